@@ -1,0 +1,1 @@
+"""What every other folder stands on: errors, components, files, the machine, seeds, run folders."""

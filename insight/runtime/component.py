@@ -1,0 +1,88 @@
+"""Components: frozen dataclasses that validate themselves, travel as JSON and build what they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC
+from typing import Any, cast
+
+from insight.runtime.errors import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Component(ABC):
+    """Base of every configuration class.
+
+    A subclass is a frozen dataclass with a docstring that explains each field, checks itself in
+    ``__post_init__`` (raising :class:`ConfigError`) and has a ``build`` method with the arguments its
+    kind needs. In YAML it is ``class_path`` (a short name is enough) and ``init_args``.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """This component as plain JSON values: ``{"class_path": ..., "init_args": {...}}``."""
+        init_args = {field.name: _to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {"class_path": class_path(type(self)), "init_args": init_args}
+
+
+def class_path(cls: type) -> str:
+    """The public import path of ``cls``: ``insight.models.Rope``, not the file that holds it."""
+    parts = cls.__module__.split(".")
+    if parts[0] == "insight" and len(parts) > 2:
+        package = ".".join(parts[:2])
+        if getattr(importlib.import_module(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] = ("insight",)) -> Component:
+    """Rebuild a component written by :meth:`Component.to_dict`.
+
+    Args:
+        data: ``{"class_path": ..., "init_args": {...}}``, nested.
+        allowed_packages: Top-level packages that class paths may point into, so that a downloaded
+            checkpoint cannot name arbitrary code.
+
+    Raises:
+        ConfigError: The class is outside ``allowed_packages``, unknown, not a component, or its
+            arguments do not fit.
+    """
+    path = str(data.get("class_path", ""))
+    module_name, _, name = path.rpartition(".")
+    if module_name.split(".")[0] not in allowed_packages:
+        raise ConfigError(
+            f"class_path={path!r} is outside the allowed packages ({', '.join(allowed_packages)})",
+            "allow its package only if you trust the file",
+        )
+    try:
+        cls = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"class_path={path!r} does not exist", "was it written by another version?") from error
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        raise ConfigError(f"class_path={path!r} is not a component", "only configuration classes can be named")
+    known = {field.name for field in dataclasses.fields(cls)}
+    arguments = data.get("init_args", {})
+    for key in arguments:
+        if key not in known:
+            match = nearest(key, known)
+            raise ConfigError(f"{name} has no field {key!r}", f"did you mean {match!r}?" if match else "")
+    values = {key: _from_plain(value, allowed_packages) for key, value in arguments.items()}
+    return cast(Component, cls(**values))
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value.to_dict()
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    return value
+
+
+def _from_plain(value: Any, allowed_packages: tuple[str, ...]) -> Any:
+    if isinstance(value, dict) and "class_path" in value:
+        return component_from_dict(value, allowed_packages)
+    if isinstance(value, list):
+        return [_from_plain(item, allowed_packages) for item in value]
+    return value
