@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from abc import ABC
-from typing import Any, cast
+from typing import Any
 
 from insight.runtime.errors import ConfigError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
-class Component(ABC):
+class Component(ABC):  # noqa: B024 (its kinds add the abstract ``build``, each with its own arguments)
     """Base of every configuration class.
 
     A subclass is a frozen dataclass with a docstring that explains each field, checks itself in
@@ -57,9 +57,13 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
     try:
         cls = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"class_path={path!r} does not exist", "was it written by another version?") from error
+        raise ConfigError(
+            f"class_path={path!r} does not exist", "was it written by another version?"
+        ) from error
     if not (isinstance(cls, type) and issubclass(cls, Component)):
-        raise ConfigError(f"class_path={path!r} is not a component", "only configuration classes can be named")
+        raise ConfigError(
+            f"class_path={path!r} is not a component", "only configuration classes can be named"
+        )
     known = {field.name for field in dataclasses.fields(cls)}
     arguments = data.get("init_args", {})
     for key in arguments:
@@ -67,7 +71,7 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
             match = nearest(key, known)
             raise ConfigError(f"{name} has no field {key!r}", f"did you mean {match!r}?" if match else "")
     values = {key: _from_plain(value, allowed_packages) for key, value in arguments.items()}
-    return cast(Component, cls(**values))
+    return cls(**values)
 
 
 def _to_plain(value: Any) -> Any:

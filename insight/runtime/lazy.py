@@ -16,7 +16,7 @@ def lazy_exports(package: str, exports: dict[str, str]) -> Callable[[str], Any]:
         exports: Public name → submodule, e.g. ``{"BPETokenizer": "bpe"}``.
     """
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> Any:  # noqa: N807 (a module-level hook)
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{package}.{exports[name]}"), name)

@@ -1,0 +1,154 @@
+"""Files that are either complete or not there: atomic writes, published folders, early checks for space."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from insight.runtime.errors import OutputError
+
+_PROBE_BYTES = 65_536
+# What the rename of a folder reports when another process has published the same folder first.
+_ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader or a crash never sees half of it.
+
+    The bytes go to a neighbour of ``path``, are flushed to the disk, and take its name in one
+    ``os.replace``; missing parent folders are made.
+
+    Raises:
+        OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
+    """
+    path = Path(path)
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files only their owner can read; give them what open() would have given.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        _fsync(path.parent)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """:func:`atomic_write_bytes` for text: UTF-8, lone surrogates become ``?`` instead of an error."""
+    atomic_write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def publish_folder(temporary: Path, final: Path) -> bool:
+    """Flush everything under ``temporary`` and rename it to ``final`` in one step.
+
+    Both must be on one file system. ``final`` appears complete or not at all, also after a power cut.
+
+    Returns:
+        ``True`` when ``temporary`` became ``final``. ``False`` when ``final`` exists already, for
+        instance because another process was faster: it is untouched, and ``temporary`` is still there
+        for the caller to remove.
+
+    Raises:
+        OutputError: The folder is read-only or full.
+    """
+    temporary, final = Path(temporary), Path(final)
+    with writing_to(final):
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                _fsync(Path(folder) / name)
+            _fsync(Path(folder))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # rename(2) replaces an empty folder, so an existing one is looked for first; one that appears
+        # after the look is not empty (it was published complete) and makes the rename fail.
+        if final.exists():
+            return False
+        try:
+            os.rename(temporary, final)
+        except OSError as error:
+            if error.errno in _ALREADY_PUBLISHED and final.exists():
+                return False
+            raise
+        _fsync(final.parent)
+    return True
+
+
+def ensure_writable(folder: Path, needed_bytes: int = 1 << 20) -> None:
+    """Find out before any work whether results can be written to ``folder``.
+
+    Nothing is left behind: where ``folder`` does not exist yet, its nearest existing parent is tried with
+    a small file. Permission bits are not trusted, since they say nothing to root or on a read-only mount.
+
+    Args:
+        folder: Where results will go.
+        needed_bytes: How much room they will need.
+
+    Raises:
+        OutputError: It is a file, read-only, or has less than ``needed_bytes`` left.
+    """
+    existing = Path(folder).absolute()
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{folder}: {existing} is not a folder", "choose another output folder")
+    with writing_to(Path(folder)):
+        with tempfile.TemporaryFile(dir=existing, prefix=".insight-probe-") as file:
+            file.write(b"\0" * _PROBE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{folder}: {free / 1e6:.1f} MB left on the disk, {needed_bytes / 1e6:.1f} MB needed",
+            "free some space or choose another output folder",
+        )
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the system's errors inside the block into one line about ``path``.
+
+    Raises:
+        OutputError: In place of an ``OSError``; it names the path, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{path}: the disk is full", "free some space or choose another output folder"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(
+                f"{path}: this place is read-only for you", "choose another output folder"
+            ) from error
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path}: cannot be written ({reason})", "choose another output folder") from error
+
+
+def _fsync(path: Path) -> None:
+    # Windows cannot open a folder; its renames are journalled.
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

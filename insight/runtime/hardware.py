@@ -1,0 +1,209 @@
+"""The machine as measured, and what follows for precision and threads. No product name decides anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from insight.runtime.limits import usable_cores, usable_memory_bytes
+from insight.runtime.matmul_rate import measure_matmul_rate
+
+# bf16-mixed adds casts around every matmul: it pays only when the multiplication itself gains clearly.
+_BFLOAT16_GAIN_NEEDED = 1.3
+_SINGLE_THREAD_GAIN_NEEDED = 1.1
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run finds on its machine.
+
+    Args:
+        num_cores: Cores this process may use (affinity and container quota counted).
+        memory_bytes: Memory this process may use.
+        cpu_capability: Vector extension torch uses, with ``+AMX`` where its tiles work, or ``"unknown"``.
+        accelerator: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        accelerator_name: Name of the accelerator or processor, for people to read; ``"unknown"`` if hidden.
+        has_compiler: Whether ``torch.compile`` finds a C++ compiler and Python's headers.
+        matmul_flops: Measured FLOP/s on ``accelerator`` by type: ``"float32"`` and, where the device has
+            the type, ``"bfloat16"``. Empty when nothing could be measured.
+    """
+
+    num_cores: int
+    memory_bytes: int
+    cpu_capability: str
+    accelerator: str
+    accelerator_name: str
+    has_compiler: bool
+    matmul_flops: dict[str, float] = field(default_factory=dict)
+
+
+def measure_hardware(num_threads: int | None = None) -> Hardware:
+    """Look at the machine and time its matmuls, in about 100 ms after torch's first use.
+
+    Args:
+        num_threads: CPU threads to measure with (torch's count is put back afterwards); ``None`` takes
+            torch's present count.
+    """
+    import torch
+
+    accelerator = _accelerator()
+    threads_before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        matmul_flops = _matmul_rates(accelerator)
+    finally:
+        torch.set_num_threads(threads_before)
+    return Hardware(
+        num_cores=usable_cores(),
+        memory_bytes=usable_memory_bytes(),
+        cpu_capability=_cpu_capability(),
+        accelerator=accelerator,
+        accelerator_name=_accelerator_name(accelerator),
+        has_compiler=compiler_path() is not None,
+        matmul_flops=matmul_flops,
+    )
+
+
+def choose_precision(hardware: Hardware) -> str:
+    """Lightning's name of the precision that trains fastest here at full quality.
+
+    Returns:
+        ``"bf16-mixed"`` on a CUDA device that has bfloat16, and elsewhere when bfloat16 matmuls were
+        measured more than 1.3 times as fast as float32 ones; else ``"32-true"``.
+    """
+    single = hardware.matmul_flops.get("float32", 0.0)
+    half = hardware.matmul_flops.get("bfloat16", 0.0)
+    if hardware.accelerator == "cuda" and half > 0:
+        return "bf16-mixed"
+    return "bf16-mixed" if single > 0 and half > _BFLOAT16_GAIN_NEEDED * single else "32-true"
+
+
+def choose_num_threads(num_cores: int | None = None) -> int:
+    """How many CPU threads multiply fastest, tried in about 100 ms.
+
+    One thread, the physical cores and all usable cores are tried in turns and the best reading of each
+    counts. Two virtual cores may share one physical core, a container may lend less than it shows: that is
+    seen here and in no name. One thread wins only when it is clearly faster, because a neighbour that is
+    busy during the probe is gone a minute later, and a thread too few costs the whole run.
+
+    Args:
+        num_cores: Cores to consider; ``None`` takes those this process may use.
+    """
+    import torch
+
+    cores = usable_cores() if num_cores is None else num_cores
+    if cores <= 1:
+        return 1
+    physical = psutil.cpu_count(logical=False) or cores
+    rates = dict.fromkeys(sorted({1, min(physical, cores), cores}), 0.0)
+    threads_before = torch.get_num_threads()
+    try:
+        for _ in range(2):
+            for threads in rates:
+                torch.set_num_threads(threads)
+                rate = measure_matmul_rate(torch.float32, seconds=0.02)
+                rates[threads] = max(rates[threads], rate)
+    finally:
+        torch.set_num_threads(threads_before)
+    single = rates.pop(1)
+    # Of equally fast counts the larger one: sorted ascending, so the last maximum is taken.
+    best = max(rates, key=lambda threads: (rates[threads], threads))
+    return 1 if single > _SINGLE_THREAD_GAIN_NEEDED * rates[best] else best
+
+
+def describe(hardware: Hardware) -> str:
+    """The machine in one line, for the terminal and the report."""
+    rates = [
+        f"{format_flops(hardware.matmul_flops[name])} {short}"
+        for name, short in (("float32", "fp32"), ("bfloat16", "bf16"))
+        if name in hardware.matmul_flops
+    ]
+    parts = [
+        f"{hardware.num_cores} core{'s' if hardware.num_cores != 1 else ''}",
+        f"{hardware.accelerator_name} ({hardware.cpu_capability})",
+        f"{hardware.memory_bytes / 2**30:.1f} GiB memory",
+        f"matmul {', '.join(rates) if rates else 'rate unknown'}",
+        "C++ compiler found" if hardware.has_compiler else "no C++ compiler",
+    ]
+    return ", ".join(parts)
+
+
+def format_flops(rate: float) -> str:
+    """A rate with its unit, e.g. ``384 GFLOP/s``."""
+    for factor, unit in ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s")):
+        if rate >= factor:
+            return f"{rate / factor:.3g} {unit}"
+    return f"{rate / 1e6:.3g} MFLOP/s"
+
+
+def compiler_path() -> str | None:
+    """The C++ compiler that ``torch.compile`` would use on a CPU, or ``None`` when it would fail.
+
+    Inductor takes ``$CXX`` or, without it, ``g++`` (``clang++`` on macOS) and nothing else
+    (``torch._inductor.config.cpp.cxx``), and its kernels include ``Python.h``.
+    """
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = shutil.which(os.environ.get("CXX", default))
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return compiler if compiler and headers.is_file() else None
+
+
+def _accelerator() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _matmul_rates(accelerator: str) -> dict[str, float]:
+    import torch
+
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    # An old CUDA device emulates bfloat16; its rate would be real and its use a mistake.
+    if accelerator == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        del types["bfloat16"]
+    rates = {}
+    for name, dtype in types.items():
+        try:
+            rates[name] = measure_matmul_rate(dtype, accelerator)
+        except (RuntimeError, NotImplementedError):
+            continue  # the device has no such matmul: unknown, not guessed
+    return rates
+
+
+def _cpu_capability() -> str:
+    import torch
+
+    try:
+        capability = str(torch.backends.cpu.get_cpu_capability())
+    except (AttributeError, RuntimeError):
+        return "unknown"
+    try:
+        tiles = bool(torch.cpu._is_amx_tile_supported())
+    except (AttributeError, RuntimeError):  # a private call: its absence means nothing
+        tiles = False
+    return f"{capability}+AMX" if tiles else capability
+
+
+def _accelerator_name(accelerator: str) -> str:
+    import torch
+
+    if accelerator == "cuda":
+        return str(torch.cuda.get_device_name())
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"

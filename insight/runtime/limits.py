@@ -1,0 +1,77 @@
+"""What the system lets this process use: cores and memory, after affinity and container limits."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import psutil
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+# cgroup v1 writes "no limit" as the largest page-aligned 64-bit number.
+_UNLIMITED = 1 << 60
+
+
+def usable_cores() -> int:
+    """Cores this process may keep busy: CPU affinity, then the container's quota (rounded up), at least 1."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call of this name
+        cores = os.cpu_count() or 1
+    quota = _cpu_quota()
+    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def usable_memory_bytes() -> int:
+    """Physical memory, or the container's limit where that is lower, in bytes."""
+    limits = [psutil.virtual_memory().total]
+    for folder, name in (*_places("memory", "memory.max"), *_places("memory", "memory.limit_in_bytes")):
+        text = _read(folder / name)
+        if text.isdecimal() and 0 < int(text) < _UNLIMITED:
+            limits.append(int(text))
+    return min(limits)
+
+
+def _cpu_quota() -> float | None:
+    """The smallest CPU quota of this process's control groups, in cores.
+
+    cgroup v2 holds ``"<microseconds or max> <period>"`` in ``cpu.max``, v1 two files
+    (https://docs.kernel.org/admin-guide/cgroup-v2.html, .../scheduler/sched-bwc.html).
+    """
+    quotas = []
+    for folder, name in _places("cpu", "cpu.max"):
+        parts = _read(folder / name).split()
+        if len(parts) == 2 and parts[0].isdecimal() and parts[1].isdecimal() and int(parts[1]) > 0:
+            quotas.append(int(parts[0]) / int(parts[1]))
+    for folder, _ in _places("cpu", "cpu.cfs_quota_us"):
+        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def _places(controller: str, name: str) -> list[tuple[Path, str]]:
+    """Folders whose file ``name`` may limit this process: its group and every group above it."""
+    groups = [""]
+    for line in _read(_OWN_CGROUPS).splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" or controller in controllers.split(","):
+            groups.append(path.strip("/"))
+    roots = (_CGROUP_ROOT, _CGROUP_ROOT / controller, _CGROUP_ROOT / "cpu,cpuacct")
+    folders = {
+        root.joinpath(*parts[:depth])
+        for root in roots
+        for parts in (group.split("/") for group in groups)
+        for depth in range(len(parts) + 1)
+    }
+    return [(folder, name) for folder in sorted(folders) if (folder / name).is_file()]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,202 @@
+"""The folder of one run, ``runs/<name>/<n>/``; finding a run or a checkpoint by what a user types."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.files import writing_to
+
+DEFAULT_ROOT = Path("runs")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run keeps its files. Making the object touches nothing; :meth:`create` makes a new folder.
+
+    Args:
+        path: ``runs/<name>/<n>``.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path | str, name: str) -> RunFolder:
+        """Make ``root/name/n`` with the first free ``n`` = 1, 2, ….
+
+        ``mkdir`` is the lock: two runs that start together get two numbers, and no run is overwritten.
+
+        Raises:
+            ConfigError: ``name`` is not one plain folder name.
+            OutputError: The folder cannot be made.
+        """
+        check_run_name(name)
+        parent = Path(root) / name
+        with writing_to(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            number = max((int(run.path.name) for run in list_runs(root, name)), default=0) + 1
+            while True:
+                try:
+                    (parent / str(number)).mkdir()
+                    break
+                except FileExistsError:
+                    number += 1
+            run = cls(parent / str(number))
+            run.checkpoints.mkdir()
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        """The complete configuration, as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of ``best.ckpt`` and ``last.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best validation metric, if one was written."""
+        return _if_file(self.checkpoints / "best.ckpt")
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint, if one was written."""
+        return _if_file(self.checkpoints / "last.ckpt")
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        """One JSON object a sampled text."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """Final metrics with value, interval, n and unit."""
+        return self.path / "summary.json"
+
+    @property
+    def info_path(self) -> Path:
+        """Command, versions, machine, data and network of the run."""
+        return self.path / "run.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that explains the run."""
+        return self.path / "report.html"
+
+
+def check_run_name(name: str) -> None:
+    """Refuse a run name that would leave its folder.
+
+    Raises:
+        ConfigError: ``name`` is not one plain folder name.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"run.name={name!r} is not a plain folder name",
+            "use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        )
+
+
+def list_runs(root: Path | str, name: str) -> list[RunFolder]:
+    """The runs of ``name`` under ``root``, oldest first."""
+    return _numbered_runs(Path(root) / name)
+
+
+def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT) -> Path:
+    """The checkpoint file that ``text`` means, for validating, testing and generating.
+
+    Args:
+        text: A ``.ckpt`` file; a run folder (its best checkpoint, else its last); ``runs/<name>`` (the
+            newest run that has a checkpoint); or ``<name>`` and ``<name>/<n>`` under ``root``.
+        root: Where runs are kept.
+
+    Raises:
+        CheckpointError: Nothing there is a checkpoint; it says what was looked for.
+    """
+    return _find(text, Path(root), prefer_best=True, option="--checkpoint")
+
+
+def find_resumable(text: str, root: Path | str, name: str) -> Path:
+    """The checkpoint file to go on from.
+
+    Args:
+        text: ``"auto"`` for the newest run of ``name`` that has a ``last.ckpt``, or what
+            :func:`find_checkpoint` takes; a run folder means its last checkpoint, not its best.
+        root: Where runs are kept.
+        name: Name of the run.
+
+    Raises:
+        CheckpointError: Nothing there can be resumed.
+    """
+    if text != "auto":
+        return _find(text, Path(root), prefer_best=False, option="--resume")
+    for run in reversed(list_runs(root, name)):
+        if run.last_checkpoint:
+            return run.last_checkpoint
+    raise CheckpointError(
+        f"--resume=auto: no run of {name!r} in {Path(root)} has checkpoints/last.ckpt",
+        "start without --resume, or name a run folder or a .ckpt file",
+    )
+
+
+def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
+    """The run folder that a checkpoint lies in, or ``None`` for a file from elsewhere."""
+    folder = checkpoint.absolute().parent
+    return RunFolder(folder.parent) if folder.name == "checkpoints" else None
+
+
+def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
+    path = Path(text)
+    if not path.exists() and (root / text).exists():
+        path = root / text
+    if not path.exists():
+        raise CheckpointError(f"{option}={text!r} does not exist", _what_there_is(root))
+    if path.is_file():
+        return path
+    if path.name == "checkpoints":
+        path = path.parent
+    # A run first; else the runs of one name, newest first.
+    for run in (RunFolder(path), *reversed(_numbered_runs(path))):
+        found = (run.best_checkpoint, run.last_checkpoint)
+        checkpoint = (found[0] or found[1]) if prefer_best else (found[1] or found[0])
+        if checkpoint:
+            return checkpoint
+    raise CheckpointError(
+        f"{option}={text!r} holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)",
+        _what_there_is(root),
+    )
+
+
+def _what_there_is(root: Path) -> str:
+    """A remedy that names the newest runs with a checkpoint, so that the next attempt can be copied."""
+    runs = [run for folder in _folders(root) for run in _numbered_runs(folder)]
+    runs = [run for run in runs if run.last_checkpoint or run.best_checkpoint]
+    if not runs:
+        return f"train one with `insight fit`, or name a .ckpt file or a run folder ({root} has none)"
+    newest = max(
+        runs, key=lambda run: (run.last_checkpoint or run.best_checkpoint or run.path).stat().st_mtime
+    )
+    return f"name a .ckpt file or a run folder; the newest is {newest.path}"
+
+
+def _numbered_runs(parent: Path) -> list[RunFolder]:
+    numbered = [folder for folder in _folders(parent) if folder.name.isdecimal() and folder.name.isascii()]
+    return [RunFolder(folder) for folder in sorted(numbered, key=lambda folder: int(folder.name))]
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [child for child in parent.iterdir() if child.is_dir()] if parent.is_dir() else []
+
+
+def _if_file(path: Path) -> Path | None:
+    return path if path.is_file() else None
