@@ -1,0 +1,93 @@
+"""First values of the parameters, chosen by role."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from insight.models.linear import OutputHead, Projection, TokenEmbedding
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Initialization(Component):
+    """A rule that fills the matrices of a network; norm factors keep their ones."""
+
+    @abstractmethod
+    def build(self, network: nn.Module, num_layers: int) -> None:
+        """Fill ``network`` in place, drawing from torch's global generator.
+
+        Args:
+            network: Whose embeddings, projections and head are filled.
+            num_layers: Blocks that add to the residual stream, two branches each.
+        """
+
+
+@dataclass(frozen=True)
+class ScaledInitialization(Initialization):
+    """Truncated normal; matrices that write to the residual stream are divided by sqrt(2 num_layers).
+
+    Radford et al. 2019 (GPT-2): the stream's variance then does not grow with depth.
+
+    Args:
+        std: Standard deviation (before truncation at three of them).
+    """
+
+    std: float = 0.02
+
+    def __post_init__(self) -> None:
+        _require_std(std=self.std)
+
+    def build(self, network: nn.Module, num_layers: int) -> None:
+        for module in network.modules():
+            if isinstance(module, Projection) and module.writes_residual:
+                _truncated_normal(module.weight, self.std / (2 * num_layers) ** 0.5)
+            elif isinstance(module, (Projection, TokenEmbedding, OutputHead)):
+                _truncated_normal(module.weight, self.std)
+
+
+@dataclass(frozen=True)
+class ZeroOutputInitialization(Initialization):
+    """Branches start as zero: every block is the identity at step 0 (after nanochat).
+
+    Matrices that write to the residual stream are zero, the other projections uniform with standard
+    deviation ``hidden_size ** -0.5``. Made for Muon and normalised queries and keys.
+
+    Args:
+        embedding_std: Of the token embedding.
+        head_std: Of the output head; of the shared matrix where embedding and head are tied.
+    """
+
+    embedding_std: float = 0.8
+    head_std: float = 0.001
+
+    def __post_init__(self) -> None:
+        _require_std(embedding_std=self.embedding_std, head_std=self.head_std)
+
+    def build(self, network: nn.Module, num_layers: int) -> None:
+        has_head = any(isinstance(module, OutputHead) for module in network.modules())
+        for module in network.modules():
+            if isinstance(module, Projection):
+                if module.writes_residual:
+                    nn.init.zeros_(module.weight)
+                else:
+                    bound = (3 / module.in_features) ** 0.5
+                    nn.init.uniform_(module.weight, -bound, bound)
+            elif isinstance(module, TokenEmbedding):
+                nn.init.normal_(module.weight, std=self.embedding_std if has_head else self.head_std)
+            elif isinstance(module, OutputHead):
+                nn.init.normal_(module.weight, std=self.head_std)
+
+
+def _truncated_normal(weight: torch.Tensor, std: float) -> None:
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+
+
+def _require_std(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 100:
+            raise ConfigError(f"{name}={value}: a standard deviation must be zero or more", "use 0.02")

@@ -1,0 +1,36 @@
+"""What each parameter is for, so that optimizers, decay and initialisation can treat it rightly."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from insight.models.linear import Projection
+
+
+def parameter_role(network: nn.Module) -> dict[str, str]:
+    """The role of every parameter by its name in ``network.named_parameters()``.
+
+    Roles: ``embedding`` (token table), ``head`` (output matrix of its own), ``hidden`` (matrices inside
+    blocks), ``vector`` (norm factors, biases, scalars). A matrix that serves as both embedding and head
+    is an ``embedding``.
+    """
+    roles: dict[str, str] = {}
+    owners = dict(network.named_modules())
+    for name, parameter in network.named_parameters():
+        owner = owners[name.rpartition(".")[0]]
+        tag = getattr(owner, "parameter_role", "hidden")
+        roles[name] = "vector" if parameter.ndim < 2 else str(tag)
+    return roles
+
+
+def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Row counts of the separate matrices inside each fused weight, by parameter name.
+
+    Muon orthogonalises matrices as wholes, so it must treat ``weight.split(rows)`` one by one. Weights
+    that hold one matrix are not listed.
+    """
+    return {
+        f"{name}.weight" if name else "weight": module.splits
+        for name, module in network.named_modules()
+        if isinstance(module, Projection) and len(module.splits) > 1
+    }
