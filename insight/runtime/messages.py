@@ -17,9 +17,9 @@ def say(text: str) -> None:
     Only the first process of a distributed run speaks. Control characters (a file name may hold an escape
     sequence) are replaced, so a line is always one line and never drives the terminal.
     """
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) not in ("", "0"):
-        return
-    print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    if rank == "0":
+        print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
 
 
 def plain_line(text: str) -> str:
@@ -30,32 +30,64 @@ def plain_line(text: str) -> str:
 def silence_libraries() -> None:
     """Keep known noise of the libraries off the terminal; everything else they say still comes through.
 
-    Call it before lightning and jsonargparse are imported. Each entry says why it is noise.
+    Call it before lightning and jsonargparse are imported; calling it again changes nothing. The lists
+    below say for each message why it is noise here. Messages are matched by their words, never by a whole
+    category or logger, so that what a later version has to say is heard.
     """
-    # jsonargparse announces its own future changes to whoever runs the program; users cannot act on them.
+    # jsonargparse announces changes of its own interface to whoever runs the program, who cannot act on
+    # them. It reads this variable at import; a developer who wants to see them sets it to "all".
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    # tokenizers warns at every fork of a data worker; our workers never encode.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-    # "GPU available: ...", "TPU available: ...", tips about litlogger and other products on every start,
-    # "`Trainer.fit` stopped: max_steps reached": run.json, our own lines and the report say the same.
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_drop_lightning_tips)
-
-    for category, message in _NOISE:
+    for name in _LIGHTNING_LOGGERS:
+        logging.getLogger(name).addFilter(_is_worth_saying)
+    for category, message in _NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
 
 
-_TIPS = re.compile(
-    r"litlogger|lightning\.ai|💡|(?:GPU|TPU|HPU) available|stopped: `max_|Using default `ModelSummary`"
+# Lightning says "information" through one of these two, depending on which was imported last.
+_LIGHTNING_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+
+_NOISY_INFORMATION = re.compile(
+    "|".join(
+        (
+            # Advertises a product (litlogger, Lightning's cloud) at every start.
+            r"litlogger|litmodels|💡 Tip",
+            # The machine is described by one line of ours, with measured rates.
+            r"^(GPU|TPU|HPU|IPU) available: ",
+            # The precision is part of that line.
+            r"^Using (bfloat16|16bit) Automatic Mixed Precision",
+            # "max_steps=150 reached": our last line says why training ended, in words.
+            r"^`Trainer\.fit` stopped: `max_",
+            # --resume names the checkpoint, and what is restored from it, itself.
+            r"^(Restoring states|Restored all states|Loaded model weights) from ",
+            # A Ctrl-C is answered by a line that says how to go on.
+            r"Detected KeyboardInterrupt",
+        )
+    )
+)
+
+_NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
+    # Asks for more loader workers: batches are cut from a memory-mapped file in microseconds, and a pool
+    # of workers beside the training threads is what slows small machines down.
+    (UserWarning, r".*does not have many workers which may be a bottleneck"),
+    # Short runs (the demo, tests) have fewer batches than steps between log lines, on purpose.
+    (UserWarning, r".*number of training batches \(\d+\) is smaller than the logging interval"),
+    # The folder is made together with the run, and a resumed run goes on in it.
+    (UserWarning, r".*(Checkpoint directory|Experiment logs directory) .* exists and is not empty"),
+    # The loader holds no position because the data module does: it restarts in the middle of an epoch, and
+    # refuses a position that belongs to other data.
+    (UserWarning, r".*resuming from a checkpoint that ended before the epoch ended"),
+    # The model summary's guess of megabytes; the report shows parameters.
+    (UserWarning, r".*Precision .* is not supported by the model summary"),
+    # A cluster's login node has srun although nobody asked for it.
+    (UserWarning, r".*`srun` command is available on your system but is not used"),
+    # Lightning and torch among themselves; nothing that a user's file could change.
+    (FutureWarning, r".*isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (DeprecationWarning, r".*isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (FutureWarning, r".*pynvml package is deprecated"),
+    # Inductor explains a choice inside its softmax kernel.
+    (UserWarning, r"[\s\S]*Online softmax is disabled on the fly"),
 )
 
 
-def _drop_lightning_tips(record: logging.LogRecord) -> bool:
-    return not _TIPS.search(record.getMessage())
-
-
-_NOISE: tuple[tuple[type[Warning], str], ...] = (
-    # Asks for more data workers; we choose their number ourselves (2 cores cannot feed two pools).
-    (UserWarning, r".*does not have many workers which may be a bottleneck.*"),
-)
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return not _NOISY_INFORMATION.search(record.getMessage().strip())
