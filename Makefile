@@ -1,0 +1,63 @@
+# Two commands set everything up: `make demo` and `make test`. Needs Python >= 3.10, a C compiler, a package index.
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH := .venv-bench
+PIP := -m pip install --quiet --disable-pip-version-check
+RUN := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: $(VENV)/.installed  ## install, then train, test and sample a small model on real novels (4 minutes)
+	$(RUN) insight demo
+
+.PHONY: test
+test: $(VENV)/.installed-test  ## install, then run ruff, mypy, import-linter and pytest
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(BIN)/lint-imports
+	$(RUN) pytest $(PYTEST_ARGUMENTS)
+
+# For the quick tests alone: make test PYTEST_ARGUMENTS='-m "not slow"'
+PYTEST_ARGUMENTS ?=
+
+.PHONY: install
+install: $(VENV)/.installed  ## make .venv with what the product needs
+
+.PHONY: bench-env
+bench-env: $(BENCH)/.installed  ## make .venv-bench with the peers that benchmarks/ compares with
+
+.PHONY: clean
+clean:  ## remove both environments and the caches of the tools
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+
+CHECK_PYTHON = @$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 10); \
+	ok or print("make: Insight needs Python 3.10 or newer, and %s is %s: say `make PYTHON=python3.11 ...`" \
+	% (sys.executable, sys.version.split()[0])); sys.exit(not ok)'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
+	@echo "make: installing into $(VENV); the first time takes some minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(BENCH)/.installed: benchmarks/requirements-peers.txt
+	$(CHECK_PYTHON)
+	@echo "make: installing into $(BENCH); the first time takes some minutes"
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python $(PIP) -r benchmarks/requirements-peers.txt
+	@touch $@
