@@ -1,0 +1,95 @@
+"""JSON that any reader accepts, written so that a crash costs at most the line being written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from insight.runtime.files import atomic_write_text, writing_to
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON allows it.
+
+    NaN and the infinities become ``None`` (JSON has none of them), dataclasses become objects, array
+    scalars become numbers, and what JSON does not know (a path, a dtype) becomes its text.
+    """
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch
+        return plain(value.tolist())
+    return str(value)
+
+
+def to_line(record: Mapping[str, Any]) -> str:
+    """One record as one line; ASCII, so that text with lone surrogates can be written and read back."""
+    return json.dumps(plain(record), allow_nan=False) + "\n"
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to a ``.jsonl`` file, beginning a new one where a crash left half a line.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mend_last_line(path)
+        with path.open("a", encoding="ascii") as file:
+            file.write(to_line(record))
+
+
+def mend_last_line(path: Path) -> None:
+    """End the last line of a file with a newline if a crash left it without one."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``.jsonl`` file; lines that a crash cut short are skipped, a missing file is empty."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a ``.json`` file; empty when the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_object(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a ``.json`` file in one step.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
