@@ -1,0 +1,251 @@
+"""From the files that the user named to a tokenizer and one token store a split, built once and found again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from insight.data.content_hashes import ContentHashes, stamp
+from insight.data.sources import Source, expand_sources
+from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
+from insight.data.tokenizers import BaseTokenizer, TokenizerConfig, load_tokenizer
+from insight.data.validation_split import ValidationSplit
+from insight.runtime.errors import DataError, OutputError, TokenizerError
+from insight.runtime.files import atomic_write_text
+from insight.runtime.messages import say
+
+SPLITS = ("train", "validation", "test", "predict")
+
+
+def default_cache_dir() -> Path:
+    """``$INSIGHT_CACHE_DIR``, else ``~/.cache/insight``."""
+    chosen = os.environ.get("INSIGHT_CACHE_DIR")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "insight"
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """The text of every split, as the user named it.
+
+    Attributes:
+        train: Files, folders, globs or ``corpus:NAME``; the others likewise, or ``None``.
+        validation: ``None`` takes a part of the training text.
+        test: Text for the final measurement.
+        predict: Text for ``predict``.
+        text_field: Field of ``.jsonl`` and column of ``.parquet`` files.
+        validation_fraction: Share of the training text when ``validation`` is ``None``; 0 for none.
+        seed: Chooses the documents of that share.
+    """
+
+    train: str | list[str]
+    validation: str | list[str] | None
+    test: str | list[str] | None
+    predict: str | list[str] | None
+    text_field: str
+    validation_fraction: float
+    seed: int
+
+
+class Preparation:
+    """Finds or builds the tokenizer and the stores; everything is looked up only when it is asked for.
+
+    Args:
+        files: The text.
+        tokenizer: How to get the tokenizer: a configuration, or one that is finished (of a checkpoint).
+        cache_dir: Where tokenizers, stores and content hashes are kept.
+    """
+
+    def __init__(self, files: TextFiles, tokenizer: TokenizerConfig | BaseTokenizer, cache_dir: Path) -> None:
+        self._files = files
+        self._tokenizer = tokenizer
+        self._cache_dir = cache_dir
+        self._cache = StoreCache(cache_dir)
+        self._hashes: dict[str, list[str]] = {}
+        self._sources: dict[str, list[Source]] = {}
+        self._division_said = False
+
+    def has(self, split: str) -> bool:
+        """Whether there is text for this split."""
+        if split == "validation" and self._files.validation is None:
+            return self._files.validation_fraction > 0
+        return getattr(self._files, split) is not None
+
+    def sources(self, split: str) -> list[Source]:
+        """The files of a split, each content once.
+
+        Raises:
+            DataError: A file is missing, empty or unsupported, or nothing matches, or there is no text.
+        """
+        if split not in self._sources:
+            self._expand(split)
+        return self._sources[split]
+
+    @functools.cached_property
+    def tokenizer(self) -> BaseTokenizer:
+        """The tokenizer, trained on the training text if it learns from text.
+
+        Raises:
+            DataError: The training text cannot be read.
+            TokenizerError: The text does not support the tokenizer.
+        """
+        if isinstance(self._tokenizer, BaseTokenizer):
+            return self._tokenizer
+        if not self._tokenizer.learns_from_text:
+            return self._tokenizer.build(())
+        sources = self.sources("train")
+        content = {
+            "sources": self._hashes["train"],
+            "encoding": self._encoding("train"),
+            "tokenizer": self._tokenizer.to_dict(),
+        }
+        key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
+        file = self._cache_dir / "tokenizers" / f"{key}.json"
+        found = _read_tokenizer(file)
+        if found is not None:
+            return found
+        started = time.perf_counter()
+        tokenizer = self._tokenizer.build(self._documents("train"))
+        self._check_unchanged(sources)
+        try:
+            atomic_write_text(file, _with_hash(tokenizer.to_json()))
+        except OutputError as error:
+            raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
+        seconds = time.perf_counter() - started
+        say(
+            f"trained a tokenizer of {tokenizer.vocabulary_size} tokens on {_names(sources)} in {seconds:.1f} s"
+        )
+        return tokenizer
+
+    def store(self, split: str) -> TokenStore:
+        """The tokens of a split.
+
+        Raises:
+            DataError: The text cannot be read.
+            OutputError: The cache folder cannot be written to.
+        """
+        sources = self.sources(split)
+        tokenizer = self.tokenizer
+        origin = self._origin_split(split)
+        key = store_key(self._hashes[origin], tokenizer.fingerprint(), self._encoding(split))
+        title = _names(sources) + (f" ({split} part)" if self._is_divided(split) else "")
+
+        def build(folder: Path) -> None:
+            started = time.perf_counter()
+            writer = StoreWriter(folder, tokenizer)
+            try:
+                encode_documents(self._documents(split), tokenizer, writer)
+                if writer.num_tokens == 0:
+                    raise DataError(f"{title}: holds no text", "give files with text")
+                self._check_unchanged(sources)
+                note = self._division.describe() if self._is_divided(split) else ""
+                manifest = writer.close({"split": split, "files": [s.name for s in sources], "note": note})
+            finally:
+                writer.abandon()
+            megabytes, seconds = manifest.num_bytes / 1e6, time.perf_counter() - started
+            say(f"encoded {title}: {megabytes:.2f} MB, {manifest.num_tokens:,} tokens in {seconds:.1f} s")
+
+        store = self._cache.find_or_build(key, build, title)
+        if split == "validation" and self._is_divided(split) and not self._division_said:
+            self._division_said = True
+            say(f"no validation_files: validating on {store.manifest.origin['note']} of the training text")
+        return store
+
+    def _expand(self, split: str) -> None:
+        if split == "validation" and self._files.validation is None:
+            self._sources[split] = self.sources("train")
+            return
+        option = f"{split}_files"
+        patterns = getattr(self._files, split)
+        if patterns is None:
+            raise DataError(f"{option} is not set", "name at least one file, folder, glob or corpus:NAME")
+        expanded = expand_sources(patterns, option)
+        hashes = ContentHashes(self._cache_dir).of([source.path for source in expanded])
+        unique: dict[str, Source] = {}
+        for content, source in zip(hashes, expanded, strict=True):
+            first = unique.setdefault(content, source)
+            if first is not source:
+                say(f"{option}: {source.name} has the same content as {first.name}; used once")
+        self._sources[split], self._hashes[split] = list(unique.values()), list(unique)
+        if split not in ("train", "predict"):
+            for content in set(self._hashes.get("train", ())) & set(unique):
+                say(
+                    f"{option}: {unique[content].name} is also training text; its scores say little about new text"
+                )
+
+    def _is_divided(self, split: str) -> bool:
+        """Whether this split is one of two parts of the training files."""
+        return (
+            split in ("train", "validation")
+            and self._files.validation is None
+            and self._files.validation_fraction > 0
+        )
+
+    def _origin_split(self, split: str) -> str:
+        return "train" if self._is_divided(split) else split
+
+    def _encoding(self, split: str) -> dict[str, str | int | float]:
+        encoding: dict[str, str | int | float] = {"text_field": self._files.text_field}
+        if self._is_divided(split):
+            encoding |= {"part": split, "fraction": self._files.validation_fraction, "seed": self._files.seed}
+        return encoding
+
+    def _documents(self, split: str) -> Iterator[str]:
+        if not self._is_divided(split):
+            return _documents_of(self.sources(split), self._files.text_field)
+        return self._division.training() if split == "train" else self._division.validation()
+
+    @functools.cached_property
+    def _division(self) -> ValidationSplit:
+        sources = self.sources("train")
+        return ValidationSplit(
+            lambda: _documents_of(sources, self._files.text_field),
+            self._files.validation_fraction,
+            self._files.seed,
+            _names(sources),
+        )
+
+    def _check_unchanged(self, sources: list[Source]) -> None:
+        """Refuse to keep what was read from files that changed since their content was hashed."""
+        paths = [source.path for source in sources]
+        known = {source.path: content for split in self._hashes for source, content in self._pairs(split)}
+        for path, content in zip(paths, ContentHashes(self._cache_dir).of(paths), strict=True):
+            if known[path] != content:
+                raise DataError(
+                    f"{path}: changed while it was read (now {stamp(path)[0]} bytes)", "start again"
+                )
+
+    def _pairs(self, split: str) -> Iterator[tuple[Source, str]]:
+        return zip(self._sources[split], self._hashes[split], strict=True)
+
+
+def _documents_of(sources: list[Source], text_field: str) -> Iterator[str]:
+    for source in sources:
+        yield from source.documents(text_field)
+
+
+def _names(sources: list[Source]) -> str:
+    names = ", ".join(source.name for source in sources[:3])
+    return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
+
+
+def _with_hash(tokenizer_json: str) -> str:
+    """A cached tokenizer: its JSON behind the hash that shows damage."""
+    return f"{xxhash.xxh3_128_hexdigest(tokenizer_json.encode('utf-8'))}\n{tokenizer_json}"
+
+
+def _read_tokenizer(file: Path) -> BaseTokenizer | None:
+    """The tokenizer cached in ``file``, or ``None`` where there is none or it is damaged."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, TokenizerError):
+        content = file.read_text(encoding="utf-8").partition("\n")[2]
+        if file.read_text(encoding="utf-8") == _with_hash(content):
+            return load_tokenizer(content)
+        say(f"the cached tokenizer {file} is damaged; training it again")
+    return None

@@ -1,0 +1,124 @@
+"""Find a store by its key or build it: one process builds, the others wait and reuse; damage is rebuilt."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from insight.data.store.lock import file_lock
+from insight.data.store.reader import TokenStore
+from insight.runtime.errors import DataError, OutputError
+from insight.runtime.files import atomic_write_text, publish_folder, writing_to
+from insight.runtime.messages import say
+
+# Below this size every byte is checked at each opening (some 15 ms); above, only after a change of the files.
+_ALWAYS_VERIFIED_BYTES = 1 << 27
+
+
+class StoreCache:
+    """The stores below one folder, each in a folder named by its key.
+
+    Args:
+        root: The cache folder; made when something is built.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._stores = root / "stores"
+
+    def find(self, key: str) -> TokenStore | None:
+        """The store with this key, every byte of it checked at its first use, or ``None``.
+
+        Raises:
+            DataError: It is there, and damaged.
+        """
+        folder = self._stores / key
+        if not folder.is_dir():
+            return None
+        store = TokenStore(folder)
+        self._verify_once(store)
+        return store
+
+    def find_or_build(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
+        """The store with this key, built if it is missing or damaged.
+
+        Args:
+            key: From :func:`insight.data.store.key.store_key`.
+            build: Writes the store into the empty folder it is given; called by one process at a time.
+            title: What messages call the store.
+
+        Raises:
+            OutputError: The cache folder cannot be written to.
+        """
+        try:
+            found = self.find(key)
+        except DataError:
+            found = None  # looked at again, and put right, by the one that holds the lock
+        return found or self._build_locked(key, build, title)
+
+    def _build_locked(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
+        try:
+            with writing_to(self.root):
+                self._stores.mkdir(parents=True, exist_ok=True)
+                lock = file_lock(
+                    self._stores / f"{key}.lock",
+                    lambda: say(f"waiting for another process that is encoding {title}"),
+                )
+                with lock:
+                    try:
+                        if (found := self.find(key)) is not None:
+                            return found
+                    except DataError as error:
+                        self._quarantine(key, error, title)
+                    return self._build(key, build)
+        except OutputError as error:
+            raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
+
+    def _build(self, key: str, build: Callable[[Path], None]) -> TokenStore:
+        # With the lock held, temporary folders of this key are what killed processes left behind.
+        for stale in self._stores.glob(f".{key}.*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self._stores))
+        try:
+            build(temporary)
+            os.chmod(temporary, 0o755)
+            publish_folder(temporary, self._stores / key)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        store = self.find(key)
+        if store is None:
+            raise DataError(
+                f"{self._stores / key}: vanished while it was built", "is something clearing the cache?"
+            )
+        return store
+
+    def _quarantine(self, key: str, error: DataError, title: str) -> None:
+        """Move a damaged store out of the way, keeping it for whoever wants to know why."""
+        target = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self._folder("quarantine")))
+        os.replace(self._stores / key, target / key)
+        say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
+
+    def _folder(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _verify_once(self, store: TokenStore) -> None:
+        """Check every byte, unless a large store was checked before and its files are unchanged since."""
+        files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
+        stats = [path.stat() for path in files]
+        if sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES:
+            store.verify()
+            return
+        stamp = json.dumps([[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats])
+        record = self.root / "verified" / f"{store.path.name}.json"
+        if record.is_file() and record.read_text(encoding="utf-8") == stamp:
+            return
+        store.verify()
+        with contextlib.suppress(OutputError):  # a cache that is read-only is still good to read
+            atomic_write_text(record, stamp)

@@ -1,0 +1,135 @@
+"""The files of a token store and the manifest that describes them.
+
+A store is a folder: ``00000.bin`` holds the ids of whole documents (little-endian uint16 if the vocabulary
+fits, else uint32), each followed by the end-of-text id; ``00000.idx`` holds where its documents start and
+the last one ends (little-endian uint64); ``00001.bin`` goes on where ``00000.bin`` stops. ``manifest.json``
+is written last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from insight.runtime.errors import DataError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
+    """The smallest type of the format that holds every id below ``vocabulary_size``."""
+    return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
+
+
+OFFSET_DTYPE: np.dtype[Any] = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One pair of files.
+
+    Attributes:
+        name: File name without suffix.
+        num_tokens: Ids in ``.bin``, end-of-text ids included.
+        num_documents: Documents; ``.idx`` holds one number more.
+        tokens_hash: xxh3 (128 bits) of ``.bin``.
+        offsets_hash: xxh3 (128 bits) of ``.idx``.
+    """
+
+    name: str
+    num_tokens: int
+    num_documents: int
+    tokens_hash: str
+    offsets_hash: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds and what it was made from.
+
+    Attributes:
+        vocabulary_size: Every id is below it.
+        end_of_text_id: The id after each document.
+        tokenizer_fingerprint: Of the tokenizer that made the ids.
+        num_bytes: UTF-8 length of all documents.
+        shards: In order.
+        origin: Where the text came from, plain JSON values, for people and reports.
+    """
+
+    vocabulary_size: int
+    end_of_text_id: int
+    tokenizer_fingerprint: str
+    num_bytes: int
+    shards: tuple[Shard, ...]
+    origin: dict[str, Any]
+
+    @property
+    def num_tokens(self) -> int:
+        """Ids in all shards."""
+        return sum(shard.num_tokens for shard in self.shards)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in all shards."""
+        return sum(shard.num_documents for shard in self.shards)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ids on disk."""
+        return token_dtype(self.vocabulary_size)
+
+    def to_json(self) -> str:
+        """The content of ``manifest.json``, which ends with a hash of itself."""
+        body = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return json.dumps({**body, "manifest_hash": _hash_of(body)}, indent=1)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+        DataError: It is missing, damaged or of another format version.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        body = json.loads(path.read_bytes())
+        stored_hash = body.pop("manifest_hash")
+        version = body.pop("format_version")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing", "encode the text again") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: damaged", "encode the text again") from error
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format version {version}, this is {FORMAT_VERSION}", "encode the text again"
+        )
+    if stored_hash != _hash_of({"format_version": version, **body}):
+        raise DataError(f"{path}: damaged", "encode the text again")
+    shards = tuple(Shard(**shard) for shard in body.pop("shards"))
+    return Manifest(shards=shards, **body)
+
+
+def file_hash(path: Path) -> str:
+    """xxh3 (128 bits, hexadecimal) of a file's bytes."""
+    hasher = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            hasher.update(chunk)
+    return str(hasher.hexdigest())
+
+
+def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
+    """``array`` as the format stores it."""
+    return array.astype(dtype, copy=False).tobytes()
+
+
+def _hash_of(body: dict[str, Any]) -> str:
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode("utf-8")))

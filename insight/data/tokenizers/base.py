@@ -1,0 +1,223 @@
+"""What every tokenizer promises: lossless ids, one special token, typed errors, a standard tokenizer.json."""
+
+from __future__ import annotations
+
+import functools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from insight.runtime.component import Component
+from insight.runtime.errors import TokenizerError
+from insight.runtime.files import atomic_write_text
+
+END_OF_TEXT = "<|endoftext|>"
+"""Name of the token that ends every document."""
+
+TokenIds = Sequence[int] | npt.NDArray[Any]
+
+
+class EncodedBatch(NamedTuple):
+    """The ids of many texts in one flat array.
+
+    Attributes:
+        ids: int64 ``(tokens,)``, the texts one after the other.
+        offsets: int64 ``(texts + 1,)``; text ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
+    """
+
+    ids: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+
+class BaseTokenizer(ABC):
+    """Text ↔ token ids. Any text round-trips exactly; instances are thread-safe and picklable.
+
+    The name of a special token inside a text is plain text and never becomes the special id: a document
+    cannot forge the end of another.
+    """
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """Number of ids; every id is below it."""
+
+    @property
+    @abstractmethod
+    def special_tokens(self) -> dict[str, int]:
+        """Name → id of the tokens that stand for no text."""
+
+    @property
+    @abstractmethod
+    def end_of_text_id(self) -> int:
+        """Id of the token that ends a document."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """The content of a standard ``tokenizer.json``, from which ``load_tokenizer`` rebuilds this one."""
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> EncodedBatch:
+        """Encode texts that have been checked."""
+
+    @abstractmethod
+    def _token_bytes(self) -> list[bytes]:
+        """The bytes that each id stands for, ``b""`` for special ones."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text``, without an end-of-text token; ``[]`` for ``""``.
+
+        Raises:
+            TokenizerError: ``text`` is no ``str`` or holds half a surrogate pair.
+        """
+        utf8_length(text)
+        ids: list[int] = self._encode([text]).ids.tolist()
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
+        """The ids of every text in one flat array.
+
+        Raises:
+            TokenizerError: ``texts`` is one ``str``, or one of them is no ``str`` or not valid Unicode.
+        """
+        if isinstance(texts, (str, bytes)):
+            raise TokenizerError("encode_batch needs a list of texts, got one", "use encode, or [text]")
+        for index, text in enumerate(texts):
+            utf8_length(text, f"texts[{index}]")
+        return self._encode(texts)
+
+    def decode(self, ids: TokenIds, skip_special_tokens: bool = True) -> str:
+        """The text that ``ids`` stand for; bytes that are no UTF-8 become ``U+FFFD``.
+
+        Args:
+            ids: A list or a one-dimensional integer array.
+            skip_special_tokens: Leave special tokens out instead of writing their names.
+
+        Raises:
+            TokenizerError: ``ids`` are not integers or not below ``vocabulary_size``.
+        """
+        return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors="replace")
+
+    def decode_batch(self, batch: Iterable[TokenIds], skip_special_tokens: bool = True) -> list[str]:
+        """:meth:`decode` of each item."""
+        return [self.decode(ids, skip_special_tokens) for ids in batch]
+
+    def decode_bytes(self, ids: TokenIds, skip_special_tokens: bool = True) -> bytes:
+        """The exact bytes that ``ids`` stand for, whole characters or not.
+
+        Raises:
+            TokenizerError: As :meth:`decode`.
+        """
+        pieces = self._pieces if skip_special_tokens else self._named_pieces
+        return b"".join([pieces[index] for index in self._checked(ids)])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id stands for, ``b""`` for a special token.
+
+        Raises:
+            TokenizerError: ``token_id`` is no integer or not below ``vocabulary_size``.
+        """
+        return self._pieces[self._checked([token_id])[0]]
+
+    def token_byte_lengths(self) -> npt.NDArray[np.int64]:
+        """How many bytes each id stands for: int64 ``(vocabulary_size,)``, 0 for special tokens.
+
+        Summed over the ids of a text it gives the text's length in UTF-8, which is what makes bits per
+        byte comparable between tokenizers.
+        """
+        return self._lengths.copy()
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides which ids a text gets (xxh3, 128 bits, hexadecimal)."""
+        return self._fingerprint
+
+    def save(self, path: str | Path) -> None:
+        """Write ``tokenizer.json``; ``path`` is the file, or a folder that gets it.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = Path(path)
+        atomic_write_text(path / "tokenizer.json" if path.is_dir() else path, self.to_json())
+
+    @functools.cached_property
+    def _pieces(self) -> list[bytes]:
+        return self._token_bytes()
+
+    @functools.cached_property
+    def _named_pieces(self) -> list[bytes]:
+        pieces = list(self._pieces)
+        for name, index in self.special_tokens.items():
+            pieces[index] = name.encode("utf-8")
+        return pieces
+
+    @functools.cached_property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
+        return str(xxhash.xxh3_128_hexdigest(canonical.encode("utf-8")))
+
+    def _checked(self, ids: TokenIds) -> list[int]:
+        array = np.asarray(ids)
+        if array.size == 0:
+            return []
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise TokenizerError(
+                f"ids must be a list of integers, got {array.dtype.name} of shape {array.shape}",
+                "decode one sequence at a time, or use decode_batch",
+            )
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= self.vocabulary_size:
+            raise TokenizerError(
+                f"id {low if low < 0 else high} is outside 0..{self.vocabulary_size - 1}",
+                "were the ids made by another tokenizer?",
+            )
+        checked: list[int] = array.tolist()
+        return checked
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(Component):
+    """Base of the tokenizer configurations.
+
+    Attributes:
+        learns_from_text: Whether :meth:`build` reads the texts, so that the result is worth caching.
+    """
+
+    learns_from_text: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, texts: Iterable[str]) -> BaseTokenizer:
+        """The tokenizer, trained on ``texts`` if it learns.
+
+        Raises:
+            TokenizerError: It cannot be built from these texts.
+        """
+
+
+def utf8_length(text: str, name: str = "text") -> int:
+    """Length of ``text`` in UTF-8 bytes.
+
+    Raises:
+        TokenizerError: ``text`` is no ``str``, or holds half a surrogate pair, which has no UTF-8.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"{name} must be str, got {type(text).__name__}", "decode bytes as UTF-8 first")
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"{name} has half a surrogate pair at character {error.start}",
+            "remove it, e.g. text.encode('utf-8', 'replace').decode('utf-8')",
+        ) from error
