@@ -87,4 +87,6 @@ def _read(file: Path) -> dict[str, _Record]:
         return {}
     if not isinstance(records, dict):
         return {}
-    return {name: record for name, record in records.items() if isinstance(record, list) and len(record) == 4}
+    return {
+        name: (*record,) for name, record in records.items() if isinstance(record, list) and len(record) == 4
+    }

@@ -44,7 +44,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             0 for none.
         text_field: Field of ``.jsonl`` and column of ``.parquet`` files that holds the text.
         seed: Chooses the order of the training windows and the documents set aside.
-        num_workers: Processes that make batches ahead; batches are cheap, so 0 is the fastest on most machines.
+        num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
         cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
             if not given.
 
@@ -148,7 +148,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             where = f"train_files ({names})"
             if store.num_tokens <= self.sequence_length:
                 raise DataError(
-                    f"{where}: {store.num_tokens} tokens, fewer than one sequence of {self.sequence_length} + 1",
+                    f"{where}: {store.num_tokens} tokens, fewer than one sequence of "
+                    f"{self.sequence_length} + 1",
                     f"give more text or use sequence_length={store.num_tokens - 1} or less",
                 )
             windows = self._order(store).num_windows
@@ -291,7 +292,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
                 f"{name}={identity[name]} (saved: {restored.get(name)})" for name in different
             )
             raise CheckpointError(
-                f"the position in the checkpoint is one in other training data: {changes or 'unknown format'}",
+                f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
                 "resume with the data settings of the run, or start from its weights with --init_from",
             )
         self._num_samples_consumed = int(restored["num_samples_consumed"])
@@ -300,13 +301,13 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """What decides which samples a cursor stands between, and its hash."""
         manifest = self._stores["train"].manifest
         parts = {
-            "training_text": xxhash.xxh3_64_hexdigest("".join(s.tokens_hash for s in manifest.shards)),
+            "training_text": _hash("".join(shard.tokens_hash for shard in manifest.shards)),
             "tokenizer": manifest.tokenizer_fingerprint[:16],
             "sequence_length": self.sequence_length,
             "global_batch_size": self._global_batch_size,
             "seed": self.seed,
         }
-        return {**parts, "fingerprint": xxhash.xxh3_128_hexdigest(repr(parts))}
+        return {**parts, "fingerprint": _hash(repr(parts))}
 
     def _first_batch(self) -> int:
         return self._num_samples_consumed // self._global_batch_size
@@ -330,3 +331,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     @property
     def _global_batch_size(self) -> int:
         return self.batch_size * self._world_size
+
+
+def _hash(text: str) -> str:
+    return str(xxhash.xxh3_64_hexdigest(text.encode("utf-8")))

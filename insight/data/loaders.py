@@ -58,7 +58,7 @@ class BatchLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module owns the position. The method tells Lightning that it may resume mid-epoch."""
+        """Nothing: the data module owns the position. Having it tells Lightning that it may resume."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

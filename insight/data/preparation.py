@@ -1,8 +1,7 @@
-"""From the files that the user named to a tokenizer and one token store a split, built once and found again."""
+"""From the files that the user named to a tokenizer and one token store a split, built once, found again."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -16,10 +15,10 @@ import xxhash
 from insight.data.content_hashes import ContentHashes, stamp
 from insight.data.sources import Source, expand_sources
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
-from insight.data.tokenizers import BaseTokenizer, TokenizerConfig, load_tokenizer
+from insight.data.tokenizer_cache import TokenizerCache
+from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
 from insight.data.validation_split import ValidationSplit
-from insight.runtime.errors import DataError, OutputError, TokenizerError
-from insight.runtime.files import atomic_write_text
+from insight.runtime.errors import DataError
 from insight.runtime.messages import say
 
 SPLITS = ("train", "validation", "test", "predict")
@@ -107,22 +106,17 @@ class Preparation:
             "tokenizer": self._tokenizer.to_dict(),
         }
         key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
-        file = self._cache_dir / "tokenizers" / f"{key}.json"
-        found = _read_tokenizer(file)
-        if found is not None:
-            return found
-        started = time.perf_counter()
-        tokenizer = self._tokenizer.build(self._documents("train"))
-        self._check_unchanged(sources)
-        try:
-            atomic_write_text(file, _with_hash(tokenizer.to_json()))
-        except OutputError as error:
-            raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
-        seconds = time.perf_counter() - started
-        say(
-            f"trained a tokenizer of {tokenizer.vocabulary_size} tokens on {_names(sources)} in {seconds:.1f} s"
-        )
-        return tokenizer
+        config, names = self._tokenizer, _names(sources)
+
+        def build() -> BaseTokenizer:
+            started = time.perf_counter()
+            tokenizer = config.build(self._documents("train"))
+            self._check_unchanged(sources)
+            size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
+            say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")
+            return tokenizer
+
+        return TokenizerCache(self._cache_dir).find_or_build(key, build, names)
 
     def store(self, split: str) -> TokenStore:
         """The tokens of a split.
@@ -176,9 +170,7 @@ class Preparation:
         self._sources[split], self._hashes[split] = list(unique.values()), list(unique)
         if split not in ("train", "predict"):
             for content in set(self._hashes.get("train", ())) & set(unique):
-                say(
-                    f"{option}: {unique[content].name} is also training text; its scores say little about new text"
-                )
+                say(f"{option}: {unique[content].name} is training text too, so its scores flatter")
 
     def _is_divided(self, split: str) -> bool:
         """Whether this split is one of two parts of the training files."""
@@ -234,18 +226,3 @@ def _documents_of(sources: list[Source], text_field: str) -> Iterator[str]:
 def _names(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3])
     return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
-
-
-def _with_hash(tokenizer_json: str) -> str:
-    """A cached tokenizer: its JSON behind the hash that shows damage."""
-    return f"{xxhash.xxh3_128_hexdigest(tokenizer_json.encode('utf-8'))}\n{tokenizer_json}"
-
-
-def _read_tokenizer(file: Path) -> BaseTokenizer | None:
-    """The tokenizer cached in ``file``, or ``None`` where there is none or it is damaged."""
-    with contextlib.suppress(OSError, UnicodeDecodeError, TokenizerError):
-        content = file.read_text(encoding="utf-8").partition("\n")[2]
-        if file.read_text(encoding="utf-8") == _with_hash(content):
-            return load_tokenizer(content)
-        say(f"the cached tokenizer {file} is damaged; training it again")
-    return None

@@ -1,4 +1,4 @@
-"""Where text comes from: a file, a folder, a glob or an embedded corpus becomes an ordered list of sources."""
+"""Where text comes from: a file, folder, glob or embedded corpus becomes an ordered list of sources."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class ValidationSplit:
             few = f"{len(self._sizes)} document{'s' if len(self._sizes) > 1 else ''}"
             return f"the last {self._fraction:.0%} of each of {few}, cut at a paragraph"
         share = self._sizes[sorted(self._chosen)].sum() / self._sizes.sum()
-        return f"{len(self._chosen)} of {len(self._sizes)} documents ({share:.1%} of the text, seed {self._seed})"
+        count, total = len(self._chosen), len(self._sizes)
+        return f"{count} of {total} documents ({share:.1%} of the text, seed {self._seed})"
 
     @functools.cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:
@@ -84,7 +85,7 @@ class ValidationSplit:
         return None
 
     def _cut(self, document: str) -> int:
-        """Where the validation part of a document begins: at least one character in, at most one before the end."""
+        """Where the validation part of a document begins; both parts get at least one character."""
         target = min(len(document) - 1, max(1, round(len(document) * (1 - self._fraction))))
         if target < 1:
             return len(document)

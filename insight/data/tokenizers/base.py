@@ -131,7 +131,8 @@ class BaseTokenizer(ABC):
         Summed over the ids of a text it gives the text's length in UTF-8, which is what makes bits per
         byte comparable between tokenizers.
         """
-        return self._lengths.copy()
+        lengths: npt.NDArray[np.int64] = self._lengths.copy()
+        return lengths
 
     def fingerprint(self) -> str:
         """Hash of everything that decides which ids a text gets (xxh3, 128 bits, hexadecimal)."""

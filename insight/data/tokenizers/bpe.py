@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019), trained here."""
+"""Byte-level byte-pair encoding (Sennrich et al. 2016; on bytes: GPT-2, Radford et al. 2019)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class BPETokenizerConfig(TokenizerConfig):
     def __post_init__(self) -> None:
         if self.vocabulary_size < _SMALLEST_VOCABULARY:
             raise ConfigError(
-                f"vocabulary_size={self.vocabulary_size}: a byte-level vocabulary holds 256 bytes and {END_OF_TEXT}",
+                f"vocabulary_size={self.vocabulary_size}: it has to hold 256 bytes and {END_OF_TEXT}",
                 f"use at least {_SMALLEST_VOCABULARY}",
             )
         if self.min_frequency < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def _alphabet() -> list[str]:
-    """Character of each byte value (Radford et al. 2019, GPT-2): itself where printable, else U+0100 onwards."""
+    """Character of each byte (Radford et al. 2019, GPT-2): itself where printable, else U+0100 onwards."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(value) if value in printable else chr(next(others)) for value in range(256)]

@@ -52,7 +52,7 @@ class LibraryTokenizer(BaseTokenizer):
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
         self._end_of_text = end_of_text
         self._vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
-        self._size = max(self._vocabulary.values()) + 1
+        self._size: int = max(self._vocabulary.values()) + 1
 
     def __getstate__(self) -> tuple[str, str]:
         return (self._json, self._end_of_text)
