@@ -1,0 +1,24 @@
+"""Thin callbacks: what happens at which moment of a run; the work itself is done in other folders."""
+
+from __future__ import annotations
+
+from insight.callbacks.checkpointing import RunCheckpoint
+from insight.callbacks.early_stopping import EarlyStopping
+from insight.callbacks.interruption import GracefulInterrupt, TrainingInterrupted
+from insight.callbacks.memory import MemoryMonitor
+from insight.callbacks.progress_line import ProgressLine
+from insight.callbacks.run_record import RunRecord
+from insight.callbacks.throughput import ThroughputMonitor
+from insight.callbacks.time_budget import TimeBudget
+
+__all__ = [
+    "EarlyStopping",
+    "GracefulInterrupt",
+    "MemoryMonitor",
+    "ProgressLine",
+    "RunCheckpoint",
+    "RunRecord",
+    "ThroughputMonitor",
+    "TimeBudget",
+    "TrainingInterrupted",
+]

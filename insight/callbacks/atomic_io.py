@@ -1,0 +1,94 @@
+"""Checkpoint files that are complete or not there, for every save that the Trainer does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from insight.runtime.errors import OutputError
+from insight.runtime.files import writing_to
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, streamed to a neighbour, flushed to the disk and renamed.
+
+    Lightning's own writer builds the file in memory and moves it from the system's temporary folder,
+    which is a copy where that is another disk, and never flushes it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            OutputError: Read-only or full; an older file at ``path`` is untouched then.
+        """
+        path = Path(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    _save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, 0o644)  # mkstemp's files are their owner's alone
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            _flush_folder(path.parent)
+
+
+def publish_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source`` in one step, replacing what was there.
+
+    A hard link costs neither time nor space; files are only ever replaced here, never changed, so the
+    two names cannot disturb each other. Where the disk has no links it is a copy.
+
+    Raises:
+        OutputError: Read-only or full; an older ``target`` is untouched then.
+    """
+    temporary = target.with_name(f"{target.name}.tmp")
+    with writing_to(target):
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _flush_folder(target.parent)
+
+
+def _save(checkpoint: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        # torch's archive writer reports a failed write as its own error, with the system's as the cause.
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError):
+                raise cause from None
+            cause = cause.__context__
+        raise OutputError(f"a checkpoint cannot be written ({error})", "is the disk full?") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there; renames are journalled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""Writes down what a run was and what came out: run.json, summary.json, report.html."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight import __version__
+from insight.callbacks.checkpointing import RunCheckpoint
+from insight.callbacks.early_stopping import EarlyStopping
+from insight.callbacks.interruption import TrainingInterrupted
+from insight.callbacks.machine import this_machine
+from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
+from insight.reporting import (
+    Metric,
+    RunTensorBoard,
+    read_summary,
+    update_run_info,
+    update_summary,
+    write_report,
+)
+from insight.reporting.summary import unit_of
+from insight.runtime.component import Component
+from insight.runtime.errors import OutputError
+
+_KEPT = (
+    "validation/",
+    "test/",
+    "throughput/tokens_per_second",
+    "throughput/matmul_share",
+    "memory/peak_bytes",
+)
+
+
+class RunRecord(Callback):
+    """Keeps the record of a run in its folder.
+
+    ``run.json`` is written when training starts (command, versions, machine, data, network, precision,
+    threads); interruptions and resumes become notes in it. ``summary.json`` and ``report.html`` are
+    written when training or testing ends, also when it was interrupted. TensorBoard gets the options and
+    what they led to.
+
+    Args:
+        report: Whether to write ``report.html``; it takes about a second.
+    """
+
+    def __init__(self, report: bool = True) -> None:
+        self.report = report
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        path = run_folder_of(trainer).info_path
+        if trainer.global_step and path.is_file():
+            update_run_info(
+                path, notes=(f"resumed at step {trainer.global_step:,} ({_now()})",), stop_reason=None
+            )
+            return
+        facts = run_facts(trainer, pl_module)
+        if trainer.global_step:
+            facts["notes"] = [f"started from step {trainer.global_step:,} of {trainer.ckpt_path}"]
+        update_run_info(path, **facts)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, _stop_reason(trainer))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # `insight test` on somebody else's checkpoint has no run folder to add to.
+        if run_folder_of(trainer).info_path.is_file():
+            self._finish(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.state.fn != "fit" or not run_folder_of(trainer).info_path.is_file():
+            return
+        if isinstance(exception, TrainingInterrupted):
+            reason = str(exception)
+        else:
+            reason = f"ended at step {trainer.global_step:,} by {type(exception).__name__}: {exception}"
+        # The error that ends the run matters more than one met while writing it down (a full disk is both).
+        with contextlib.suppress(OutputError):
+            update_run_info(run_folder_of(trainer).info_path, notes=(f"{reason} ({_now()})",))
+            if isinstance(exception, TrainingInterrupted) and not exception.aborted:
+                self._finish(trainer, reason)
+
+    def _finish(self, trainer: Trainer, stop_reason: str | None = None) -> None:
+        if not trainer.is_global_zero:
+            return
+        run = run_folder_of(trainer)
+        if stop_reason:
+            update_run_info(run.info_path, finished=_now(), stop_reason=stop_reason)
+        update_summary(run.summary_path, _final_metrics(trainer))
+        for logger in trainer.loggers:
+            if isinstance(logger, RunTensorBoard):
+                config = run.config_path
+                options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+                outcome = {name: metric.value for name, metric in read_summary(run.path).items()}
+                logger.log_outcome(options or {}, outcome, trainer.global_step)
+        if self.report:
+            write_report(run)
+
+
+def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """What can be said about a run before its first step, under the keys of ``run.json``."""
+    import lightning
+
+    data = datamodule_of(trainer)
+    network = getattr(module, "network", module)
+    config = getattr(network, "config", None)
+    return {
+        "command": list(sys.argv),
+        "started": _now(),
+        "insight_version": __version__,
+        "torch_version": torch.__version__,
+        "lightning_version": lightning.__version__,
+        "python_version": platform.python_version(),
+        "hardware": this_machine(),
+        "data": data.summary() if hasattr(data, "summary") else {},
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "network": config.to_dict() if isinstance(config, Component) else {},
+        "precision": str(trainer.precision),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _final_metrics(trainer: Trainer) -> dict[str, Metric]:
+    found = {
+        name: Metric(float(value), unit=unit_of(name))
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(_KEPT)
+    }
+    for checkpoint in callbacks_of(trainer, RunCheckpoint):
+        if checkpoint.best_model_score is not None and trainer.state.fn == "fit":
+            name = f"best/{checkpoint.monitor}"
+            found[name] = Metric(checkpoint.best_model_score, unit=unit_of(checkpoint.monitor))
+    return found
+
+
+def _stop_reason(trainer: Trainer) -> str:
+    """Why training ended by itself."""
+    for early in callbacks_of(trainer, EarlyStopping):
+        if early.stopping_reason_message:
+            return f"stopped early at step {trainer.global_step:,}: {early.stopping_reason_message}"
+    for budget in callbacks_of(trainer, TimeBudget):
+        return f"{trainer.global_step:,} steps within the time budget of {budget.seconds:g} s"
+    return f"all {trainer.global_step:,} steps done"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")

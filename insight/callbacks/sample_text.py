@@ -1,0 +1,106 @@
+"""Lets the network write while it learns, without touching what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
+from insight.generation import GenerationSettings, generate
+from insight.reporting.samples import Sample, append_sample, read_samples
+from insight.reporting.tensorboard import RunTensorBoard
+from insight.runtime.errors import ConfigError
+
+
+class SampleText(Callback):
+    """Continues some prompts after validations and when training ends.
+
+    The texts go to ``samples.jsonl``, to TensorBoard and into the report. The sampler has a generator of
+    its own, so training is bit for bit the same with and without samples.
+
+    Args:
+        prompts: Beginnings to continue.
+        every_n_validations: Sample after every this many validations.
+        settings: Length, temperature and the other choices of the sampler.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str] = ("It is a truth",),
+        every_n_validations: int = 1,
+        settings: GenerationSettings = GenerationSettings(max_new_tokens=100),
+    ) -> None:
+        if isinstance(prompts, str):
+            raise ConfigError(f"SampleText(prompts={prompts!r}): a list is needed", f"use [{prompts!r}]")
+        if every_n_validations < 1:
+            raise ConfigError(
+                f"SampleText(every_n_validations={every_n_validations}): must be at least 1",
+                "remove SampleText to have no samples",
+            )
+        self.prompts = tuple(prompts)
+        self.every_n_validations = every_n_validations
+        self.settings = settings
+        self._num_validations = 0
+        self._sampled_step = -1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"num_validations": self._num_validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._num_validations = state_dict["num_validations"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._num_validations, self._sampled_step = 0, -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sampled_step = trainer.global_step
+        if trainer.is_global_zero:
+            _drop_after(run_folder_of(trainer).samples_path, trainer.global_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._num_validations += 1
+        if self._num_validations % self.every_n_validations == 0:
+            self._sample(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._sampled_step != trainer.global_step:
+            self._sample(trainer, pl_module)
+
+    def _sample(self, trainer: Trainer, module: LightningModule) -> None:
+        self._sampled_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        was_training = module.training
+        module.eval()
+        try:
+            # A compiled network would be compiled again for every length that a growing text has.
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                for prompt in self.prompts:
+                    text = generate(
+                        module.network, datamodule_of(trainer).tokenizer, prompt, self.settings
+                    ).text
+                    self._keep(trainer, Sample(trainer.global_step, prompt, text))
+        finally:
+            module.train(was_training)
+
+    def _keep(self, trainer: Trainer, sample: Sample) -> None:
+        append_sample(run_folder_of(trainer).samples_path, sample)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunTensorBoard):
+                logger.log_sample(sample)
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Remove samples of steps that a resumed run has lost and takes again."""
+    samples = read_samples(path)
+    kept = [sample for sample in samples if sample.step <= step]
+    if len(kept) < len(samples):
+        path.unlink()
+        for sample in kept:
+            append_sample(path, sample)

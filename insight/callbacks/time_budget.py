@@ -1,0 +1,200 @@
+"""Fits a run into a wall-clock budget on any machine, without giving up exact resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import psutil
+from lightning.pytorch import LightningModule, Trainer
+
+from insight.callbacks.step_timing import StepTiming
+from insight.callbacks.steps import step_completed, steps_per_validation
+from insight.runtime.errors import ConfigError
+from insight.runtime.messages import say
+
+# The plan is renewed this often; counted in steps, so that all processes of a run agree when.
+_STEPS_BETWEEN_PLANS = 5
+# Schedules without a stable phase need the total from the start, so their plan is final early.
+_STEPS_TO_MEASURE = 20
+# Taken for the total until the first measurement, a few steps long.
+_STEPS_BEFORE_PLANNING = 1000
+# Kept free for the last checkpoint and for what the measurement missed.
+_RESERVED_SHARE = 0.01
+_SLOWER_WORTH_A_WORD = 1.1
+
+
+class TimeBudget(StepTiming):
+    """Ends training, the last validation included, when a number of seconds is over.
+
+    The number of optimizer steps is planned from the measured time of a step and of a validation. The
+    plan is renewed while the learning rate does not depend on it: until a warmup-stable-decay schedule
+    begins to decay, or for the first 20 steps of any other. Then it is final. It is kept in every
+    checkpoint, so a resumed run ends at the same step with the same learning rates, however fast the
+    machine is then.
+
+    If the machine becomes slower after that, the run says so and still takes its planned steps: it ends
+    late by about that much. Cutting the decay short would save the seconds and spoil what the whole run
+    was for, and it would make the result depend on the machine's mood.
+
+    ``max_steps`` and ``max_epochs`` of the Trainer stay upper limits.
+
+    Args:
+        seconds: Wall-clock time for everything up to the end of training.
+        include_startup: Count from the start of the process (imports, tokenizer training, encoding and
+            compiling are then part of the budget) instead of from the first step. Set it to false where
+            one process trains several times, as a notebook does.
+
+    Attributes:
+        planned_steps: Optimizer steps in the present plan; ``None`` before the first measurement.
+        frozen: Whether the plan is final.
+    """
+
+    clock_window = 500
+
+    def __init__(self, seconds: float, include_startup: bool = True) -> None:
+        if not (seconds > 0 and math.isfinite(seconds)):
+            raise ConfigError(
+                f"TimeBudget(seconds={seconds}): must be a positive number", "use for example 150"
+            )
+        super().__init__()
+        self.seconds = seconds
+        self.include_startup = include_startup
+        self.planned_steps: int | None = None
+        self.frozen = False
+        self._limit = -1
+        self._planned_step_seconds = 0.0
+        self._elapsed_before = 0.0
+        self._start = time.monotonic()
+        self._told_slower = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the budget that have been used, by this process and by those it was resumed from."""
+        return self._elapsed_before + time.monotonic() - self._start
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._limit = trainer.max_steps
+            self.planned_steps, self.frozen, self._told_slower = None, False, False
+            self._elapsed_before, self._planned_step_seconds = 0.0, 0.0
+            age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
+            self._start = time.monotonic() - age
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.fit_loop.epoch_loop.max_steps = self._limit  # the Trainer may train again
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "planned_steps": self.planned_steps,
+            "frozen": self.frozen,
+            "step_seconds": self._planned_step_seconds,
+            "elapsed": self.elapsed,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.planned_steps = state_dict["planned_steps"]
+        self.frozen = state_dict["frozen"]
+        self._planned_step_seconds = state_dict["step_seconds"]
+        self._elapsed_before = state_dict["elapsed"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Before Lightning restores its loops, which read max_steps to tell how far the run was.
+        planned = checkpoint["callbacks"].get(self.state_key, {}).get("planned_steps")
+        if planned is not None and trainer.state.fn == "fit":
+            trainer.fit_loop.epoch_loop.max_steps = planned
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not self.include_startup:
+            self._start = time.monotonic()
+        if self.planned_steps is None:
+            pl_module.num_planned_steps = self._limit if self._limit > 0 else _STEPS_BEFORE_PLANNING  # type: ignore[assignment]
+        if self.frozen:
+            say(f"time budget: the plan of {self.planned_steps:,} steps was final before; it is kept")
+        elif self.elapsed >= self.seconds:
+            raise ConfigError(
+                f"TimeBudget(seconds={self.seconds:g}): {self.elapsed:.0f} s were over before the first step",
+                "give it more, or set include_startup to false",
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._apply(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if not step_completed(trainer):
+            return
+        step = trainer.global_step
+        if self.frozen:
+            self._watch_speed(step)
+        else:
+            if step % _STEPS_BETWEEN_PLANS == 0 or self.planned_steps is None:
+                self._plan(trainer, step)
+            self._freeze_if_due(pl_module, step)
+        self._apply(trainer, pl_module)
+        if self.planned_steps is not None and step >= self.planned_steps:
+            trainer.should_stop = True  # Lightning validates once more before it stops
+
+    def _plan(self, trainer: Trainer, step: int) -> None:
+        """Choose the total number of steps from what has been measured."""
+        per_step = self.clock.seconds_per_step
+        planned: int | None = None
+        if per_step is not None:
+            validation = self.clock.seconds_per_validation
+            if validation is None:
+                # Not measured yet: a forward pass is about a third of a training step.
+                batches = trainer.num_val_batches
+                validation = sum(batches if isinstance(batches, list) else [batches]) * per_step / 3
+            cost = (
+                per_step + self.clock.seconds_per_step_for_saving + validation / steps_per_validation(trainer)
+            )
+            left = self.seconds * (1 - _RESERVED_SHARE) - self.elapsed - validation
+            planned = step + max(0, int(left / cost))
+            self._planned_step_seconds = per_step
+        elif self.elapsed >= self.seconds:
+            planned = step
+        planned = trainer.strategy.broadcast(planned)
+        if planned is not None:
+            self.planned_steps = min(planned, self._limit) if self._limit > 0 else planned
+
+    def _freeze_if_due(self, module: LightningModule, step: int) -> None:
+        if self.planned_steps is None:
+            return
+        decay_share = getattr(getattr(module, "schedule", None), "decay_share", None)
+        final_from = _STEPS_TO_MEASURE if decay_share is None else self.planned_steps * (1 - decay_share)
+        if step >= min(final_from, self.planned_steps):
+            self.frozen = True
+            say(f"time budget: {self.planned_steps:,} steps fit into {self.seconds:g} s; this is final now")
+
+    def _watch_speed(self, step: int) -> None:
+        recent = self.clock.recent_seconds_per_step
+        if (
+            self._told_slower
+            or recent is None
+            or self.planned_steps is None
+            or not self._planned_step_seconds
+        ):
+            return
+        ratio = recent / self._planned_step_seconds
+        if ratio > _SLOWER_WORTH_A_WORD and step % _STEPS_TO_MEASURE == 0:
+            self._told_slower = True
+            late = (self.planned_steps - step) * (recent - self._planned_step_seconds)
+            say(
+                f"time budget: the machine has become {ratio - 1:.0%} slower; the plan of"
+                f" {self.planned_steps:,} steps is kept and ends about {late:.0f} s late"
+            )
+
+    def _apply(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.planned_steps is not None:
+            module.num_planned_steps = self.planned_steps  # type: ignore[assignment]
+            trainer.fit_loop.epoch_loop.max_steps = self.planned_steps
