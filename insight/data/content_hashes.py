@@ -53,7 +53,7 @@ class ContentHashes:
         hashes, new = {}, {}
         for path in paths:
             try:
-                before = stamp(path)
+                before = _stamp(path)
                 known = records.get(path.name)
                 if known is not None and tuple(known[:3]) == before:
                     hashes[path] = known[3]
@@ -74,7 +74,7 @@ class ContentHashes:
         return hashes
 
 
-def stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int, int]:
     """Size, time of change (ns) and inode: what differs when a file was changed."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -171,9 +171,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         Raises:
             DataError: Neither ``prepare_data`` nor ``setup`` has run.
         """
-        if self._preparation is None:
-            raise DataError("the data is not prepared", "call prepare_data() or setup() first")
-        return self._preparation.tokenizer
+        return self._prepared.tokenizer
 
     @property
     def vocabulary_size(self) -> int:
@@ -197,10 +195,11 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def summary(self) -> dict[str, Any]:
         """What the data is, in plain JSON values, for reports."""
         tokenizer = self.tokenizer
+        preparation = self._prepared
         splits = {
             split: {
-                "files": store.manifest.origin["files"],
-                "note": store.manifest.origin["note"],
+                "files": [source.name for source in preparation.sources(split)],
+                "division": store.manifest.origin["division"],
                 "documents": store.num_documents,
                 "bytes": store.num_bytes,
                 "tokens": store.num_tokens,
@@ -308,6 +307,12 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             "seed": self.seed,
         }
         return {**parts, "fingerprint": _hash(repr(parts))}
+
+    @property
+    def _prepared(self) -> Preparation:
+        if self._preparation is None:
+            raise DataError("the data is not prepared", "call prepare_data() or setup() first")
+        return self._preparation
 
     def _first_batch(self) -> int:
         return self._num_samples_consumed // self._global_batch_size

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from insight.data.content_hashes import ContentHashes, stamp
+from insight.data.content_hashes import ContentHashes
 from insight.data.sources import Source, expand_sources
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
 from insight.data.tokenizer_cache import TokenizerCache
@@ -67,7 +67,7 @@ class Preparation:
         self._tokenizer = tokenizer
         self._cache_dir = cache_dir
         self._cache = StoreCache(cache_dir)
-        self._hashes: dict[str, list[str]] = {}
+        self._contents: dict[str, list[str]] = {}
         self._sources: dict[str, list[Source]] = {}
         self._division_said = False
 
@@ -101,7 +101,7 @@ class Preparation:
             return self._tokenizer.build(())
         sources = self.sources("train")
         content = {
-            "sources": self._hashes["train"],
+            "sources": self._contents["train"],
             "encoding": self._encoding("train"),
             "tokenizer": self._tokenizer.to_dict(),
         }
@@ -111,7 +111,7 @@ class Preparation:
         def build() -> BaseTokenizer:
             started = time.perf_counter()
             tokenizer = config.build(self._documents("train"))
-            self._check_unchanged(sources)
+            self._check_unchanged(sources, self._contents["train"])
             size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
             say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")
             return tokenizer
@@ -128,7 +128,7 @@ class Preparation:
         sources = self.sources(split)
         tokenizer = self.tokenizer
         origin = self._origin_split(split)
-        key = store_key(self._hashes[origin], tokenizer.fingerprint(), self._encoding(split))
+        key = store_key(self._contents[origin], tokenizer.fingerprint(), self._encoding(split))
         title = _names(sources) + (f" ({split} part)" if self._is_divided(split) else "")
 
         def build(folder: Path) -> None:
@@ -138,9 +138,9 @@ class Preparation:
                 encode_documents(self._documents(split), tokenizer, writer)
                 if writer.num_tokens == 0:
                     raise DataError(f"{title}: holds no text", "give files with text")
-                self._check_unchanged(sources)
+                self._check_unchanged(sources, self._contents[origin])
                 note = self._division.describe() if self._is_divided(split) else ""
-                manifest = writer.close({"split": split, "files": [s.name for s in sources], "note": note})
+                manifest = writer.close({"files": [source.name for source in sources], "division": note})
             finally:
                 writer.abandon()
             megabytes, seconds = manifest.num_bytes / 1e6, time.perf_counter() - started
@@ -149,7 +149,9 @@ class Preparation:
         store = self._cache.find_or_build(key, build, title)
         if split == "validation" and self._is_divided(split) and not self._division_said:
             self._division_said = True
-            say(f"no validation_files: validating on {store.manifest.origin['note']} of the training text")
+            say(
+                f"no validation_files: validating on {store.manifest.origin['division']} of the training text"
+            )
         return store
 
     def _expand(self, split: str) -> None:
@@ -161,15 +163,14 @@ class Preparation:
         if patterns is None:
             raise DataError(f"{option} is not set", "name at least one file, folder, glob or corpus:NAME")
         expanded = expand_sources(patterns, option)
-        hashes = ContentHashes(self._cache_dir).of([source.path for source in expanded])
         unique: dict[str, Source] = {}
-        for content, source in zip(hashes, expanded, strict=True):
+        for content, source in zip(self._content_of(expanded), expanded, strict=True):
             first = unique.setdefault(content, source)
             if first is not source:
                 say(f"{option}: {source.name} has the same content as {first.name}; used once")
-        self._sources[split], self._hashes[split] = list(unique.values()), list(unique)
+        self._sources[split], self._contents[split] = list(unique.values()), list(unique)
         if split not in ("train", "predict"):
-            for content in set(self._hashes.get("train", ())) & set(unique):
+            for content in set(self._contents.get("train", ())) & set(unique):
                 say(f"{option}: {unique[content].name} is training text too, so its scores flatter")
 
     def _is_divided(self, split: str) -> bool:
@@ -204,18 +205,19 @@ class Preparation:
             _names(sources),
         )
 
-    def _check_unchanged(self, sources: list[Source]) -> None:
-        """Refuse to keep what was read from files that changed since their content was hashed."""
-        paths = [source.path for source in sources]
-        known = {source.path: content for split in self._hashes for source, content in self._pairs(split)}
-        for path, content in zip(paths, ContentHashes(self._cache_dir).of(paths), strict=True):
-            if known[path] != content:
-                raise DataError(
-                    f"{path}: changed while it was read (now {stamp(path)[0]} bytes)", "start again"
-                )
+    def _content_of(self, sources: list[Source]) -> list[str]:
+        """What decides the documents of each source: the bytes of its file and how they are read."""
+        hashes = ContentHashes(self._cache_dir).of([source.path for source in sources])
+        return [
+            f"{content}.{source.format}.{source.compression}"
+            for content, source in zip(hashes, sources, strict=True)
+        ]
 
-    def _pairs(self, split: str) -> Iterator[tuple[Source, str]]:
-        return zip(self._sources[split], self._hashes[split], strict=True)
+    def _check_unchanged(self, sources: list[Source], contents: list[str]) -> None:
+        """Refuse to keep what was read from files that changed since their content was hashed."""
+        for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
+            if now != before:
+                raise DataError(f"{source.name}: changed while it was read", "start again")
 
 
 def _documents_of(sources: list[Source], text_field: str) -> Iterator[str]:
