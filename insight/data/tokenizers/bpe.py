@@ -100,13 +100,15 @@ class BPETokenizerConfig(TokenizerConfig):
 
 def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
     """Whether the content of a ``tokenizer.json`` is what :class:`BPETokenizer` would write."""
-    special = [token for token in data.get("added_tokens", []) if token.get("special")]
+    added, model = data.get("added_tokens"), data.get("model")
     return (
         data.get("pre_tokenizer") == _PRE_TOKENIZER
         and data.get("normalizer") is None
-        and data.get("model", {}).get("type") == "BPE"
-        and len(data["added_tokens"]) == 1
-        and [token["content"] for token in special] == [END_OF_TEXT]
+        and isinstance(model, dict)
+        and model.get("type") == "BPE"
+        and isinstance(added, list)
+        and [(token.get("content"), token.get("special")) for token in added if isinstance(token, dict)]
+        == [(END_OF_TEXT, True)]
     )
 
 

@@ -1,0 +1,33 @@
+"""The embedded corpora are all there and whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from insight.data import list_corpora, read_corpus
+from insight.runtime.errors import DataError
+
+BYTES = {
+    "austen-emma": 883_028,
+    "austen-mansfieldpark": 883_280,
+    "austen-northangerabbey": 433_411,
+    "austen-persuasion": 466_854,
+    "austen-prideprejudice": 684_768,
+    "austen-sensesensibility": 673_688,
+}
+
+
+def test_all_six_novels_are_listed() -> None:
+    assert list_corpora() == sorted(BYTES)
+
+
+@pytest.mark.parametrize("name", sorted(BYTES))
+def test_novel_is_whole(name: str) -> None:
+    assert len(read_corpus(name).encode("utf-8")) == BYTES[name]
+
+
+def test_unknown_corpus_names_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"did you mean corpus:austen-emma\?"):
+        read_corpus("austen-ema")
+    with pytest.raises(DataError, match="known: austen-emma"):
+        read_corpus("shakespeare")
