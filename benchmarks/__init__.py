@@ -1,0 +1,1 @@
+"""Measurements against peers; run each as ``python -m benchmarks.NAME`` from the repository root."""
