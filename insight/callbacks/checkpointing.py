@@ -150,7 +150,7 @@ class RunCheckpoint(Checkpoint):
         assert self.folder is not None
         new, best, last = (self.folder / name for name in (_NEW, "best.ckpt", "last.ckpt"))
         self._due, self._saved_step = False, trainer.global_step
-        trainer.save_checkpoint(new)
+        trainer.save_checkpoint(new, weights_only=False)
         if trainer.is_global_zero:
             # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
             if is_best:

@@ -59,6 +59,8 @@ _NOISY_INFORMATION = re.compile(
             r"^`Trainer\.fit` stopped: `max_",
             # --resume names the checkpoint, and what is restored from it, itself.
             r"^(Restoring states|Restored all states|Loaded model weights) from ",
+            # `insight check` says itself that it took one step and kept nothing.
+            r"^Running in `fast_dev_run` mode",
             # A Ctrl-C is answered by a line that says how to go on.
             r"Detected KeyboardInterrupt",
         )

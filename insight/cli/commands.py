@@ -1,0 +1,66 @@
+"""The table of commands: what `insight --help` lists, and the module that holds each."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        name: What the user types after ``insight``.
+        group: Heading it is listed under.
+        summary: One line of help.
+        module: Module in ``insight.cli``, imported at first use, with
+            ``run(name: str, arguments: list[str]) -> int``.
+    """
+
+    name: str
+    group: str
+    summary: str
+    module: str
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("fit", "train", "train, validate, test, sample and report from one YAML file", "fit"),
+        Command("validate", "train", "measure a checkpoint on the validation text", "evaluate"),
+        Command("test", "train", "measure a checkpoint on the test text", "evaluate"),
+        Command("predict", "train", "write the loss of every document of a text", "predict"),
+        Command("check", "train", "check everything that can be checked without training", "check"),
+        Command("demo", "train", "train a small model on six novels in minutes, without a network", "demo"),
+        Command("tokenizer", "text", "train, encode, decode, inspect", "tokenizer"),
+        Command("generate", "use", "write text with a checkpoint", "generate"),
+    )
+}
+
+_EPILOGUE = """\
+everywhere:
+  --help       what a command does and takes (also: insight COMMAND --help)
+  --debug      show the traceback of an error
+  --version    print the version
+
+begin with:  insight demo
+"""
+
+
+def overview() -> str:
+    """The text of ``insight --help``."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: insight COMMAND [options]", "", "Train, compress and safety-test transformers."]
+    group = ""
+    for command in COMMANDS.values():
+        if command.group != group:
+            group = command.group
+            lines += ["", f"{group}:"]
+        lines += textwrap.wrap(
+            f"{command.name:{width}}  {command.summary}",
+            width=100,
+            initial_indent="  ",
+            subsequent_indent=" " * (width + 4),
+        )
+    return "\n".join([*lines, "", _EPILOGUE])

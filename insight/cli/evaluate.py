@@ -1,0 +1,99 @@
+"""``insight validate`` and ``insight test``: measure a checkpoint with the tokenizer and network it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from insight.cli.config_files import has_config, option_value
+from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.messages import say, silence_libraries
+from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+    from insight.cli.lightning import InsightCLI
+
+_SPLITS = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run the command."""
+    silence_libraries()
+    cli, checkpoint = cli_for_checkpoint(name, arguments)
+    if not cli.has_files(_SPLITS[name]):
+        raise ConfigError(
+            f"data.{_SPLITS[name]}_files is not set", f"give --data.{_SPLITS[name]}_files FILES"
+        )
+    # The numbers of other text or other settings do not belong into the record of the run.
+    folder = run_of_checkpoint(checkpoint) if _only_checkpoint(arguments) else None
+    metrics = _measure(cli, name, checkpoint, folder)
+    if cli.config.json:
+        print(json.dumps(metrics))
+    else:
+        for metric, value in metrics.items():
+            print(f"{metric:26} {value:.4f}")
+    return 0
+
+
+def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Path]:
+    """Parse a command that measures a checkpoint; without ``--config`` the configuration of its run is taken.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, it is damaged, or its network is not the configured one.
+        ConfigError: The configuration is wrong, or there is none.
+    """
+    if {"-h", "--help"} & set(arguments):
+        _cli(name, arguments)
+    text = option_value(arguments, "--checkpoint")
+    if text is None:
+        raise ConfigError("--checkpoint is missing", "name a run folder or a .ckpt file")
+    checkpoint = find_checkpoint(text)
+    if not has_config(arguments):
+        folder = run_of_checkpoint(checkpoint)
+        if folder is None or not folder.config_path.is_file():
+            raise CheckpointError(
+                f"--checkpoint={text!r} lies in no run folder with a config.yaml", "give --config FILE too"
+            )
+        arguments = ["--config", str(folder.config_path), *arguments]
+    say(f"checkpoint: {checkpoint}")
+
+    from insight.interchange import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    cli = _cli(name, arguments)
+    if cli.model.network_config != loaded.network_config:
+        raise CheckpointError(
+            f"--checkpoint={text!r} holds another network than the configuration describes",
+            "leave --config and --model out: both are in the run folder",
+        )
+    cli.datamodule.use_tokenizer(loaded.tokenizer)
+    return cli, checkpoint
+
+
+def _cli(name: str, arguments: list[str]) -> InsightCLI:
+    from insight.cli.commands import COMMANDS
+    from insight.cli.lightning import InsightCLI
+
+    return InsightCLI(name, arguments, COMMANDS[name].summary)
+
+
+def _measure(cli: InsightCLI, name: str, checkpoint: Path, folder: RunFolder | None) -> dict[str, float]:
+    from insight import callbacks
+
+    defaults: list[Callback] = [callbacks.GracefulInterrupt()]
+    if folder:
+        defaults.append(callbacks.RunRecord())
+    trainer = cli.make_trainer(folder.path if folder else None, defaults)
+    measure = trainer.test if name == "test" else trainer.validate
+    results = measure(
+        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), verbose=False, weights_only=True
+    )
+    return {metric: float(value) for metric, value in results[0].items()}
+
+
+def _only_checkpoint(arguments: list[str]) -> bool:
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return set(options) <= {"--checkpoint", "--json"}

@@ -1,0 +1,82 @@
+"""What the user sees when a command fails: one line with the problem and the remedy, and the exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+
+from insight.runtime.errors import ConfigError, InsightError, OutputError
+from insight.runtime.messages import plain_line
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What torch says when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+
+
+def report_failure(error: BaseException, debug: bool = False) -> int:
+    """Print one line about ``error`` on stderr.
+
+    Args:
+        error: What ended the command.
+        debug: Print the traceback first.
+
+    Returns:
+        The exit code of the process.
+    """
+    if isinstance(error, SystemExit):
+        return _code_of_exit(error)
+    if isinstance(error, BrokenPipeError):
+        # The reader of a pipe (`| head`) has gone. Python flushes stdout at exit and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as a process that SIGPIPE ends
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        _print("interrupted")
+        return 130
+    known = translate(error)
+    if known is None:
+        _print(
+            f"error: {type(error).__name__}: {error}: this is a bug in Insight; --debug shows the traceback"
+            if not debug
+            else f"error: {type(error).__name__}: {error}: this is a bug in Insight"
+        )
+        return 1
+    _print(f"error: {known}")
+    return known.exit_code
+
+
+def translate(error: BaseException) -> InsightError | None:
+    """``error`` as one of ours, or ``None`` for what nobody foresaw."""
+    if isinstance(error, InsightError):
+        return error
+    if isinstance(error, OSError) and error.errno in _FULL + _READ_ONLY:
+        path = error.filename or "output"
+        if error.errno in _FULL:
+            return OutputError(f"{path}: the disk is full", "free some space or choose another output folder")
+        return OutputError(f"{path}: you may not use this place", "change its permissions or choose another")
+    text = str(error).splitlines()[0] if str(error) else ""
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return InsightError(
+            "out of memory", "lower data.batch_size, data.sequence_length or the network's size"
+        )
+    # Lightning's verdict on Trainer options; its class is not imported here, since that takes seconds.
+    if type(error).__name__ == "MisconfigurationException":
+        return ConfigError(f"trainer: {plain_line(str(error))}", "change the option in --config or beside it")
+    return None
+
+
+def _code_of_exit(error: SystemExit) -> int:
+    if isinstance(error.code, int):
+        return error.code
+    if error.code is None:
+        return 0
+    _print(str(error.code))
+    return 1
+
+
+def _print(text: str) -> None:
+    print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)

@@ -1,0 +1,150 @@
+"""``insight fit``: check everything, make the run folder, train, test, sample, report."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from insight.cli.resuming import Resumed, find_resumed, say_differences
+from insight.reporting import read_samples, update_run_info, write_report
+from insight.runtime.errors import UserError
+from insight.runtime.files import atomic_write_text, ensure_writable
+from insight.runtime.messages import say, silence_libraries
+from insight.runtime.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+
+    from insight.cli.lightning import InsightCLI
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run the command."""
+    silence_libraries()
+    resumed = find_resumed(arguments)
+    if resumed and resumed.saved_config:
+        arguments = ["--config", str(resumed.saved_config), *arguments]
+
+    from insight.cli.lightning import InsightCLI
+
+    cli = InsightCLI(name, arguments, "Train, validate, test, sample and report from one YAML file.")
+    train(cli, resumed)
+    return 0
+
+
+def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
+    """Train as configured, and everything after it.
+
+    Args:
+        cli: The parsed configuration and what was built from it.
+        resumed: What to go on from; ``None`` begins a run.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InsightError: The input was wrong; a run folder made for it has been removed again.
+    """
+    from insight.cli.preflight import check_data_and_network
+
+    root, name = Path(cli.run_config.root), cli.run_config.name
+    present = resumed.run if resumed else None
+    ensure_writable(present.path if present else root / name)
+    check_data_and_network(cli, resumed.checkpoint if resumed else None)
+    with _new_or(present, root, name) as folder:
+        trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
+        _write_start(cli, folder, resumed)
+        _fit(cli, trainer, folder, resumed)
+    if cli.run_config.test and cli.has_files("test"):
+        trainer.test(
+            cli.model, datamodule=cli.datamodule, ckpt_path=_best(folder), verbose=False, weights_only=True
+        )
+    if trainer.is_global_zero:
+        _write_end(folder)
+    return folder
+
+
+def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:
+    from insight.callbacks import TrainingInterrupted
+
+    try:
+        trainer.fit(
+            cli.model,
+            datamodule=cli.datamodule,
+            ckpt_path=str(resumed.checkpoint) if resumed else None,
+            weights_only=True,
+        )
+    except TrainingInterrupted as interruption:
+        if folder.last_checkpoint:
+            say(f"{interruption}; go on with: insight fit --resume {folder.path}")
+        else:
+            say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
+        raise
+
+
+@contextlib.contextmanager
+def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFolder]:
+    """The folder to train in; a new one disappears again when a mistake shows before anything was kept."""
+    if present is not None:
+        yield present
+        return
+    folder = RunFolder.create(root, name)
+    try:
+        yield folder
+    except UserError:
+        if not (folder.last_checkpoint or folder.metrics_path.exists()):
+            shutil.rmtree(folder.path, ignore_errors=True)
+            for parent in (root / name, root):
+                with contextlib.suppress(OSError):  # other runs are in it
+                    parent.rmdir()
+        raise
+
+
+def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
+    from insight import callbacks
+
+    # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
+    defaults: list[Callback] = [callbacks.GracefulInterrupt()]
+    if cli.config.trainer.enable_progress_bar is not False:
+        defaults.append(callbacks.ProgressLine())
+    defaults += [
+        callbacks.ThroughputMonitor(),
+        callbacks.MemoryMonitor(),
+        callbacks.SampleText(),
+    ]
+    if cli.config.trainer.enable_checkpointing is not False:
+        defaults.append(callbacks.RunCheckpoint())
+    defaults.append(callbacks.RunRecord())
+    if cli.config.init_from:
+        defaults.append(callbacks.InitialWeights(cli.config.init_from))
+    return defaults
+
+
+def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
+    config = cli.saved_config()
+    if resumed:
+        say(f"resuming {resumed.checkpoint} in {folder.path}")
+        if resumed.saved_config:
+            say_differences(resumed.saved_config.read_text(encoding="utf-8"), config)
+    else:
+        say(f"run folder: {folder.path}")
+    atomic_write_text(folder.config_path, config)
+    cli.datamodule.tokenizer.save(folder.path)
+    update_run_info(folder.info_path, notes=cli.choices.notes)
+
+
+def _write_end(folder: RunFolder) -> None:
+    report = write_report(folder)
+    samples = read_samples(folder.path)
+    if samples:
+        print(f"\n{samples[-1].prompt}{samples[-1].text}\n", flush=True)
+    prompt = samples[-1].prompt if samples else "Once"
+    print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
+
+
+def _best(folder: RunFolder) -> str | None:
+    best = folder.best_checkpoint or folder.last_checkpoint
+    return str(best) if best else None

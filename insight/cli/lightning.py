@@ -1,0 +1,223 @@
+"""From one YAML (seed, run, model, data, trainer) to a data module, a module and a Trainer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+# Short class names in a configuration are found among the subclasses that have been imported.
+import insight.callbacks
+import insight.data
+import insight.models
+import insight.training  # noqa: F401
+from insight import __version__
+from insight.callbacks import TimeBudget
+from insight.cli.config_files import resolve_config_options
+from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
+from insight.cli.parser_messages import condense, user_mistake
+from insight.cli.run_config import RunConfig
+from insight.reporting import MetricsFile, RunTensorBoard
+from insight.runtime.errors import ConfigError
+from insight.runtime.messages import say
+from insight.runtime.run_folder import RunFolder
+from insight.runtime.seeding import seed_everything
+
+DEFAULTS = {
+    "model": {"class_path": "insight.training.LanguageModelingModule"},
+    "data": {"class_path": "insight.data.LanguageModelingDataModule"},
+    # Insight prints its own summary, and checks before it starts.
+    "trainer.enable_model_summary": False,
+    "trainer.num_sanity_val_steps": 0,
+    "trainer.log_every_n_steps": 10,
+}
+_TIME_BUDGET_VARIABLE = "INSIGHT_TIME_BUDGET"
+
+
+class InsightCLI(LightningCLI):
+    """Parses a configuration, makes the machine's choices, and builds the data module and the module.
+
+    Everything up to here can be done without writing a file, and every mistake of the user is a
+    :class:`ConfigError`. :meth:`make_trainer` comes after that.
+
+    Args:
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``check``.
+        arguments: Its command line.
+        description: First line of its help.
+    """
+
+    def __init__(self, command: str, arguments: list[str], description: str) -> None:
+        self.command = command
+        super().__init__(
+            save_config_callback=None,
+            parser_kwargs={
+                "prog": f"insight {command}",
+                "description": description,
+                "exit_on_error": False,
+                "dump_header": [f"insight=={__version__} lightning=={version('lightning')}"],
+            },
+            args=resolve_config_options(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """``--seed`` and the ``run`` group, in place of Lightning's ``--seed_everything``."""
+        parser.add_argument("--seed", type=int, default=0, help="chooses initial weights and dropout")
+        parser.add_class_arguments(RunConfig, "run")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What is particular to each command."""
+        if self.command == "fit":
+            parser.add_argument(
+                "--resume",
+                type=str | None,
+                help="go on with a run: RUN (its folder), a .ckpt file, or auto for the newest of run.name",
+            )
+            parser.add_argument(
+                "--init_from", type=str | None, help="RUN or .ckpt file whose weights a new run begins with"
+            )
+        elif self.command != "check":
+            parser.add_argument(
+                "--checkpoint", type=str | None, help="RUN (its best checkpoint) or a .ckpt file to measure"
+            )
+            parser.add_argument("--json", type=bool, default=False, help="print the metrics as JSON")
+        parser.set_defaults(DEFAULTS)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with every complaint of jsonargparse as one line."""
+        try:
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise condense(str(error), parser) from error
+
+    def _set_seed(self) -> None:
+        seed_everything(self.config.seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Choose threads and precision before anything computes."""
+        with _user_mistakes():
+            self.run_config = self._run_config()
+        self.choices: MachineChoices = choose_for_this_machine(
+            self.run_config.num_threads, self.config.trainer.precision
+        )
+        self.config.run.num_threads = self.choices.num_threads
+        self.config.trainer.precision = self.choices.precision
+
+    def instantiate_classes(self) -> None:
+        """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest."""
+        with _user_mistakes():
+            self.config_init = self.parser.instantiate(self.config)
+        # Ours, or a user's own with the same attributes.
+        self.datamodule: Any = self.config_init.data
+        self.model: Any = self.config_init.model
+
+    def make_trainer(
+        self,
+        folder: Path | None = None,
+        default_callbacks: Sequence[Callback] = (),
+        fast_dev_run: bool = False,
+    ) -> Trainer:
+        """The Trainer.
+
+        Args:
+            folder: The run folder, which callbacks and loggers write to; without it nothing is written.
+            default_callbacks: Added where the configuration has none of the same class.
+            fast_dev_run: Take one step and write nothing.
+        """
+        configured = self.config_init.trainer.callbacks or []
+        callbacks = list(configured) if isinstance(configured, Sequence) else [configured]
+        callbacks += [
+            callback
+            for callback in default_callbacks
+            if not any(isinstance(present, type(callback)) for present in callbacks)
+        ]
+        options: dict[str, Any] = {"callbacks": callbacks, **self._limits(callbacks)}
+        if folder is None:
+            options |= {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        else:
+            options |= {"default_root_dir": str(folder), "logger": self._loggers(folder)}
+        if fast_dev_run:
+            options["fast_dev_run"] = True
+        return Trainer(**{**self.config_init.trainer, **options})
+
+    def has_files(self, split: str) -> bool:
+        """Whether the configuration names text for ``"validation"``, ``"test"`` or ``"predict"``."""
+        return bool(self.config.data.init_args.get(f"{split}_files"))
+
+    def saved_config(self) -> str:
+        """The complete configuration as YAML, with what was chosen for this machine."""
+        config = self.config.clone()
+        for key in ("config", "resume", "init_from", "checkpoint"):
+            config.pop(key, None)
+        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
+        return text
+
+    def _run_config(self) -> RunConfig:
+        config: RunConfig = RunConfig(**self.config.run.as_dict())
+        seconds = os.environ.get(_TIME_BUDGET_VARIABLE)
+        if seconds is None or config.time_budget is None:
+            return config
+        try:
+            config = dataclasses.replace(config, time_budget=float(seconds))
+        except ValueError as error:
+            raise ConfigError(
+                f"{_TIME_BUDGET_VARIABLE}={seconds}: not a number of seconds", "unset it"
+            ) from error
+        say(f"time budget: {seconds} s from {_TIME_BUDGET_VARIABLE}")
+        self.config.run.time_budget = config.time_budget
+        return config
+
+    def _loggers(self, folder: Path) -> list[Logger] | bool:
+        """metrics.jsonl always, since the report is made from it; TensorBoard unless it is turned off."""
+        configured = self.config_init.trainer.logger
+        metrics = MetricsFile(RunFolder(folder).metrics_path)
+        if configured is None or configured is True:
+            return [RunTensorBoard(folder), metrics]
+        if configured is False:
+            return [metrics]
+        return [*(configured if isinstance(configured, Iterable) else [configured]), metrics]
+
+    def _limits(self, callbacks: list[Callback]) -> dict[str, Any]:
+        """When training ends: by steps, epochs or time, and never by Lightning's silent 1000 epochs."""
+        if self.command not in ("fit", "check"):
+            return {}
+        trainer = self.config_init.trainer
+        budgets = [callback for callback in callbacks if isinstance(callback, TimeBudget)]
+        if self.run_config.time_budget is not None:
+            if budgets:
+                raise ConfigError(
+                    "run.time_budget and a TimeBudget callback: both are set", "leave one of them out"
+                )
+            budgets = [TimeBudget(self.run_config.time_budget)]
+            callbacks += budgets
+        if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
+            if not budgets:
+                raise ConfigError(
+                    "nothing says when training ends",
+                    "set trainer.max_steps, trainer.max_epochs or run.time_budget (seconds)",
+                )
+            return {"max_epochs": -1}
+        return {}
+
+
+@contextlib.contextmanager
+def _user_mistakes() -> Iterator[None]:
+    """A complaint of a configuration class, whatever it is wrapped in, as one error of ours."""
+    try:
+        yield
+    except (ValueError, TypeError, argparse.ArgumentError) as error:
+        mistake = user_mistake(error)
+        if mistake is None:
+            raise
+        raise mistake from error
