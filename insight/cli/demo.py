@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from insight.cli import fit
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
 from insight.cli.config_files import shipped_configs
@@ -22,6 +21,9 @@ def run(name: str, arguments: list[str]) -> int:
         help="training time, imports included (default: as in the configuration)",
     )
     options = parser.parse_args(arguments)
+
+    from insight.cli import fit
+
     config = shipped_configs()["quickstart"]
     say(f"insight fit --config {config}")
     overrides = [f"--run.root={options.output}"]

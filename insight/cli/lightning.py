@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -105,14 +106,9 @@ class InsightCLI(LightningCLI):
         seed_everything(self.config.seed)
 
     def before_instantiate_classes(self) -> None:
-        """Choose threads and precision before anything computes."""
+        """Check the ``run`` group."""
         with _user_mistakes():
             self.run_config = self._run_config()
-        self.choices: MachineChoices = choose_for_this_machine(
-            self.run_config.num_threads, self.config.trainer.precision
-        )
-        self.config.run.num_threads = self.choices.num_threads
-        self.config.trainer.precision = self.choices.precision
 
     def instantiate_classes(self) -> None:
         """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest."""
@@ -121,6 +117,18 @@ class InsightCLI(LightningCLI):
         # Ours, or a user's own with the same attributes.
         self.datamodule: Any = self.config_init.data
         self.model: Any = self.config_init.model
+        configured = self.config_init.trainer.callbacks or []
+        self.callbacks: list[Callback] = list(configured) if isinstance(configured, Sequence) else [configured]
+        if self.command in ("fit", "check"):
+            self._limit_training()
+
+    @functools.cached_property
+    def choices(self) -> MachineChoices:
+        """Threads and precision; measured, said and written into the configuration at first use."""
+        chosen = choose_for_this_machine(self.run_config.num_threads, self.config.trainer.precision)
+        self.config.run.num_threads = chosen.num_threads
+        self.config.trainer.precision = chosen.precision
+        return chosen
 
     def make_trainer(
         self,
@@ -135,14 +143,12 @@ class InsightCLI(LightningCLI):
             default_callbacks: Added where the configuration has none of the same class.
             fast_dev_run: Take one step and write nothing.
         """
-        configured = self.config_init.trainer.callbacks or []
-        callbacks = list(configured) if isinstance(configured, Sequence) else [configured]
-        callbacks += [
+        missing = [
             callback
             for callback in default_callbacks
-            if not any(isinstance(present, type(callback)) for present in callbacks)
+            if not any(isinstance(present, type(callback)) for present in self.callbacks)
         ]
-        options: dict[str, Any] = {"callbacks": callbacks, **self._limits(callbacks)}
+        options = {"callbacks": [*self.callbacks, *missing], "precision": self.choices.precision}
         if folder is None:
             options |= {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         else:
@@ -188,27 +194,21 @@ class InsightCLI(LightningCLI):
             return [metrics]
         return [*(configured if isinstance(configured, Iterable) else [configured]), metrics]
 
-    def _limits(self, callbacks: list[Callback]) -> dict[str, Any]:
-        """When training ends: by steps, epochs or time, and never by Lightning's silent 1000 epochs."""
-        if self.command not in ("fit", "check"):
-            return {}
-        trainer = self.config_init.trainer
-        budgets = [callback for callback in callbacks if isinstance(callback, TimeBudget)]
-        if self.run_config.time_budget is not None:
-            if budgets:
-                raise ConfigError(
-                    "run.time_budget and a TimeBudget callback: both are set", "leave one of them out"
-                )
-            budgets = [TimeBudget(self.run_config.time_budget)]
-            callbacks += budgets
+    def _limit_training(self) -> None:
+        """Make sure that training ends by steps, epochs or time, not by Lightning's silent 1000 epochs."""
+        trainer, seconds = self.config_init.trainer, self.run_config.time_budget
+        has_budget = any(isinstance(callback, TimeBudget) for callback in self.callbacks)
+        if has_budget and seconds is not None:
+            raise ConfigError("run.time_budget and a TimeBudget callback: both are set", "leave one of them out")
+        if seconds is not None:
+            self.callbacks.append(TimeBudget(seconds))
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
-            if not budgets:
+            if not has_budget and seconds is None:
                 raise ConfigError(
                     "nothing says when training ends",
                     "set trainer.max_steps, trainer.max_epochs or run.time_budget (seconds)",
                 )
-            return {"max_epochs": -1}
-        return {}
+            trainer.max_epochs = -1
 
 
 @contextlib.contextmanager

@@ -23,7 +23,6 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
     Raises:
         InsightError: Something does not fit; nothing but the cache has been written.
     """
-    cli.datamodule.setup("fit")
     longest = getattr(getattr(cli.model, "network_config", None), "max_sequence_length", None)
     length = getattr(cli.datamodule, "sequence_length", None)
     if longest is not None and length is not None and length > longest:
@@ -31,6 +30,7 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
             f"data.sequence_length={length} exceeds model.network.max_sequence_length={longest}",
             f"use --model.network.max_sequence_length {length}",
         )
+    cli.datamodule.setup("fit")
     if checkpoint is not None:
         check_checkpoint(cli, checkpoint, "--resume")
     if cli.config.get("init_from"):
