@@ -1,0 +1,197 @@
+"""Curves as Bokeh charts that carry no colours of their own: the page gives them light or dark ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bokeh.core.types import ID
+from bokeh.embed import json_item
+from bokeh.models import (
+    BoxZoomTool,
+    ColumnDataSource,
+    DataRange1d,
+    HoverTool,
+    NumeralTickFormatter,
+    ResetTool,
+)
+from bokeh.models.renderers import GlyphRenderer
+from bokeh.plotting import figure
+
+from insight.reporting.formats import format_duration
+from insight.reporting.metrics import Curve
+
+# More points than this are averaged in groups of equal size: no screen shows more, and the page stays small.
+MAX_POINTS = 1000
+_FEW_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a chart.
+
+    Args:
+        label: What the legend and the tooltip call it.
+        curve: Its points.
+        color: Name of the page's CSS variable that colours it, e.g. ``"--line-1"``.
+        faint: Whether it is background to another line (the raw form of a smoothed curve).
+    """
+
+    label: str
+    curve: Curve
+    color: str
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart with its caption.
+
+    Args:
+        identifier: Unique in the page.
+        title: What is shown.
+        unit: Unit of the vertical axis.
+        lines: Its curves; those without points are left out.
+        tick_format: Numeral format of the vertical axis (https://numeraljs.com).
+        from_zero: Whether the vertical axis begins at 0.
+        logarithmic: Whether the vertical axis is logarithmic.
+        top: Where the vertical axis ends; ``None`` to end it at the largest value.
+    """
+
+    identifier: str
+    title: str
+    unit: str
+    lines: tuple[Line, ...]
+    tick_format: str = "0.[00]"
+    from_zero: bool = False
+    logarithmic: bool = False
+    top: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", tuple(line for line in self.lines if line.curve.steps))
+
+    @property
+    def description(self) -> str:
+        """What a reader who does not see the chart should hear."""
+        parts = []
+        for line in self.lines:
+            finite = [value for value in line.curve.values if math.isfinite(value)]
+            if finite and not line.faint:
+                parts.append(f"{line.label} from {finite[0]:.4g} to {finite[-1]:.4g}")
+        return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
+
+    @property
+    def has_more_above(self) -> bool:
+        """Whether some values lie above the frame."""
+        values = [value for line in self.lines for value in line.curve.values]
+        return self.top is not None and any(value > self.top for value in values)
+
+    @property
+    def num_lost(self) -> int:
+        """Points that cannot be drawn because they are not finite numbers."""
+        return sum(not math.isfinite(value) for line in self.lines for value in line.curve.values)
+
+    def to_item(self) -> dict[str, Any]:
+        """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
+        plot = figure(
+            height=240,
+            sizing_mode="stretch_width",
+            tools=[],
+            toolbar_location="above",
+            y_axis_type="log" if self.logarithmic else "linear",
+            output_backend="canvas",
+            min_border=4,
+        )
+        plot.toolbar.logo = None
+        plot.toolbar.autohide = True
+        plot.background_fill_alpha = 0
+        plot.border_fill_alpha = 0
+        plot.outline_line_alpha = 0
+        plot.xgrid.visible = False
+        plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
+        plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
+        plot.axis.minor_tick_line_alpha = 0
+        plot.axis.major_tick_line_alpha = 0
+        plot.yaxis.axis_line_alpha = 0
+        plot.axis.major_label_text_font_size = "12px"
+        plot.x_range = DataRange1d(start=0, range_padding=0.02)  # charts side by side line up
+        plot.y_range = DataRange1d()
+        if self.from_zero:
+            plot.y_range.start = 0
+        if self.top is not None:
+            plot.y_range.end = self.top
+        main = next((line for line in self.lines if not line.faint), None)
+        for line in self.lines:
+            source = ColumnDataSource(_columns(line.curve))
+            width = 1.2 if line.faint else 2.2
+            drawn = plot.line("step", "value", source=source, line_width=width, line_join="round")
+            drawn.glyph.tags = [line.color]
+            drawn.glyph.line_alpha = 0.35 if line.faint else 1.0
+            if len(line.curve.steps) <= _FEW_POINTS and not line.faint:
+                points = plot.scatter("step", "value", source=source, size=6, line_alpha=0)
+                points.glyph.tags = [line.color]
+            if not line.faint:
+                plot.add_tools(_hover(line, drawn, is_main=line is main))
+        plot.add_tools(BoxZoomTool(dimensions="width"), ResetTool())
+        plot.toolbar.active_drag = None  # a finger that scrolls the page must not zoom a chart
+        return dict(json_item(plot, ID(self.identifier)))
+
+
+def _hover(line: Line, drawn: GlyphRenderer[Any], is_main: bool) -> HoverTool:
+    """A tooltip that follows the pointer along the main line, and shows at the points of the others.
+
+    Its rows are HTML of the page's own making, coloured by variables, since Bokeh's are always light.
+    """
+    rows = "".join(
+        f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>'
+        for name, value in ((line.label, "@value{%0.4g}"), ("step", "@step{0,0}"), ("time", "@time"))
+    )
+    grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
+    return HoverTool(
+        renderers=[drawn],
+        tooltips=f'<div style="{grid}">{rows}</div>',
+        formatters={"@value": "printf"},
+        mode="vline" if is_main else "mouse",
+        attachment="horizontal" if is_main else "vertical",
+    )
+
+
+def smooth(curve: Curve, share: float = 0.03) -> Curve:
+    """The mean over a window of about ``share`` of the points around each point.
+
+    The window is centred, and at the start narrower so that it stays centred there: otherwise the mean
+    would lie below the steep fall of the first steps. Values that are not finite count for nothing and
+    stay NaN.
+    """
+    values = np.asarray(curve.values, dtype=np.float64)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    index = np.arange(len(values))
+    reach = np.minimum(index, max(1, round(share * len(values) / 2)))
+    first, after = index - reach, np.minimum(index + reach + 1, len(values))
+    means = (sums[after] - sums[first]) / np.maximum(counts[after] - counts[first], 1)
+    return Curve(curve.steps, curve.seconds, tuple(np.where(finite, means, np.nan).tolist()))
+
+
+def _columns(curve: Curve) -> dict[str, Any]:
+    steps, seconds, values = (np.asarray(column, dtype=np.float64) for column in _thinned(curve))
+    return {
+        "step": steps,
+        # Bokeh draws a gap at NaN and nothing sensible at infinity.
+        "value": np.where(np.isfinite(values), values, np.nan),
+        "time": [format_duration(second) for second in seconds],
+    }
+
+
+def _thinned(curve: Curve) -> tuple[list[float], list[float], list[float]]:
+    """At most ``MAX_POINTS`` points, each the mean of equally many neighbours; NaN where none is finite."""
+    group = math.ceil(len(curve.steps) / MAX_POINTS)
+    columns: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for start in range(0, len(curve.steps), group):
+        for column, source in zip(columns, (curve.steps, curve.seconds, curve.values), strict=True):
+            finite = [value for value in source[start : start + group] if math.isfinite(value)]
+            column.append(sum(finite) / len(finite) if finite else math.nan)
+    return columns

@@ -1,0 +1,66 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+
+def format_count(count: float) -> str:
+    """A count, exact up to 99,999, then ``4.26 million``."""
+    if not math.isfinite(count):
+        return "unknown"
+    if abs(count) < 100_000:
+        return f"{count:,.0f}"
+    for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if abs(count) >= factor:
+            return f"{count / factor:.3g} {word}"
+    return f"{count / 1e3:.0f} thousand"
+
+
+def format_bytes(count: float) -> str:
+    """A size in decimal units: ``2.9 MB``."""
+    if not math.isfinite(count):
+        return "unknown"
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(count) >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units: ``2 min 31 s``."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def format_value(value: float) -> str:
+    """A measured value with four significant digits, ``not a number`` and infinity spelled out."""
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
+        return f"{value:,.{digits}f}"
+    return f"{value:.3e}"
+
+
+def format_time(text: object) -> str:
+    """An ISO 8601 time as ``25 November 2026, 04:31 UTC``; what is no time is returned as it is."""
+    try:
+        time = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return str(text)
+    zone = time.tzname() or ""
+    return f"{time.day} {time:%B %Y, %H:%M}{' ' + zone if zone else ''}"

@@ -1,0 +1,109 @@
+"""``report.html``: one self-contained page that explains a run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from insight import __version__
+from insight.reporting.run_record import read_run_record
+from insight.reporting.safe_text import safe_text
+from insight.reporting.sections import SECTIONS, SectionBuilder
+from insight.runtime.files import atomic_write_text
+from insight.runtime.run_folder import RunFolder
+
+# No text in the page is longer, whatever a section lets through.
+_MAX_TEXT_CHARACTERS = 120_000
+
+
+def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS) -> Path:
+    """Write ``report.html`` from the files of the run, and from nothing else.
+
+    The page needs no network and is forbidden to use it by its Content-Security-Policy, which also lets
+    only the two scripts written here run (by their SHA-256), so that text written by a network, a file or
+    a user stays text even if it should escape its place. Every value is HTML-escaped by the template and
+    rid of control characters.
+
+    Args:
+        run: The run; any of its files may be missing.
+        sections: What to show, in order.
+
+    Raises:
+        OutputError: The page cannot be written.
+    """
+    record = read_run_record(run)
+    built = [section for section in (build(record) for build in sections) if section is not None]
+    charts = [chart.to_item() for section in built for chart in section.charts]
+    scripts = [_bokeh_script(), _asset("charts.js")] if charts else []
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=record.name,
+            sections=built,
+            charts=_json_for_html(charts),
+            scripts=scripts,
+            style=_asset("report.css"),
+            policy=_policy(scripts),
+            version=__version__,
+        )
+    )
+    atomic_write_text(run.report_path, page)
+    return run.report_path
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("insight.reporting"),
+        autoescape=True,
+        finalize=_harmless,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _harmless(value: Any) -> Any:
+    """What a template prints, without control characters; markup of our own passes unchanged."""
+    if isinstance(value, Markup):
+        return value
+    return safe_text(str(value), _MAX_TEXT_CHARACTERS)
+
+
+def _bokeh_script() -> Markup:
+    """Bokeh's core, minified; widgets, tables and MathJax, which triple it, are left out."""
+    return Markup("\n".join(Resources(mode="inline", components=["bokeh"], minified=True).js_raw))
+
+
+def _asset(name: str) -> Markup:
+    return Markup((files("insight.reporting") / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _json_for_html(value: Any) -> Markup:
+    """JSON that cannot end the ``<script>`` element around it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _policy(scripts: list[Markup]) -> str:
+    """The Content-Security-Policy (W3C CSP Level 3): no fetches at all, and no scripts but these."""
+    hashes = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes) or "'none'"
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {allowed}",
+            "style-src 'unsafe-inline'",  # Bokeh styles its own elements
+            "img-src data:",  # icons of Bokeh's toolbar
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )

@@ -1,0 +1,113 @@
+"""The head of the page: one sentence about the run, and its final numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from insight.reporting.formats import format_bytes, format_count, format_duration, format_time, format_value
+from insight.reporting.metrics import curve
+from insight.reporting.run_record import RunRecord
+from insight.reporting.sections.section import Section
+from insight.reporting.summary import Metric, unit_of
+
+# Key, label and what it means, in reading order.
+_MEASURES = (
+    (
+        "bits_per_byte",
+        "Bits per byte",
+        "Bits needed to store a byte of the text; comparable across tokenizers.",
+    ),
+    ("perplexity", "Perplexity", "Between how many tokens the model hesitates; depends on the tokenizer."),
+    ("loss", "Loss", "Mean negative log-likelihood in nats per token; depends on the tokenizer."),
+)
+_SPLITS = ("test", "validation")
+
+
+def build_outcome(run: RunRecord) -> Section:
+    """What was trained, for how long, how well, and why it stopped."""
+    finals = final_metrics(run)
+    splits = [split for split in _SPLITS if any(f"{split}/{key}" in finals for key, _, _ in _MEASURES)]
+    rows = [
+        {
+            "label": label,
+            "meaning": meaning,
+            "cells": [_cell(f"{split}/{key}", finals.get(f"{split}/{key}")) for split in splits],
+        }
+        for key, label, meaning in _MEASURES
+        if any(f"{split}/{key}" in finals for split in splits)
+    ]
+    tabled = {f"{split}/{key}" for split in splits for key, _, _ in _MEASURES}
+    others = {name: metric for name, metric in finals.items() if name not in tabled}
+    return Section(
+        identifier="outcome",
+        title="Outcome",
+        template="outcome.html.j2",
+        content={
+            "sentence": _sentence(run),
+            "headline": _headline(finals),
+            "splits": [split.capitalize() for split in splits],
+            "rows": rows,
+            "others": [{"label": name, **_cell(name, metric)} for name, metric in others.items()],
+            "stop_reason": str(run.info.get("stop_reason") or ""),
+            "started": format_time(run.info["started"]) if run.info.get("started") else "",
+        },
+    )
+
+
+def final_metrics(run: RunRecord) -> dict[str, Metric]:
+    """``summary.json``, completed by the last validation in ``metrics.jsonl``."""
+    metrics = dict(run.summary)
+    for key, _, _ in _MEASURES:
+        name = f"validation/{key}"
+        values = curve(run.metrics, name).values
+        if name not in metrics and values:
+            metrics[name] = Metric(values[-1], unit=unit_of(name))
+    return metrics
+
+
+def _sentence(run: RunRecord) -> str:
+    """For example: "A network of 2.84 million parameters, trained for 900 steps on 2.9 MB of text."."""
+    parameters = _count(run.info.get("parameters"))
+    subject = f"A network of {format_count(parameters)} parameters" if parameters else "A network"
+    verb = f"trained for {run.num_steps:,} steps" if run.num_steps else "not trained yet"
+    if run.seconds > 0:
+        verb += f" in {format_duration(run.seconds)}"
+    data = run.info.get("data")
+    train = data.get("train") if isinstance(data, dict) else None
+    size = _count(train.get("bytes")) if isinstance(train, dict) else None
+    return f"{subject}, {verb}{f' on {format_bytes(size)} of text' if size else ''}."
+
+
+def _headline(finals: dict[str, Metric]) -> dict[str, str] | None:
+    for split, place in (
+        ("test", "on the test text, which it has never seen"),
+        ("validation", "on the validation text"),
+    ):
+        metric = finals.get(f"{split}/bits_per_byte")
+        if metric is not None and math.isfinite(metric.value):
+            return {"value": format_value(metric.value), "place": place, "interval": _interval(metric)}
+    return None
+
+
+def _cell(name: str, metric: Metric | None) -> dict[str, str]:
+    if metric is None:
+        return {"value": "", "interval": "", "unit": "", "n": ""}
+    return {
+        "value": format_value(metric.value),
+        "interval": _interval(metric),
+        "unit": metric.unit or unit_of(name),
+        "n": f"{metric.n:,}" if metric.n is not None else "",
+    }
+
+
+def _interval(metric: Metric) -> str:
+    if metric.interval is None:
+        return ""
+    low, high = metric.interval
+    return f"{format_value(low)} to {format_value(high)}"
+
+
+def _count(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) and value > 0 else None
