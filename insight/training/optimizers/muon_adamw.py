@@ -84,8 +84,19 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 )
             state["step"] += 1
             torch._fused_adamw_(
-                [p], [p.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-                lr=group["lr"], beta1=0.9, beta2=0.95, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+                [p],
+                [p.grad],
+                [state["exp_avg"]],
+                [state["exp_avg_sq"]],
+                [],
+                [state["step"]],
+                lr=group["lr"],
+                beta1=0.9,
+                beta2=0.95,
+                weight_decay=0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
             )
 
     def _muon(self, group: dict[str, Any]) -> None:
@@ -108,7 +119,9 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
             for _ in range(group["num_iterations"]):
                 gram = x @ x.mT
-                x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+                x = torch.baddbmm(
+                    x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445
+                )
             x = x.mT if transposed else x
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             for (weight, _), update in zip(pairs, x, strict=True):

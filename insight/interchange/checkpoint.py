@@ -1,0 +1,138 @@
+"""Checkpoint file → network and tokenizer, without running anything that the file holds."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from insight.data.tokenizers import BaseTokenizer, load_tokenizer
+from insight.models import Decoder, DecoderConfig
+from insight.runtime.component import component_from_dict
+from insight.runtime.errors import CheckpointError, ConfigError
+
+FORMAT_VERSION = 1
+_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """What a checkpoint holds of a model.
+
+    Attributes:
+        network: With its weights, in evaluation mode.
+        network_config: What built it.
+        tokenizer: That it was trained with.
+        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size``, ….
+    """
+
+    network: Decoder
+    network_config: DecoderConfig
+    tokenizer: BaseTokenizer
+    metadata: dict[str, Any]
+
+
+def load_checkpoint(
+    path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
+) -> LoadedCheckpoint:
+    """Read a checkpoint that a run wrote.
+
+    Args:
+        path: The ``.ckpt`` file.
+        device: Where the weights go.
+        allowed_packages: Packages that class paths in the file may point into.
+
+    Raises:
+        CheckpointError: Missing, not a checkpoint, truncated, holding code, of another version, or with
+            weights that do not fit its own network.
+    """
+    path = Path(path)
+    contents = read_checkpoint(path)
+    saved = contents["insight"]
+    try:
+        config = component_from_dict(saved["network"], allowed_packages)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
+    if not isinstance(config, DecoderConfig):
+        raise CheckpointError(
+            f"{path}: holds a {type(config).__name__}, not a decoder", "use a run of insight fit"
+        )
+    with torch.device("meta"):
+        network = config.build(saved["vocabulary_size"])
+    network.to_empty(device=device)
+    load_weights(network, contents, path)
+    tokenizer = load_tokenizer(saved["tokenizer"])
+    metadata = {
+        "sequence_length": saved["sequence_length"],
+        "vocabulary_size": saved["vocabulary_size"],
+        "step": contents.get("global_step", 0),
+    }
+    return LoadedCheckpoint(network.eval(), config, tokenizer, metadata)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint file: tensors and plain values only.
+
+    Raises:
+        CheckpointError: Missing, not a checkpoint, truncated, holding code, or of another version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint", "name a .ckpt file or a run folder")
+    if not zipfile.is_zipfile(path):
+        begins = path.open("rb").read(4)
+        if begins[:2] == b"PK":
+            raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
+        raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds code or objects, not only tensors and plain values",
+            "do not use it; it is not loaded",
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged ({str(error).splitlines()[0][:120]})",
+            "use another checkpoint of the run",
+        ) from error
+    saved = contents.get("insight") if isinstance(contents, dict) else None
+    if not isinstance(saved, dict) or "state_dict" not in contents:
+        raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
+    if saved.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {saved.get('format_version')}, this insight reads {FORMAT_VERSION}",
+            "use the version of insight that wrote it",
+        )
+    return contents
+
+
+def load_weights(network: Decoder, contents: dict[str, Any], path: Path | str) -> None:
+    """Copy the weights of a read checkpoint into ``network``.
+
+    Raises:
+        CheckpointError: Names or shapes differ; the first difference is named.
+    """
+    weights = {
+        name.removeprefix(_PREFIX).replace("_orig_mod.", ""): tensor
+        for name, tensor in contents["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise CheckpointError(f"{path}: lacks the tensor {name}", "it was written by another network")
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, the network {tuple(tensor.shape)}",
+                "use the network and vocabulary of the checkpoint",
+            )
+    for name in weights:
+        if name not in expected:
+            raise CheckpointError(
+                f"{path}: the network has no tensor {name}", "it was written by another network"
+            )
+    network.load_state_dict(weights)
