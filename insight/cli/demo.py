@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
 from insight.cli.config_files import shipped_configs
 from insight.runtime.messages import say
 
+_HELP = """\
+usage: insight demo [options of insight fit]
+
+{summary}
+
+It is `insight fit --config quickstart`, and takes the same options, for example:
+  --run.time_budget 60    train for a minute
+  --run.root FOLDER       put the run folder elsewhere than in runs/
+  --help                  show this; `insight fit --help` shows every option
+"""
+
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
-    parser = CommandParser(prog="insight demo", description=COMMANDS[name].summary)
-    parser.add_argument(
-        "--output", default="runs", metavar="FOLDER", help="where the run folder goes (default: runs)"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        metavar="S",
-        help="training time, imports included (default: as in the configuration)",
-    )
-    options = parser.parse_args(arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(_HELP.format(summary=COMMANDS[name].summary), end="")
+        return 0
+    config = shipped_configs()["quickstart"]
+    say(f"this is: insight fit --config {config}")
 
     from insight.cli import fit
 
-    config = shipped_configs()["quickstart"]
-    say(f"insight fit --config {config}")
-    overrides = [f"--run.root={options.output}"]
-    if options.seconds is not None:
-        overrides.append(f"--run.time_budget={options.seconds}")
-    return fit.run("fit", ["--config", str(config), *overrides])
+    return fit.run("fit", ["--config", str(config), *arguments])

@@ -83,7 +83,7 @@ def _cli(name: str, arguments: list[str]) -> InsightCLI:
 def _measure(cli: InsightCLI, name: str, checkpoint: Path, folder: RunFolder | None) -> dict[str, float]:
     from insight import callbacks
 
-    defaults: list[Callback] = [callbacks.GracefulInterrupt()]
+    defaults: list[Callback] = [callbacks.GracefulInterrupt(), callbacks.ProgressLine()]
     if folder:
         defaults.append(callbacks.RunRecord())
     trainer = cli.make_trainer(folder.path if folder else None, defaults)

@@ -105,6 +105,7 @@ def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFol
 
 def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
     from insight import callbacks
+    from insight.cli.initial_weights import InitialWeights
 
     # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
     defaults: list[Callback] = [callbacks.GracefulInterrupt()]
@@ -119,7 +120,7 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
         defaults.append(callbacks.RunCheckpoint())
     defaults.append(callbacks.RunRecord())
     if cli.config.init_from:
-        defaults.append(callbacks.InitialWeights(cli.config.init_from))
+        defaults.append(InitialWeights(cli.config.init_from))
     return defaults
 
 

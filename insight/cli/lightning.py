@@ -150,11 +150,11 @@ class InsightCLI(LightningCLI):
         ]
         options = {"callbacks": [*self.callbacks, *missing], "precision": self.choices.precision}
         if folder is None:
-            options |= {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+            options |= {"logger": False, "enable_checkpointing": False}
         else:
             options |= {"default_root_dir": str(folder), "logger": self._loggers(folder)}
         if fast_dev_run:
-            options["fast_dev_run"] = True
+            options |= {"fast_dev_run": True, "enable_progress_bar": False}
         return Trainer(**{**self.config_init.trainer, **options})
 
     def has_files(self, split: str) -> bool:

@@ -1,0 +1,27 @@
+"""``--init_from``: a new run begins with the weights of an earlier one."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight.interchange import load_checkpoint
+from insight.runtime.messages import say
+from insight.runtime.run_folder import find_checkpoint
+
+
+class InitialWeights(Callback):
+    """Loads the weights of a checkpoint before training starts; optimizer, position and step begin anew.
+
+    Args:
+        checkpoint: A run folder or a ``.ckpt`` file with the same network and tokenizer.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load them; the network has been built and nothing has been restored yet."""
+        path = find_checkpoint(self.checkpoint)
+        network = getattr(pl_module, "network", pl_module)
+        network.load_state_dict(load_checkpoint(path).network.state_dict())
+        say(f"initial weights: {path}")
