@@ -8,6 +8,7 @@ from insight.callbacks.interruption import GracefulInterrupt, TrainingInterrupte
 from insight.callbacks.memory import MemoryMonitor
 from insight.callbacks.progress_line import ProgressLine
 from insight.callbacks.run_record import RunRecord
+from insight.callbacks.sample_text import SampleText
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
 
@@ -18,6 +19,7 @@ __all__ = [
     "ProgressLine",
     "RunCheckpoint",
     "RunRecord",
+    "SampleText",
     "ThroughputMonitor",
     "TimeBudget",
     "TrainingInterrupted",
