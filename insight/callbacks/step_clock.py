@@ -18,8 +18,8 @@ _RECENT_STEPS = 20
 class StepClock:
     """Collects the time from the start of one optimizer step to the start of the next.
 
-    A step that a validation or a save followed is left out of the rate; what it took beyond a usual step
-    is the time of that pause (samples and logging at a validation belong to it).
+    When a validation or a save follows a step, the step ends there, and the time until the next step is
+    that of the pause (samples and logging at a validation belong to it).
 
     Args:
         window: Steps that the rate is taken over.
@@ -36,13 +36,14 @@ class StepClock:
         self._started: float | None = None
         self._step_tokens = 0
         self._pause: str | None = None
+        self._pause_started = 0.0
         self._usual: float | None = None
 
     def start_step(self) -> None:
         """An optimizer step begins; everything since the last call belonged to the step before."""
         now = self._now()
         if self._started is not None:
-            self._record(now - self._started)
+            self._record(self._started, now)
         self._started, self._step_tokens, self._pause = now, 0, None
 
     def count_tokens(self, num_tokens: int) -> None:
@@ -51,6 +52,8 @@ class StepClock:
 
     def pause_for(self, reason: str) -> None:
         """The present step is followed by a ``"validation"`` or a ``"save"``; a validation may hold saves."""
+        if self._pause is None:
+            self._pause_started = self._now()
         if self._pause != "validation":
             self._pause = reason
 
@@ -84,16 +87,14 @@ class StepClock:
         """Time of all saves outside validations, spread over all steps."""
         return self._saving_seconds / self._num_steps if self._num_steps else 0.0
 
-    def _record(self, seconds: float) -> None:
+    def _record(self, started: float, now: float) -> None:
+        ended = now if self._pause is None else self._pause_started
         self._num_steps += 1
-        if self._pause is None:
-            if self._num_steps > _STEPS_TO_SKIP:
-                self._seconds.append(seconds)
-                self._tokens.append(self._step_tokens)
-                self._usual = None
-            return
-        pause = max(0.0, seconds - (self.seconds_per_step or 0.0))
+        if self._num_steps > _STEPS_TO_SKIP:
+            self._seconds.append(ended - started)
+            self._tokens.append(self._step_tokens)
+            self._usual = None
         if self._pause == "validation":
-            self._validations.append(pause)
-        else:
-            self._saving_seconds += pause
+            self._validations.append(now - ended)
+        elif self._pause == "save":
+            self._saving_seconds += now - ended

@@ -30,7 +30,7 @@ class TimeBudget(StepTiming):
 
     The number of optimizer steps is planned from the measured time of a step and of a validation. The
     plan is renewed while the learning rate does not depend on it: until a warmup-stable-decay schedule
-    begins to decay, or for the first 20 steps of any other. Then it is final. It is kept in every
+    begins to decay, or for the first 20 steps (a fifth of a very short run) of any other. Then it is final. It is kept in every
     checkpoint, so a resumed run ends at the same step with the same learning rates, however fast the
     machine is then.
 
@@ -171,8 +171,10 @@ class TimeBudget(StepTiming):
         if self.planned_steps is None:
             return
         decay_share = getattr(getattr(module, "schedule", None), "decay_share", None)
-        final_from = _STEPS_TO_MEASURE if decay_share is None else self.planned_steps * (1 - decay_share)
-        if step >= min(final_from, self.planned_steps):
+        # A decay that begins at once, or an unknown schedule: a few steps have to be measured all the same.
+        to_measure = min(_STEPS_TO_MEASURE, self.planned_steps / 5)
+        decay_from = 0.0 if decay_share is None else self.planned_steps * (1 - decay_share)
+        if step >= min(self.planned_steps, max(decay_from, to_measure)):
             self.frozen = True
             say(f"time budget: {self.planned_steps:,} steps fit into {self.seconds:g} s; this is final now")
 
