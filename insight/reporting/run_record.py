@@ -40,6 +40,15 @@ class RunRecord:
         return f"{folder.parent.name}/{folder.name}"
 
     @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """What ``run.json`` says about each split of the data: files, documents, bytes, tokens."""
+        data = self.info.get("data")
+        splits = data.get("splits") if isinstance(data, dict) else None
+        if not isinstance(splits, dict):
+            return {}
+        return {name: values for name, values in splits.items() if isinstance(values, dict)}
+
+    @property
     def num_steps(self) -> int:
         """The last step that anything was logged at."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0

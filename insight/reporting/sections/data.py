@@ -10,7 +10,6 @@ from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.facts import facts_of, shown
 from insight.reporting.sections.section import Section
 
-_SPLITS = ("train", "validation", "test", "predict")
 _MAX_FILES = 50
 
 
@@ -19,8 +18,8 @@ def build_data(run: RunRecord) -> Section | None:
     data = run.info.get("data")
     if not isinstance(data, Mapping) or not data:
         return None
-    splits = [_split(name, data[name]) for name in _SPLITS if isinstance(data.get(name), Mapping)]
-    rest = {key: value for key, value in data.items() if key not in _SPLITS}
+    splits = [_split(name, values) for name, values in run.splits.items()]
+    rest = {key: value for key, value in data.items() if key != "splits"}
     return Section("data", "Data", "data.html.j2", {"splits": splits, "facts": facts_of(rest)})
 
 
@@ -32,6 +31,7 @@ def _split(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "files": shown(len(names) if names else files) if files is not None else "",
         "file_names": [shown(file) for file in names[:_MAX_FILES]],
+        "division": shown(values["division"]) if values.get("division") else "",
         "num_more_files": max(0, len(names) - _MAX_FILES),
         "documents": shown(values["documents"]) if "documents" in values else "",
         "bytes": format_bytes(size) if size else "",

@@ -24,7 +24,10 @@ def build_history(run: RunRecord) -> Section | None:
     rest = {
         key: value
         for key, value in run.info.items()
-        if key not in _TOLD and key not in ("started", "finished") and not key.endswith("_version")
+        if value is not None
+        and key not in _TOLD
+        and key not in ("started", "finished")
+        and not key.endswith("_version")
     }
     rows.extend(facts_of(rest))
     recorded = run.info.get("notes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from insight.reporting.formats import format_bytes, format_count, format_duration, format_time, format_value
@@ -22,6 +23,7 @@ _MEASURES = (
     ("loss", "Loss", "Mean negative log-likelihood in nats per token; depends on the tokenizer."),
 )
 _SPLITS = ("test", "validation")
+_SHOWN_BY_MACHINE = ("throughput/", "memory/")
 
 
 def build_outcome(run: RunRecord) -> Section:
@@ -38,7 +40,11 @@ def build_outcome(run: RunRecord) -> Section:
         if any(f"{split}/{key}" in finals for split in splits)
     ]
     tabled = {f"{split}/{key}" for split in splits for key, _, _ in _MEASURES}
-    others = {name: metric for name, metric in finals.items() if name not in tabled}
+    others = {
+        name: metric
+        for name, metric in finals.items()
+        if name not in tabled and not name.startswith(_SHOWN_BY_MACHINE)
+    }
     return Section(
         identifier="outcome",
         title="Outcome",
@@ -48,7 +54,9 @@ def build_outcome(run: RunRecord) -> Section:
             "headline": _headline(finals),
             "splits": [split.capitalize() for split in splits],
             "rows": rows,
-            "others": [{"label": name, **_cell(name, metric)} for name, metric in others.items()],
+            "others": [
+                {"label": re.sub("[/_]", " ", name), **_cell(name, metric)} for name, metric in others.items()
+            ],
             "stop_reason": str(run.info.get("stop_reason") or ""),
             "started": format_time(run.info["started"]) if run.info.get("started") else "",
         },
@@ -73,9 +81,7 @@ def _sentence(run: RunRecord) -> str:
     verb = f"trained for {run.num_steps:,} steps" if run.num_steps else "not trained yet"
     if run.seconds > 0:
         verb += f" in {format_duration(run.seconds)}"
-    data = run.info.get("data")
-    train = data.get("train") if isinstance(data, dict) else None
-    size = _count(train.get("bytes")) if isinstance(train, dict) else None
+    size = _count(run.splits.get("train", {}).get("bytes"))
     return f"{subject}, {verb}{f' on {format_bytes(size)} of text' if size else ''}."
 
 
