@@ -10,6 +10,7 @@ from insight.models.attention import (
     Mask,
     ReferenceKernel,
     SDPAKernel,
+    TiledKernel,
 )
 from insight.models.caches import DecoderCache, FullCache, LayerCache
 from insight.models.decoder import Decoder, DecoderConfig
@@ -48,6 +49,7 @@ __all__ = [
     "SDPAKernel",
     "ScaledInitialization",
     "SwiGLU",
+    "TiledKernel",
     "TokenEmbedding",
     "ZeroOutputInitialization",
     "muon_splits",

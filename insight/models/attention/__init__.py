@@ -2,7 +2,7 @@
 
 from insight.models.attention.base import Attention, AttentionModule
 from insight.models.attention.grouped_query import GroupedQueryAttention
-from insight.models.attention.kernels import Kernel, ReferenceKernel, SDPAKernel
+from insight.models.attention.kernels import Kernel, ReferenceKernel, SDPAKernel, TiledKernel
 from insight.models.attention.masks import CausalMask, DocumentMask, Mask, causal_mask
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Mask",
     "ReferenceKernel",
     "SDPAKernel",
+    "TiledKernel",
     "causal_mask",
 ]

@@ -11,7 +11,7 @@ import torch
 from insight.models.attention.base import Attention, AttentionModule
 from insight.models.attention.kernels import Kernel, make_kernel
 from insight.models.attention.masks import Mask
-from insight.models.attention.query_key_norm import QueryKeyNorm
+from insight.models.attention.query_key_norm import build_query_key_norm
 from insight.models.caches import FullCache, LayerCache
 from insight.models.checks import divisors, require_positive
 from insight.models.linear import Projection
@@ -33,7 +33,8 @@ class GroupedQueryAttention(Attention):
         position: How queries and keys are told their positions.
         qk_norm: RMS normalisation of queries and keys per head before the rotation: ``none``, ``rms``
             (with a learned factor a channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
-        kernel: ``sdpa`` (fused), ``reference`` (plain matrix products) or ``auto``.
+        kernel: ``sdpa`` (fused), ``tiled`` (fast training in bfloat16 on CPU), ``reference`` (plain matrix
+            products) or ``auto``.
     """
 
     num_heads: int = 4
@@ -41,7 +42,7 @@ class GroupedQueryAttention(Attention):
     head_dim: int | None = None
     position: Position = Rope()
     qk_norm: Literal["none", "rms", "rms_weightless"] = "none"
-    kernel: Literal["auto", "sdpa", "reference"] = "auto"
+    kernel: Literal["auto", "sdpa", "tiled", "reference"] = "auto"
 
     def __post_init__(self) -> None:
         require_positive(
@@ -53,7 +54,7 @@ class GroupedQueryAttention(Attention):
                 "num_key_value_heads must divide num_heads",
                 f"use {divisors(self.num_heads)}",
             )
-        QueryKeyNorm.check(self.qk_norm)
+        build_query_key_norm(self.qk_norm, 1)
         make_kernel(self.kernel)
         if self.head_dim is not None:
             self.position.build(self.head_dim)
@@ -81,8 +82,7 @@ class GroupedQueryAttention(Attention):
 class GroupedQueryModule(AttentionModule):
     """The built form of :class:`GroupedQueryAttention`.
 
-    One matrix product makes queries, keys and values; norm and rotation treat queries and keys as one
-    tensor: fewer, larger operations, which is what counts on a CPU.
+    One matrix product makes queries, keys and values.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class GroupedQueryModule(AttentionModule):
         self.kernel: Kernel = make_kernel(config.kernel)
         query_size, key_size = self.num_heads * head_dim, self.num_key_value_heads * head_dim
         self.query_key_value = Projection(hidden_size, [query_size, key_size, key_size])
-        self.query_key_norm = QueryKeyNorm(config.qk_norm, head_dim)
+        self.query_norm = build_query_key_norm(config.qk_norm, head_dim)
+        self.key_norm = build_query_key_norm(config.qk_norm, head_dim)
         self.output = Projection(query_size, [hidden_size], writes_residual=True)
 
     def forward(
@@ -115,10 +116,12 @@ class GroupedQueryModule(AttentionModule):
         """Queries, keys and values ``(batch, heads, sequence, head_dim)``, positions encoded."""
         queries, keys = self.num_heads, self.num_key_value_heads
         heads = self.query_key_value(hidden).unflatten(-1, (queries + 2 * keys, self.head_dim))
-        query_key, value = torch.split(heads, [queries + keys, keys], dim=2)
-        query_key = self.query_key_norm(query_key, queries)
-        query_key = self.position.apply_to_heads(query_key, tables)
-        query, key = torch.split(query_key, [queries, keys], dim=2)
+        query, key, value = torch.split(heads, [queries, keys, keys], dim=2)
+        # Norm and rotation in float32 also under bfloat16: rounding once, at the end, and no operation
+        # that mixes dtypes (those are slow on a CPU).
+        wide = torch.promote_types(heads.dtype, torch.float32)
+        query = self.position.apply_to_heads(self.query_norm(query.to(wide)), tables).to(heads.dtype)
+        key = self.position.apply_to_heads(self.key_norm(key.to(wide)), tables).to(heads.dtype)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def make_cache(

@@ -26,10 +26,10 @@ class PositionEncoding(nn.Module):
         raise NotImplementedError
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        """Encode the positions into queries and keys at once.
+        """Encode the positions into queries or keys.
 
         Args:
-            heads: ``(batch, sequence, heads, head_dim)``, queries and keys along the heads.
+            heads: ``(batch, sequence, heads, head_dim)``, float32 or float64.
             tables: From :meth:`tables`.
         """
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,7 +64,37 @@ class RotaryEncoding(PositionEncoding):
         return angles.cos(), angles.sin()
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        cosine, sine = tables
-        first, second = heads.chunk(2, dim=-1)
-        rotated = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-        return rotated.to(heads.dtype)
+        rotated: torch.Tensor = _Rotation.apply(heads, *tables)  # type: ignore[no-untyped-call]
+        return rotated
+
+
+class _Rotation(torch.autograd.Function):
+    """Rotation by angles; its gradient is the rotation back, so nothing but the tables is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return rotate(heads, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return rotate(gradient, cosine, -sine), None, None
+
+
+def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Rotate the pairs (i, i + head_dim/2) of ``heads`` ``(..., heads, head_dim)``.
+
+    Args:
+        heads: At least as precise as the tables.
+        cosine: ``(..., 1, head_dim / 2)``.
+        sine: Like ``cosine``.
+    """
+    first, second = heads.chunk(2, dim=-1)
+    rotated = torch.empty(heads.shape, dtype=heads.dtype, device=heads.device)
+    new_first, new_second = rotated.chunk(2, dim=-1)
+    torch.mul(first, cosine, out=new_first)
+    new_first.addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=new_second)
+    new_second.addcmul_(first, sine)
+    return rotated

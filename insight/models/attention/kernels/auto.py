@@ -1,0 +1,59 @@
+"""Which kernel a name stands for, and which one is the fastest for a call."""
+
+from __future__ import annotations
+
+import torch
+
+from insight.models.attention.kernels.base import Kernel
+from insight.models.attention.kernels.reference import ReferenceKernel
+from insight.models.attention.kernels.sdpa import SDPAKernel
+from insight.models.attention.kernels.tiled import TiledKernel
+from insight.models.attention.masks import Mask
+from insight.runtime.errors import ConfigError, nearest
+
+_LONGEST_TILED = 1024  # beyond it the kept weights cost more memory than the speed is worth
+
+
+class AutoKernel(Kernel):
+    """Tiled for training in bfloat16 on a CPU, fused otherwise.
+
+    A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
+    """
+
+    def __init__(self) -> None:
+        self.sdpa = SDPAKernel()
+        self.tiled = TiledKernel()
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+    ) -> torch.Tensor:
+        tiled = (
+            query.dtype == torch.bfloat16
+            and query.device.type == "cpu"
+            and query.shape[2] <= _LONGEST_TILED
+            and query.requires_grad
+            and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+        )
+        return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale)
+
+
+_KERNELS: dict[str, type[Kernel]] = {
+    "auto": AutoKernel,
+    "sdpa": SDPAKernel,
+    "tiled": TiledKernel,
+    "reference": ReferenceKernel,
+}
+
+
+def make_kernel(name: str) -> Kernel:
+    """The kernel called ``name``: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+
+    Raises:
+        ConfigError: There is no such kernel.
+    """
+    if name not in _KERNELS:
+        match = nearest(name, _KERNELS)
+        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(_KERNELS)}"
+        raise ConfigError(f"kernel={name!r} is unknown", remedy)
+    return _KERNELS[name]()
