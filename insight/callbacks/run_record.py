@@ -22,6 +22,7 @@ from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_fol
 from insight.reporting import (
     Metric,
     RunTensorBoard,
+    read_run_info,
     read_summary,
     update_run_info,
     update_summary,
@@ -58,16 +59,13 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        path = run_folder_of(trainer).info_path
-        if trainer.global_step and path.is_file():
-            update_run_info(
-                path, notes=(f"resumed at step {trainer.global_step:,} ({_now()})",), stop_reason=None
-            )
+        path, step = run_folder_of(trainer).info_path, trainer.global_step
+        if step and "started" in read_run_info(path):
+            note = f"resumed at step {step:,} ({_now()})"
+            update_run_info(path, notes=(note,), finished=None, stop_reason=None)
             return
-        facts = run_facts(trainer, pl_module)
-        if trainer.global_step:
-            facts["notes"] = [f"started from step {trainer.global_step:,} of {trainer.ckpt_path}"]
-        update_run_info(path, **facts)
+        notes = (f"went on from step {step:,} of {trainer.ckpt_path}",) if step else ()
+        update_run_info(path, notes=notes, **run_facts(trainer, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, _stop_reason(trainer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -76,18 +77,12 @@ class SampleText(Callback):
         self._sampled_step = trainer.global_step
         if not trainer.is_global_zero:
             return
-        was_training = module.training
-        module.eval()
-        try:
-            # A compiled network would be compiled again for every length that a growing text has.
-            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                for prompt in self.prompts:
-                    text = generate(
-                        module.network, datamodule_of(trainer).tokenizer, prompt, self.settings
-                    ).text
-                    self._keep(trainer, Sample(trainer.global_step, prompt, text))
-        finally:
-            module.train(was_training)
+        network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
+        # A compiled network would be compiled again for every length that a growing text has.
+        with torch.compiler.set_stance("force_eager"):
+            for prompt in self.prompts:
+                text = generate(network, tokenizer, prompt, self.settings).text
+                self._keep(trainer, Sample(trainer.global_step, prompt, text))
 
     def _keep(self, trainer: Trainer, sample: Sample) -> None:
         append_sample(run_folder_of(trainer).samples_path, sample)

@@ -30,9 +30,9 @@ class TimeBudget(StepTiming):
 
     The number of optimizer steps is planned from the measured time of a step and of a validation. The
     plan is renewed while the learning rate does not depend on it: until a warmup-stable-decay schedule
-    begins to decay, or for the first 20 steps (a fifth of a very short run) of any other. Then it is final. It is kept in every
-    checkpoint, so a resumed run ends at the same step with the same learning rates, however fast the
-    machine is then.
+    begins to decay, or for the first 20 steps of any other (a fifth of a very short run). Then it is
+    final. It is kept in every checkpoint, so a resumed run ends at the same step with the same learning
+    rates, however fast the machine is then.
 
     If the machine becomes slower after that, the run says so and still takes its planned steps: it ends
     late by about that much. Cutting the decay short would save the seconds and spoil what the whole run

@@ -260,7 +260,7 @@ SAVE_ALWAYS = textwrap.dedent("""
         with target.open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            time.sleep(60)
+            time.sleep(60 if target.name == "best.ckpt" else 0)
             file.write(data[len(data) // 2 :])
 
     TinyModule.configure_model = ballast

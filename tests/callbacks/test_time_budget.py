@@ -77,7 +77,7 @@ def test_startup_counts_from_the_start_of_the_process(
 
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: clock.seconds - 40)
     start = clock.seconds
-    trainer, _ = tiny_fit(tmp_path, [TimeBudget(60), Workload(clock)], **ENDLESS)
+    tiny_fit(tmp_path, [TimeBudget(60), Workload(clock)], **ENDLESS)
     assert 18 <= clock.seconds - start <= 20
     with pytest.raises(ConfigError, match=r"seconds=30.*before the first step.*include_startup"):
         tiny_fit(tmp_path, [TimeBudget(30), Workload(clock)], **ENDLESS)

@@ -1,4 +1,4 @@
-"""A LightningModule and DataModule small enough to train in milliseconds, with every trait that resuming needs.
+"""A module and a data module that train in milliseconds, with every trait that resuming needs.
 
 Dropout draws from the global generator, the loader can start in the middle of an epoch, and the metrics
 carry the names of the real module.
