@@ -47,7 +47,7 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
         ConfigError: The class is outside ``allowed_packages``, unknown, not a component, or its
             arguments do not fit.
     """
-    path = str(data.get("class_path", ""))
+    path = str(data.get("class_path", "")) if isinstance(data, dict) else ""
     module_name, _, name = path.rpartition(".")
     if module_name.split(".")[0] not in allowed_packages:
         raise ConfigError(
@@ -64,14 +64,25 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
         raise ConfigError(
             f"class_path={path!r} is not a component", "only configuration classes can be named"
         )
-    known = {field.name for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     arguments = data.get("init_args", {})
-    for key in arguments:
-        if key not in known:
-            match = nearest(key, known)
+    if not isinstance(arguments, dict):
+        raise ConfigError(
+            f"init_args of {name} is {arguments!r}, not a mapping of its fields", "is it damaged?"
+        )
+    values = {}
+    for key, value in arguments.items():
+        if key not in fields:
+            match = nearest(str(key), fields)
             raise ConfigError(f"{name} has no field {key!r}", f"did you mean {match!r}?" if match else "")
-    values = {key: _from_plain(value, allowed_packages) for key, value in arguments.items()}
-    return cls(**values)
+        values[key] = _from_plain(value, allowed_packages)
+        # JSON has no tuples; a frozen dataclass with a list in it could be neither compared nor hashed.
+        if isinstance(value, list) and str(fields[key].type).startswith("tuple"):
+            values[key] = tuple(values[key])
+    try:
+        return cls(**values)
+    except TypeError as error:  # a field is missing, or the class is the abstract base of its kind
+        raise ConfigError(f"{name} cannot be made of {sorted(values)}: {error}", "is it damaged?") from error
 
 
 def _to_plain(value: Any) -> Any:

@@ -16,11 +16,7 @@ _UNLIMITED = 1 << 60
 
 def usable_cores() -> int:
     """Cores this process may keep busy: CPU affinity, then the container's quota (rounded up), at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity call of this name
-        cores = os.cpu_count() or 1
-    quota = _cpu_quota()
+    cores, quota = _affinity(), _cpu_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
@@ -32,6 +28,13 @@ def usable_memory_bytes() -> int:
         if text.isdecimal() and 0 < int(text) < _UNLIMITED:
             limits.append(int(text))
     return min(limits)
+
+
+def _affinity() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call of this name
+        return os.cpu_count() or 1
 
 
 def _cpu_quota() -> float | None:
