@@ -30,7 +30,7 @@ COMMANDS = {
         Command("fit", "train", "train, validate, test, sample and report from one YAML file", "fit"),
         Command("validate", "train", "measure a checkpoint on the validation text", "evaluate"),
         Command("test", "train", "measure a checkpoint on the test text", "evaluate"),
-        Command("predict", "train", "write the loss of every document of a text", "predict"),
+        Command("predict", "train", "how well a checkpoint predicts each document of a text", "predict"),
         Command("check", "train", "check everything that can be checked without training", "check"),
         Command("demo", "train", "train a small model on six novels in minutes, without a network", "demo"),
         Command("tokenizer", "text", "train, encode, decode, inspect", "tokenizer"),

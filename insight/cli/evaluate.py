@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from insight.cli.lightning import InsightCLI
 
-_SPLITS = {"validate": "validation", "test": "test", "predict": "predict"}
+_SPLITS = {"validate": "validation", "test": "test"}
 
 
 def run(name: str, arguments: list[str]) -> int:

@@ -92,7 +92,12 @@ class InsightCLI(LightningCLI):
             parser.add_argument(
                 "--checkpoint", type=str | None, help="RUN (its best checkpoint) or a .ckpt file to measure"
             )
-            parser.add_argument("--json", type=bool, default=False, help="print the metrics as JSON")
+            if self.command == "predict":
+                parser.add_argument(
+                    "--output", type=str | None, help="file to write; standard output if not given"
+                )
+            else:
+                parser.add_argument("--json", type=bool, default=False, help="print the metrics as JSON")
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -118,7 +123,9 @@ class InsightCLI(LightningCLI):
         self.datamodule: Any = self.config_init.data
         self.model: Any = self.config_init.model
         configured = self.config_init.trainer.callbacks or []
-        self.callbacks: list[Callback] = list(configured) if isinstance(configured, Sequence) else [configured]
+        self.callbacks: list[Callback] = (
+            list(configured) if isinstance(configured, Sequence) else [configured]
+        )
         if self.command in ("fit", "check"):
             self._limit_training()
 
@@ -148,7 +155,7 @@ class InsightCLI(LightningCLI):
             for callback in default_callbacks
             if not any(isinstance(present, type(callback)) for present in self.callbacks)
         ]
-        options = {"callbacks": [*self.callbacks, *missing], "precision": self.choices.precision}
+        options: dict[str, Any] = {"callbacks": [*self.callbacks, *missing], "precision": self.choices.precision}
         if folder is None:
             options |= {"logger": False, "enable_checkpointing": False}
         else:
@@ -164,7 +171,7 @@ class InsightCLI(LightningCLI):
     def saved_config(self) -> str:
         """The complete configuration as YAML, with what was chosen for this machine."""
         config = self.config.clone()
-        for key in ("config", "resume", "init_from", "checkpoint"):
+        for key in ("config", "resume", "init_from", "checkpoint", "json", "output"):
             config.pop(key, None)
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
@@ -199,7 +206,9 @@ class InsightCLI(LightningCLI):
         trainer, seconds = self.config_init.trainer, self.run_config.time_budget
         has_budget = any(isinstance(callback, TimeBudget) for callback in self.callbacks)
         if has_budget and seconds is not None:
-            raise ConfigError("run.time_budget and a TimeBudget callback: both are set", "leave one of them out")
+            raise ConfigError(
+                "run.time_budget and a TimeBudget callback: both are set", "leave one of them out"
+            )
         if seconds is not None:
             self.callbacks.append(TimeBudget(seconds))
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:

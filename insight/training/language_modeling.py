@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
 
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
-from insight.runtime.errors import InsightError
+from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.seeding import capture_random_state, restore_random_state
+from insight.training.compilation import CompileChoice, compiled_or_eager
+from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 
 FORMAT_VERSION = 1
+"""Of ``checkpoint["insight"]``."""
 
 
 class LanguageModelingModule(pl.LightningModule):
     """Trains and measures a decoder on token windows.
 
+    The gradient of an optimizer step is that of the mean over all its valid tokens, whatever batches,
+    accumulation or processes they came in.
+
     Args:
         network: The decoder.
         optimizer: What updates the weights.
         schedule: How the learning rates change over the run.
-        compile: ``torch.compile`` the network: ``on``, ``off``, or ``auto`` when the run is long enough
-            to repay it.
+        compile: ``torch.compile`` the training step's network: ``on``, ``off``, or ``auto`` when the run is
+            long enough to repay the half minute that it takes.
+        z_loss: Factor of the squared logarithm of the softmax's denominator, which keeps logits from
+            drifting (PaLM, arXiv 2204.02311); 0 for none.
+
+    Attributes:
+        num_planned_steps: Optimizer steps that the schedule counts on; a callback may renew it.
+        expected_seconds: How long the run is meant to take, where a callback knows it.
+
+    Raises:
+        ConfigError: A value cannot work.
     """
 
     def __init__(
@@ -37,112 +52,240 @@ class LanguageModelingModule(pl.LightningModule):
         network: DecoderConfig = DecoderConfig(),
         optimizer: OptimizerConfig = MuonAdamW(),
         schedule: ScheduleConfig = WarmupStableDecay(),
-        compile: Literal["auto", "on", "off"] = "off",
+        compile: Literal["auto", "on", "off"] = "auto",
+        z_loss: float = 0.0,
     ) -> None:
         super().__init__()
+        if z_loss < 0:
+            raise ConfigError(f"z_loss={z_loss}: must be at least 0", "use 1e-4, or 0 for none")
         self.network_config = network
         self.optimizer_config = optimizer
         self.schedule = schedule
-        self.compile_choice = compile
+        self.compile_choice = CompileChoice(compile)
+        self.z_loss = z_loss
         self.network: Decoder
         self.num_planned_steps: int | None = None
+        self.expected_seconds: float | None = None
         self.likelihood = TextLikelihood()
+        self._training_network: Callable[..., torch.Tensor] | None = None
         self._random_state: dict[str, Any] | None = None
+        self._window_valid: torch.Tensor | None = None
+        self._window_divisor = 0
+
+    # ------------------------------------------------------------------ building
 
     def configure_model(self) -> None:
+        """Build the network for the vocabulary that the data module reports; once."""
         if hasattr(self, "network"):
             return
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.network = self.network_config.build(datamodule.vocabulary_size)
-        lengths = torch.from_numpy(datamodule.tokenizer.token_byte_lengths())
+        longest, window = self.network_config.max_sequence_length, self._data.sequence_length
+        if window > longest:
+            raise ConfigError(
+                f"data.sequence_length={window}: the network holds max_sequence_length={longest}",
+                f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
+            )
+        self.network = self.network_config.build(self._data.vocabulary_size)
+        lengths = torch.from_numpy(self._data.tokenizer.token_byte_lengths())
         self.register_buffer("token_byte_lengths", lengths, persistent=False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer; its rates are set at each step by the schedule."""
         return self.optimizer_config.build(self.network)
 
+    @property
+    def _data(self) -> Any:
+        return cast(Any, self.trainer).datamodule
+
+    # ------------------------------------------------------------------ training
+
     def on_train_start(self) -> None:
+        """Plan the number of steps and choose how the network runs."""
         if self.num_planned_steps is None:
             self.num_planned_steps = self._steps_from_trainer()
-
-    def _steps_from_trainer(self) -> int:
-        trainer = self.trainer
-        if trainer.max_steps > 0:
-            return trainer.max_steps
-        batches = trainer.num_training_batches
-        return math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        self._training_network = compiled_or_eager(
+            self.network, self.compile_choice, self.expected_seconds or self._estimated_seconds
+        )
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
+        """Put the random states of a checkpoint back, right before they are used."""
         if self._random_state is not None:
             restore_random_state(self._random_state)
             self._random_state = None
 
-    def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> STEP_OUTPUT:
-        nll, _ = self._nll(batch)
-        num_tokens = (batch.targets != IGNORED_TARGET).sum()
-        loss = nll / num_tokens
-        if not torch.isfinite(loss):
-            raise InsightError(
-                f"the loss is {loss.item()} at step {self.trainer.global_step}",
-                "lower the learning rate, or use precision 32-true",
-            )
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        self.trainer.datamodule.advance(batch.input_ids.shape[0] * self.trainer.world_size)  # type: ignore[attr-defined]
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        assert self.num_planned_steps is not None
-        factor = self.schedule.multiplier(self.trainer.global_step, self.num_planned_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
-
-    def _nll(self, batch: LanguageModelBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.network(
+    def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        """The loss of a micro-batch, scaled so that the gradients of a window add up; see below."""
+        assert self._training_network is not None
+        if self._window_valid is None:
+            self._check_ids(batch)
+            self._window_divisor = batch.targets.numel()
+        hidden = self._training_network(
             batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
         )
-        logits = self.network.logits(hidden).float()
-        nll = F.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
+        summed = linear_cross_entropy(
+            hidden,
+            self.network.head_weight,
+            batch.targets,
+            soft_cap=self.network_config.logit_soft_cap,
+            z_loss=self.z_loss,
         )
-        return nll, logits
+        valid = summed.num_valid
+        self._window_valid = valid if self._window_valid is None else self._window_valid + valid
+        loss = summed.negative_log_likelihood / valid
+        self._check_finite(loss)
+        self.log("train/loss", loss, prog_bar=True)
+        # Before any callback can save: the checkpoint's position is behind this batch.
+        self._data.advance(batch.input_ids.shape[0] * self.trainer.world_size)
+        return summed.loss / self._window_divisor
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the gradient that of the mean over all valid tokens, and set the learning rates.
+
+        What Lightning and DDP have made of the micro-batches' losses is the sum over valid tokens divided
+        by (first micro-batch's positions x accumulation x ranks).
+        """
+        assert self._window_valid is not None
+        assert self.num_planned_steps is not None
+        trainer = self.trainer
+        valid = self._window_valid.to(torch.float32)
+        if trainer.world_size > 1:
+            valid = trainer.strategy.reduce(valid, reduce_op="sum")
+        self._window_valid = None
+        divisor = self._window_divisor * trainer.accumulate_grad_batches * trainer.world_size
+        factor = divisor / valid
+        if factor.device.type != "cpu" or factor != 1:
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, factor)
+        multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as configured; the norm before clipping is logged and computed once."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        by_value = gradient_clip_algorithm == "value"
+        if by_value or not gradient_clip_val:
+            if by_value and gradient_clip_val:
+                nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+            if self.trainer.global_step % self.trainer.log_every_n_steps:
+                return
+        limit = gradient_clip_val if gradient_clip_val and not by_value else math.inf
+        self.log("train/gradient_norm", nn.utils.clip_grad_norm_(parameters, limit))
+
+    def _check_finite(self, loss: torch.Tensor) -> None:
+        # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
+        step = self.trainer.global_step
+        if loss.device.type != "cpu" and step % self.trainer.log_every_n_steps:
+            return
+        if not torch.isfinite(loss):
+            raise InsightError(
+                f"the loss is {loss.item()} at step {step}",
+                "lower the learning rate, set --trainer.gradient_clip_val 1, or use --trainer.precision 32-true",
+            )
+
+    def _check_ids(self, batch: LanguageModelBatch) -> None:
+        if batch.input_ids.device.type == "cpu":
+            largest = int(batch.input_ids.max())
+            if largest >= self.network.vocabulary_size:
+                raise ConfigError(
+                    f"the data holds token id {largest}, the network knows {self.network.vocabulary_size}",
+                    "use the tokenizer that the network was built for",
+                )
+
+    def _steps_from_trainer(self) -> int:
+        trainer = self.trainer
+        steps_an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(steps_an_epoch * trainer.max_epochs)
+        return min(limits, default=steps_an_epoch)
+
+    def _estimated_seconds(self, flops_per_second: float) -> float:
+        """How long the run takes when its matrix products run at a rate."""
+        assert self.num_planned_steps is not None
+        data, trainer = self._data, self.trainer
+        tokens = data.batch_size * data.sequence_length * trainer.accumulate_grad_batches
+        flops = self.network.flops_per_token(data.sequence_length) * tokens * self.num_planned_steps
+        return flops / flops_per_second
+
+    # ------------------------------------------------------------------ measuring
 
     def on_validation_epoch_start(self) -> None:
+        """Begin a new sum."""
         self.likelihood.reset()
 
     def on_test_epoch_start(self) -> None:
+        """Begin a new sum."""
         self.likelihood.reset()
 
     def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
+        """Add the batch to the sums."""
         self._measure(batch)
 
     def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
+        """Add the batch to the sums."""
         self._measure(batch)
 
-    def _measure(self, batch: LanguageModelBatch) -> None:
-        nll, _ = self._nll(batch)
-        targets = batch.targets[batch.targets != IGNORED_TARGET]
-        lengths: torch.Tensor = self.token_byte_lengths  # type: ignore[assignment]
-        self.likelihood.update(nll, torch.tensor(targets.numel()), lengths[targets].sum())
-
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"validation/{name}": value for name, value in self.likelihood.compute().items()})
+        """Log loss, perplexity and bits per byte of the whole text."""
+        self._log_likelihood("validation")
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.likelihood.compute().items()})
+        """Log loss, perplexity and bits per byte of the whole text."""
+        self._log_likelihood("test")
+
+    def predict_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        """Negative log-likelihood of every target in nats, 0 where ignored: ``(batch, sequence)``."""
+        return token_losses(
+            self._hidden(batch),
+            self.network.head_weight,
+            batch.targets,
+            soft_cap=self.network_config.logit_soft_cap,
+        )
+
+    def _measure(self, batch: LanguageModelBatch) -> None:
+        summed = linear_cross_entropy(
+            self._hidden(batch),
+            self.network.head_weight,
+            batch.targets,
+            soft_cap=self.network_config.logit_soft_cap,
+        )
+        lengths = cast(torch.Tensor, self.token_byte_lengths)
+        valid = batch.targets != IGNORED_TARGET
+        num_bytes = (lengths[batch.targets.where(valid, 0)] * valid).sum()
+        self.likelihood.update(summed.negative_log_likelihood, summed.num_valid, num_bytes)
+
+    def _hidden(self, batch: LanguageModelBatch) -> torch.Tensor:
+        # Never the compiled network: other shapes and modes would compile it again and again.
+        hidden: torch.Tensor = self.network(
+            batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
+        )
+        return hidden
+
+    def _log_likelihood(self, split: str) -> None:
+        self.log_dict({f"{split}/{name}": value for name, value in self.likelihood.compute().items()})
+
+    # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        """Add what a checkpoint needs to be understood and continued: primitives and tensors only."""
         checkpoint["insight"] = {
             "format_version": FORMAT_VERSION,
             "network": self.network_config.to_dict(),
-            "tokenizer": datamodule.tokenizer.to_json(),
+            "tokenizer": self._data.tokenizer.to_json(),
             "vocabulary_size": self.network.vocabulary_size,
-            "sequence_length": datamodule.sequence_length,
+            "sequence_length": self._data.sequence_length,
             "num_planned_steps": self.num_planned_steps,
             "random_state": capture_random_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the plan; the random states wait for the first training batch."""
         saved = checkpoint["insight"]
         self.num_planned_steps = saved["num_planned_steps"]
         self._random_state = saved["random_state"]

@@ -46,7 +46,9 @@ ATTENTION = "--model.network.attention"
         (["--seed", "-1"], ["seed=-1"]),
     ],
 )
-def test_wrong_options(insight: Insight, workplace: Path, command: str, options: list[str], said: list[str]) -> None:
+def test_wrong_options(
+    insight: Insight, workplace: Path, command: str, options: list[str], said: list[str]
+) -> None:
     (workplace / "empty.txt").touch()
     (workplace / "folder").mkdir()
     (workplace / "latin1.txt").write_bytes("Caf\u00e9 ".encode("latin-1") * 200)
@@ -180,7 +182,9 @@ def test_checkpoint_of_another_network(insight: Insight, workplace: Path, finish
         (("test",), ["--checkpoint is missing"]),
     ],
 )
-def test_nothing_there(insight: Insight, workplace: Path, arguments: tuple[str, ...], said: list[str]) -> None:
+def test_nothing_there(
+    insight: Insight, workplace: Path, arguments: tuple[str, ...], said: list[str]
+) -> None:
     outcome = insight(*arguments)
     assert outcome.code == 2
     for words in said:
@@ -207,7 +211,9 @@ def test_full_output(insight: Insight, workplace: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no device that is always full")
     # The folder can be made; the first file that grows in it meets a full disk.
-    outcome = insight("tokenizer", "train", "train.txt", "--vocabulary_size", "280", "--output", "/dev/full/t.json")
+    outcome = insight(
+        "tokenizer", "train", "train.txt", "--vocabulary_size", "280", "--output", "/dev/full/t.json"
+    )
     assert outcome.code == 2
     assert "/dev/full" in outcome.error_line
 
@@ -241,7 +247,9 @@ def test_prompt_longer_than_the_context(insight: Insight, finished_run: Path) ->
         (["--device", "cuda:77"], "--device=cuda:77"),
     ],
 )
-def test_wrong_generation_settings(insight: Insight, finished_run: Path, options: list[str], said: str) -> None:
+def test_wrong_generation_settings(
+    insight: Insight, finished_run: Path, options: list[str], said: str
+) -> None:
     outcome = insight("generate", "--checkpoint", str(finished_run), "It is", *options)
     assert outcome.code == 2
     assert said in outcome.error_line

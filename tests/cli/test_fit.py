@@ -56,7 +56,9 @@ def test_the_saved_configuration_runs_again(insight: Insight, workplace: Path) -
     assert config["model"]["init_args"]["network"]["init_args"]["attention"]["init_args"]["num_heads"] == 2
     again = insight("fit", "--config", str(saved))
     assert again.code == 0, again.err
-    assert (workplace / "runs/tiny/2/config.yaml").read_text(encoding="utf-8") == saved.read_text(encoding="utf-8")
+    assert (workplace / "runs/tiny/2/config.yaml").read_text(encoding="utf-8") == saved.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_last_line_says_where_the_report_is_and_how_to_go_on(insight: Insight, workplace: Path) -> None:
@@ -78,7 +80,9 @@ def test_choices_are_said(insight: Insight, workplace: Path) -> None:
 def test_own_text_without_validation_files(insight: Insight, workplace: Path) -> None:
     (workplace / "my").mkdir()
     for index in range(6):
-        (workplace / f"my/{index}.txt").write_text(f"Text {index}. " + "A word or two. " * 30, encoding="utf-8")
+        (workplace / f"my/{index}.txt").write_text(
+            f"Text {index}. " + "A word or two. " * 30, encoding="utf-8"
+        )
     outcome = insight(
         *FIT, "--data.train_files=my/*.txt", "--data.validation_files=null", "--data.validation_fraction=0.2"
     )
@@ -177,7 +181,14 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], sec
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_runs_stop_cleanly_and_go_on(workplace: Path, number: signal.Signals, code: int) -> None:
-    command = [sys.executable, "-m", "insight", *FIT, "--trainer.max_steps=1000000", "--model.schedule=Constant"]
+    command = [
+        sys.executable,
+        "-m",
+        "insight",
+        *FIT,
+        "--trainer.max_steps=1000000",
+        "--model.schedule=Constant",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     last = workplace / "runs/tiny/1/checkpoints/last.ckpt"
     _wait_for(last.is_file, process)
@@ -187,7 +198,15 @@ def test_interrupted_runs_stop_cleanly_and_go_on(workplace: Path, number: signal
     assert "Traceback" not in err
     assert err.splitlines()[-1].endswith("go on with: insight fit --resume runs/tiny/1")
     step = torch.load(last, weights_only=True)["global_step"]
-    more = [sys.executable, "-m", "insight", "fit", "--resume", "runs/tiny/1", f"--trainer.max_steps={step + 3}"]
+    more = [
+        sys.executable,
+        "-m",
+        "insight",
+        "fit",
+        "--resume",
+        "runs/tiny/1",
+        f"--trainer.max_steps={step + 3}",
+    ]
     done = subprocess.run(more, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert torch.load(last, weights_only=True)["global_step"] == step + 3
@@ -210,7 +229,9 @@ def test_check_refuses_what_does_not_fit_into_memory(
     assert "memory needed" in outcome.error_line
 
 
-def test_full_disk_before_training(insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_before_training(
+    insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("insight.runtime.files.shutil.disk_usage", lambda path: full)
     outcome = insight(*FIT)
@@ -248,3 +269,25 @@ def test_generate(insight: Insight, finished_run: Path) -> None:
     assert insight(*command, "--seed", "2").out != first.out
     as_json = json.loads(insight(*command, "--seed", "1", "--json").out)
     assert as_json["prompt"] + as_json["text"] + "\n" == first.out
+
+
+def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finished_run: Path) -> None:
+    texts = ["A first document.", "Another one, which is longer than the first."]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (workplace / "texts.jsonl").write_text(lines, encoding="utf-8")
+    command = ("predict", "--checkpoint", str(finished_run), "--data.predict_files", "texts.jsonl")
+    outcome = insight(*command)
+    assert outcome.code == 0, outcome.err
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [record["bytes"] for record in records] == [len(text) for text in texts]
+    assert [record["tokens"] for record in records] == [len(text) + 1 for text in texts]
+    # Together they are what `test` measures on the same text.
+    test = insight(
+        "test", "--checkpoint", str(finished_run), "--data.test_files", "texts.jsonl", "--json=true"
+    )
+    total = sum(record["loss"] * record["tokens"] for record in records)
+    expected = json.loads(test.out)["test/loss"]
+    assert total / sum(record["tokens"] for record in records) == pytest.approx(expected, rel=1e-5)
+    assert insight(*command, "--output", "out.jsonl").code == 0
+    assert (workplace / "out.jsonl").read_text(encoding="utf-8") == outcome.out
+    assert "exists already" in insight(*command, "--output", "out.jsonl").error_line

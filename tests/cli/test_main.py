@@ -55,7 +55,9 @@ def test_help_takes_less_than_a_third_of_importing_torch() -> None:
 def test_help_lists_exactly_the_commands() -> None:
     outcome = run_insight("--help")
     assert outcome.code == 0
-    listed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ") and "--" not in line]
+    listed = [
+        line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ") and "--" not in line
+    ]
     assert listed == list(COMMANDS)
 
 
@@ -72,7 +74,10 @@ def test_version() -> None:
         (["tokenizer", "inspect", "--tokeniser", "x"], "--tokenizer"),
         (["generate", "--checkpoint", "x", "--tempreature", "1"], "did you mean '--temperature'?"),
         (["generate", "--checkpoint", "x", "--top_k", "many"], "--top_k: 'many' is not a whole number"),
-        (["generate", "--checkpoint", "x", "--overflow", "slid"], "unknown --overflow 'slid': did you mean 'slide'?"),
+        (
+            ["generate", "--checkpoint", "x", "--overflow", "slid"],
+            "unknown --overflow 'slid': did you mean 'slide'?",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], said: str) -> None:

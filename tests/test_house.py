@@ -1,0 +1,81 @@
+"""The house: arrows between the folders, short files, short package files, names that say something."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "insight").rglob("*.py"))
+
+
+def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    # The tool analyses the package that Python finds first: that of the working folder.
+    script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_arrows_hold() -> None:
+    done = _lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("runtime/files.py", "import insight.models"),
+        ("models/linear.py", "from insight.data import batches"),
+        ("training/losses.py", "from insight.data.store import TokenStore"),
+        ("callbacks/memory.py", "from insight.cli.main import main"),
+        ("data/tokenizers/base.py", "from insight.data.store import TokenStore"),
+    ],
+)
+def test_a_wrong_arrow_is_found(tmp_path: Path, file: str, line: str) -> None:
+    shutil.copytree(ROOT / "insight", tmp_path / "insight", ignore=shutil.ignore_patterns("__pycache__", "*.xz"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "insight" / file
+    path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    done = _lint_imports(tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 broken" in done.stdout
+
+
+def test_every_file_is_short_enough_to_read() -> None:
+    long = {str(path.relative_to(ROOT)): count for path in FILES if (count := _lines(path)) >= 400}
+    assert not long
+
+
+def test_package_files_only_explain_and_export() -> None:
+    for path in FILES:
+        if path.name != "__init__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstring = ast.get_docstring(tree)
+        assert docstring, path
+        assert len(docstring.splitlines()) <= 3, path
+        assert not [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))], path
+
+
+def test_names_say_something() -> None:
+    empty = re.compile(r"(utils?|helpers?|common|misc|manager)(\.py)?")
+    named = [path for path in (ROOT / "insight").rglob("*") if empty.fullmatch(path.name)]
+    assert not named
+
+
+def test_tests_mirror_the_package() -> None:
+    folders = {path.name for path in (ROOT / "insight").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    others = {"parity", "benchmarks", "__pycache__"}
+    tested = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - others
+    assert tested <= folders
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
