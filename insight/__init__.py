@@ -1,3 +1,44 @@
 """Insight: train, compress and safety-test transformers from one YAML file."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from insight.runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from insight.cli.fit import fit as fit
+    from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
+    from insight.data import load_tokenizer as load_tokenizer
+    from insight.generation import GenerationSettings as GenerationSettings
+    from insight.generation import generate as generate
+    from insight.generation import stream as stream
+    from insight.interchange import load_checkpoint as load_checkpoint
+    from insight.models import DecoderConfig as DecoderConfig
+    from insight.reporting import read_metrics as read_metrics
+    from insight.reporting import read_summary as read_summary
+    from insight.reporting import write_report as write_report
+    from insight.runtime.run_folder import RunFolder as RunFolder
+    from insight.runtime.run_folder import find_checkpoint as find_checkpoint
+    from insight.training import LanguageModelingModule as LanguageModelingModule
+
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "DecoderConfig": "models",
+    "GenerationSettings": "generation",
+    "LanguageModelingDataModule": "data",
+    "LanguageModelingModule": "training",
+    "RunFolder": "runtime.run_folder",
+    "find_checkpoint": "runtime.run_folder",
+    "fit": "cli.fit",
+    "generate": "generation",
+    "load_checkpoint": "interchange",
+    "load_tokenizer": "data",
+    "read_metrics": "reporting",
+    "read_summary": "reporting",
+    "stream": "generation",
+    "write_report": "reporting",
+}
+__all__ = sorted(_EXPORTS)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -17,7 +17,10 @@ FILES = sorted((ROOT / "insight").rglob("*.py"))
 
 def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     # The tool analyses the package that Python finds first: that of the working folder.
-    script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    script = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    )
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -39,7 +42,9 @@ def test_arrows_hold() -> None:
     ],
 )
 def test_a_wrong_arrow_is_found(tmp_path: Path, file: str, line: str) -> None:
-    shutil.copytree(ROOT / "insight", tmp_path / "insight", ignore=shutil.ignore_patterns("__pycache__", "*.xz"))
+    shutil.copytree(
+        ROOT / "insight", tmp_path / "insight", ignore=shutil.ignore_patterns("__pycache__", "*.xz")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     path = tmp_path / "insight" / file
     path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
@@ -71,7 +76,9 @@ def test_names_say_something() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    folders = {path.name for path in (ROOT / "insight").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {
+        path.name for path in (ROOT / "insight").iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
     others = {"parity", "benchmarks", "__pycache__"}
     tested = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - others
     assert tested <= folders

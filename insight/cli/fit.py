@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from insight.cli.commands import COMMANDS
 from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
-from insight.runtime.errors import UserError
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder
@@ -23,6 +24,31 @@ if TYPE_CHECKING:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
+    _run(arguments)
+    return 0
+
+
+def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFolder:
+    """Train as ``insight fit`` does, from Python.
+
+    Args:
+        config: A YAML file, or the name of a shipped one (``"quickstart"``).
+        options: Overrides by dotted name, e.g. ``{"run.time_budget": 60, "trainer.max_steps": 100}``.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InsightError: As the command would print.
+    """
+    overrides = [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in (options or {}).items()
+    ]
+    return _run(["--config", str(config), *overrides], owns_process=False)
+
+
+def _run(arguments: list[str], owns_process: bool = True) -> RunFolder:
     silence_libraries()
     resumed = find_resumed(arguments)
     if resumed and resumed.saved_config:
@@ -30,9 +56,7 @@ def run(name: str, arguments: list[str]) -> int:
 
     from insight.cli.lightning import InsightCLI
 
-    cli = InsightCLI(name, arguments, "Train, validate, test, sample and report from one YAML file.")
-    train(cli, resumed)
-    return 0
+    return train(InsightCLI("fit", arguments, COMMANDS["fit"].summary, owns_process), resumed)
 
 
 def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
@@ -87,14 +111,14 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
 
 @contextlib.contextmanager
 def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFolder]:
-    """The folder to train in; a new one disappears again when a mistake shows before anything was kept."""
+    """The folder to train in; a new one disappears again when the start fails before anything was kept."""
     if present is not None:
         yield present
         return
     folder = RunFolder.create(root, name)
     try:
         yield folder
-    except UserError:
+    except BaseException:
         if not (folder.last_checkpoint or folder.metrics_path.exists()):
             shutil.rmtree(folder.path, ignore_errors=True)
             for parent in (root / name, root):

@@ -54,10 +54,14 @@ class InsightCLI(LightningCLI):
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``check``.
         arguments: Its command line.
         description: First line of its help.
+        owns_process: Whether the process exists for this run, so that a time budget counts its start.
     """
 
-    def __init__(self, command: str, arguments: list[str], description: str) -> None:
+    def __init__(
+        self, command: str, arguments: list[str], description: str, owns_process: bool = True
+    ) -> None:
         self.command = command
+        self.owns_process = owns_process
         super().__init__(
             save_config_callback=None,
             parser_kwargs={
@@ -155,7 +159,10 @@ class InsightCLI(LightningCLI):
             for callback in default_callbacks
             if not any(isinstance(present, type(callback)) for present in self.callbacks)
         ]
-        options: dict[str, Any] = {"callbacks": [*self.callbacks, *missing], "precision": self.choices.precision}
+        options: dict[str, Any] = {
+            "callbacks": [*self.callbacks, *missing],
+            "precision": self.choices.precision,
+        }
         if folder is None:
             options |= {"logger": False, "enable_checkpointing": False}
         else:
@@ -210,7 +217,7 @@ class InsightCLI(LightningCLI):
                 "run.time_budget and a TimeBudget callback: both are set", "leave one of them out"
             )
         if seconds is not None:
-            self.callbacks.append(TimeBudget(seconds))
+            self.callbacks.append(TimeBudget(seconds, include_startup=self.owns_process))
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             if not has_budget and seconds is None:
                 raise ConfigError(

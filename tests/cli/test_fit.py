@@ -291,3 +291,15 @@ def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finish
     assert insight(*command, "--output", "out.jsonl").code == 0
     assert (workplace / "out.jsonl").read_text(encoding="utf-8") == outcome.out
     assert "exists already" in insight(*command, "--output", "out.jsonl").error_line
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), KeyboardInterrupt()])
+def test_a_start_that_fails_leaves_no_folder(
+    insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fail)
+    assert insight(*FIT).code in (1, 130)
+    assert not (workplace / "runs").exists()

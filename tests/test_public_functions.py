@@ -1,0 +1,46 @@
+"""What ``import insight`` offers, and that it costs nothing until it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import insight
+
+
+def test_every_public_name_exists() -> None:
+    for name in insight.__all__:
+        assert callable(getattr(insight, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        insight.fitt  # noqa: B018
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    script = "import insight, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_fit_and_generate_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INSIGHT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("Some text to learn from, again and again. " * 50, encoding="utf-8")
+    Path("config.yaml").write_text(
+        "data: {train_files: train.txt, tokenizer: ByteTokenizerConfig, sequence_length: 16, batch_size: 2,"
+        " validation_fraction: 0.1}\n"
+        "model: {network: {hidden_size: 16, num_layers: 1}}\n",
+        encoding="utf-8",
+    )
+    run = insight.fit(
+        "config.yaml", {"trainer.max_steps": 2, "run.num_threads": 1, "trainer.precision": "32-true"}
+    )
+    assert run == insight.RunFolder(Path("runs/run/1"))
+    assert run.report_path.is_file()
+    loaded = insight.load_checkpoint(insight.find_checkpoint("runs/run/1"))
+    settings = insight.GenerationSettings(max_new_tokens=3)
+    assert len(insight.generate(loaded.network, loaded.tokenizer, "Some", settings).token_ids) <= 3
+    assert insight.read_metrics(run.metrics_path)
