@@ -64,24 +64,24 @@ class TinyModule(LightningModule):
         if self._random_state is not None:
             restore_random_state(self._random_state)
 
+    def logits(self, batch: LanguageModelBatch) -> torch.Tensor:
+        scores: torch.Tensor = self.network(batch.input_ids)
+        return scores
+
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        logits = self.network(batch.input_ids)
+        logits = self.logits(batch)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
         self.log("train/loss", loss, batch_size=1)
         self.trainer.datamodule.advance(len(batch.input_ids))
         return loss
 
     def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        loss = nn.functional.cross_entropy(
-            self.network(batch.input_ids).flatten(0, 1), batch.targets.flatten()
-        )
+        loss = nn.functional.cross_entropy(self.logits(batch).flatten(0, 1), batch.targets.flatten())
         self.log("validation/loss", loss, on_epoch=True, batch_size=len(batch.input_ids))
         self.log("validation/bits_per_byte", loss / 0.69, on_epoch=True, batch_size=len(batch.input_ids))
 
     def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        loss = nn.functional.cross_entropy(
-            self.network(batch.input_ids).flatten(0, 1), batch.targets.flatten()
-        )
+        loss = nn.functional.cross_entropy(self.logits(batch).flatten(0, 1), batch.targets.flatten())
         self.log("test/bits_per_byte", loss / 0.69, on_epoch=True, batch_size=len(batch.input_ids))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

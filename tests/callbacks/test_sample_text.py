@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from tiny_run import TinyData, TinyModule, tiny_fit, weights
+
+from insight.callbacks.checkpointing import RunCheckpoint
+from insight.callbacks.sample_text import SampleText
+from insight.data.tokenizers import ByteTokenizer
+from insight.generation import GenerationSettings
+from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
+from insight.reporting import RunTensorBoard, Sample, append_sample, read_samples
+from insight.runtime.errors import ConfigError
+
+SETTINGS = GenerationSettings(max_new_tokens=5)
+
+
+@pytest.fixture(autouse=True)
+def _real_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real decoder, with dropout, in the tiny module."""
+    tokenizer = ByteTokenizer()
+    config = DecoderConfig(
+        hidden_size=16,
+        num_layers=1,
+        attention=GroupedQueryAttention(num_heads=2, num_key_value_heads=1),
+        feed_forward=SwiGLU(intermediate_size=16),
+        max_sequence_length=32,
+        dropout=0.3,
+    )
+
+    class WithDecoder(TinyModule):
+        def __init__(self, schedule: Any = None) -> None:
+            super().__init__(schedule)
+            self.network = config.build(tokenizer.vocabulary_size)  # type: ignore[assignment]
+
+        def logits(self, batch: Any) -> torch.Tensor:
+            return self.network.logits(self.network(batch.input_ids))  # type: ignore[operator]
+
+    monkeypatch.setattr("tiny_run.TinyModule", WithDecoder)
+    monkeypatch.setattr(TinyData, "tokenizer", tokenizer, raising=False)
+
+
+class Disturbing(SampleText):
+    """The planted fault: draws from the global generator."""
+
+    def _sample(self, trainer: Any, module: LightningModule) -> None:
+        super()._sample(trainer, module)
+        torch.rand(1)
+
+
+def same(left: LightningModule, right: LightningModule) -> bool:
+    return all(torch.equal(value, weights(right)[name]) for name, value in weights(left).items())
+
+
+def test_training_is_bit_for_bit_the_same_with_samples(tmp_path: Path) -> None:
+    _, without = tiny_fit(tmp_path / "without")
+    _, sampled = tiny_fit(tmp_path / "with", [SampleText(["ab", "c"], settings=SETTINGS)])
+    assert same(without, sampled)
+    assert len(read_samples(tmp_path / "with")) == 6
+    assert sampled.network.training
+
+
+def test_the_comparison_notices_a_sampler_that_draws_globally(tmp_path: Path) -> None:
+    _, without = tiny_fit(tmp_path / "without")
+    _, disturbed = tiny_fit(tmp_path / "with", [Disturbing(["ab"], settings=SETTINGS)])
+    assert not same(without, disturbed)
+
+
+def test_every_nth_validation_and_the_end(tmp_path: Path) -> None:
+    tiny_fit(tmp_path, [SampleText(["ab"], every_n_validations=2, settings=SETTINGS)], max_steps=55)
+    assert [sample.step for sample in read_samples(tmp_path)] == [20, 40, 55]
+
+
+def test_a_resumed_run_drops_the_samples_of_lost_steps(tmp_path: Path) -> None:
+    def callbacks() -> list[Any]:
+        return [SampleText(["ab"], every_n_validations=2, settings=SETTINGS), RunCheckpoint()]
+
+    tiny_fit(tmp_path, callbacks(), max_steps=30)
+    append_sample(tmp_path / "samples.jsonl", Sample(35, "ab", "of a lost step"))
+    last = tmp_path / "checkpoints/last.ckpt"
+    tiny_fit(tmp_path, callbacks(), checkpoint=last, max_steps=50)
+    assert [sample.step for sample in read_samples(tmp_path)] == [20, 30, 40, 50]
+
+
+def test_samples_reach_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = RunTensorBoard(tmp_path)
+    tiny_fit(tmp_path, [SampleText(["ab"], settings=SETTINGS)], logger=logger, max_steps=10)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert any("samples/ab" in tag for tag in events.Tags()["tensors"])
+
+
+@pytest.mark.parametrize("options", [{"prompts": "It is"}, {"every_n_validations": 0}])
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="SampleText"):
+        SampleText(**options)
