@@ -1,0 +1,63 @@
+"""Whether training runs compiled, and what to do where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.hardware import compiler_path, measure_hardware
+from insight.runtime.messages import say
+
+# Compiling takes 25 to 60 s on two cores and gains about a fifth of each step, so it repays itself after
+# three to five minutes; from ten on it is plainly worth it.
+_SECONDS_TO_REPAY = 600.0
+# Small networks reach about this share of the measured rate in eager mode.
+_TYPICAL_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class CompileChoice:
+    """``on``, ``off`` or ``auto``.
+
+    Args:
+        value: The user's choice.
+    """
+
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.value not in ("auto", "on", "off"):
+            match = nearest(self.value, ("auto", "on", "off"))
+            raise ConfigError(f"compile={self.value!r}: unknown choice", f"use {match or 'auto, on or off'}")
+
+
+def compiled_or_eager(
+    network: nn.Module, choice: CompileChoice, expected_seconds: float | Callable[[float], float]
+) -> Callable[..., torch.Tensor]:
+    """What training calls: the network itself or its compiled form (same parameters, same state dict).
+
+    Args:
+        network: To run.
+        choice: The user's.
+        expected_seconds: Length of the run, or a function that gives it for a rate of matrix products in
+            FLOP/s.
+    """
+    if choice.value == "off":
+        return network
+    if choice.value == "auto":
+        if callable(expected_seconds):
+            hardware = measure_hardware()
+            rate = max(hardware.matmul_flops.values(), default=0.0)
+            expected_seconds = expected_seconds(_TYPICAL_SHARE * rate) if rate else 0.0
+        if expected_seconds < _SECONDS_TO_REPAY:
+            return network
+    if next(network.parameters()).device.type == "cpu" and compiler_path() is None:
+        say("compile: no C++ compiler found; training runs eager (install g++ to change that)")
+        return network
+    say(f"compile: {choice.value}; the first step takes up to a minute longer")
+    compiled: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False)
+    return compiled

@@ -1,0 +1,280 @@
+"""Projection to the vocabulary and cross-entropy in one, without ever holding all logits.
+
+The idea of computing the gradient together with the loss, a chunk of tokens at a time, is that of Liger
+kernels (Hsu et al. 2024, arXiv 2410.10989) and Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from insight.data.batches import IGNORED_TARGET
+from insight.runtime.errors import ConfigError
+
+# Measured on 2 cores: products want long chunks (512 to 1,024 rows), the loops over rows want blocks that
+# stay in the caches of the cores (256 Ki numbers = 1 MiB each). On an accelerator launches cost most.
+_CPU_CHUNK_NUMBERS, _CPU_CHUNK_ROWS, _CPU_BLOCK_NUMBERS = 2**22, 1024, 2**18
+_ACCELERATOR_CHUNK_NUMBERS = 2**26
+
+
+class LinearCrossEntropy(NamedTuple):
+    """What :func:`linear_cross_entropy` returns.
+
+    Attributes:
+        loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss included.
+        negative_log_likelihood: Scalar, the same sum without z-loss, detached.
+        num_valid: int64 scalar, tokens whose target counts.
+    """
+
+    loss: torch.Tensor
+    negative_log_likelihood: torch.Tensor
+    num_valid: torch.Tensor
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    soft_cap: float | None = None,
+    z_loss: float = 0.0,
+    chunk_size: int | None = None,
+) -> LinearCrossEntropy:
+    """Summed cross-entropy of ``hidden @ weight.T`` against ``targets``, chunk by chunk.
+
+    The products run in the autocast type if autocast is on, the softmax in float32 (float64 for float64
+    input). Gradients of ``hidden`` and ``weight`` are made on the way forward, so each chunk of logits is
+    dropped at once; the weight's gradient is summed in float32.
+
+    Args:
+        hidden: ``(..., hidden_size)``.
+        weight: ``(vocabulary, hidden_size)``.
+        targets: int64 ``(...)``; ``IGNORED_TARGET`` where nothing counts.
+        soft_cap: Bound c of the logits, c · tanh(logit / c) (Gemma 2, arXiv 2408.00118).
+        z_loss: Factor of log² of the softmax's denominator, summed like the loss (PaLM, arXiv 2204.02311).
+        chunk_size: Rows of logits held at once; ``None`` takes what was measured to be fast.
+
+    Raises:
+        ConfigError: ``chunk_size`` is below 1.
+    """
+    rows, compute_weight = _prepare(hidden, weight)
+    flat_targets = targets.reshape(-1)
+    chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
+    if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
+        outputs = _LinearCrossEntropy.apply(
+            rows, weight, compute_weight, flat_targets, soft_cap, z_loss, chunk_rows
+        )
+        return LinearCrossEntropy(*outputs)
+    losses = _Losses(flat_targets, rows, soft_cap, z_loss)
+    for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
+        for block_range, block in _blocks(logits, rows_range.start):
+            losses.add(block_range, block)
+    return LinearCrossEntropy(losses.total, losses.negative_log_likelihood, losses.num_valid)
+
+
+@torch.no_grad()
+def token_losses(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    soft_cap: float | None = None,
+    chunk_size: int | None = None,
+) -> torch.Tensor:
+    """Negative log-likelihood of every target in nats, 0 where ignored; no gradients.
+
+    Args:
+        hidden: ``(..., hidden_size)``.
+        weight: ``(vocabulary, hidden_size)``.
+        targets: int64 ``(...)``.
+        soft_cap: As in :func:`linear_cross_entropy`.
+        chunk_size: As in :func:`linear_cross_entropy`.
+
+    Returns:
+        float32 (float64 for float64 input), the shape of ``targets``.
+    """
+    rows, compute_weight = _prepare(hidden, weight)
+    losses = _Losses(targets.reshape(-1), rows, soft_cap, 0.0)
+    chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
+    result = torch.empty(rows.shape[0], dtype=losses.dtype, device=rows.device)
+    for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
+        for block_range, block in _blocks(logits, rows_range.start):
+            result[block_range] = losses.add(block_range, block)
+    return result.view(targets.shape)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The differentiable form: gradients leave with the loss and only wait for the outer factor."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: torch.Tensor,
+        weight: torch.Tensor,
+        compute_weight: torch.Tensor,
+        targets: torch.Tensor,
+        soft_cap: float | None,
+        z_loss: float,
+        chunk_rows: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        losses = _Losses(targets, rows, soft_cap, z_loss)
+        needs_rows, needs_weight = ctx.needs_input_grad[:2]
+        rows_gradient = torch.empty_like(rows) if needs_rows else None
+        weight_gradient = (
+            torch.zeros(weight.shape, dtype=losses.dtype, device=weight.device) if needs_weight else None
+        )
+        with torch.autocast(rows.device.type, enabled=False):
+            for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
+                for block_range, block in _blocks(logits, rows_range.start):
+                    losses.add_and_differentiate(block_range, block)
+                if rows_gradient is not None:
+                    torch.mm(logits, compute_weight, out=rows_gradient[rows_range])
+                if weight_gradient is not None:
+                    _add_product(weight_gradient, logits.T, rows[rows_range])
+        ctx.save_for_backward(rows_gradient, weight_gradient)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(losses.negative_log_likelihood, losses.num_valid)
+        return losses.total, losses.negative_log_likelihood, losses.num_valid
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[misc]  # torch leaves it untyped
+    def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+        rows_gradient, weight_gradient = ctx.saved_tensors
+        if rows_gradient is not None:
+            rows_gradient = rows_gradient * gradient.to(rows_gradient.dtype)
+        if weight_gradient is not None:
+            weight_gradient = (weight_gradient * gradient).to(ctx.weight_dtype)
+        return rows_gradient, weight_gradient, None, None, None, None, None
+
+
+class _Losses:
+    """Sums over the rows seen so far, and what becomes of one block of logits.
+
+    Args:
+        targets: ``(tokens,)``.
+        rows: ``(tokens, hidden_size)``, for their type and device.
+        soft_cap: Bound of the logits.
+        z_loss: Factor of the squared log-denominator.
+    """
+
+    def __init__(
+        self, targets: torch.Tensor, rows: torch.Tensor, soft_cap: float | None, z_loss: float
+    ) -> None:
+        self.dtype = torch.promote_types(rows.dtype, torch.float32)
+        self.valid = (targets != IGNORED_TARGET).unsqueeze(1)
+        self.targets = targets.unsqueeze(1).where(self.valid, 0)
+        self.num_valid = self.valid.sum()
+        # Reading the answer would make an accelerator wait, and there the masking is cheap.
+        self.some_ignored = rows.device.type != "cpu" or not bool(self.valid.all())
+        self.negative_log_likelihood = torch.zeros((), dtype=self.dtype, device=rows.device)
+        self.z_penalty = torch.zeros_like(self.negative_log_likelihood)
+        self.soft_cap = soft_cap
+        self.z_loss = z_loss
+        self._scores_buffer = torch.empty(0, dtype=self.dtype, device=rows.device)
+        self._probabilities_buffer = torch.empty_like(self._scores_buffer)
+        self._minus_one = torch.full_like(self.targets, -1, dtype=self.dtype)
+
+    @property
+    def total(self) -> torch.Tensor:
+        """What is differentiated."""
+        return self.negative_log_likelihood + self.z_penalty
+
+    def add(self, block_range: slice, logits: torch.Tensor) -> torch.Tensor:
+        """Count one block ``(rows, vocabulary)``; returns its losses ``(rows,)`` without z-loss."""
+        return self._count(block_range, self._scores(logits))[0]
+
+    def add_and_differentiate(self, block_range: slice, logits: torch.Tensor) -> None:
+        """Count one block and overwrite its logits by the gradient of the loss in them."""
+        scores = self._scores(logits)
+        probabilities, log_denominator = self._count(block_range, scores)[1:]
+        # d/dx of (lse − x_t + z·lse²) is softmax · (1 + 2z·lse) − onehot.
+        if self.z_loss:
+            probabilities.mul_(1 + 2 * self.z_loss * log_denominator)
+        probabilities.scatter_add_(1, self.targets[block_range], self._minus_one[: len(logits)])
+        if self.soft_cap is not None:
+            probabilities.mul_(1 - (scores / self.soft_cap).square_())
+        if self.some_ignored:
+            probabilities.mul_(self.valid[block_range])
+        logits.copy_(probabilities)
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """The block in the softmax's type: itself, or a copy in a buffer that is used again and again."""
+        scores = logits
+        if logits.dtype != self.dtype:
+            scores = self._scores_buffer.resize_(logits.shape).copy_(logits)
+        if self.soft_cap is not None:
+            scores.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+        return scores
+
+    def _count(
+        self, block_range: slice, scores: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Add the block's losses; returns losses, probabilities (a buffer) and log-denominators."""
+        probabilities = self._probabilities_buffer.resize_(scores.shape)
+        torch.softmax(scores, 1, out=probabilities)
+        # The largest probability is never below 1/vocabulary, so unlike that of the target its logarithm
+        # is always precise: max(p) = exp(max(x) − lse).
+        log_denominator = scores.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log_()
+        losses = log_denominator - scores.gather(1, self.targets[block_range])
+        if self.some_ignored:
+            losses.mul_(self.valid[block_range])
+        self.negative_log_likelihood += losses.sum()
+        if self.z_loss:
+            penalty = log_denominator.square().mul_(self.valid[block_range]).sum()
+            self.z_penalty += self.z_loss * penalty
+        return losses.squeeze(1), probabilities, log_denominator
+
+
+def _prepare(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and weight in the type of the products. The rows' cast is seen by autograd, the weight's is
+    not: its gradient is summed in float32 and would only lose by going through the narrow type."""
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if hidden.dtype == torch.float64:
+        dtype = torch.float64
+    rows = hidden.reshape(-1, hidden.shape[-1]).to(dtype)
+    return rows.contiguous(), weight.detach().to(dtype)
+
+
+def _chunk_rows(chunk_size: int | None, rows: torch.Tensor, vocabulary: int) -> int:
+    if chunk_size is not None:
+        if chunk_size < 1:
+            raise ConfigError(f"loss_chunk_size={chunk_size}: a chunk needs a row", "use null for automatic")
+        return chunk_size
+    if rows.device.type == "cpu":
+        return max(128, min(_CPU_CHUNK_ROWS, _CPU_CHUNK_NUMBERS // vocabulary))
+    return max(256, _ACCELERATOR_CHUNK_NUMBERS // vocabulary)
+
+
+def _logit_chunks(
+    rows: torch.Tensor, weight: torch.Tensor, chunk_rows: int
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Row ranges with their logits, all in one buffer: what is made of a chunk must be made at once."""
+    num_rows = rows.shape[0]
+    buffer = rows.new_empty(min(chunk_rows, num_rows), weight.shape[0])
+    for start in range(0, num_rows, chunk_rows):
+        chunk = slice(start, min(start + chunk_rows, num_rows))
+        logits = buffer[: chunk.stop - start]
+        torch.mm(rows[chunk], weight.T, out=logits)
+        yield chunk, logits
+
+
+def _blocks(logits: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Cut a chunk into blocks of rows that a core's cache holds; one block on an accelerator."""
+    num_rows, vocabulary = logits.shape
+    step = num_rows
+    if logits.device.type == "cpu":
+        step = max(16, _CPU_BLOCK_NUMBERS * torch.get_num_threads() // vocabulary)
+    for first in range(0, num_rows, step):
+        block = logits[first : first + step]
+        yield slice(start + first, start + first + block.shape[0]), block
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

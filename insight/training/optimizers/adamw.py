@@ -1,0 +1,64 @@
+"""AdamW with its own rate for the token embedding and no decay where it does harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from insight.training.optimizers.base import (
+    OptimizerConfig,
+    check_decay,
+    check_rate,
+    check_share,
+    parameters_by_role,
+)
+
+
+@dataclass(frozen=True)
+class AdamW(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), fused.
+
+    Args:
+        learning_rate: Of everything but the token embedding.
+        embedding_learning_rate: Of the token embedding; ``None`` = ``learning_rate``. A row moves only
+            when its token occurs, so it bears ten times the rate and more.
+        beta1: Decay of the mean of gradients.
+        beta2: Decay of the mean of squared gradients.
+        eps: Added to the root of the squares.
+        weight_decay: Of matrices inside blocks and of the head; norms, biases and embeddings have none.
+    """
+
+    learning_rate: float = 3e-3
+    embedding_learning_rate: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_rate("learning_rate", self.learning_rate)
+        check_rate("embedding_learning_rate", self.embedding_learning_rate)
+        check_share("beta1", self.beta1)
+        check_share("beta2", self.beta2)
+        check_decay(self.weight_decay)
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        groups = []
+        for role, parameters in parameters_by_role(network).items():
+            rate = self.learning_rate
+            if role == "embedding" and self.embedding_learning_rate is not None:
+                rate = self.embedding_learning_rate
+            groups.append(
+                {
+                    "params": list(parameters.values()),
+                    "role": role,
+                    "lr": rate,
+                    "initial_lr": rate,
+                    "weight_decay": self.weight_decay if role in ("hidden", "head") else 0.0,
+                }
+            )
+        return torch.optim.AdamW(
+            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=True
+        )
