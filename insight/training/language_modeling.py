@@ -172,7 +172,7 @@ class LanguageModelingModule(pl.LightningModule):
         if by_value or not gradient_clip_val:
             if by_value and gradient_clip_val:
                 nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-            if self.trainer.global_step % self.trainer.log_every_n_steps:
+            if self.trainer.global_step % self._log_interval:
                 return
         limit = gradient_clip_val if gradient_clip_val and not by_value else math.inf
         self.log("train/gradient_norm", nn.utils.clip_grad_norm_(parameters, limit))
@@ -180,12 +180,12 @@ class LanguageModelingModule(pl.LightningModule):
     def _check_finite(self, loss: torch.Tensor) -> None:
         # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
         step = self.trainer.global_step
-        if loss.device.type != "cpu" and step % self.trainer.log_every_n_steps:
+        if loss.device.type != "cpu" and step % self._log_interval:
             return
         if not torch.isfinite(loss):
             raise InsightError(
                 f"the loss is {loss.item()} at step {step}",
-                "lower the learning rate, set --trainer.gradient_clip_val 1, or use --trainer.precision 32-true",
+                "lower the learning rate, set --trainer.gradient_clip_val 1, or --trainer.precision 32-true",
             )
 
     def _check_ids(self, batch: LanguageModelBatch) -> None:
@@ -196,6 +196,10 @@ class LanguageModelingModule(pl.LightningModule):
                     f"the data holds token id {largest}, the network knows {self.network.vocabulary_size}",
                     "use the tokenizer that the network was built for",
                 )
+
+    @property
+    def _log_interval(self) -> int:
+        return int(cast(Any, self.trainer).log_every_n_steps)
 
     def _steps_from_trainer(self) -> int:
         trainer = self.trainer
@@ -210,7 +214,7 @@ class LanguageModelingModule(pl.LightningModule):
         assert self.num_planned_steps is not None
         data, trainer = self._data, self.trainer
         tokens = data.batch_size * data.sequence_length * trainer.accumulate_grad_batches
-        flops = self.network.flops_per_token(data.sequence_length) * tokens * self.num_planned_steps
+        flops: int = self.network.flops_per_token(data.sequence_length) * tokens * self.num_planned_steps
         return flops / flops_per_second
 
     # ------------------------------------------------------------------ measuring

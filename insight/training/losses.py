@@ -64,7 +64,7 @@ def linear_cross_entropy(
     flat_targets = targets.reshape(-1)
     chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
-        outputs = _LinearCrossEntropy.apply(
+        outputs = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             rows, weight, compute_weight, flat_targets, soft_cap, z_loss, chunk_rows
         )
         return LinearCrossEntropy(*outputs)
@@ -140,7 +140,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses.total, losses.negative_log_likelihood, losses.num_valid
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]  # torch leaves it untyped
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[Any, ...]:
         rows_gradient, weight_gradient = ctx.saved_tensors
         if rows_gradient is not None:

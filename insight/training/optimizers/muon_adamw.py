@@ -148,8 +148,8 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             momentum: torch.Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
             update = gradient.lerp(momentum, group["momentum"])
-            rows = self._rows_of[parameter]
-            for matrix, part in zip(parameter.split(rows), update.split(rows), strict=True):
+            rows = list(self._rows_of[parameter])
+            for matrix, part in zip(torch.split(parameter, rows), torch.split(update, rows), strict=True):
                 wide = part.mT if part.shape[0] > part.shape[1] else part
                 batches.setdefault((wide.shape[0], wide.shape[1]), []).append((matrix, wide))
         for pairs in batches.values():

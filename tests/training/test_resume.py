@@ -1,0 +1,130 @@
+"""Resuming is exact, and the proof would notice if it were not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from tiny_training import LossRecorder, make_data, make_module, make_trainer, same_weights, train
+
+from insight.runtime.seeding import seed_everything
+
+N = 12
+
+
+class SaveAt(pl.Callback):
+    """Saves once, after a given step, as the run goes on."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+def twice(folder: Path, accumulate: int = 1) -> tuple[LossRecorder, pl.LightningModule, Path]:
+    """2N steps without a break, with a checkpoint in the middle (of an epoch too)."""
+    path = folder / "middle.ckpt"
+    recorder, module, _ = train(
+        folder,
+        2 * N,
+        dropout=0.1,
+        callbacks=(SaveAt(N, path),),
+        trainer_options={"accumulate_grad_batches": accumulate},
+    )
+    return recorder, module, path
+
+
+def resume(folder: Path, path: Path, accumulate: int = 1) -> tuple[LossRecorder, pl.LightningModule]:
+    recorder, module, trainer = train(
+        folder,
+        2 * N,
+        dropout=0.1,
+        ckpt_path=str(path),
+        trainer_options={"accumulate_grad_batches": accumulate},
+    )
+    assert trainer.global_step == 2 * N
+    assert len(recorder.losses) == N * accumulate, "a resume that trains nothing proves nothing"
+    return recorder, module
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path, accumulate: int) -> None:
+    whole, module, path = twice(tmp_path, accumulate)
+    resumed, resumed_module = resume(tmp_path, path, accumulate)
+    assert resumed.losses == whole.losses[N * accumulate :]
+    assert resumed.rates == whole.rates[N * accumulate :]
+    assert same_weights(module, resumed_module)
+
+
+def damage_random_state(checkpoint: dict[str, Any]) -> None:
+    checkpoint["insight"]["random_state"]["torch"] = torch.Generator().manual_seed(99).get_state()
+
+
+def damage_cursor(checkpoint: dict[str, Any]) -> None:
+    state = checkpoint["LanguageModelingDataModule"]
+    state["num_samples_consumed"] += 4
+
+
+def damage_optimizer(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer_states"][0]["state"] = {}
+
+
+@pytest.mark.parametrize("damage", [damage_random_state, damage_cursor, damage_optimizer])
+def test_planted_fault_is_noticed(tmp_path: Path, damage: Any) -> None:
+    whole, module, path = twice(tmp_path)
+    checkpoint = torch.load(path, weights_only=True)
+    damage(checkpoint)
+    torch.save(checkpoint, path)
+    resumed, resumed_module = resume(tmp_path, path)
+    assert resumed.losses != whole.losses[N:]
+    assert not same_weights(module, resumed_module)
+
+
+def test_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path) -> None:
+    _, _, path = twice(tmp_path)
+    contents = torch.load(path, weights_only=True)
+    assert contents["insight"]["format_version"] == 1
+
+
+def gradients_of_one_step(folder: Path, batch_size: int, accumulate: int) -> dict[str, torch.Tensor]:
+    """Gradients that reach the optimizer when targets are ignored unevenly over the rows."""
+    seed_everything(3)
+    data = make_data(folder, batch_size=8)
+    data.setup("fit")
+    whole = next(iter(data.train_dataloader()))
+    whole.targets[0] = -100
+    whole.targets[1, 5:] = -100
+    rows = torch.arange(8).split(batch_size)
+    parts = [type(whole)(whole.input_ids[r], whole.targets[r]) for r in rows]
+    caught: dict[str, torch.Tensor] = {}
+
+    class Catch(pl.Callback):
+        def on_before_zero_grad(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            for name, p in module.named_parameters():
+                if p.grad is not None and name not in caught:
+                    caught[name] = p.grad.clone()
+
+    class Fixed(type(data)):  # type: ignore[misc]
+        def train_dataloader(self) -> Any:
+            return parts
+
+    fixed = make_data(folder, batch_size=batch_size)
+    fixed.__class__ = Fixed
+    trainer = make_trainer(folder, 2, accumulate_grad_batches=accumulate, callbacks=[Catch()])
+    seed_everything(4)
+    trainer.fit(make_module(), fixed)
+    return caught
+
+
+def test_accumulation_counts_tokens_not_batches(tmp_path: Path) -> None:
+    whole = gradients_of_one_step(tmp_path, batch_size=8, accumulate=1)
+    parts = gradients_of_one_step(tmp_path, batch_size=4, accumulate=2)
+    assert whole.keys() == parts.keys()
+    assert len(whole) > 0
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-7)
