@@ -32,7 +32,7 @@ def format_duration(seconds: float) -> str:
     """A duration in its two largest units: ``2 min 31 s``."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

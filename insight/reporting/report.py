@@ -20,8 +20,9 @@ from insight.reporting.sections import SECTIONS, SectionBuilder
 from insight.runtime.files import atomic_write_text
 from insight.runtime.run_folder import RunFolder
 
-# No text in the page is longer, whatever a section lets through.
-_MAX_TEXT_CHARACTERS = 120_000
+_MAX_PAGE_BYTES = 3_000_000
+# How long a single text in the page may be; the next one is tried while the page is too large.
+_TEXT_CHARACTERS = (120_000, 4_000, 400)
 
 
 def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS) -> Path:
@@ -43,39 +44,38 @@ def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS
     built = [section for section in (build(record) for build in sections) if section is not None]
     charts = [chart.to_item() for section in built for chart in section.charts]
     scripts = [_bokeh_script(), _asset("charts.js")] if charts else []
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            name=record.name,
-            sections=built,
-            charts=_json_for_html(charts),
-            scripts=scripts,
-            style=_asset("report.css"),
-            policy=_policy(scripts),
-            version=__version__,
-        )
-    )
+    values = {
+        "name": record.name,
+        "sections": built,
+        "charts": _json_for_html(charts),
+        "scripts": scripts,
+        "style": _asset("report.css"),
+        "policy": _policy(scripts),
+        "version": __version__,
+    }
+    for max_characters in _TEXT_CHARACTERS:
+        page = _environment(max_characters).get_template("report.html.j2").render(values)
+        if len(page.encode()) < _MAX_PAGE_BYTES:
+            break
     atomic_write_text(run.report_path, page)
     return run.report_path
 
 
-def _environment() -> Environment:
+def _environment(max_characters: int) -> Environment:
+    """Templates that escape everything they print, and print no control character and no endless text."""
+
+    def harmless(value: Any) -> Any:
+        # Markup is the page's own: style, scripts, and what macros have escaped already.
+        return value if isinstance(value, Markup) else safe_text(str(value), max_characters)
+
     return Environment(
         loader=PackageLoader("insight.reporting"),
         autoescape=True,
-        finalize=_harmless,
+        finalize=harmless,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _harmless(value: Any) -> Any:
-    """What a template prints, without control characters; markup of our own passes unchanged."""
-    if isinstance(value, Markup):
-        return value
-    return safe_text(str(value), _MAX_TEXT_CHARACTERS)
 
 
 def _bokeh_script() -> Markup:

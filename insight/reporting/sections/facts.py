@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MAX_ROWS = 300
+_MAX_NAME_CHARACTERS = 200
 _MAX_VALUE_CHARACTERS = 2_000
 
 
@@ -29,7 +30,7 @@ def facts_of(values: Mapping[str, Any], depth: int = 0) -> list[Fact]:
     """Rows for a nested mapping; a ``class_path`` shows its class, with its ``init_args`` below."""
     rows: list[Fact] = []
     for key, value in values.items():
-        name = readable(str(key))
+        name = readable(str(key)[:_MAX_NAME_CHARACTERS])
         if isinstance(value, Mapping) and "class_path" in value:
             rows.append(Fact(name, short_class(value), depth))
             arguments = value.get("init_args")

@@ -1,0 +1,46 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from insight.reporting import formats
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        (formats.format_count, 1180, "1,180"),
+        (formats.format_count, 4_261_120, "4.26 million"),
+        (formats.format_count, 123_456, "123 thousand"),
+        (formats.format_count, 7.1e9, "7.1 billion"),
+        (formats.format_count, math.inf, "unknown"),
+        (formats.format_bytes, 512, "512 bytes"),
+        (formats.format_bytes, 2_951_120, "2.95 MB"),
+        (formats.format_bytes, math.nan, "unknown"),
+        (formats.format_duration, 2.34, "2.3 s"),
+        (formats.format_duration, 59.6, "1 min 00 s"),
+        (formats.format_duration, 151, "2 min 31 s"),
+        (formats.format_duration, 3_599.7, "1 h 00 min"),
+        (formats.format_duration, 86_400 * 2 + 3600, "2 d 1 h"),
+        (formats.format_duration, -1, "unknown"),
+        (formats.format_value, 1.56234, "1.562"),
+        (formats.format_value, 27.4, "27.40"),
+        (formats.format_value, 0.0, "0"),
+        (formats.format_value, 1e-7, "1.000e-07"),
+        (formats.format_value, 1e300, "1.000e+300"),
+        (formats.format_value, math.nan, "not a number"),
+        (formats.format_value, -math.inf, "−∞"),
+    ],
+)
+def test_format(function: Callable[[float], str], value: float, text: str) -> None:
+    assert function(value) == text
+
+
+def test_times() -> None:
+    assert formats.format_time("2026-11-25T04:31:00Z") == "25 November 2026, 04:31 UTC"
+    assert formats.format_time("yesterday") == "yesterday"
+    assert formats.format_time(None) == "None"

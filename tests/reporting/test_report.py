@@ -1,0 +1,261 @@
+"""The page tells the run, survives whatever is missing or hostile, and stays small."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from insight.reporting import Sample, append_sample, update_run_info, write_report
+from insight.reporting.json_files import append_record
+from insight.reporting.run_record import RunRecord, read_run_record
+from insight.reporting.sections import SECTIONS, Section
+from insight.runtime.errors import OutputError
+from insight.runtime.run_folder import RunFolder
+
+HOSTILE = (
+    '</script></style></pre><script>document.title="hacked"</script>'
+    '<img src=x onerror="document.title=1">\x1b[2J\u202e\ud800'
+)
+
+
+class Outline(HTMLParser):
+    """Elements, attributes and visible text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self._inside):
+            self.text.append(data)
+
+
+def outline(run: RunFolder, sections: tuple[object, ...] = SECTIONS) -> Outline:
+    path = write_report(run, sections)  # type: ignore[arg-type]
+    assert path == run.report_path
+    assert path.stat().st_size < 3_000_000
+    page = Outline()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+def visible(page: Outline) -> str:
+    return " ".join(" ".join(page.text).split())
+
+
+def test_the_page_tells_the_run(finished_run: RunFolder) -> None:
+    page = outline(finished_run)
+    text = visible(page)
+    for expected in (
+        "demo/1",
+        "A network of 4.26 million parameters, trained for 99 steps in 50 s on 3 kB of text.",
+        "1.562",
+        "95% interval 1.551 to 1.574",
+        "n = 440,512",
+        "the time budget was used up",
+        "25 November 2026, 04:31 UTC",
+        "a universally acknowledged fact.",
+        "How it learned: 2 earlier samples",
+        "1.705 bits per byte",
+        "a.txt",
+        "GroupedQueryAttention",
+        "100 GFLOP/s (measured)",
+        "insight fit --config 'my config.yaml'",
+        "num_layers: 4",
+        "resumed at step 40",
+        "2.13.0",
+    ):
+        assert expected in text, expected
+    identifiers = {attributes.get("id") for _, attributes in page.elements}
+    assert {
+        "chart-loss",
+        "chart-bits",
+        "chart-rate",
+        "chart-throughput",
+        "chart-memory",
+        "chart-gradient",
+    } <= identifiers
+    labels = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert any("training, smoothed from 7 to 3.0" in str(label) for label in labels)
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    page = outline(RunFolder(tmp_path))
+    assert "not trained yet" in visible(page)
+    assert "script" not in {tag for tag, _ in page.elements}  # no charts, no Bokeh
+
+
+@pytest.mark.parametrize(
+    "missing", ["metrics.jsonl", "samples.jsonl", "summary.json", "run.json", "config.yaml"]
+)
+def test_any_file_may_be_missing(finished_run: RunFolder, missing: str) -> None:
+    (finished_run.path / missing).unlink()
+    outline(finished_run)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["metrics.jsonl", "samples.jsonl", "summary.json", "run.json", "config.yaml"]
+)
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'{"metrics": 3, "step": "x"}'])
+def test_any_file_may_be_damaged(finished_run: RunFolder, damaged: str, content: bytes) -> None:
+    (finished_run.path / damaged).write_bytes(content)
+    outline(finished_run)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, [], 3, "text", {"a": None}, {"class_path": 3, "init_args": []}, {"splits": {"train": 3}}, [{}]],
+)
+def test_facts_of_an_unexpected_kind(finished_run: RunFolder, wrong: object) -> None:
+    names = (
+        "command",
+        "started",
+        "stop_reason",
+        "hardware",
+        "data",
+        "parameters",
+        "network",
+        "notes",
+        "precision",
+    )
+    info = json.loads(finished_run.info_path.read_text())
+    for name in names:
+        finished_run.info_path.write_text(json.dumps({**info, name: wrong}))
+        record = read_run_record(finished_run)
+        assert [build(record) for build in SECTIONS]
+    finished_run.info_path.write_text(json.dumps({**info, **dict.fromkeys(names, wrong)}))
+    outline(finished_run)
+
+
+def test_diverged_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in range(80):
+        loss = 3.0 if step < 40 else float("nan")
+        append_record(run.metrics_path, {"step": step, "train/loss": loss, "validation/bits_per_byte": loss})
+    text = visible(outline(run))
+    assert "values not drawn: not a finite number" in text
+    assert "not a number" in text
+
+
+def test_one_point_only(tmp_path: Path) -> None:
+    append_record(tmp_path / "metrics.jsonl", {"step": 0, "seconds": 1.0, "train/loss": 3.0})
+    assert "chart-loss" in {attributes.get("id") for _, attributes in outline(RunFolder(tmp_path)).elements}
+
+
+def hostile_run(run: RunFolder) -> None:
+    for step in range(3):
+        append_sample(run.samples_path, Sample(step, HOSTILE, HOSTILE))
+    append_record(run.metrics_path, {"step": 1, "train/loss": 3.0, HOSTILE: 1.0})
+    summary = {HOSTILE: {"value": 1.0, "unit": HOSTILE}, "test/loss": {"value": 2.0, "unit": HOSTILE}}
+    run.summary_path.write_text(json.dumps({"metrics": summary}))
+    nested = {HOSTILE: HOSTILE, "class_path": HOSTILE, "init_args": {HOSTILE: [HOSTILE]}}
+    update_run_info(
+        run.info_path,
+        notes=(HOSTILE,),
+        command=["insight", HOSTILE],
+        started=HOSTILE,
+        stop_reason=HOSTILE,
+        x_version=HOSTILE,
+        hardware={HOSTILE: HOSTILE, "matmul_flops": {HOSTILE: 1e9}},
+        network=nested,
+        data={"splits": {HOSTILE: {"files": [HOSTILE], "division": HOSTILE}}, HOSTILE: HOSTILE},
+        precision=HOSTILE,
+        other=nested,
+    )
+    run.config_path.write_text(HOSTILE, encoding="utf-8", errors="surrogatepass")
+
+
+def is_inert(page: Outline) -> bool:
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    handlers = [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    tags = {tag for tag, _ in page.elements}
+    return len(scripts) == 3 and not handlers and not {"img", "iframe", "object"} & tags
+
+
+def test_hostile_text_is_shown_and_does_nothing(finished_run: RunFolder) -> None:
+    hostile_run(finished_run)
+    page = outline(finished_run)
+    assert is_inert(page)
+    assert 'document.title="hacked"' in visible(page)
+    raw = finished_run.report_path.read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\ud800]", raw.replace("\r", ""))
+
+
+def test_hostile_text_would_be_noticed(finished_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin: without the templates' escaping the test above fails."""
+    from insight.reporting import report
+
+    hostile_run(finished_run)
+    environment = report._environment(10_000)
+    environment.autoescape = False
+    monkeypatch.setattr(report, "_environment", lambda _: environment)
+    assert not is_inert(outline(finished_run))
+
+
+def test_huge_text_is_cut_with_a_note(finished_run: RunFolder) -> None:
+    huge = "<" * 1_000_000
+    for step in range(200, 260):
+        append_sample(finished_run.samples_path, Sample(step, huge, huge))
+    update_run_info(
+        finished_run.info_path,
+        command=[huge],
+        notes=(huge,) * 20,
+        stop_reason=huge,
+        network={huge: huge},
+        other=huge,
+    )
+    finished_run.config_path.write_text(huge)
+    text = visible(outline(finished_run))
+    assert "more characters]" in text
+    assert "more in samples.jsonl" in text
+
+
+def test_long_run_stays_small(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    names = ("train/loss", "train/gradient_norm", "throughput/tokens_per_second", "memory/resident_bytes")
+    lines = (
+        json.dumps({"step": step, "seconds": step / 7, **dict.fromkeys(names, step**0.5)})
+        for step in range(50_000)
+    )
+    run.metrics_path.write_text("\n".join(lines))
+    outline(run)
+
+
+def test_policy_forbids_everything_but_the_two_scripts(finished_run: RunFolder) -> None:
+    page = outline(finished_run)
+    (policy,) = [attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv")]
+    assert policy is not None
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    assert len(re.findall(r"'sha256-[A-Za-z0-9+/=]{44}'", rules["script-src"])) == 2
+    assert "unsafe" not in rules["script-src"]
+    assert "connect-src" not in rules
+    links = [attributes.get("src") or attributes.get("href") for _, attributes in page.elements]
+    assert all(link is None or link.startswith(("#", "data:")) for link in links)
+
+
+def test_other_sections_can_be_added(finished_run: RunFolder) -> None:
+    def build_extra(run: RunRecord) -> Section:
+        return Section("extra", "Compression", "facts.html.j2", {"facts": []})
+
+    assert "Compression" in visible(outline(finished_run, (*SECTIONS, build_extra)))
+
+
+def test_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_report(RunFolder(tmp_path / "file"))
