@@ -88,7 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds code or objects, not only tensors and plain values",

@@ -102,9 +102,11 @@ class LanguageModelingModule(pl.LightningModule):
         """Plan the number of steps and choose how the network runs."""
         if self.num_planned_steps is None:
             self.num_planned_steps = self._steps_from_trainer()
-        self._training_network = compiled_or_eager(
+        chosen = compiled_or_eager(
             self.network, self.compile_choice, self.expected_seconds or self._estimated_seconds
         )
+        # Behind a function, since a module would be registered and saved a second time.
+        self._training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """Put the random states of a checkpoint back, right before they are used."""
