@@ -13,6 +13,13 @@ from insight.reporting.safe_text import safe_text
 from insight.reporting.samples import Sample
 
 _SAMPLE_CHARACTERS = 20_000
+# Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, when training ends;
+# testing comes later, and its columns would never be seen if they were not announced then.
+_COLUMNS = tuple(
+    f"{split}/{measure}"
+    for split in ("validation", "test")
+    for measure in ("bits_per_byte", "perplexity", "loss")
+)
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -65,7 +72,8 @@ class RunTensorBoard(TensorBoardLogger):
         options = flatten_options(config)
         super().log_metrics(dict(metrics), step)
         writer = self.experiment._get_file_writer()
-        for summary in hparams(options, dict(metrics)):  # type: ignore[no-untyped-call]
+        columns = {**dict.fromkeys(_COLUMNS, 0.0), **metrics}  # only their names are used
+        for summary in hparams(options, columns):  # type: ignore[no-untyped-call]
             writer.add_summary(summary, step)
         self.experiment.flush()
 

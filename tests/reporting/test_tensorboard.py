@@ -92,8 +92,21 @@ def test_outcome_fills_the_hparams_tab(tmp_path: Path) -> None:
         "model.layers": 4,
     }
     experiment = plugin_data_pb2.HParamsPluginData.FromString(tags["_hparams_/experiment"]).experiment
-    assert {info.name.tag for info in experiment.metric_infos} == {"validation/loss", "test/loss"}
+    assert {"validation/loss", "test/loss"} <= {info.name.tag for info in experiment.metric_infos}
     assert scalar_steps(tmp_path, "test/loss") == [10]
+
+
+def test_metrics_of_a_later_test_get_their_column(tmp_path: Path) -> None:
+    """TensorBoard reads the columns once: those of the test must be there when training ends."""
+    logger = RunTensorBoard(tmp_path)
+    logger.log_outcome({"seed": 0}, {"validation/bits_per_byte": 1.5}, 10)
+    logger.finalize("success")
+    later = RunTensorBoard(tmp_path)
+    later.log_outcome({"seed": 0}, {"test/bits_per_byte": 1.6}, 10)
+    later.finalize("success")
+    content = read_back(tmp_path).PluginTagToContent("hparams")["_hparams_/experiment"]
+    columns = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.metric_infos
+    assert {"validation/bits_per_byte", "test/bits_per_byte"} <= {info.name.tag for info in columns}
 
 
 def test_options_by_dotted_name() -> None:

@@ -55,10 +55,10 @@ def test_failed_write_keeps_the_old_file_and_no_rest(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if call == "write":
-        real = os.fdopen
+        real = Path.open
 
-        def fdopen(descriptor: int, mode: str) -> object:
-            file = real(descriptor, mode, buffering=0)
+        def open_on_a_full_disk(self: Path, mode: str) -> object:
+            file = real(self, mode, buffering=0)
 
             class Full:
                 def __enter__(self) -> Full:
@@ -71,7 +71,7 @@ def test_failed_write_keeps_the_old_file_and_no_rest(
 
             return Full()
 
-        monkeypatch.setattr(files.os, "fdopen", fdopen)
+        monkeypatch.setattr(Path, "open", open_on_a_full_disk)
     else:
         monkeypatch.setattr(files.os, call, full)
     with pytest.raises(OutputError, match=r"file: the disk is full: free some space"):
