@@ -23,9 +23,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_fit_and_generate_from_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_and_generate_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("train.txt").write_text("Some text to learn from, again and again. " * 50, encoding="utf-8")
@@ -35,9 +33,13 @@ def test_fit_and_generate_from_python(
         "model: {network: {hidden_size: 16, num_layers: 1}}\n",
         encoding="utf-8",
     )
-    run = insight.fit(
-        "config.yaml", {"trainer.max_steps": 2, "run.num_threads": 1, "trainer.precision": "32-true"}
-    )
+    options = {
+        "trainer.max_steps": 2,
+        "trainer.log_every_n_steps": 1,
+        "trainer.precision": "32-true",
+        "run.num_threads": 1,
+    }
+    run = insight.fit("config.yaml", options)
     assert run == insight.RunFolder(Path("runs/run/1"))
     assert run.report_path.is_file()
     loaded = insight.load_checkpoint(insight.find_checkpoint("runs/run/1"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from insight.cli.commands import COMMANDS
 from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
+from insight.reporting.safe_text import safe_text
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
     from insight.cli.lightning import InsightCLI
+
+_SHOWN_CHARACTERS = 2000
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -164,9 +167,10 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
 def _write_end(folder: RunFolder) -> None:
     report = write_report(folder)
     samples = read_samples(folder.path)
-    if samples:
-        print(f"\n{samples[-1].prompt}{samples[-1].text}\n", flush=True)
-    prompt = samples[-1].prompt if samples else "Once"
+    newest = [sample for sample in samples if sample.step == samples[-1].step]
+    if newest:
+        print(f"\n{safe_text(newest[0].prompt + newest[0].text, _SHOWN_CHARACTERS)}\n", flush=True)
+    prompt = newest[0].prompt if newest else "Once"
     print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
 
 

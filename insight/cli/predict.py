@@ -53,10 +53,12 @@ def _documents(cli: InsightCLI, checkpoint: Path) -> Iterator[dict[str, Any]]:
     batches: Any = trainer.predict(
         cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True
     )
-    targets = torch.cat([batch["targets"] for batch in batches]).cpu()
-    losses = torch.cat([batch["losses"] for batch in batches]).double().cpu()
+    # Windows come in the order of the text, and only the last one is filled up.
+    store = cli.datamodule.store("predict")
+    targets = torch.from_numpy(store.tokens(0, store.num_tokens))
+    losses = torch.cat([batch.flatten() for batch in batches])[: store.num_tokens].double().cpu()
     lengths = torch.from_numpy(cli.datamodule.tokenizer.token_byte_lengths())
-    ends = (targets == cli.datamodule.tokenizer.end_of_text_id).nonzero().flatten() + 1
+    ends = (targets == store.end_of_text_id).nonzero().flatten() + 1
     start = 0
     for index, end in enumerate(ends.tolist()):
         loss, num_bytes = float(losses[start:end].sum()), int(lengths[targets[start:end]].sum())

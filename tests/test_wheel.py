@@ -1,0 +1,87 @@
+"""The wheel carries configs and corpora: built, installed elsewhere, and used without a checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The whole demo with few steps and little to measure.
+SHORT = (
+    "--run.time_budget=null",
+    "--trainer.max_steps=6",
+    "--trainer.val_check_interval=3",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2",
+    "--run.num_threads=1",
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout, built with the build backend of this environment: no network is needed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("insight-*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "insight/configs/quickstart.yaml" in names
+    assert sum(name.endswith(".txt.xz") for name in names) == 6
+    assert any(name.endswith("PROVENANCE.md") for name in names)
+    assert any(name.endswith(".j2") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith(("tests", "benchmarks", "runs", "configs"))]
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    installed, elsewhere = tmp_path / "with a space", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(installed)]
+    subprocess.run([*install, str(wheel)], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    # The new environment sees the dependencies of this one, but not its editable installs (no .pth is read).
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(installed), sysconfig.get_path("purelib")]),
+        "INSIGHT_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    python = str(tmp_path / "venv" / "bin" / "python")
+    where = subprocess.run(
+        [python, "-c", "import insight; print(insight.__file__)"],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert where.stdout.startswith(str(installed))
+    done = subprocess.run(
+        [python, "-m", "insight", "demo", *SHORT],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = elsewhere / done.stdout.splitlines()[-1].split()[0]
+    assert report.name == "report.html"
+    assert report.is_file()
+    assert "It is a truth" in done.stdout
