@@ -21,7 +21,7 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
         float32 ``(batch, vocabulary_size)``; exponentials of a row sum to 1.
     """
     log_probabilities = (scores.float() / settings.temperature).log_softmax(-1)
-    ordered, order = log_probabilities.sort(-1, descending=True, stable=True)
+    ordered, order = log_probabilities.sort(dim=-1, descending=True, stable=True)
     allowed = torch.ones_like(ordered, dtype=torch.bool)
     if settings.top_k is not None:
         allowed[:, settings.top_k :] = False
