@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -14,7 +15,7 @@ from insight.generation import TextStream
 def streamed(data: bytes, cuts: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:
     stream = TextStream(stop)
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    pieces = [stream.push(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [stream.push(data[a:b]) for a, b in itertools.pairwise(edges)]
     return [*pieces, stream.finish()], stream
 
 
