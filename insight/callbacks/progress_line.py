@@ -47,6 +47,7 @@ class ProgressLine(StepTiming, ProgressBar):
         self._style = Style()
         self._next_time = 0.0
         self._began = 0.0
+        self._first_step = 0
         self._bits_per_byte: float | None = None
 
     def enable(self) -> None:
@@ -63,7 +64,7 @@ class ProgressLine(StepTiming, ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._open()
-        self._bits_per_byte = None
+        self._bits_per_byte, self._first_step = None, trainer.global_step
         self._show("train", trainer.global_step, planned_steps(trainer, pl_module), ["first step"])
 
     def on_train_batch_end(
@@ -76,7 +77,9 @@ class ProgressLine(StepTiming, ProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()
-        facts = [f"trained {trainer.global_step:,} steps in {duration(time.monotonic() - self._began)}"]
+        steps = trainer.global_step - self._first_step
+        more = " more" if self._first_step else ""
+        facts = [f"trained {steps:,}{more} steps in {duration(time.monotonic() - self._began)}"]
         if self.clock.tokens_per_second:
             facts.append(f"{self.clock.tokens_per_second:,.0f} tokens/s")
         if self._bits_per_byte is not None:
