@@ -1,0 +1,123 @@
+"""Numeric parity with transformers' Llama and Qwen 3: logits, gradients, decoding with a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from insight.interchange.llama import from_llama
+from insight.models import Decoder, DecoderConfig, GroupedQueryAttention, RMSNorm, Rope, SwiGLU
+
+transformers = pytest.importorskip("transformers")
+
+SIZES = {
+    "vocabulary": 61,
+    "hidden": 48,
+    "layers": 2,
+    "intermediate": 80,
+    "context": 64,
+}
+CASES = {
+    "llama_multi_head": ("Llama", 4, 4, False),
+    "llama_grouped": ("Llama", 4, 2, False),
+    "llama_multi_query_tied": ("Llama", 4, 1, True),
+    "qwen3_grouped": ("Qwen3", 4, 2, False),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Decoder]:
+    """Their network with random weights, and ours with the same."""
+    family, num_heads, num_key_value_heads, tied = request.param
+    torch.manual_seed(0)
+    head_dim = SIZES["hidden"] // num_heads
+    theirs_config = getattr(transformers, f"{family}Config")(
+        vocab_size=SIZES["vocabulary"],
+        hidden_size=SIZES["hidden"],
+        num_hidden_layers=SIZES["layers"],
+        intermediate_size=SIZES["intermediate"],
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_key_value_heads,
+        head_dim=head_dim,
+        max_position_embeddings=SIZES["context"],
+        tie_word_embeddings=tied,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+        attn_implementation="eager",
+    )
+    theirs = getattr(transformers, f"{family}ForCausalLM")(theirs_config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # norms too: ones would hide a mix-up
+    config = DecoderConfig(
+        hidden_size=SIZES["hidden"],
+        num_layers=SIZES["layers"],
+        attention=GroupedQueryAttention(
+            num_heads,
+            num_key_value_heads,
+            position=Rope(5000.0),
+            qk_norm="rms" if family == "Qwen3" else "none",
+        ),
+        feed_forward=SwiGLU(SIZES["intermediate"]),
+        norm=RMSNorm(eps=1e-6),
+        max_sequence_length=SIZES["context"],
+        tie_embeddings=tied,
+    )
+    ours = config.build(SIZES["vocabulary"])
+    ours.load_state_dict(from_llama(_without_tied(theirs.state_dict(), tied), SIZES["layers"]))
+    return theirs, ours.eval()
+
+
+def _without_tied(tensors: dict[str, torch.Tensor], tied: bool) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not (tied and name == "lm_head.weight")}
+
+
+def _ids() -> torch.Tensor:
+    return torch.randint(0, SIZES["vocabulary"], (3, 29), generator=torch.Generator().manual_seed(1))
+
+
+LOGITS_TOLERANCE = 1e-5
+
+
+def test_logits(pair: tuple[Any, Decoder]) -> None:
+    theirs, ours = pair
+    with torch.no_grad():
+        difference = ours.logits(ours(_ids())) - theirs(_ids()).logits
+    assert difference.abs().max() <= LOGITS_TOLERANCE
+
+
+def test_gradients_of_every_parameter(pair: tuple[Any, Decoder]) -> None:
+    theirs, ours = pair
+    ids = _ids()
+    F.cross_entropy(theirs(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    ours.train()
+    F.cross_entropy(ours.logits(ours(ids))[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    named = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    expected = from_llama(named, SIZES["layers"])
+    gradients = {name: p.grad for name, p in ours.named_parameters()}
+    assert expected.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_decoding_with_a_cache_token_by_token(pair: tuple[Any, Decoder]) -> None:
+    theirs, ours = pair
+    ids = _ids()
+    cache = ours.make_cache(batch_size=3)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        steps = [ours.logits(ours(ids[:, at : at + 1], cache=cache)) for at in range(ids.shape[1])]
+    assert (torch.cat(steps, dim=1) - expected).abs().max() <= 2e-5
+
+
+def test_a_wrong_weight_is_noticed(pair: tuple[Any, Decoder]) -> None:
+    theirs, ours = pair
+    with torch.no_grad():
+        queries, keys, _ = ours.blocks[0].attention.query_key_value.parts()  # type: ignore[union-attr, operator]
+        queries[0].swapaxes_(0, 0).add_(0.05)
+        keys[0].add_(0.05)
+        difference = ours.logits(ours(_ids())) - theirs(_ids()).logits
+    assert difference.abs().max() > LOGITS_TOLERANCE
