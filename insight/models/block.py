@@ -42,8 +42,17 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """``(batch, sequence, hidden_size)`` to the same; see :meth:`AttentionModule.forward`."""
         mixed = self.attention(self.attention_norm(hidden), mask=mask, tables=tables, cache=cache)
-        hidden = hidden + self._drop(mixed)
-        return hidden + self._drop(self.feed_forward(self.feed_forward_norm(hidden)))
+        hidden = _add(hidden, self._drop(mixed))
+        return _add(hidden, self._drop(self.feed_forward(self.feed_forward_norm(hidden))))
 
     def _drop(self, branch: torch.Tensor) -> torch.Tensor:
         return F.dropout(branch, self.dropout) if self.training and self.dropout else branch
+
+
+def _add(hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """hidden + branch in the dtype of the residual stream."""
+    if branch.dtype == hidden.dtype:
+        return hidden + branch
+    # Under autocast the stream is wider than the branch. Adding mixed dtypes costs a CPU twice the time of
+    # a cast, whose result is nobody else's and can take the sum.
+    return branch.to(hidden.dtype).add_(hidden)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from insight.models.checks import require_positive
 from insight.models.linear import Projection
@@ -64,9 +66,40 @@ class _SwiGLUModule(nn.Module):
         self.down = Projection(intermediate_size, [hidden_size], writes_residual=True)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up(hidden).chunk(2, dim=-1)
-        output: torch.Tensor = self.down(F.silu(gate) * up)
+        output: torch.Tensor = self.down(gated_silu(self.gate_up(hidden)))
         return output
+
+
+def gated_silu(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of the two halves of ``(..., 2 * size)``."""
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
+    gated: torch.Tensor = _GatedSilu.apply(gate_up)  # type: ignore[no-untyped-call]
+    return gated
+
+
+class _GatedSilu(torch.autograd.Function):
+    """Writes the gradients of both halves into one tensor; autograd's would need a further pass to join."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        activated = F.silu(gate)
+        ctx.save_for_backward(gate_up, activated)
+        return activated * up
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gate_up, activated = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        joined = torch.empty_like(gate_up)
+        gate_gradient, up_gradient = joined.chunk(2, dim=-1)
+        torch.mul(gradient, activated, out=up_gradient)
+        torch.mul(gradient, up, out=gate_gradient)
+        torch.ops.aten.silu_backward.grad_input(gate_gradient, gate, grad_input=gate_gradient)
+        return joined
 
 
 class _ReluSquaredModule(nn.Module):

@@ -64,6 +64,10 @@ class RotaryEncoding(PositionEncoding):
         return angles.cos(), angles.sin()
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
+            cosine, sine = tables
+            first, second = heads.chunk(2, dim=-1)
+            return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
         rotated: torch.Tensor = _Rotation.apply(heads, *tables)  # type: ignore[no-untyped-call]
         return rotated
 
@@ -83,7 +87,7 @@ class _Rotation(torch.autograd.Function):
 
 
 def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotate the pairs (i, i + head_dim/2) of ``heads`` ``(..., heads, head_dim)``.
+    """Rotate the pairs (i, i + head_dim/2) of ``heads`` ``(batch, sequence, heads, head_dim)``.
 
     Args:
         heads: At least as precise as the tables.
@@ -91,7 +95,9 @@ def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> tor
         sine: Like ``cosine``.
     """
     first, second = heads.chunk(2, dim=-1)
-    rotated = torch.empty(heads.shape, dtype=heads.dtype, device=heads.device)
+    batch, length, num_heads, head_dim = heads.shape
+    # Heads before tokens in memory, as attention's matrix products want them.
+    rotated = heads.new_empty(batch, num_heads, length, head_dim).transpose(1, 2)
     new_first, new_second = rotated.chunk(2, dim=-1)
     torch.mul(first, cosine, out=new_first)
     new_first.addcmul_(second, sine, value=-1)

@@ -33,7 +33,6 @@ class AutoKernel(Kernel):
             and query.shape[2] <= _LONGEST_TILED
             and query.requires_grad
             and torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
         )
         return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from insight.models.attention.kernels.base import Kernel
 from insight.models.attention.kernels.sdpa import fused_attention
@@ -34,56 +33,115 @@ class TiledKernel(Kernel):
         ) -> torch.Tensor:
             if not causal:
                 return fused_attention(query, key, value, scale, allowed=allowed)
-            output: torch.Tensor = _TiledCausal.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+            output: torch.Tensor = _tiled_attention(query, key, value, scale)[0]
             return output
 
         return mask.attend(attend, query, key, value)
 
 
-class _TiledCausal(torch.autograd.Function):
-    """Heads that share keys are further query rows: ``(batch * key heads, group, queries, dim)``."""
+# Operators of their own, so that a compiled network calls these functions as they stand: traced, the
+# writes into slices would become copies of whole tensors.
+@torch.library.custom_op("insight::tiled_attention", mutates_args=())
+def _tiled_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Output like ``query``, and each tile's softmax weights ``(batch * key heads, rows, keys)``.
 
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        batch, num_heads, length, dim = query.shape
-        stacks, group = batch * key.shape[1], num_heads // key.shape[1]
-        queries = torch.mul(query, scale, out=query.new_empty(query.shape)).view(stacks, group, length, dim)
-        keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
-        output = torch.empty_like(queries)
-        weights = []
-        for start, stop in _tiles(length):
-            size = stop - start
-            scores = torch.bmm(_rows(queries, start, stop), keys[:, :stop].mT)
-            diagonal = scores.view(stacks, group, size, stop)[..., start:]
-            diagonal.add_(scores.new_full((size, size), float("-inf")).triu_(1))
-            weights.append(torch.softmax(scores, dim=-1))
-            output[:, :, start:stop] = torch.bmm(weights[-1], values[:, :stop]).view(stacks, group, size, dim)
-        ctx.save_for_backward(queries, keys, values, *weights)
-        ctx.scale = scale
-        return output.view(query.shape)
+    Heads that share keys are stacked as further rows: ``(batch * key heads, group, queries, dim)``.
+    """
+    stacks, group, length, dim = _stacked_shape(query, key)
+    queries = _scaled(query, scale).view(stacks, group, length, dim)
+    keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
+    output = torch.empty_like(queries)
+    weights = []
+    for start, stop in _tiles(length):
+        size = stop - start
+        scores = torch.bmm(_rows(queries, start, stop), keys[:, :stop].mT)
+        diagonal = scores.view(stacks, group, size, stop)[..., start:]
+        diagonal.add_(scores.new_full((size, size), float("-inf")).triu_(1))
+        weights.append(torch.softmax(scores, dim=-1))
+        output[:, :, start:stop] = torch.bmm(weights[-1], values[:, :stop]).view(stacks, group, size, dim)
+    return output.view(query.shape), weights
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        queries, keys, values, *weights = ctx.saved_tensors
-        stacks, group, length, dim = queries.shape
-        batch = gradient.shape[0]
-        gradients = gradient.reshape(queries.shape)
-        query_gradient = torch.empty_like(queries)
-        key_gradient, value_gradient = torch.zeros_like(keys), torch.zeros_like(values)
-        for (start, stop), weight in zip(_tiles(length), weights, strict=True):
-            rows, row_gradients = _rows(queries, start, stop), _rows(gradients, start, stop)
-            weight_gradient = torch.bmm(row_gradients, values[:, :stop].mT)
-            score_gradient = torch._softmax_backward_data(weight_gradient, weight, -1, weight.dtype)
+
+@_tiled_attention.register_fake
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    stacks, group, length, _ = _stacked_shape(query, key)
+    weights = [query.new_empty(stacks, group * (stop - start), stop) for start, stop in _tiles(length)]
+    return query.new_empty(query.shape), weights
+
+
+@torch.library.custom_op("insight::tiled_attention_backward", mutates_args=())
+def _tiled_attention_backward(
+    gradient: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    weights: list[torch.Tensor],
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    stacks, group, length, dim = _stacked_shape(query, key)
+    queries = _scaled(query, scale).view(stacks, group, length, dim)
+    keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
+    gradients = gradient.reshape(stacks, group, length, dim)
+    query_gradient = torch.empty_like(queries)
+    key_gradient, value_gradient = torch.empty_like(keys), torch.empty_like(values)
+    for (start, stop), weight in reversed(list(zip(_tiles(length), weights, strict=True))):
+        rows, row_gradients = _rows(queries, start, stop), _rows(gradients, start, stop)
+        weight_gradient = torch.bmm(row_gradients, values[:, :stop].mT)
+        score_gradient = torch._softmax_backward_data(weight_gradient, weight, -1, weight.dtype)
+        if stop == length:  # the last tile comes first: it reaches every key
+            torch.bmm(weight.mT, row_gradients, out=value_gradient)
+            torch.bmm(score_gradient.mT, rows, out=key_gradient)
+        else:
             value_gradient[:, :stop].baddbmm_(weight.mT, row_gradients)
             key_gradient[:, :stop].baddbmm_(score_gradient.mT, rows)
-            tile = torch.bmm(score_gradient, keys[:, :stop])
-            query_gradient[:, :, start:stop] = tile.view(stacks, group, stop - start, dim)
-        shape = (batch, -1, length, dim)
-        query_gradient = query_gradient.mul_(ctx.scale).view(shape)
-        return query_gradient, key_gradient.view(shape), value_gradient.view(shape), None
+        tile = torch.bmm(score_gradient, keys[:, :stop])
+        query_gradient[:, :, start:stop] = tile.view(stacks, group, stop - start, dim)
+    query_gradient = query_gradient.mul_(scale).view(query.shape)
+    return query_gradient, key_gradient.view(key.shape), value_gradient.view(value.shape)
+
+
+@_tiled_attention_backward.register_fake
+def _(
+    gradient: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    weights: list[torch.Tensor],
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, list[torch.Tensor]]
+) -> None:
+    query, key, value, scale = inputs
+    ctx.save_for_backward(query, key, value, *output[1])
+    ctx.scale = scale
+
+
+def _backward(
+    ctx: Any, gradient: torch.Tensor, _: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    query, key, value, *weights = ctx.saved_tensors
+    return (*_tiled_attention_backward(gradient, query, key, value, weights, ctx.scale), None)
+
+
+_tiled_attention.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _stacked_shape(query: torch.Tensor, key: torch.Tensor) -> tuple[int, int, int, int]:
+    batch, num_heads, length, dim = query.shape
+    num_key_heads = key.shape[1]
+    return batch * num_key_heads, num_heads // num_key_heads, length, dim
+
+
+def _scaled(query: torch.Tensor, scale: float) -> torch.Tensor:
+    return torch.mul(query, scale, out=query.new_empty(query.shape))
 
 
 def _tiles(length: int) -> list[tuple[int, int]]:
