@@ -55,8 +55,8 @@ class DecoderShape:
     def flops_per_token(self) -> int:
         """Matrix-product FLOPs of one trained token, forward and backward.
 
-        6 a weight (2 forward, 4 backward) and 12 · sequence · width a layer for scores and weighted sum over the
-        whole square, as in PaLM (arXiv 2204.02311, appendix B) and in Insight's own count.
+        6 a weight (2 forward, 4 backward) and 12 · sequence · width a layer for scores and weighted sum over
+        the whole square, as in PaLM (arXiv 2204.02311, appendix B) and in Insight's own count.
         """
         attention = 12 * self.num_layers * self.sequence_length * self.num_heads * self.head_dim
         return 6 * self.matmul_parameters() + attention

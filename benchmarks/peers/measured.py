@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import resource
 import statistics
 import sys
@@ -14,14 +12,9 @@ from typing import Any
 
 import torch
 
-RESULT_MARK = "BENCHMARK-RESULT "
-STARTED_AT = "BENCHMARK_STARTED_AT"
+from benchmarks.peers.protocol import started_at
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def started_at() -> float:
-    """Wall-clock time (``time.time()``) at which this process was launched, so that imports count."""
-    return float(os.environ.get(STARTED_AT, time.time()))
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -32,7 +25,7 @@ def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def matmul_rate(precision: str, size: int = 1024, seconds: float = 0.5) -> float:
-    """Median FLOP/s of a square matrix product in ``precision``: the ceiling that training is compared with."""
+    """Median FLOP/s of a square matrix product in ``precision``: the ceiling for training."""
     left = torch.randn(size, size).to(DTYPES[precision])
     right = torch.randn(size, size).to(DTYPES[precision])
     for _ in range(3):
@@ -110,11 +103,6 @@ class StepClock:
         }
 
 
-def print_result(result: dict[str, Any]) -> None:
-    """Hand ``result`` to the process that launched this one."""
-    print(RESULT_MARK + json.dumps(result), flush=True)
-
-
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -144,7 +132,7 @@ def plain_step(
 
 
 def adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    """Fused AdamW, weight decay 0.1 on matrices only, betas 0.9 and 0.95 (as litgpt's pretraining configs)."""
+    """Fused AdamW, decay 0.1 on matrices only, betas 0.9 and 0.95 (as litgpt's pretraining configs)."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

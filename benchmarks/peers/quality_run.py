@@ -1,4 +1,4 @@
-"""A training run that ends when its seconds are over, and is measured on the way without being charged for it."""
+"""A training run that ends when its seconds are over; what measuring it takes is not counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.peers.bits_per_byte import bits_per_byte
 from benchmarks.peers.decoder_shape import DecoderShape
-from benchmarks.peers.measured import peak_resident_bytes, print_result, started_at
+from benchmarks.peers.measured import peak_resident_bytes
+from benchmarks.peers.protocol import print_result, started_at
 from benchmarks.peers.windows import TrainingWindows, load_tokens
 
 # Shares of the budget at which the validation text is measured; more near the end, where the decay pays.

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from benchmarks.peers.decoder_shape import DecoderShape, throughput_shape
-from benchmarks.peers.measured import Loss, StepClock, adamw, plain_step, print_result
+from benchmarks.peers.measured import Loss, StepClock, adamw, plain_step
+from benchmarks.peers.protocol import print_result
 from benchmarks.peers.windows import TrainingWindows, load_tokens
 
 

@@ -1,4 +1,4 @@
-"""Throughput of transformers' LlamaForCausalLM in its own Trainer, with nothing switched on that costs time."""
+"""Throughput of transformers' LlamaForCausalLM in its own Trainer, nothing switched on that costs time."""
 
 from __future__ import annotations
 

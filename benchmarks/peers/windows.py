@@ -1,4 +1,4 @@
-"""Training windows and the validation stream, read from token ids that were encoded once for all contenders."""
+"""Windows of token ids in memory, the same for every contender. Needs only numpy and torch."""
 
 from __future__ import annotations
 

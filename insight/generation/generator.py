@@ -73,7 +73,8 @@ class TextGenerator:
             raise ConfigError(
                 f"the prompt has {len(prompt_ids)} tokens and max_new_tokens={settings.max_new_tokens}, but "
                 f"the context holds {self._context} (max_sequence_length)",
-                f"shorten the prompt, use max_new_tokens={self._context - len(self._ids) + 1} or overflow=slide"
+                f"shorten the prompt, use max_new_tokens={self._context - len(self._ids) + 1} "
+                "or overflow=slide"
                 if len(self._ids) <= self._context
                 else "shorten the prompt or use overflow=slide",
             )

@@ -36,7 +36,7 @@ def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str
             be missing.
         num_layers: Blocks.
     """
-    table = dict(_TOP)
+    table: dict[str, tuple[str, ...]] = dict(_TOP)
     for layer in range(num_layers):
         for ours, theirs in _BLOCK.items():
             table[f"blocks.{layer}.{ours}"] = tuple(f"model.layers.{layer}.{name}" for name in theirs)

@@ -1,6 +1,9 @@
-"""The fused loss against torch's own, in values, gradients and memory."""
+"""The fused loss against torch's own projection and cross-entropy."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,117 +11,185 @@ import torch.nn.functional as F
 
 from insight.data.batches import IGNORED_TARGET
 from insight.runtime.errors import ConfigError
-from insight.training import linear_cross_entropy, token_losses
+from insight.training.losses import linear_cross_entropy, token_losses
 
 
-def problem(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_inputs(
+    num_rows: int = 37, vocabulary: int = 50, hidden_size: int = 8, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(3, 11, 8, generator=generator, dtype=dtype).requires_grad_()
-    weight = torch.randn(19, 8, generator=generator, dtype=dtype).requires_grad_()
-    targets = torch.randint(0, 19, (3, 11), generator=generator)
-    targets[0, :4] = IGNORED_TARGET
+    hidden = torch.randn(num_rows, hidden_size, generator=generator, dtype=dtype, requires_grad=True)
+    weight = torch.randn(vocabulary, hidden_size, generator=generator, dtype=dtype, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (num_rows,), generator=generator)
+    targets[::5] = IGNORED_TARGET
     return hidden, weight, targets
 
 
-def plain(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None, z_loss: float
+def plain_loss(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    soft_cap: float | None = None,
+    z_loss: float = 0.0,
 ) -> torch.Tensor:
-    logits = F.linear(hidden, weight).flatten(0, 1)
+    logits = F.linear(hidden, weight)
     if soft_cap is not None:
         logits = soft_cap * torch.tanh(logits / soft_cap)
-    flat = targets.flatten()
-    loss = F.cross_entropy(logits, flat, ignore_index=IGNORED_TARGET, reduction="sum")
-    return loss + z_loss * logits.logsumexp(-1).square()[flat != IGNORED_TARGET].sum()
+    penalty = (torch.logsumexp(logits, -1).square() * (targets != IGNORED_TARGET)).sum()
+    return F.cross_entropy(logits, targets, reduction="sum") + z_loss * penalty
 
 
-@pytest.mark.parametrize("chunk_size", [1, 5, 33, None])
-@pytest.mark.parametrize(("soft_cap", "z_loss"), [(None, 0.0), (3.0, 0.0), (None, 0.1), (3.0, 0.1)])
-def test_values_and_gradients_equal_the_plain_loss(
-    chunk_size: int | None, soft_cap: float | None, z_loss: float
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 37, 100])
+def test_loss_and_gradients_equal_the_plain_ones(
+    soft_cap: float | None, z_loss: float, chunk_size: int | None
 ) -> None:
-    hidden, weight, targets = problem()
-    expected = plain(hidden, weight, targets, soft_cap, z_loss)
+    hidden, weight, targets = make_inputs()
+    expected = plain_loss(hidden, weight, targets, soft_cap, z_loss)
     expected_gradients = torch.autograd.grad(3 * expected, (hidden, weight))
     result = linear_cross_entropy(
         hidden, weight, targets, soft_cap=soft_cap, z_loss=z_loss, chunk_size=chunk_size
     )
     gradients = torch.autograd.grad(3 * result.loss, (hidden, weight))
-    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-12)
-    for ours, theirs in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-    assert int(result.num_valid) == 29
-
-
-def test_gradient_passes_gradcheck() -> None:
-    hidden, weight, targets = problem()
-    assert torch.autograd.gradcheck(
-        lambda h, w: linear_cross_entropy(h, w, targets, soft_cap=2.0, z_loss=0.05, chunk_size=7).loss,
-        (hidden, weight),
+    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        result.negative_log_likelihood,
+        plain_loss(hidden, weight, targets, soft_cap).detach(),
+        rtol=1e-12,
+        atol=0,
     )
+    assert result.num_valid.item() == (targets != IGNORED_TARGET).sum().item()
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
 
 
-def test_without_gradients_the_loss_is_the_same() -> None:
-    hidden, weight, targets = problem()
+def test_blocks_inside_a_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, targets = make_inputs(num_rows=90)
+    whole = linear_cross_entropy(hidden, weight, targets)
+    whole_gradients = torch.autograd.grad(whole.loss, (hidden, weight))
+    monkeypatch.setattr("insight.training.losses._CPU_BLOCK_NUMBERS", 1)  # blocks of 16 rows
+    cut = linear_cross_entropy(hidden, weight, targets, chunk_size=50)
+    torch.testing.assert_close(cut.loss, whole.loss, rtol=1e-12, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(cut.loss, (hidden, weight)), whole_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("soft_cap", "z_loss"), [(None, 0.0), (2.0, 0.05)])
+def test_gradcheck(soft_cap: float | None, z_loss: float) -> None:
+    hidden, weight, targets = make_inputs(num_rows=6, vocabulary=9, hidden_size=4)
+
+    def loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return linear_cross_entropy(
+            hidden, weight, targets, soft_cap=soft_cap, z_loss=z_loss, chunk_size=4
+        ).loss
+
+    assert torch.autograd.gradcheck(loss, (hidden, weight))
+
+
+def test_gradcheck_notices_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: ignored rows that still pull on the weights."""
+    hidden, weight, targets = make_inputs(num_rows=6, vocabulary=9, hidden_size=4)
+    original = torch.Tensor.all
+    monkeypatch.setattr(torch.Tensor, "all", lambda *_: original(torch.tensor(True)))
+    result = linear_cross_entropy(hidden, weight, targets, chunk_size=4)
+    gradient = torch.autograd.grad(result.loss, weight)[0]
+    monkeypatch.undo()
+    expected = torch.autograd.grad(plain_loss(hidden, weight, targets), weight)[0]
+    assert not torch.allclose(gradient, expected)
+
+
+def test_confident_predictions_stay_finite_and_precise() -> None:
+    """A target 200 nats below the best word: its probability is 0 in float32, its loss is not."""
+    hidden = torch.eye(3, requires_grad=True)
+    weight = torch.tensor([[200.0, 0.0, 0.0], [0.0, 1e-3, 30.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    targets = torch.tensor([2, 1, 1])
+    result = linear_cross_entropy(hidden, weight, targets)
+    expected = plain_loss(hidden.double(), weight.double(), targets)
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    gradients = torch.autograd.grad(result.loss, (hidden, weight))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("vocabulary", [50, 700])
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(vocabulary: int) -> None:
+    hidden, weight, targets = make_inputs(num_rows=64, vocabulary=vocabulary, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
+        result = linear_cross_entropy(hidden, weight, targets, chunk_size=24)
+    # The plain logits are the same bfloat16 numbers, so the losses agree far below their rounding.
+    torch.testing.assert_close(result.loss, expected, rtol=2e-6, atol=0)
+    expected_gradients = torch.autograd.grad(expected, (hidden, weight))
+    for gradient, expected_gradient in zip(
+        torch.autograd.grad(result.loss, (hidden, weight)), expected_gradients, strict=True
+    ):
+        assert gradient.dtype == torch.float32
+        assert (gradient - expected_gradient).norm() < 0.01 * expected_gradient.norm()
+
+
+def test_nothing_valid_is_zero_with_zero_gradients() -> None:
+    hidden, weight, targets = make_inputs()
+    result = linear_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED_TARGET), z_loss=0.1)
+    assert result.loss.item() == 0
+    assert result.num_valid.item() == 0
+    for gradient in torch.autograd.grad(result.loss, (hidden, weight)):
+        assert gradient.count_nonzero() == 0
+
+
+def test_shapes_of_batches_and_frozen_parts() -> None:
+    hidden, weight, targets = make_inputs(num_rows=24)
+    batch = hidden.detach().view(4, 6, 8)
+    result = linear_cross_entropy(batch, weight, targets.view(4, 6))
+    gradient = torch.autograd.grad(result.loss, weight)[0]
+    expected = torch.autograd.grad(plain_loss(hidden.detach(), weight, targets), weight)[0]
+    torch.testing.assert_close(gradient, expected)
     with torch.no_grad():
-        quiet = linear_cross_entropy(hidden, weight, targets)
-        single = token_losses(hidden, weight, targets)
-    expected = plain(hidden, weight, targets, None, 0.0)
-    torch.testing.assert_close(quiet.negative_log_likelihood, expected.detach())
-    torch.testing.assert_close(single.sum(), expected.detach())
-    assert (single[targets == IGNORED_TARGET] == 0).all()
+        assert not linear_cross_entropy(batch, weight, targets.view(4, 6)).loss.requires_grad
 
 
-def test_autocast_stays_near_float32() -> None:
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(64, 32, generator=generator).requires_grad_()
-    weight = (0.1 * torch.randn(50, 32, generator=generator)).requires_grad_()
-    targets = torch.randint(0, 50, (64,), generator=generator)
-    exact = linear_cross_entropy(hidden, weight, targets)
-    (exact_gradient,) = torch.autograd.grad(exact.loss, weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = linear_cross_entropy(hidden, weight, targets)
-    (half_gradient,) = torch.autograd.grad(half.loss, weight)
-    assert half_gradient.dtype == torch.float32
-    torch.testing.assert_close(half.loss, exact.loss, rtol=5e-3, atol=0)
-    error = (half_gradient - exact_gradient).norm() / exact_gradient.norm()
-    assert error < 0.02
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+def test_token_losses_are_those_of_each_token(soft_cap: float | None) -> None:
+    hidden, weight, targets = make_inputs(num_rows=24)
+    losses = token_losses(hidden.view(4, 6, 8), weight, targets.view(4, 6), soft_cap=soft_cap, chunk_size=5)
+    logits = F.linear(hidden, weight)
+    if soft_cap is not None:
+        logits = soft_cap * torch.tanh(logits / soft_cap)
+    expected = F.cross_entropy(logits, targets, reduction="none").view(4, 6)
+    torch.testing.assert_close(losses, expected.detach())
+    assert losses.view(-1)[::5].count_nonzero() == 0
 
 
-def test_all_targets_ignored_is_zero_and_finite() -> None:
-    hidden, weight, targets = problem()
-    result = linear_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED_TARGET))
-    result.loss.backward()
-    assert float(result.loss) == 0
-    assert hidden.grad is not None
-    assert (hidden.grad == 0).all()
-
-
-def test_whole_logits_are_never_held() -> None:
-    """The largest tensor made on the way is far smaller than (tokens, vocabulary)."""
-    tokens, vocabulary = 2048, 4096
-    hidden = torch.randn(tokens, 16, requires_grad=True)
-    weight = torch.randn(vocabulary, 16, requires_grad=True)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                if isinstance(tensor, torch.Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
-    with Watch():
-        linear_cross_entropy(
-            hidden, weight, torch.zeros(tokens, dtype=torch.long), chunk_size=64
-        ).loss.backward()
-    assert largest <= 64 * vocabulary
-    with Watch():
-        F.cross_entropy(hidden @ weight.T, torch.zeros(tokens, dtype=torch.long)).backward()
-    assert largest == tokens * vocabulary, "the watch must see the plain loss hold them"
-
-
-def test_chunk_of_no_rows_is_refused() -> None:
+def test_chunk_size_below_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="loss_chunk_size=0"):
-        linear_cross_entropy(*problem(), chunk_size=0)
+        linear_cross_entropy(*make_inputs(), chunk_size=0)
+
+
+_PEAK_PROGRAM = """
+import resource, sys, torch, torch.nn.functional as F
+from insight.training.losses import linear_cross_entropy
+hidden = torch.randn(4096, 64, requires_grad=True)
+weight = torch.randn(16384, 64, requires_grad=True)
+targets = torch.randint(0, 16384, (4096,))
+linear_cross_entropy(hidden[:256], weight, targets[:256]).loss.backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "plain":
+    F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum").backward()
+else:
+    linear_cross_entropy(hidden, weight, targets).loss.backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_memory_stays_far_below_the_logits() -> None:
+    """All logits are 256 MiB; the plain loss holds at least two such tensors."""
+    peaks = {
+        kind: int(
+            subprocess.run(
+                [sys.executable, "-c", _PEAK_PROGRAM, kind], check=True, capture_output=True
+            ).stdout
+        )
+        for kind in ("plain", "fused")
+    }
+    assert peaks["fused"] < 64 * 1024  # KiB
+    assert peaks["plain"] > 400 * 1024

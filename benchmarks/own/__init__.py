@@ -1,0 +1,1 @@
+"""What runs in Insight's environment: Insight in the same measurements as its peers."""

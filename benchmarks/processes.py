@@ -1,0 +1,149 @@
+"""Every measurement is a process of its own: launch it, wait with a limit, read its result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from benchmarks.peers.protocol import RESULT_MARK, STARTED_AT
+
+ROOT = Path(__file__).resolve().parent.parent
+_POLL_SECONDS = 0.05
+# Nothing here may look for a network, and tokenizers must not fork under torch's threads.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a measured process ended.
+
+    Args:
+        result: What it reported; ``None`` if it reported nothing.
+        seconds: Wall time from launch to end.
+        started: ``time.time()`` at launch.
+        exit_code: Its exit code; ``None`` if the limit ended it.
+        peak_bytes: Most resident memory of the process and its children together, sampled.
+        log: File with its output.
+    """
+
+    result: dict[str, Any] | None
+    seconds: float
+    started: float
+    exit_code: int | None
+    peak_bytes: int
+    log: Path
+
+    def problem(self) -> str:
+        """One line on what went wrong, with the last line of the output."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        ending = "out of time" if self.exit_code is None else f"exit code {self.exit_code}"
+        return (
+            f"{ending} after {self.seconds:.0f} s: {lines[-1][:200] if lines else 'no output'} ({self.log})"
+        )
+
+
+def run_process(
+    command: Sequence[str], log: Path, limit: float, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run ``command`` in the repository root until it ends or ``limit`` seconds are over.
+
+    Args:
+        command: Program and arguments.
+        log: Where its output goes; the last line that starts with the result mark is its result.
+        limit: Seconds after which it and its children are killed.
+        environment: Variables to add.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    variables = {**os.environ, **_ENVIRONMENT, **(environment or {}), STARTED_AT: repr(started)}
+    with log.open("w", encoding="utf-8") as output:
+        output.write(f"$ {shlex.join(command)}\n")
+        output.flush()
+        with _launch(command, variables, output) as process:
+            peak = _wait(process, started + limit)
+            seconds = time.time() - started
+    return Outcome(_read_result(log), seconds, started, process.poll(), peak, log)
+
+
+def module_command(python: Path | str, module: str, *arguments: str) -> list[str]:
+    """``python -m module arguments``; the process runs in the repository root."""
+    return [str(python), "-m", module, *arguments]
+
+
+def find_python(path: Path) -> Path:
+    """The peers' interpreter.
+
+    Raises:
+        SystemExit: It does not exist.
+    """
+    # Not resolved: the link itself is what makes Python find its virtual environment.
+    found = path if path.is_absolute() else ROOT / path
+    if not found.exists():
+        raise SystemExit(f"--peers-python={path} does not exist: run `make bench-env`, or --only insight")
+    return found
+
+
+@contextlib.contextmanager
+def _launch(
+    command: Sequence[str], variables: Mapping[str, str], output: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        list(command),
+        cwd=ROOT,
+        env=dict(variables),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # Also reached by Ctrl-C and by the limit; compilers that the process started die with it.
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.returncode = None  # killed by us: no exit code of its own
+
+
+def _wait(process: subprocess.Popen[bytes], end: float) -> int:
+    watched = psutil.Process(process.pid)
+    peak = 0
+    while process.poll() is None and time.time() < end:
+        peak = max(peak, _resident_bytes(watched))
+        time.sleep(_POLL_SECONDS)
+    return peak
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
+
+
+def _read_result(log: Path) -> dict[str, Any] | None:
+    for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
+        if line.startswith(RESULT_MARK):
+            result: dict[str, Any] = json.loads(line.removeprefix(RESULT_MARK))
+            return result
+    return None

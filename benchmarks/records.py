@@ -1,0 +1,62 @@
+"""Measurements kept in a file as they are made, so that an interrupted benchmark goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+class Records:
+    """A ``.jsonl`` file of measurements; of two with the same key the newer counts.
+
+    Args:
+        path: The file; it is made at the first :meth:`add`.
+        key_fields: Fields that tell one measurement from another.
+    """
+
+    def __init__(self, path: Path, key_fields: tuple[str, ...]) -> None:
+        self.path = path
+        self.key_fields = key_fields
+        self._records: dict[tuple[Any, ...], Record] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if line.endswith("}"):  # a killed run may have left half a line
+                    record = json.loads(line)
+                    self._records[self._key(record)] = record
+
+    def has(self, key: Mapping[str, Any]) -> bool:
+        """Whether this measurement has been made."""
+        return self._key(key) in self._records
+
+    def add(self, record: Record) -> None:
+        """Keep a measurement."""
+        self._records[self._key(record)] = record
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def forget(self, **fields: Any) -> None:
+        """Drop the measurements whose fields have these values."""
+        self._records = {
+            key: record
+            for key, record in self._records.items()
+            if any(record.get(name) != value for name, value in fields.items())
+        }
+        if self.path.exists():
+            lines = [json.dumps(record) + "\n" for record in self._records.values()]
+            self.path.write_text("".join(lines), encoding="utf-8")
+
+    def select(self, **fields: Any) -> list[Record]:
+        """The measurements whose fields have these values, oldest first."""
+        return [
+            record
+            for record in self._records.values()
+            if all(record.get(name) == value for name, value in fields.items())
+        ]
+
+    def _key(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(record.get(name) for name in self.key_fields)

@@ -1,0 +1,84 @@
+"""Unchanged files are not read again, changed ones always are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from insight.data import content_hashes
+from insight.data.content_hashes import ContentHashes
+from insight.runtime.errors import DataError
+
+OLD = 1_500_000_000
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose content was read."""
+    names: list[str] = []
+    original = content_hashes.file_hash
+
+    def counted(path: Path) -> str:
+        names.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(content_hashes, "file_hash", counted)
+    return names
+
+
+def make(folder: Path, name: str, content: str, seconds: int = OLD) -> Path:
+    (folder / name).write_text(content)
+    os.utime(folder / name, (seconds, seconds))
+    return folder / name
+
+
+def test_files_are_read_once(tmp_path: Path, reads: list[str]) -> None:
+    paths = [make(tmp_path, "a.txt", "a"), make(tmp_path, "b.txt", "b")]
+    first = ContentHashes(tmp_path / "cache").of(paths)
+    assert ContentHashes(tmp_path / "cache").of(paths[::-1]) == first[::-1]
+    assert reads == ["a.txt", "b.txt"]
+    assert len(set(first)) == 2
+
+
+def test_added_file_is_the_only_one_read(tmp_path: Path, reads: list[str]) -> None:
+    paths = [make(tmp_path, "a.txt", "a")]
+    ContentHashes(tmp_path / "cache").of(paths)
+    ContentHashes(tmp_path / "cache").of([*paths, make(tmp_path, "b.txt", "b")])
+    assert reads == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("change", ["size", "time", "inode"])
+def test_changed_file_is_read_again(tmp_path: Path, reads: list[str], change: str) -> None:
+    path = make(tmp_path, "a.txt", "a")
+    before = ContentHashes(tmp_path / "cache").of([path])
+    if change == "inode":
+        os.replace(make(tmp_path, "new.txt", "b"), path)
+    else:
+        make(tmp_path, "a.txt", "bb" if change == "size" else "b", OLD if change == "size" else OLD + 1)
+    assert ContentHashes(tmp_path / "cache").of([path]) != before
+    assert reads == ["a.txt", "a.txt"]
+
+
+def test_file_written_just_now_is_in_doubt(tmp_path: Path, reads: list[str]) -> None:
+    """It could be written again within the resolution of its time stamp."""
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    ContentHashes(tmp_path / "cache").of([path])
+    ContentHashes(tmp_path / "cache").of([path])
+    assert reads == ["a.txt", "a.txt"]
+
+
+def test_damaged_records_are_made_again(tmp_path: Path, reads: list[str]) -> None:
+    path = make(tmp_path, "a.txt", "a")
+    expected = ContentHashes(tmp_path / "cache").of([path])
+    (record,) = (tmp_path / "cache" / "sources").iterdir()
+    for damage in ("", "[]", '{"a.txt": 3}', '{"a.txt": [1, 2]}'):
+        record.write_text(damage)
+        assert ContentHashes(tmp_path / "cache").of([path]) == expected
+
+
+def test_file_that_vanished(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.txt: cannot be read \(No such file"):
+        ContentHashes(tmp_path).of([tmp_path / "gone.txt"])

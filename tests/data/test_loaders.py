@@ -1,0 +1,173 @@
+"""Batches are the right windows, the same on any number of ranks, and evaluation counts every byte once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insight.data import IGNORED_TARGET, BaseTokenizer, BPETokenizerConfig, LanguageModelBatch, TokenStore
+from insight.data.loaders import BatchLoader, EvaluationBatches, TrainingBatches
+from insight.data.sampling import EvaluationWindows, WindowOrder, evaluation_windows
+from insight.data.store import StoreWriter, encode_documents
+from insight.data.tokenizers import ByteTokenizer
+
+
+def store_of(
+    folder: Path, documents: list[str], tokenizer: BaseTokenizer, shard_tokens: int = 50
+) -> TokenStore:
+    writer = StoreWriter(folder, tokenizer, shard_tokens)
+    encode_documents(documents, tokenizer, writer)
+    writer.close({})
+    return TokenStore(folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    documents = [f"document number {number} " * (1 + number % 3) for number in range(30)]
+    return store_of(tmp_path_factory.mktemp("store"), documents, ByteTokenizer())
+
+
+def training(
+    store: TokenStore, batch: int = 6, rank: int = 0, world: int = 1, seed: int = 0
+) -> TrainingBatches:
+    return TrainingBatches(store, WindowOrder(store.num_tokens, 7, seed), batch, rank, world)
+
+
+def test_training_batch_is_windows_and_the_tokens_after_them(store: TokenStore) -> None:
+    batches = training(store)
+    stream = store.tokens(0, store.num_tokens).tolist()
+    for index in (0, 1, batches.num_batches, 3 * batches.num_batches + 2):
+        batch = batches(index)
+        assert batch.input_ids.dtype == batch.targets.dtype == torch.int64
+        assert batch.input_ids.shape == batch.targets.shape == (6, 7)
+        assert batch.input_ids.is_contiguous()
+        assert batch.targets.is_contiguous()
+        for inputs, targets in zip(batch.input_ids.tolist(), batch.targets.tolist(), strict=True):
+            assert inputs[1:] == targets[:-1]
+            window = [*inputs, targets[-1]]
+            assert any(stream[start : start + 8] == window for start in range(len(stream)))
+
+
+def test_epoch_uses_no_window_twice(store: TokenStore) -> None:
+    batches = training(store)
+    for epoch in range(3):
+        first = epoch * batches.num_batches
+        order = batches.order.starts(epoch, torch.arange(batches.num_batches * 6).numpy())
+        assert len(set(order.tolist())) == len(order)
+        rows = [
+            row for index in range(batches.num_batches) for row in batches(first + index).input_ids.tolist()
+        ]
+        expected = [store.tokens(start, start + 7).tolist() for start in order.tolist()]
+        assert rows == expected
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_ranks_together_make_the_global_batch(store: TokenStore, world: int) -> None:
+    whole = training(store)
+    ranks = [training(store, rank=rank, world=world) for rank in range(world)]
+    for index in range(0, 3 * whole.num_batches, 5):
+        parts = torch.stack([rank(index).input_ids for rank in ranks], dim=1)
+        assert parts.flatten(0, 1).tolist() == whole(index).input_ids.tolist()
+    assert {rank.num_batches for rank in ranks} == {whole.num_batches}
+
+
+def test_planted_fault_a_rank_that_repeats_another(store: TokenStore) -> None:
+    whole = training(store)(0).input_ids.tolist()
+    wrong = [training(store, rank=0, world=2)(0).input_ids] * 2
+    assert torch.stack(wrong, dim=1).flatten(0, 1).tolist() != whole
+
+
+def test_seeds_give_other_batches(store: TokenStore) -> None:
+    assert training(store, seed=0)(0).input_ids.tolist() != training(store, seed=1)(0).input_ids.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.text("ab é", max_size=30), min_size=1, max_size=8),
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 60),
+)
+def test_evaluation_counts_every_byte_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[str],
+    length: int,
+    batch_size: int,
+    world: int,
+    shard_tokens: int,
+) -> None:
+    tokenizer = ByteTokenizer()
+    store = store_of(tmp_path_factory.mktemp("store"), documents, tokenizer, shard_tokens)
+    ranks = [
+        EvaluationBatches(EvaluationWindows(store, length), batch_size, rank, world) for rank in range(world)
+    ]
+    batches = [rank(index) for rank in ranks for index in range(rank.num_batches)]
+    assert {tuple(batch.input_ids.shape) for batch in batches} == {tuple(batches[0].input_ids.shape)}
+    assert len(batches[0].input_ids) <= batch_size
+    targets = torch.cat([batch.targets.flatten() for batch in batches])
+    targets = targets[targets != IGNORED_TARGET]
+    lengths = torch.from_numpy(tokenizer.token_byte_lengths())
+    assert int(lengths[targets].sum()) == sum(len(text.encode()) for text in documents)
+    assert sorted(targets.tolist()) == sorted(store.tokens(0, store.num_tokens).tolist())
+    # Waste: fewer than one row of nothing but ignored targets a batch, and one a rank.
+    empty = sum(int((batch.targets == IGNORED_TARGET).all(dim=1).sum()) for batch in batches)
+    assert empty < len(batches) + world
+
+
+@pytest.mark.parametrize("shard_tokens", [20, 1 << 20])
+def test_evaluation_predicts_the_stream_from_the_token_before(tmp_path: Path, shard_tokens: int) -> None:
+    tokenizer = BPETokenizerConfig(270).build(["the text of the document is the text " * 9])
+    documents = ["the text is this", "the next", "x"]
+    store = store_of(tmp_path, documents, tokenizer, shard_tokens)
+    stream = [tokenizer.end_of_text_id, *store.tokens(0, store.num_tokens).tolist()]
+    batches = EvaluationBatches(EvaluationWindows(store, 5), 2, 0, 1)
+    pairs: list[tuple[int, int]] = []
+    for index in range(batches.num_batches):
+        batch = batches(index)
+        for inputs, targets in zip(batch.input_ids.tolist(), batch.targets.tolist(), strict=True):
+            pairs += [(a, b) for a, b in zip(inputs, targets, strict=True) if b != IGNORED_TARGET]
+    assert pairs == list(itertools.pairwise(stream))
+
+
+def test_planted_fault_dropping_the_last_window_loses_bytes(store: TokenStore) -> None:
+    batches = EvaluationBatches(EvaluationWindows(store, 7), 4, 0, 1)
+    lengths = torch.from_numpy(ByteTokenizer().token_byte_lengths())
+    counts = []
+    for index in range(batches.num_batches):
+        targets = batches(index).targets
+        counts.append(int(lengths[targets[targets != IGNORED_TARGET]].sum()))
+    assert sum(counts) == store.num_bytes
+    assert sum(counts[:-1]) != store.num_bytes
+
+
+def test_ignored_value_is_that_of_the_batches() -> None:
+    assert evaluation_windows._IGNORED == IGNORED_TARGET
+
+
+def numbered(index: int) -> LanguageModelBatch:
+    return LanguageModelBatch(torch.tensor([[index]]), torch.tensor([[index]]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loader_begins_where_it_is_told(num_workers: int) -> None:
+    first = 3
+    loader = BatchLoader(numbered, 4, lambda: first, num_workers)
+    assert len(loader) == 4
+    assert [int(batch.input_ids) for batch in loader] == [3, 4, 5, 6]
+    first = 10
+    assert [int(batch.input_ids) for batch in loader] == [10, 11, 12, 13]
+
+
+def test_workers_make_the_same_batches(store: TokenStore) -> None:
+    batches = training(store)
+    here = BatchLoader(batches, 5, num_workers=0)
+    there = BatchLoader(batches, 5, num_workers=2)
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.input_ids, b.input_ids)
+        assert torch.equal(a.targets, b.targets)
