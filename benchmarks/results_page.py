@@ -33,8 +33,6 @@ def write_section(name: str, text: str, path: Path = RESULTS) -> None:
     page = path.read_text(encoding="utf-8") if path.exists() else _INTRODUCTION
     block = f"{begin}\n{text.strip()}\n{end}"
     pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
-    if pattern.search(page):
-        page = pattern.sub(lambda _: block, page)
-    else:
-        page = f"{page.rstrip()}\n\n{block}\n"
+    found = pattern.search(page)
+    page = pattern.sub(lambda _: block, page) if found else f"{page.rstrip()}\n\n{block}\n"
     path.write_text(page, encoding="utf-8")

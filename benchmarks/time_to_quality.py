@@ -1,10 +1,11 @@
 """Bits per byte on unseen text against seconds: Insight's quickstart, litgpt and transformers' Trainer.
 
 Insight is ``insight fit --config configs/quickstart.yaml`` as a user types it: imports, tokenizer
-training, encoding and its validations count. The peers get Insight's tokenizer and token ids for free, the same network
-shape, batch and budget of wall time (their imports count, their validations do not), AdamW at the best of
-three learning rates on a cosine that ends with the budget, and whichever precision and mode a short run showed
-to train most tokens in the budget. All are measured on the whole of Persuasion, every byte once.
+training, encoding and its validations count. The peers get Insight's tokenizer and token ids for free, the
+same network shape, batch and budget of wall time (their imports count, their validations do not), AdamW at
+the best of three learning rates on a cosine that ends with the budget, and whichever precision and mode a
+short run showed to train most tokens in the budget. All are measured on the whole of Persuasion, every byte
+once.
 """
 
 from __future__ import annotations
@@ -212,7 +213,8 @@ def _report(records: Records, budget: float) -> str:
     when = f"{reached:.0f} s ({reached / budget:.2f} of the budget)" if reached else "not in the budget"
     return (
         f"{text}\n\nInsight reaches the best peer's final {target:.4f} "
-        f"({best['contender']}, {best['setting']}) after {when}, and ends {difference:.3f} bits per byte lower. Insight's curve: "
+        f"({best['contender']}, {best['setting']}) after {when}, and ends {difference:.3f} "
+        "bits per byte lower. Insight's curve: "
         + ", ".join(f"{p['seconds']:.0f} s {p['bits_per_byte']:.3f}" for p in insight["curve"])
         + ".\n\n![bits per byte against seconds](time_to_quality.png)"
     )
