@@ -1,8 +1,8 @@
 """What a newcomer waits for: the demo from an empty cache, a second start, and the command's own help.
 
-``insight demo`` with everything it does (tokenizer, encoding, training, validation, test, sample, report), then
-the same again with a warm cache, of which the time from the end of the imports to the first training step
-counts; and ``insight --help`` against ``python -c "import torch"``, medians of several.
+``insight demo`` with everything it does (tokenizer, encoding, training, validation, test, sample, report),
+then the same again with a warm cache, of which the time from the end of the imports to the first training
+step counts; and ``insight --help`` against ``python -c "import torch"``, medians of several.
 """
 
 from __future__ import annotations

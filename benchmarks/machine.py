@@ -47,6 +47,11 @@ def machine_line(machine: dict[str, Any]) -> str:
     )
 
 
+def machine_identity(machine: dict[str, Any]) -> str:
+    """What two machines whose numbers may stand in one table have in common."""
+    return f"{machine['num_cores']} cores of {machine['processor']} ({machine['capability']})"
+
+
 def commit() -> str:
     """The commit that is measured, with ``+`` when tracked files differ from it."""
     revision = _git("rev-parse", "--short=10", "HEAD")

@@ -60,3 +60,22 @@ class Records:
 
     def _key(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(record.get(name) for name in self.key_fields)
+
+
+def require_same_machine(folder: Path, machine: str, fresh: bool) -> None:
+    """Refuse to mix measurements of two machines in one table.
+
+    Args:
+        folder: Where the measurements are kept; the machine is noted in ``machine.txt``.
+        machine: What identifies this one.
+        fresh: Whether earlier measurements are dropped anyway.
+
+    Raises:
+        SystemExit: The folder holds measurements of another machine.
+    """
+    note = folder / "machine.txt"
+    earlier = note.read_text(encoding="utf-8").strip() if note.exists() else ""
+    if earlier and earlier != machine and not fresh:
+        raise SystemExit(f"{folder} holds measurements of {earlier}, and this is {machine}: say --fresh")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(machine + "\n", encoding="utf-8")

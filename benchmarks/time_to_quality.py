@@ -2,28 +2,35 @@
 
 Insight is ``insight fit --config configs/quickstart.yaml`` as a user types it: imports, tokenizer
 training, encoding and its validations count. The peers get Insight's tokenizer and token ids for free, the
-same network shape, batch and budget of wall time (their imports count, their validations do not), AdamW at
-the best of three learning rates on a cosine that ends with the budget, and whichever precision and mode a
-short run showed to train most tokens in the budget. All are measured on the whole of Persuasion, every byte
-once.
+same network shape, batch and budget of wall time (their imports and compiling count, their validations do
+not), AdamW at the best of at least three learning rates on a cosine that ends with the budget, then the best
+rate once more on a warm-up–stable–decay schedule, and whichever precision and mode a short run showed to
+train most tokens in the budget. All are measured on the whole of Persuasion, every byte once.
+
+Insight also trains for a half and a third of the budget, with its own decay planned for that: when it ends
+below the peers, it reached their quality in that time.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
+import shutil
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit, describe_machine, machine_line, today
+from benchmarks.deadline import Deadline
+from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
 from benchmarks.own.decoder import shape_of
 from benchmarks.own.text import write_quality_text
 from benchmarks.peers.decoder_shape import DecoderShape
-from benchmarks.processes import ROOT, find_python, module_command, run_process
-from benchmarks.records import Records
-from benchmarks.results_page import section, table, write_section
+from benchmarks.processes import ROOT, Outcome, find_python, module_command, run_process
+from benchmarks.quality_report import INSIGHT, KEY, best_of, rate_beyond, report
+from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.results_page import section, write_section
 from insight.reporting import read_metrics
 
 OUTPUT = ROOT / "benchmarks" / "output" / "quality"
@@ -32,35 +39,55 @@ PEERS = {
     "litgpt": ("benchmarks.peers.litgpt_quality", "benchmarks.peers.litgpt_loop"),
     "transformers": ("benchmarks.peers.transformers_quality", "benchmarks.peers.transformers_loop"),
 }
-CANDIDATES = (("fp32", "eager"), ("bf16", "eager"), ("bf16", "compiled"))
+CANDIDATES = (("fp32", "eager"), ("fp32", "compiled"), ("bf16", "eager"), ("bf16", "compiled"))
+_IMPORT_SECONDS = 5.0
+_MOST_RATES_BEYOND = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of the peers have in common.
+
+    Args:
+        output: Where everything is kept.
+        python: The peers' interpreter.
+        shape: Of the network.
+        facts: About the text, from :func:`write_quality_text`.
+        budget: Seconds of wall time.
+    """
+
+    output: Path
+    python: Path
+    shape: DecoderShape
+    facts: dict[str, Any]
+    budget: float
 
 
 def main() -> None:
     """Measure what is missing, print the table, draw the curves."""
     arguments = _arguments()
-    peers_python = find_python(arguments.peers_python)
-    records = Records(OUTPUT / "records.jsonl", ("contender", "learning_rate"))
-    pilots = Records(OUTPUT / "pilots.jsonl", ("contender", "precision", "mode"))
-    if arguments.fresh:
-        records.forget()
-        pilots.forget()
+    output = OUTPUT if arguments.budget >= 60 else OUTPUT / "quick"
     machine = describe_machine()
     print(machine_line(machine), flush=True)
-    if not records.has({"contender": "insight", "learning_rate": None}):
-        records.add(_run_insight(arguments.budget))
-    insight = records.select(contender="insight")[0]
-    run_folder = Path(insight["run"])
-    facts = write_quality_text(run_folder, OUTPUT)
-    network = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))["network"]
-    shape = shape_of(network, facts["vocabulary_size"], facts["sequence_length"])
-    for peer in PEERS:
-        precision, mode = _best_setting(peer, shape, facts, peers_python, pilots, arguments.budget)
-        for rate in arguments.learning_rates:
-            if not records.has({"contender": peer, "learning_rate": rate}):
-                _run_peer(peer, rate, precision, mode, shape, facts, peers_python, records, arguments.budget)
-    body = _report(records, arguments.budget)
-    print(body)
-    _draw(records)
+    require_same_machine(output, machine_identity(machine), arguments.fresh)
+    records = Records(output / "records.jsonl", KEY)
+    pilots = Records(output / "pilots.jsonl", ("contender", "precision", "mode"))
+    contenders = [name for name in (INSIGHT, *PEERS) if not arguments.only or name in arguments.only]
+    if arguments.fresh:
+        for contender in contenders:
+            records.forget(contender=contender)
+            pilots.forget(contender=contender)
+    deadline = Deadline(arguments.deadline)
+    if INSIGHT in contenders:
+        _measure_insight(records, output, arguments, deadline)
+    peers = [name for name in contenders if name in PEERS]
+    if peers:
+        task = _task(records, output, arguments)
+        for peer in peers:
+            _measure_peer(peer, task, records, pilots, arguments.learning_rates, deadline)
+    body = report(records, tuple(PEERS), arguments.budget)
+    print(f"\n{body}")
+    _draw(records.path, PICTURE if arguments.write_results else output / PICTURE.name, arguments)
     if arguments.write_results:
         command = "python -m benchmarks.time_to_quality --write-results"
         page = section("Time to quality", command, commit(), machine_line(machine), today(), body)
@@ -73,82 +100,144 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-bench/bin/python"))
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of wall time for each")
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[2e-3, 5e-3, 1e-2])
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=[1 / 2, 1 / 3], help="Insight's shorter budgets"
+    )
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
+    parser.add_argument("--only", nargs="+", choices=(INSIGHT, *PEERS), help="measure these alone")
+    parser.add_argument("--deadline", type=float, default=90.0, help="minutes; nothing is begun after them")
     parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
     parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
     return parser.parse_args()
 
 
-def _run_insight(budget: float) -> dict[str, Any]:
-    """Train with the quickstart, tokenizer and encoding included (an empty cache)."""
-    cache = OUTPUT / "caches" / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+def _measure_insight(
+    records: Records, output: Path, arguments: argparse.Namespace, deadline: Deadline
+) -> None:
+    for budget in (None, *(round(share * arguments.budget) for share in arguments.shares)):
+        key = {"contender": INSIGHT, "learning_rate": None, "schedule": None, "budget": budget}
+        if not records.has(key) and not deadline.is_over():
+            records.add({**key, **_run_insight(budget or arguments.budget, output), "commit": commit()})
+
+
+def _run_insight(budget: float, output: Path) -> Record:
+    """Train with the quickstart from empty caches: tokenizer training, encoding and compiling count."""
+    name = f"quickstart-{budget:g}"
+    cache = output / "caches" / name
     command = module_command(
         sys.executable,
         "insight",
         "fit",
-        "--config",
-        str(ROOT / "configs" / "quickstart.yaml"),
-        f"--run.root={OUTPUT / 'runs'}",
+        *("--config", str(ROOT / "configs" / "quickstart.yaml")),
+        f"--run.root={output / 'runs'}",
+        f"--run.name={name}",
         f"--run.time_budget={budget:g}",
         "--run.test=false",
         f"--data.cache_dir={cache}",
     )
-    outcome = run_process(command, OUTPUT / "logs" / "insight.log", 3 * budget + 120)
+    shutil.rmtree(cache, ignore_errors=True)
+    outcome = _run(f"insight-{budget:g}", command, 3 * budget + 120, output)
     if outcome.exit_code != 0:
         raise SystemExit(f"insight: {outcome.problem()}")
-    runs = (OUTPUT / "runs" / "quickstart").iterdir()
-    run = max(runs, key=lambda folder: int(folder.name))
-    metrics = read_metrics(run / "metrics.jsonl")
-    # The records count from the start of training; the process was launched before that.
-    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    begun = datetime.datetime.fromisoformat(info["started"]).timestamp() - outcome.started
+    run = max((output / "runs" / name).iterdir(), key=lambda folder: int(folder.name))
+    metrics_file = run / "metrics.jsonl"
+    metrics = read_metrics(metrics_file)
+    # The clock of the file starts within the process; its last line was written when the file last changed.
+    offset = metrics_file.stat().st_mtime - metrics[-1]["seconds"] - outcome.started
     curve = [
         {
-            "seconds": record["seconds"] + begun,
+            "seconds": record["seconds"] + offset,
             "step": record["step"],
             "bits_per_byte": record["validation/bits_per_byte"],
         }
         for record in metrics
         if "validation/bits_per_byte" in record
     ]
-    rates = [r["throughput/tokens_per_second"] for r in metrics if "throughput/tokens_per_second" in r]
     for point in curve:
         print(f"insight: {point['seconds']:6.1f} s  {point['bits_per_byte']:.4f} bits per byte", flush=True)
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts = write_quality_text(run, output)
+    tokens = curve[-1]["step"] * facts["batch_size"] * facts["sequence_length"]
     return {
-        "contender": "insight",
-        "learning_rate": None,
         "run": str(run),
         "curve": curve,
         "bits_per_byte": curve[-1]["bits_per_byte"],
+        "rechecked": _recheck(run, facts, output),
         "num_steps": curve[-1]["step"],
-        "tokens_per_second": rates[-1],
-        "setting": f"{info['precision']}, Muon",
+        "tokens_per_second": tokens / curve[-1]["seconds"],
+        "setting": f"{info['precision']}, MuonAdamW",
         "peak_bytes": outcome.peak_bytes,
+        "wall_seconds": outcome.seconds,
     }
 
 
-def _best_setting(
-    peer: str, shape: DecoderShape, facts: dict[str, Any], python: Path, pilots: Records, budget: float
-) -> tuple[str, str]:
+def _recheck(run: Path, facts: dict[str, Any], output: Path) -> float | None:
+    command = module_command(
+        sys.executable,
+        "benchmarks.own.recheck",
+        *("--checkpoint", str(run / "checkpoints" / "last.ckpt")),
+        *("--validation-tokens", str(output / "validation.npy")),
+        *("--validation-bytes", str(facts["validation_bytes"])),
+    )
+    outcome = _run("recheck", command, 120, output)
+    if outcome.result is None:
+        print(f"insight: not rechecked, {outcome.problem()}", flush=True)
+        return None
+    value: float = outcome.result["bits_per_byte"]
+    print(f"insight: the peers' evaluator says {value:.4f}", flush=True)
+    return value
+
+
+def _task(records: Records, output: Path, arguments: argparse.Namespace) -> Task:
+    insight = records.select(contender=INSIGHT, budget=None)
+    if not insight:
+        raise SystemExit("the peers take tokenizer and network from Insight's run: measure insight first")
+    run = Path(insight[0]["run"])
+    facts = write_quality_text(run, output)
+    network = json.loads((run / "run.json").read_text(encoding="utf-8"))["network"]
+    shape = shape_of(network, facts["vocabulary_size"], facts["sequence_length"])
+    return Task(output, find_python(arguments.peers_python), shape, facts, arguments.budget)
+
+
+def _measure_peer(
+    peer: str, task: Task, records: Records, pilots: Records, rates: list[float], deadline: Deadline
+) -> None:
+    """Three rates on a cosine, more beyond the edge that is best, then the best on warm-up–stable–decay."""
+    if deadline.is_over():
+        return
+    setting = _best_setting(peer, task, pilots)
+    for rate in rates:
+        _run_peer(peer, rate, None, setting, task, records, deadline)
+    for _ in range(_MOST_RATES_BEYOND):
+        beyond = rate_beyond(records, peer)
+        if beyond is None:
+            break
+        _run_peer(peer, beyond, None, setting, task, records, deadline)
+    best = best_of(records, peer)
+    if best is not None:
+        _run_peer(peer, best["learning_rate"], "wsd", setting, task, records, deadline)
+
+
+def _best_setting(peer: str, task: Task, pilots: Records) -> tuple[str, str]:
     """Precision and mode with which the peer trains most tokens in the budget, compiling included."""
     for precision, mode in CANDIDATES:
         key = {"contender": peer, "precision": precision, "mode": mode}
         if pilots.has(key):
             continue
         command = module_command(
-            python,
+            task.python,
             PEERS[peer][1],
-            *("--tokens", str(OUTPUT / "train.npy"), "--shape", shape.to_json()),
-            *("--batch-size", str(facts["batch_size"]), "--precision", precision, "--mode", mode),
-            *("--seconds", "6"),
+            *("--tokens", str(task.output / "train.npy"), "--shape", task.shape.to_json()),
+            *("--batch-size", str(task.facts["batch_size"]), "--precision", precision, "--mode", mode),
+            *("--seconds", str(min(6.0, task.budget / 10))),
         )
-        outcome = run_process(command, OUTPUT / "logs" / f"pilot-{peer}-{precision}-{mode}.log", 150)
+        outcome = _run(f"pilot-{peer}-{precision}-{mode}", command, max(150.0, task.budget), task.output)
         tokens = 0.0
         if outcome.result is not None:
-            left = budget - 5 - outcome.result["first_step_seconds"]
+            left = max(0.0, task.budget - _IMPORT_SECONDS - outcome.result["first_step_seconds"])
             tokens = left * outcome.result["tokens_per_second"]
         pilots.add({**key, "tokens": tokens})
-        print(f"{peer}, {precision} {mode}: {tokens:,.0f} tokens in {budget:g} s", flush=True)
+        print(f"{peer}, {precision} {mode}: {tokens:,.0f} tokens in {task.budget:g} s", flush=True)
     best = max(pilots.select(contender=peer), key=lambda pilot: float(pilot["tokens"]))
     return best["precision"], best["mode"]
 
@@ -156,110 +245,58 @@ def _best_setting(
 def _run_peer(
     peer: str,
     rate: float,
-    precision: str,
-    mode: str,
-    shape: DecoderShape,
-    facts: dict[str, Any],
-    python: Path,
+    schedule: str | None,
+    setting: tuple[str, str],
+    task: Task,
     records: Records,
-    budget: float,
+    deadline: Deadline,
 ) -> None:
+    key = {"contender": peer, "learning_rate": rate, "schedule": schedule, "budget": None}
+    if records.has(key) or deadline.is_over():
+        return
+    precision, mode = setting
+    schedule_name = schedule or "cosine"
     command = module_command(
-        python,
+        task.python,
         PEERS[peer][0],
-        *("--shape", shape.to_json(), "--batch-size", str(facts["batch_size"])),
-        *("--train-tokens", str(OUTPUT / "train.npy")),
-        *("--validation-tokens", str(OUTPUT / "validation.npy")),
-        *("--validation-bytes", str(facts["validation_bytes"])),
-        *("--budget", str(budget), "--learning-rate", str(rate)),
+        *("--shape", task.shape.to_json(), "--batch-size", str(task.facts["batch_size"])),
+        *("--train-tokens", str(task.output / "train.npy")),
+        *("--validation-tokens", str(task.output / "validation.npy")),
+        *("--validation-bytes", str(task.facts["validation_bytes"])),
+        *("--budget", str(task.budget), "--learning-rate", str(rate), "--schedule", schedule_name),
         *("--precision", precision, "--mode", mode),
     )
-    outcome = run_process(command, OUTPUT / "logs" / f"{peer}-{rate}.log", 3 * budget + 120)
+    outcome = _run(f"{peer}-{rate}-{schedule_name}", command, 3 * task.budget + 240, task.output)
+    label = f"{precision} {mode}, AdamW {rate:g}, {schedule_name}"
     if outcome.result is None:
-        print(f"{peer}, learning rate {rate}: {outcome.problem()}", flush=True)
+        print(f"{peer}, {label}: {outcome.problem()}", flush=True)
         return
-    setting = f"{precision} {mode}, AdamW {rate:g}"
-    records.add({"contender": peer, "learning_rate": rate, "setting": setting, **outcome.result})
-    print(f"{peer}, learning rate {rate}: {outcome.result['bits_per_byte']:.4f} bits per byte", flush=True)
+    records.add({**key, "setting": label, **outcome.result, "commit": commit()})
+    print(f"{peer}, {label}: {outcome.result['bits_per_byte']:.4f} bits per byte", flush=True)
 
 
-def _best(records: Records, peer: str) -> dict[str, Any] | None:
-    found = records.select(contender=peer)
-    return min(found, key=lambda record: float(record["bits_per_byte"])) if found else None
-
-
-def _report(records: Records, budget: float) -> str:
-    rows = []
-    for contender in ("insight", *PEERS):
-        for record in records.select(contender=contender):
-            rows.append(
-                [
-                    f"{contender}: {record['setting']}",
-                    f"{record['num_steps']:,}",
-                    f"{record['tokens_per_second']:,.0f}",
-                    f"{record['peak_bytes'] / 2**30:.2f}",
-                    f"{record['bits_per_byte']:.4f}",
-                ]
-            )
-    text = table(("", "steps", "tokens/s", "peak GiB", f"bits per byte after {budget:g} s"), rows)
-    peers = [best for peer in PEERS if (best := _best(records, peer))]
-    if not peers:
-        return text
-    best = min(peers, key=lambda record: float(record["bits_per_byte"]))
-    insight = records.select(contender="insight")[0]
-    target = float(best["bits_per_byte"])
-    reached = _seconds_to(insight["curve"], target)
-    difference = target - insight["bits_per_byte"]
-    when = f"{reached:.0f} s ({reached / budget:.2f} of the budget)" if reached else "not in the budget"
-    return (
-        f"{text}\n\nInsight reaches the best peer's final {target:.4f} "
-        f"({best['contender']}, {best['setting']}) after {when}, and ends {difference:.3f} "
-        "bits per byte lower. Insight's curve: "
-        + ", ".join(f"{p['seconds']:.0f} s {p['bits_per_byte']:.3f}" for p in insight["curve"])
-        + ".\n\n![bits per byte against seconds](time_to_quality.png)"
-    )
-
-
-def _seconds_to(curve: list[dict[str, float]], target: float) -> float | None:
-    """When the curve first reaches ``target``, by straight lines between its points."""
-    before = None
-    for point in curve:
-        if point["bits_per_byte"] <= target:
-            if before is None:
-                return point["seconds"]
-            share = (before["bits_per_byte"] - target) / (before["bits_per_byte"] - point["bits_per_byte"])
-            return before["seconds"] + share * (point["seconds"] - before["seconds"])
-        before = point
-    return None
-
-
-def _draw(records: Records) -> None:
+def _draw(records: Path, picture: Path, arguments: argparse.Namespace) -> None:
     try:
-        import matplotlib
-    except ImportError:
-        print("no picture: matplotlib is not installed", flush=True)
+        python = find_python(arguments.peers_python)
+    except SystemExit as error:
+        print(f"no picture: {error}")
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    command = module_command(
+        python,
+        "benchmarks.quality_report",
+        *("--records", str(records), "--picture", str(picture), "--peers", *PEERS),
+    )
+    outcome = run_process(command, records.parent / "logs" / "picture.log", 120)
+    print(f"picture: {picture}" if outcome.exit_code == 0 else f"no picture: {outcome.problem()}")
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for contender in ("insight", *PEERS):
-        best = _best(records, contender)
-        if best is None:
-            continue
-        curve = best["curve"]
-        axes.plot(
-            [point["seconds"] for point in curve],
-            [point["bits_per_byte"] for point in curve],
-            marker="o",
-            label=f"{contender} ({best['setting']})",
-        )
-    axes.set_xlabel("seconds since the process was launched")
-    axes.set_ylabel("bits per byte on Persuasion")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(PICTURE, dpi=110)
+
+def _run(name: str, command: list[str], limit: float, output: Path) -> Outcome:
+    """Run with an empty cache of compiled kernels, so that compiling costs everyone what it costs."""
+    kernels = output / "inductor" / f"{name}-{time.time():.0f}"
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(kernels)}
+    outcome = run_process(command, output / "logs" / f"{name}.log", limit, environment)
+    shutil.rmtree(kernels, ignore_errors=True)
+    return outcome
 
 
 if __name__ == "__main__":

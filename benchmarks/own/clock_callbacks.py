@@ -31,7 +31,6 @@ class MeasureSteps(Callback):
         self.clock = StepClock(num_warmup_steps, seconds, min_steps)
         self.precision = precision
         self.tokens_per_step = 0
-        self.losses: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.clock.start()

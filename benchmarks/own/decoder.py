@@ -66,11 +66,10 @@ def shape_of(network: dict[str, Any], vocabulary_size: int, sequence_length: int
 
 def decoder_loss(network: Decoder, compiled: bool) -> Loss:
     """Mean cross-entropy as Insight's module computes it; compiled, the network is and the loss is not."""
-    if compiled:
-        network.compile()
+    forward = torch.compile(network, dynamic=False) if compiled else network
 
     def loss(input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        hidden = network(input_ids)
+        hidden = forward(input_ids)
         sums = linear_cross_entropy(
             hidden, network.head_weight, targets, soft_cap=network.config.logit_soft_cap
         )
