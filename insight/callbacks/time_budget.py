@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from lightning.pytorch import LightningModule, Trainer
@@ -77,7 +77,7 @@ class TimeBudget(StepTiming):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._limit = trainer.max_steps
-            pl_module.expected_seconds = self.seconds  # what `compile: auto` decides by
+            cast(Any, pl_module).expected_seconds = self.seconds  # what `compile: auto` decides by
             self.planned_steps, self.frozen, self._told_slower = None, False, False
             self._elapsed_before, self._planned_step_seconds = 0.0, 0.0
             age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
