@@ -190,18 +190,6 @@ def test_meta_device_then_weights() -> None:
     torch.testing.assert_close(empty(ids()), decoder()(ids()))
 
 
-@pytest.mark.slow
-def test_compiles_as_one_graph() -> None:
-    from insight.runtime.hardware import compiler_path
-
-    if compiler_path() is None:
-        pytest.skip("torch.compile needs a C++ compiler")
-    network = decoder(torch.float32)
-    network.train()
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
-    torch.testing.assert_close(compiled(ids()), network(ids()), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("build", "named"),
     [

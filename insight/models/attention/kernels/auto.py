@@ -15,26 +15,34 @@ _LONGEST_TILED = 1024  # beyond it the kept weights cost more memory than the sp
 
 
 class AutoKernel(Kernel):
-    """Tiled for training in bfloat16 on a CPU, fused otherwise.
+    """Tiled for training in bfloat16 on a CPU that multiplies it in hardware, fused otherwise.
 
     A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
     """
 
     def __init__(self) -> None:
-        self.sdpa = SDPAKernel()
-        self.tiled = TiledKernel()
+        self.sdpa: Kernel = SDPAKernel()
+        self.tiled: Kernel = TiledKernel()
+        self.fast_bfloat16 = _multiplies_bfloat16()
 
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
     ) -> torch.Tensor:
         tiled = (
-            query.dtype == torch.bfloat16
+            self.fast_bfloat16
+            and query.dtype == torch.bfloat16
             and query.device.type == "cpu"
             and query.shape[2] <= _LONGEST_TILED
             and query.requires_grad
             and torch.is_grad_enabled()
         )
         return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale)
+
+
+def _multiplies_bfloat16() -> bool:
+    # A private question, so torch may stop answering it; then the fused kernel is the safe choice.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 _KERNELS: dict[str, type[Kernel]] = {

@@ -50,17 +50,15 @@ def _tiled_attention(
     Heads that share keys are stacked as further rows: ``(batch * key heads, group, queries, dim)``.
     """
     stacks, group, length, dim = _stacked_shape(query, key)
-    queries = _scaled(query, scale).view(stacks, group, length, dim)
+    queries = query.reshape(stacks, group, length, dim)
     keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
-    output = torch.empty_like(queries)
+    output = torch.empty_like(queries, memory_format=torch.contiguous_format)
     weights = []
     for start, stop in _tiles(length):
-        size = stop - start
-        scores = torch.bmm(_rows(queries, start, stop), keys[:, :stop].mT)
-        diagonal = scores.view(stacks, group, size, stop)[..., start:]
-        diagonal.add_(scores.new_full((size, size), float("-inf")).triu_(1))
+        hidden = query.new_full((stop - start, stop), float("-inf")).triu_(start + 1).repeat(group, 1)
+        scores = torch.baddbmm(hidden, _rows(queries, start, stop), keys[:, :stop].mT, alpha=scale)
         weights.append(torch.softmax(scores, dim=-1))
-        output[:, :, start:stop] = torch.bmm(weights[-1], values[:, :stop]).view(stacks, group, size, dim)
+        _write_rows(output, start, stop, weights[-1], values[:, :stop])
     return output.view(query.shape), weights
 
 
@@ -83,25 +81,21 @@ def _tiled_attention_backward(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     stacks, group, length, dim = _stacked_shape(query, key)
-    queries = _scaled(query, scale).view(stacks, group, length, dim)
-    keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
-    gradients = gradient.reshape(stacks, group, length, dim)
-    query_gradient = torch.empty_like(queries)
-    key_gradient, value_gradient = torch.empty_like(keys), torch.empty_like(values)
+    queries, gradients = (x.reshape(stacks, group, length, dim) for x in (query, gradient))
+    keys, values = (x.reshape(stacks, length, dim) for x in (key, value))
+    query_gradient = torch.empty_like(queries, memory_format=torch.contiguous_format)
+    key_gradient, value_gradient = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (keys, values)
+    )
     for (start, stop), weight in reversed(list(zip(_tiles(length), weights, strict=True))):
         rows, row_gradients = _rows(queries, start, stop), _rows(gradients, start, stop)
         weight_gradient = torch.bmm(row_gradients, values[:, :stop].mT)
         score_gradient = torch._softmax_backward_data(weight_gradient, weight, -1, weight.dtype)
-        if stop == length:  # the last tile comes first: it reaches every key
-            torch.bmm(weight.mT, row_gradients, out=value_gradient)
-            torch.bmm(score_gradient.mT, rows, out=key_gradient)
-        else:
-            value_gradient[:, :stop].baddbmm_(weight.mT, row_gradients)
-            key_gradient[:, :stop].baddbmm_(score_gradient.mT, rows)
-        tile = torch.bmm(score_gradient, keys[:, :stop])
-        query_gradient[:, :, start:stop] = tile.view(stacks, group, stop - start, dim)
-    query_gradient = query_gradient.mul_(scale).view(query.shape)
-    return query_gradient, key_gradient.view(key.shape), value_gradient.view(value.shape)
+        beta = 0 if stop == length else 1  # the last tile comes first and reaches every key
+        value_gradient[:, :stop].baddbmm_(weight.mT, row_gradients, beta=beta)
+        key_gradient[:, :stop].baddbmm_(score_gradient.mT, rows, beta=beta, alpha=scale)
+        _write_rows(query_gradient, start, stop, score_gradient, keys[:, :stop], scale)
+    return query_gradient.view(query.shape), key_gradient.view(key.shape), value_gradient.view(value.shape)
 
 
 @_tiled_attention_backward.register_fake
@@ -140,10 +134,6 @@ def _stacked_shape(query: torch.Tensor, key: torch.Tensor) -> tuple[int, int, in
     return batch * num_key_heads, num_heads // num_key_heads, length, dim
 
 
-def _scaled(query: torch.Tensor, scale: float) -> torch.Tensor:
-    return torch.mul(query, scale, out=query.new_empty(query.shape))
-
-
 def _tiles(length: int) -> list[tuple[int, int]]:
     """Start and stop of each tile: small ones skip more of the square, but one is enough for few tokens."""
     size = 128 if length <= 128 else 64
@@ -153,3 +143,15 @@ def _tiles(length: int) -> list[tuple[int, int]]:
 def _rows(stack: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     """Rows of a tile, all heads of a group one below the other: ``(stacks, group * rows, dim)``."""
     return stack[:, :, start:stop].reshape(stack.shape[0], -1, stack.shape[-1])
+
+
+def _write_rows(
+    stack: torch.Tensor, start: int, stop: int, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0
+) -> None:
+    """Put ``left @ right * scale`` where :func:`_rows` reads, in place where those rows lie together."""
+    stacks, group, length, dim = stack.shape
+    if group == 1 or stop - start == length:
+        rows = stack[:, :, start:stop].view(stacks, group * (stop - start), dim)
+        rows.baddbmm_(left, right, beta=0, alpha=scale)  # beta 0: what was there is not read
+    else:
+        stack[:, :, start:stop] = torch.bmm(left, right).mul_(scale).view(stacks, group, stop - start, dim)
