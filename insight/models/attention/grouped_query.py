@@ -33,7 +33,7 @@ class GroupedQueryAttention(Attention):
         position: How queries and keys are told their positions.
         qk_norm: RMS normalisation of queries and keys per head before the rotation: ``none``, ``rms``
             (with a learned factor a channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
-        kernel: ``sdpa`` (fused), ``tiled`` (fast training in bfloat16 on CPU), ``reference`` (plain matrix
+        kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``reference`` (plain matrix
             products) or ``auto``.
     """
 

@@ -113,7 +113,7 @@ def test_past_outputs_do_not_depend_on_future_tokens(kernel: str) -> None:
         assert (gradient[:, :, :70] != 0).any()
 
 
-def test_auto_takes_the_fused_kernel_where_nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_tiles_for_training_on_short_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = AutoKernel()
     chosen: list[str] = []
     monkeypatch.setattr(kernel, "sdpa", lambda *_: chosen.append("sdpa"))
@@ -124,10 +124,11 @@ def test_auto_takes_the_fused_kernel_where_nothing_is_trained(monkeypatch: pytes
         (torch.bfloat16, 64, False),
         (torch.bfloat16, 2048, True),
         (torch.float32, 64, True),
+        (torch.float32, 256, True),
     ):
         tensors = [torch.zeros(1, 1, length, 2, dtype=dtype, requires_grad=grad) for _ in range(3)]
         kernel(*tensors, CausalMask(), 1.0)
     monkeypatch.setattr(kernel, "fast_bfloat16", False)
     tensors = [torch.zeros(1, 1, 64, 2, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     kernel(*tensors, CausalMask(), 1.0)
-    assert chosen == ["tiled", "sdpa", "sdpa", "sdpa", "sdpa"]
+    assert chosen == ["tiled", "sdpa", "sdpa", "sdpa", "tiled", "sdpa"]

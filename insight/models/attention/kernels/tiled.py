@@ -1,4 +1,4 @@
-"""Causal attention as batched matrix products over tiles of queries, for training in bfloat16 on a CPU."""
+"""Causal attention as batched matrix products over tiles of queries, for training on a CPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from insight.models.attention.masks import Mask
 class TiledKernel(Kernel):
     """A tile of queries at a time meets only the keys before its end, so most of what is masked is skipped.
 
-    torch's fused kernel computes the backward of bfloat16 with many small products; large batched ones
-    use the machine's matrix units far better (fourfold at 128 tokens, 1.7-fold at 256). The price is that
-    the softmax weights are kept for the backward: half a square a head. Scores are rounded to the dtype
-    of the queries. What is not causal with equal lengths goes to the fused kernel.
+    torch's fused kernel computes its backward with many small products; large batched ones use the
+    machine's matrix units better, in bfloat16 by far. The price is that the softmax weights are kept for
+    the backward (half a square a head), and that scores are rounded to the dtype of the queries. What is
+    not causal with equal lengths goes to the fused kernel.
     """
 
     def __call__(
