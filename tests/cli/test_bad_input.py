@@ -207,17 +207,6 @@ def test_read_only_output(insight: Insight, workplace: Path, option: str) -> Non
     assert "/proc/insight-runs" in outcome.error_line
 
 
-def test_full_output(insight: Insight, workplace: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no device that is always full")
-    # The folder can be made; the first file that grows in it meets a full disk.
-    outcome = insight(
-        "tokenizer", "train", "train.txt", "--vocabulary_size", "280", "--output", "/dev/full/t.json"
-    )
-    assert outcome.code == 2
-    assert "/dev/full" in outcome.error_line
-
-
 def test_output_that_exists(insight: Insight, workplace: Path) -> None:
     train = ("tokenizer", "train", "train.txt", "--vocabulary_size", "280", "--output", "t.json")
     assert insight(*train).code == 0
