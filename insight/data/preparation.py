@@ -149,9 +149,7 @@ class Preparation:
         store = self._cache.find_or_build(key, build, title)
         if split == "validation" and self._is_divided(split) and not self._division_said:
             self._division_said = True
-            say(
-                f"no validation_files: validating on {store.manifest.origin['division']} of the training text"
-            )
+            say(f"no validation_files: validating on {store.manifest.origin['division']}")
         return store
 
     def _expand(self, split: str) -> None:

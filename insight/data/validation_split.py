@@ -57,12 +57,14 @@ class ValidationSplit:
 
     def describe(self) -> str:
         """One line about what was taken."""
+        total = len(self._sizes)
         if self._chosen is None:
-            few = f"{len(self._sizes)} document{'s' if len(self._sizes) > 1 else ''}"
-            return f"the last {self._fraction:.0%} of each of {few}, cut at a paragraph"
+            whose = "the training text" if total == 1 else f"each of {total} training documents"
+            return f"the last {self._fraction:.0%} of {whose}, cut at a paragraph"
         share = self._sizes[sorted(self._chosen)].sum() / self._sizes.sum()
-        count, total = len(self._chosen), len(self._sizes)
-        return f"{count} of {total} documents ({share:.1%} of the text, seed {self._seed})"
+        return (
+            f"{len(self._chosen)} of {total} training documents ({share:.1%} of the text, seed {self._seed})"
+        )
 
     @functools.cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:

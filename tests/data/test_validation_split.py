@@ -27,7 +27,7 @@ def test_whole_documents_where_there_are_many() -> None:
     assert training == [text for text in documents if text in set(training)]  # order is kept
     share = sum(map(len, validation)) / sum(map(len, documents))
     assert 0.1 <= share < 0.12
-    assert "of 200 documents" in split(documents).describe()
+    assert "of 200 training documents" in split(documents).describe()
     assert parts(documents) == (training, validation)
     assert parts(documents, seed=1) != (training, validation)
 
@@ -39,7 +39,7 @@ def test_end_of_one_document_at_a_paragraph() -> None:
     assert training[0].endswith("\n\n")
     assert not validation[0].startswith("\n")
     assert 0.045 < len(validation[0]) / len(novel) < 0.055
-    assert "the last 5% of each of 1 document, cut at a paragraph" in split([novel], 0.05).describe()
+    assert "the last 5% of the training text, cut at a paragraph" in split([novel], 0.05).describe()
 
 
 def test_end_of_each_of_few_documents() -> None:
