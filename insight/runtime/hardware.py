@@ -148,12 +148,15 @@ def compiler_path() -> str | None:
     """The C++ compiler that ``torch.compile`` would use on a CPU, or ``None`` when it would fail.
 
     Inductor takes ``$CXX`` or, without it, ``g++`` (``clang++`` on macOS) and nothing else
-    (``torch._inductor.config.cpp.cxx``), and its kernels include ``Python.h``.
+    (``torch._inductor.config.cpp.cxx``), its kernels include ``Python.h``, and it cannot link a torch that is
+    installed under a path with a space.
     """
     default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     compiler = shutil.which(os.environ.get("CXX", default))
     headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return compiler if compiler and headers.is_file() else None
+    # Inductor does not quote the paths that it hands to the linker.
+    linkable = not any(character.isspace() for character in sysconfig.get_path("purelib"))
+    return compiler if compiler and headers.is_file() and linkable else None
 
 
 def _accelerator() -> str:

@@ -56,7 +56,7 @@ def compiled_or_eager(
         if expected_seconds < _SECONDS_TO_REPAY:
             return network
     if next(network.parameters()).device.type == "cpu" and compiler_path() is None:
-        say("compile: no C++ compiler found; training runs eager (install g++ to change that)")
+        say("compile: no C++ compiler found, or torch lies under a path with a space; training runs eager")
         return network
     say(f"compile: {choice.value}; the first step takes up to a minute longer")
     compiled: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -229,3 +231,13 @@ def test_cuda_is_measured() -> None:
     assert machine.matmul_flops["float32"] > 1e11
     supported = torch.cuda.is_bf16_supported(including_emulation=False)
     assert choose_precision(machine) == ("bf16-mixed" if supported else "32-true")
+
+
+def test_torch_under_a_path_with_a_space_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor hands unquoted paths to the linker, so that compiling would fail in the middle of a run."""
+    real = sysconfig.get_path
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr(
+        sysconfig, "get_path", lambda name: "/a folder/site-packages" if name == "purelib" else real(name)
+    )
+    assert compiler_path() is None

@@ -182,7 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 def test_memory_stays_far_below_the_logits() -> None:
-    """All logits are 256 MiB; the plain loss holds at least two such tensors."""
+    """All logits are 256 MiB; the plain loss holds more than one such tensor beyond what was there."""
     peaks = {
         kind: int(
             subprocess.run(
@@ -192,4 +192,4 @@ def test_memory_stays_far_below_the_logits() -> None:
         for kind in ("plain", "fused")
     }
     assert peaks["fused"] < 64 * 1024  # KiB
-    assert peaks["plain"] > 400 * 1024
+    assert peaks["plain"] > 300 * 1024
