@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ def run_process(
         output.flush()
         with _launch(command, variables, output) as process:
             peak = _wait(process, started + limit)
-            seconds = time.time() - started
-    return Outcome(_read_result(log), seconds, started, process.poll(), peak, log)
+            seconds, exit_code = time.time() - started, process.poll()  # None: the limit is over
+    return Outcome(_read_result(log), seconds, started, exit_code, peak, log)
 
 
 def module_command(python: Path | str, module: str, *arguments: str) -> list[str]:
@@ -103,6 +104,8 @@ def find_python(path: Path) -> Path:
 def _launch(
     command: Sequence[str], variables: Mapping[str, str], output: IO[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
+    # `timeout` and the like end a benchmark with SIGTERM: its measured process must not outlive it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     process = subprocess.Popen(
         list(command),
         cwd=ROOT,
@@ -120,7 +123,7 @@ def _launch(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            process.returncode = None  # killed by us: no exit code of its own
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(process: subprocess.Popen[bytes], end: float) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.records import Record, Records
 from benchmarks.results_page import table
@@ -28,7 +29,7 @@ def report(records: Records, peers: Sequence[str], budget: float) -> str:
     rows = [
         [
             f"{record['contender']}: {record['setting']}",
-            f"{record.get('budget', budget):g}",
+            f"{record.get('budget') or budget:g}",
             f"{record['num_steps']:,}",
             f"{record['tokens_per_second']:,.0f}",
             f"{record['peak_bytes'] / 2**30:.2f}",
@@ -76,14 +77,14 @@ def draw(records: Records, peers: Sequence[str], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5))
     shorter = [record for record in records.select(contender=INSIGHT) if record.get("budget")]
     for record in shorter:
-        style = {"marker": "o", "linestyle": ":", "color": "tab:blue", "alpha": 0.6}
+        style: dict[str, Any] = {"marker": "o", "linestyle": ":", "color": "tab:blue", "alpha": 0.6}
         axes.plot(*_points(record["curve"]), label=f"insight given {record['budget']:g} s", **style)
     insight = next(iter(records.select(contender=INSIGHT, budget=None)), None)
-    for record in (insight, *(best_of(records, peer) for peer in peers)):
-        if record is not None:
-            color = "tab:blue" if record is insight else None
-            label = f"{record['contender']} ({record['setting']})"
-            axes.plot(*_points(record["curve"]), marker="o", color=color, label=label)
+    for shown in (insight, *(best_of(records, peer) for peer in peers)):
+        if shown is not None:
+            color = "tab:blue" if shown is insight else None
+            label = f"{shown['contender']} ({shown['setting']})"
+            axes.plot(*_points(shown["curve"]), marker="o", color=color, label=label)
     axes.set_xlabel("seconds since the process was launched")
     axes.set_ylabel("bits per byte on Persuasion")
     axes.grid(alpha=0.3)

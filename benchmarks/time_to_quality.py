@@ -54,6 +54,7 @@ class Task:
         shape: Of the network.
         facts: About the text, from :func:`write_quality_text`.
         budget: Seconds of wall time.
+        num_threads: CPU threads, as many as Insight was found to be fastest with.
     """
 
     output: Path
@@ -61,6 +62,11 @@ class Task:
     shape: DecoderShape
     facts: dict[str, Any]
     budget: float
+    num_threads: int
+
+    def identity(self) -> str:
+        """What must be the same for two measurements to compare."""
+        return json.dumps([vars(self.shape), self.facts, self.budget])
 
 
 def main() -> None:
@@ -82,7 +88,9 @@ def main() -> None:
         _measure_insight(records, output, arguments, deadline)
     peers = [name for name in contenders if name in PEERS]
     if peers:
-        task = _task(records, output, arguments)
+        task = _task(records, output, arguments, machine["num_threads"])
+        for peer in PEERS:
+            _forget_other_tasks(peer, task, records, pilots)
         for peer in peers:
             _measure_peer(peer, task, records, pilots, arguments.learning_rates, deadline)
     body = report(records, tuple(PEERS), arguments.budget)
@@ -188,7 +196,7 @@ def _recheck(run: Path, facts: dict[str, Any], output: Path) -> float | None:
     return value
 
 
-def _task(records: Records, output: Path, arguments: argparse.Namespace) -> Task:
+def _task(records: Records, output: Path, arguments: argparse.Namespace, num_threads: int) -> Task:
     insight = records.select(contender=INSIGHT, budget=None)
     if not insight:
         raise SystemExit("the peers take tokenizer and network from Insight's run: measure insight first")
@@ -196,7 +204,14 @@ def _task(records: Records, output: Path, arguments: argparse.Namespace) -> Task
     facts = write_quality_text(run, output)
     network = json.loads((run / "run.json").read_text(encoding="utf-8"))["network"]
     shape = shape_of(network, facts["vocabulary_size"], facts["sequence_length"])
-    return Task(output, find_python(arguments.peers_python), shape, facts, arguments.budget)
+    return Task(output, find_python(arguments.peers_python), shape, facts, arguments.budget, num_threads)
+
+
+def _forget_other_tasks(peer: str, task: Task, records: Records, pilots: Records) -> None:
+    """Drop what was measured with another network, text or budget, before Insight's run was renewed."""
+    for kept in (records, pilots):
+        for other in {record.get("task") for record in kept.select(contender=peer)} - {task.identity()}:
+            kept.forget(contender=peer, task=other)
 
 
 def _measure_peer(
@@ -231,12 +246,18 @@ def _best_setting(peer: str, task: Task, pilots: Records) -> tuple[str, str]:
             *("--batch-size", str(task.facts["batch_size"]), "--precision", precision, "--mode", mode),
             *("--seconds", str(min(6.0, task.budget / 10))),
         )
-        outcome = _run(f"pilot-{peer}-{precision}-{mode}", command, max(150.0, task.budget), task.output)
+        outcome = _run(
+            f"pilot-{peer}-{precision}-{mode}",
+            command,
+            max(150.0, task.budget),
+            task.output,
+            task.num_threads,
+        )
         tokens = 0.0
         if outcome.result is not None:
             left = max(0.0, task.budget - _IMPORT_SECONDS - outcome.result["first_step_seconds"])
             tokens = left * outcome.result["tokens_per_second"]
-        pilots.add({**key, "tokens": tokens})
+        pilots.add({**key, "tokens": tokens, "task": task.identity()})
         print(f"{peer}, {precision} {mode}: {tokens:,.0f} tokens in {task.budget:g} s", flush=True)
     best = max(pilots.select(contender=peer), key=lambda pilot: float(pilot["tokens"]))
     return best["precision"], best["mode"]
@@ -266,12 +287,15 @@ def _run_peer(
         *("--budget", str(task.budget), "--learning-rate", str(rate), "--schedule", schedule_name),
         *("--precision", precision, "--mode", mode),
     )
-    outcome = _run(f"{peer}-{rate}-{schedule_name}", command, 3 * task.budget + 240, task.output)
+    outcome = _run(
+        f"{peer}-{rate}-{schedule_name}", command, 3 * task.budget + 240, task.output, task.num_threads
+    )
     label = f"{precision} {mode}, AdamW {rate:g}, {schedule_name}"
     if outcome.result is None:
         print(f"{peer}, {label}: {outcome.problem()}", flush=True)
         return
-    records.add({**key, "setting": label, **outcome.result, "commit": commit()})
+    about = {"setting": label, "task": task.identity(), "commit": commit()}
+    records.add({**key, **about, **outcome.result})
     print(f"{peer}, {label}: {outcome.result['bits_per_byte']:.4f} bits per byte", flush=True)
 
 
@@ -290,10 +314,14 @@ def _draw(records: Path, picture: Path, arguments: argparse.Namespace) -> None:
     print(f"picture: {picture}" if outcome.exit_code == 0 else f"no picture: {outcome.problem()}")
 
 
-def _run(name: str, command: list[str], limit: float, output: Path) -> Outcome:
+def _run(
+    name: str, command: list[str], limit: float, output: Path, num_threads: int | None = None
+) -> Outcome:
     """Run with an empty cache of compiled kernels, so that compiling costs everyone what it costs."""
     kernels = output / "inductor" / f"{name}-{time.time():.0f}"
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(kernels)}
+    if num_threads is not None:
+        environment["OMP_NUM_THREADS"] = str(num_threads)
     outcome = run_process(command, output / "logs" / f"{name}.log", limit, environment)
     shutil.rmtree(kernels, ignore_errors=True)
     return outcome

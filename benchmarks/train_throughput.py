@@ -55,7 +55,7 @@ def main() -> None:
         if deadline.is_over():
             break
         print(f"[{index + 1}/{len(keys)}] ", end="", flush=True)
-        _measure(records, key, output, arguments)
+        _measure(records, key, output, arguments, machine["num_threads"])
     body = tables(records, tuple(CONTENDERS), settings)
     print(f"\n{body}")
     if arguments.write_results:
@@ -100,17 +100,19 @@ def _keys(arguments: argparse.Namespace, settings: list[tuple[str, str]]) -> Ite
                 yield {"contender": name, "precision": precision, "mode": mode, "round": number}
 
 
-def _measure(records: Records, key: Record, output: Path, arguments: argparse.Namespace) -> None:
+def _measure(
+    records: Records, key: Record, output: Path, arguments: argparse.Namespace, num_threads: int
+) -> None:
     name = "-".join(str(value) for value in key.values()).replace(" ", "_").replace(",", "")
     # Kernels are compiled from nothing in the first round and found by the later ones.
     kernels = output / "inductor" / name.rpartition("-")[0]
     if key["round"] == 0:
         shutil.rmtree(kernels, ignore_errors=True)
     outcome = run_process(
-        _command(key, output, arguments),
+        _command(key, output, arguments, num_threads),
         output / "logs" / f"{name}.log",
         arguments.limit,
-        {"TORCHINDUCTOR_CACHE_DIR": str(kernels)},
+        {"TORCHINDUCTOR_CACHE_DIR": str(kernels), "OMP_NUM_THREADS": str(num_threads)},
     )
     label = f"{key['contender']}, {key['precision']} {key['mode']}"
     if outcome.result is None:
@@ -123,10 +125,10 @@ def _measure(records: Records, key: Record, output: Path, arguments: argparse.Na
         print(f"{label}: {outcome.result['tokens_per_second']:,.0f} tokens/s", flush=True)
 
 
-def _command(key: Record, output: Path, arguments: argparse.Namespace) -> list[str]:
+def _command(key: Record, output: Path, arguments: argparse.Namespace, num_threads: int) -> list[str]:
     module = CONTENDERS.get(key["contender"], "insight")
     if module == "insight":
-        return _insight_fit(key, output, arguments)
+        return _insight_fit(key, output, arguments, num_threads)
     python = (
         Path(sys.executable) if module.startswith("benchmarks.own") else find_python(arguments.peers_python)
     )
@@ -139,12 +141,13 @@ def _command(key: Record, output: Path, arguments: argparse.Namespace) -> list[s
     )
 
 
-def _insight_fit(key: Record, output: Path, arguments: argparse.Namespace) -> list[str]:
+def _insight_fit(key: Record, output: Path, arguments: argparse.Namespace, num_threads: int) -> list[str]:
     """``insight fit`` with everything it does by default, and one callback more that holds the clock."""
     overhead, compiled = key["contender"] == OVERHEAD, key["mode"] == "compiled"
     callback = "MeasureOverhead" if overhead else "MeasureSteps"
     options: dict[str, Any] = {
         "--run.root": output / "runs",
+        "--run.num_threads": num_threads,
         "--data.cache_dir": output / "cache",
         "--data.tokenizer": "PretrainedTokenizerConfig",
         "--data.tokenizer.path": output / "tokenizer.json",

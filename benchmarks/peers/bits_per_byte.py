@@ -36,13 +36,8 @@ def bits_per_byte(
     inputs, targets = ids[:-1], ids[1:]
     num_full = len(targets) // sequence_length
     split = num_full * sequence_length
-    batches = list(
-        zip(
-            inputs[:split].view(num_full, sequence_length).split(batch_size),
-            targets[:split].view(num_full, sequence_length).split(batch_size),
-            strict=True,
-        )
-    )
+    full = (ids.view(num_full, sequence_length) for ids in (inputs[:split], targets[:split]))
+    batches = list(zip(*(torch.split(windows, batch_size) for windows in full), strict=True))
     if split < len(targets):
         batches.append((inputs[split:].unsqueeze(0), targets[split:].unsqueeze(0)))
     total = 0.0

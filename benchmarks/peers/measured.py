@@ -30,7 +30,7 @@ def matmul_rate(precision: str, size: int = 1024, seconds: float = 0.5) -> float
     right = torch.randn(size, size).to(DTYPES[precision])
     for _ in range(3):
         left @ right
-    durations = []
+    durations: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(durations) < 3:
         begin = time.perf_counter()
@@ -122,7 +122,7 @@ def plain_step(
     def step(input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with autocast(precision):
             loss = loss_function(input_ids, targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -67,9 +67,10 @@ class QualityRun:
         self.curve: list[dict[str, float]] = []
         self.num_steps = 0
         self._started = started_at()
+        self._budget = float(arguments.budget)
         self._not_counted = 0.0
         self._first_step_ended: float | None = None
-        self._points = [share * arguments.budget for share in POINTS]
+        self._points = [share * self._budget for share in POINTS]
 
     def seconds(self) -> float:
         """Wall time since the process was launched, without the evaluations."""
@@ -81,10 +82,10 @@ class QualityRun:
         ``cosine``: half a cosine to zero over what the first step (and compiling) has left of the budget.
         ``wsd``: constant, then linear to zero over the second half of that.
         """
-        warmup = min(1.0, (self.num_steps + 1) / self.arguments.warmup_steps)
+        warmup = min(1.0, (self.num_steps + 1) / float(self.arguments.warmup_steps))
         if self._first_step_ended is None:
             return warmup
-        left = max(1e-6, self.arguments.budget - self._first_step_ended)
+        left = max(1e-6, self._budget - self._first_step_ended)
         progress = min(1.0, (self.seconds() - self._first_step_ended) / left)
         if self.arguments.schedule == "wsd":
             return warmup * min(1.0, 2 * (1 - progress))
@@ -96,7 +97,7 @@ class QualityRun:
         seconds = self.seconds()
         if self._first_step_ended is None:
             self._first_step_ended = seconds
-        done = seconds >= self.arguments.budget
+        done = seconds >= self._budget
         if done or (self._points and seconds >= self._points[0]):
             self._points = [point for point in self._points if point > seconds]
             self._evaluate(seconds)

@@ -14,7 +14,7 @@ from benchmarks.peers.measured import Loss
 
 def build_transformers(shape: DecoderShape) -> Any:
     """A freshly initialised LlamaForCausalLM."""
-    return LlamaForCausalLM(LlamaConfig(**transformers_arguments(shape)))
+    return LlamaForCausalLM(LlamaConfig(**transformers_arguments(shape)))  # type: ignore[no-untyped-call]
 
 
 def transformers_loss(model: Any, compiled: bool) -> Loss:

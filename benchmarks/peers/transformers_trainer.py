@@ -43,7 +43,7 @@ def main() -> None:
                 **trainer_arguments(folder, arguments.batch_size, arguments.precision, arguments.mode)
             ),
             train_dataset=ShiftedLabels(windows),
-            optimizers=(optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)),
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)),
             callbacks=[ClockCallback(clock)],
         )
         trainer.train()
