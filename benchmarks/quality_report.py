@@ -77,14 +77,13 @@ def draw(records: Records, peers: Sequence[str], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5))
     shorter = [record for record in records.select(contender=INSIGHT) if record.get("budget")]
     for record in shorter:
-        style: dict[str, Any] = {"marker": "o", "linestyle": ":", "color": "tab:blue", "alpha": 0.6}
+        style: dict[str, Any] = {"marker": "o", "linestyle": ":", "color": "C0", "alpha": 0.6}
         axes.plot(*_points(record["curve"]), label=f"insight given {record['budget']:g} s", **style)
     insight = next(iter(records.select(contender=INSIGHT, budget=None)), None)
-    for shown in (insight, *(best_of(records, peer) for peer in peers)):
+    for index, shown in enumerate((insight, *(best_of(records, peer) for peer in peers))):
         if shown is not None:
-            color = "tab:blue" if shown is insight else None
             label = f"{shown['contender']} ({shown['setting']})"
-            axes.plot(*_points(shown["curve"]), marker="o", color=color, label=label)
+            axes.plot(*_points(shown["curve"]), marker="o", color=f"C{index}", label=label)
     axes.set_xlabel("seconds since the process was launched")
     axes.set_ylabel("bits per byte on Persuasion")
     axes.grid(alpha=0.3)
@@ -111,8 +110,9 @@ def _comparison(records: Records, insight: Record, champion: Record, budget: flo
             difference = target - record["bits_per_byte"]
             side = "below" if difference > 0 else "above"
             lines.append(
-                f"Given {record['budget']:g} s, with its decay planned for them, it ends at"
-                f" {record['bits_per_byte']:.4f}, {abs(difference):.3f} {side}."
+                f"Given {record['budget']:g} s, with its decay planned for them, it ends after"
+                f" {record['curve'][-1]['seconds']:.0f} s at {record['bits_per_byte']:.4f},"
+                f" {abs(difference):.3f} {side} the best peer."
             )
     points = ", ".join(f"{p['seconds']:.0f} s {p['bits_per_byte']:.3f}" for p in insight["curve"])
     lines.append(f"Insight's curve: {points}.")
