@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU, muon_splits, parameter_role
 from insight.runtime.errors import ConfigError
 from insight.training import AdamW, MuonAdamW
-from insight.training.optimizers.muon_adamw import orthogonalize
+from insight.training.optimizers import newton_schulz
+from insight.training.optimizers.newton_schulz import orthogonalize
 
 
 def network() -> nn.Module:
@@ -30,15 +32,17 @@ def with_gradients(net: nn.Module, step: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def test_muon_equals_torch_muon_on_each_matrix() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_muon_equals_torch_muon_on_each_matrix(whole: bool) -> None:
+    """With the planted fault ``whole``, fused weights are compared with one orthogonalisation of them all."""
     net = network()
-    splits, roles = muon_splits(net), parameter_role(net)
+    splits, roles = {} if whole else muon_splits(net), parameter_role(net)
     hidden = {name: p for name, p in net.named_parameters() if roles[name] == "hidden"}
     theirs = {
         name: [part.detach().clone().requires_grad_() for part in p.split(splits.get(name, p.shape[0]))]
         for name, p in hidden.items()
     }
-    optimizer = MuonAdamW(learning_rate=0.02, weight_decay=0.1).build(net)
+    optimizer = MuonAdamW(learning_rate=0.02, weight_decay=0.1, precision="bfloat16").build(net)
     reference = torch.optim.Muon(
         [part for parts in theirs.values() for part in parts],
         lr=0.02,
@@ -57,9 +61,9 @@ def test_muon_equals_torch_muon_on_each_matrix() -> None:
                 part.grad = gradient.clone()
         optimizer.step()
         reference.step()
-    for name, parameter in hidden.items():
-        # Both iterate in bfloat16, in another order of operations.
-        torch.testing.assert_close(parameter.data, torch.cat(theirs[name]).data, rtol=0, atol=2e-3)
+    # Both iterate in bfloat16, in another order of operations.
+    largest = max(float((p - torch.cat(theirs[name])).detach().abs().max()) for name, p in hidden.items())
+    assert largest > 6e-3 if whole else largest < 2e-3
 
 
 def test_the_rest_equals_torch_adamw() -> None:
@@ -105,11 +109,45 @@ def test_adamw_decays_only_matrices() -> None:
     assert groups["hidden"]["initial_lr"] == 3e-3
 
 
-def test_orthogonalized_matrices_have_singular_values_near_one() -> None:
-    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalize(matrices, 5).float())
-    assert values.min() > 0.5
-    assert values.max() < 1.3
+@pytest.mark.parametrize("shape", [(3, 16, 40), (3, 40, 16), (2, 24, 24)])
+def test_orthogonalization_is_the_quintic_of_the_singular_values(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    values = values / values.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = left * values[:, None, :] @ right
+    torch.testing.assert_close(orthogonalize(matrices.clone(), 5), expected)
+    rough = orthogonalize(matrices.bfloat16(), 5).double()
+    assert (rough - expected).norm() < 0.05 * expected.norm()
+    if shape[1] != shape[2]:  # a square of random numbers may have a singular value near 0
+        assert torch.linalg.svdvals(rough).min() > 0.6
+        assert torch.linalg.svdvals(rough).max() < 1.25
+
+
+def test_precision_is_the_faster_one_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {torch.float32: 100.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(newton_schulz, "measure_matmul_rate", lambda dtype, device: rates[dtype])
+    newton_schulz.faster_dtype.cache_clear()
+    try:
+        assert hidden_group(MuonAdamW().build(network()))["dtype"] == "float32"
+        newton_schulz.faster_dtype.cache_clear()
+        rates[torch.bfloat16] = 500.0
+        assert hidden_group(MuonAdamW().build(network()))["dtype"] == "bfloat16"
+        assert hidden_group(MuonAdamW(precision="float32").build(network()))["dtype"] == "float32"
+    finally:
+        newton_schulz.faster_dtype.cache_clear()
+
+
+def test_resumed_optimizer_keeps_the_precision_it_began_with() -> None:
+    """What is faster is measured, and a neighbour may disturb that: it must not change a resumed run."""
+    first, second = (MuonAdamW(precision=p).build(network()) for p in ("float32", "bfloat16"))
+    second.load_state_dict(first.state_dict())
+    assert hidden_group(second)["dtype"] == "float32"
+
+
+def hidden_group(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return next(group for group in optimizer.param_groups if group["role"] == "hidden")
 
 
 def test_state_survives_saving() -> None:
@@ -134,6 +172,7 @@ def test_state_survives_saving() -> None:
         (MuonAdamW, {"learning_rate": 0.0}, "learning_rate=0.0"),
         (MuonAdamW, {"momentum": 1.0}, "momentum=1.0"),
         (MuonAdamW, {"num_iterations": 0}, "num_iterations=0"),
+        (MuonAdamW, {"precision": "float16"}, "precision='float16'"),
         (AdamW, {"weight_decay": -1.0}, "weight_decay=-1.0"),
         (AdamW, {"learning_rate": float("nan")}, "learning_rate=nan"),
     ],

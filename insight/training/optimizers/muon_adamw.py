@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,10 +20,9 @@ from insight.training.optimizers.base import (
     check_share,
     parameters_by_role,
 )
+from insight.training.optimizers.newton_schulz import faster_dtype, orthogonalize
 
-# The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 drives singular values between 0 and 1 towards 1
-# fast at the price of leaving them within about [0.7, 1.2].
-_A, _B, _C = 3.4445, -4.7750, 2.0315
+_PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class MuonAdamW(OptimizerConfig):
             a much higher rate; it was what counted most in short runs.
         momentum: Of Muon, with Nesterov's look ahead.
         num_iterations: Newton-Schulz iterations.
+        precision: Type of their products: ``bfloat16``, ``float32``, or ``auto`` for the one that this
+            machine multiplies faster. A resumed run keeps the type it began with.
         beta1: Of AdamW: decay of the mean of gradients.
         beta2: Of AdamW: decay of the mean of squared gradients.
         weight_decay: Of the hidden matrices, decoupled.
@@ -51,6 +52,7 @@ class MuonAdamW(OptimizerConfig):
     embedding_learning_rate: float = 0.09
     momentum: float = 0.95
     num_iterations: int = 5
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.0
@@ -63,6 +65,8 @@ class MuonAdamW(OptimizerConfig):
         check_decay(self.weight_decay)
         if not 1 <= self.num_iterations <= 20:
             raise ConfigError(f"num_iterations={self.num_iterations}: must lie between 1 and 20", "use 5")
+        if self.precision not in _PRECISIONS:
+            raise ConfigError(f"precision={self.precision!r}: unknown type", f"use {', '.join(_PRECISIONS)}")
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         splits = muon_splits(network)
@@ -73,9 +77,11 @@ class MuonAdamW(OptimizerConfig):
             if role == "hidden":
                 rows_of.update({p: splits.get(name, (p.shape[0],)) for name, p in parameters.items()})
                 rate = self.learning_rate
+                device = next(iter(parameters.values())).device.type
                 settings = {
                     "momentum": self.momentum,
                     "num_iterations": self.num_iterations,
+                    "dtype": faster_dtype(device) if self.precision == "auto" else self.precision,
                     "weight_decay": self.weight_decay,
                 }
             else:
@@ -138,8 +144,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
         )
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
-        # Matrices that are transposes of one another share a batch: the iteration works on the wide form.
-        batches: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        batches: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
@@ -150,35 +155,15 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             update = gradient.lerp(momentum, group["momentum"])
             rows = list(self._rows_of[parameter])
             for matrix, part in zip(torch.split(parameter, rows), torch.split(update, rows), strict=True):
-                wide = part.mT if part.shape[0] > part.shape[1] else part
-                batches.setdefault((wide.shape[0], wide.shape[1]), []).append((matrix, wide))
-        for pairs in batches.values():
-            stacked = torch.stack([wide for _, wide in pairs])
+                batches.setdefault(part.shape, []).append((matrix, part))
+        dtype = getattr(torch, group["dtype"])
+        for shape, pairs in batches.items():
+            stacked = torch.empty((len(pairs), *shape), dtype=dtype, device=pairs[0][0].device)
+            for slot, (_, part) in zip(stacked, pairs, strict=True):
+                slot.copy_(part)
             orthogonal = orthogonalize(stacked, group["num_iterations"])
-            for (matrix, _), wide in zip(pairs, orthogonal, strict=True):
-                tall = matrix.shape[0] > matrix.shape[1]
-                scale = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
+            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            for direction, (matrix, _) in zip(orthogonal, pairs, strict=True):
                 if group["weight_decay"]:
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_((wide.mT if tall else wide).to(matrix.dtype), alpha=-group["lr"] * scale)
-
-
-def orthogonalize(matrices: torch.Tensor, num_iterations: int) -> torch.Tensor:
-    """Roughly the nearest orthogonal matrices: singular vectors kept, singular values near 1.
-
-    Newton-Schulz iterations in bfloat16 (Jordan et al. 2024; Bernstein and Newhouse 2024,
-    arXiv 2409.20325).
-
-    Args:
-        matrices: ``(batch, rows, columns)`` with rows <= columns.
-        num_iterations: Iterations of the quintic.
-
-    Returns:
-        bfloat16 ``(batch, rows, columns)``.
-    """
-    x = matrices.bfloat16()
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    for _ in range(num_iterations):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return x
+                matrix.add_(direction, alpha=-group["lr"] * scale)
