@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from insight.data.batches import LanguageModelBatch
 from insight.data.sampling import EvaluationWindows, WindowOrder
 from insight.data.store import TokenStore
+
+_WINDOWS_AT_ONCE = 4096
 
 
 class BatchLoader:
@@ -103,9 +106,13 @@ class TrainingBatches:
     def __call__(self, index: int) -> LanguageModelBatch:
         """The rows of this rank in batch ``index`` of the run."""
         epoch, batch = divmod(index, self.num_batches)
-        rows = np.arange(self.rank, self.global_batch_size, self.world_size)
-        starts = self.order.starts(epoch, batch * self.global_batch_size + rows)
-        tokens = self.store.windows(starts, self.order.sequence_length + 1)
+        group = max(1, _WINDOWS_AT_ONCE // self.global_batch_size)
+        first_batch = batch // group * group
+        starts = _starts_of_batches(self.order, epoch, first_batch, group, self.global_batch_size)
+        global_batch = starts[(batch - first_batch) * self.global_batch_size :][: self.global_batch_size]
+        tokens = self.store.windows(
+            global_batch[self.rank :: self.world_size], self.order.sequence_length + 1
+        )
         return _batch(tokens[:, :-1], tokens[:, 1:])
 
 
@@ -143,6 +150,15 @@ class EvaluationBatches:
         first = index * rows
         chosen = np.arange(first, first + rows) * self.world_size + self.rank
         return _batch(*self.windows.gather(chosen))
+
+
+@functools.lru_cache(maxsize=2)
+def _starts_of_batches(
+    order: WindowOrder, epoch: int, first_batch: int, num_batches: int, batch_size: int
+) -> npt.NDArray[np.int64]:
+    """Starts of the windows of several batches: permuting a thousand numbers takes little longer than ten."""
+    first = first_batch * batch_size
+    return order.starts(epoch, np.arange(first, min(first + num_batches * batch_size, order.num_windows)))
 
 
 def _batch(inputs: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> LanguageModelBatch:

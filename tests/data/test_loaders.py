@@ -53,7 +53,9 @@ def test_training_batch_is_windows_and_the_tokens_after_them(store: TokenStore) 
             assert any(stream[start : start + 8] == window for start in range(len(stream)))
 
 
-def test_epoch_uses_no_window_twice(store: TokenStore) -> None:
+@pytest.mark.parametrize("at_once", [1, 13, 4096])
+def test_epoch_uses_no_window_twice(store: TokenStore, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("insight.data.loaders._WINDOWS_AT_ONCE", at_once)
     batches = training(store)
     for epoch in range(3):
         first = epoch * batches.num_batches
