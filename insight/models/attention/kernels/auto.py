@@ -11,18 +11,16 @@ from insight.models.attention.kernels.tiled import TiledKernel
 from insight.models.attention.masks import Mask
 from insight.runtime.errors import ConfigError, nearest
 
-# Lengths up to which tiles beat the fused kernel (forward and backward, measured on CPUs with AMX, with
-# AVX-512 bfloat16 and with AVX2): at 128 tokens by 2 to 5 times in bfloat16 and not in float32, at 512 by
-# 1.5 times and 1.1 times, at 1024 no longer.
+# Measured, forward and backward against the fused kernel in bfloat16: with AMX 5 times as fast at 128
+# tokens, 2 at 256, 1.5 at 512, slower at 1024; without AMX 2 and 1.3 times at 128 and 256. In float32 a
+# network is no faster with tiles. On a CPU without bfloat16 products tiles take twice the time.
 _LONGEST_TILED = 512
-_SHORTEST_TILED_FLOAT32 = 129
 
 
 class AutoKernel(Kernel):
-    """Tiled for training on short sequences on a CPU, in bfloat16 where it multiplies it in hardware.
+    """Tiled for training in bfloat16 on a CPU that multiplies it in hardware, fused otherwise.
 
-    Fused otherwise. A rule, not a measurement: a resumed run must take the kernel that the interrupted
-    one took.
+    A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
     """
 
     def __init__(self) -> None:
@@ -33,14 +31,14 @@ class AutoKernel(Kernel):
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
     ) -> torch.Tensor:
-        length = query.shape[2]
-        wins = (
+        tiled = (
             self.fast_bfloat16
-            if query.dtype == torch.bfloat16
-            else query.dtype == torch.float32 and length >= _SHORTEST_TILED_FLOAT32
+            and query.dtype == torch.bfloat16
+            and query.device.type == "cpu"
+            and query.shape[2] <= _LONGEST_TILED
+            and query.requires_grad
+            and torch.is_grad_enabled()
         )
-        trains = query.requires_grad and torch.is_grad_enabled()
-        tiled = wins and trains and query.device.type == "cpu" and length <= _LONGEST_TILED
         return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale)
 
 
