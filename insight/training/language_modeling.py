@@ -12,8 +12,9 @@ from torch import nn
 
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
-from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.errors import ConfigError, DataError, InsightError
 from insight.runtime.seeding import capture_random_state, restore_random_state
+from insight.training.accumulation import AccumulationWindow
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
@@ -69,8 +70,8 @@ class LanguageModelingModule(pl.LightningModule):
         self.likelihood = TextLikelihood()
         self._training_network: Callable[..., torch.Tensor] | None = None
         self._random_state: dict[str, Any] | None = None
-        self._window_valid: torch.Tensor | None = None
-        self._window_divisor = 0
+        self._window: AccumulationWindow | None = None
+        self._restored_window: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ building
 
@@ -100,8 +101,12 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Plan the number of steps and choose how the network runs."""
-        if self.num_planned_steps is None:
-            self.num_planned_steps = self._steps_from_trainer()
+        self._window = None  # of an interrupted run of the same module
+        limit = self._steps_of_trainer()
+        if limit is not None:  # also on resuming, so that a run can be extended
+            self.num_planned_steps = limit
+        elif self.num_planned_steps is None:
+            self.num_planned_steps = self._steps_an_epoch
         chosen = compiled_or_eager(
             self.network, self.compile_choice, self.expected_seconds or self._estimated_seconds
         )
@@ -109,17 +114,20 @@ class LanguageModelingModule(pl.LightningModule):
         self._training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """Put the random states of a checkpoint back, right before they are used."""
+        """Put a checkpoint's random states and open window back, right before they are used."""
         if self._random_state is not None:
             restore_random_state(self._random_state)
             self._random_state = None
+        if self._restored_window is not None:
+            self._window = AccumulationWindow.restore(self._restored_window, self.network, self.trainer)
+            self._restored_window = None
 
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """The loss of a micro-batch, scaled so that the gradients of a window add up; see below."""
+        """The loss of a micro-batch, scaled so that the gradients of a window add up."""
         assert self._training_network is not None
-        if self._window_valid is None:
-            self._check_ids(batch)
-            self._window_divisor = batch.targets.numel()
+        self._check_ids(batch, batch_idx)
+        if self._window is None:
+            self._window = AccumulationWindow(batch.targets.numel(), batch.targets.device)
         hidden = self._training_network(
             batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
         )
@@ -130,36 +138,31 @@ class LanguageModelingModule(pl.LightningModule):
             soft_cap=self.network_config.logit_soft_cap,
             z_loss=self.z_loss,
         )
-        valid = summed.num_valid
-        self._window_valid = valid if self._window_valid is None else self._window_valid + valid
-        loss = summed.negative_log_likelihood / valid
-        self._check_finite(loss)
-        self.log("train/loss", loss, prog_bar=True)
+        self._check_finite(summed.negative_log_likelihood)
         # Before any callback can save: the checkpoint's position is behind this batch.
         self._data.advance(batch.input_ids.shape[0] * self.trainer.world_size)
-        return summed.loss / self._window_divisor
+        return self._window.add(summed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradient that of the mean over all valid tokens, and set the learning rates.
-
-        What Lightning and DDP have made of the micro-batches' losses is the sum over valid tokens divided
-        by (first micro-batch's positions x accumulation x ranks).
-        """
-        assert self._window_valid is not None
+        """Make the gradient that of the mean over all valid tokens, and set the learning rates."""
+        assert self._window is not None
         assert self.num_planned_steps is not None
-        trainer = self.trainer
-        valid = self._window_valid.to(torch.float32)
-        if trainer.world_size > 1:
-            valid = trainer.strategy.reduce(valid, reduce_op="sum")
-        self._window_valid = None
-        divisor = self._window_divisor * trainer.accumulate_grad_batches * trainer.world_size
-        factor = divisor / valid
+        trainer, window = self.trainer, self._window
+        self._window = None
+        nll, num_valid = window.totals(trainer.strategy, trainer.world_size)
+        if num_valid.device.type == "cpu" and not num_valid:
+            raise DataError(
+                f"no token of step {trainer.global_step} has a target that counts",
+                "look at what the training text holds",
+            )
+        factor = window.gradient_factor(num_valid, trainer.accumulate_grad_batches, trainer.world_size)
         if factor.device.type != "cpu" or factor != 1:
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             torch._foreach_mul_(gradients, factor)
         multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
+        self.log("train/loss", nll / num_valid, prog_bar=True)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
@@ -179,37 +182,44 @@ class LanguageModelingModule(pl.LightningModule):
         limit = gradient_clip_val if gradient_clip_val and not by_value else math.inf
         self.log("train/gradient_norm", nn.utils.clip_grad_norm_(parameters, limit))
 
-    def _check_finite(self, loss: torch.Tensor) -> None:
+    def _check_finite(self, nll: torch.Tensor) -> None:
         # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
         step = self.trainer.global_step
-        if loss.device.type != "cpu" and step % self._log_interval:
+        if nll.device.type != "cpu" and step % self._log_interval:
             return
-        if not torch.isfinite(loss):
+        if not torch.isfinite(nll):
             raise InsightError(
-                f"the loss is {loss.item()} at step {step}",
+                f"the loss is {nll.item()} at step {step}",
                 "lower the learning rate, set --trainer.gradient_clip_val 1, or --trainer.precision 32-true",
             )
 
-    def _check_ids(self, batch: LanguageModelBatch) -> None:
-        if batch.input_ids.device.type == "cpu":
-            largest = int(batch.input_ids.max())
-            if largest >= self.network.vocabulary_size:
-                raise ConfigError(
-                    f"the data holds token id {largest}, the network knows {self.network.vocabulary_size}",
-                    "use the tokenizer that the network was built for",
-                )
+    def _check_ids(self, batch: LanguageModelBatch, batch_idx: int) -> None:
+        """A token id out of range would end in an IndexError, or on an accelerator in a dead process."""
+        if batch_idx and batch.input_ids.device.type != "cpu":
+            return  # reading the answer makes an accelerator wait
+        smallest, largest = (int(bound) for bound in batch.input_ids.aminmax())
+        if smallest < 0 or largest >= self.network.vocabulary_size:
+            raise DataError(
+                f"the data holds token id {largest if smallest >= 0 else smallest}, "
+                f"the network knows 0 to {self.network.vocabulary_size - 1}",
+                "use the tokenizer that the network was built for",
+            )
 
     @property
     def _log_interval(self) -> int:
         return int(cast(Any, self.trainer).log_every_n_steps)
 
-    def _steps_from_trainer(self) -> int:
+    @property
+    def _steps_an_epoch(self) -> int:
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+    def _steps_of_trainer(self) -> int | None:
+        """Where the Trainer's own limits end the run; ``None`` if it has none."""
         trainer = self.trainer
-        steps_an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         limits = [trainer.max_steps] if trainer.max_steps > 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limits.append(steps_an_epoch * trainer.max_epochs)
-        return min(limits, default=steps_an_epoch)
+            limits.append(self._steps_an_epoch * trainer.max_epochs)
+        return min(limits, default=None)
 
     def _estimated_seconds(self, flops_per_second: float) -> float:
         """How long the run takes when its matrix products run at a rate."""
@@ -231,11 +241,11 @@ class LanguageModelingModule(pl.LightningModule):
 
     def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """Add the batch to the sums."""
-        self._measure(batch)
+        self._measure(batch, batch_idx)
 
     def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """Add the batch to the sums."""
-        self._measure(batch)
+        self._measure(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, perplexity and bits per byte of the whole text."""
@@ -248,15 +258,15 @@ class LanguageModelingModule(pl.LightningModule):
     def predict_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         """Negative log-likelihood of every target in nats, 0 where ignored: ``(batch, sequence)``."""
         return token_losses(
-            self._hidden(batch),
+            self._hidden(batch, batch_idx),
             self.network.head_weight,
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
         )
 
-    def _measure(self, batch: LanguageModelBatch) -> None:
+    def _measure(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         summed = linear_cross_entropy(
-            self._hidden(batch),
+            self._hidden(batch, batch_idx),
             self.network.head_weight,
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
@@ -266,7 +276,8 @@ class LanguageModelingModule(pl.LightningModule):
         num_bytes = (lengths[batch.targets.where(valid, 0)] * valid).sum()
         self.likelihood.update(summed.negative_log_likelihood, summed.num_valid, num_bytes)
 
-    def _hidden(self, batch: LanguageModelBatch) -> torch.Tensor:
+    def _hidden(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        self._check_ids(batch, batch_idx)
         # Never the compiled network: other shapes and modes would compile it again and again.
         hidden: torch.Tensor = self.network(
             batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
@@ -289,9 +300,12 @@ class LanguageModelingModule(pl.LightningModule):
             "num_planned_steps": self.num_planned_steps,
             "random_state": capture_random_state(),
         }
+        if self._window is not None:
+            checkpoint["insight"]["open_window"] = self._window.state_dict(self.network, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the plan; the random states wait for the first training batch."""
+        """Take over the plan; random states and open window wait for the first training batch."""
         saved = checkpoint["insight"]
         self.num_planned_steps = saved["num_planned_steps"]
         self._random_state = saved["random_state"]
+        self._restored_window = saved.get("open_window")
