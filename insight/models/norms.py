@@ -109,7 +109,7 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         hidden, weight, inverse_rms = ctx.saved_tensors
         size = hidden.shape[-1]
-        scale = weight if weight is not None else inverse_rms.new_ones(size)
+        scale = inverse_rms.new_ones(size) if weight is None else weight.to(inverse_rms.dtype)
         needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
         wide, gradient = hidden.to(inverse_rms.dtype), gradient.to(inverse_rms.dtype).contiguous()
         hidden_gradient, weight_gradient, _ = torch.ops.aten.native_layer_norm_backward(
@@ -123,6 +123,8 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
             needed,
         )
         if needed[0]:
-            mean = (gradient @ scale.to(gradient.dtype)).unsqueeze(-1).div_(size)
+            mean = (gradient @ scale).unsqueeze(-1).div_(size)
             hidden_gradient = hidden_gradient.add_(mean.mul_(inverse_rms)).to(hidden.dtype)
+        if needed[1]:
+            weight_gradient = weight_gradient.to(weight.dtype)
         return hidden_gradient, weight_gradient, None

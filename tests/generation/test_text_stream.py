@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from insight.data.tokenizers import BPETokenizerConfig
 from insight.generation import TextStream
 
 
@@ -47,6 +48,16 @@ def test_no_character_is_split() -> None:
     stream = TextStream()
     cup = "☕".encode()
     assert [stream.push(bytes([byte])) for byte in cup] == ["", "", "☕"]
+
+
+def test_tokens_of_a_trained_tokenizer_join_to_the_text() -> None:
+    text = "It is a naïve ☕ truth: 日本語, 🎉 and ½."
+    tokenizer = BPETokenizerConfig(vocabulary_size=270, min_frequency=1).build([text * 3])
+    stream = TextStream()
+    pieces = [stream.push(tokenizer.token_bytes(token_id)) for token_id in tokenizer.encode(text)]
+    assert "".join([*pieces, stream.finish()]) == text
+    assert "\ufffd" not in "".join(pieces)
+    assert "" in pieces  # some tokens end inside a character
 
 
 def test_broken_bytes_become_replacement_characters() -> None:

@@ -59,6 +59,23 @@ def test_the_future_never_reaches_the_past(kernel: str) -> None:
     assert not torch.isclose(after[:, 15:], before[:, 15:]).all(dim=-1).any()
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "reference", "tiled"])
+def test_no_gradient_flows_from_the_past_to_the_future(kernel: str) -> None:
+    network = decoder(attention={"kernel": kernel})
+    inputs: list[torch.Tensor] = []
+
+    def keep(_module: Any, _arguments: Any, output: torch.Tensor) -> None:
+        output.retain_grad()
+        inputs.append(output)
+
+    network.embedding.register_forward_hook(keep)
+    network(ids())[:, :15].square().sum().backward()
+    gradient = inputs[0].grad
+    assert gradient is not None
+    assert (gradient[:, 15:] == 0).all()
+    assert (gradient[:, :15] != 0).any(dim=-1).all()
+
+
 @pytest.mark.parametrize("kernel", ["sdpa", "tiled"])
 def test_kernels_equal_the_reference_with_gradients(kernel: str) -> None:
     results = []
@@ -79,6 +96,16 @@ def test_training_in_bfloat16_stays_near_float32() -> None:
         half = network(ids())
     error = (half.float() - exact).norm() / exact.norm()
     assert error < 0.03
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_trains_in_every_dtype(dtype: torch.dtype) -> None:
+    network = decoder(dtype, attention={"qk_norm": "rms"}, dropout=0.1, logit_soft_cap=15.0).train()
+    network.logits(network(ids())).float().square().mean().backward()
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == dtype
+        assert parameter.grad.isfinite().all()
 
 
 def test_packed_documents_equal_separate_runs_with_gradients() -> None:
@@ -161,8 +188,8 @@ def test_zero_outputs_make_the_blocks_the_identity() -> None:
 def test_scaled_initialization_scales_outputs_by_depth() -> None:
     network = decoder(torch.float32, hidden_size=256, num_layers=8, initialization=ScaledInitialization())
     block: Any = network.blocks[3]
-    assert float(block.attention.query_key_value.weight.std()) == pytest.approx(0.02, rel=0.1)
-    assert float(block.attention.output.weight.std()) == pytest.approx(0.02 / 4, rel=0.1)
+    assert block.attention.query_key_value.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert block.attention.output.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)
 
 
 def test_soft_cap_bounds_the_scores() -> None:

@@ -40,6 +40,17 @@ def test_truncated_tokens_were_never_there() -> None:
     assert cache.length == 9
 
 
+def test_what_was_forgotten_is_never_read_again() -> None:
+    model, cache = network(), network().make_cache(2)
+    with torch.no_grad():
+        model(ids(9)[:, :6], cache=cache)
+        for layer in cache.layers:
+            assert isinstance(layer, FullCache)
+            layer.keys[:, :, 6:] = layer.values[:, :, 6:] = float("nan")
+        again = model(ids(9)[:, 6:], cache=cache)
+    torch.testing.assert_close(again, model(ids(9))[:, 6:].detach())
+
+
 def test_truncating_to_more_than_there_is_keeps_all() -> None:
     cache = network().make_cache(1)
     with torch.no_grad():
