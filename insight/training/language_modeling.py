@@ -138,7 +138,7 @@ class LanguageModelingModule(pl.LightningModule):
             soft_cap=self.network_config.logit_soft_cap,
             z_loss=self.z_loss,
         )
-        self._check_finite(summed.negative_log_likelihood)
+        self._check_finite(summed.negative_log_likelihood, "loss")
         # Before any callback can save: the checkpoint's position is behind this batch.
         self._data.advance(batch.input_ids.shape[0] * self.trainer.world_size)
         return self._window.add(summed)
@@ -163,7 +163,10 @@ class LanguageModelingModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
         self.log("train/loss", nll / num_valid, prog_bar=True)
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        if self._logs_this_step:
+            groups = optimizer.param_groups
+            main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
+            self.log("train/learning_rate", main["lr"])
 
     def configure_gradient_clipping(
         self,
@@ -171,25 +174,29 @@ class LanguageModelingModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as configured; the norm before clipping is logged and computed once."""
+        """Clip as configured; the norm before clipping is computed once, for the clipping and for the log."""
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         by_value = gradient_clip_algorithm == "value"
-        if by_value or not gradient_clip_val:
-            if by_value and gradient_clip_val:
-                nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-            if self.trainer.global_step % self._log_interval:
-                return
-        limit = gradient_clip_val if gradient_clip_val and not by_value else math.inf
-        self.log("train/gradient_norm", nn.utils.clip_grad_norm_(parameters, limit))
+        limit = gradient_clip_val or math.inf
+        if self._logs_this_step or (limit < math.inf and not by_value):
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if norm.device.type == "cpu":  # elsewhere a scaler of float16 may mean to skip this step
+                self._check_finite(norm, "norm of the gradient")
+            if self._logs_this_step:
+                self.log("train/gradient_norm", norm)
+            # Where looking is free, gradients within the limit are spared a pass of multiplying by 1.
+            if not by_value and (norm.device.type != "cpu" or norm > limit):
+                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        if by_value and limit < math.inf:
+            nn.utils.clip_grad_value_(parameters, limit)
 
-    def _check_finite(self, nll: torch.Tensor) -> None:
+    def _check_finite(self, value: torch.Tensor, name: str) -> None:
         # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
-        step = self.trainer.global_step
-        if nll.device.type != "cpu" and step % self._log_interval:
+        if value.device.type != "cpu" and not self._logs_this_step:
             return
-        if not torch.isfinite(nll):
+        if not torch.isfinite(value):
             raise InsightError(
-                f"the loss is {nll.item()} at step {step}",
+                f"the {name} is {value.item()} at step {self.trainer.global_step}",
                 "lower the learning rate, set --trainer.gradient_clip_val 1, or --trainer.precision 32-true",
             )
 
@@ -206,8 +213,10 @@ class LanguageModelingModule(pl.LightningModule):
             )
 
     @property
-    def _log_interval(self) -> int:
-        return int(cast(Any, self.trainer).log_every_n_steps)
+    def _logs_this_step(self) -> bool:
+        """Whether Lightning hands what is logged at this step to the loggers."""
+        interval = int(cast(Any, self.trainer).log_every_n_steps)
+        return interval > 0 and (self.trainer.global_step + 1) % interval == 0
 
     @property
     def _steps_an_epoch(self) -> int:

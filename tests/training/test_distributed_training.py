@@ -50,6 +50,7 @@ def run(folder: Path, processes: int, batch_size: int, accumulate: int) -> dict[
         NUM_STEPS,
         callbacks=[recorder],
         gradient_clip_val=1.0,
+        log_every_n_steps=1,
         limit_val_batches=None,
         val_check_interval=2,
         check_val_every_n_epoch=None,

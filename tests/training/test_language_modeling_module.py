@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from tiny_training import NUM_BYTES, make_data, make_module, make_trainer, train
 
 from insight.data.batches import IGNORED_TARGET
@@ -111,6 +113,59 @@ def test_logged_loss_is_that_of_the_whole_window(tmp_path: Path) -> None:
     )
     pairs = zip(recorder.losses[::2], recorder.losses[1::2], strict=True)
     assert logged == pytest.approx([sum(pair) for pair in pairs], rel=1e-6)
+
+
+class AtStep(pl.Callback):
+    """Keeps a metric and the gradients' norm as the optimizer sees them."""
+
+    def __init__(self) -> None:
+        self.after: list[float] = []
+        self.logged: list[dict[str, float]] = []
+
+    def on_before_zero_grad(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        if gradients:
+            self.after.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("limit", [0.05, 1e9, None])
+def test_gradients_are_clipped_after_their_norm_is_logged(tmp_path: Path, limit: float | None) -> None:
+    plain, clipped = AtStep(), AtStep()
+    train(tmp_path, 1, callbacks=(plain,), trainer_options={"log_every_n_steps": 1})
+    options = {"gradient_clip_val": limit, "log_every_n_steps": 1}
+    train(tmp_path, 2, callbacks=(clipped,), trainer_options=options)
+    norm = clipped.logged[0]["train/gradient_norm"]
+    assert norm == plain.logged[0]["train/gradient_norm"]
+    assert clipped.after[0] == pytest.approx(min(norm, limit or norm), rel=1e-4)
+    assert clipped.logged[0]["train/learning_rate"] == pytest.approx(0.02 / 4)
+
+
+def test_gradients_can_be_clipped_by_value(tmp_path: Path) -> None:
+    largest: list[float] = []
+
+    class Largest(pl.Callback):
+        def on_before_zero_grad(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            largest.extend(float(p.grad.abs().max()) for p in module.parameters() if p.grad is not None)
+
+    options = {"gradient_clip_val": 1e-4, "gradient_clip_algorithm": "value"}
+    train(tmp_path, 3, callbacks=(Largest(),), trainer_options=options)
+    assert max(largest) == pytest.approx(1e-4)
+
+
+def test_every_logged_line_has_its_own_norm_and_rate(tmp_path: Path) -> None:
+    """Not those of an earlier step: Lightning would log a stale value without a word."""
+    observer = AtStep()
+    options = {"logger": CSVLogger(tmp_path, "log", "1"), "log_every_n_steps": 3, "gradient_clip_val": 1e9}
+    train(tmp_path, 7, callbacks=(observer,), trainer_options=options)
+    with (tmp_path / "log" / "1" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 5]
+    norms = [float(row["train/gradient_norm"]) for row in rows]
+    assert norms == pytest.approx([observer.after[2], observer.after[5]], rel=1e-5)
+    assert [float(row["train/learning_rate"]) for row in rows] == pytest.approx([0.02 * 3 / 4, 0.02 * 4 / 7])
 
 
 def test_window_longer_than_the_network_is_refused(tmp_path: Path) -> None:
