@@ -13,7 +13,7 @@ import torch
 from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.component import component_from_dict
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 
 FORMAT_VERSION = 1
 _PREFIX = "network."
@@ -55,23 +55,62 @@ def load_checkpoint(
     saved = contents["insight"]
     try:
         config = component_from_dict(saved["network"], allowed_packages)
-    except ConfigError as error:
+        if not isinstance(config, DecoderConfig):
+            raise CheckpointError(
+                f"{path}: holds a {type(config).__name__}, not a decoder", "use a run of insight fit"
+            )
+        with torch.device("meta"):
+            network = config.build(saved["vocabulary_size"])
+        tokenizer = load_tokenizer(saved["tokenizer"])
+        metadata = {
+            "sequence_length": saved["sequence_length"],
+            "vocabulary_size": saved["vocabulary_size"],
+            "step": contents.get("global_step", 0),
+        }
+    except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
-    if not isinstance(config, DecoderConfig):
-        raise CheckpointError(
-            f"{path}: holds a {type(config).__name__}, not a decoder", "use a run of insight fit"
-        )
-    with torch.device("meta"):
-        network = config.build(saved["vocabulary_size"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
     network.to_empty(device=device)
     load_weights(network, contents, path)
-    tokenizer = load_tokenizer(saved["tokenizer"])
-    metadata = {
-        "sequence_length": saved["sequence_length"],
-        "vocabulary_size": saved["vocabulary_size"],
-        "step": contents.get("global_step", 0),
-    }
     return LoadedCheckpoint(network.eval(), config, tokenizer, metadata)
+
+
+def load_weights_into(
+    network: Decoder, path: Path | str, tokenizer: BaseTokenizer | None = None
+) -> dict[str, Any]:
+    """Give a network the weights of a checkpoint, and nothing else of it.
+
+    Args:
+        network: Of the checkpoint's shape.
+        path: The ``.ckpt`` file.
+        tokenizer: What the network will be used with. A checkpoint of another tokenizer is refused: the
+            same ids would stand for other text.
+
+    Returns:
+        The ``"insight"`` part of the checkpoint.
+
+    Raises:
+        CheckpointError: As :func:`load_checkpoint`, or of another network or tokenizer; the network is
+            unchanged then.
+    """
+    contents = read_checkpoint(Path(path))
+    saved: dict[str, Any] = contents["insight"]
+    if tokenizer is not None:
+        try:
+            theirs = load_tokenizer(saved["tokenizer"])
+        except TokenizerError as error:
+            raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if theirs.fingerprint() != tokenizer.fingerprint():
+            raise CheckpointError(
+                f"{path}: was trained with another tokenizer ({theirs.vocabulary_size} tokens, "
+                f"this one has {tokenizer.vocabulary_size})",
+                "use the tokenizer of its run",
+            )
+    load_weights(network, contents, path)
+    return saved
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -88,17 +127,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
     try:
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read: the optimizer's state is twice the weights and stays on the disk.
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds code or objects, not only tensors and plain values",
             "do not use it; it is not loaded",
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: the checkpoint is damaged ({str(error).splitlines()[0][:120]})",
-            "use another checkpoint of the run",
-        ) from error
+        raise _damaged(path, error) from error
     saved = contents.get("insight") if isinstance(contents, dict) else None
     if not isinstance(saved, dict) or "state_dict" not in contents:
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
@@ -136,3 +173,11 @@ def load_weights(network: Decoder, contents: dict[str, Any], path: Path | str) -
                 f"{path}: the network has no tensor {name}", "it was written by another network"
             )
     network.load_state_dict(weights)
+
+
+def _damaged(path: Path | str, error: Exception) -> CheckpointError:
+    reason = (str(error).splitlines() or [""])[0][:120]
+    return CheckpointError(
+        f"{path}: the checkpoint is damaged ({type(error).__name__}: {reason})",
+        "use another checkpoint of the run",
+    )

@@ -12,7 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from tiny_training import train
 
-from insight.interchange import load_checkpoint
+from insight.data import BPETokenizerConfig
+from insight.interchange import load_checkpoint, load_weights_into
 from insight.runtime.errors import CheckpointError
 
 
@@ -113,3 +114,43 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, checkpoint: tuple[Pat
 
     with pytest.raises(CheckpointError, match=r"lacks the tensor norm\.weight"):
         load_checkpoint(changed(checkpoint[0], tmp_path, drop))
+
+
+@pytest.mark.parametrize("key", ["network", "tokenizer", "vocabulary_size", "sequence_length"])
+def test_incomplete_description_is_damage(tmp_path: Path, checkpoint: tuple[Path, Any], key: str) -> None:
+    with pytest.raises(CheckpointError, match=f"damaged .*{key}"):
+        load_checkpoint(changed(checkpoint[0], tmp_path, lambda c: c["insight"].pop(key)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("network", "a string"), ("tokenizer", 3), ("tokenizer", "{}"), ("vocabulary_size", "x")],
+)
+def test_description_of_the_wrong_type_is_refused(
+    tmp_path: Path, checkpoint: tuple[Path, Any], key: str, value: Any
+) -> None:
+    path = changed(checkpoint[0], tmp_path, lambda c: c["insight"].update({key: value}))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+
+
+def test_weights_go_into_a_network_of_the_same_shape(tmp_path: Path, checkpoint: tuple[Path, Any]) -> None:
+    path, trained = checkpoint
+    fresh = trained.config.build(trained.vocabulary_size)
+    before = fresh.head_weight.clone()
+    saved = load_weights_into(fresh, path, load_checkpoint(path).tokenizer)
+    assert saved["vocabulary_size"] == trained.vocabulary_size
+    assert not torch.equal(fresh.head_weight, before)
+    assert torch.equal(fresh.head_weight, trained.head_weight)
+
+
+def test_weights_of_another_tokenizer_or_network_are_refused(checkpoint: tuple[Path, Any]) -> None:
+    path, trained = checkpoint
+    other = BPETokenizerConfig(vocabulary_size=280).build(["It is a truth universally acknowledged. " * 50])
+    fresh = trained.config.build(trained.vocabulary_size)
+    before = fresh.head_weight.clone()
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        load_weights_into(fresh, path, other)
+    assert torch.equal(fresh.head_weight, before)
+    with pytest.raises(CheckpointError, match=r"has shape \(257, 32\), the network \(300, 32\)"):
+        load_weights_into(trained.config.build(300), path)
