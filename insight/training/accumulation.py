@@ -43,9 +43,10 @@ class AccumulationWindow:
     def gradient_factor(self, num_valid: torch.Tensor, accumulation: int, world_size: int) -> torch.Tensor:
         """What makes the gradient that of the mean over ``num_valid`` tokens.
 
-        Lightning has divided the losses by ``accumulation``, and DDP has averaged over the processes.
+        Lightning has divided the losses by ``accumulation``, and DDP has averaged over the processes. Where
+        no token is valid the gradient is zero, and stays so.
         """
-        return self.divisor * accumulation * world_size / num_valid
+        return self.divisor * accumulation * world_size / num_valid.clamp_min(1)
 
     def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
         """A window that a checkpoint cuts, with its gradients so far.
