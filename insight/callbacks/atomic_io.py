@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from insight.runtime.errors import OutputError
-from insight.runtime.files import writing_to
+from insight.runtime.files import atomic_file, flush, writing_to
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,22 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: Read-only or full; an older file at ``path`` is untouched then.
         """
-        path = Path(path)
-        with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    _save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o644)  # mkstemp's files are their owner's alone
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            _flush_folder(path.parent)
+        with atomic_file(Path(path)) as file:
+            _save(checkpoint, file)
 
 
 def publish_copy(source: Path, target: Path) -> None:
@@ -65,10 +49,9 @@ def publish_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            flush(temporary)
         os.replace(temporary, target)
-        _flush_folder(target.parent)
+        flush(target.parent)
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
@@ -82,13 +65,3 @@ def _save(checkpoint: dict[str, Any], file: Any) -> None:
                 raise cause from None
             cause = cause.__context__
         raise OutputError(f"a checkpoint cannot be written ({error})", "is the disk full?") from error
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there; renames are journalled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

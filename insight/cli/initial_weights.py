@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.interchange import load_checkpoint
+from insight.interchange import load_weights_into
 from insight.runtime.messages import say
 from insight.runtime.run_folder import find_checkpoint
 
@@ -22,6 +24,6 @@ class InitialWeights(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load them; the network has been built and nothing has been restored yet."""
         path = find_checkpoint(self.checkpoint)
-        network = getattr(pl_module, "network", pl_module)
-        network.load_state_dict(load_checkpoint(path).network.state_dict())
+        module, data = cast(Any, pl_module), cast(Any, trainer).datamodule
+        load_weights_into(module.network, path, data.tokenizer)
         say(f"initial weights: {path}")

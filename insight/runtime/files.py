@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from insight.runtime.errors import OutputError
 
@@ -27,21 +28,32 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
     """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the name ``path`` when the block ends, as :func:`atomic_write_bytes`.
+
+    Raises:
+        OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
+    """
     path = Path(path)
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _fsync(path.parent)
+        flush(path.parent)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -66,8 +78,8 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     with writing_to(final):
         for folder, _, names in os.walk(temporary, topdown=False):
             for name in names:
-                _fsync(Path(folder) / name)
-            _fsync(Path(folder))
+                flush(Path(folder) / name)
+            flush(Path(folder))
         final.parent.mkdir(parents=True, exist_ok=True)
         # rename(2) replaces an empty folder, so an existing one is looked for first; one that appears
         # after the look is not empty (it was published complete) and makes the rename fail.
@@ -79,7 +91,7 @@ def publish_folder(temporary: Path, final: Path) -> bool:
             if error.errno in _ALREADY_PUBLISHED and final.exists():
                 return False
             raise
-        _fsync(final.parent)
+        flush(final.parent)
     return True
 
 
@@ -136,7 +148,8 @@ def writing_to(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({reason})", "choose another output folder") from error
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     # Windows cannot open a folder; its renames are journalled.
     if os.name == "nt" and path.is_dir():
         return

@@ -30,7 +30,7 @@ class Hardware:
         cpu_capability: Vector extension torch uses, with ``+AMX`` where its tiles work, or ``"unknown"``.
         accelerator: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         accelerator_name: Name of the accelerator or processor, for people to read; ``"unknown"`` if hidden.
-        has_compiler: Whether ``torch.compile`` finds a C++ compiler and Python's headers.
+        has_compiler: Whether ``torch.compile`` can build: see :func:`compiler_path`.
         matmul_flops: Measured FLOP/s on ``accelerator`` by type: ``"float32"`` and, where the device has
             the type, ``"bfloat16"``. Empty when nothing could be measured.
     """
@@ -131,7 +131,7 @@ def describe(hardware: Hardware) -> str:
         f"{hardware.accelerator_name} ({hardware.cpu_capability})",
         f"{hardware.memory_bytes / 2**30:.1f} GiB memory",
         f"matmul {', '.join(rates) if rates else 'rate unknown'}",
-        "C++ compiler found" if hardware.has_compiler else "no C++ compiler",
+        "torch.compile can build" if hardware.has_compiler else "torch.compile cannot build",
     ]
     return ", ".join(parts)
 

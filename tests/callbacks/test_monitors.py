@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeClock, Workload
+from fake_clock import FakeClock, Workload
 from lightning.pytorch.loggers import Logger
 from tiny_run import TinyData, tiny_fit
 

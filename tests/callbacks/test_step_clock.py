@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import FakeClock
+from fake_clock import FakeClock
 
 from insight.callbacks.step_clock import StepClock
 

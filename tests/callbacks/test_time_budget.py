@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FakeClock, Workload
+from fake_clock import FakeClock, Workload
 from lightning.pytorch import Callback
 from tiny_run import TinyModule, TinySchedule, tiny_fit, weights
 

@@ -185,7 +185,7 @@ def test_compiler_answer_agrees_with_torch_compile() -> None:
 def test_description_says_unknown_instead_of_guessing() -> None:
     assert describe(MACHINE) == (
         "2 cores, A processor (AVX2), 16.0 GiB memory, matmul 100 GFLOP/s fp32, 300 GFLOP/s bf16, "
-        "C++ compiler found"
+        "torch.compile can build"
     )
     unknown = Hardware(1, 1 << 30, "unknown", "cpu", "unknown", False)
     assert (

@@ -39,7 +39,7 @@ def build_curves(run: RunRecord) -> Section | None:
         Chart(
             "chart-rate",
             "Learning rate",
-            "of the first parameter group",
+            "of the matrices inside blocks",
             (Line("learning rate", of("train/learning_rate"), "--line-1"),),
             tick_format="0.[000000]",
             from_zero=True,

@@ -13,7 +13,7 @@ from insight.reporting.sections.facts import Fact, facts_of, readable, shown
 from insight.reporting.sections.section import Section
 from insight.runtime.hardware import format_flops
 
-_LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "C++ compiler"}
+_LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "torch.compile can build"}
 
 
 def build_machine(run: RunRecord) -> Section | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 
 import torch
@@ -28,4 +29,35 @@ class Kernel(ABC):
 
         Returns:
             Like ``query``.
+        """
+
+
+class MaskedKernel(Kernel):
+    """A kernel that leaves it to the mask which calls compute just what it shows."""
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+    ) -> torch.Tensor:
+        return mask.attend(functools.partial(self.attend, scale=scale), query, key, value)
+
+    @abstractmethod
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float,
+        causal: bool = False,
+        allowed: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One call; shapes as in :class:`Kernel`.
+
+        Args:
+            query: Queries.
+            key: Keys.
+            value: Values.
+            scale: Factor of the scores.
+            causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
+            allowed: Bool mask, True = visible; not together with ``causal``.
         """

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from insight.models.attention.kernels.base import Kernel
-from insight.models.attention.kernels.sdpa import fused_attention
-from insight.models.attention.masks import Mask
+from insight.models.attention.kernels.sdpa import SDPAKernel
 
 
-class TiledKernel(Kernel):
+class TiledKernel(SDPAKernel):
     """A tile of queries at a time meets only the keys before its end, so most of what is masked is skipped.
 
     torch's fused kernel computes its backward with many small products; large batched ones use the
@@ -20,23 +18,20 @@ class TiledKernel(Kernel):
     not causal with equal lengths goes to the fused kernel.
     """
 
-    def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float,
+        causal: bool = False,
+        allowed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        def attend(
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            *,
-            causal: bool = False,
-            allowed: torch.Tensor | None = None,
-        ) -> torch.Tensor:
-            if not causal:
-                return fused_attention(query, key, value, scale, allowed=allowed)
-            output: torch.Tensor = _tiled_attention(query, key, value, scale)[0]
-            return output
-
-        return mask.attend(attend, query, key, value)
+        if not causal:
+            return super().attend(query, key, value, scale=scale, allowed=allowed)
+        output: torch.Tensor = _tiled_attention(query, key, value, scale)[0]
+        return output
 
 
 # Operators of their own, so that a compiled network calls these functions as they stand: traced, the
