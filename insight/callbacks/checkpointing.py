@@ -89,7 +89,7 @@ class RunCheckpoint(Checkpoint):
         self.best_model_path = _existing(folder / "best.ckpt")
         self.last_model_path = _existing(folder / "last.ckpt")
         if trainer.is_global_zero and folder.is_dir():
-            for remains in folder.glob(f"{_NEW}*"):  # of a run that was killed while it saved
+            for remains in folder.glob(f"*{_NEW}*"):  # of a run that was killed while it saved
                 remains.unlink()
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 

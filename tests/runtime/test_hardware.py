@@ -189,7 +189,8 @@ def test_description_says_unknown_instead_of_guessing() -> None:
     )
     unknown = Hardware(1, 1 << 30, "unknown", "cpu", "unknown", False)
     assert (
-        describe(unknown) == "1 core, unknown (unknown), 1.0 GiB memory, matmul rate unknown, no C++ compiler"
+        describe(unknown)
+        == "1 core, unknown (unknown), 1.0 GiB memory, matmul rate unknown, torch.compile cannot build"
     )
 
 
