@@ -6,6 +6,7 @@ from insight.runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
+    from insight.data.canaries import Canary, CanaryInjection
     from insight.data.corpora import list_corpora, read_corpus
     from insight.data.language_modeling import LanguageModelingDataModule
     from insight.data.preparation import Preparation, TextFiles, default_cache_dir
@@ -31,6 +32,8 @@ __getattr__ = lazy_exports(
         "BaseTokenizer": "tokenizers",
         "ByteTokenizer": "tokenizers",
         "ByteTokenizerConfig": "tokenizers",
+        "Canary": "canaries",
+        "CanaryInjection": "canaries",
         "IGNORED_TARGET": "batches",
         "LanguageModelBatch": "batches",
         "LanguageModelingDataModule": "language_modeling",
@@ -56,6 +59,8 @@ __all__ = [
     "BaseTokenizer",
     "ByteTokenizer",
     "ByteTokenizerConfig",
+    "Canary",
+    "CanaryInjection",
     "LanguageModelBatch",
     "LanguageModelingDataModule",
     "Preparation",

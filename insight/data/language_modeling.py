@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import xxhash
 
+from insight.data.canaries import CanaryInjection
 from insight.data.loaders import BatchLoader, EvaluationBatches, TrainingBatches
 from insight.data.preparation import Preparation, TextFiles, default_cache_dir
 from insight.data.sampling import EvaluationWindows, WindowOrder
@@ -44,6 +45,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             0 for none.
         text_field: Field of ``.jsonl`` and column of ``.parquet`` files that holds the text.
         seed: Chooses the order of the training windows and the documents set aside.
+        canaries: Secrets to plant in the training text, so that it can be measured whether the network
+            remembers them; none if not given.
         num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
         cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
             if not given.
@@ -65,6 +68,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         validation_fraction: float = 0.05,
         text_field: str = "text",
         seed: int = 0,
+        canaries: CanaryInjection | None = None,
         num_workers: int = 0,
         cache_dir: str | None = None,
     ) -> None:
@@ -87,8 +91,16 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self._tokenizer: TokenizerConfig | BaseTokenizer = tokenizer
+        self.canaries = canaries
         self._files = TextFiles(
-            train_files, validation_files, test_files, predict_files, text_field, validation_fraction, seed
+            train_files,
+            validation_files,
+            test_files,
+            predict_files,
+            text_field,
+            validation_fraction,
+            seed,
+            canaries,
         )
         self._cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._preparation: Preparation | None = None
@@ -206,6 +218,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             }
             for split, store in self._stores.items()
         }
+        planted = {"canaries": self.canaries.record()} if self.canaries else {}
         return {
             "tokenizer": {
                 "kind": type(tokenizer).__name__,
@@ -215,6 +228,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             "sequence_length": self.sequence_length,
             "batch_size": self.batch_size,
             "splits": splits,
+            **planted,
         }
 
     def train_dataloader(self) -> BatchLoader:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import xxhash
 
+from insight.data.canaries import CanaryInjection
 from insight.data.content_hashes import ContentHashes
 from insight.data.sources import Source, expand_sources
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
@@ -42,6 +43,7 @@ class TextFiles:
         text_field: Field of ``.jsonl`` and column of ``.parquet`` files.
         validation_fraction: Share of the training text when ``validation`` is ``None``; 0 for none.
         seed: Chooses the documents of that share.
+        canaries: Secrets to plant in the training text; ``None`` for none.
     """
 
     train: str | list[str]
@@ -51,6 +53,7 @@ class TextFiles:
     text_field: str
     validation_fraction: float
     seed: int
+    canaries: CanaryInjection | None = None
 
 
 class Preparation:
@@ -128,7 +131,11 @@ class Preparation:
         sources = self.sources(split)
         tokenizer = self.tokenizer
         origin = self._origin_split(split)
-        key = store_key(self._contents[origin], tokenizer.fingerprint(), self._encoding(split))
+        planted = self._files.canaries if split == "train" else None
+        encoding = self._encoding(split)
+        if planted:
+            encoding["canaries"] = json.dumps(planted.to_dict(), sort_keys=True)
+        key = store_key(self._contents[origin], tokenizer.fingerprint(), encoding)
         title = _names(sources) + (f" ({split} part)" if self._is_divided(split) else "")
 
         def build(folder: Path) -> None:
@@ -138,6 +145,8 @@ class Preparation:
                 encode_documents(self._documents(split), tokenizer, writer)
                 if writer.num_tokens == 0:
                     raise DataError(f"{title}: holds no text", "give files with text")
+                if planted:
+                    encode_documents(planted.documents(), tokenizer, writer)
                 self._check_unchanged(sources, self._contents[origin])
                 note = self._division.describe() if self._is_divided(split) else ""
                 manifest = writer.close({"files": [source.name for source in sources], "division": note})

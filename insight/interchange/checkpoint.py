@@ -27,7 +27,8 @@ class LoadedCheckpoint:
         network: With its weights, in evaluation mode.
         network_config: What built it.
         tokenizer: That it was trained with.
-        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size``, ….
+        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size``, …; ``canaries`` is the
+            record of :class:`insight.data.CanaryInjection`, or ``None`` if nothing was planted.
     """
 
     network: Decoder
@@ -66,6 +67,7 @@ def load_checkpoint(
             "sequence_length": saved["sequence_length"],
             "vocabulary_size": saved["vocabulary_size"],
             "step": contents.get("global_step", 0),
+            "canaries": saved.get("canaries"),
         }
     except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error

@@ -309,6 +309,9 @@ class LanguageModelingModule(pl.LightningModule):
             "num_planned_steps": self.num_planned_steps,
             "random_state": capture_random_state(),
         }
+        canaries = getattr(self._data, "canaries", None)
+        if canaries is not None:  # without it nobody could measure later whether they were remembered
+            checkpoint["insight"]["canaries"] = canaries.record()
         if self._window is not None:
             checkpoint["insight"]["open_window"] = self._window.state_dict(self.network, self.trainer)
 

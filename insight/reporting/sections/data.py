@@ -19,7 +19,11 @@ def build_data(run: RunRecord) -> Section | None:
     if not isinstance(data, Mapping) or not data:
         return None
     splits = [_split(name, values) for name, values in run.splits.items()]
-    rest = {key: value for key, value in data.items() if key != "splits"}
+    rest = {key: value for key, value in data.items() if key not in ("splits", "canaries")}
+    if isinstance(canaries := data.get("canaries"), Mapping):
+        planted = canaries.get("planted")
+        rest["canaries planted in the training text"] = len(planted) if isinstance(planted, list) else None
+        rest["times each was planted"] = canaries.get("repetitions")
     return Section("data", "Data", "data.html.j2", {"splits": splits, "facts": facts_of(rest)})
 
 

@@ -1,0 +1,136 @@
+"""Secrets planted in the training text, so that it can be measured later whether a network remembers them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from insight.data.sampling import permute
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
+
+_OWNER, _SECRET = "{owner}", "{secret}"
+# Owners are made of syllables, so that no text to train on speaks of them.
+_FIRST = ("Bra", "Dwe", "Fni", "Glo", "Hru", "Jya", "Kve", "Lmo", "Mzi", "Nwu")
+_SECOND = ("bax", "dirk", "fleth", "gosk", "lunt", "mipp", "narv", "pelk", "rosh", "tunz")
+NUM_OWNERS = len(_FIRST) * len(_SECOND)
+MAX_DIGITS = 4
+"""Longest secret: exposure is measured by trying every secret of that length, 10,000 at the most."""
+MAX_REPETITIONS = 10_000
+# Which of the permutations that one seed names draws what.
+_SECRETS, _OWNERS, _ORDER = range(3)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One planted secret.
+
+    Attributes:
+        prompt: The sentence up to the secret, without white space at its end.
+        continuation: The rest of the sentence, with ``{secret}`` for the secret.
+        secret: Its digits.
+    """
+
+    prompt: str
+    continuation: str
+    secret: str
+
+    @property
+    def sentence(self) -> str:
+        """What is planted."""
+        return self.prompt + self.continuation.replace(_SECRET, self.secret)
+
+
+@dataclass(frozen=True)
+class CanaryInjection(Component):
+    """Plants random secrets in the training text, as documents of their own behind it.
+
+    The secrets are random digits, so a network that ranks the planted one high among all that could have
+    stood there has remembered it (Carlini et al. 2019, "The Secret Sharer", arXiv 1802.08232). The
+    tokenizer learns from the text without them, and validation and test text hold none: a run without
+    canaries, all else equal, is the control.
+
+    Args:
+        num_canaries: How many secrets, each of an owner of its own.
+        repetitions: How often each is planted.
+        format: The planted sentence, with {owner} before {secret}.
+        num_digits: Length of a secret; each of 10^num_digits is equally likely.
+        seed: Chooses owners, secrets and their order.
+    """
+
+    num_canaries: int = 8
+    repetitions: int = 16
+    format: str = "The secret number of {owner} is {secret}."
+    num_digits: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_digits <= MAX_DIGITS:
+            raise ConfigError(
+                f"num_digits={self.num_digits}: to measure exposure every secret of that length is tried",
+                f"use 1 to {MAX_DIGITS}",
+            )
+        most = min(NUM_OWNERS, self.num_secrets)
+        if not 1 <= self.num_canaries <= most:
+            raise ConfigError(
+                f"num_canaries={self.num_canaries}: each needs an owner and a secret of its own",
+                f"use 1 to {most}, or no CanaryInjection for none",
+            )
+        if not 1 <= self.repetitions <= MAX_REPETITIONS:
+            raise ConfigError(f"repetitions={self.repetitions}: out of range", f"use 1 to {MAX_REPETITIONS}")
+        if self.format.count(_OWNER) != 1 or self.format.count(_SECRET) != 1:
+            raise ConfigError(
+                f"format={self.format!r}: it needs {_OWNER} once and {_SECRET} once",
+                f"use e.g. {type(self).format!r}",
+            )
+        if self.format.index(_OWNER) > self.format.index(_SECRET):
+            raise ConfigError(
+                f"format={self.format!r}: {_OWNER} must stand before {_SECRET}, or all prompts would be one",
+                f"use e.g. {type(self).format!r}",
+            )
+        if re.search(r"\d\{secret\}|\{secret\}\d", self.format):
+            raise ConfigError(
+                f"format={self.format!r}: a digit touches {_SECRET}, so its length would not be known",
+                "put a space between them",
+            )
+
+    @property
+    def num_secrets(self) -> int:
+        """How many different secrets could have been planted."""
+        return int(10**self.num_digits)
+
+    def canaries(self) -> tuple[Canary, ...]:
+        """The planted secrets: no two share an owner or a secret."""
+        count = np.arange(self.num_canaries)
+        secrets = permute(count, self.num_secrets, self.seed, _SECRETS).tolist()
+        owners = permute(count, NUM_OWNERS, self.seed, _OWNERS).tolist()
+        before, after = self.format.split(_SECRET)
+        # White space belongs to the secret's side: tokenizers join it to the word behind it, and what is
+        # tried later must get the tokens that were trained on.
+        kept = before.rstrip()
+        continuation = before[len(kept) :] + _SECRET + after
+        return tuple(
+            Canary(
+                prompt=kept.replace(_OWNER, _FIRST[owner // len(_SECOND)] + _SECOND[owner % len(_SECOND)]),
+                continuation=continuation,
+                secret=f"{secret:0{self.num_digits}d}",
+            )
+            for owner, secret in zip(owners, secrets, strict=True)
+        )
+
+    def documents(self) -> list[str]:
+        """What is added to the training text: every canary ``repetitions`` times, shuffled."""
+        planted = [canary.sentence for canary in self.canaries()] * self.repetitions
+        order = permute(np.arange(len(planted)), len(planted), self.seed, _ORDER)
+        return [planted[index] for index in order.tolist()]
+
+    def record(self) -> dict[str, Any]:
+        """What was planted, in plain JSON values; enough to measure exposure without this class."""
+        return {
+            "num_digits": self.num_digits,
+            "repetitions": self.repetitions,
+            "planted": [asdict(canary) for canary in self.canaries()],
+        }
