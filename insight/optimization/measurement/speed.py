@@ -1,0 +1,160 @@
+"""How fast networks read a prompt and write after it, measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from insight.models import Decoder
+from insight.optimization.measurement.quality import evaluating
+from insight.optimization.measurement.rounds import turns
+from insight.runtime.errors import ConfigError
+
+# The first round compiles, the second finds out what the first one had to guess (sizes that change).
+_WARM_UP_ROUNDS = 2
+_LEAST_ROUNDS = 4
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a network is at one batch size.
+
+    Attributes:
+        batch_size: Sequences at a time.
+        prefill_seconds_p50: Median time to read the prompts and choose the first new token of each.
+        prefill_seconds_p95: 95% of the rounds took at most this.
+        decode_seconds_p50: Median time of a step that adds one token to every sequence.
+        decode_seconds_p95: 95% of the steps took at most this.
+        tokens_per_second: New tokens of all sequences a second of decoding, median over the rounds.
+        num_rounds: How often prompts were read and continued.
+    """
+
+    batch_size: int
+    prefill_seconds_p50: float
+    prefill_seconds_p95: float
+    decode_seconds_p50: float
+    decode_seconds_p95: float
+    tokens_per_second: float
+    num_rounds: int
+
+
+def measure_speed(
+    networks: Mapping[str, Decoder],
+    *,
+    batch_sizes: Sequence[int] = (1, 8),
+    prompt_length: int = 128,
+    num_new_tokens: int = 32,
+    seconds: float,
+) -> dict[str, list[Speed]]:
+    """Time networks on the same work, in turns: greedy continuation of random prompts, with a cache.
+
+    Args:
+        networks: What is compared, by name, as it is executed.
+        batch_sizes: Sequences at a time, measured one after the other.
+        prompt_length: Tokens of a prompt.
+        num_new_tokens: Steps after the prompt.
+        seconds: Wall-clock time of all measured rounds together, over networks and batch sizes. Warm-up
+            (compiling included) comes on top, and at least four rounds are measured.
+
+    Returns:
+        For each name one :class:`Speed` a batch size, in their order.
+
+    Raises:
+        ConfigError: A number is below 1, or prompt and new tokens do not fit into a network's context.
+    """
+    _check(networks, batch_sizes, prompt_length, num_new_tokens, seconds)
+    vocabulary = min(network.vocabulary_size for network in networks.values())
+    measured: dict[str, list[Speed]] = {name: [] for name in networks}
+    for batch_size in batch_sizes:
+        generator = torch.Generator().manual_seed(_SEED)
+        prompts = torch.randint(vocabulary, (batch_size, prompt_length), generator=generator)
+        rounds = _measure(networks, prompts, num_new_tokens, seconds / len(batch_sizes))
+        for name, timings in rounds.items():
+            measured[name].append(_summary(batch_size, np.asarray(timings)))
+    return measured
+
+
+def _measure(
+    networks: Mapping[str, Decoder], prompts: torch.Tensor, num_new_tokens: int, seconds: float
+) -> dict[str, list[list[float]]]:
+    """For each network and round the seconds of the prompt and of every step after it."""
+    timings: dict[str, list[list[float]]] = {name: [] for name in networks}
+    for network in networks.values():
+        for _ in range(_WARM_UP_ROUNDS):
+            _one_round(network, prompts, num_new_tokens)
+    end = time.perf_counter() + seconds
+    index = 0
+    # An even number of rounds, so that everyone has come early as often as late.
+    while index < _LEAST_ROUNDS or index % 2 or time.perf_counter() < end:
+        for name in turns(list(networks), index):
+            timings[name].append(_one_round(networks[name], prompts, num_new_tokens))
+        index += 1
+    return timings
+
+
+@torch.inference_mode()
+def _one_round(network: Decoder, prompts: torch.Tensor, num_new_tokens: int) -> list[float]:
+    device = network.embedding.weight.device
+    cache = network.make_cache(len(prompts), prompts.shape[1] + num_new_tokens)
+    unread = prompts.to(device)
+    with evaluating(network):
+        _wait_for(device)
+        marks = [time.perf_counter()]
+        for _ in range(1 + num_new_tokens):
+            hidden = network(unread, cache=cache)
+            unread = network.logits(hidden[:, -1]).argmax(-1, keepdim=True)
+            _wait_for(device)
+            marks.append(time.perf_counter())
+    return np.diff(marks).tolist()
+
+
+def _summary(batch_size: int, timings: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Speed:
+    """Args: timings: ``(rounds, 1 + steps)``."""
+    prefill, decode = timings[:, 0], timings[:, 1:]
+    rates = batch_size * decode.shape[1] / decode.sum(axis=1)
+    return Speed(
+        batch_size=batch_size,
+        prefill_seconds_p50=float(np.quantile(prefill, 0.5)),
+        prefill_seconds_p95=float(np.quantile(prefill, 0.95)),
+        decode_seconds_p50=float(np.quantile(decode, 0.5)),
+        decode_seconds_p95=float(np.quantile(decode, 0.95)),
+        tokens_per_second=float(np.median(rates)),
+        num_rounds=len(timings),
+    )
+
+
+def _wait_for(device: torch.device) -> None:
+    """An accelerator works behind the program's back: a time is one only when it has finished."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _check(
+    networks: Mapping[str, Decoder],
+    batch_sizes: Sequence[int],
+    prompt_length: int,
+    num_new_tokens: int,
+    seconds: float,
+) -> None:
+    if not networks:
+        raise ConfigError("there is no network to time", "name at least one")
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ConfigError(f"batch_sizes={list(batch_sizes)}: each must be at least 1", "use 1 8")
+    for name, number in (("prompt_length", prompt_length), ("num_new_tokens", num_new_tokens)):
+        if number < 1:
+            raise ConfigError(f"{name}={number}: must be at least 1", "use for example 32")
+    if not seconds >= 0:
+        raise ConfigError(f"seconds={seconds}: must be 0 or more", "use for example 10")
+    for name, network in networks.items():
+        context = network.config.max_sequence_length
+        if prompt_length + num_new_tokens > context:
+            raise ConfigError(
+                f"prompt_length={prompt_length} and num_new_tokens={num_new_tokens} exceed the "
+                f"context of {name} ({context} tokens)",
+                f"use together at most {context}",
+            )
