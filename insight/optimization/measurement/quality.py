@@ -97,9 +97,7 @@ def measure_quality(
     with evaluating(network):
         for start in range(0, len(tokens), rows * sequence_length):
             inputs, targets = _batch(tokens, start, rows, sequence_length, end_of_text_id)
-            found = _losses(
-                network, torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
-            )
+            found = _losses(network, inputs.to(device), targets.to(device))
             stop = min(start + rows * sequence_length, len(tokens))
             losses[start:stop] = found.flatten()[: stop - start].double().cpu().numpy()
     finite = np.isfinite(losses)
