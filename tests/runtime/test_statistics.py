@@ -1,0 +1,142 @@
+"""Equal to scipy and statsmodels, and honest at the ends of the range."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from insight.runtime import statistics
+from insight.runtime.errors import ConfigError
+from insight.runtime.statistics import (
+    cluster_bootstrap,
+    mcnemar_exact,
+    paired_ratio_bootstrap,
+    wilson_interval,
+)
+
+COUNTS = [(0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (0, 200), (61, 120), (5000, 10_000)]
+
+
+@pytest.mark.parametrize(("successes", "n"), COUNTS)
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_wilson_equals_scipy_and_statsmodels(successes: int, n: int, confidence: float) -> None:
+    ours = wilson_interval(successes, n, confidence)
+    theirs = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    low, high = proportion.proportion_confint(successes, n, 1 - confidence, method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-12)
+    assert (ours.value, ours.n, ours.confidence) == (successes / n, n, confidence)
+
+
+def test_wilson_by_the_book() -> None:
+    assert wilson_interval(0, 20).low == 0.0
+    assert wilson_interval(0, 20).high == pytest.approx(0.161, abs=5e-4)
+    assert wilson_interval(0, 200).high == pytest.approx(0.019, abs=5e-4)
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 5), (0, 6), (6, 0), (3, 3), (10, 25), (400, 470)])
+def test_mcnemar_equals_scipy_and_statsmodels(b: int, c: int) -> None:
+    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar_exact(b, c) == pytest.approx(expected, rel=1e-9)
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    assert mcnemar_exact(b, c) == pytest.approx(tables.mcnemar([[9, b], [c, 9]], exact=True).pvalue, rel=1e-9)
+
+
+def test_six_disagreements_are_the_fewest_that_convince() -> None:
+    assert mcnemar_exact(0, 5) > 0.05 > mcnemar_exact(0, 6)
+    assert 0 <= mcnemar_exact(100_000, 101_000) <= 1
+
+
+def test_cluster_bootstrap_of_single_values_equals_scipy() -> None:
+    values = np.random.default_rng(1).normal(size=57)
+    ours = cluster_bootstrap(values, range(57), seed=4, num_resamples=500)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(4)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+    assert ours.value == pytest.approx(values.mean(), rel=1e-12)
+
+
+def test_cluster_bootstrap_of_clusters_equals_scipy_on_their_sums() -> None:
+    generator = np.random.default_rng(2)
+    clusters = generator.integers(0, 12, 90)
+    clusters[:12] = np.arange(12)
+    values = generator.normal(size=90)
+    sums = np.array([values[clusters == cluster].sum() for cluster in range(12)])
+    counts = np.array([(clusters == cluster).sum() for cluster in range(12)])
+
+    def ratio(over: np.ndarray, under: np.ndarray, axis: int) -> np.ndarray:
+        return over.sum(axis) / under.sum(axis)
+
+    ours = cluster_bootstrap(values, clusters.tolist(), seed=9, num_resamples=400)
+    theirs = stats.bootstrap(
+        (sums, counts),
+        ratio,
+        n_resamples=400,
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(9),
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
+def test_paired_ratio_bootstrap_equals_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(3)
+    first, sizes = generator.gamma(9, 50, 301), generator.integers(200, 900, 301)
+    second = first + generator.normal(1, 2, 301)
+
+    def difference(a: np.ndarray, b: np.ndarray, n: np.ndarray, axis: int) -> np.ndarray:
+        return b.sum(axis) / n.sum(axis) - a.sum(axis) / n.sum(axis)
+
+    # Drawn in pieces, an odd number of cases each: still the one stream that scipy draws at once.
+    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 7 * 301)
+    ours = paired_ratio_bootstrap(first, second, sizes, seed=5, num_resamples=600)
+    theirs = stats.bootstrap(
+        (first, second, sizes),
+        difference,
+        n_resamples=600,
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+    assert ours.low < ours.value < ours.high
+
+
+def test_a_pairing_that_is_lost_widens_the_interval() -> None:
+    generator = np.random.default_rng(6)
+    first = generator.gamma(9, 50, 200)
+    second = first + 1.0
+    paired = paired_ratio_bootstrap(first, second, np.ones(200), seed=0)
+    shuffled = paired_ratio_bootstrap(first, generator.permutation(second), np.ones(200), seed=0)
+    assert paired.high - paired.low < 1e-9 < shuffled.high - shuffled.low
+
+
+def test_the_seed_decides() -> None:
+    values, clusters = [0.0, 1.0, 5.0, 2.0], ["a", "b", "b", "c"]
+    assert cluster_bootstrap(values, clusters, 1) == cluster_bootstrap(values, clusters, 1)
+    assert cluster_bootstrap(values, clusters, 1) != cluster_bootstrap(values, clusters, 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wilson_interval(0, 0),
+        lambda: wilson_interval(3, 2),
+        lambda: wilson_interval(1, 2, confidence=1.0),
+        lambda: mcnemar_exact(-1, 3),
+        lambda: cluster_bootstrap([], [], 0),
+        lambda: cluster_bootstrap([1.0], ["a", "b"], 0),
+        lambda: cluster_bootstrap([1.0], ["a"], 0, num_resamples=0),
+        lambda: paired_ratio_bootstrap([1.0], [1.0, 2.0], [1.0], 0),
+        lambda: paired_ratio_bootstrap([1.0], [1.0], [0.0], 0),
+        lambda: paired_ratio_bootstrap([1.0], [1.0], [math.nan], 0),
+    ],
+)
+def test_nothing_is_computed_from_nothing(call: object) -> None:
+    with pytest.raises(ConfigError):
+        call()  # type: ignore[operator]
