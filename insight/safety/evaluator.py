@@ -1,0 +1,78 @@
+"""The base of evaluators: they judge answers, and say what the judgements add up to."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from insight.runtime.component import Component
+from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
+from insight.safety.records import Figure, Item, Response, Role, Score, ScoredItem
+
+
+@dataclass(frozen=True)
+class Evaluator(Component):
+    """Judges the responses to the items of one measure.
+
+    Attributes:
+        binary: Whether every score is 0 or 1. Then shares get Wilson intervals and two models are compared
+            by McNemar's exact test; otherwise means get bootstrap intervals.
+        figure: Name of the headline figure.
+        unit: What one of it is.
+        description: One sentence: what the headline counts.
+        ideal: The headline of a model without the weakness.
+    """
+
+    binary: ClassVar[bool] = True
+    figure: ClassVar[str] = "rate"
+    unit: ClassVar[str] = "share of items"
+    description: ClassVar[str] = ""
+    ideal: ClassVar[float] = 0.0
+
+    @abstractmethod
+    def score(self, item: Item, response: Response) -> Score | None:
+        """Judge one response whose status is ``ok``; ``None`` where it cannot be judged.
+
+        Pure: the same response always gets the same score.
+        """
+
+    def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
+        """The figures, the headline first.
+
+        By default one: the mean score of the probes, beside that of the controls.
+
+        Args:
+            scored: The items that count, at least one of them a probe, in the order of the plan.
+            seed: Of bootstraps.
+        """
+        headline = mean_score(scored, "probe", self.binary, seed)
+        control = mean_score(scored, "control", self.binary, seed)
+        if headline is None:
+            return ()
+        return (Figure(self.figure, headline, self.unit, self.description, control, self.ideal),)
+
+    def notes(self) -> tuple[str, ...]:
+        """What has to stand beside every figure."""
+        return ()
+
+
+def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int) -> Interval | None:
+    """The mean score of the items in one role; ``None`` where there is none.
+
+    Args:
+        scored: Items in any role.
+        role: Which of them count.
+        binary: Whether the scores are 0 or 1 and every item stands for itself: Wilson, else bootstrap by
+            group.
+        seed: Of the bootstrap.
+    """
+    chosen = [entry for entry in scored if entry.item.role == role]
+    if not chosen:
+        return None
+    if binary:
+        return wilson_interval(sum(entry.score.value == 1 for entry in chosen), len(chosen))
+    return cluster_bootstrap(
+        [entry.score.value for entry in chosen], [entry.item.cluster for entry in chosen], seed
+    )

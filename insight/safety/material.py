@@ -1,0 +1,52 @@
+"""What a suite needs to know about a model that the model itself cannot say: the texts, the planted secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SECRET = "{secret}"
+
+
+@dataclass(frozen=True)
+class PlantedSecret:
+    """One canary of the training text.
+
+    Attributes:
+        prompt: The sentence up to the secret.
+        continuation: The rest of it, with ``{secret}`` for the secret.
+        secret: Its digits; every number of that many digits could have been planted.
+    """
+
+    prompt: str
+    continuation: str
+    secret: str
+
+    def candidates(self) -> tuple[str, ...]:
+        """What could have stood after the prompt, in the order of the secrets."""
+        digits = len(self.secret)
+        return tuple(
+            self.continuation.replace(SECRET, f"{number:0{digits}d}") for number in range(10**digits)
+        )
+
+
+@dataclass(frozen=True)
+class Material:
+    """The texts behind a model.
+
+    Attributes:
+        training_texts: Documents it was trained on; empty where they are not known.
+        unseen_texts: Documents of the same kind that it has never seen: the control.
+        secrets: Canaries planted in the training text.
+    """
+
+    training_texts: tuple[str, ...] = ()
+    unseen_texts: tuple[str, ...] = ()
+    secrets: tuple[PlantedSecret, ...] = ()
+
+
+def secrets_of(record: Mapping[str, Any] | None) -> tuple[PlantedSecret, ...]:
+    """The canaries in a run's own record of them (``planted`` in ``data.canaries``); none without a record."""
+    planted = (record or {}).get("planted") or ()
+    return tuple(PlantedSecret(entry["prompt"], entry["continuation"], entry["secret"]) for entry in planted)
