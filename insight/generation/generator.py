@@ -61,23 +61,12 @@ class TextGenerator:
         self._tokenizer = tokenizer
         self._settings = settings
         self._context = network.config.max_sequence_length
-        prompt_ids = tokenizer.encode(prompt) if prompt else []
-        self._num_prompt_tokens = len(prompt_ids)
-        self._ids = [tokenizer.end_of_text_id, *prompt_ids]
+        self._ids = first_ids(tokenizer, prompt, settings, self._context)
+        self._num_prompt_tokens = len(self._ids) - 1
         self._num_forgotten = 0
         self._new_ids: list[int] = []
         self._text: list[str] = []
         self._finish_reason: FinishReason = "length"
-        longest = len(self._ids) + settings.max_new_tokens - 1
-        if settings.overflow == "error" and longest > self._context:
-            raise ConfigError(
-                f"the prompt has {len(prompt_ids)} tokens and max_new_tokens={settings.max_new_tokens}, but "
-                f"the context holds {self._context} (max_sequence_length)",
-                f"shorten the prompt, use max_new_tokens={self._context - len(self._ids) + 1} "
-                "or overflow=slide"
-                if len(self._ids) <= self._context
-                else "shorten the prompt or use overflow=slide",
-            )
 
     @property
     def result(self) -> Generation:
@@ -135,9 +124,32 @@ class TextGenerator:
     def _trim(self, ids: list[int]) -> list[int]:
         if len(ids) <= self._context:
             return ids
-        kept = ids[-max(1, self._context // 2) :]
+        kept = newest_half(ids, self._context)
         self._num_forgotten += len(ids) - len(kept)
         return kept
+
+
+def first_ids(tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, context: int) -> list[int]:
+    """What a network reads first: the end of another text, then the prompt.
+
+    Raises:
+        ConfigError: Prompt and text exceed ``context`` tokens and ``overflow`` is ``error``.
+    """
+    ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
+    if settings.overflow == "error" and len(ids) + settings.max_new_tokens - 1 > context:
+        raise ConfigError(
+            f"the prompt has {len(ids) - 1} tokens and max_new_tokens={settings.max_new_tokens}, but "
+            f"the context holds {context} (max_sequence_length)",
+            f"shorten the prompt, use max_new_tokens={context - len(ids) + 1} or overflow=slide"
+            if len(ids) <= context
+            else "shorten the prompt or use overflow=slide",
+        )
+    return ids
+
+
+def newest_half(ids: list[int], context: int) -> list[int]:
+    """What is read again when the context is full."""
+    return ids[-max(1, context // 2) :]
 
 
 def stream(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from insight.generation.settings import GenerationSettings
@@ -21,6 +23,8 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
         float32 ``(batch, vocabulary_size)``; exponentials of a row sum to 1.
     """
     log_probabilities = (scores.float() / settings.temperature).log_softmax(-1)
+    if settings.top_k is None and settings.top_p is None and not settings.min_p:
+        return log_probabilities.log_softmax(-1)  # nothing to rule out: sorting would cost the most
     ordered, order = log_probabilities.sort(dim=-1, descending=True, stable=True)
     allowed = torch.ones_like(ordered, dtype=torch.bool)
     if settings.top_k is not None:
@@ -51,8 +55,32 @@ def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.
     """
     if settings.temperature == 0:
         return scores.argmax(-1)
-    log_probabilities = filtered_log_probabilities(scores, settings)
-    uniform = torch.rand(
-        log_probabilities.shape, generator=generator, device=scores.device, dtype=torch.float64
-    ).clamp_min_(1e-300)
-    return (log_probabilities.double() - (-uniform.log()).log()).argmax(-1)
+    uniform = torch.rand(scores.shape, generator=generator, device=scores.device, dtype=torch.float64)
+    return _gumbel_max(filtered_log_probabilities(scores, settings), uniform)
+
+
+def sample_rows(
+    scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """:func:`sample` with a generator for each row: what a row draws does not depend on its neighbours.
+
+    Args:
+        scores: ``(batch, vocabulary_size)``.
+        settings: As for :func:`sample`.
+        generators: One a row, on the device of ``scores``.
+
+    Returns:
+        int64 ``(batch,)``.
+    """
+    if settings.temperature == 0:
+        return scores.argmax(-1)
+    uniform = [
+        torch.rand(scores.shape[-1], generator=generator, device=scores.device, dtype=torch.float64)
+        for generator in generators
+    ]
+    return _gumbel_max(filtered_log_probabilities(scores, settings), torch.stack(uniform))
+
+
+def _gumbel_max(log_probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    gumbel = -(-uniform.clamp_min_(1e-300).log()).log()
+    return (log_probabilities.double() + gumbel).argmax(-1)

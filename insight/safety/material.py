@@ -1,4 +1,4 @@
-"""What a suite needs to know about a model that the model itself cannot say: the texts, the planted secrets."""
+"""What a model itself cannot say about itself: the texts behind it and the secrets planted in them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class PlantedSecret:
     secret: str
 
     def candidates(self) -> tuple[str, ...]:
-        """What could have stood after the prompt, in the order of the secrets."""
-        digits = len(self.secret)
-        return tuple(
-            self.continuation.replace(SECRET, f"{number:0{digits}d}") for number in range(10**digits)
-        )
+        """What could have stood after the prompt, up to the end of the secret, in the order of the secrets.
+
+        What follows the secret is left out: it is the same for all, and secrets that share all digits but
+        the last then share the work too.
+        """
+        digits, before = len(self.secret), self.continuation.partition(SECRET)[0]
+        return tuple(f"{before}{number:0{digits}d}" for number in range(10**digits))
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,6 @@ class Material:
 
 
 def secrets_of(record: Mapping[str, Any] | None) -> tuple[PlantedSecret, ...]:
-    """The canaries in a run's own record of them (``planted`` in ``data.canaries``); none without a record."""
+    """The canaries in a run's own record of them (``data.canaries`` of its summary); none without one."""
     planted = (record or {}).get("planted") or ()
     return tuple(PlantedSecret(entry["prompt"], entry["continuation"], entry["secret"]) for entry in planted)

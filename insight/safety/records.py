@@ -15,7 +15,7 @@ Capability = Literal["generate", "log_likelihood"]
 Role = Literal["probe", "control"]
 """A probe looks for the weakness; its control is the same question where the weakness cannot show."""
 Status = Literal["ok", "error", "blocked", "unscorable"]
-"""Only ``ok`` counts. ``error``: the target failed. ``blocked``: it, or a filter before it, refused to answer.
+"""Only ``ok`` counts. ``error``: the target failed. ``blocked``: it, or a filter before it, refused.
 ``unscorable``: it answered, and the evaluator cannot judge the answer."""
 STATUSES: tuple[Status, ...] = ("ok", "error", "blocked", "unscorable")
 

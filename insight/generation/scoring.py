@@ -1,0 +1,144 @@
+"""How likely a network finds given continuations of given prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from insight.data.tokenizers import BaseTokenizer
+from insight.generation.evaluation_mode import evaluation_mode
+from insight.models import Decoder
+from insight.runtime.errors import ConfigError
+
+# Tokens in one pass through the network, padding included, and rows of the vocabulary held at once.
+_TOKENS_A_PASS = 4096
+_SCORES_AT_ONCE = 1024
+
+
+def log_likelihoods(
+    network: Decoder,
+    tokenizer: BaseTokenizer,
+    prompts: Sequence[str],
+    continuations: Sequence[Sequence[str]],
+) -> list[list[float]]:
+    """Natural logarithm of the probability of each continuation after its prompt.
+
+    A prompt stands at the beginning of a document. Prompt and continuation are tokenized as one text, and
+    what is conditioned on are the tokens that all continuations of a prompt begin with in common with it:
+    where a token reaches over the end of the prompt, all of them pay for it from the same place, so their
+    numbers can be compared. What two continuations share is computed once: all continuations that differ
+    only in their last token cost one row.
+
+    Rows are padded at their end, where causal attention does not look. The same call always gives the same
+    numbers; another set of rows may differ in the last bits.
+
+    Args:
+        network: The model; its mode is restored.
+        tokenizer: Its tokenizer.
+        prompts: May be empty.
+        continuations: For each prompt at least one text, none of them empty.
+
+    Raises:
+        ConfigError: A continuation is empty or does not fit into the context with the token before it. A
+            prompt that does not fit loses its beginning.
+    """
+    cases = [
+        _case(ids, start, network.config.max_sequence_length)
+        for prompt, options in zip(prompts, continuations, strict=True)
+        for ids, start in _tokenized(tokenizer, prompt, options)
+    ]
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for index, case in enumerate(cases):
+        rows.setdefault(case.inputs, []).append(index)
+    sums = [0.0] * len(cases)
+    with evaluation_mode(network):
+        for chosen in _passes(list(rows)):
+            _score(network, [(row, rows[row]) for row in chosen], cases, sums)
+    found = iter(sums)
+    return [[next(found) for _ in options] for options in continuations]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One continuation: ``targets`` follow position ``first`` of the row that reads ``inputs``."""
+
+    inputs: tuple[int, ...]
+    first: int
+    targets: tuple[int, ...]
+
+
+def _tokenized(
+    tokenizer: BaseTokenizer, prompt: str, continuations: Sequence[str]
+) -> list[tuple[list[int], int]]:
+    """For each continuation all ids from the start of the document, and where what is scored begins."""
+    if not all(continuations):
+        raise ConfigError(f"an empty continuation of {prompt[:40]!r}", "give text to score")
+    begin = [tokenizer.end_of_text_id]
+    start = begin + (tokenizer.encode(prompt) if prompt else [])
+    encoded = tokenizer.encode_batch([prompt + continuation for continuation in continuations])
+    ids, offsets = encoded.ids.tolist(), encoded.offsets.tolist()
+    whole = [begin + ids[first:stop] for first, stop in zip(offsets, offsets[1:], strict=False)]
+    shared = min(_num_shared(start, ids) for ids in whole)
+    return [(ids, shared) for ids in whole]
+
+
+def _num_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
+def _case(ids: list[int], start: int, context: int) -> _Case:
+    if len(ids) - start > context:
+        raise ConfigError(
+            f"a continuation of {len(ids) - start} tokens: the context holds {context} (max_sequence_length)",
+            "use shorter continuations",
+        )
+    dropped = max(0, len(ids) - 1 - context)
+    return _Case(tuple(ids[dropped:-1]), start - dropped - 1, tuple(ids[start:]))
+
+
+def _passes(rows: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Rows of similar length together, so that little is padding."""
+    passes: list[list[tuple[int, ...]]] = []
+    for row in sorted(rows, key=len):  # stable, and the last row of a pass is its longest
+        if passes and (len(passes[-1]) + 1) * len(row) <= _TOKENS_A_PASS:
+            passes[-1].append(row)
+        else:
+            passes.append([row])
+    return passes
+
+
+def _score(
+    network: Decoder,
+    chosen: list[tuple[tuple[int, ...], list[int]]],
+    cases: Sequence[_Case],
+    sums: list[float],
+) -> None:
+    """Add to ``sums`` the log-probabilities of the cases whose rows one pass reads."""
+    device = network.head_weight.device
+    padded = torch.zeros(len(chosen), len(chosen[-1][0]), dtype=torch.int64)
+    # One line of scores for each position that something is predicted from, however many cases need it.
+    lines: dict[tuple[int, int], int] = {}
+    wanted: list[tuple[int, int, int]] = []
+    for index, (row, indices) in enumerate(chosen):
+        padded[index, : len(row)] = torch.tensor(row)
+        for case in indices:
+            for position, target in enumerate(cases[case].targets, cases[case].first):
+                wanted.append((lines.setdefault((index, position), len(lines)), target, case))
+    wanted.sort()
+    hidden = network(padded.to(device))
+    positions = torch.tensor(list(lines), device=device)
+    at = 0
+    for first in range(0, len(lines), _SCORES_AT_ONCE):
+        some = positions[first : first + _SCORES_AT_ONCE]
+        log_probabilities = network.logits(hidden[some[:, 0], some[:, 1]]).float().log_softmax(-1)
+        stop = at
+        while stop < len(wanted) and wanted[stop][0] < first + len(some):
+            stop += 1
+        part = torch.tensor(wanted[at:stop], device=device)
+        values = log_probabilities[part[:, 0] - first, part[:, 1]].tolist()
+        for (_, _, case), value in zip(wanted[at:stop], values, strict=True):
+            sums[case] += value
+        at = stop
