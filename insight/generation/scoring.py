@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def _tokenized(
     start = begin + (tokenizer.encode(prompt) if prompt else [])
     encoded = tokenizer.encode_batch([prompt + continuation for continuation in continuations])
     ids, offsets = encoded.ids.tolist(), encoded.offsets.tolist()
-    whole = [begin + ids[first:stop] for first, stop in zip(offsets, offsets[1:], strict=False)]
+    whole = [begin + ids[first:stop] for first, stop in itertools.pairwise(offsets)]
     shared = min(_num_shared(start, ids) for ids in whole)
     return [(ids, shared) for ids in whole]
 
