@@ -44,6 +44,16 @@ def format_duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
+def format_latency(seconds: float) -> str:
+    """A short time with three digits: ``840 µs``, ``12.3 ms``, ``1.05 s``."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "unknown"
+    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= 0.9995 * factor:
+            return f"{seconds / factor:.3g} {unit}" if seconds < 999.5 * factor else f"{seconds:,.0f} s"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def format_value(value: float) -> str:
     """A measured value with four significant digits, ``not a number`` and infinity spelled out."""
     if math.isnan(value):

@@ -25,7 +25,13 @@ _MAX_PAGE_BYTES = 3_000_000
 _TEXT_CHARACTERS = (120_000, 4_000, 400)
 
 
-def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS) -> Path:
+def write_report(
+    run: RunFolder,
+    sections: tuple[SectionBuilder, ...] = SECTIONS,
+    *,
+    title: str | None = None,
+    kind: str = "training report",
+) -> Path:
     """Write ``report.html`` from the files of the run, and from nothing else.
 
     The page needs no network and is forbidden to use it by its Content-Security-Policy, which also lets
@@ -36,6 +42,8 @@ def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS
     Args:
         run: The run; any of its files may be missing.
         sections: What to show, in order.
+        title: Heading of the page; ``None`` takes the name of the run.
+        kind: What sort of page it is, above the heading.
 
     Raises:
         OutputError: The page cannot be written.
@@ -45,7 +53,8 @@ def write_report(run: RunFolder, sections: tuple[SectionBuilder, ...] = SECTIONS
     charts = [chart.to_item() for section in built for chart in section.charts]
     scripts = [_bokeh_script(), _asset("charts.js")] if charts else []
     values = {
-        "name": record.name,
+        "name": record.name if title is None else title,
+        "kind": kind,
         "sections": built,
         "charts": _json_for_html(charts),
         "scripts": scripts,

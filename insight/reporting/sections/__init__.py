@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from insight.reporting.sections.compression import build_compression
 from insight.reporting.sections.curves import build_curves
 from insight.reporting.sections.data import build_data
 from insight.reporting.sections.history import build_history
@@ -16,6 +17,7 @@ SECTIONS: tuple[SectionBuilder, ...] = (
     build_outcome,
     build_samples,
     build_curves,
+    build_compression,
     build_data,
     build_network,
     build_machine,

@@ -18,12 +18,12 @@ _LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "torc
 
 def build_machine(run: RunRecord) -> Section | None:
     """What the run measured about its machine, what it chose, and the versions it ran with."""
-    rows = [*_hardware(run), *_choices(run), *_speed(run), *_versions(run)]
+    rows = [*hardware_facts(run.info.get("hardware")), *_choices(run), *_speed(run), *_versions(run)]
     return Section("machine", "Machine", "facts.html.j2", {"facts": rows}) if rows else None
 
 
-def _hardware(run: RunRecord) -> list[Fact]:
-    hardware = run.info.get("hardware")
+def hardware_facts(hardware: object) -> list[Fact]:
+    """Rows for :class:`insight.runtime.hardware.Hardware` as JSON; none for anything else."""
     if not isinstance(hardware, Mapping):
         return []
     rows: list[Fact] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from insight.reporting.charts import Chart
 from insight.reporting.run_record import RunRecord
+from insight.reporting.scatter import ScatterChart
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Section:
     title: str
     template: str
     content: dict[str, Any] = field(default_factory=dict)
-    charts: tuple[Chart, ...] = ()
+    charts: tuple[Chart | ScatterChart, ...] = ()
 
 
 # Makes a section of a run, or nothing when the run has nothing to show there.

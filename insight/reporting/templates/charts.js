@@ -11,6 +11,8 @@
     for (const axis of [...plot.below, ...plot.left]) {
       axis.major_label_text_color = variable("--quiet");
       axis.major_label_text_font = variable("--sans");
+      axis.axis_label_text_color = variable("--quiet");
+      axis.axis_label_text_font = variable("--sans");
       axis.axis_line_color = variable("--rule");
     }
     for (const part of plot.center) {
@@ -20,6 +22,11 @@
     }
     for (const renderer of plot.renderers) {
       const color = variable(renderer.glyph.tags[0]);
+      if ("text_color" in renderer.glyph) {
+        renderer.glyph.text_color = color;
+        renderer.glyph.text_font = variable("--sans");
+        continue;
+      }
       renderer.glyph.line_color = color;
       if ("fill_color" in renderer.glyph) {
         renderer.glyph.fill_color = color;

@@ -1,0 +1,195 @@
+"""Several models measured on the same work: quality, speed, size; each against the first."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from insight.optimization import load_model
+from insight.optimization.measurement.evaluation_text import EvaluationText
+from insight.optimization.measurement.footprint import Footprint, measure_footprint, weight_bytes
+from insight.optimization.measurement.quality import Quality, compare_quality, measure_quality
+from insight.optimization.measurement.speed import Speed, measure_speed
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.messages import say
+from insight.runtime.statistics import Interval
+
+_PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How models are compared.
+
+    Args:
+        batch_sizes: Sequences at a time when speed is measured.
+        prompt_length: Tokens of a prompt; ``None`` takes 128, or less where a context is shorter.
+        num_new_tokens: Tokens written after it; ``None`` takes 32, or what is left of the shortest context.
+        seconds: Time for measuring the speed of each model, warm-up not counted.
+        num_processes: Fresh processes in which each model is loaded.
+        device: Where the models run.
+        seed: Of the bootstrap.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 8)
+    prompt_length: int | None = None
+    num_new_tokens: int | None = None
+    seconds: float = 10.0
+    num_processes: int = 3
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes:
+            raise ConfigError("batch_sizes is empty: speed needs at least one", "use 1 8")
+        numbers = [("batch_sizes", size) for size in self.batch_sizes]
+        numbers += [("num_processes", self.num_processes)]
+        for name in ("prompt_length", "num_new_tokens"):
+            numbers += [(name, value) for value in (getattr(self, name),) if value is not None]
+        for name, value in numbers:
+            if value < 1:
+                raise ConfigError(f"{name}={value}: must be at least 1", "leave it out for the default")
+        if not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise ConfigError(f"seconds={self.seconds}: must be above 0", "use for example 10")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed}: must be 0 or more", "use for example 0")
+
+    def for_context(self, context: int) -> ComparisonSettings:
+        """The same with lengths filled in that fit into ``context`` tokens.
+
+        Raises:
+            ConfigError: Lengths that were given do not fit.
+        """
+        left = context - self.prompt_length if self.prompt_length else context // 2
+        new = self.num_new_tokens or min(_NUM_NEW_TOKENS, max(1, left))
+        prompt = self.prompt_length or min(_PROMPT_LENGTH, context - new)
+        if prompt < 1 or prompt + new > context:
+            raise ConfigError(
+                f"prompt_length={prompt} and num_new_tokens={new} exceed the shortest context "
+                f"({context} tokens)",
+                f"use together at most {context}",
+            )
+        return dataclasses.replace(self, prompt_length=prompt, num_new_tokens=new)
+
+
+@dataclass(frozen=True)
+class ModelMeasurement:
+    """What was measured of one model.
+
+    Attributes:
+        label: What it is called.
+        path: Its checkpoint or artefact.
+        tokenizer: Fingerprint of its tokenizer.
+        quality: On the common text.
+        difference: Bits per byte that it needs more than the first model; ``None`` for the first.
+        weight_bytes: What its weights take, without the state of a training.
+        speeds: One a batch size.
+        footprint: On the disk and in a fresh process.
+    """
+
+    label: str
+    path: Path
+    tokenizer: str
+    quality: Quality
+    difference: Interval | None
+    weight_bytes: int
+    speeds: tuple[Speed, ...]
+    footprint: Footprint
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare_models` returns.
+
+    Attributes:
+        models: In the order they were named.
+        settings: As given, lengths filled in.
+        text_files: What quality was measured on.
+        text_split: Which part of them that is: ``"test"`` or ``"validation"``.
+        text_bytes: Its size in UTF-8.
+    """
+
+    models: tuple[ModelMeasurement, ...]
+    settings: ComparisonSettings
+    text_files: tuple[str, ...]
+    text_split: str
+    text_bytes: int
+
+
+def compare_models(
+    paths: Mapping[str, Path], text: EvaluationText, settings: ComparisonSettings = ComparisonSettings()
+) -> Comparison:
+    """Measure models on the same text, prompts and machine.
+
+    Each reads the text in windows of the length that it was trained with. Models with different tokenizers
+    compare too: bits per byte count the text itself, and pairs are then stretches of bytes.
+
+    Args:
+        paths: Checkpoint files and artefact folders by name; the first is the reference.
+        text: What quality is measured on.
+        settings: How.
+
+    Raises:
+        CheckpointError: A model cannot be loaded, or its predictions are not finite.
+        ConfigError: Prompt and new tokens do not fit into a context.
+        DataError: The text cannot be read.
+        InsightError: A fresh process could not load a model.
+    """
+    loaded = {label: load_model(path, settings.device) for label, path in paths.items()}
+    networks = {label: model.network for label, model in loaded.items()}
+    settings = settings.for_context(min(net.config.max_sequence_length for net in networks.values()))
+    assert settings.prompt_length is not None
+    assert settings.num_new_tokens is not None
+    stores = {label: text.encode(model.tokenizer) for label, model in loaded.items()}
+    first = next(iter(stores.values()))
+    files = [str(name) for name in first.manifest.origin["files"]]
+    say(f"quality: {first.num_bytes / 1e6:.2f} MB of {text.split} text ({', '.join(files[:3])})")
+    qualities = {}
+    for label, model in loaded.items():
+        store = stores[label]
+        with _named(label):
+            qualities[label] = measure_quality(
+                model.network,
+                store.tokens(0, store.num_tokens),
+                model.tokenizer.token_byte_lengths(),
+                model.metadata["sequence_length"],
+                end_of_text_id=store.end_of_text_id,
+            )
+    say(f"speed: {settings.seconds:g} s a model, in turns, after compiling and warming up")
+    speeds = measure_speed(
+        networks,
+        batch_sizes=settings.batch_sizes,
+        prompt_length=settings.prompt_length,
+        num_new_tokens=settings.num_new_tokens,
+        seconds=settings.seconds * len(networks),
+    )
+    say(f"memory and load time: {settings.num_processes} fresh processes a model")
+    footprints = measure_footprint(paths, num_processes=settings.num_processes, device=settings.device)
+    reference = next(iter(qualities.values()))
+    models = tuple(
+        ModelMeasurement(
+            label=label,
+            path=paths[label],
+            tokenizer=model.tokenizer.fingerprint(),
+            quality=qualities[label],
+            difference=compare_quality(reference, qualities[label], settings.seed) if index else None,
+            weight_bytes=weight_bytes(model.network),
+            speeds=tuple(speeds[label]),
+            footprint=footprints[label],
+        )
+        for index, (label, model) in enumerate(loaded.items())
+    )
+    return Comparison(models, settings, tuple(files), text.split, first.num_bytes)
+
+
+@contextlib.contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Begin the line of an error inside the block with the model that it is about."""
+    try:
+        yield
+    except InsightError as error:
+        raise type(error)(f"{label}: {error.problem}", error.remedy) from error

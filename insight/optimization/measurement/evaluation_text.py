@@ -1,0 +1,107 @@
+"""The text that models are compared on: the same for all, encoded by the tokenizer of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+from insight.data.sources import expand_sources
+from insight.data.store import TokenStore
+from insight.data.tokenizers import BaseTokenizer
+from insight.runtime.errors import DataError
+
+# RUN/checkpoints/best.ckpt lies two folders below config.yaml; an artefact may lie as deep.
+_LEVELS = 2
+
+
+@dataclass(frozen=True)
+class EvaluationText:
+    """A text that any tokenizer can encode.
+
+    Args:
+        files: Where it comes from.
+        split: Which part of ``files`` it is: ``"test"`` or ``"validation"``.
+        cache_dir: Where its token ids are kept.
+    """
+
+    files: TextFiles
+    split: str
+    cache_dir: Path
+
+    @classmethod
+    def of_files(cls, files: Sequence[str]) -> EvaluationText:
+        """All text of some files, folders, globs or ``corpus:NAME``.
+
+        Raises:
+            DataError: There is nothing to read.
+        """
+        expand_sources(files, "--text")  # before any work, and under the name of the option
+        return cls(TextFiles([], None, list(files), None, "text", 0.0, 0), "test", default_cache_dir())
+
+    @classmethod
+    def of_model(cls, path: Path) -> EvaluationText:
+        """The test text of the run that a checkpoint or an artefact lies in; without one its validation text.
+
+        The test text first: checkpoints are chosen by the validation text, and so are methods.
+
+        Raises:
+            DataError: It lies in no run, or the run names no such text.
+        """
+        config = _config_above(path)
+        data = _data_options(config) if config else None
+        if data is None:
+            raise DataError(
+                f"{path} lies in no run folder whose config.yaml names a text to measure on",
+                "give --text FILES",
+            )
+        files = TextFiles(
+            data["train_files"],
+            data.get("validation_files"),
+            data.get("test_files"),
+            None,
+            data.get("text_field", "text"),
+            data.get("validation_fraction", 0.0),
+            data.get("seed", 0),
+        )
+        folder = data.get("cache_dir")
+        text = cls(
+            files,
+            "validation" if files.test is None else "test",
+            Path(folder).expanduser() if folder else default_cache_dir(),
+        )
+        if text.split == "validation" and files.validation is None and not files.validation_fraction:
+            raise DataError(f"{config}: names neither test_files nor validation_files", "give --text FILES")
+        return text
+
+    def encode(self, tokenizer: BaseTokenizer) -> TokenStore:
+        """The text as token ids, from the cache if they are there.
+
+        Raises:
+            DataError: The text cannot be read.
+            OutputError: The cache folder cannot be written to.
+        """
+        return Preparation(self.files, tokenizer, self.cache_dir).store(self.split)
+
+
+def _config_above(path: Path) -> Path | None:
+    place = path.absolute()
+    for folder in (place, *place.parents)[: _LEVELS + 1]:
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml"
+    return None
+
+
+def _data_options(config: Path) -> dict[str, Any] | None:
+    """The ``data`` group of a run's configuration; ``None`` if it has none that names text."""
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        data = values["data"]
+        data = data.get("init_args", data)
+        return data if data.get("train_files") else None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,137 @@
+"""What a model takes to keep and to start: bytes on the disk, memory and load time in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from insight.optimization.measurement.rounds import turns
+from insight.runtime.errors import ConfigError, InsightError
+
+_PROCESS = "insight.optimization.measurement.footprint_process"
+_LIMIT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What it takes to keep a model and to have it ready.
+
+    Times and memory are medians over the processes, each of which loads the model once and reads one token.
+    The file has been read before, so it comes from the system's cache.
+
+    Attributes:
+        disk_bytes: The file, or all files of the folder. A ``.ckpt`` also holds what training needs to go on
+            (the optimizer's state is one to two times the weights).
+        resident_bytes: Physical memory of the whole process with the model ready, libraries included.
+        model_resident_bytes: What it grew by while the model was loaded.
+        load_seconds: From the path to a network that can be run, libraries imported before.
+        start_seconds: The same from the launch of the process, interpreter and libraries included.
+        num_processes: How many were measured.
+    """
+
+    disk_bytes: int
+    resident_bytes: int
+    model_resident_bytes: int
+    load_seconds: float
+    start_seconds: float
+    num_processes: int
+
+
+def measure_footprint(
+    paths: Mapping[str, Path], *, num_processes: int = 3, device: str = "cpu"
+) -> dict[str, Footprint]:
+    """Load every model in fresh processes, in turns.
+
+    Args:
+        paths: Checkpoint files and artefact folders, by name.
+        num_processes: Processes a model.
+        device: Where the weights go.
+
+    Raises:
+        ConfigError: ``num_processes`` is below 1.
+        InsightError: A process failed; the last line that it wrote says why.
+    """
+    if num_processes < 1:
+        raise ConfigError(f"num_processes={num_processes}: at least one must load the model", "use 3")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
+    for index in range(num_processes):
+        for name in turns(list(paths), index):
+            found[name].append(_load_once(paths[name], device))
+    return {name: _summary(paths[name], readings) for name, readings in found.items()}
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files under a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes that the weights take in memory and, without training's state around them, on the disk.
+
+    A matrix that is used twice (tied embeddings) counts once; of a quantized matrix its integers, scales
+    and zero points count.
+    """
+    storages: dict[int, int] = {}
+    for tensor in _tensors(list(network.state_dict().values())):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def _load_once(path: Path, device: str) -> dict[str, float]:
+    command = [sys.executable, "-m", _PROCESS, str(path), device]
+    launched = time.time()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InsightError(
+            f"{path}: loading it took more than {_LIMIT_SECONDS} s in a process of its own",
+            "try `insight generate` with it",
+        ) from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InsightError(
+            f"{path}: cannot be loaded in a process of its own ({lines[-1][:300]})",
+            "try `insight generate` with it",
+        )
+    reading: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {**reading, "start_seconds": reading["ready_at"] - launched}
+
+
+def _summary(path: Path, readings: list[dict[str, float]]) -> Footprint:
+    def median(name: str) -> float:
+        return statistics.median(reading[name] for reading in readings)
+
+    return Footprint(
+        disk_bytes=disk_bytes(path),
+        resident_bytes=int(median("resident_bytes")),
+        model_resident_bytes=int(median("model_resident_bytes")),
+        load_seconds=median("load_seconds"),
+        start_seconds=median("start_seconds"),
+        num_processes=len(readings),
+    )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The plain tensors in a state dictionary's value: quantized ones hold several."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
+        names, _ = value.__tensor_flatten__()
+        yield from _tensors([getattr(value, name) for name in names])
+    elif isinstance(value, torch.Tensor):
+        yield value

@@ -1,0 +1,202 @@
+"""Points with names as a Bokeh chart: what is gained against what is paid, with the front of the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bokeh.core.types import ID
+from bokeh.embed import json_item
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, NumeralTickFormatter
+from bokeh.plotting import figure
+
+from insight.reporting.charts import Line
+
+# Points closer than these shares of the frame get one name: two would lie over each other.
+_NEAR_X, _NEAR_Y = 0.04, 0.06
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing that was measured twice.
+
+    Args:
+        label: Its name.
+        x: Its place on the horizontal axis.
+        y: Its place on the vertical axis; smaller is better.
+        spread: Lower and upper end of the interval of ``y``, if there is one.
+        is_marked: Whether it is the one to look at.
+    """
+
+    label: str
+    x: float
+    y: float
+    spread: tuple[float, float] | None = None
+    is_marked: bool = False
+
+
+@dataclass(frozen=True)
+class ScatterChart:
+    """One chart with its caption.
+
+    Args:
+        identifier: Unique in the page.
+        title: What is shown.
+        unit: Of the vertical axis.
+        x_label: Of the horizontal axis, with its unit.
+        points: Those that are not finite are left out and counted.
+        more_is_better: Whether larger ``x`` are better.
+        tick_format: Numeral format of the vertical axis (https://numeraljs.com).
+    """
+
+    identifier: str
+    title: str
+    unit: str
+    x_label: str
+    points: tuple[Point, ...]
+    more_is_better: bool = False
+    tick_format: str = "0.000"
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Entries of a legend; none, since names stand beside the points."""
+        return ()
+
+    @property
+    def has_more_above(self) -> bool:
+        """Whether some points lie above the frame; never."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """What a reader who does not see the chart should hear."""
+        parts = [f"{point.label} at {point.x:.4g}, {point.y:.4g}" for point in self._drawn]
+        return f"{self.title}, {self.unit} against {self.x_label}: {'; '.join(parts) or 'no finite values'}"
+
+    @property
+    def num_lost(self) -> int:
+        """Points that cannot be drawn because they are not finite numbers."""
+        return len(self.points) - len(self._drawn)
+
+    def to_item(self) -> dict[str, Any]:
+        """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
+        plot = figure(
+            height=300,
+            sizing_mode="stretch_width",
+            tools=[],
+            toolbar_location=None,
+            output_backend="canvas",
+            min_border=4,
+        )
+        plot.background_fill_alpha = 0
+        plot.border_fill_alpha = 0
+        plot.outline_line_alpha = 0
+        plot.xaxis.axis_label = self.x_label
+        plot.xaxis.axis_label_text_font_size = "12px"
+        plot.xaxis.axis_label_text_font_style = "normal"
+        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
+        plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
+        plot.axis.minor_tick_line_alpha = 0
+        plot.axis.major_tick_line_alpha = 0
+        plot.yaxis.axis_line_alpha = 0
+        plot.axis.major_label_text_font_size = "12px"
+        plot.x_range = DataRange1d(start=0, range_padding=0.08)
+        plot.y_range = DataRange1d(range_padding=0.15)
+        self._draw_front(plot)
+        self._draw_points(plot)
+        self._draw_names(plot)
+        return dict(json_item(plot, ID(self.identifier)))
+
+    @property
+    def _drawn(self) -> list[Point]:
+        return [point for point in self.points if math.isfinite(point.x) and math.isfinite(point.y)]
+
+    def _draw_front(self, plot: Any) -> None:
+        best = front(self._drawn, self.more_is_better)
+        source = {"x": [point.x for point in best], "y": [point.y for point in best]}
+        line = plot.line("x", "y", source=ColumnDataSource(source), line_width=1.5, line_dash="dashed")
+        line.glyph.tags = ["--quiet"]
+
+    def _draw_points(self, plot: Any) -> None:
+        for marked, color in ((False, "--line-1"), (True, "--line-2")):
+            points = [point for point in self._drawn if point.is_marked is marked]
+            source = ColumnDataSource(
+                {
+                    "x": [point.x for point in points],
+                    "y": [point.y for point in points],
+                    "low": [_end(point, 0) for point in points],
+                    "high": [_end(point, 1) for point in points],
+                    "label": [point.label for point in points],
+                }
+            )
+            spread = plot.segment("x", "low", "x", "high", source=source, line_width=1.5)
+            drawn = plot.scatter("x", "y", source=source, size=9, line_alpha=0)
+            spread.glyph.tags = drawn.glyph.tags = [color]
+            plot.add_tools(_hover(drawn, self.unit, self.x_label))
+
+    def _draw_names(self, plot: Any) -> None:
+        """Beside their points, towards the middle of the frame so that none leaves it."""
+        points = self._drawn
+        middle = max((point.x for point in points), default=0.0) / 2
+        for is_right in (False, True):
+            names = [(point, name) for point, name in named(points) if (point.x > middle) is is_right]
+            source = {
+                "x": [point.x for point, _ in names],
+                "y": [point.y for point, _ in names],
+                "name": [name for _, name in names],
+            }
+            text = plot.text(
+                "x",
+                "y",
+                "name",
+                source=ColumnDataSource(source),
+                x_offset=-9 if is_right else 9,
+                y_offset=-7,
+                text_align="right" if is_right else "left",
+                text_font_size="12px",
+            )
+            text.glyph.tags = ["--ink"]
+
+
+def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
+    """The Pareto front by ``x``: points that no other equals in one direction and beats in the other."""
+    sign = -1 if more_is_better else 1
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (sign * point.x, point.y)):
+        if not best or point.y < best[-1].y:
+            best.append(point)
+    return sorted(best, key=lambda point: point.x)
+
+
+def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
+    """Points and what is written beside them; those that lie on one another share one line."""
+    width = max((abs(point.x) for point in points), default=0.0)
+    heights = [point.y for point in points]
+    height = max(heights, default=0.0) - min(heights, default=0.0)
+    groups: list[list[Point]] = []
+    for point in points:
+        for group in groups:
+            near_x = abs(group[0].x - point.x) <= _NEAR_X * width
+            if near_x and abs(group[0].y - point.y) <= _NEAR_Y * height:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return [(group[0], ", ".join(point.label for point in group)) for group in groups]
+
+
+def _end(point: Point, index: int) -> float:
+    end = point.spread[index] if point.spread else point.y
+    return end if math.isfinite(end) else point.y
+
+
+def _hover(drawn: Any, unit: str, x_label: str) -> HoverTool:
+    """A tooltip of the page's own HTML; names come from the data, which Bokeh escapes."""
+    rows = "".join(
+        f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>'
+        for name, value in (("", "@label"), (unit, "@y{0.0000}"), (x_label, "@x{0,0.00}"))
+    )
+    grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
+    return HoverTool(renderers=[drawn], tooltips=f'<div style="{grid}">{rows}</div>')
