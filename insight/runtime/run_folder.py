@@ -112,18 +112,19 @@ def list_runs(root: Path | str, name: str) -> list[RunFolder]:
     return _numbered_runs(Path(root) / name)
 
 
-def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT) -> Path:
+def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
     """The checkpoint file that ``text`` means, for validating, testing and generating.
 
     Args:
         text: A ``.ckpt`` file; a run folder (its best checkpoint, else its last); ``runs/<name>`` (the
             newest run that has a checkpoint); or ``<name>`` and ``<name>/<n>`` under ``root``.
         root: Where runs are kept.
+        option: What the user gave ``text`` for, for messages.
 
     Raises:
         CheckpointError: Nothing there is a checkpoint; it says what was looked for.
     """
-    return _find(text, Path(root), prefer_best=True, option="--checkpoint")
+    return _find(text, Path(root), prefer_best=True, option=option)
 
 
 def find_resumable(text: str, root: Path | str, name: str) -> Path:
