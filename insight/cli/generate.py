@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from insight.cli.arguments import CommandParser, read_standard_input
 from insight.cli.commands import COMMANDS
 from insight.reporting.safe_text import safe_text
-from insight.runtime.errors import ConfigError
 from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import find_checkpoint
-
-if TYPE_CHECKING:
-    import torch
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -23,6 +18,7 @@ def run(name: str, arguments: list[str]) -> int:
     checkpoint = find_checkpoint(options.checkpoint)
     silence_libraries()
 
+    from insight.cli.device import usable_device
     from insight.generation import GenerationSettings, generate, stream
     from insight.interchange import load_checkpoint
 
@@ -36,7 +32,7 @@ def run(name: str, arguments: list[str]) -> int:
         stop=tuple(options.stop),
         overflow=options.overflow,
     )
-    device = _device(options.device)
+    device = usable_device(options.device)
     prompt = read_standard_input() if options.prompt is None else options.prompt
     loaded = load_checkpoint(checkpoint)
     network = loaded.network.to(device).eval()
@@ -96,17 +92,6 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--json", action="store_true", help="print prompt, text and why it ended as JSON")
     return parser
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device={name}: torch cannot use it here", "use cpu") from error
-    return device
 
 
 def _print(text: str) -> None:
