@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from insight.runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.fit import fit as fit
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
     from insight.data import load_tokenizer as load_tokenizer
@@ -30,6 +31,7 @@ _EXPORTS = {
     "LanguageModelingDataModule": "data",
     "LanguageModelingModule": "training",
     "RunFolder": "runtime.run_folder",
+    "benchmark": "cli.benchmark",
     "find_checkpoint": "runtime.run_folder",
     "fit": "cli.fit",
     "generate": "generation",
