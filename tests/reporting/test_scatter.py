@@ -1,0 +1,68 @@
+"""Points keep their meaning: the front is the front, names do not overlap, odd values are counted."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from insight.reporting.scatter import Point, ScatterChart, front, named
+
+
+def chart_of(*points: Point, **options: object) -> ScatterChart:
+    return ScatterChart("chart", "Quality against size", "bits per byte", "MB", points, **options)  # type: ignore[arg-type]
+
+
+def test_the_front_by_brute_force() -> None:
+    generator = np.random.default_rng(0)
+    for more_is_better in (False, True):
+        points = [Point(str(i), x, y) for i, (x, y) in enumerate(generator.integers(0, 8, (40, 2)))]
+        sign = -1 if more_is_better else 1
+        best = {
+            (point.x, point.y)
+            for point in points
+            if not any(
+                sign * other.x <= sign * point.x
+                and other.y <= point.y
+                and (other.x, other.y) != (point.x, point.y)
+                for other in points
+            )
+        }
+        assert {(point.x, point.y) for point in front(points, more_is_better)} == best
+
+
+def test_the_front_goes_from_left_to_right() -> None:
+    points = [Point("slow", 1, 1.0), Point("fast", 9, 3.0), Point("beaten", 5, 3.5), Point("middle", 5, 2.0)]
+    assert [point.label for point in front(points, more_is_better=True)] == ["slow", "middle", "fast"]
+    assert [point.label for point in front(points, more_is_better=False)] == ["slow"]
+
+
+def test_points_on_one_another_share_a_name() -> None:
+    points = [Point("bf16", 10, 1.5), Point("bf16 + compile", 10.1, 1.5001), Point("original", 20, 1.4)]
+    assert [name for _, name in named(points)] == ["bf16, bf16 + compile", "original"]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        (),
+        (Point("one", 1.0, 1.0),),
+        (Point("one", 1.0, 1.0, (0.9, 1.1), True), Point("two", 2.0, 1.0)),
+        (Point("lost", math.nan, 1.0), Point("also", 1.0, math.inf), Point("there", 1.0, 1.0)),
+        (Point("spread", 1.0, 1.0, (math.nan, math.inf)),),
+        (Point("</script>", 0.0, 0.0), Point("zero", 0.0, 0.0)),
+    ],
+)
+def test_odd_points_become_json(points: tuple[Point, ...]) -> None:
+    chart = chart_of(*points)
+    json.dumps(chart.to_item(), allow_nan=False)
+    assert chart.num_lost == sum(not (math.isfinite(point.x) and math.isfinite(point.y)) for point in points)
+    assert chart.description.startswith("Quality against size, bits per byte against MB: ")
+
+
+def test_every_glyph_says_which_variable_colours_it() -> None:
+    chart = chart_of(Point("one", 1.0, 1.0, (0.9, 1.1), True), Point("two", 2.0, 1.2))
+    text = json.dumps(chart.to_item())
+    assert {"--line-1", "--line-2", "--quiet", "--ink"} <= {name for name in text.split('"') if "--" in name}
