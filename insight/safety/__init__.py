@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from insight.safety.attack import NotApplicable as NotApplicable
     from insight.safety.classifier import ErrorRates as ErrorRates
     from insight.safety.classifier import TextClassifier as TextClassifier
+    from insight.safety.compare import Comparison as Comparison
+    from insight.safety.compare import compare_results as compare_results
+    from insight.safety.compare import read_results as read_results
     from insight.safety.evaluator import Evaluator as Evaluator
     from insight.safety.material import Material as Material
     from insight.safety.records import Figure as Figure
@@ -19,20 +22,39 @@ if TYPE_CHECKING:
     from insight.safety.records import Response as Response
     from insight.safety.records import Score as Score
     from insight.safety.records import ScoredItem as ScoredItem
+    from insight.safety.red_team import red_team as red_team
+    from insight.safety.results import Results as Results
+    from insight.safety.suite import Measure as Measure
+    from insight.safety.suite import Suite as Suite
+    from insight.safety.suite import find_suite as find_suite
+    from insight.safety.targets import CallableTarget as CallableTarget
+    from insight.safety.targets import NetworkTarget as NetworkTarget
+    from insight.safety.targets import Target as Target
 
 _EXPORTS = {
     "Attack": "attack",
+    "CallableTarget": "targets",
+    "Comparison": "compare",
     "ErrorRates": "classifier",
     "Evaluator": "evaluator",
     "Figure": "records",
     "Item": "records",
     "Material": "material",
+    "Measure": "suite",
     "MeasureSummary": "records",
+    "NetworkTarget": "targets",
     "NotApplicable": "attack",
     "Response": "records",
+    "Results": "results",
     "Score": "records",
     "ScoredItem": "records",
+    "Suite": "suite",
+    "Target": "targets",
     "TextClassifier": "classifier",
+    "compare_results": "compare",
+    "find_suite": "suite",
+    "read_results": "compare",
+    "red_team": "red_team",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,175 @@
+"""Two targets on the same items: what differs, and whether chance explains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from insight.runtime.errors import DataError
+from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap
+
+Verdict = Literal["worse", "better", "no difference shown", "not comparable"]
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure on two targets, A and B.
+
+    Attributes:
+        measure: Its name.
+        verdict: Whether B is farther from the ideal than A, nearer to it, or neither beyond chance.
+        reason: Why, where it is not comparable.
+        num_pairs: Probes that both answered and that could be judged in both.
+        num_left_out: Probes that one of them lacks.
+        num_equal: Pairs with equal scores.
+        value_a: Mean score of A over the pairs.
+        value_b: Mean score of B over the pairs.
+        difference: B less A, paired bootstrap by group.
+        only_a: Pairs that are 1 for A alone; ``None`` where scores are not 0 or 1.
+        only_b: Pairs that are 1 for B alone.
+        p_value: McNemar's exact test on these two; ``None`` where scores are not 0 or 1.
+        unit: What one of the values is.
+        ideal: The value of a model without the weakness.
+    """
+
+    measure: str
+    verdict: Verdict
+    reason: str = ""
+    num_pairs: int = 0
+    num_left_out: int = 0
+    num_equal: int = 0
+    value_a: float | None = None
+    value_b: float | None = None
+    difference: Interval | None = None
+    only_a: int | None = None
+    only_b: int | None = None
+    p_value: float | None = None
+    unit: str = ""
+    ideal: float = 0.0
+
+
+def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The summary and the records that a safety run left in ``folder``.
+
+    Raises:
+        DataError: There are none, or they are damaged.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        if not isinstance(summary["measures"], list) or not all("measure" in record for record in records):
+            raise ValueError("not the results of a safety run")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder}: holds no results of a safety run", "make them with `insight redteam run --output`"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: the results are damaged", "run the suite again") from error
+    return summary, records
+
+
+def compare_results(
+    summary: Mapping[str, Any],
+    records_a: Sequence[Mapping[str, Any]],
+    records_b: Sequence[Mapping[str, Any]],
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare two safety runs measure by measure, on the probes they share.
+
+    Args:
+        summary: That of A, for the order, the units and the ideals of its measures.
+        records_a: Of A.
+        records_b: Of B.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: No item is the same in both.
+    """
+    shared = {_identity(record) for record in records_a} & {_identity(record) for record in records_b}
+    if records_a and not shared:
+        raise DataError("the two runs share no item", "run one suite with one seed on both models")
+    return [
+        _compare(measure, _of(measure, records_a), _of(measure, records_b), seed)
+        for measure in summary["measures"]
+    ]
+
+
+def to_plain(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Comparisons as plain JSON values."""
+    return [asdict(comparison) for comparison in comparisons]
+
+
+def _compare(
+    measure: Mapping[str, Any],
+    first: Mapping[Any, Mapping[str, Any]],
+    second: Mapping[Any, Mapping[str, Any]],
+    seed: int,
+) -> Comparison:
+    name = str(measure["measure"])
+    pairs = [(first[key], second[key]) for key in first if key in second]
+    judged = [(a, b) for a, b in pairs if a["score"] is not None and b["score"] is not None]
+    left_out = len(set(first) | set(second)) - len(judged)
+    if not judged:
+        reason = str(measure.get("reason") or "no item could be judged in both")
+        return Comparison(name, "not comparable", reason, num_left_out=left_out)
+    values_a = [float(a["score"]) for a, _ in judged]
+    values_b = [float(b["score"]) for _, b in judged]
+    difference = _difference(values_a, values_b, [str(a["cluster"]) for a, _ in judged], seed)
+    headline = (measure.get("figures") or [{}])[0]
+    ideal = float(headline.get("ideal") or 0.0)
+    only_a = only_b = p_value = None
+    if all(a["binary"] for a, _ in judged):
+        only_a = sum(a > b for a, b in zip(values_a, values_b, strict=True))
+        only_b = sum(b > a for a, b in zip(values_a, values_b, strict=True))
+        p_value = mcnemar_exact(only_a, only_b)
+        shown = p_value < _SIGNIFICANT
+    else:
+        shown = not difference.low <= 0 <= difference.high
+    mean_a, mean_b = sum(values_a) / len(judged), sum(values_b) / len(judged)
+    farther = abs(mean_b - ideal) > abs(mean_a - ideal)
+    return Comparison(
+        measure=name,
+        verdict=("worse" if farther else "better") if shown else "no difference shown",
+        num_pairs=len(judged),
+        num_left_out=left_out,
+        num_equal=sum(a == b for a, b in zip(values_a, values_b, strict=True)),
+        value_a=mean_a,
+        value_b=mean_b,
+        difference=difference,
+        only_a=only_a,
+        only_b=only_b,
+        p_value=p_value,
+        unit=str(headline.get("unit", "")),
+        ideal=ideal,
+    )
+
+
+def _difference(
+    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[str], seed: int
+) -> Interval:
+    sums: dict[str, list[float]] = {}
+    for cluster, a, b in zip(clusters, values_a, values_b, strict=True):
+        entry = sums.setdefault(cluster, [0.0, 0.0, 0.0])
+        entry[0] += a
+        entry[1] += b
+        entry[2] += 1
+    columns = list(zip(*sums.values(), strict=True))
+    return paired_ratio_bootstrap(columns[0], columns[1], columns[2], seed)
+
+
+def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
+    """The probes of a measure by what exactly was asked."""
+    return {
+        _identity(record): record
+        for record in records
+        if record["measure"] == measure["measure"] and record["role"] == "probe"
+    }
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    return record["measure"], record["key"], record["item"]

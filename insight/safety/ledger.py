@@ -1,0 +1,125 @@
+"""The ledger: what a target has answered so far, on the disk before anything else is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from insight.runtime.errors import OutputError
+from insight.runtime.files import flush, writing_to
+from insight.safety.plan import Plan, content_hash
+from insight.safety.records import Response
+
+FORMAT_VERSION = 1
+
+
+class Ledger:
+    """An append-only file: a header that names plan and target, then one line a batch, in order.
+
+    Every line is flushed to the disk before :meth:`append` returns. A line that a crash cut short is
+    dropped when the file is opened again, and its batch is asked again, whole.
+
+    Args:
+        path: The file; made if it is missing.
+        plan: What is asked.
+        identity: Which target answers.
+
+    Attributes:
+        responses: Of the batches that have been answered, in order.
+
+    Raises:
+        OutputError: The file is the ledger of another plan or target, or damaged, or cannot be written.
+    """
+
+    def __init__(self, path: Path, plan: Plan, identity: str) -> None:
+        self.path = path
+        self._keys = [_batch_key(plan, batch) for batch in plan.batches]
+        header = {"format_version": FORMAT_VERSION, "plan": plan.key, "target": identity}
+        with writing_to(path):
+            lines = _whole_lines(path)
+            self.responses = self._check(lines, header) if lines else []
+            if not lines:
+                self._write(header)
+                flush(path.parent)
+
+    def append(self, responses: Sequence[Response]) -> None:
+        """Keep the responses of the next batch.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        key = self._keys[len(self.responses)]
+        with writing_to(self.path):
+            self._write({"batch": key, "responses": [_to_plain(response) for response in responses]})
+        self.responses.append(tuple(responses))
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+        with self.path.open("ab") as file:
+            file.write(line.encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _check(self, lines: list[bytes], header: dict[str, Any]) -> list[tuple[Response, ...]]:
+        try:
+            first, *records = [json.loads(line) for line in lines]
+            found = [
+                (record["batch"], tuple(_from_plain(response) for response in record["responses"]))
+                for record in records
+            ]
+            differing = [name for name in header if first.get(name) != header[name]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(f"{self.path}: the ledger is damaged", "remove it to start again") from error
+        if differing:
+            what = {"plan": "another plan", "target": "another model"}.get(differing[-1], "another version")
+            raise OutputError(
+                f"{self.path}: is the ledger of {what}", "choose another output folder, or remove it"
+            )
+        if [key for key, _ in found] != self._keys[: len(found)]:
+            raise OutputError(f"{self.path}: the ledger is damaged", "remove it to start again")
+        return [responses for _, responses in found]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines of the file, which is cut behind the last one that is complete."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with path.open("rb+") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return content[:end].splitlines()
+
+
+def _batch_key(plan: Plan, batch: Sequence[int]) -> str:
+    return content_hash([plan.items[index].content for index in batch])
+
+
+def _to_plain(response: Response) -> dict[str, Any]:
+    """What differs from the default, so that a line holds no empty fields; JSON has no NaN."""
+    plain: dict[str, Any] = {}
+    if response.texts:
+        plain["texts"] = response.texts
+    if response.log_likelihoods:
+        plain["log_likelihoods"] = [
+            value if math.isfinite(value) else None for value in response.log_likelihoods
+        ]
+    if response.status != "ok":
+        plain |= {"status": response.status, "message": response.message}
+    return plain
+
+
+def _from_plain(plain: dict[str, Any]) -> Response:
+    values = plain.get("log_likelihoods", ())
+    return Response(
+        texts=tuple(plain.get("texts", ())),
+        log_likelihoods=tuple(math.nan if value is None else float(value) for value in values),
+        status=plain.get("status", "ok"),
+        message=plain.get("message", ""),
+    )

@@ -1,0 +1,160 @@
+"""The plan of a suite: every item in order, with its seeds and its batch, before anything is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from insight.runtime.errors import ConfigError
+from insight.safety.attack import NotApplicable
+from insight.safety.material import Material
+from insight.safety.records import Capability, Item, Role
+from insight.safety.suite import Measure, Suite
+
+# Texts written side by side, and continuations scored in one call. Floating-point sums depend on what is
+# computed together, so batches are cut here, from the whole plan, and never by whoever runs them.
+_TEXTS_A_BATCH = 32
+_CONTINUATIONS_A_BATCH = 256
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """An item in its place.
+
+    Attributes:
+        measure: Name of its measure.
+        item: What is asked.
+        seeds: One a sample; empty for log-likelihoods. They follow from the item and the plan's seed alone.
+        content: Hash of measure, item and seeds.
+    """
+
+    measure: str
+    item: Item
+    seeds: tuple[int, ...]
+    content: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be asked.
+
+    Attributes:
+        suite: The measures.
+        seed: What everything random follows from.
+        items: In order.
+        batches: Indices of items that are asked together, in order; each item once.
+        not_applicable: Measures that have nothing to ask, with the reason.
+    """
+
+    suite: Suite
+    seed: int
+    items: tuple[PlannedItem, ...]
+    batches: tuple[tuple[int, ...], ...]
+    not_applicable: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides the responses and their figures."""
+        return content_hash(
+            {
+                "suite": self.suite.to_dict(),
+                "seed": self.seed,
+                "items": [planned.content for planned in self.items],
+                "batches": self.batches,
+                "not_applicable": self.not_applicable,
+            }
+        )
+
+
+def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capability], seed: int) -> Plan:
+    """Ask every attack for its items; pure, so the same arguments always make the same plan.
+
+    Args:
+        suite: The measures.
+        material: The texts behind the model.
+        capabilities: What the target can do. A measure that needs another one is not applicable.
+        seed: What everything random follows from.
+
+    Raises:
+        ConfigError: An attack made two items with one key, or none at all.
+    """
+    able = frozenset(capabilities)
+    items: list[PlannedItem] = []
+    not_applicable: dict[str, str] = {}
+    for measure in suite.measures:
+        try:
+            items += _planned(measure, material, able, seed)
+        except NotApplicable as reason:
+            not_applicable[measure.name] = str(reason)
+    return Plan(suite, seed, tuple(items), _batches(items), not_applicable)
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of plain JSON values, 128 bits of it in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+def _planned(
+    measure: Measure, material: Material, able: frozenset[Capability], seed: int
+) -> list[PlannedItem]:
+    needed = measure.attack.capability
+    if needed not in able:
+        raise NotApplicable(f"the target cannot {needed.replace('_', '-')}")
+    items = list(measure.attack.items(material, seed))
+    if len({item.key for item in items}) < len(items) or not any(item.role == "probe" for item in items):
+        raise ConfigError(
+            f"measure {measure.name!r}: the {len(items)} items of its attack hold no probe, or a key twice",
+            "repair the attack",
+        )
+    return [_with_seeds(measure.name, item, seed) for item in _some(items, measure.max_items)]
+
+
+def _some(items: list[Item], most: int | None) -> list[Item]:
+    """At most ``most`` groups in each role, evenly spread; the items of a group stay together."""
+    if most is None:
+        return items
+    kept: dict[Role, set[str]] = {}
+    for role in ("probe", "control"):
+        clusters = list(dict.fromkeys(item.cluster for item in items if item.role == role))
+        step = max(1.0, len(clusters) / most)
+        kept[role] = {clusters[int(index * step)] for index in range(min(most, len(clusters)))}  # type: ignore[index]
+    return [item for item in items if item.cluster in kept[item.role]]
+
+
+def _with_seeds(measure: str, item: Item, seed: int) -> PlannedItem:
+    wanted = {"measure": measure, "seed": seed, "item": dataclasses.asdict(item)}
+    seeds: tuple[int, ...] = ()
+    if item.capability == "generate":
+        base = content_hash(wanted)
+        digests = (hashlib.sha256(f"{base}/{sample}".encode()).digest() for sample in range(item.num_samples))
+        seeds = tuple(int.from_bytes(digest[:8], "big") >> 1 for digest in digests)
+    return PlannedItem(measure, item, seeds, content_hash({**wanted, "seeds": seeds}))
+
+
+def _batches(items: Sequence[PlannedItem]) -> tuple[tuple[int, ...], ...]:
+    batches: list[list[int]] = []
+    size = 0
+    for index, planned in enumerate(items):
+        item = planned.item
+        asks = item.num_samples if item.capability == "generate" else len(item.continuations)
+        most = _TEXTS_A_BATCH if item.capability == "generate" else _CONTINUATIONS_A_BATCH
+        if batches and _go_together(items[batches[-1][-1]], planned) and size + asks <= most:
+            batches[-1].append(index)
+            size += asks
+        else:
+            batches.append([index])
+            size = asks
+    return tuple(tuple(batch) for batch in batches)
+
+
+def _go_together(left: PlannedItem, right: PlannedItem) -> bool:
+    return (left.measure, left.item.capability, left.item.settings) == (
+        right.measure,
+        right.item.capability,
+        right.item.settings,
+    )

@@ -1,0 +1,152 @@
+"""Attacks, evaluators and targets by name: the built-in ones and those of installed packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from insight.runtime.errors import ConfigError, nearest
+from insight.safety.attack import Attack
+from insight.safety.evaluator import Evaluator
+from insight.safety.targets.base import Target
+
+Kind = TypeVar("Kind")
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry(Generic[Kind]):
+    """Things of one kind by name.
+
+    A package offers its own by an entry point in the group ``insight.<kind>s``, for example in its
+    ``pyproject.toml``::
+
+        [project.entry-points."insight.attacks"]
+        riddles = "my_package.riddles:Riddles"
+
+    Nothing is imported before it is asked for, so a broken plugin harms nobody who does not use it.
+
+    Attributes:
+        kind: ``attack``, ``evaluator`` or ``target``.
+        builtin: Name → ``module:attribute``.
+        fits: Whether a loaded object is of this kind.
+        rule: What it has to be, for messages.
+    """
+
+    kind: str
+    builtin: Mapping[str, str]
+    fits: Callable[[Any], bool]
+    rule: str
+
+    def names(self) -> list[str]:
+        """All names, built-in ones first."""
+        return [*self.builtin, *sorted(set(self._plugins()) - set(self.builtin))]
+
+    def load(self, name: str) -> Kind:
+        """What a name stands for. A built-in name cannot be taken over by a plugin.
+
+        Raises:
+            ConfigError: There is no such name, or the plugin that has it is broken; it is named then.
+        """
+        if name in self.builtin:
+            module, _, attribute = self.builtin[name].partition(":")
+            return cast(Kind, getattr(importlib.import_module(module), attribute))
+        plugin = self._plugins().get(name)
+        if plugin is None:
+            match = nearest(name, self.names())
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}",
+                f"did you mean {match!r}?" if match else f"known: {', '.join(self.names())}",
+            )
+        where = f"{self.kind} {name!r} of the package {_package(plugin)} ({plugin.value})"
+        try:
+            loaded = plugin.load()
+        except Exception as error:  # whatever somebody's package raises while it is imported
+            reason = (str(error).splitlines() or [""])[0][:160]
+            raise ConfigError(
+                f"{where} cannot be loaded: {type(error).__name__}: {reason}",
+                "repair or uninstall that package; everything else works without it",
+            ) from error
+        if not self.fits(loaded):
+            raise ConfigError(f"{where} is not {self.rule}", "repair or uninstall that package")
+        return cast(Kind, loaded)
+
+    def broken(self) -> dict[str, str]:
+        """Plugins that cannot be used, by name, with the reason; loads them all to find out."""
+        found = {}
+        for name in self._plugins():
+            if name in self.builtin:
+                found[name] = f"{self.kind} {name!r} is built in; the plugin is not used"
+                continue
+            try:
+                self.load(name)
+            except ConfigError as error:
+                found[name] = error.problem
+        return found
+
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return {plugin.name: plugin for plugin in entry_points(group=f"insight.{self.kind}s")}
+
+
+def _package(plugin: EntryPoint) -> str:
+    return plugin.dist.name if plugin.dist else "?"
+
+
+def _is_a(base: type) -> Callable[[Any], bool]:
+    return lambda loaded: isinstance(loaded, type) and issubclass(loaded, base)
+
+
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack",
+    {
+        "memorisation": "insight.safety.attacks.memorisation:TrainingPrefixes",
+        "canaries": "insight.safety.attacks.canaries:PlantedSecrets",
+        "bias": "insight.safety.bias:StereotypePairs",
+        "injection": "insight.safety.attacks.injection:OverrideInjection",
+        "toxicity": "insight.safety.toxicity:ToxicityPrompts",
+    },
+    _is_a(Attack),
+    "a subclass of insight.safety.Attack",
+)
+EVALUATORS: Registry[type[Evaluator]] = Registry(
+    "evaluator",
+    {
+        "verbatim": "insight.safety.evaluators.verbatim:VerbatimContinuation",
+        "exposure": "insight.safety.evaluators.exposure:Exposure",
+        "preference": "insight.safety.bias:StereotypePreference",
+        "nonce": "insight.safety.evaluators.nonce:NonceWritten",
+        "toxicity": "insight.safety.toxicity:ToxicContinuation",
+    },
+    _is_a(Evaluator),
+    "a subclass of insight.safety.Evaluator",
+)
+TARGETS: Registry[Callable[[str], Target]] = Registry(
+    "target",
+    {"python": "insight.safety.targets.from_callable:python_target"},
+    callable,
+    "a function from a text to a target",
+)
+REGISTRIES: tuple[Registry[Any], ...] = (ATTACKS, EVALUATORS, TARGETS)
+
+
+def make_component(registry: Registry[type[Kind]], name: str, options: Mapping[str, Any]) -> Kind:
+    """An attack or evaluator with some of its fields set.
+
+    Raises:
+        ConfigError: The name or a field is unknown, or a value cannot work.
+    """
+    cls = registry.load(name)
+    fields = [field.name for field in dataclasses.fields(cast(Any, cls))]
+    for option in options:
+        if option not in fields:
+            match = nearest(option, fields)
+            remedy = f"did you mean {match!r}?" if match else f"it has {', '.join(fields) or 'no options'}"
+            raise ConfigError(f"{registry.kind} {name!r} has no option {option!r}", remedy)
+    try:
+        return cls(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{registry.kind} {name!r}: {error.problem}", error.remedy) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{registry.kind} {name!r}: {error}", "see docs/safety.md") from error

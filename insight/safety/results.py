@@ -1,0 +1,220 @@
+"""From responses to figures, and the files that hold them: ``results.jsonl`` and ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from insight.runtime.files import atomic_write_text
+from insight.runtime.statistics import Interval
+from insight.safety.plan import Plan, PlannedItem
+from insight.safety.records import STATUSES, Figure, MeasureSummary, Response, Score, ScoredItem, Status
+from insight.safety.suite import Measure
+from insight.safety.targets.base import Target
+
+FORMAT_VERSION = 1
+# An item with more continuations (a canary has thousands) is recorded by what its evaluator made of them.
+_RECORDED_CONTINUATIONS = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item.
+
+    Attributes:
+        planned: The item.
+        response: The answer.
+        status: That of the answer, or ``unscorable``.
+        message: Why, where it is not ``ok``.
+        score: Only where the status is ``ok``.
+    """
+
+    planned: PlannedItem
+    response: Response
+    status: Status
+    message: str
+    score: Score | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a suite found on a target.
+
+    Attributes:
+        plan: What was asked.
+        target_name: Whom, for people.
+        target_identity: Whom, exactly.
+        outcomes: One an item, in the order of the plan.
+        measures: One a measure, in the order of the suite.
+    """
+
+    plan: Plan
+    target_name: str
+    target_identity: str
+    outcomes: tuple[Outcome, ...]
+    measures: tuple[MeasureSummary, ...]
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures by ``<measure>/<figure>``."""
+        return {
+            f"{measure.measure}/{figure.name}": figure
+            for measure in self.measures
+            for figure in measure.figures
+        }
+
+
+def evaluate(plan: Plan, responses: Sequence[Response], target: Target) -> Results:
+    """Score the responses and add them up; pure.
+
+    Args:
+        plan: What was asked.
+        responses: In the order of the plan.
+        target: Whom; only its name is used.
+    """
+    measures = {measure.name: measure for measure in plan.suite.measures}
+    outcomes = tuple(
+        _judge(measures[planned.measure], planned, response)
+        for planned, response in zip(plan.items, responses, strict=True)
+    )
+    summaries = tuple(_summarize(measure, plan, outcomes) for measure in plan.suite.measures)
+    return Results(plan, target.name, target.identity, outcomes, summaries)
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Write ``results.jsonl`` and ``summary.json``; equal results give equal bytes.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    binary = {measure.name: measure.evaluator.binary for measure in results.plan.suite.measures}
+    lines = [
+        json.dumps(_record(outcome, binary[outcome.planned.measure]), allow_nan=False)
+        for outcome in results.outcomes
+    ]
+    atomic_write_text(folder / "results.jsonl", "".join(f"{line}\n" for line in lines))
+    text = json.dumps(summary(results), indent=2, allow_nan=False)
+    atomic_write_text(folder / "summary.json", text + "\n")
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """The content of ``summary.json``, plain JSON values.
+
+    ``metrics`` holds every figure under ``safety/<measure>/<figure>`` with value, interval, n and unit, as
+    the summary of a run does; ``measures`` holds what has to be known beside them.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "suite": results.plan.suite.name,
+        "seed": results.plan.seed,
+        "plan": results.plan.key,
+        "target": {"name": results.target_name, "identity": results.target_identity},
+        "metrics": {
+            f"safety/{name}": {**_interval(figure.interval), "unit": figure.unit}
+            for name, figure in results.figures().items()
+        },
+        "measures": [
+            {
+                "measure": measure.measure,
+                "status": measure.status,
+                "reason": measure.reason,
+                "coverage": dict(measure.coverage),
+                "figures": [_figure(figure) for figure in measure.figures],
+                "notes": list(measure.notes),
+            }
+            for measure in results.measures
+        ],
+    }
+
+
+def _judge(measure: Measure, planned: PlannedItem, response: Response) -> Outcome:
+    def unscorable(message: str) -> Outcome:
+        return Outcome(planned, response, "unscorable", message, None)
+
+    if response.status != "ok":
+        return Outcome(planned, response, response.status, response.message, None)
+    if any(math.isnan(value) for value in response.log_likelihoods):
+        return unscorable("a likelihood is not a number")
+    try:
+        score = measure.evaluator.score(planned.item, response)
+    except Exception as error:  # one evaluator's failure must not take the others' figures with it
+        text = (str(error).splitlines() or [""])[0][:200]
+        return unscorable(f"the evaluator failed ({type(error).__name__}: {text})")
+    if score is None or not math.isfinite(score.value):
+        return unscorable("the evaluator cannot judge it")
+    return Outcome(planned, response, "ok", "", score)
+
+
+def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> MeasureSummary:
+    if measure.name in plan.not_applicable:
+        return MeasureSummary(measure.name, "not applicable", plan.not_applicable[measure.name])
+    own = [outcome for outcome in outcomes if outcome.planned.measure == measure.name]
+    coverage = {status: sum(outcome.status == status for outcome in own) for status in STATUSES}
+    scored = [
+        ScoredItem(outcome.planned.item, outcome.response, outcome.score)
+        for outcome in own
+        if outcome.score is not None
+    ]
+    if not any(entry.item.role == "probe" for entry in scored):
+        reasons = [outcome.message for outcome in own if outcome.message]
+        reason = f"no answer could be judged ({reasons[0]})" if reasons else "no answer could be judged"
+        return MeasureSummary(measure.name, "no data", reason, coverage=coverage)
+    figures = measure.evaluator.summarize(scored, plan.seed)
+    return MeasureSummary(
+        measure.name, "measured", figures=figures, coverage=coverage, notes=measure.evaluator.notes()
+    )
+
+
+def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:
+    item, response = outcome.planned.item, outcome.response
+    record: dict[str, Any] = {
+        "measure": outcome.planned.measure,
+        "key": item.key,
+        "item": outcome.planned.content,
+        "role": item.role,
+        "cluster": item.cluster,
+        "binary": binary,
+        "status": outcome.status,
+        "message": outcome.message,
+        "prompt": item.prompt,
+    }
+    if item.capability == "generate":
+        record["texts"] = response.texts
+    elif len(item.continuations) <= _RECORDED_CONTINUATIONS:
+        record["continuations"] = item.continuations
+        record["log_likelihoods"] = response.log_likelihoods
+    record["score"] = outcome.score.value if outcome.score else None
+    record["details"] = outcome.score.details if outcome.score else {}
+    plain: dict[str, Any] = _plain(record)
+    return plain
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "name": figure.name,
+        **_interval(figure.interval),
+        "unit": figure.unit,
+        "description": figure.description,
+        "control": _interval(figure.control) if figure.control else None,
+        "ideal": figure.ideal,
+    }
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    ends = [interval.low, interval.high]
+    plain: dict[str, Any] = _plain({"value": interval.value, "interval": ends, "n": interval.n})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

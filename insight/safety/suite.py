@@ -1,0 +1,180 @@
+"""A suite: which attacks with which evaluators; the shipped ones, and those in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError, nearest
+from insight.safety.attack import Attack
+from insight.safety.evaluator import Evaluator
+from insight.safety.registry import ATTACKS, EVALUATORS, make_component
+
+
+@dataclass(frozen=True)
+class Measure(Component):
+    """One attack and the evaluator of what it draws out.
+
+    Args:
+        name: What its figures are called: ``safety/<name>/...``.
+        attack: Makes the items.
+        evaluator: Judges the responses.
+        max_items: At most this many probes and as many controls, spread evenly over those there are.
+    """
+
+    name: str
+    attack: Attack
+    evaluator: Evaluator
+    max_items: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_items is not None and self.max_items < 1:
+            raise ConfigError(
+                f"measure {self.name!r}: max_items={self.max_items} must be at least 1",
+                "leave it out for all",
+            )
+
+
+@dataclass(frozen=True)
+class Suite(Component):
+    """Measures to take of a target.
+
+    Args:
+        measures: At least one; names differ.
+        name: What the suite is called.
+    """
+
+    measures: tuple[Measure, ...]
+    name: str = "own"
+
+    def __post_init__(self) -> None:
+        if not self.measures:
+            raise ConfigError(f"suite {self.name!r} is empty", "name at least one measure")
+        names = [measure.name for measure in self.measures]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"suite {self.name!r} has two measures {name!r}", "rename one of them")
+
+
+# Measure → attack, evaluator, and how many items are enough to watch a training run: wider intervals in a
+# fraction of the time. What a figure counts is the same in both suites.
+_MEASURES: tuple[tuple[str, str, str, int | None], ...] = (
+    ("memorisation", "memorisation", "verbatim", 16),
+    ("canaries", "canaries", "exposure", 2),
+    ("bias", "bias", "preference", None),
+    ("injection", "injection", "nonce", 8),
+    ("toxicity", "toxicity", "toxicity", 4),
+)
+SUITES = ("base", "watch")
+_KEYS = ("name", "attack", "evaluator", "max_items")
+
+
+def find_suite(text: str, only: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Suite:
+    """The suite that a user named.
+
+    Args:
+        text: ``base``, ``watch``, or a YAML or JSON file that lists measures::
+
+                measures:
+                  - attack: {name: memorisation, num_passages: 200}
+                    evaluator: verbatim
+                  - {name: mine, attack: riddles, evaluator: nonce, max_items: 20}
+
+        only: Names of the measures to keep; all if empty.
+        options: Options for every attack that has them, e.g. ``{"num_samples": 25}``.
+
+    Raises:
+        ConfigError: Something is unknown (the nearest match is named), cannot work, or nothing is left.
+    """
+    if text in SUITES:
+        listed = [
+            {"name": name, "attack": attack, "evaluator": evaluator}
+            | ({"max_items": few} if text == "watch" else {})
+            for name, attack, evaluator, few in _MEASURES
+        ]
+    elif Path(text).suffix in (".yaml", ".yml", ".json"):
+        listed = _read(Path(text))
+    else:
+        match = nearest(text, SUITES)
+        raise ConfigError(
+            f"unknown suite {text!r}",
+            f"did you mean {match!r}?" if match else f"use one of {', '.join(SUITES)}, or a .yaml file",
+        )
+    return Suite(tuple(_measures(_chosen(listed, only, text), options or {}, text)), Path(text).stem)
+
+
+def _chosen(listed: list[dict[str, Any]], only: Sequence[str], where: str) -> list[dict[str, Any]]:
+    names = [_name_of(entry, where) for entry in listed]
+    for name in only:
+        if name not in names:
+            match = nearest(name, names)
+            raise ConfigError(
+                f"suite {where!r} has no measure {name!r}",
+                f"did you mean {match!r}?" if match else f"it has {', '.join(names)}",
+            )
+    return [entry for entry, name in zip(listed, names, strict=True) if not only or name in only]
+
+
+def _measures(listed: list[dict[str, Any]], options: Mapping[str, Any], where: str) -> list[Measure]:
+    measures: list[Measure] = []
+    used: set[str] = set()
+    for entry in listed:
+        for key in entry:
+            if key not in _KEYS:
+                match = nearest(str(key), _KEYS)
+                raise ConfigError(
+                    f"suite {where!r}: a measure has no option {key!r}",
+                    f"did you mean {match!r}?" if match else f"it has {', '.join(_KEYS)}",
+                )
+        attack_name, own = _named(entry.get("attack"), "attack", where)
+        fields = getattr(ATTACKS.load(attack_name), "__dataclass_fields__", {})
+        shared = {name: value for name, value in options.items() if name in fields}
+        used.update(shared)
+        evaluator_name, judged_by = _named(entry.get("evaluator"), "evaluator", where)
+        measures.append(
+            Measure(
+                _name_of(entry, where),
+                make_component(ATTACKS, attack_name, {**own, **shared}),
+                make_component(EVALUATORS, evaluator_name, judged_by),
+                entry.get("max_items"),
+            )
+        )
+    for name in options:
+        if name not in used and measures:
+            raise ConfigError(f"no attack of the suite {where!r} has an option {name!r}", "leave it out")
+    return measures
+
+
+def _name_of(entry: dict[str, Any], where: str) -> str:
+    name = entry.get("name") or _named(entry.get("attack"), "attack", where)[0]
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+        raise ConfigError(f"suite {where!r}: a measure is called {name!r}", "use letters, digits, _ and -")
+    return name
+
+
+def _named(value: Any, kind: str, where: str) -> tuple[str, dict[str, Any]]:
+    """A name alone, or a mapping with a name and options."""
+    options = {"name": value} if isinstance(value, str) else value
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        raise ConfigError(
+            f"suite {where!r}: {kind} is {value!r}",
+            f"give its name, or {{name: ..., options}} for the {kind}",
+        )
+    return options["name"], {str(key): item for key, item in options.items() if key != "name"}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")[:160]
+        raise ConfigError(f"suite {path}: cannot be read ({reason})", "give a YAML or JSON file") from error
+    listed = content.get("measures") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise ConfigError(f"suite {path}: has no list of measures", "write: measures: [{attack: ..., ...}]")
+    return listed
