@@ -9,6 +9,7 @@ from insight.runtime.lazy import lazy_exports
 if TYPE_CHECKING:
     from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.fit import fit as fit
+    from insight.cli.quantize import quantize as quantize
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
     from insight.data import load_tokenizer as load_tokenizer
     from insight.generation import GenerationSettings as GenerationSettings
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from insight.generation import stream as stream
     from insight.interchange import load_checkpoint as load_checkpoint
     from insight.models import DecoderConfig as DecoderConfig
+    from insight.optimization import QuantizationConfig as QuantizationConfig
+    from insight.optimization import load_model as load_model
     from insight.reporting import read_metrics as read_metrics
     from insight.reporting import read_summary as read_summary
     from insight.reporting import write_report as write_report
@@ -30,13 +33,16 @@ _EXPORTS = {
     "GenerationSettings": "generation",
     "LanguageModelingDataModule": "data",
     "LanguageModelingModule": "training",
+    "QuantizationConfig": "optimization",
     "RunFolder": "runtime.run_folder",
     "benchmark": "cli.benchmark",
     "find_checkpoint": "runtime.run_folder",
     "fit": "cli.fit",
     "generate": "generation",
     "load_checkpoint": "interchange",
+    "load_model": "optimization",
     "load_tokenizer": "data",
+    "quantize": "cli.quantize",
     "read_metrics": "reporting",
     "read_summary": "reporting",
     "stream": "generation",

@@ -7,6 +7,7 @@ from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import GracefulInterrupt, TrainingInterrupted
 from insight.callbacks.memory import MemoryMonitor
 from insight.callbacks.progress_line import ProgressLine
+from insight.callbacks.quantize_at_end import QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord
 from insight.callbacks.sample_text import SampleText
 from insight.callbacks.throughput import ThroughputMonitor
@@ -17,6 +18,7 @@ __all__ = [
     "GracefulInterrupt",
     "MemoryMonitor",
     "ProgressLine",
+    "QuantizeAtEnd",
     "RunCheckpoint",
     "RunRecord",
     "SampleText",

@@ -35,6 +35,7 @@ COMMANDS = {
         Command("demo", "train", "train a small model on six novels in minutes, without a network", "demo"),
         Command("tokenizer", "text", "train, encode, decode, inspect", "tokenizer"),
         Command("generate", "use", "write text with a checkpoint", "generate"),
+        Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
         Command("benchmark", "compress", "compare models: quality, size, memory and speed", "benchmark"),
     )
 }

@@ -20,7 +20,7 @@ def run(name: str, arguments: list[str]) -> int:
 
     from insight.cli.device import usable_device
     from insight.generation import GenerationSettings, generate, stream
-    from insight.interchange import load_checkpoint
+    from insight.optimization import load_model
 
     settings = GenerationSettings(
         max_new_tokens=options.max_new_tokens,
@@ -34,14 +34,13 @@ def run(name: str, arguments: list[str]) -> int:
     )
     device = usable_device(options.device)
     prompt = read_standard_input() if options.prompt is None else options.prompt
-    loaded = load_checkpoint(checkpoint)
-    network = loaded.network.to(device).eval()
+    loaded = load_model(checkpoint, device)
     if options.json:
-        result = generate(network, loaded.tokenizer, prompt, settings)
+        result = generate(loaded.network, loaded.tokenizer, prompt, settings)
         print(json.dumps({"prompt": prompt, "text": result.text, "finish_reason": result.finish_reason}))
         return 0
     _print(prompt)
-    for piece in stream(network, loaded.tokenizer, prompt, settings):
+    for piece in stream(loaded.network, loaded.tokenizer, prompt, settings):
         _print(piece)
     print()
     return 0
@@ -55,8 +54,8 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        metavar="RUN|CKPT",
-        help="a run folder (its best checkpoint) or a .ckpt file",
+        metavar="RUN|CKPT|FOLDER",
+        help="a run folder (its best checkpoint), a .ckpt file, or a folder of insight quantize",
     )
     parser.add_argument(
         "--max_new_tokens", type=int, default=200, metavar="N", help="longest text, in tokens (default: 200)"

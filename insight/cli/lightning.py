@@ -94,7 +94,9 @@ class InsightCLI(LightningCLI):
             )
         elif self.command != "check":
             parser.add_argument(
-                "--checkpoint", type=str | None, help="RUN (its best checkpoint) or a .ckpt file to measure"
+                "--checkpoint",
+                type=str | None,
+                help="what to measure: RUN (its best checkpoint), a .ckpt file, a quantized model's folder",
             )
             if self.command == "predict":
                 parser.add_argument(

@@ -43,6 +43,11 @@ def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> None:
     Raises:
         CheckpointError: It is no checkpoint, damaged, holds code, or is of another network or tokenizer.
     """
+    if checkpoint.is_dir():
+        raise CheckpointError(
+            f"{option}={checkpoint}: is a quantized model, which cannot be trained",
+            "name the checkpoint that it was made from",
+        )
     loaded = load_checkpoint(checkpoint)
     saved_tokenizer, tokenizer = loaded.tokenizer, cli.datamodule.tokenizer
     if saved_tokenizer.fingerprint() != tokenizer.fingerprint():

@@ -161,7 +161,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
-        return self.cap(F.linear(hidden, self.head_weight))
+        # Through the module where there is one, so that it may be quantized or compiled.
+        scores = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
+        return self.cap(scores)
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:
         """The soft cap of the configuration, for losses that make the scores themselves."""

@@ -10,6 +10,8 @@ from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.files import writing_to
 
 DEFAULT_ROOT = Path("runs")
+ARTIFACT_DESCRIPTION = "quantization.json"
+"""The file that makes a folder a quantized model."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -113,11 +115,12 @@ def list_runs(root: Path | str, name: str) -> list[RunFolder]:
 
 
 def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
-    """The checkpoint file that ``text`` means, for validating, testing and generating.
+    """What ``text`` means, for validating, testing and generating: a file, or the folder of an artefact.
 
     Args:
-        text: A ``.ckpt`` file; a run folder (its best checkpoint, else its last); ``runs/<name>`` (the
-            newest run that has a checkpoint); or ``<name>`` and ``<name>/<n>`` under ``root``.
+        text: A ``.ckpt`` file; a folder that ``insight quantize`` wrote; a run folder (its best checkpoint,
+            else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` and
+            ``<name>/<n>`` under ``root``.
         root: Where runs are kept.
         option: What the user gave ``text`` for, for messages.
 
@@ -162,6 +165,12 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
         path = root / text
     if not path.exists():
         raise CheckpointError(f"{option}={text!r} does not exist", _what_there_is(root))
+    if (path / ARTIFACT_DESCRIPTION).is_file():
+        if prefer_best:
+            return path
+        raise CheckpointError(
+            f"{option}={text!r} is a quantized model, which cannot be trained", "name a run folder"
+        )
     if path.is_file():
         return path
     if path.name == "checkpoints":

@@ -1,0 +1,116 @@
+"""From a table of measured candidates to one: the front, the rule, and the rule's reason in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from insight.optimization.candidate import ORIGINAL, Candidate, values
+from insight.runtime.errors import InsightError
+
+# Medians of one second on a machine that others use differ by this much from run to run.
+SAME_SPEED = 1.05
+
+
+def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, with ``pareto`` set for those that none of the others dominates.
+
+    One dominates another when it is no worse in bits per byte, bytes and speed and better in at least one.
+    """
+    measured = [candidate for candidate in candidates if candidate.status == "ok"]
+    dominated = {
+        one.name
+        for one in measured
+        for other in measured
+        if values(other) != values(one)
+        and all(ours <= theirs for ours, theirs in zip(values(other), values(one), strict=True))
+    }
+    return [
+        dataclasses.replace(one, pareto=one.status == "ok" and one.name not in dominated)
+        for one in candidates
+    ]
+
+
+def choose(
+    candidates: Sequence[Candidate], max_quality_loss: float, *, may_keep: bool = True
+) -> tuple[str, str]:
+    """The best candidate under a bound on quality, and why.
+
+    Of those whose loss is surely within the bound (upper end of the 95% interval) and that write at least as
+    fast as the original, the fastest; of those as fast as that one, the smallest. Speeds within 5% are the
+    same. Whoever wants small at the price of speed names the method.
+
+    Args:
+        candidates: The original first.
+        max_quality_loss: Share of the original's bits per byte.
+        may_keep: Whether the answer may be the original; if not, speed decides among the others alone.
+
+    Returns:
+        Its name and one sentence.
+
+    Raises:
+        InsightError: It may not be the original, and no other loses little enough.
+    """
+    original = candidates[0]
+    measured = [one for one in candidates if one.status == "ok"]
+    good = [one for one in measured if is_good_enough(one, original, max_quality_loss)]
+    if may_keep:
+        eligible = [one for one in good if _speed(one) * SAME_SPEED >= _speed(original)]
+    else:
+        eligible = good[1:]
+        if not eligible:
+            raise _nothing_good_enough(candidates, max_quality_loss)
+    fastest = max(_speed(one) for one in eligible)
+    as_fast = [one for one in eligible if _speed(one) * SAME_SPEED >= fastest]
+    best = min(as_fast, key=lambda one: one.disk_bytes or 0)
+    if best.name != ORIGINAL:
+        return best.name, f"{describe(best, original)}; {max_quality_loss:.2%} is allowed"
+    sentence = f"leave the model alone: nothing within {max_quality_loss:.2%} of its bits per byte is as fast"
+    smallest = min(good, key=lambda one: one.disk_bytes or 0)
+    if smallest.name != ORIGINAL:
+        mode = "on" if smallest.compiled else "off"
+        sentence += f"; {describe(smallest, original)} (--method {smallest.method} --compile {mode})"
+    return ORIGINAL, sentence
+
+
+def is_good_enough(candidate: Candidate, original: Candidate, max_quality_loss: float) -> bool:
+    """Whether a measured candidate's loss is surely within the bound; the original's is."""
+    difference = candidate.quality_difference
+    if difference is None:
+        return candidate.name == original.name
+    assert original.bits_per_byte is not None
+    return difference.high <= max_quality_loss * original.bits_per_byte
+
+
+def describe(candidate: Candidate, original: Candidate) -> str:
+    """Speed, size and loss of a candidate in words."""
+    assert original.disk_bytes
+    assert candidate.disk_bytes
+    assert original.bits_per_byte
+    difference = candidate.quality_difference
+    assert difference is not None
+    faster = _speed(candidate) / _speed(original)
+    smaller = original.disk_bytes / candidate.disk_bytes
+    loss = difference.value / original.bits_per_byte
+    highest = max(0.0, difference.high) / original.bits_per_byte
+    return (
+        f"{candidate.name} writes {faster:.2f} times as fast as the original, is {smaller:.2f} times smaller "
+        f"and loses {loss:.2%} of bits per byte (surely at most {highest:.2%})"
+    )
+
+
+def _nothing_good_enough(candidates: Sequence[Candidate], max_quality_loss: float) -> InsightError:
+    original, *others = candidates
+    measured = [one for one in others if one.status == "ok"]
+    if not measured:
+        return InsightError(f"{others[0].name}: {others[0].reason}", "use another method, or --compile off")
+    closest = min(measured, key=lambda one: one.quality_difference.high if one.quality_difference else 0.0)
+    return InsightError(
+        f"{describe(closest, original)}: more than max_quality_loss={max_quality_loss}",
+        "allow more or use another method",
+    )
+
+
+def _speed(candidate: Candidate) -> float:
+    assert candidate.tokens_per_second is not None
+    return candidate.tokens_per_second

@@ -1,0 +1,262 @@
+"""Tries ways to quantize a model on this machine for a given time, measures each, and takes one."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from insight.interchange import LoadedCheckpoint
+from insight.models import Decoder
+from insight.optimization.calibration import Calibration
+from insight.optimization.candidate import ORIGINAL, Candidate
+from insight.optimization.choice import choose, mark_front
+from insight.optimization.config import QuantizationConfig
+from insight.optimization.gate import check_bound
+from insight.optimization.measured_text import MeasuredText
+from insight.optimization.measurement import Quality, compare_quality, measure_speed
+from insight.optimization.measurement.footprint import weight_bytes
+from insight.optimization.optimizer import OptimizedModel
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.hardware import measure_hardware
+
+# Shares of the time: text for the quality of one candidate, and speed of all together.
+_QUALITY_SHARE, _SPEED_SHARE = 0.03, 0.2
+_BATCH_SIZE = 16
+_PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
+# Until one has been measured.
+_COMPILE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What was measured, and what follows.
+
+    Attributes:
+        candidates: The original first.
+        chosen: Name of one of them.
+        reason: Why, in one sentence.
+        optimized: The chosen model; ``None`` where that is the original.
+        max_quality_loss: The bound.
+        text: Of how much text quality is.
+        machine: Where all of this holds.
+        seconds: What measuring took.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    reason: str
+    optimized: OptimizedModel | None
+    max_quality_loss: float
+    text: dict[str, Any]
+    machine: dict[str, Any]
+    seconds: float
+
+    def to_record(self) -> dict[str, Any]:
+        """``report.json``."""
+        return {
+            "format_version": 1,
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "max_quality_loss": self.max_quality_loss,
+            "machine": self.machine,
+            "text": self.text,
+            "seconds": self.seconds,
+            "candidates": [candidate.to_record() for candidate in self.candidates],
+        }
+
+
+@dataclass
+class QuantizationSearch:
+    """Measures candidates against a model.
+
+    Args:
+        model: What would be quantized; it is not changed.
+        text: Validation text, for quality.
+        calibration: Training text, for activation ranges.
+        max_quality_loss: Share of the model's bits per byte that may be lost, surely.
+        seconds: Time for everything, compiling included. Compiled candidates that do not fit any more are
+            left out, and say so.
+
+    Raises:
+        ConfigError: A number cannot work, or a text was encoded by another tokenizer.
+    """
+
+    model: LoadedCheckpoint
+    text: MeasuredText
+    calibration: Calibration
+    max_quality_loss: float = 0.005
+    seconds: float = 45.0
+    _started: float = field(default=0.0, init=False)
+    _num_windows: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        check_bound(self.max_quality_loss)
+        if not 0 < self.seconds < float("inf"):
+            raise ConfigError(f"seconds={self.seconds}: must be above 0", "use for example 45")
+        fingerprint = self.model.tokenizer.fingerprint()
+        self.calibration.require_tokenizer(fingerprint)
+        if self.text.store.manifest.tokenizer_fingerprint != fingerprint:
+            raise ConfigError(
+                "the text to measure on was encoded by another tokenizer",
+                "encode it with the tokenizer of the model",
+            )
+
+    def run(self, configs: Sequence[QuantizationConfig], *, may_keep: bool = True) -> SearchResult:
+        """Measure every candidate and take one.
+
+        Args:
+            configs: In the order in which time is spent on them.
+            may_keep: Whether the answer may be to leave the model alone.
+
+        Raises:
+            ConfigError: The checks refuse every candidate; the reason is that of the first.
+            InsightError: The model may not be left alone, and what there is loses more than allowed.
+        """
+        problems = {config.name: config.build().check(self.model) for config in configs}
+        if all(problems.values()):
+            problem = problems[configs[0].name][0]
+            raise ConfigError(problem.reason, problem.remedy)
+        self._started = time.perf_counter()
+        reference = self._quality_of_original()
+        original = Candidate(
+            ORIGINAL,
+            "none",
+            compiled=False,
+            disk_bytes=weight_bytes(self.model.network),
+            bits_per_byte=reference.bits_per_byte,
+        )
+        candidates, models = {ORIGINAL: original}, {}
+        cost = _COMPILE_SECONDS
+        for config in configs:
+            begun = time.perf_counter()
+            try:
+                if problems[config.name]:
+                    problem = problems[config.name][0]
+                    raise ConfigError(problem.reason, problem.remedy)
+                if config.compile:
+                    self._require_time(cost)
+                models[config.name], candidates[config.name] = self._try(config, reference)
+                if config.compile:
+                    cost = time.perf_counter() - begun
+            except InsightError as error:
+                candidates[config.name] = Candidate(
+                    config.name, config.method, config.compile, status="refused", reason=str(error)
+                )
+        self._add_speeds(candidates, models)
+        table = mark_front(list(candidates.values()))
+        chosen, reason = choose(table, self.max_quality_loss, may_keep=may_keep)
+        return self._result(table, chosen, reason, models.get(chosen))
+
+    def _require_time(self, seconds: float) -> None:
+        """Refuse to begin what would end too late.
+
+        Raises:
+            InsightError: Too little time is left before the measurement of speed must begin.
+        """
+        spent = time.perf_counter() - self._started
+        left = self.seconds * (1 - _SPEED_SHARE) - spent
+        if seconds > left:
+            raise InsightError(
+                f"not tried: compiling takes about {seconds:.0f} s and {max(0.0, left):.0f} s are left",
+                "give more --seconds",
+            )
+
+    def _try(self, config: QuantizationConfig, reference: Quality) -> tuple[OptimizedModel, Candidate]:
+        model = config.build().apply(self.model, self.calibration)
+        network = model.checkpoint.network
+        compile_seconds = None
+        if config.compile:
+            begun = time.perf_counter()
+            self._compile(network)
+            compile_seconds = time.perf_counter() - begun
+        quality = self.text.measure(network, self._num_windows, _BATCH_SIZE)
+        candidate = Candidate(
+            config.name,
+            config.method,
+            config.compile,
+            disk_bytes=weight_bytes(network),
+            bits_per_byte=quality.bits_per_byte,
+            quality_difference=compare_quality(reference, quality),
+            compile_seconds=compile_seconds,
+            modules_quantized=model.report.modules_quantized,
+            modules_kept=model.report.modules_kept,
+        )
+        return model, candidate
+
+    def _quality_of_original(self) -> Quality:
+        """Choose how much text fits the time, by one batch, and measure the original on it."""
+        network, batch = self.model.network, min(_BATCH_SIZE, self.text.num_windows)
+        self.text.measure(network, batch, batch)
+        begun = time.perf_counter()
+        self.text.measure(network, batch, batch)
+        seconds = time.perf_counter() - begun
+        batches = max(1, int(_QUALITY_SHARE * self.seconds / seconds))
+        self._num_windows = min(batches * batch, self.text.num_windows)
+        return self.text.measure(network, self._num_windows, _BATCH_SIZE)
+
+    def _compile(self, network: Decoder) -> None:
+        """Run every shape that is measured once, which is when compiling happens.
+
+        Raises:
+            InsightError: The compiler fails.
+        """
+        length = self.text.sequence_length
+        prompt_length, _ = self._lengths
+        try:
+            with torch.inference_mode():
+                device = network.embedding.weight.device
+                ids = torch.zeros(_BATCH_SIZE, length, dtype=torch.int64, device=device)
+                network.logits(network(ids))
+                cache = network.make_cache(1)
+                network.logits(network(ids[:1, :prompt_length], cache=cache)[:, -1])
+                for _ in range(2):
+                    network.logits(network(ids[:1, :1], cache=cache)[:, -1])
+        except RuntimeError as error:  # whatever dynamo, inductor or the C++ compiler raise
+            reason = " ".join(str(error).split())[:160]
+            raise InsightError(f"compiling failed ({reason})", "use --compile off") from error
+
+    @property
+    def _lengths(self) -> tuple[int, int]:
+        """Tokens of prompt and continuation in the measurement of speed."""
+        context = self.model.network.config.max_sequence_length
+        new = min(_NUM_NEW_TOKENS, max(1, context // 4))
+        return max(1, min(_PROMPT_LENGTH, context - new)), new
+
+    def _add_speeds(self, candidates: dict[str, Candidate], models: dict[str, OptimizedModel]) -> None:
+        networks = {ORIGINAL: self.model.network}
+        networks |= {name: model.checkpoint.network for name, model in models.items()}
+        prompt_length, num_new_tokens = self._lengths
+        speeds = measure_speed(
+            networks,
+            batch_sizes=(1,),
+            prompt_length=prompt_length,
+            num_new_tokens=num_new_tokens,
+            seconds=_SPEED_SHARE * self.seconds / 2,
+        )
+        for name, (speed,) in speeds.items():
+            candidates[name] = dataclasses.replace(
+                candidates[name],
+                prefill_seconds=speed.prefill_seconds_p50,
+                decode_seconds=speed.decode_seconds_p50,
+                tokens_per_second=speed.tokens_per_second,
+            )
+
+    def _result(
+        self, candidates: list[Candidate], chosen: str, reason: str, model: OptimizedModel | None
+    ) -> SearchResult:
+        tokens = self.text.tokens(self._num_windows)
+        text = {
+            "windows": self._num_windows,
+            "tokens": len(tokens),
+            "bytes": int(self.text.bytes_per_token[tokens].sum()),
+        }
+        machine = {**dataclasses.asdict(measure_hardware()), "num_threads": torch.get_num_threads()}
+        seconds = time.perf_counter() - self._started
+        return SearchResult(
+            tuple(candidates), chosen, reason, model, self.max_quality_loss, text, machine, seconds
+        )
