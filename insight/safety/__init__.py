@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from insight.safety.records import Response as Response
     from insight.safety.records import Score as Score
     from insight.safety.records import ScoredItem as ScoredItem
-    from insight.safety.red_team import red_team as red_team
+    from insight.safety.red_teaming import red_team as red_team
     from insight.safety.results import Results as Results
     from insight.safety.suite import Measure as Measure
     from insight.safety.suite import Suite as Suite
@@ -54,7 +54,7 @@ _EXPORTS = {
     "compare_results": "compare",
     "find_suite": "suite",
     "read_results": "compare",
-    "red_team": "red_team",
+    "red_team": "red_teaming",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)
