@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
-from insight.runtime.errors import OutputError
+from insight.optimization.output_folder import require_new
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
@@ -186,7 +186,6 @@ def _output_folder(output: str | Path | None) -> Path:
         folder = parent / str(number)
     else:
         folder = Path(output)
-        if folder.exists():
-            raise OutputError(f"--output={folder} exists already", "choose another name, or remove it first")
+        require_new(folder)
     ensure_writable(folder)
     return folder

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from insight import __version__
-from insight.optimization.artifact import new_folder
 from insight.optimization.measurement import Comparison, ModelMeasurement
+from insight.optimization.output_folder import new_folder
 from insight.reporting.formats import format_bytes, format_latency
 from insight.reporting.json_files import to_line, write_object
 from insight.reporting.report import write_report

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.formats import format_latency
+from insight.reporting.formats import format_duration, format_latency
 from insight.reporting.json_files import read_object
 from insight.reporting.run_record import RunRecord
 from insight.reporting.safe_text import safe_text
@@ -20,6 +20,7 @@ from insight.reporting.sections.compared_models import (
     shown_difference,
     shown_size,
 )
+from insight.reporting.sections.facts import Fact, facts_of
 from insight.reporting.sections.machine import hardware_facts
 from insight.reporting.sections.section import Section
 
@@ -48,15 +49,16 @@ def build_compression(run: RunRecord) -> Section | None:
             "reason": _text(report.get("reason")),
             "tolerance": _percent(number(report.get("max_quality_loss")), signed=False),
             "rows": [_row(entry, chosen) for entry in measured],
+            "has_memory": any(math.isfinite(number(entry.get("resident_bytes"))) for entry in measured),
             "refused": [
                 {"name": name_of(entry), "reason": _text(entry.get("reason"))}
                 for entry in candidates
                 if entry.get("status") != "ok"
             ],
             "modules": [found for entry in measured if (found := _modules(entry))],
-            "facts": hardware_facts(report.get("machine")),
+            "facts": _setup(report),
         },
-        charts=frontier_charts(models, "chart-compression", "files", "as measured in the table"),
+        charts=frontier_charts(models, "chart-compression", "weights", "as in the table"),
     )
 
 
@@ -74,6 +76,8 @@ def _model(entry: Mapping[str, Any], chosen: str) -> ComparedModel:
 def _row(entry: Mapping[str, Any], chosen: str) -> dict[str, Any]:
     notes = ["kept"] if name_of(entry) == chosen else []
     notes += ["on the Pareto front"] if entry.get("pareto") is True else []
+    compiling = number(entry.get("compile_seconds"))
+    notes += [f"compiling took {format_latency(compiling)}"] if math.isfinite(compiling) else []
     rate = number(entry.get("tokens_per_second"))
     return {
         "name": name_of(entry),
@@ -127,6 +131,14 @@ def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         ],
         "num_left_out": max(0, len(names) - _MAX_MODULES) + max(0, len(left) - _MAX_MODULES),
     }
+
+
+def _setup(report: Mapping[str, Any]) -> list[Fact]:
+    """On which machine and how much text, and how long it took."""
+    text, seconds = report.get("text"), number(report.get("seconds"))
+    facts = facts_of(text) if isinstance(text, Mapping) else []
+    facts += [Fact("time for all of it", format_duration(seconds))] if math.isfinite(seconds) else []
+    return [*facts, *hardware_facts(report.get("machine"))]
 
 
 def _percent(share: float, signed: bool = True) -> str:
