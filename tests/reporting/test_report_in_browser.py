@@ -7,6 +7,7 @@ arrives there and is written down.
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import subprocess
 import threading
@@ -103,6 +104,12 @@ def make_hostile(run: RunFolder) -> None:
         run.info_path, notes=(HOSTILE,), command=[HOSTILE], stop_reason=HOSTILE, other={HOSTILE: HOSTILE}
     )
     run.config_path.write_text(HOSTILE)
+    candidate = {"name": HOSTILE, "status": "ok", "bits_per_byte": 2.0, "disk_bytes": 4e6}
+    candidate |= {"tokens_per_second": 9.0, "modules_kept": [{"name": HOSTILE, "reason": HOSTILE}]}
+    refused = {"name": HOSTILE, "status": HOSTILE, "reason": HOSTILE}
+    report = {"chosen": HOSTILE, "reason": HOSTILE, "candidates": [candidate, refused]}
+    (run.path / "quantization").mkdir()
+    (run.path / "quantization" / "report.json").write_text(json.dumps(report))
 
 
 def test_charts_are_drawn_and_hostile_text_does_nothing(
@@ -111,7 +118,7 @@ def test_charts_are_drawn_and_hostile_text_does_nothing(
     make_hostile(finished_run)
     document = open_page(write_report(finished_run), proxy[0], tmp_path / "profile")
     assert "<title>demo/1 · Insight</title>" in document
-    assert document.count("bk-Figure") >= 6
+    assert document.count("bk-Figure") >= 8
     assert "&lt;img src=" in document
     assert proxy[1] == []
 

@@ -100,8 +100,8 @@ def _data_options(config: Path) -> dict[str, Any] | None:
     """The ``data`` group of a run's configuration; ``None`` if it has none that names text."""
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8"))
-        data = values["data"]
-        data = data.get("init_args", data)
+        group: dict[str, Any] = values["data"]
+        data: dict[str, Any] = group.get("init_args", group)
         return data if data.get("train_files") else None
     except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return None

@@ -130,8 +130,9 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
-    elif isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
-        names, _ = value.__tensor_flatten__()
-        yield from _tensors([getattr(value, name) for name in names])
     elif isinstance(value, torch.Tensor):
-        yield value
+        flatten = getattr(value, "__tensor_flatten__", None)  # of tensor subclasses that wrap others
+        if flatten is None:
+            yield value
+        else:
+            yield from _tensors([getattr(value, name) for name in flatten()[0]])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from insight.models import Decoder
@@ -75,7 +76,7 @@ def measure_speed(
         prompts = torch.randint(vocabulary, (batch_size, prompt_length), generator=generator)
         rounds = _measure(networks, prompts, num_new_tokens, seconds / len(batch_sizes))
         for name, timings in rounds.items():
-            measured[name].append(_summary(batch_size, np.asarray(timings)))
+            measured[name].append(_summary(batch_size, np.asarray(timings, dtype=np.float64)))
     return measured
 
 
@@ -110,11 +111,12 @@ def _one_round(network: Decoder, prompts: torch.Tensor, num_new_tokens: int) -> 
             unread = network.logits(hidden[:, -1]).argmax(-1, keepdim=True)
             _wait_for(device)
             marks.append(time.perf_counter())
-    return np.diff(marks).tolist()
+    steps: list[float] = np.diff(marks).tolist()
+    return steps
 
 
-def _summary(batch_size: int, timings: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Speed:
-    """Args: timings: ``(rounds, 1 + steps)``."""
+def _summary(batch_size: int, timings: npt.NDArray[np.float64]) -> Speed:
+    """Quantiles of ``timings`` ``(rounds, 1 + steps)``: the prompt and the steps after it."""
     prefill, decode = timings[:, 0], timings[:, 1:]
     rates = batch_size * decode.shape[1] / decode.sum(axis=1)
     return Speed(
