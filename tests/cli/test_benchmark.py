@@ -86,6 +86,28 @@ def test_two_models_side_by_side(
     assert "tokens/s" in outcome.out
 
 
+def test_a_checkpoint_beside_its_quantized_form(
+    insight: Insight, finished_run: Path, workplace: Path
+) -> None:
+    """Artefacts and checkpoints are taken alike, by folder and by file."""
+    from insight.interchange import load_checkpoint
+    from insight.optimization import QuantizationConfig, save_artifact
+
+    checkpoint = finished_run / "checkpoints" / "best.ckpt"
+    made = QuantizationConfig(method="int8_weight_only").build().apply(load_checkpoint(checkpoint))
+    save_artifact(made, workplace / "small")
+    outcome = insight(
+        "benchmark", str(finished_run), "small", "--text", "test.txt", *QUICK, "--output", "out", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    original, small = json.loads(outcome.out)["models"]
+    assert small["weight_bytes"] == made.report.weight_bytes_after < original["weight_bytes"]
+    assert small["disk_bytes"] < original["disk_bytes"]
+    ends = [small["quality_difference"][end] for end in ("low", "value", "high")]
+    assert ends == sorted(ends)
+    assert 0 < abs(ends[1]) < 0.05 * original["bits_per_byte"]
+
+
 def test_a_model_against_itself_from_python(
     finished_run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,16 @@ from command_line import Outcome, run_insight
 from insight.cli import main as main_module
 from insight.cli.commands import COMMANDS
 
-TORCH_FREE = ("", "tokenizer", "tokenizer train", "tokenizer encode", "tokenizer inspect", "generate", "demo")
+TORCH_FREE = (
+    "",
+    "tokenizer",
+    "tokenizer train",
+    "tokenizer encode",
+    "tokenizer inspect",
+    "generate",
+    "demo",
+    "benchmark",
+)
 
 
 @pytest.mark.parametrize("command", TORCH_FREE)
