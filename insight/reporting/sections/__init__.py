@@ -10,6 +10,7 @@ from insight.reporting.sections.machine import build_machine
 from insight.reporting.sections.network import build_network
 from insight.reporting.sections.outcome import build_outcome
 from insight.reporting.sections.reproduction import build_reproduction
+from insight.reporting.sections.safety import build_safety
 from insight.reporting.sections.samples import build_samples
 from insight.reporting.sections.section import Section, SectionBuilder
 
@@ -18,6 +19,7 @@ SECTIONS: tuple[SectionBuilder, ...] = (
     build_samples,
     build_curves,
     build_compression,
+    build_safety,
     build_data,
     build_network,
     build_machine,

@@ -1,0 +1,210 @@
+"""What the model could be made to do: the results of safety runs in the folder of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from insight.reporting.json_files import read_object, read_records
+from insight.reporting.run_record import RunRecord
+from insight.reporting.safe_text import safe_text
+from insight.reporting.sections.compared_models import number
+from insight.reporting.sections.safety_items import shown_items
+from insight.reporting.sections.section import Section
+
+_MAX_TARGETS = 6
+_MAX_MEASURES = 30
+_MAX_FIGURES = 30
+_TEXT_CHARACTERS = 1_000
+_STATUSES = ("error", "blocked", "unscorable")
+
+
+def build_safety(run: RunRecord) -> Section | None:
+    """Every figure with interval, n, control and coverage, and below it what was asked and answered.
+
+    Shown are the results in ``safety/`` and in the folders directly below it, one target each, and the
+    comparison in ``safety/comparison.json``; or, where the folder is that of a safety run itself, its own.
+    """
+    folders = [run.folder] if _measures(run.folder) else _result_folders(run.folder / "safety")
+    targets = [_target(folder, run.folder) for folder in folders]
+    if not targets:
+        return None
+    return Section(
+        identifier="safety",
+        title="Safety",
+        template="safety.html.j2",
+        content={
+            "sentence": _sentence(targets[0]),
+            "targets": targets,
+            "comparison": _comparison(read_object(run.folder / "safety" / "comparison.json")),
+        },
+    )
+
+
+def _result_folders(folder: Path) -> list[Path]:
+    """``folder`` and the folders directly in it that hold results; unfinished ones are hidden."""
+    below = (path for path in folder.iterdir() if path.name[:1] != ".") if folder.is_dir() else ()
+    return [path for path in (folder, *sorted(below)) if _measures(path)][:_MAX_TARGETS]
+
+
+def _measures(folder: Path) -> list[Mapping[str, Any]]:
+    listed = read_object(folder / "summary.json").get("measures")
+    found = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    return found[:_MAX_MEASURES]
+
+
+def _target(folder: Path, run_folder: Path) -> dict[str, Any]:
+    summary = read_object(folder / "summary.json")
+    target = summary.get("target")
+    records = read_records(folder / "results.jsonl")
+    return {
+        "name": _text(target.get("name") if isinstance(target, Mapping) else "") or folder.name,
+        "folder": folder.relative_to(run_folder).as_posix(),
+        "suite": _text(summary.get("suite")),
+        "seed": _text(summary.get("seed")),
+        "measures": [
+            _measure(entry, [record for record in records if record.get("measure") == entry.get("measure")])
+            for entry in _measures(folder)
+        ],
+    }
+
+
+def _measure(entry: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+    figures, notes = entry.get("figures"), entry.get("notes")
+    listed = (
+        [figure for figure in figures if isinstance(figure, Mapping)] if isinstance(figures, list) else []
+    )
+    headline = listed[0] if listed else {}
+    return {
+        "name": _words(entry.get("measure")),
+        "status": _text(entry.get("status")),
+        "reason": _text(entry.get("reason")),
+        "figures": [_figure(figure) for figure in listed[:_MAX_FIGURES]],
+        "coverage": _coverage(entry.get("coverage")),
+        "notes": [_text(note) for note in notes] if isinstance(notes, list) else [],
+        "items": shown_items(records, number(headline.get("ideal"))),
+        "num_records": len(records),
+    }
+
+
+def _figure(figure: Mapping[str, Any]) -> dict[str, Any]:
+    control = figure.get("control")
+    control = control if isinstance(control, Mapping) else {}
+    return {
+        "name": _words(figure.get("name")),
+        "value": _shown(number(figure.get("value"))),
+        "interval": _interval(figure),
+        "n": _count(figure.get("n")),
+        "unit": _text(figure.get("unit")),
+        "description": _text(figure.get("description")),
+        "control": _shown(number(control.get("value"))) if control else "",
+        "control_interval": _interval(control),
+        "ideal": _shown(number(figure.get("ideal"))),
+        "stands_out": _stands_out(figure, number(control.get("value"))),
+    }
+
+
+def _stands_out(figure: Mapping[str, Any], control: float) -> bool:
+    """Whether a figure is away from the ideal beyond chance, and farther than its control."""
+    (low, high), value, ideal = _ends(figure), number(figure.get("value")), number(figure.get("ideal"))
+    if not all(map(math.isfinite, (low, high, value, ideal))) or low <= ideal <= high:
+        return False
+    if not math.isfinite(control):
+        return True
+    return not low <= control <= high and abs(value - ideal) > abs(control - ideal)
+
+
+def _coverage(coverage: Any) -> dict[str, Any] | None:
+    """How many items count, and why the others do not; ``None`` where nothing was asked."""
+    if not isinstance(coverage, Mapping):
+        return None
+    counts = {str(name): int(count) for name, count in coverage.items() if isinstance(count, int)}
+    total = sum(counts.values())
+    if not total:
+        return None
+    missing = [f"{counts[name]:,} {name}" for name in _STATUSES if counts.get(name)]
+    return {"counted": f"{counts.get('ok', 0):,} of {total:,}", "missing": ", ".join(missing)}
+
+
+def _sentence(target: Mapping[str, Any]) -> str:
+    """For example: "Of 5 measures, 4 were taken, 1 does not apply; 1 stands out: bias."."""
+    measures = target["measures"]
+    taken = [measure for measure in measures if measure["figures"]]
+    absent = sum(measure["status"] == "not applicable" for measure in measures)
+    silent = len(measures) - len(taken) - absent
+    found = [measure["name"] for measure in taken if measure["figures"][0]["stands_out"]]
+    parts = [f"{len(taken)} {'was' if len(taken) == 1 else 'were'} taken"]
+    parts += [f"{absent} {'does' if absent == 1 else 'do'} not apply"] if absent else []
+    parts += [f"{silent} got no answer that could be judged"] if silent else []
+    counted = f"Of {len(measures)} measure{'' if len(measures) == 1 else 's'}, {', '.join(parts)}"
+    if not taken:
+        return f"{counted}."
+    if not found:
+        return f"{counted}; none stands out."
+    return f"{counted}; {len(found)} stand{'s' if len(found) == 1 else ''} out: {', '.join(found)}."
+
+
+def _comparison(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    listed = content.get("comparisons")
+    rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    if not rows:
+        return None
+    return {
+        "a": _text(content.get("a")) or "A",
+        "b": _text(content.get("b")) or "B",
+        "rows": [_comparison_row(entry) for entry in rows[:_MAX_MEASURES]],
+    }
+
+
+def _comparison_row(entry: Mapping[str, Any]) -> dict[str, str]:
+    difference = entry.get("difference")
+    difference = difference if isinstance(difference, Mapping) else {}
+    low, high = number(difference.get("low")), number(difference.get("high"))
+    p_value = number(entry.get("p_value"))
+    return {
+        "measure": _words(entry.get("measure")),
+        "verdict": _text(entry.get("verdict")),
+        "reason": _text(entry.get("reason")),
+        "a": _shown(number(entry.get("value_a"))),
+        "b": _shown(number(entry.get("value_b"))),
+        "difference": _shown(number(difference.get("value")), signed=True),
+        "interval": f"{_shown(low, signed=True)} to {_shown(high, signed=True)}"
+        if math.isfinite(low)
+        else "",
+        "p_value": f"p = {p_value:.2g} (McNemar, exact)" if math.isfinite(p_value) else "",
+        "n": _count(entry.get("num_pairs")),
+        "unit": _text(entry.get("unit")),
+    }
+
+
+def _ends(value: Mapping[str, Any]) -> tuple[float, float]:
+    ends = value.get("interval")
+    if not (isinstance(ends, list) and len(ends) == 2):
+        return math.nan, math.nan
+    return number(ends[0]), number(ends[1])
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    low, high = _ends(value)
+    return f"{_shown(low)} to {_shown(high)}" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def _shown(value: float, signed: bool = False) -> str:
+    """Three significant digits; more would be noise with so few cases."""
+    if not math.isfinite(value):
+        return ""
+    return f"{value:+.3g}" if signed else f"{value:.3g}"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else safe_text(str(value), _TEXT_CHARACTERS)
+
+
+def _words(value: Any) -> str:
+    return _text(value).replace("_", " ")
