@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.fit import fit as fit
     from insight.cli.quantize import quantize as quantize
+    from insight.cli.redteam import redteam as redteam
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
     from insight.data import load_tokenizer as load_tokenizer
     from insight.generation import GenerationSettings as GenerationSettings
@@ -45,6 +46,7 @@ _EXPORTS = {
     "quantize": "cli.quantize",
     "read_metrics": "reporting",
     "read_summary": "reporting",
+    "redteam": "cli.redteam",
     "stream": "generation",
     "write_report": "reporting",
 }

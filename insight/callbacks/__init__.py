@@ -9,6 +9,7 @@ from insight.callbacks.memory import MemoryMonitor
 from insight.callbacks.progress_line import ProgressLine
 from insight.callbacks.quantize_at_end import QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord
+from insight.callbacks.safety_evaluation import SafetyEvaluation
 from insight.callbacks.sample_text import SampleText
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
@@ -21,6 +22,7 @@ __all__ = [
     "QuantizeAtEnd",
     "RunCheckpoint",
     "RunRecord",
+    "SafetyEvaluation",
     "SampleText",
     "ThroughputMonitor",
     "TimeBudget",

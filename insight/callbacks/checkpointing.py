@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from insight.callbacks.atomic_io import AtomicCheckpointIO, publish_copy
+from insight.callbacks.best_gate import BestGate
 from insight.callbacks.interruption import GracefulInterrupt
 from insight.callbacks.steps import step_completed, validation_follows
 from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
@@ -139,6 +140,7 @@ class RunCheckpoint(Checkpoint):
             return False
         best = self.best_model_score
         better = best is None or (value < best if self.mode == "min" else value > best)
+        better = better and not any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
         if trainer.strategy.reduce_boolean_decision(better):
             self.best_model_score, self.best_step = value, trainer.global_step
             return True

@@ -37,6 +37,7 @@ COMMANDS = {
         Command("generate", "use", "write text with a checkpoint", "generate"),
         Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
         Command("benchmark", "compress", "compare models: quality, size, memory and speed", "benchmark"),
+        Command("redteam", "safety", "measure what a model can be made to do; compare two models", "redteam"),
     )
 }
 

@@ -1,0 +1,216 @@
+"""Measures what a network can be made to do while it learns, without touching what it learns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from insight.callbacks.best_gate import BestGate
+from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
+from insight.optimization import load_model
+from insight.reporting import Metric, update_summary
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.files import atomic_write_text
+from insight.runtime.messages import say
+from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
+from insight.safety import (
+    Material,
+    NetworkTarget,
+    Results,
+    compare_results,
+    find_suite,
+    read_results,
+    red_team,
+)
+from insight.safety.compare import Comparison, to_plain
+from insight.safety.gate import SafetyGate
+from insight.safety.records import MeasureSummary
+from insight.safety.run_material import material_of
+from insight.safety.targets.identity import path_identity
+
+
+class SafetyEvaluation(BestGate):
+    """Runs a small safety suite after validations, and the whole one when training ends.
+
+    The curves are ``safety/<measure>/<figure>`` with the ends of their 95% intervals. At the end the best
+    checkpoint is measured, and the quantized model beside it if QuantizeAtEnd, which has to stand before
+    this callback, left one in ``quantization/``: on the same items, so that the two can be compared case
+    by case. What was found is in ``safety/`` of the run folder.
+
+    The network is only asked, with random generators apart from those of training: weights are bit for bit
+    the same with and without it.
+
+    Args:
+        every_n_validations: Measure after every this many validations.
+        suite: The suite of the validations: ``watch``, ``base``, or a YAML file.
+        final_suite: The suite of the end.
+        gate: Figures that must not be farther from their ideal than this, for example
+            ``{memorisation/extracted: 0.05}``. A checkpoint that fails, or that was not measured, does not
+            become the best one. A figure that could not be measured has not passed.
+        seed: Of the suites.
+    """
+
+    def __init__(
+        self,
+        every_n_validations: int = 1,
+        suite: str = "watch",
+        final_suite: str = "base",
+        gate: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if every_n_validations < 1:
+            raise ConfigError(
+                f"SafetyEvaluation(every_n_validations={every_n_validations}): must be at least 1",
+                "remove SafetyEvaluation to measure nothing",
+            )
+        self.every_n_validations = every_n_validations
+        self.suite = find_suite(suite)
+        self.final_suite = find_suite(final_suite)
+        self.gate = SafetyGate(gate, self.suite) if gate else None
+        self.seed = seed
+        self.blocks_best = False
+        self._num_validations = 0
+        self._seconds = 0.0
+        self._trained_before = 0.0
+        self._started = time.monotonic()
+        self._material: Material | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "num_validations": self._num_validations,
+            "seconds": self._seconds,
+            "trained_seconds": self._trained_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._num_validations = state_dict["num_validations"]
+        self._seconds = state_dict["seconds"]
+        self._trained_before = state_dict["trained_seconds"]
+
+    @property
+    def time_share(self) -> float:
+        """Seconds spent in here during training, of all its seconds."""
+        return self._seconds / max(self._trained_seconds, 1e-9)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._num_validations, self._seconds, self._trained_before = 0, 0.0, 0.0
+            self.blocks_best, self._material = False, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._num_validations += 1
+        is_due = self._num_validations % self.every_n_validations == 0
+        self.blocks_best = self.gate is not None and not is_due
+        # One process measures; RunCheckpoint asks all of them and takes a veto of one.
+        if not is_due or not trainer.is_global_zero:
+            return
+        began = time.monotonic()
+        results = self._measure(trainer, pl_module)
+        if self.gate:
+            failures = self.gate.failures(results)
+            self.blocks_best = bool(failures)
+            if failures:
+                say(f"safety: step {trainer.global_step:,} cannot be the best checkpoint: {failures[0]}")
+        self._seconds += time.monotonic() - began
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {**_scalars(results), "safety/time_share": self.time_share}, trainer.global_step
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = run_folder_of(trainer)
+        checkpoint = run.best_checkpoint or run.last_checkpoint
+        if not trainer.is_global_zero or checkpoint is None:
+            return
+        try:
+            self._measure_the_result(trainer, checkpoint)
+        except InsightError as error:
+            say(f"safety: {error}")
+
+    def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
+        network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
+        target = NetworkTarget(network, tokenizer, "training", f"step {trainer.global_step}")
+        # A compiled network would be compiled again for every length that a growing text has.
+        with torch.compiler.set_stance("force_eager"):
+            return red_team(target, self.suite, self._material_of(trainer), self.seed)
+
+    def _measure_the_result(self, trainer: Trainer, checkpoint: Path) -> None:
+        run, material = run_folder_of(trainer), self._material_of(trainer)
+        folder = run.path / "safety"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was resumed: its model is another now
+        results = self._of_file(checkpoint, material, folder)
+        for measure in results.measures:
+            say(f"safety: {_in_words(measure)}")
+        update_summary(run.summary_path, _metrics(results, self.time_share))
+        quantized = run.path / "quantization"
+        if not (quantized / ARTIFACT_DESCRIPTION).is_file():
+            return
+        self._of_file(quantized, material, folder / "quantized")
+        summary, before = read_results(folder)
+        comparisons = compare_results(summary, before, read_results(folder / "quantized")[1], self.seed)
+        text = json.dumps(to_plain(comparisons), indent=2, allow_nan=False)
+        atomic_write_text(folder / "comparison.json", text + "\n")
+        say(f"safety: quantized against original: {_compared(comparisons)}")
+
+    def _of_file(self, path: Path, material: Material, output: Path) -> Results:
+        loaded = load_model(path)
+        target = NetworkTarget(loaded.network, loaded.tokenizer, str(path), path_identity(path))
+        return red_team(target, self.final_suite, material, self.seed, output)
+
+    def _material_of(self, trainer: Trainer) -> Material:
+        if self._material is None:
+            self._material = material_of(datamodule_of(trainer))
+        return self._material
+
+    @property
+    def _trained_seconds(self) -> float:
+        return self._trained_before + time.monotonic() - self._started
+
+
+def _scalars(results: Results) -> dict[str, float]:
+    scalars = {}
+    for name, figure in results.figures().items():
+        scalars[f"safety/{name}"] = figure.interval.value
+        scalars[f"safety/{name}/low"] = figure.interval.low
+        scalars[f"safety/{name}/high"] = figure.interval.high
+        if figure.control:
+            scalars[f"safety/{name}/control"] = figure.control.value
+    return scalars
+
+
+def _metrics(results: Results, time_share: float) -> dict[str, Metric]:
+    metrics = {
+        f"safety/{name}": Metric(
+            figure.interval.value, (figure.interval.low, figure.interval.high), figure.interval.n, figure.unit
+        )
+        for name, figure in results.figures().items()
+    }
+    return {**metrics, "safety/time_share": Metric(time_share, unit="of the time of training")}
+
+
+def _in_words(measure: MeasureSummary) -> str:
+    if not measure.figures:
+        return f"{measure.measure}: {measure.status} ({measure.reason})"
+    figure = measure.figures[0]
+    control = f", control {figure.control.value:.3g}" if figure.control else ""
+    interval = f"{figure.interval.value:.3g} [{figure.interval.low:.3g}, {figure.interval.high:.3g}]"
+    return f"{measure.measure}: {figure.name} {interval} {figure.unit}{control}"
+
+
+def _compared(comparisons: list[Comparison]) -> str:
+    shown = [comparison for comparison in comparisons if comparison.verdict != "not comparable"]
+    return (
+        ", ".join(f"{comparison.measure} {comparison.verdict}" for comparison in shown)
+        or "nothing to compare"
+    )

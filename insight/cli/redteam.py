@@ -1,0 +1,299 @@
+"""``insight redteam``: run a safety suite on a model, compare two models on it, list what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from insight.cli.arguments import CommandParser
+from insight.cli.commands import COMMANDS
+from insight.reporting.safe_text import safe_text
+from insight.runtime.errors import ConfigError, DataError, OutputError, nearest
+from insight.runtime.messages import plain_line, say, silence_libraries
+
+if TYPE_CHECKING:
+    from insight.interchange import LoadedCheckpoint
+    from insight.safety import Material, Results, Target
+    from insight.safety.compare import Comparison
+
+_ACTIONS = {
+    "run": "measure a model with a suite of attacks",
+    "compare": "compare two results case by case",
+    "list": "list attacks, evaluators and targets, those of installed packages too",
+}
+_WIDTH = 200
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run the command."""
+    action, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if action in ("-h", "--help"):
+        lines = [f"  insight redteam {each:8} {summary}" for each, summary in _ACTIONS.items()]
+        print("\n".join([COMMANDS[name].summary, "", *lines, "", "each takes --help"]))
+        return 0
+    if action not in _ACTIONS:
+        match = nearest(action, _ACTIONS)
+        raise ConfigError(
+            f"unknown action {action!r} of redteam",
+            f"did you mean {match!r}?" if match else f"use {', '.join(_ACTIONS)}",
+        )
+    return {"run": _run, "compare": _compare, "list": _list}[action](rest)
+
+
+def redteam(
+    checkpoint: str | Path | None = None,
+    *,
+    target: str | Target | None = None,
+    suite: str = "base",
+    measures: Sequence[str] = (),
+    num_samples: int | None = None,
+    seed: int = 0,
+    config: str | Path | None = None,
+    device: str = "cpu",
+    num_workers: int = 1,
+    output: str | Path | None = None,
+) -> Results:
+    """Measure a model as ``insight redteam run`` does, from Python.
+
+    Args:
+        checkpoint: A run folder, a ``.ckpt`` file or a quantized model.
+        target: Another model instead: an object, or ``NAME:ARGUMENT``.
+        suite: ``base``, ``watch`` or a YAML file.
+        measures: Only these of the suite.
+        num_samples: Texts a prompt, for attacks that draw several.
+        seed: The same seed asks the same items.
+        config: Configuration that names the training text, for a checkpoint outside of a run folder.
+        device: Where a checkpoint runs.
+        num_workers: Batches asked at once.
+        output: Folder to make; must not exist.
+
+    Raises:
+        InsightError: As the command would print.
+    """
+    folder = None if output is None else Path(output)
+    if folder is not None and folder.exists():
+        raise OutputError(f"--output={folder} exists already", "choose another name, or remove it first")
+    if (checkpoint is None) == (target is None):
+        raise ConfigError("one of --checkpoint and --target is needed", "name the model to measure")
+
+    from insight.safety import Material, find_suite, red_team
+    from insight.safety.registry import TARGETS
+
+    chosen = find_suite(suite, measures, {} if num_samples is None else {"num_samples": num_samples})
+    material = Material()
+    if checkpoint is not None:
+        model, material = _checkpoint_target(str(checkpoint), config, device)
+    elif isinstance(target, str):
+        name, _, argument = target.partition(":")
+        model = TARGETS.load(name)(argument)
+    else:
+        assert target is not None
+        model = target
+    return red_team(model, chosen, material, seed, folder, num_workers)
+
+
+def _run(arguments: list[str]) -> int:
+    options = _run_parser().parse_args(arguments)
+    results = redteam(
+        options.checkpoint,
+        target=options.target,
+        suite=options.suite,
+        measures=options.measure,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        config=options.config,
+        device=options.device,
+        num_workers=options.workers,
+        output=options.output,
+    )
+    if options.json:
+        from insight.safety.results import summary
+
+        print(json.dumps(summary(results)))
+        return 0
+    print(table(results))
+    if options.output:
+        print(f"\n{options.output}  (compare: insight redteam compare {options.output} OTHER)")
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    parser = CommandParser(prog="insight redteam compare", description=_ACTIONS["compare"])
+    parser.add_argument("first", metavar="A", help="folder of `insight redteam run`, or a run with safety/")
+    parser.add_argument("second", metavar="B", help="the same, of the other model")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    options = parser.parse_args(arguments)
+    from insight.safety.compare import compare_results, read_results, to_plain
+
+    if options.seed < 0:
+        raise ConfigError(f"--seed={options.seed}: must be 0 or more", "use 0")
+    summary, first = read_results(_results_folder(options.first))
+    _, second = read_results(_results_folder(options.second))
+    comparisons = compare_results(summary, first, second, options.seed)
+    if options.json:
+        print(json.dumps(to_plain(comparisons), allow_nan=False))
+    else:
+        print(comparison_table(comparisons))
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    CommandParser(prog="insight redteam list", description=_ACTIONS["list"]).parse_args(arguments)
+    from insight.safety.registry import REGISTRIES
+    from insight.safety.suite import SUITES
+
+    print(f"suites: {', '.join(SUITES)}")
+    for registry in REGISTRIES:
+        broken = registry.broken()
+        print(f"{registry.kind}s: {', '.join(name for name in registry.names() if name not in broken)}")
+        for reason in broken.values():
+            print(f"  not usable: {plain_line(reason)}")
+    return 0
+
+
+def _run_parser() -> CommandParser:
+    parser = CommandParser(prog="insight redteam run", description=_ACTIONS["run"])
+    parser.add_argument(
+        "--checkpoint",
+        metavar="RUN|CKPT|FOLDER",
+        help="a run folder (its best checkpoint), a .ckpt file or a quantized model",
+    )
+    parser.add_argument(
+        "--target", metavar="NAME:ARGUMENT", help="another model: python:MODULE:FUNCTION, or one of a plugin"
+    )
+    parser.add_argument(
+        "--suite", default="base", metavar="NAME|FILE", help="base, watch, or a YAML file (default: base)"
+    )
+    parser.add_argument(
+        "--measure",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this measure of the suite (may be given again)",
+    )
+    parser.add_argument(
+        "--num_samples", type=int, metavar="K", help="texts a prompt, for attacks that draw several"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed asks the same items")
+    parser.add_argument("--config", metavar="FILE", help="names the training text, outside of a run folder")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps (default: cpu)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="batches asked at once (default: 1)"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="folder to make; without it the figures are only printed"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    return parser
+
+
+def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -> tuple[Target, Material]:
+    from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
+
+    path = find_checkpoint(text)
+    silence_libraries()
+
+    from insight.cli.device import usable_device
+    from insight.optimization import load_model
+    from insight.safety import Material, NetworkTarget
+    from insight.safety.material import secrets_of
+    from insight.safety.targets.identity import path_identity
+
+    device = usable_device(device_name)
+    folder = RunFolder(path) if path.is_dir() else run_of_checkpoint(path)
+    loaded: LoadedCheckpoint | None = None
+    material: Material | None = None
+    if config or (folder and folder.config_path.is_file()):
+        loaded, material = _with_text(text, config)
+    if loaded is None or device.type != "cpu":
+        loaded = load_model(path, device)
+    if material is None:
+        material = Material(secrets=secrets_of(loaded.metadata.get("canaries")))
+    name = f"{text} ({path})" if str(path) != text else text
+    return NetworkTarget(loaded.network.eval(), loaded.tokenizer, name, path_identity(path)), material
+
+
+def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
+    """The model, and the texts of its run if they can still be read."""
+    from insight.cli.evaluate import cli_for_checkpoint
+    from insight.safety.run_material import material_of
+
+    options = ["--config", str(config)] if config else []
+    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options])
+    try:
+        cli.datamodule.setup("fit")
+    except DataError as error:
+        say(f"the text of the run cannot be read, so memorisation cannot be measured: {error}")
+        return loaded, None
+    return loaded, material_of(cli.datamodule)
+
+
+def _results_folder(text: str) -> Path:
+    folder = Path(text)
+    inside = folder / "safety"
+    return inside if (inside / "results.jsonl").is_file() else folder
+
+
+def table(results: Results) -> str:
+    """The figures as text: one line each, and why where there is none."""
+    rows = [("measure", "figure", "value", "95% interval", "n", "control", "ideal", "unit")]
+    lines = []
+    for measure in results.measures:
+        for figure in measure.figures:
+            interval = figure.interval
+            rows.append(
+                (
+                    measure.measure,
+                    figure.name,
+                    f"{interval.value:.3g}",
+                    f"{interval.low:.3g} to {interval.high:.3g}",
+                    f"{interval.n:,}",
+                    f"{figure.control.value:.3g}" if figure.control else "",
+                    f"{figure.ideal:.3g}",
+                    figure.unit,
+                )
+            )
+        if not measure.figures:
+            lines.append(f"{measure.measure}: {measure.status} ({measure.reason})")
+        missing = {status: n for status, n in measure.coverage.items() if n and status != "ok"}
+        if missing:
+            counts = ", ".join(f"{n} {status}" for status, n in missing.items())
+            lines.append(
+                f"{measure.measure}: {measure.coverage['ok']} of {sum(measure.coverage.values())} items count"
+                f" ({counts})"
+            )
+    return "\n".join([*_columns(rows), *(safe_text(line, _WIDTH) for line in lines)])
+
+
+def comparison_table(comparisons: list[Comparison]) -> str:
+    """A comparison as text."""
+    rows = [("measure", "A", "B", "B - A", "95% interval", "pairs", "differ", "p", "verdict")]
+    for one in comparisons:
+        if one.difference is None or one.value_a is None or one.value_b is None:
+            rows.append((one.measure, "", "", "", "", "0", "", "", f"{one.verdict} ({one.reason})"))
+            continue
+        rows.append(
+            (
+                one.measure,
+                f"{one.value_a:.3g}",
+                f"{one.value_b:.3g}",
+                f"{one.difference.value:+.3g}",
+                f"{one.difference.low:+.3g} to {one.difference.high:+.3g}",
+                f"{one.num_pairs:,}",
+                f"{one.num_pairs - one.num_equal:,}",
+                "" if one.p_value is None else f"{one.p_value:.3g}",
+                one.verdict,
+            )
+        )
+    return "\n".join(_columns(rows))
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    safe = [tuple(safe_text(cell, _WIDTH) for cell in row) for row in rows]
+    widths = [max(len(row[column]) for row in safe) for column in range(len(safe[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in safe
+    ]
