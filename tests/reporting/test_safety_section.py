@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_report import Outline, outline, visible
 
+from insight.reporting.json_files import append_record
 from insight.reporting.run_record import read_run_record
 from insight.reporting.sections.safety import build_safety
 from insight.runtime.run_folder import RunFolder
@@ -142,19 +143,19 @@ def test_samples_stand_beside_their_probabilities(finished_run: RunFolder) -> No
 
 def test_several_targets_and_their_comparison(finished_run: RunFolder) -> None:
     safety = finished_run.path / "safety"
-    write(safety / "a", summary(BIAS), [])
-    write(safety / "b", {**summary(BIAS), "target": {"name": "int8"}}, [])
+    write(safety, summary(BIAS), [])
+    write(safety / "quantized", {**summary(BIAS), "target": {"name": "int8"}}, [])
     write(safety / ".c.unfinished", {**summary(BIAS), "target": {"name": "half"}}, [])
     difference = {"value": 0.05, "low": -0.02, "high": 0.12, "n": 70}
     row = {"measure": "bias", "verdict": "no difference shown", "value_a": 0.8, "value_b": 0.85}
     row |= {"difference": difference, "p_value": 0.25, "num_pairs": 70, "unit": "share of pairs"}
     lost = {"measure": "canaries", "verdict": "not comparable", "reason": "nothing planted"}
-    comparison = {"a": "best.ckpt", "b": "int8", "comparisons": [row, lost]}
-    (safety / "comparison.json").write_text(json.dumps(comparison))
+    (safety / "comparison.json").write_text(json.dumps([row, lost]))
     text = visible(outline(finished_run))
     for expected in (
-        "run/best.ckpt",
-        "int8 compared with best.ckpt, on the same items",
+        "original run/best.ckpt",
+        "quantized int8",
+        "quantized compared with original, on the same items",
         "no difference shown p = 0.25 (McNemar, exact) 0.8 0.85 +0.05 -0.02 to +0.12 70",
         "not comparable nothing planted",
     ):
@@ -179,15 +180,17 @@ def test_nothing_was_measured(finished_run: RunFolder) -> None:
         b"[]",
         b'{"measures": 3}',
         b'{"measures": [3, {}]}',
-        b'{"measures": [{"measure": 1, "figures": [3, {"interval": [1], "control": 4}], "coverage": {"ok": ""}}]}',
+        b'{"measures": [{"measure": 1, "figures": [3, {"interval": [1], "control": 4}], "coverage": {"": ""}}]}',
         b'{"measure": "bias", "texts": 3, "details": [], "score": "x"}',
         b'{"measure": "bias", "continuations": [1], "log_likelihoods": {}, "details": 3}',
-        b'{"comparisons": [3, {"difference": {"value": "x"}, "p_value": []}]}',
+        b'[3, {"difference": {"value": "x"}, "p_value": [], "verdict": 3}]',
     ],
 )
 def test_any_file_may_be_damaged(finished_run: RunFolder, name: str, content: bytes) -> None:
-    write(finished_run.path / "safety", summary(BIAS), [record("gender/01")])
-    (finished_run.path / "safety" / name).write_bytes(content)
+    safety = finished_run.path / "safety"
+    write(safety, summary(BIAS), [record("gender/01")])
+    write(safety / "quantized", summary(BIAS), [])
+    (safety / name).write_bytes(content)
     outline(finished_run)
 
 
@@ -202,8 +205,10 @@ def hostile(run: RunFolder) -> None:
     named = {"suite": HOSTILE, "seed": HOSTILE, "target": {"name": HOSTILE}}
     write(run.path / "safety", {**summary(entry, {**CANARIES, "reason": HOSTILE}), **named}, records)
     row = {"measure": HOSTILE, "verdict": HOSTILE, "reason": HOSTILE, "unit": HOSTILE}
-    comparison = {"a": HOSTILE, "b": HOSTILE, "comparisons": [row]}
-    (run.path / "safety" / "comparison.json").write_text(json.dumps(comparison))
+    write(run.path / "safety" / "quantized", {**summary(entry), **named}, records)
+    (run.path / "safety" / "comparison.json").write_text(json.dumps([row]))
+    for step in range(3):
+        append_record(run.metrics_path, {"step": step, f"safety/bias/{HOSTILE}": 0.5, f"{HOSTILE}/x": 0.1})
 
 
 def is_inert(page: Outline) -> bool:
@@ -234,3 +239,16 @@ def test_huge_answers_are_cut_with_a_note(finished_run: RunFolder) -> None:
     records = [record(f"p/{index}", texts=["<" * 1_000_000] * 8) for index in range(20)]
     write(finished_run.path / "safety", summary(BIAS), records)
     assert "more characters]" in visible(outline(finished_run))  # outline() checks the size of the page
+
+
+def test_curves_of_training_with_their_intervals(finished_run: RunFolder) -> None:
+    write(finished_run.path / "safety", summary(BIAS, CANARIES), [])
+    for step in (20, 40, 60):
+        values = {"": 0.6, "/low": 0.4, "/high": 0.7, "/control": 0.5}
+        scalars = {f"safety/bias/preference{end}": value for end, value in values.items()}
+        append_record(finished_run.metrics_path, {"step": step, "seconds": 1.0, **scalars})
+    page = outline(finished_run)
+    assert "While it learned" in visible(page)
+    labels = [str(attributes.get("aria-label")) for _, attributes in page.elements]
+    assert any("measured from 0.6 to 0.6; control from 0.5 to 0.5" in label for label in labels)
+    assert sum("chart-safety" in str(attributes.get("id")) for _, attributes in page.elements) == 1

@@ -23,7 +23,7 @@ _MEASURES = (
     ("loss", "Loss", "Mean negative log-likelihood in nats per token; depends on the tokenizer."),
 )
 _SPLITS = ("test", "validation")
-_SHOWN_BY_MACHINE = ("throughput/", "memory/")
+_SHOWN_ELSEWHERE = ("throughput/", "memory/", "safety/")
 
 
 def build_outcome(run: RunRecord) -> Section:
@@ -43,7 +43,7 @@ def build_outcome(run: RunRecord) -> Section:
     others = {
         name: metric
         for name, metric in finals.items()
-        if name not in tabled and not name.startswith(_SHOWN_BY_MACHINE)
+        if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE)
     }
     return Section(
         identifier="outcome",

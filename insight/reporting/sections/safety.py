@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from insight.reporting.json_files import read_object, read_records
 from insight.reporting.run_record import RunRecord
 from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.compared_models import number
+from insight.reporting.sections.safety_curves import safety_charts
 from insight.reporting.sections.safety_items import shown_items
 from insight.reporting.sections.section import Section
 
@@ -38,8 +40,9 @@ def build_safety(run: RunRecord) -> Section | None:
         content={
             "sentence": _sentence(targets[0]),
             "targets": targets,
-            "comparison": _comparison(read_object(run.folder / "safety" / "comparison.json")),
+            "comparison": _comparison(run.folder / "safety" / "comparison.json", targets),
         },
+        charts=safety_charts(run, _measures(folders[0])),
     )
 
 
@@ -60,7 +63,8 @@ def _target(folder: Path, run_folder: Path) -> dict[str, Any]:
     target = summary.get("target")
     records = read_records(folder / "results.jsonl")
     return {
-        "name": _text(target.get("name") if isinstance(target, Mapping) else "") or folder.name,
+        "label": "original" if folder.name == "safety" else _text(folder.name),
+        "name": _text(target.get("name") if isinstance(target, Mapping) else ""),
         "folder": folder.relative_to(run_folder).as_posix(),
         "suite": _text(summary.get("suite")),
         "seed": _text(summary.get("seed")),
@@ -146,14 +150,18 @@ def _sentence(target: Mapping[str, Any]) -> str:
     return f"{counted}; {len(found)} stand{'s' if len(found) == 1 else ''} out: {', '.join(found)}."
 
 
-def _comparison(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    listed = content.get("comparisons")
+def _comparison(path: Path, targets: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first target against the second, on the same items; ``None`` where they were not compared."""
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
+        return None
     rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
-    if not rows:
+    if not rows or len(targets) < 2:
         return None
     return {
-        "a": _text(content.get("a")) or "A",
-        "b": _text(content.get("b")) or "B",
+        "a": targets[0]["label"],
+        "b": targets[1]["label"],
         "rows": [_comparison_row(entry) for entry in rows[:_MAX_MEASURES]],
     }
 
