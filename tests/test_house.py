@@ -39,6 +39,8 @@ def test_arrows_hold() -> None:
         ("training/losses.py", "from insight.data.store import TokenStore"),
         ("callbacks/memory.py", "from insight.cli.main import main"),
         ("data/tokenizers/base.py", "from insight.data.store import TokenStore"),
+        ("optimization/gate.py", "from insight.reporting import read_summary"),
+        ("safety/records.py", "from insight.optimization import load_model"),
     ],
 )
 def test_a_wrong_arrow_is_found(tmp_path: Path, file: str, line: str) -> None:

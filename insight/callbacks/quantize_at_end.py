@@ -54,9 +54,12 @@ class QuantizeAtEnd(Callback):
         self.seconds = seconds
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
         run = run_folder_of(trainer)
         checkpoint = run.best_checkpoint or run.last_checkpoint
-        if not trainer.is_global_zero or checkpoint is None:
+        if checkpoint is None:
+            say("quantization: the run kept no checkpoint, so there is nothing to quantize")
             return
         try:
             result = self._search(trainer, checkpoint)

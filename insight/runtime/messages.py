@@ -37,7 +37,7 @@ def silence_libraries() -> None:
     # jsonargparse announces changes of its own interface to whoever runs the program, who cannot act on
     # them. It reads this variable at import; a developer who wants to see them sets it to "all".
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for name in _LIGHTNING_LOGGERS:
+    for name in (*_LIGHTNING_LOGGERS, "torchao"):
         logging.getLogger(name).addFilter(_is_worth_saying)
     for category, message in _NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
@@ -63,6 +63,8 @@ _NOISY_INFORMATION = re.compile(
             r"^Running in `fast_dev_run` mode",
             # A Ctrl-C is answered by a line that says how to go on.
             r"Detected KeyboardInterrupt",
+            # torchao's kernels for CUDA, where there is none; what runs here is tried before it is used.
+            r"^Failed to load .*_C\S*\.so",
         )
     )
 )
