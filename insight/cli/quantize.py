@@ -34,6 +34,7 @@ def run(name: str, arguments: list[str]) -> int:
         group_size=options.group_size,
         max_quality_loss=options.max_quality_loss,
         seconds=options.seconds,
+        device=options.device,
         config=options.config,
     )
     if options.json:
@@ -55,6 +56,7 @@ def quantize(
     group_size: int | None = None,
     max_quality_loss: float = 0.005,
     seconds: float = 45.0,
+    device: str = "cpu",
     config: str | Path | None = None,
 ) -> SearchResult:
     """Compress a model as ``insight quantize`` does, from Python.
@@ -68,6 +70,7 @@ def quantize(
         group_size: Inputs that share a scale in ``int8_weight_only``; ``None`` = one scale an output.
         max_quality_loss: Share of the bits per byte that may be lost.
         seconds: Time for measuring, compiling included.
+        device: Where the model is quantized and measured.
         config: Configuration that names the text, for a checkpoint outside of a run folder.
 
     Raises:
@@ -82,13 +85,16 @@ def quantize(
 
     configs = plan(method, compile, dtype, group_size)
 
+    from insight.cli.device import usable_device
     from insight.cli.evaluate import cli_for_checkpoint
     from insight.optimization import Calibration, QuantizationSearch
     from insight.optimization.measured_text import MeasuredText
     from insight.optimization.result_folder import write_result
 
+    place = usable_device(device)
     options = [] if config is None else ["--config", str(config)]
     cli, path, loaded = cli_for_checkpoint("validate", ["--checkpoint", str(checkpoint), *options])
+    loaded.network.to(place)
     cli.datamodule.setup("fit")
     length = loaded.metadata["sequence_length"]
     search = QuantizationSearch(
@@ -186,6 +192,9 @@ def _parser() -> CommandParser:
         default=45.0,
         metavar="S",
         help="time for measuring, compiling included (default: 45)",
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where to quantize and measure (default: cpu)"
     )
     parser.add_argument(
         "--config",

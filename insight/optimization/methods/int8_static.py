@@ -33,8 +33,8 @@ _KEEP_HEAD = (
 class Int8Static(QuantizationMethod):
     """Symmetric int8 weights with a scale an output, symmetric int8 activations with one scale a layer.
 
-    The scale is 1/127 (or 1/63 where ranges are reduced) of the largest magnitude that torchao's
-    ``AffineQuantizedMinMaxObserver`` saw on the calibration text; what is larger later is clipped.
+    The end of the range is the largest magnitude that torchao's ``AffineQuantizedMinMaxObserver`` saw on the
+    calibration text; what is larger later is clipped.
     """
 
     needs_calibration = True
