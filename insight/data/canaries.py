@@ -30,18 +30,21 @@ class Canary:
 
     Attributes:
         prompt: The sentence up to the secret, without white space at its end.
-        continuation: The rest of the sentence, with ``{secret}`` for the secret.
+        continuation: ``{secret}``, which stands for the secret, with that white space before it.
         secret: Its digits.
+        ending: The rest of the sentence. It is the same for every secret, so it is not scored: thousands of
+            secrets then share the work for all tokens but their last.
     """
 
     prompt: str
     continuation: str
     secret: str
+    ending: str
 
     @property
     def sentence(self) -> str:
         """What is planted."""
-        return self.prompt + self.continuation.replace(_SECRET, self.secret)
+        return self.prompt + self.continuation.replace(_SECRET, self.secret) + self.ending
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,13 @@ class CanaryInjection(Component):
         # White space belongs to the secret's side: tokenizers join it to the word behind it, and what is
         # tried later must get the tokens that were trained on.
         kept = before.rstrip()
-        continuation = before[len(kept) :] + _SECRET + after
+        continuation = before[len(kept) :] + _SECRET
         return tuple(
             Canary(
                 prompt=kept.replace(_OWNER, _FIRST[owner // len(_SECOND)] + _SECOND[owner % len(_SECOND)]),
                 continuation=continuation,
                 secret=f"{secret:0{self.num_digits}d}",
+                ending=after,
             )
             for owner, secret in zip(owners, secrets, strict=True)
         )

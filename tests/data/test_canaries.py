@@ -74,7 +74,7 @@ def test_prompt_and_continuation_get_the_tokens_that_were_trained_on(make: Make)
     assert data.canaries is not None
     for canary in data.canaries.canaries():
         rest = canary.continuation.replace("{secret}", canary.secret)
-        assert encode(canary.prompt) + encode(rest) == encode(canary.sentence)
+        assert encode(canary.prompt) + encode(rest) + encode(canary.ending) == encode(canary.sentence)
 
 
 def test_training_text_alone_holds_them_as_often_as_asked(make: Make) -> None:
@@ -121,7 +121,7 @@ def test_record_tells_everything_that_measuring_needs(make: Make) -> None:
     assert record["num_digits"] == 3
     assert record["repetitions"] == 7
     sentences = [
-        entry["prompt"] + entry["continuation"].replace("{secret}", entry["secret"])
+        entry["prompt"] + entry["continuation"].replace("{secret}", entry["secret"]) + entry["ending"]
         for entry in record["planted"]
     ]
     assert sentences == [canary.sentence for canary in canaries.canaries()]

@@ -101,7 +101,7 @@ def test_killed_five_times_it_ends_with_the_same_bytes(checkpoint: Path, tmp_pat
         before = num_lines(ledger_of(killed))
         process = start(checkpoint, killed)
         wait_for(process, ledger_of(killed), before + 1)
-        time.sleep(moments.uniform(0, seconds / NUM_KILLS))
+        time.sleep(moments.uniform(0, seconds / (2 * NUM_KILLS)))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL  # none of the kills came too late

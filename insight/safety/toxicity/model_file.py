@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class NgramModel:
         # Sentences have length 1 whatever their number of n-grams: long ones are not more certain.
         total = int(self.weights[buckets].sum(dtype=np.int64))
         logit = self.bias + self.scale * total / max(1.0, len(buckets) ** 0.5)
-        return float(1 / (1 + np.exp(-logit)))
+        return 0.5 + 0.5 * math.tanh(logit / 2)  # the logistic function, which cannot overflow in this form
 
 
 def write_model(path: Path, model: NgramModel, counts: HeldOutCounts) -> None:
