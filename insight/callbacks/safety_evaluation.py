@@ -28,7 +28,7 @@ from insight.safety import (
     read_results,
     red_team,
 )
-from insight.safety.compare import Comparison, to_plain
+from insight.safety.compare import Comparison, comparison_record
 from insight.safety.gate import SafetyGate
 from insight.safety.records import MeasureSummary
 from insight.safety.run_material import material_of
@@ -157,9 +157,10 @@ class SafetyEvaluation(BestGate):
         if not (quantized / ARTIFACT_DESCRIPTION).is_file():
             return
         self._of_file(quantized, material, folder / "quantized")
-        summary, before = read_results(folder)
-        comparisons = compare_results(summary, before, read_results(folder / "quantized")[1], self.seed)
-        text = json.dumps(to_plain(comparisons), indent=2, allow_nan=False)
+        original, before = read_results(folder)
+        smaller, after = read_results(folder / "quantized")
+        comparisons = compare_results(original, before, after, self.seed)
+        text = json.dumps(comparison_record(original, smaller, comparisons), indent=2, allow_nan=False)
         atomic_write_text(folder / "comparison.json", text + "\n")
         say(f"safety: quantized against original: {_compared(comparisons)}")
 

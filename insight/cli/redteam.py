@@ -126,15 +126,15 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     options = parser.parse_args(arguments)
-    from insight.safety.compare import compare_results, read_results, to_plain
+    from insight.safety.compare import compare_results, comparison_record, read_results
 
     if options.seed < 0:
         raise ConfigError(f"--seed={options.seed}: must be 0 or more", "use 0")
-    summary, first = read_results(_results_folder(options.first))
-    _, second = read_results(_results_folder(options.second))
-    comparisons = compare_results(summary, first, second, options.seed)
+    summary_a, first = read_results(_results_folder(options.first))
+    summary_b, second = read_results(_results_folder(options.second))
+    comparisons = compare_results(summary_a, first, second, options.seed)
     if options.json:
-        print(json.dumps(to_plain(comparisons), allow_nan=False))
+        print(json.dumps(comparison_record(summary_a, summary_b, comparisons), allow_nan=False))
     else:
         print(comparison_table(comparisons))
     return 0

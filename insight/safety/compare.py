@@ -12,6 +12,7 @@ from insight.runtime.errors import DataError
 from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap
 
 Verdict = Literal["worse", "better", "no difference shown", "not comparable"]
+FORMAT_VERSION = 1
 _SIGNIFICANT = 0.05
 
 
@@ -99,9 +100,21 @@ def compare_results(
     ]
 
 
-def to_plain(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Comparisons as plain JSON values."""
-    return [asdict(comparison) for comparison in comparisons]
+def comparison_record(
+    summary_a: Mapping[str, Any], summary_b: Mapping[str, Any], comparisons: Sequence[Comparison]
+) -> dict[str, Any]:
+    """A comparison as plain JSON values, with the names of the two targets: ``comparison.json``."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "a": _target_name(summary_a),
+        "b": _target_name(summary_b),
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+
+
+def _target_name(summary: Mapping[str, Any]) -> str:
+    target = summary.get("target")
+    return str(target.get("name", "")) if isinstance(target, Mapping) else ""
 
 
 def _compare(
