@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
 from insight.reporting.safe_text import safe_text
-from insight.runtime.errors import ConfigError, DataError, OutputError, nearest
+from insight.runtime.errors import ConfigError, DataError, OutputError
 from insight.runtime.messages import plain_line, say, silence_libraries
 
 if TYPE_CHECKING:
@@ -18,28 +19,14 @@ if TYPE_CHECKING:
     from insight.safety import Material, Results, Target
     from insight.safety.compare import Comparison
 
-_ACTIONS = {
-    "run": "measure a model with a suite of attacks",
-    "compare": "compare two results case by case",
-    "list": "list attacks, evaluators and targets, those of installed packages too",
-}
 _WIDTH = 200
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Run the command."""
-    action, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if action in ("-h", "--help"):
-        lines = [f"  insight redteam {each:8} {summary}" for each, summary in _ACTIONS.items()]
-        print("\n".join([COMMANDS[name].summary, "", *lines, "", "each takes --help"]))
-        return 0
-    if action not in _ACTIONS:
-        match = nearest(action, _ACTIONS)
-        raise ConfigError(
-            f"unknown action {action!r} of redteam",
-            f"did you mean {match!r}?" if match else f"use {', '.join(_ACTIONS)}",
-        )
-    return {"run": _run, "compare": _compare, "list": _list}[action](rest)
+    """Parse and run one action."""
+    options = _parser().parse_args(arguments)
+    exit_code: int = options.action(options)
+    return exit_code
 
 
 def redteam(
@@ -94,8 +81,7 @@ def redteam(
     return red_team(model, chosen, material, seed, folder, num_workers)
 
 
-def _run(arguments: list[str]) -> int:
-    options = _run_parser().parse_args(arguments)
+def _run(options: argparse.Namespace) -> int:
     results = redteam(
         options.checkpoint,
         target=options.target,
@@ -119,13 +105,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _compare(arguments: list[str]) -> int:
-    parser = CommandParser(prog="insight redteam compare", description=_ACTIONS["compare"])
-    parser.add_argument("first", metavar="A", help="folder of `insight redteam run`, or a run with safety/")
-    parser.add_argument("second", metavar="B", help="the same, of the other model")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    options = parser.parse_args(arguments)
+def _compare(options: argparse.Namespace) -> int:
     from insight.safety.compare import compare_results, comparison_record, read_results
 
     if options.seed < 0:
@@ -140,8 +120,7 @@ def _compare(arguments: list[str]) -> int:
     return 0
 
 
-def _list(arguments: list[str]) -> int:
-    CommandParser(prog="insight redteam list", description=_ACTIONS["list"]).parse_args(arguments)
+def _list(options: argparse.Namespace) -> int:
     from insight.safety.registry import REGISTRIES
     from insight.safety.suite import SUITES
 
@@ -154,8 +133,26 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
-def _run_parser() -> CommandParser:
-    parser = CommandParser(prog="insight redteam run", description=_ACTIONS["run"])
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="insight redteam", description=COMMANDS["redteam"].summary)
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
+    _add_run(actions.add_parser("run", help="measure a model with a suite of attacks"))
+
+    compare = actions.add_parser("compare", help="compare two results case by case")
+    compare.add_argument("first", metavar="A", help="folder of `insight redteam run`, or a run with safety/")
+    compare.add_argument("second", metavar="B", help="the same, of the other model")
+    compare.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    compare.set_defaults(action=_compare)
+
+    listing = actions.add_parser(
+        "list", help="list suites, attacks, evaluators and targets, those of installed packages too"
+    )
+    listing.set_defaults(action=_list)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="RUN|CKPT|FOLDER",
@@ -187,7 +184,7 @@ def _run_parser() -> CommandParser:
         "--output", metavar="FOLDER", help="folder to make; without it the figures are only printed"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    return parser
+    parser.set_defaults(action=_run)
 
 
 def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -> tuple[Target, Material]:

@@ -46,6 +46,8 @@ def red_team(
     """
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed}: must be from 0 to 2^63 - 1", "use 0")
+    if num_workers < 1:
+        raise ConfigError(f"num_workers={num_workers}: must be at least 1", "use 1")
     if output is not None and output.exists():
         raise OutputError(f"{output}: exists already", "choose another output folder, or remove it")
     chosen = find_suite(suite) if isinstance(suite, str) else suite

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from insight.runtime.errors import ConfigError
 from insight.safety.ledger import Ledger
 from insight.safety.plan import Plan
 from insight.safety.records import Item, Response
@@ -30,15 +29,12 @@ def ask(
         plan: What to ask.
         target: Whom. What it raises becomes the status ``error`` of the whole batch.
         ledger: Where responses are kept as they come; batches that are in it are not asked again.
-        num_workers: Batches asked at once, for targets that wait for something else than this machine.
+        num_workers: Batches asked at once, at least 1; more help targets that wait for another machine.
         progress: Called with the batches done and the batches in all.
 
     Raises:
-        ConfigError: ``num_workers`` is below 1.
         OutputError: The ledger cannot be written.
     """
-    if num_workers < 1:
-        raise ConfigError(f"num_workers={num_workers}: must be at least 1", "use 1")
     answered: list[Sequence[Response]] = list(ledger.responses) if ledger else []
     for responses in _batches(plan, target, len(answered), num_workers):
         if ledger:

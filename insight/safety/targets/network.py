@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from insight.generation import GenerationSettings, generate_batch, log_likelihoods
+from insight.runtime.errors import ConfigError
 from insight.safety.records import Capability
+from insight.safety.targets.base import Unanswered
 
 if TYPE_CHECKING:
     from insight.data.tokenizers import BaseTokenizer
@@ -49,11 +51,20 @@ class NetworkTarget:
 
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """What the continuations share is computed once."""
+    ) -> list[list[float] | Unanswered]:
+        """What the continuations share is computed once; what does not fit into the context fails alone."""
         with self._lock:
             self._use_the_same_threads()
-            return log_likelihoods(self._network, self._tokenizer, prompts, continuations)
+            try:
+                return [*log_likelihoods(self._network, self._tokenizer, prompts, continuations)]
+            except ConfigError:
+                return [self._alone(*one) for one in zip(prompts, continuations, strict=True)]
+
+    def _alone(self, prompt: str, continuations: Sequence[str]) -> list[float] | Unanswered:
+        try:
+            return log_likelihoods(self._network, self._tokenizer, [prompt], [continuations])[0]
+        except ConfigError as error:
+            return Unanswered("error", error.problem)
 
     def _use_the_same_threads(self) -> None:
         # OpenMP keeps the number per calling thread, and sums are split by it.
