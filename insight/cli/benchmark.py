@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
 from insight.optimization.output_folder import require_new
+from insight.runtime.errors import ConfigError
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
@@ -81,6 +82,8 @@ def _benchmark(
 ) -> tuple[Comparison, Path]:
     from insight.optimization.measurement.settings import ComparisonSettings
 
+    if not models:
+        raise ConfigError("there is no model to measure", "name at least one")
     chosen = ComparisonSettings(**settings)
     paths = {
         label: find_checkpoint(model, option="MODEL")
@@ -167,8 +170,10 @@ def _labels(models: Sequence[str]) -> list[str]:
     """What the models are called: as they were typed, numbered where one is named again."""
     labels: list[str] = []
     for model in models:
-        count = sum(other == model for other in models[: len(labels)])
-        labels.append(f"{model} ({count + 1})" if count else model)
+        label, number = model, 2
+        while label in labels:
+            label, number = f"{model} ({number})", number + 1
+        labels.append(label)
     return labels
 
 

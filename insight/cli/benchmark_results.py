@@ -94,8 +94,8 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "models": [_model(model) for model in comparison.models],
         "text": {
+            "description": comparison.text,
             "files": list(comparison.text_files),
-            "split": comparison.text_split,
             "bytes": comparison.text_bytes,
         },
         "settings": dataclasses.asdict(comparison.settings),

@@ -76,7 +76,8 @@ def test_two_models_side_by_side(
     assert speeds == {first: [1, 2], second: [1, 2]}
     summary = json.loads((out / "summary.json").read_text())
     assert summary["machine"]["num_cores"] >= 1
-    assert summary["text"] == {"files": ["test.txt"], "split": "test", "bytes": num_bytes}
+    assert summary["text"]["files"] == ["test.txt"]
+    assert summary["text"]["bytes"] == num_bytes
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "comparison of models" in page
     assert 'id="chart-benchmark-size"' in page

@@ -50,15 +50,15 @@ class Comparison:
     Attributes:
         models: In the order they were named.
         settings: As given, lengths filled in.
-        text_files: What quality was measured on.
-        text_split: Which part of them that is: ``"test"`` or ``"validation"``.
+        text: What quality was measured on, in words.
+        text_files: The files that it comes from.
         text_bytes: Its size in UTF-8.
     """
 
     models: tuple[ModelMeasurement, ...]
     settings: ComparisonSettings
+    text: str
     text_files: tuple[str, ...]
-    text_split: str
     text_bytes: int
 
 
@@ -88,8 +88,7 @@ def compare_models(
     assert settings.num_new_tokens is not None
     stores = {label: text.encode(model.tokenizer) for label, model in loaded.items()}
     first = next(iter(stores.values()))
-    files = [str(name) for name in first.manifest.origin["files"]]
-    say(f"quality: {first.num_bytes / 1e6:.2f} MB of {text.split} text ({', '.join(files[:3])})")
+    say(f"quality: {text.description}, {first.num_bytes / 1e6:.2f} MB")
     qualities = {}
     for label, model in loaded.items():
         store = stores[label]
@@ -125,7 +124,7 @@ def compare_models(
         )
         for index, (label, model) in enumerate(loaded.items())
     )
-    return Comparison(models, settings, tuple(files), text.split, first.num_bytes)
+    return Comparison(models, settings, text.description, text.file_names, first.num_bytes)
 
 
 @contextlib.contextmanager

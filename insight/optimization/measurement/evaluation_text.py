@@ -27,11 +27,13 @@ class EvaluationText:
         files: Where it comes from.
         split: Which part of ``files`` it is: ``"test"`` or ``"validation"``.
         cache_dir: Where its token ids are kept.
+        description: What it is, in words.
     """
 
     files: TextFiles
     split: str
     cache_dir: Path
+    description: str
 
     @classmethod
     def of_files(cls, files: Sequence[str]) -> EvaluationText:
@@ -41,7 +43,8 @@ class EvaluationText:
             DataError: There is nothing to read.
         """
         expand_sources(files, "--text")  # before any work, and under the name of the option
-        return cls(TextFiles([], None, list(files), None, "text", 0.0, 0), "test", default_cache_dir())
+        text = TextFiles([], None, list(files), None, "text", 0.0, 0)
+        return cls(text, "test", default_cache_dir(), "the text that was given")
 
     @classmethod
     def of_model(cls, path: Path) -> EvaluationText:
@@ -54,7 +57,7 @@ class EvaluationText:
         """
         config = _config_above(path)
         data = _data_options(config) if config else None
-        if data is None:
+        if config is None or data is None:
             raise DataError(
                 f"{path} lies in no run folder whose config.yaml names a text to measure on",
                 "give --text FILES",
@@ -69,14 +72,24 @@ class EvaluationText:
             data.get("seed", 0),
         )
         folder = data.get("cache_dir")
-        text = cls(
-            files,
-            "validation" if files.test is None else "test",
-            Path(folder).expanduser() if folder else default_cache_dir(),
-        )
-        if text.split == "validation" and files.validation is None and not files.validation_fraction:
+        split = "validation" if files.test is None else "test"
+        if split == "validation" and files.validation is None and not files.validation_fraction:
             raise DataError(f"{config}: names neither test_files nor validation_files", "give --text FILES")
-        return text
+        cache_dir = Path(folder).expanduser() if folder else default_cache_dir()
+        return cls(files, split, cache_dir, f"the {split} text of {config}")
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that it comes from, as the user gave them.
+
+        Raises:
+            DataError: One does not exist.
+        """
+        own = self.files.test if self.split == "test" else self.files.validation
+        return tuple(
+            source.name
+            for source in expand_sources(self.files.train if own is None else own, f"{self.split}_files")
+        )
 
     def encode(self, tokenizer: BaseTokenizer) -> TokenStore:
         """The text as token ids, from the cache if they are there.

@@ -51,9 +51,9 @@ def build_benchmark_setup(run: RunRecord) -> Section | None:
     rows: list[Fact] = []
     if isinstance(text, Mapping):
         files = text.get("files")
-        rows.append(Fact("text", shown(files) if isinstance(files, list) else ""))
-        rows.append(Fact("size of the text", format_bytes(number(text.get("bytes")))))
-        rows.append(Fact("split", shown(text.get("split"))))
+        rows.append(Fact("text", shown(text.get("description"))))
+        rows.append(Fact("its files", shown(files) if isinstance(files, list) else ""))
+        rows.append(Fact("its size", format_bytes(number(text.get("bytes")))))
     rows += facts_of(settings) if isinstance(settings, Mapping) else []
     rows += hardware_facts(summary.get("machine"))
     rows += [Fact(readable(key), shown(summary[key])) for key in ("num_threads",) if key in summary]
