@@ -107,7 +107,7 @@ class SafetyEvaluation(BestGate):
         self._started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
         self._num_validations += 1
         is_due = self._num_validations % self.every_n_validations == 0
@@ -131,7 +131,7 @@ class SafetyEvaluation(BestGate):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = run_folder_of(trainer)
         checkpoint = run.best_checkpoint or run.last_checkpoint
-        if not trainer.is_global_zero or checkpoint is None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or checkpoint is None:
             return
         try:
             self._measure_the_result(trainer, checkpoint)
