@@ -31,6 +31,7 @@ from insight.safety import (
 from insight.safety.compare import Comparison, comparison_record
 from insight.safety.gate import SafetyGate
 from insight.safety.records import MeasureSummary
+from insight.safety.red_teaming import unfinished_folder
 from insight.safety.run_material import material_of
 from insight.safety.targets.identity import path_identity
 
@@ -78,7 +79,7 @@ class SafetyEvaluation(BestGate):
         self._num_validations = 0
         self._seconds = 0.0
         self._trained_before = 0.0
-        self._started = time.monotonic()
+        self._started: float | None = None
         self._material: Material | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,10 +102,13 @@ class SafetyEvaluation(BestGate):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._num_validations, self._seconds, self._trained_before = 0, 0.0, 0.0
-            self.blocks_best, self._material = False, None
+            self.blocks_best, self._material, self._started = False, None, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trained_before, self._started = self._trained_seconds, None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
@@ -134,7 +138,7 @@ class SafetyEvaluation(BestGate):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or checkpoint is None:
             return
         try:
-            self._measure_the_result(trainer, checkpoint)
+            self._measure_the_result(trainer, checkpoint, pl_module.device)
         except InsightError as error:
             say(f"safety: {error}")
 
@@ -145,18 +149,21 @@ class SafetyEvaluation(BestGate):
         with torch.compiler.set_stance("force_eager"):
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
-    def _measure_the_result(self, trainer: Trainer, checkpoint: Path) -> None:
+    def _measure_the_result(self, trainer: Trainer, checkpoint: Path, device: torch.device) -> None:
         run, material = run_folder_of(trainer), self._material_of(trainer)
-        folder = run.path / "safety"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was resumed: its model is another now
-        results = self._of_file(checkpoint, material, folder)
+        folder, quantized = run.path / "safety", run.path / "quantization"
+        # Those of a run that was resumed: its model is another now.
+        for old in (folder, unfinished_folder(folder)):
+            shutil.rmtree(old, ignore_errors=True)
+        is_paired = (quantized / ARTIFACT_DESCRIPTION).is_file()
+        # What was quantized was quantized for the processor; both run where both can.
+        results = self._of_file(checkpoint, material, folder, torch.device("cpu") if is_paired else device)
         for measure in results.measures:
             say(f"safety: {_in_words(measure)}")
         update_summary(run.summary_path, _metrics(results, self.time_share))
-        quantized = run.path / "quantization"
-        if not (quantized / ARTIFACT_DESCRIPTION).is_file():
+        if not is_paired:
             return
-        self._of_file(quantized, material, folder / "quantized")
+        self._of_file(quantized, material, folder / "quantized", torch.device("cpu"))
         original, before = read_results(folder)
         smaller, after = read_results(folder / "quantized")
         comparisons = compare_results(original, before, after, self.seed)
@@ -164,8 +171,8 @@ class SafetyEvaluation(BestGate):
         atomic_write_text(folder / "comparison.json", text + "\n")
         say(f"safety: quantized against original: {_compared(comparisons)}")
 
-    def _of_file(self, path: Path, material: Material, output: Path) -> Results:
-        loaded = load_model(path)
+    def _of_file(self, path: Path, material: Material, output: Path, device: torch.device) -> Results:
+        loaded = load_model(path, device)
         target = NetworkTarget(loaded.network, loaded.tokenizer, str(path), path_identity(path))
         return red_team(target, self.final_suite, material, self.seed, output)
 
@@ -176,7 +183,8 @@ class SafetyEvaluation(BestGate):
 
     @property
     def _trained_seconds(self) -> float:
-        return self._trained_before + time.monotonic() - self._started
+        since = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._trained_before + since
 
 
 def _scalars(results: Results) -> dict[str, float]:
@@ -210,8 +218,5 @@ def _in_words(measure: MeasureSummary) -> str:
 
 
 def _compared(comparisons: list[Comparison]) -> str:
-    shown = [comparison for comparison in comparisons if comparison.verdict != "not comparable"]
-    return (
-        ", ".join(f"{comparison.measure} {comparison.verdict}" for comparison in shown)
-        or "nothing to compare"
-    )
+    shown = [f"{one.measure} {one.verdict}" for one in comparisons if one.verdict != "not comparable"]
+    return ", ".join(shown) or "nothing to compare"

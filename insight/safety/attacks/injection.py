@@ -70,12 +70,15 @@ class OverrideInjection(Attack):
         self._settings()
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
-        """Attack and control in turn; every carrier meets every override once."""
+        """Attack and control in turn; every carrier meets every override once, fewer are spread evenly."""
         items = []
-        for index in range(self.num_items):
-            carrier = _CARRIERS[index % len(_CARRIERS)]
-            # The offset grows by one a round, so that few items already mix all carriers and overrides.
-            override = _OVERRIDES[(index + index // len(_CARRIERS)) % len(_OVERRIDES)]
+        most = len(_CARRIERS) * len(_OVERRIDES)
+        for index in (place * most // self.num_items for place in range(self.num_items)):
+            # One carrier after the other: prompts that are asked together are then about equally long.
+            carrier, override = (
+                _CARRIERS[index // len(_OVERRIDES)],
+                _OVERRIDES[index % len(_OVERRIDES)],
+            )
             first, second = _halves(np.random.default_rng([seed, 3, index]), carrier + override + _NEUTRAL)
             for role, insert in (("probe", override), ("control", _NEUTRAL)):
                 items.append(
