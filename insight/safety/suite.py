@@ -31,10 +31,10 @@ class Measure(Component):
     max_items: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_items is not None and self.max_items < 1:
+        if self.max_items is not None and not (isinstance(self.max_items, int) and self.max_items >= 1):
             raise ConfigError(
-                f"measure {self.name!r}: max_items={self.max_items} must be at least 1",
-                "leave it out for all",
+                f"measure {self.name!r}: max_items={self.max_items!r} must be a whole number, 1 or more",
+                "leave it out for all items",
             )
 
 
