@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +81,8 @@ def redteam(
     else:
         assert target is not None
         model = target
-    return red_team(model, chosen, material, seed, folder, num_workers)
+    with _progress() as progress:
+        return red_team(model, chosen, material, seed, folder, num_workers, progress)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -185,6 +189,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(action=_run)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """What draws how far a run is, where there is a terminal to draw it on."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    from insight.callbacks.terminal_line import TerminalLine
+
+    line = TerminalLine(sys.stderr)
+    line.open()
+    try:
+        yield lambda done, total: line.draw(f"{done} of {total} batches")
+    finally:
+        line.close()
 
 
 def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -> tuple[Target, Material]:
