@@ -37,7 +37,7 @@ def silence_libraries() -> None:
     # jsonargparse announces changes of its own interface to whoever runs the program, who cannot act on
     # them. It reads this variable at import; a developer who wants to see them sets it to "all".
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for name in (*_LIGHTNING_LOGGERS, "torchao"):
+    for name in (*_LIGHTNING_LOGGERS, *_TORCHAO_LOGGERS):
         logging.getLogger(name).addFilter(_is_worth_saying)
     for category, message in _NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
@@ -45,6 +45,8 @@ def silence_libraries() -> None:
 
 # Lightning says "information" through one of these two, depending on which was imported last.
 _LIGHTNING_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+
+_TORCHAO_LOGGERS = ("torchao", "torch.utils._pytree")
 
 _NOISY_INFORMATION = re.compile(
     "|".join(
@@ -65,6 +67,8 @@ _NOISY_INFORMATION = re.compile(
             r"Detected KeyboardInterrupt",
             # torchao's kernels for CUDA, where there is none; what runs here is tried before it is used.
             r"^Failed to load .*_C\S*\.so",
+            # torchao and torch among themselves.
+            r"is an Enum subclass and is now natively supported",
         )
     )
 )
