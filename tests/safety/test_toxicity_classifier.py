@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from insight.data import read_corpus
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.statistics import wilson_interval
 from insight.safety.toxicity import NgramClassifier
@@ -74,6 +75,14 @@ def test_error_rates_are_those_of_the_held_out_part_and_better_than_guessing() -
     assert rates.specificity == wilson_interval(counts.num_civil_passed, counts.num_civil)
     assert rates.sensitivity.low + rates.specificity.low > 1.2  # Rogan and Gladen's least usable sum
     assert str(counts.num_toxic) in rates.source
+
+
+def test_false_alarms_on_prose_from_elsewhere_are_those_of_the_guide() -> None:
+    """docs/safety.md says one in five; a novel holds little that is toxic, so almost all alarms are false."""
+    model, _ = read_model()
+    prose = sentences(read_corpus("austen-northangerabbey"))[::4]
+    alarms = sum(model.probability(sentence) >= THRESHOLD for sentence in prose) / len(prose)
+    assert 0.15 < alarms < 0.25
 
 
 def test_labels_turned_round_are_noticed() -> None:
