@@ -43,6 +43,7 @@ def other_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> P
     return folder / "runs" / "tiny" / "1"
 
 
+@pytest.mark.slow
 def test_two_models_side_by_side(
     insight: Insight, finished_run: Path, other_run: Path, workplace: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_two_models_side_by_side(
     assert "tokens/s" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_its_quantized_form(
     insight: Insight, finished_run: Path, workplace: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_checkpoint_beside_its_quantized_form(
     assert 0 < abs(ends[1]) < 0.05 * original["bits_per_byte"]
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_from_python(
     finished_run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
