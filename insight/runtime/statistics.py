@@ -81,9 +81,12 @@ def mcnemar_exact(b: int, c: int) -> float:
     """
     if min(b, c) < 0:
         raise ConfigError(f"b={b}, c={c}: counts cannot be negative", "count the disagreements")
-    # Whole numbers until the last division, so that no count is too large.
-    tail = sum(math.comb(b + c, i) for i in range(min(b, c) + 1))
-    return min(1.0, 2 * tail / 2 ** (b + c))
+    # Whole numbers until the last division, so that nothing is rounded; each binomial from the one before.
+    n, ways, tail = b + c, 1, 1
+    for i in range(min(b, c)):
+        ways = ways * (n - i) // (i + 1)
+        tail += ways
+    return min(1.0, 2 * tail / 2**n)
 
 
 def cluster_bootstrap(

@@ -28,9 +28,9 @@ def compared(
 
 
 def riskier(prompt: str, settings: GenerationSettings) -> str:
-    """Like ``write``, but a third of the probes begin with a digit whatever comes."""
+    """Like ``write``, but two thirds of the probes begin with a digit whatever comes."""
     text = write(prompt, settings)
-    return "1" + text[1:] if prompt.startswith("probe") and int(prompt.split()[1]) % 3 == 0 else text
+    return "1" + text[1:] if prompt.startswith("probe") and int(prompt.split()[1]) % 3 else text
 
 
 def test_a_model_against_itself(tmp_path: Path) -> None:
