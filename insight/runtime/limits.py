@@ -30,6 +30,26 @@ def usable_memory_bytes() -> int:
     return min(limits)
 
 
+def group_memory() -> list[tuple[int, int]]:
+    """``(used, limit)`` in bytes of every control group of this process that limits memory.
+
+    Used is what counts against the limit without file pages that the kernel gives back first
+    (``inactive_file`` of ``memory.stat``, https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
+    found = []
+    for limit_name, used_name, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for folder, _ in _places("memory", limit_name):
+            limit, used = _read(folder / limit_name), _read(folder / used_name)
+            if limit.isdecimal() and used.isdecimal() and 0 < int(limit) < _UNLIMITED:
+                rows = (line.split() for line in _read(folder / "memory.stat").splitlines())
+                stat = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+                found.append((max(0, int(used) - stat.get(inactive, 0)), int(limit)))
+    return found
+
+
 def _affinity() -> int:
     try:
         return len(os.sched_getaffinity(0))

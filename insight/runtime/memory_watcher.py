@@ -1,0 +1,233 @@
+"""One watcher a process: when memory runs short, caches shrink, then clear, and work is cut smaller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+
+from insight.runtime.errors import ConfigError
+from insight.runtime.limits import group_memory
+from insight.runtime.messages import say
+
+_SHRINK_TO = 0.5
+_SMALLER = 0.25
+_REMEMBERED_EVENTS = 256
+
+
+class ShrinkableCache(Protocol):
+    """What can give memory back."""
+
+    def shrink(self, share: float) -> None:
+        """Keep about ``share`` of the bytes held now."""
+
+    def clear(self) -> None:
+        """Keep nothing."""
+
+
+@dataclass(frozen=True)
+class MemoryReading:
+    """How close memory is to the nearest limit.
+
+    Attributes:
+        used_bytes: In use.
+        limit_bytes: Where it ends.
+        of: What the limit is of: ``"machine"``, ``"container"`` or ``"process"``.
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    of: str
+
+    @property
+    def share(self) -> float:
+        """Used of the limit."""
+        return self.used_bytes / self.limit_bytes
+
+
+@dataclass(frozen=True)
+class MemoryThresholds:
+    """At which share of the limit what happens.
+
+    Attributes:
+        relax: Below it the pressure is over. It lies below ``shrink``, so that a share that trembles around
+            one number does not switch back and forth (hysteresis).
+        shrink: From here on caches are halved at every look.
+        clear: From here on caches are emptied.
+    """
+
+    relax: float = 0.75
+    shrink: float = 0.85
+    clear: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.relax < self.shrink < self.clear < 1:
+            raise ConfigError(
+                f"relax={self.relax}, shrink={self.shrink}, clear={self.clear}: must rise between 0 and 1",
+                "use e.g. 0.75, 0.85, 0.95",
+            )
+
+
+@dataclass(frozen=True)
+class MemoryEvent:
+    """Something that the watcher did.
+
+    Attributes:
+        action: ``"shrink"``, ``"clear"`` or ``"relax"``.
+        reading: What it saw.
+        seconds: When, on the monotonic clock.
+    """
+
+    action: str
+    reading: MemoryReading
+    seconds: float
+
+
+class MemoryWatcher:
+    """Looks at memory while somebody wants it to, and acts on the caches that were registered.
+
+    Its thread runs only inside :meth:`watching` blocks: the first starts it, the last ends and joins it. A
+    program may also look itself, with :meth:`look`. Caches are held weakly: registering keeps none alive.
+
+    Args:
+        thresholds: When to act.
+        read: Where memory stands.
+        interval: Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        thresholds: MemoryThresholds = MemoryThresholds(),
+        read: Callable[[], MemoryReading] | None = None,
+        interval: float = 0.2,
+    ) -> None:
+        if not interval > 0:
+            raise ConfigError(f"interval={interval}: must be above 0 seconds", "use 0.2")
+        self.thresholds = thresholds
+        self._read = read_memory if read is None else read
+        self._interval = interval
+        self._caches: weakref.WeakSet[ShrinkableCache] = weakref.WeakSet()
+        self.events: deque[MemoryEvent] = deque(maxlen=_REMEMBERED_EVENTS)
+        self.is_under_pressure = False
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget thread, locks and users: in a forked child no thread runs, and a lock may be held."""
+        self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        self._num_users = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def register(self, cache: ShrinkableCache) -> None:
+        """Let ``cache`` shrink when memory runs short."""
+        with self._lock:
+            self._caches.add(cache)
+
+    @property
+    def work_share(self) -> float:
+        """How much of the usual amount to work on at once: 1, or a quarter under pressure."""
+        return _SMALLER if self.is_under_pressure else 1.0
+
+    def look(self) -> MemoryEvent | None:
+        """Read once and do what the reading asks for; the event, if something was done."""
+        with self._looking:
+            reading = self._read()
+            if reading.share >= self.thresholds.clear:
+                action = "clear"
+            elif reading.share >= self.thresholds.shrink:
+                action = "shrink"
+            elif self.is_under_pressure and reading.share < self.thresholds.relax:
+                action = "relax"
+            else:
+                return None
+            event = MemoryEvent(action, reading, time.monotonic())
+            is_news = self.is_under_pressure is (action == "relax")
+            self.is_under_pressure = action != "relax"
+            self._act(action)
+            self.events.append(event)
+            if is_news:
+                say(_sentence(event))
+            return event
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[MemoryWatcher]:
+        """Look every ``interval`` seconds while the block runs; blocks may nest and overlap."""
+        with self._lock:
+            self._num_users += 1
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._stop,), name="memory-watcher", daemon=True
+                )
+                self._thread.start()
+        try:
+            yield self
+        finally:
+            ended = None
+            with self._lock:
+                self._num_users -= 1
+                if self._num_users == 0:
+                    ended, self._thread = self._thread, None
+                    self._stop.set()
+            if ended is not None:
+                ended.join()
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._interval):
+            self.look()
+
+    def _act(self, action: str) -> None:
+        with self._lock:
+            caches = list(self._caches)
+        for cache in caches:
+            if action == "clear":
+                cache.clear()
+            elif action == "shrink":
+                cache.shrink(_SHRINK_TO)
+
+
+def read_memory() -> MemoryReading:
+    """The tightest of: the machine, the containers around this process, its own address-space limit."""
+    machine = psutil.virtual_memory()
+    readings = [MemoryReading(machine.total - machine.available, machine.total, "machine")]
+    readings += [MemoryReading(used, limit, "container") for used, limit in group_memory()]
+    if (limit := _address_space_limit()) is not None:
+        readings.append(MemoryReading(int(psutil.Process().memory_info().vms), limit, "process"))
+    return max(readings, key=lambda reading: reading.share)
+
+
+def process_watcher() -> MemoryWatcher:
+    """The watcher of this process."""
+    return _PROCESS_WATCHER
+
+
+def _address_space_limit() -> int | None:
+    """``ulimit -v`` in bytes, where the system has it and it is set."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return limit if 0 < limit < 1 << 60 else None
+
+
+def _sentence(event: MemoryEvent) -> str:
+    reading = event.reading
+    where = f"{reading.used_bytes / 1e9:.1f} of {reading.limit_bytes / 1e9:.1f} GB of the {reading.of}"
+    if event.action == "relax":
+        return f"memory is plentiful again ({where})"
+    return f"memory runs short ({where}): caches are dropped and texts encoded in smaller batches"
+
+
+_PROCESS_WATCHER = MemoryWatcher()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS_WATCHER.start_anew)
