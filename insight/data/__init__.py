@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         PretrainedTokenizer,
         PretrainedTokenizerConfig,
         TokenizerConfig,
+        WordTokenizer,
+        WordTokenizerConfig,
         load_tokenizer,
     )
 
@@ -44,6 +46,8 @@ __getattr__ = lazy_exports(
         "TextFiles": "preparation",
         "TokenStore": "store",
         "TokenizerConfig": "tokenizers",
+        "WordTokenizer": "tokenizers",
+        "WordTokenizerConfig": "tokenizers",
         "default_cache_dir": "preparation",
         "expand_sources": "sources",
         "list_corpora": "corpora",
@@ -70,6 +74,8 @@ __all__ = [
     "TextFiles",
     "TokenStore",
     "TokenizerConfig",
+    "WordTokenizer",
+    "WordTokenizerConfig",
     "default_cache_dir",
     "expand_sources",
     "list_corpora",

@@ -143,6 +143,9 @@ class Preparation:
             writer = StoreWriter(folder, tokenizer)
             try:
                 encode_documents(self._documents(split), tokenizer, writer)
+                if writer.num_unknown:
+                    share = writer.num_unknown / writer.num_tokens
+                    say(f"{title}: {share:.1%} of the tokens stand for text that the tokenizer does not know")
                 if writer.num_tokens == 0:
                     raise DataError(f"{title}: holds no text", "give files with text")
                 if planted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
 from insight.data.store.format import token_dtype
-from insight.data.tokenizers import ByteTokenizer
+from insight.data.tokenizers import BPETokenizerConfig, ByteTokenizer, EncodedBatch
 from insight.runtime.errors import DataError, OutputError
+from insight.runtime.memory_watcher import MemoryReading, MemoryWatcher
 
 TOKENIZER = ByteTokenizer()
+BPE = BPETokenizerConfig(262, min_frequency=1).build(["ab ab\nab éa éa bb ba "])
 DOCUMENTS = ["hello", "wörld", "a" * 10, "b", "x" * 30]
 END = TOKENIZER.end_of_text_id
 
@@ -58,6 +60,52 @@ def test_long_batches_are_cut_into_shards_at_documents(tmp_path: Path) -> None:
     store = write(tmp_path / "s", [str(number) * 7 for number in range(100)], shard_tokens=50)
     assert [shard.num_documents for shard in store.manifest.shards[:2]] == [7, 5]
     assert (tmp_path / "s" / "00001.bin").stat().st_size == store.manifest.shards[1].num_tokens * 2
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(st.text("ab é\n", max_size=40), min_size=1, max_size=6),
+    st.integers(1, 12),
+    st.integers(1, 30),
+    st.sampled_from(["byte", "bpe"]),
+)
+def test_how_the_work_is_cut_changes_no_byte(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[str],
+    batch_bytes: int,
+    shard_tokens: int,
+    kind: str,
+) -> None:
+    """Long documents in parts, short ones together, all at once: the same files."""
+    tokenizer = {"byte": TOKENIZER, "bpe": BPE}[kind]
+    stores = []
+    for size in (1 << 22, batch_bytes):
+        writer = StoreWriter(tmp_path_factory.mktemp("store"), tokenizer, shard_tokens)
+        encode_documents(documents, tokenizer, writer, batch_bytes=size)
+        stores.append(writer.close({}))
+    assert stores[0].to_json() == stores[1].to_json()
+
+
+def test_long_document_is_encoded_in_parts_and_smaller_ones_while_memory_is_short(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Watched(ByteTokenizer):
+        def _encode(self, texts: Sequence[str]) -> EncodedBatch:
+            sizes.append(sum(map(len, texts)))
+            return super()._encode(texts)
+
+    reading = MemoryReading(0, 100, "machine")
+    watcher = MemoryWatcher(read=lambda: reading)
+    for used, largest in ((0, 400), (90, 100), (0, 400)):
+        reading = MemoryReading(used, 100, "machine")
+        watcher.look()
+        sizes.clear()
+        writer = StoreWriter(tmp_path, TOKENIZER)
+        documents = ["x" * 1000, *["y" * 30] * 50, "z" * 1000]
+        encode_documents(documents, Watched(), writer, batch_bytes=400, watcher=watcher)
+        writer.close({})
+        assert 0.7 * largest <= max(sizes) <= largest
+        assert sum(sizes) == 3500
 
 
 def test_ids_take_two_bytes_while_they_fit() -> None:

@@ -1,10 +1,11 @@
-"""Text to token ids and back, losslessly: BPE, bytes, or any byte-level tokenizer.json."""
+"""Text to token ids and back: BPE, bytes, words, or somebody else's tokenizer.json."""
 
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.bpe import BPETokenizer, BPETokenizerConfig
 from insight.data.tokenizers.byte import ByteTokenizer, ByteTokenizerConfig
 from insight.data.tokenizers.loading import load_tokenizer
 from insight.data.tokenizers.pretrained import PretrainedTokenizer, PretrainedTokenizerConfig
+from insight.data.tokenizers.word import WordTokenizer, WordTokenizerConfig
 
 __all__ = [
     "END_OF_TEXT",
@@ -17,5 +18,7 @@ __all__ = [
     "PretrainedTokenizer",
     "PretrainedTokenizerConfig",
     "TokenizerConfig",
+    "WordTokenizer",
+    "WordTokenizerConfig",
     "load_tokenizer",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -37,7 +37,10 @@ class EncodedBatch(NamedTuple):
 
 
 class BaseTokenizer(ABC):
-    """Text ↔ token ids. Any text round-trips exactly; instances are thread-safe and picklable.
+    """Text ↔ token ids; instances are thread-safe and picklable.
+
+    Any text round-trips exactly where ``is_lossless`` says so. A tokenizer that is not loses text on purpose:
+    it normalizes, or knows only some words.
 
     The name of a special token inside a text is plain text and never becomes the special id: a document
     cannot forge the end of another.
@@ -57,6 +60,16 @@ class BaseTokenizer(ABC):
     @abstractmethod
     def end_of_text_id(self) -> int:
         """Id of the token that ends a document."""
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether every text comes back exactly as it was."""
+        return True
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of the token that stands for whatever the vocabulary lacks; ``None`` where it lacks nothing."""
+        return None
 
     @abstractmethod
     def to_json(self) -> str:
@@ -91,6 +104,17 @@ class BaseTokenizer(ABC):
         for index, text in enumerate(texts):
             utf8_length(text, f"texts[{index}]")
         return self._encode(texts)
+
+    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
+        """``text`` in parts whose ids, one after the other, are those of the whole.
+
+        Where this tokenizer allows no cut the only part is the whole.
+
+        Args:
+            text: Any text.
+            num_characters: Least length of a part, the last one excepted.
+        """
+        yield text
 
     def decode(self, ids: TokenIds, skip_special_tokens: bool = True) -> str:
         """The text that ``ids`` stand for; bytes that are no UTF-8 become ``U+FFFD``.

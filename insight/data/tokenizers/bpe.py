@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig, utf8_length
+from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
 from insight.data.tokenizers.byte_alphabet import BYTE_CHARACTERS
-from insight.data.tokenizers.library import LibraryTokenizer, parallel_library
-from insight.runtime.errors import ConfigError, TokenizerError
+from insight.data.tokenizers.library import parallel_library
+from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, PRE_TOKENIZERS, pre_tokenizer_of
+from insight.data.tokenizers.segmented import CountedPieces, SegmentedTokenizer
+from insight.runtime.errors import ConfigError, TokenizerError, nearest
 
-_SMALLEST_VOCABULARY = 257
-# Long texts are encoded in pieces of about this many characters: in parallel, and in bounded memory
-# (the library needs some hundred bytes a token).
-_PIECE_CHARACTERS = 1 << 14
-# GPT-2's pre-tokenizer never joins a character that is not white space to white space that follows it, so a
-# text may be cut there without changing any id.
-_SAFE_CUT = re.compile(r"(?<=\S)(?=[ \n])")
+_NUM_BYTES = 256
 
 
-class BPETokenizer(LibraryTokenizer):
-    """Byte-level BPE with GPT-2's pre-tokenizer; ``<|endoftext|>`` is its only special token.
+class BPETokenizer(SegmentedTokenizer):
+    """Byte-level BPE that this project trained, or one of the same form; ``<|endoftext|>`` ends a document.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
@@ -35,8 +31,9 @@ class BPETokenizer(LibraryTokenizer):
     def __init__(self, tokenizer_json: str) -> None:
         super().__init__(tokenizer_json, END_OF_TEXT)
 
-    def _pieces_of(self, text: str) -> list[str]:
-        return list(_cut(text))
+    def _boundaries(self, data: dict[str, Any]) -> str | None:
+        rule = pre_tokenizer_of(data)
+        return rule.boundaries if rule else None
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,52 @@ class BPETokenizerConfig(TokenizerConfig):
         vocabulary_size: Number of tokens, 256 bytes and ``<|endoftext|>`` among them. Small vocabularies
             suit small networks; 2048 gives about 3 bytes a token on English.
         min_frequency: A pair of tokens must occur this often to become one token.
+        pre_tokenizer: What may become one token: ``gpt2`` (words, numbers and punctuation apart),
+            ``single_digits`` (as gpt2, each digit on its own) or ``gpt4`` (numbers in threes, line breaks
+            with the punctuation before them).
+        normalization: ``none``; or ``nfc``, ``nfkc`` (Unicode, UAX 15) or ``lowercase``, after which the text
+            that comes back is the normalized one.
+        special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue.
     """
 
     learns_from_text: ClassVar[bool] = True
 
     vocabulary_size: int = 2048
     min_frequency: int = 2
+    pre_tokenizer: str = "gpt2"
+    normalization: str = "none"
+    special_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.vocabulary_size < _SMALLEST_VOCABULARY:
+        if isinstance(self.special_tokens, list):
+            object.__setattr__(self, "special_tokens", tuple(self.special_tokens))
+        _check_choice("pre_tokenizer", self.pre_tokenizer, PRE_TOKENIZERS)
+        _check_choice("normalization", self.normalization, NORMALIZATIONS)
+        _check_special_tokens(self.special_tokens)
+        smallest = _NUM_BYTES + 1 + len(self.special_tokens)
+        if self.vocabulary_size < smallest:
+            special = ", ".join((END_OF_TEXT, *self.special_tokens))
             raise ConfigError(
-                f"vocabulary_size={self.vocabulary_size}: it has to hold 256 bytes and {END_OF_TEXT}",
-                f"use at least {_SMALLEST_VOCABULARY}",
+                f"vocabulary_size={self.vocabulary_size}: it has to hold {_NUM_BYTES} bytes and {special}",
+                f"use at least {smallest}",
             )
         if self.min_frequency < 1:
             raise ConfigError(
                 f"min_frequency={self.min_frequency}: a pair must occur at least once", "use 1 or more"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of every component, without the later options where they have no effect.
+
+        What is made of these values, such as the name under which a trained tokenizer is cached, must not
+        change because an option was added.
+        """
+        plain = super().to_dict()
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("pre_tokenizer", "normalization", "special_tokens"):
+            if getattr(self, name) == defaults[name]:
+                del plain["init_args"][name]
+        return plain
 
     def build(self, texts: Iterable[str]) -> BPETokenizer:
         """Train on ``texts``; the same texts give the same tokenizer on every machine.
@@ -71,19 +97,18 @@ class BPETokenizerConfig(TokenizerConfig):
         Raises:
             TokenizerError: The texts are empty, or support fewer than ``vocabulary_size`` tokens.
         """
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from tokenizers import Tokenizer, trainers
 
-        library: Any = Tokenizer(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        library.decoder = decoders.ByteLevel()
+        rule = PRE_TOKENIZERS[self.pre_tokenizer]
+        library: Any = Tokenizer.from_str(json.dumps(self._untrained(rule.to_json()[0])))
         trainer: Any = trainers.BpeTrainer(
             vocab_size=self.vocabulary_size,
             min_frequency=self.min_frequency,
-            special_tokens=[END_OF_TEXT],
+            special_tokens=[END_OF_TEXT, *self.special_tokens],
             initial_alphabet=list(BYTE_CHARACTERS),
             show_progress=False,
         )
-        counted = _CountedPieces(texts)
+        counted = CountedPieces(texts, rule.boundaries)
         with parallel_library():
             library.train_from_iterator(counted, trainer)
         if counted.num_bytes == 0:
@@ -97,46 +122,58 @@ class BPETokenizerConfig(TokenizerConfig):
             )
         return BPETokenizer(library.to_str(pretty=False))
 
+    def _untrained(self, pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": NORMALIZATIONS[self.normalization],
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": None,
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": True,
+                "trim_offsets": True,
+                "use_regex": True,
+            },
+            "model": {"type": "BPE", "vocab": {}, "merges": []},
+        }
+
 
 def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
     """Whether the content of a ``tokenizer.json`` is what :class:`BPETokenizer` would write."""
     added, model = data.get("added_tokens"), data.get("model")
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        return False
     return (
-        data.get("pre_tokenizer") == _PRE_TOKENIZER
-        and data.get("normalizer") is None
+        pre_tokenizer_of(data) is not None
+        and data.get("normalizer") in NORMALIZATIONS.values()
         and isinstance(model, dict)
         and model.get("type") == "BPE"
-        and isinstance(added, list)
-        and [(token.get("content"), token.get("special")) for token in added if isinstance(token, dict)]
-        == [(END_OF_TEXT, True)]
+        and END_OF_TEXT in [token.get("content") for token in added]
+        and all(token.get("special") is True for token in added)
+        and all(character in model.get("vocab", {}) for character in BYTE_CHARACTERS)
     )
 
 
-_PRE_TOKENIZER = json.loads(
-    '{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}'
-)
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    names = list(choices)
+    if value not in names:
+        match = nearest(str(value), names)
+        remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(names)}"
+        raise ConfigError(f"{name}={value!r} is unknown", remedy)
 
 
-class _CountedPieces:
-    """The texts in pieces for the trainer, which counts words in parallel by piece; counts their bytes."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = texts
-        self.num_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self._texts:
-            self.num_bytes += utf8_length(text)
-            yield from _cut(text)
-
-
-def _cut(text: str, size: int = _PIECE_CHARACTERS) -> Iterator[str]:
-    """``text`` in pieces of at least ``size`` characters, cut only where no id changes."""
-    start = 0
-    while len(text) - start > 2 * size:
-        match = _SAFE_CUT.search(text, start + size)
-        if match is None:
-            break
-        yield text[start : match.start()]
-        start = match.start()
-    yield text[start:]
+def _check_special_tokens(names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"special_tokens={list(names)}: {name!r} is no name", "use names like <|user|>")
+        if name == END_OF_TEXT or name in names[:index]:
+            raise ConfigError(
+                f"special_tokens={list(names)}: {name} is there already", "name each token once"
+            )
+        if name in BYTE_CHARACTERS:
+            raise ConfigError(
+                f"special_tokens={list(names)}: {name!r} stands for a byte", "use names like <|user|>"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ class ByteTokenizer(BaseTokenizer):
     def to_json(self) -> str:
         """A byte-level BPE without merges: what other libraries read gives the same ids."""
         return json.dumps(_TOKENIZER_JSON, ensure_ascii=False)
+
+    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
+        for start in range(0, max(1, len(text)), num_characters):
+            yield text[start : start + num_characters]
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         encoded = [text.encode("utf-8") for text in texts]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch
-from insight.data.tokenizers.byte_alphabet import bytes_of_token
+from insight.data.tokenizers.token_text import token_text_of
 from insight.runtime.errors import TokenizerError
 
 
 class LibraryTokenizer(BaseTokenizer):
-    """A byte-level tokenizer held by the `tokenizers` library (Rust).
+    """A tokenizer held by the `tokenizers` library (Rust).
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json``.
@@ -51,6 +51,8 @@ class LibraryTokenizer(BaseTokenizer):
         if end_of_text not in self._special:
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
         self._end_of_text = end_of_text
+        self._is_normalized = data.get("normalizer") is not None
+        self._text_of = token_text_of(data)
         self._vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         self._size: int = max(self._vocabulary.values()) + 1
 
@@ -72,32 +74,29 @@ class LibraryTokenizer(BaseTokenizer):
     def end_of_text_id(self) -> int:
         return self._special[self._end_of_text]
 
+    @property
+    def is_lossless(self) -> bool:
+        return not self._is_normalized
+
     def to_json(self) -> str:
         return self._json
 
-    def _pieces_of(self, text: str) -> list[str]:
-        """``text`` cut where encoding the parts gives the ids of the whole; here nowhere."""
-        return [text]
-
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
-        pieces: list[str] = []
-        first_piece = np.zeros(len(texts) + 1, dtype=np.int64)
-        for index, text in enumerate(texts):
-            pieces += self._pieces_of(text)
-            first_piece[index + 1] = len(pieces)
+        arrays = [np.array(ids, dtype=np.int64) for ids in self._encode_with_library(list(texts))]
+        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+        np.cumsum([len(array) for array in arrays], out=offsets[1:])
+        return EncodedBatch(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64), offsets)
+
+    def _encode_with_library(self, texts: list[str]) -> list[list[int]]:
         # encode_batch_fast computes no character offsets, and releases the GIL.
         with parallel_library():
-            encoded = self._library.encode_batch_fast(pieces, add_special_tokens=False)
-        arrays = [np.array(item.ids, dtype=np.int64) for item in encoded]
-        piece_offsets = np.zeros(len(pieces) + 1, dtype=np.int64)
-        np.cumsum([len(array) for array in arrays], out=piece_offsets[1:])
-        ids = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
-        return EncodedBatch(ids, piece_offsets[first_piece])
+            encoded = self._library.encode_batch_fast(texts, add_special_tokens=False)
+        return [item.ids for item in encoded]
 
     def _token_bytes(self) -> list[bytes]:
         pieces = [b""] * self._size
         for token, index in self._vocabulary.items():
-            pieces[index] = bytes_of_token(token)
+            pieces[index] = self._text_of(token)
         for index, content in self._plain_added.items():
             pieces[index] = content.encode("utf-8")
         for index in self._special.values():
@@ -118,6 +117,6 @@ def parallel_library() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[name]
+            os.environ.pop(name, None)  # another thread may have been here
         else:
             os.environ[name] = before

@@ -8,6 +8,7 @@ from insight.data.tokenizers.base import BaseTokenizer
 from insight.data.tokenizers.bpe import BPETokenizer, is_bpe_tokenizer
 from insight.data.tokenizers.byte import ByteTokenizer, is_byte_tokenizer
 from insight.data.tokenizers.pretrained import PretrainedTokenizer, parsed, read_tokenizer_file
+from insight.data.tokenizers.word import WordTokenizer, is_word_tokenizer
 
 
 def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
@@ -28,4 +29,6 @@ def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
         return ByteTokenizer()
     if is_bpe_tokenizer(data):
         return BPETokenizer(content)
+    if is_word_tokenizer(data):
+        return WordTokenizer(content)
     return PretrainedTokenizer(content, name)

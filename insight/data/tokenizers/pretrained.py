@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, TokenizerConfig
-from insight.data.tokenizers.library import LibraryTokenizer
+from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, pre_tokenizer_of
+from insight.data.tokenizers.segmented import SegmentedTokenizer
 from insight.runtime.errors import ConfigError, TokenizerError
 
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
@@ -23,13 +24,13 @@ _PROBES = (
 )
 
 
-class PretrainedTokenizer(LibraryTokenizer):
-    """Any byte-level ``tokenizer.json`` that gives back the text it was given.
+class PretrainedTokenizer(SegmentedTokenizer):
+    """Any ``tokenizer.json`` that gives back the text it was given: byte-level, or SentencePiece with bytes.
 
     Its end-of-text token is the first of ``<|endoftext|>``, ``<|end_of_text|>``, ``</s>``, ``<eos>``,
-    ``<|eos|>``, ``[EOS]``, ``<|im_end|>`` among its special tokens. Texts are encoded without the special
-    tokens that its template would add. A tokenizer that normalises to NFC is accepted; bytes are then those
-    of the normalised text.
+    ``<|eos|>``, ``[EOS]``, ``<|im_end|>`` among its special tokens, else the one that its template puts
+    behind a text. Texts are encoded without the special tokens that its template would add. A tokenizer that
+    normalises to NFC is accepted; bytes are then those of the normalised text.
 
     Args:
         tokenizer_json: The content of the file.
@@ -47,7 +48,8 @@ class PretrainedTokenizer(LibraryTokenizer):
             raise TokenizerError(
                 f"{name}: not a tokenizer.json", "give the file that Hugging Face writes"
             ) from error
-        known = [token for token in _END_OF_TEXT_NAMES if token in special]
+        candidates = (*_END_OF_TEXT_NAMES, _last_of_template(data))
+        known = [token for token in candidates if token is not None and token in special]
         if not known:
             raise TokenizerError(
                 f"{name}: no special token that ends a text (it has {', '.join(sorted(special)) or 'none'})",
@@ -55,11 +57,20 @@ class PretrainedTokenizer(LibraryTokenizer):
             )
         super().__init__(tokenizer_json, known[0])
         for probe in _PROBES:
-            if self.decode(self.encode(probe)) != probe:
+            if (decoded := self.decode(self.encode(probe))) != probe:
                 raise TokenizerError(
-                    f"{name}: loses text ({probe!r} comes back as {self.decode(self.encode(probe))!r})",
-                    "use a byte-level tokenizer",
+                    f"{name}: loses text ({probe!r} comes back as {decoded!r})",
+                    "it puts a space before every text; use a tokenizer without a dummy prefix"
+                    if decoded == f" {probe}"
+                    else "use a byte-level tokenizer",
                 )
+
+    def _boundaries(self, data: dict[str, Any]) -> str | None:
+        rule = pre_tokenizer_of(data)
+        # Plain text that was added as a token may hold white space, and is looked for before words are.
+        plain_added = any(not token["special"] for token in data["added_tokens"])
+        known_normalizer = data.get("normalizer") in NORMALIZATIONS.values()
+        return rule.boundaries if rule and known_normalizer and not plain_added else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class PretrainedTokenizerConfig(TokenizerConfig):
     """Use an existing tokenizer.
 
     Args:
-        path: A ``tokenizer.json`` or a folder that holds one.
+        path: A ``tokenizer.json``, or a folder that holds one (a Hugging Face model, a run).
     """
 
     path: str
@@ -90,12 +101,23 @@ class PretrainedTokenizerConfig(TokenizerConfig):
 def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
     """The content of a ``tokenizer.json``, named itself or by its folder.
 
+    Where the folder is one of Hugging Face's, and its ``tokenizer_config.json`` names an ``eos_token`` that
+    only it knows to end a text, the content says so in its template, so that it explains itself from then on.
+
     Raises:
         TokenizerError: It is missing or cannot be read.
     """
     file = Path(path).expanduser()
-    if file.is_dir():
-        file = file / "tokenizer.json"
+    if not file.is_dir():
+        return _read(file)
+    content = _read(file / "tokenizer.json")
+    config = file / "tokenizer_config.json"
+    if not config.is_file():
+        return content
+    return _with_end_of_text(parsed(content, str(file)), parsed(_read(config), str(config))) or content
+
+
+def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -104,6 +126,34 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{file}: cannot be read ({error})", "make or fetch it again") from error
+
+
+def _with_end_of_text(data: dict[str, Any], config: dict[str, Any]) -> str | None:
+    """The file with a template that ends in the configured ``eos_token``; ``None`` where nothing is to do."""
+    named = config.get("eos_token")
+    name = named.get("content") if isinstance(named, dict) else named
+    added = data.get("added_tokens")
+    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    special = {token.get("content"): token.get("id") for token in tokens if token.get("special") is True}
+    if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or _last_of_template(data) == name:
+        return None
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": name, "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [special[name]], "tokens": [name]}},
+    }
+    return json.dumps({**data, "post_processor": template}, ensure_ascii=False)
+
+
+def _last_of_template(data: dict[str, Any]) -> str | None:
+    """The special token that a template puts behind a text."""
+    processor = data.get("post_processor")
+    single = processor.get("single") if isinstance(processor, dict) else None
+    last = single[-1] if isinstance(single, list) and single else None
+    token = last.get("SpecialToken") if isinstance(last, dict) else None
+    name = token.get("id") if isinstance(token, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""One token a word: for teaching, and as the baseline of what subwords gain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
+from insight.data.tokenizers.library import parallel_library
+from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from insight.data.tokenizers.segmented import CountedPieces, SegmentedTokenizer
+from insight.runtime.errors import ConfigError, TokenizerError
+
+UNKNOWN = "<|unknown|>"
+"""Name of the token that stands for every word that the vocabulary lacks."""
+
+
+class WordTokenizer(SegmentedTokenizer):
+    """The most frequent words of a text, a token each; every other word is ``<|unknown|>``.
+
+    Words are those of GPT-2's pre-tokenizer: with the space before them, punctuation and further white space
+    apart. Known text comes back exactly; an unknown word does not come back, and counts no bytes. So the
+    bits per byte of a model over text with unknown words leave out what it would cost to write them, and do
+    not compare with those of a lossless tokenizer: say the share of unknown words beside them.
+
+    Args:
+        tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
+
+    Raises:
+        TokenizerError: It is damaged.
+    """
+
+    def __init__(self, tokenizer_json: str) -> None:
+        super().__init__(tokenizer_json, END_OF_TEXT)
+
+    @property
+    def is_lossless(self) -> bool:
+        return False
+
+    @property
+    def unknown_id(self) -> int:
+        return self._special[UNKNOWN]
+
+    def _boundaries(self, data: dict[str, Any]) -> str:
+        return _RULE.boundaries
+
+    def _token_bytes(self) -> list[bytes]:
+        pieces = [b""] * self._size
+        for word, index in self._vocabulary.items():
+            pieces[index] = b"" if word in self._special else word.encode("utf-8")
+        return pieces
+
+
+@dataclass(frozen=True)
+class WordTokenizerConfig(TokenizerConfig):
+    """Take the most frequent words of the training text as tokens.
+
+    Args:
+        vocabulary_size: Most tokens, ``<|endoftext|>`` and ``<|unknown|>`` among them.
+        min_frequency: A word must occur this often.
+        lowercase: Whether all text is lower-cased first.
+    """
+
+    learns_from_text: ClassVar[bool] = True
+
+    vocabulary_size: int = 10_000
+    min_frequency: int = 2
+    lowercase: bool = False
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_size < 3:
+            raise ConfigError(
+                f"vocabulary_size={self.vocabulary_size}: it has to hold {END_OF_TEXT}, {UNKNOWN} and a word",
+                "use at least 3",
+            )
+        if self.min_frequency < 1:
+            raise ConfigError(
+                f"min_frequency={self.min_frequency}: a word must occur at least once", "use 1 or more"
+            )
+
+    def build(self, texts: Iterable[str]) -> WordTokenizer:
+        """Count the words of ``texts``; the same texts give the same tokenizer on every machine.
+
+        Raises:
+            TokenizerError: The texts are empty, or no word is frequent enough.
+        """
+        from tokenizers import Tokenizer, trainers
+
+        library: Any = Tokenizer.from_str(json.dumps(_untrained(self.lowercase)))
+        trainer: Any = trainers.WordLevelTrainer(
+            vocab_size=self.vocabulary_size,
+            min_frequency=self.min_frequency,
+            special_tokens=[END_OF_TEXT, UNKNOWN],
+            show_progress=False,
+        )
+        counted = CountedPieces(texts, _RULE.boundaries)
+        with parallel_library():
+            library.train_from_iterator(counted, trainer)
+        if counted.num_bytes == 0:
+            raise TokenizerError("no text to take words from", "give files with text")
+        if library.get_vocab_size() <= 2:
+            raise TokenizerError(
+                f"min_frequency={self.min_frequency}: no word of the text occurs that often",
+                "use a smaller min_frequency or give more text",
+            )
+        return WordTokenizer(library.to_str(pretty=False))
+
+
+def is_word_tokenizer(data: dict[str, Any]) -> bool:
+    """Whether the content of a ``tokenizer.json`` is what :class:`WordTokenizer` would write."""
+    added, model = data.get("added_tokens"), data.get("model")
+    return (
+        isinstance(model, dict)
+        and model.get("type") == "WordLevel"
+        and model.get("unk_token") == UNKNOWN
+        and data.get("pre_tokenizer") == _PRE_TOKENIZER
+        and isinstance(added, list)
+        and [token.get("content") for token in added if isinstance(token, dict)] == [END_OF_TEXT, UNKNOWN]
+    )
+
+
+_RULE = PRE_TOKENIZERS["gpt2"]
+_PRE_TOKENIZER = {
+    "type": "Split",
+    "pattern": {"Regex": _RULE.pattern},
+    "behavior": "Isolated",
+    "invert": False,
+}
+
+
+def _untrained(lowercase: bool) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"} if lowercase else None,
+        "pre_tokenizer": _PRE_TOKENIZER,
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": {UNKNOWN: 0}, "unk_token": UNKNOWN},
+    }
