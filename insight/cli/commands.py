@@ -33,7 +33,7 @@ COMMANDS = {
         Command("predict", "train", "how well a checkpoint predicts each document of a text", "predict"),
         Command("check", "train", "check everything that can be checked without training", "check"),
         Command("demo", "train", "train a small model on six novels in minutes, without a network", "demo"),
-        Command("tokenizer", "text", "train, encode, decode, inspect", "tokenizer"),
+        Command("tokenizer", "text", "train, encode, decode, inspect, prune", "tokenizer"),
         Command("generate", "use", "write text with a checkpoint", "generate"),
         Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
         Command("benchmark", "compress", "compare models: quality, size, memory and speed", "benchmark"),

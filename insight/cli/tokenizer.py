@@ -1,19 +1,20 @@
-"""``insight tokenizer``: train a tokenizer, encode and decode with it, look inside. Needs no torch."""
+"""``insight tokenizer``: train a tokenizer, encode and decode with it, look inside, prune it; no torch."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from insight.cli import tokenizer_inspect, tokenizer_prune
 from insight.cli.arguments import CommandParser, read_standard_input
-from insight.runtime.errors import OutputError, TokenizerError
-from insight.runtime.messages import plain_line, say
+from insight.cli.tokenizer_texts import add_text_field, add_tokenizer, texts
+from insight.runtime.errors import ConfigError, OutputError, TokenizerError
+from insight.runtime.messages import say
 
 if TYPE_CHECKING:
-    from insight.data.tokenizers import BaseTokenizer
+    from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -27,69 +28,101 @@ def _parser() -> CommandParser:
     parser = CommandParser(prog="insight tokenizer", description=__doc__.split(": ")[1])
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
 
-    train = actions.add_parser("train", help="train a byte-level BPE tokenizer on text")
+    train = actions.add_parser("train", help="train a tokenizer on text")
     train.add_argument("files", nargs="+", metavar="FILES", help="files, folders, globs or corpus:NAME")
     train.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
     train.add_argument(
-        "--vocabulary_size", type=int, default=2048, metavar="N", help="number of tokens (default: 2048)"
+        "--kind",
+        choices=("bpe", "word"),
+        default="bpe",
+        help="byte-level BPE, or a token a word (default: bpe)",
     )
     train.add_argument(
-        "--min_frequency", type=int, default=2, metavar="N", help="a pair must occur this often (default: 2)"
+        "--vocabulary_size",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="number of tokens, for words the most (default: 2048)",
     )
     train.add_argument(
-        "--text_field",
-        default="text",
+        "--min_frequency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="a pair or word must occur this often (default: 2)",
+    )
+    train.add_argument(
+        "--pre_tokenizer",
         metavar="NAME",
-        help="field of .jsonl, column of .parquet (default: text)",
+        help="bpe: gpt2, single_digits or gpt4 (default: gpt2)",
     )
+    train.add_argument(
+        "--normalization", metavar="NAME", help="none, nfc, nfkc or lowercase; words: none or lowercase"
+    )
+    train.add_argument(
+        "--special_token",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="bpe: a further token that stands for no text, e.g. '<|user|>' (may be given again)",
+    )
+    add_text_field(train)
     train.set_defaults(action=_train)
 
     encode = actions.add_parser("encode", help="text to token ids")
-    _add_tokenizer(encode)
+    add_tokenizer(encode)
     encode.add_argument("text", nargs="?", metavar="TEXT", help="the text; standard input if not given")
     encode.add_argument("--json", action="store_true", help="print ids and tokens as JSON")
     encode.set_defaults(action=_encode)
 
     decode = actions.add_parser("decode", help="token ids to text")
-    _add_tokenizer(decode)
+    add_tokenizer(decode)
     decode.add_argument("ids", nargs="*", metavar="ID", help="the ids; standard input if none is given")
     decode.set_defaults(action=_decode)
 
     inspect = actions.add_parser("inspect", help="what a tokenizer is, and how well it fits a text")
-    _add_tokenizer(inspect)
-    inspect.add_argument("files", nargs="*", metavar="FILES", help="text to measure bytes per token on")
-    inspect.add_argument(
-        "--text_field", default="text", metavar="NAME", help="field of .jsonl, column of .parquet"
-    )
-    inspect.add_argument("--json", action="store_true", help="print it as JSON")
-    inspect.set_defaults(action=_inspect)
+    tokenizer_inspect.add_arguments(inspect)
+    prune = actions.add_parser("prune", help="drop tokens that a text hardly needs, also from a checkpoint")
+    tokenizer_prune.add_arguments(prune)
     return parser
 
 
-def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tokenizer",
-        required=True,
-        metavar="PATH",
-        help="a tokenizer.json, or a folder (a run) that holds one",
-    )
-
-
 def _train(options: argparse.Namespace) -> int:
-    from insight.data.tokenizers import BPETokenizerConfig
     from insight.runtime.files import ensure_writable
 
     output = Path(options.output)
     output = output / "tokenizer.json" if output.is_dir() else output
     if output.exists():
         raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
-    config = BPETokenizerConfig(options.vocabulary_size, options.min_frequency)
+    config = _config(options)
     ensure_writable(output.parent)
-    tokenizer = config.build(_texts(options.files, options.text_field))
+    tokenizer = config.build(texts(options.files, options.text_field))
     tokenizer.save(output)
     say(f"{tokenizer.vocabulary_size} tokens, fingerprint {tokenizer.fingerprint()}")
     print(output)
     return 0
+
+
+def _config(options: argparse.Namespace) -> TokenizerConfig:
+    from insight.data.tokenizers import BPETokenizerConfig, WordTokenizerConfig
+
+    normalization = options.normalization or "none"
+    if options.kind == "bpe":
+        return BPETokenizerConfig(
+            options.vocabulary_size,
+            options.min_frequency,
+            options.pre_tokenizer or "gpt2",
+            normalization,
+            tuple(options.special_token),
+        )
+    for name, value in (("pre_tokenizer", options.pre_tokenizer), ("special_token", options.special_token)):
+        if value:
+            raise ConfigError(f"--{name} has no meaning for --kind word", "leave it out")
+    if normalization not in ("none", "lowercase"):
+        raise ConfigError(f"--normalization={normalization!r} with --kind word", "use none or lowercase")
+    return WordTokenizerConfig(
+        options.vocabulary_size, options.min_frequency, lowercase=normalization == "lowercase"
+    )
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -114,42 +147,7 @@ def _decode(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect(options: argparse.Namespace) -> int:
-    tokenizer = _load(options)
-    lengths = tokenizer.token_byte_lengths()
-    longest = sorted(range(len(lengths)), key=lambda index: -int(lengths[index]))[:10]
-    facts: dict[str, object] = {
-        "kind": type(tokenizer).__name__,
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "special_tokens": tokenizer.special_tokens,
-        "fingerprint": tokenizer.fingerprint(),
-        "longest_tokens": [
-            tokenizer.token_bytes(i).decode("utf-8", errors="backslashreplace") for i in longest
-        ],
-    }
-    if options.files:
-        num_bytes = num_tokens = 0
-        for text in _texts(options.files, options.text_field):
-            num_bytes += len(text.encode("utf-8"))
-            num_tokens += len(tokenizer.encode_batch([text]).ids)
-        facts |= {"bytes": num_bytes, "tokens": num_tokens, "bytes_per_token": num_bytes / num_tokens}
-    if options.json:
-        print(json.dumps(facts))
-    else:
-        for key, value in facts.items():
-            shown = f"{value:.3f}" if isinstance(value, float) else value
-            print(f"{key.replace('_', ' '):16} {plain_line(str(shown))}")
-    return 0
-
-
 def _load(options: argparse.Namespace) -> BaseTokenizer:
     from insight.data.tokenizers import load_tokenizer
 
     return load_tokenizer(options.tokenizer)
-
-
-def _texts(patterns: list[str], text_field: str) -> Iterator[str]:
-    from insight.data.sources import expand_sources
-
-    for source in expand_sources(patterns, "FILES"):
-        yield from source.documents(text_field)

@@ -1,0 +1,62 @@
+"""A checkpoint for a pruned tokenizer: the rows of the tokens that stayed, everything else as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from insight.data.tokenizers import load_tokenizer
+from insight.data.tokenizers.pruning import PrunedTokenizer
+from insight.interchange.checkpoint import read_checkpoint
+from insight.runtime.errors import CheckpointError
+from insight.runtime.files import atomic_file
+
+# One row a token: the embedding, and the head where it has a matrix of its own.
+_ROWS = ("embedding.weight", "head.weight")
+# What loading weights needs; optimizer, loops and position belong to the training that is over.
+_KEPT = ("pytorch-lightning_version", "global_step", "epoch")
+
+
+def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: str, output: Path) -> None:
+    """Write a checkpoint whose network reads and writes the tokens that stayed, each as before.
+
+    Its scores are those of the old network for the same tokens. It holds no optimizer: train it further with
+    ``--init_from``.
+
+    Args:
+        path: The ``.ckpt`` file.
+        pruned: From the checkpoint's own tokenizer.
+        fingerprint: Of the tokenizer before pruning.
+        output: The file to write.
+
+    Raises:
+        CheckpointError: ``path`` cannot be read or was trained with another tokenizer.
+        OutputError: ``output`` cannot be written.
+    """
+    contents = read_checkpoint(path)
+    saved: dict[str, Any] = dict(contents["insight"])
+    if load_tokenizer(saved["tokenizer"]).fingerprint() != fingerprint:
+        raise CheckpointError(
+            f"{path}: was trained with another tokenizer than the one that was pruned",
+            "prune the tokenizer.json of its run",
+        )
+    kept = torch.from_numpy(pruned.kept_ids)
+    weights, num_sliced = {}, 0
+    for name, tensor in contents["state_dict"].items():
+        is_by_token = name.replace("_orig_mod.", "").removeprefix("network.") in _ROWS
+        if is_by_token and tensor.shape[0] != len(pruned.old_to_new):
+            raise CheckpointError(
+                f"{path}: {name} has {tensor.shape[0]} rows, the tokenizer {len(pruned.old_to_new)} tokens",
+                "is it damaged?",
+            )
+        num_sliced += is_by_token
+        weights[name] = tensor[kept].clone() if is_by_token else tensor
+    if not num_sliced:
+        raise CheckpointError(f"{path}: holds no embedding", "use a run of insight fit")
+    saved.pop("open_window", None)
+    saved |= {"tokenizer": pruned.tokenizer.to_json(), "vocabulary_size": pruned.tokenizer.vocabulary_size}
+    kept_values = {key: contents[key] for key in _KEPT if key in contents}
+    with atomic_file(output) as file:
+        torch.save({**kept_values, "state_dict": weights, "insight": saved}, file)

@@ -1,0 +1,173 @@
+"""How well tokenizers fit a text, and how small one may become: pages of ``insight tokenizer``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from insight.reporting.json_files import read_object
+from insight.reporting.run_record import RunRecord
+from insight.reporting.scatter import Point, ScatterChart
+from insight.reporting.sections.compared_models import difference_of, name_of, number
+from insight.reporting.sections.facts import shown
+from insight.reporting.sections.section import Section
+
+# Key, label, how it is shown.
+_MEASURES = (
+    ("vocabulary_size", "Tokens in the vocabulary", "{:,.0f}"),
+    ("bytes", "Bytes of text", "{:,.0f}"),
+    ("words", "Words of text", "{:,.0f}"),
+    ("tokens", "Tokens of text", "{:,.0f}"),
+    ("bytes_per_token", "Bytes per token", "{:.3f}"),
+    ("tokens_per_word", "Tokens per word", "{:.3f}"),
+    ("coverage", "Bytes that the vocabulary can write", "{:.2%}"),
+    ("fragment_share", "Tokens that are part of a character", "{:.2%}"),
+)
+_FILE_MEASURES = _MEASURES[1:2] + _MEASURES[3:]
+_MEANING = (
+    "Fewer tokens make sequences shorter; tokens that never or hardly occur take rows of the embedding that "
+    "a network cannot learn. Bytes, special tokens and the parts of larger tokens are in the vocabulary "
+    "whether they occur or not."
+)
+
+
+def build_tokenizer_quality(run: RunRecord) -> Section | None:
+    """Measures of one tokenizer or two side by side, over all text and for each file."""
+    tokenizers = _tokenizers(run)
+    if not tokenizers:
+        return None
+    names = [name_of(tokenizer) for tokenizer in tokenizers]
+    tables = [{"title": "", "head": ["Measure", *names], "rows": _measure_rows(tokenizers)}]
+    files = [file for tokenizer in tokenizers for file in _files(tokenizer, name_of(tokenizer))]
+    if files:
+        head = ["File", "Tokenizer", *(label for _, label, _ in _FILE_MEASURES), "Lost"]
+        tables.append({"title": "By file", "head": head, "rows": files})
+    notes = [_MEANING]
+    comparison = read_object(run.folder / "summary.json").get("comparison")
+    if isinstance(comparison, Mapping) and len(names) == 2:
+        notes.insert(0, _comparison_note(comparison, names))
+    return Section("quality", "Quality", "tables.html.j2", {"tables": tables, "notes": notes})
+
+
+def build_tokenizer_tokens(run: RunRecord) -> Section | None:
+    """Tokens worth a look: the longest, those that never occur, those that hardly do."""
+    rows = []
+    for tokenizer in _tokenizers(run):
+        for key, label in (
+            ("longest_tokens", "longest"),
+            ("unused_tokens", "never occur"),
+            ("rare_tokens", "hardly occur"),
+        ):
+            value = tokenizer.get(key)
+            examples = value.get("examples") if isinstance(value, Mapping) else value
+            if isinstance(examples, list):
+                rows.append([name_of(tokenizer), label, "  ".join(f"⟨{shown(token)}⟩" for token in examples)])
+    if not rows:
+        return None
+    table = {"title": "", "head": ["Tokenizer", "Tokens that", "Examples"], "rows": rows}
+    return Section("tokens", "Tokens", "tables.html.j2", {"tables": [table], "notes": []})
+
+
+def build_pruning(run: RunRecord) -> Section | None:
+    """Vocabulary sizes and how much longer each makes the text."""
+    listed = read_object(run.folder / "summary.json").get("sizes")
+    sizes = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    if not sizes:
+        return None
+    rows = [
+        [
+            f"{number(size.get('vocabulary_size')):,.0f}" + (" (written)" if size.get("is_chosen") else ""),
+            f"{number(size.get('bytes_per_token')):.3f}",
+            f"{number(size.get('tokens')):,.0f}",
+            f"{number(size.get('loss')):+.2%}",
+        ]
+        for size in sizes
+    ]
+    points = tuple(
+        Point(
+            f"{number(size.get('vocabulary_size')):,.0f}",
+            number(size.get("vocabulary_size")),
+            number(size.get("tokens_per_byte")),
+            is_marked=bool(size.get("is_chosen")),
+        )
+        for size in sizes
+    )
+    chart = ScatterChart(
+        "chart-pruning",
+        "Length of the text against size of the vocabulary",
+        "tokens per byte",
+        "tokens in the vocabulary (less is better)",
+        points,
+    )
+    head = ["Tokens in the vocabulary", "Bytes per token", "Tokens of text", "More than before"]
+    notes = [
+        "Every size was tried by encoding the whole text. Text without a pruned token keeps its tokens; the "
+        "others fall back to their parts."
+    ]
+    content = {"tables": [{"title": "", "head": head, "rows": rows}], "notes": notes}
+    return Section("pruning", "Pruning", "tables.html.j2", content, (chart,))
+
+
+def _tokenizers(run: RunRecord) -> list[Mapping[str, Any]]:
+    listed = read_object(run.folder / "summary.json").get("tokenizers")
+    return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+
+
+def _measure_rows(tokenizers: list[Mapping[str, Any]]) -> list[list[str]]:
+    rows = [
+        [label, *(_cell(tokenizer.get(key), form) for tokenizer in tokenizers)]
+        for key, label, form in _MEASURES
+    ]
+    for key, label in (
+        ("unused_tokens", "Tokens that never occur"),
+        ("rare_tokens", "Tokens that hardly occur"),
+    ):
+        cells = [_part(tokenizer, key, "count") for tokenizer in tokenizers]
+        shares = [_part(tokenizer, key, "share") for tokenizer in tokenizers]
+        both = zip(cells, shares, strict=True)
+        rows.append(
+            [label, *(f"{_cell(count, '{:,.0f}')} ({_cell(share, '{:.1%}')})" for count, share in both)]
+        )
+    rows.append(["Texts decoded again", *(_round_trip(tokenizer) for tokenizer in tokenizers)])
+    return rows
+
+
+def _files(tokenizer: Mapping[str, Any], name: str) -> list[list[str]]:
+    listed = tokenizer.get("files")
+    return [
+        [
+            name_of(file),
+            name,
+            *(_cell(file.get(key), form) for key, _, form in _FILE_MEASURES),
+            _round_trip(file),
+        ]
+        for file in (listed if isinstance(listed, list) else [])
+        if isinstance(file, Mapping)
+    ]
+
+
+def _round_trip(values: Mapping[str, Any]) -> str:
+    lost, checked = _part(values, "round_trip", "lost"), _part(values, "round_trip", "checked")
+    return f"{_cell(lost, '{:,.0f}')} of {_cell(checked, '{:,.0f}')} changed"
+
+
+def _comparison_note(comparison: Mapping[str, Any], names: list[str]) -> str:
+    difference = difference_of(comparison.get("tokens_per_byte_difference"))
+    share = number(comparison.get("token_share"))
+    if difference is None:
+        return ""
+    value, low, high = (1000 * end for end in difference)
+    return (
+        f"{names[1]} needs {share - 1:+.2%} tokens: {value:+.2f} per 1,000 bytes of text, 95% interval "
+        f"{low:+.2f} to {high:+.2f} (paired bootstrap over stretches of the text)."
+    )
+
+
+def _part(values: Mapping[str, Any], key: str, part: str) -> Any:
+    inner = values.get(key)
+    return inner.get(part) if isinstance(inner, Mapping) else None
+
+
+def _cell(value: Any, form: str) -> str:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return form.format(value) if is_number else ""
