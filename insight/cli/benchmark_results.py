@@ -14,7 +14,7 @@ import torch
 from insight import __version__
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
-from insight.reporting.formats import format_bytes, format_latency
+from insight.reporting.formats import format_bytes, format_difference, format_latency
 from insight.reporting.json_files import to_line, write_object
 from insight.reporting.report import write_report
 from insight.reporting.safe_text import safe_text
@@ -151,7 +151,8 @@ def _difference(model: ModelMeasurement) -> str:
     difference = model.difference
     if difference is None:
         return ""
-    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    value, low, high = map(format_difference, (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

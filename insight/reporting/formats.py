@@ -54,6 +54,11 @@ def format_latency(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
+def format_difference(difference: float) -> str:
+    """A difference with its sign and four decimals; what rounds to nothing is ``+0.0000``."""
+    return f"{round(difference, 4) + 0.0:+.4f}"
+
+
 def format_value(value: float) -> str:
     """A measured value with four significant digits, ``not a number`` and infinity spelled out."""
     if math.isnan(value):

@@ -13,9 +13,12 @@ from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, NumeralTickFo
 from bokeh.plotting import figure
 
 from insight.reporting.charts import Line
+from insight.reporting.label_placement import place_names
 
 # Points closer than these shares of the frame get one name: two would lie over each other.
 _NEAR_X, _NEAR_Y = 0.04, 0.06
+# Room around the points, as shares of what they span.
+_PADDING_X, _PADDING_Y = 0.08, 0.25
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ class ScatterChart:
         plot.axis.major_tick_line_alpha = 0
         plot.yaxis.axis_line_alpha = 0
         plot.axis.major_label_text_font_size = "12px"
-        plot.x_range = DataRange1d(start=0, range_padding=0.08)
-        plot.y_range = DataRange1d(range_padding=0.15)
+        plot.x_range = DataRange1d(start=0, range_padding=_PADDING_X)
+        plot.y_range = DataRange1d(range_padding=_PADDING_Y)
         self._draw_front(plot)
         self._draw_points(plot)
         self._draw_names(plot)
@@ -137,24 +140,16 @@ class ScatterChart:
             plot.add_tools(_hover(drawn, self.unit, self.x_label))
 
     def _draw_names(self, plot: Any) -> None:
-        """Beside their points, towards the middle of the frame so that none leaves it."""
-        points = self._drawn
-        middle = max((point.x for point in points), default=0.0) / 2
-        for is_right in (False, True):
-            names = [(point, name) for point, name in named(points) if (point.x > middle) is is_right]
-            source = {
-                "x": [point.x for point, _ in names],
-                "y": [point.y for point, _ in names],
-                "name": [name for _, name in names],
-            }
+        names = named(self._drawn)
+        for (point, name), place in zip(names, place_names(_shares(names)), strict=True):
             text = plot.text(
                 "x",
                 "y",
                 "name",
-                source=ColumnDataSource(source),
-                x_offset=-9 if is_right else 9,
-                y_offset=-7,
-                text_align="right" if is_right else "left",
+                source=ColumnDataSource({"x": [point.x], "y": [point.y], "name": [name]}),
+                x_offset=place.x_offset,
+                y_offset=place.y_offset,
+                text_align="right" if place.is_left else "left",
                 text_font_size="12px",
             )
             text.glyph.tags = ["--ink"]
@@ -185,6 +180,16 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
         else:
             groups.append([point])
     return [(group[0], ", ".join(point.label for point in group)) for group in groups]
+
+
+def _shares(names: Sequence[tuple[Point, str]]) -> list[tuple[float, float, str]]:
+    """Places in the frame, which begins at 0 and leaves room around the points and their spreads."""
+    widest = (1 + _PADDING_X) * max((point.x for point, _ in names), default=1.0) or 1.0
+    low = min((_end(point, 0) for point, _ in names), default=0.0)
+    high = max((_end(point, 1) for point, _ in names), default=1.0)
+    height = (1 + _PADDING_Y) * (high - low) or 1.0
+    bottom = (low + high - height) / 2
+    return [(point.x / widest, (point.y - bottom) / height, name) for point, name in names]
 
 
 def _end(point: Point, index: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insight.reporting.formats import format_bytes
+from insight.reporting.formats import format_bytes, format_difference
 from insight.reporting.safe_text import safe_text
 from insight.reporting.scatter import Point, ScatterChart
 
@@ -95,8 +95,8 @@ def shown_difference(difference: tuple[float, float, float] | None) -> dict[str,
     """``value`` and ``interval`` of a difference in bits per byte, with signs; empty for none."""
     if difference is None:
         return {"value": "", "interval": ""}
-    value, low, high = difference
-    return {"value": f"{value:+.4f}", "interval": f"{low:+.4f} to {high:+.4f}"}
+    value, low, high = (format_difference(end) for end in difference)
+    return {"value": value, "interval": f"{low} to {high}"}
 
 
 def shown_size(size: float) -> str:
