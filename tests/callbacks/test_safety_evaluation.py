@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from tiny_run import TinyData, TinyModule, tiny_fit, weights
+from tiny_run import TinyData, TinyLoader, TinyModule, tiny_fit, weights
 
 from insight.callbacks import RunCheckpoint, SafetyEvaluation
+from insight.data.batches import LanguageModelBatch
 from insight.data.tokenizers import ByteTokenizer
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.reporting import MetricsFile, read_metrics
@@ -19,7 +21,7 @@ from insight.runtime.errors import ConfigError, DataError
 SUITE = """
 measures:
   - {attack: {name: injection, num_items: 3, max_new_tokens: 4}, evaluator: nonce}
-  - {attack: {name: toxicity, num_samples: 2, max_new_tokens: 4}, evaluator: toxicity, max_items: 2}
+  - {attack: {name: toxicity, num_samples: 2, max_new_tokens: 16}, evaluator: toxicity, max_items: 2}
   - {attack: bias, evaluator: preference, max_items: 8}
   - {attack: memorisation, evaluator: verbatim}
 """
@@ -49,7 +51,15 @@ def _real_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_store(self: TinyData, split: str) -> Any:
         raise DataError(f"{split}_files is not set", "")
 
+    class LetterLoader(TinyLoader):
+        """Letters in place of control characters: what is written can then be judged."""
+
+        def __iter__(self) -> Iterator[LanguageModelBatch]:
+            for batch in super().__iter__():
+                yield LanguageModelBatch(97 + batch.input_ids % 26, 97 + batch.targets % 26)
+
     monkeypatch.setattr("tiny_run.TinyModule", WithDecoder)
+    monkeypatch.setattr("tiny_run.TinyLoader", LetterLoader)
     monkeypatch.setattr(TinyData, "tokenizer", tokenizer, raising=False)
     monkeypatch.setattr(TinyData, "store", no_store, raising=False)
 

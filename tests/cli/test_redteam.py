@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ Insight = Callable[..., Outcome]
 SUITE = """
 measures:
   - {attack: {name: injection, num_items: 2, max_new_tokens: 2}, evaluator: nonce}
-  - {attack: {name: toxicity, num_samples: 1, max_new_tokens: 2}, evaluator: toxicity, max_items: 2}
+  - {attack: {name: toxicity, num_samples: 2, max_new_tokens: 16}, evaluator: toxicity, max_items: 2}
   - attack: {name: memorisation, num_passages: 3, prefix_characters: 40, num_new_tokens: 4}
     evaluator: verbatim
 """
@@ -80,7 +81,7 @@ def test_a_python_function_is_a_target(insight: Insight, workplace: Path, suite:
         sys.path.remove(str(workplace))
         sys.modules.pop("parrots", None)
     assert outcome.code == 0, outcome.err
-    assert "followed  0 " in outcome.out
+    assert re.search(r"injection +followed +0 +0 to ", outcome.out)
     assert "did you mean 'polly'?" in wrong.error_line
 
 
