@@ -308,7 +308,7 @@ def comparison_table(comparisons: list[Comparison]) -> str:
     return "\n".join(_columns(rows))
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     safe = [tuple(safe_text(cell, _WIDTH) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in safe) for column in range(len(safe[0]))]
     return [

@@ -86,7 +86,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     for i in range(min(b, c)):
         ways = ways * (n - i) // (i + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**n)
+    p_value: float = 2 * tail / 2**n
+    return min(1.0, p_value)
 
 
 def cluster_bootstrap(

@@ -122,7 +122,7 @@ def _some(items: list[Item], most: int | None) -> list[Item]:
     for role in ("probe", "control"):
         clusters = list(dict.fromkeys(item.cluster for item in items if item.role == role))
         step = max(1.0, len(clusters) / most)
-        kept[role] = {clusters[int(index * step)] for index in range(min(most, len(clusters)))}  # type: ignore[index]
+        kept[role] = {clusters[int(index * step)] for index in range(min(most, len(clusters)))}
     return [item for item in items if item.cluster in kept[item.role]]
 
 

@@ -152,7 +152,9 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
     if measure.name in plan.not_applicable:
         return MeasureSummary(measure.name, "not applicable", plan.not_applicable[measure.name])
     own = [outcome for outcome in outcomes if outcome.planned.measure == measure.name]
-    coverage = {status: sum(outcome.status == status for outcome in own) for status in STATUSES}
+    coverage: dict[str, int] = {
+        status: sum(outcome.status == status for outcome in own) for status in STATUSES
+    }
     scored = [
         ScoredItem(outcome.planned.item, outcome.response, outcome.score)
         for outcome in own
