@@ -15,6 +15,8 @@ from insight.runtime.errors import ConfigError
 # Encodings of the text that choosing by cost may take; each halves what is left of the range.
 _NUM_TRIALS = 8
 _NUM_CURVE_SIZES = 6
+# Sizes that differ by a smaller share than this tell nothing new.
+_NEAR = 0.02
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class PruningSearch:
         """Try some sizes between the smallest and the full one, evenly spaced as ratios."""
         sizes = np.geomspace(self.smallest_size, self._full_size, _NUM_CURVE_SIZES).round().astype(int)
         for size in sizes.tolist():
-            self._try(self._tokenizer_without(self._full_size - size))
+            if not any(abs(tried / size - 1) < _NEAR for tried in self.trials) or size == self._full_size:
+                self._try(self._tokenizer_without(self._full_size - size))
 
     def _tokenizer_without(self, num_removed: int) -> PrunedTokenizer:
         return prune_tokenizer(self._tokenizer, self.plan.order[:num_removed])

@@ -9,7 +9,7 @@ from insight.reporting.json_files import read_object
 from insight.reporting.run_record import RunRecord
 from insight.reporting.scatter import Point, ScatterChart
 from insight.reporting.sections.compared_models import difference_of, name_of, number
-from insight.reporting.sections.facts import shown
+from insight.reporting.sections.facts import Fact, shown
 from insight.reporting.sections.section import Section
 
 # Key, label, how it is shown.
@@ -23,7 +23,14 @@ _MEASURES = (
     ("coverage", "Bytes that the vocabulary can write", "{:.2%}"),
     ("fragment_share", "Tokens that are part of a character", "{:.2%}"),
 )
-_FILE_MEASURES = _MEASURES[1:2] + _MEASURES[3:]
+_FILE_MEASURES = (
+    ("bytes", "Bytes", "{:,.0f}"),
+    ("tokens", "Tokens", "{:,.0f}"),
+    ("bytes_per_token", "Bytes/token", "{:.3f}"),
+    ("tokens_per_word", "Tokens/word", "{:.3f}"),
+    ("coverage", "Coverage", "{:.2%}"),
+    ("fragment_share", "Fragments", "{:.2%}"),
+)
 _MEANING = (
     "Fewer tokens make sequences shorter; tokens that never or hardly occur take rows of the embedding that "
     "a network cannot learn. Bytes, special tokens and the parts of larger tokens are in the vocabulary "
@@ -37,11 +44,11 @@ def build_tokenizer_quality(run: RunRecord) -> Section | None:
     if not tokenizers:
         return None
     names = [name_of(tokenizer) for tokenizer in tokenizers]
-    tables = [{"title": "", "head": ["Measure", *names], "rows": _measure_rows(tokenizers)}]
+    tables = [{"head": ["Measure", *names], "rows": _measure_rows(tokenizers)}]
     files = [file for tokenizer in tokenizers for file in _files(tokenizer, name_of(tokenizer))]
     if files:
-        head = ["File", "Tokenizer", *(label for _, label, _ in _FILE_MEASURES), "Lost"]
-        tables.append({"title": "By file", "head": head, "rows": files})
+        head = ["File", "Tokenizer", *(label for _, label, _ in _FILE_MEASURES), "Decoded again"]
+        tables.append({"head": head, "rows": files})
     notes = [_MEANING]
     comparison = read_object(run.folder / "summary.json").get("comparison")
     if isinstance(comparison, Mapping) and len(names) == 2:
@@ -53,19 +60,18 @@ def build_tokenizer_tokens(run: RunRecord) -> Section | None:
     """Tokens worth a look: the longest, those that never occur, those that hardly do."""
     rows = []
     for tokenizer in _tokenizers(run):
+        rows.append(Fact(name_of(tokenizer), ""))
         for key, label in (
-            ("longest_tokens", "longest"),
+            ("longest_tokens", "the longest"),
             ("unused_tokens", "never occur"),
             ("rare_tokens", "hardly occur"),
         ):
             value = tokenizer.get(key)
             examples = value.get("examples") if isinstance(value, Mapping) else value
             if isinstance(examples, list):
-                rows.append([name_of(tokenizer), label, "  ".join(f"⟨{shown(token)}⟩" for token in examples)])
-    if not rows:
-        return None
-    table = {"title": "", "head": ["Tokenizer", "Tokens that", "Examples"], "rows": rows}
-    return Section("tokens", "Tokens", "tables.html.j2", {"tables": [table], "notes": []})
+                shown_tokens = (f"⟨{shown(token).replace(' ', '␣')}⟩" for token in examples)
+                rows.append(Fact(label, " ".join(shown_tokens), depth=1))
+    return Section("tokens", "Tokens", "facts.html.j2", {"facts": rows}) if rows else None
 
 
 def build_pruning(run: RunRecord) -> Section | None:
@@ -104,7 +110,7 @@ def build_pruning(run: RunRecord) -> Section | None:
         "Every size was tried by encoding the whole text. Text without a pruned token keeps its tokens; the "
         "others fall back to their parts."
     ]
-    content = {"tables": [{"title": "", "head": head, "rows": rows}], "notes": notes}
+    content = {"tables": [{"head": head, "rows": rows}], "notes": notes}
     return Section("pruning", "Pruning", "tables.html.j2", content, (chart,))
 
 
