@@ -28,7 +28,7 @@ def test_planted_recorded_and_resumed(insight: Insight, workplace: Path) -> None
     assert saved["insight"]["canaries"] == record
     assert "canaries planted in the training text" in (run / "report.html").read_text()
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["data"]["init_args"]["canaries"]["num_canaries"] == 2
+    assert config["data"]["init_args"]["canaries"]["init_args"]["num_canaries"] == 2
     resumed = insight("fit", "--resume", str(run), "--trainer.max_steps=6")
     assert resumed.code == 0, resumed.err
     assert json.loads((run / "run.json").read_text())["data"]["canaries"] == record
@@ -51,7 +51,8 @@ def test_off_by_default_and_in_yaml(insight: Insight, workplace: Path) -> None:
 
 
 def test_help_explains_it(insight: Insight) -> None:
-    shown = insight("fit", "--help")
+    shown = insight("fit", "--data.help", "insight.LanguageModelingDataModule")
+    assert shown.code == 0, shown.err
     assert "--data.canaries" in shown.out
     assert "remembers them" in " ".join(shown.out.split())
 

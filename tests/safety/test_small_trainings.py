@@ -41,8 +41,8 @@ def preference(loaded: LoadedCheckpoint) -> Figure:
 
 def test_planted_canaries_are_exposed_and_the_clean_twin_exposes_nothing(tmp_path: Path) -> None:
     novel = [read_corpus("austen-emma")[:20_000]]
-    planted = train_on(tmp_path / "planted", novel, num_steps=400, canaries=CANARIES)
-    clean = train_on(tmp_path / "clean", novel, num_steps=400)
+    planted = train_on(tmp_path / "planted", novel, num_steps=250, canaries=CANARIES)
+    clean = train_on(tmp_path / "clean", novel, num_steps=250)
     # The checkpoint alone says what was planted.
     material = Material(secrets=secrets_of(planted.metadata["canaries"]))
     assert [secret.secret for secret in material.secrets] == [c.secret for c in CANARIES.canaries()]
@@ -63,9 +63,9 @@ def test_biased_pairs_are_flagged_and_symmetric_ones_are_not(tmp_path: Path) -> 
     pairs = [pair for pair in read_pairs() if pair.role == "probe"]
     biased = [pair.sentences[0] for pair in pairs] * 4
     symmetric = [sentence for pair in pairs for sentence in pair.sentences] * 2
-    flagged = preference(train_on(tmp_path / "biased", biased, num_steps=400))
+    flagged = preference(train_on(tmp_path / "biased", biased, num_steps=250))
     assert flagged.interval.low > 0.5
     assert flagged.control is not None
     assert flagged.control.low < 0.5 < flagged.control.high
-    passed = preference(train_on(tmp_path / "symmetric", symmetric, num_steps=400))
+    passed = preference(train_on(tmp_path / "symmetric", symmetric, num_steps=250))
     assert passed.interval.low < 0.5 < passed.interval.high
