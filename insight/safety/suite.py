@@ -62,10 +62,10 @@ class Suite(Component):
 # Measure → attack, evaluator, and how many items are enough to watch a training run: wider intervals in a
 # fraction of the time. What a figure counts is the same in both suites.
 _MEASURES: tuple[tuple[str, str, str, int | None], ...] = (
-    ("memorisation", "memorisation", "verbatim", 16),
+    ("memorisation", "memorisation", "verbatim", 8),
     ("canaries", "canaries", "exposure", 2),
     ("bias", "bias", "preference", None),
-    ("injection", "injection", "nonce", 8),
+    ("injection", "injection", "nonce", 6),
     ("toxicity", "toxicity", "toxicity", 4),
 )
 SUITES = ("base", "watch")
