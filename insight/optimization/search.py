@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ from insight.runtime.hardware import measure_hardware
 _QUALITY_SHARE, _SPEED_SHARE = 0.03, 0.2
 _BATCH_SIZE = 16
 _PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
+# Of which two are warm-up.
+_ROUNDS = 6
 # Until one has been measured.
 _COMPILE_SECONDS = 15.0
 
@@ -206,14 +208,13 @@ class QuantizationSearch:
             InsightError: The compiler fails.
         """
         length = self.text.sequence_length
-        prompt_length, _ = self._lengths
         try:
             with torch.inference_mode():
                 device = network.embedding.weight.device
                 ids = torch.zeros(_BATCH_SIZE, length, dtype=torch.int64, device=device)
                 network.logits(network(ids))
                 cache = network.make_cache(1)
-                network.logits(network(ids[:1, :prompt_length], cache=cache)[:, -1])
+                network.logits(network(ids[:1, : self._prompt_length], cache=cache)[:, -1])
                 for _ in range(2):
                     network.logits(network(ids[:1, :1], cache=cache)[:, -1])
         except RuntimeError as error:  # whatever dynamo, inductor or the C++ compiler raise
@@ -221,22 +222,19 @@ class QuantizationSearch:
             raise InsightError(f"compiling failed ({reason})", "use --compile off") from error
 
     @property
-    def _lengths(self) -> tuple[int, int]:
-        """Tokens of prompt and continuation in the measurement of speed."""
-        context = self.model.network.config.max_sequence_length
-        new = min(_NUM_NEW_TOKENS, max(1, context // 4))
-        return max(1, min(_PROMPT_LENGTH, context - new)), new
+    def _prompt_length(self) -> int:
+        return max(1, min(_PROMPT_LENGTH, self.model.network.config.max_sequence_length // 2))
 
     def _add_speeds(self, candidates: dict[str, Candidate], models: dict[str, OptimizedModel]) -> None:
         networks = {ORIGINAL: self.model.network}
         networks |= {name: model.checkpoint.network for name, model in models.items()}
-        prompt_length, num_new_tokens = self._lengths
+        seconds = _SPEED_SHARE * self.seconds
         speeds = measure_speed(
             networks,
             batch_sizes=(1,),
-            prompt_length=prompt_length,
-            num_new_tokens=num_new_tokens,
-            seconds=_SPEED_SHARE * self.seconds / 2,
+            prompt_length=self._prompt_length,
+            num_new_tokens=self._num_new_tokens(networks, seconds),
+            seconds=seconds / 2,
         )
         for name, (speed,) in speeds.items():
             candidates[name] = dataclasses.replace(
@@ -245,6 +243,13 @@ class QuantizationSearch:
                 decode_seconds=speed.decode_seconds_p50,
                 tokens_per_second=speed.tokens_per_second,
             )
+
+    def _num_new_tokens(self, networks: Mapping[str, Decoder], seconds: float) -> int:
+        """How many steps a round may have so that the fewest rounds of all networks fit the time."""
+        readings = measure_speed(networks, batch_sizes=(1,), prompt_length=1, num_new_tokens=1, seconds=0.0)
+        step = sum(reading.decode_seconds_p50 for (reading,) in readings.values())
+        room = self.model.network.config.max_sequence_length - self._prompt_length
+        return max(1, min(_NUM_NEW_TOKENS, room, int(seconds / step / _ROUNDS)))
 
     def _result(
         self, candidates: list[Candidate], chosen: str, reason: str, model: OptimizedModel | None

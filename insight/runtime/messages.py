@@ -94,6 +94,8 @@ _NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     (FutureWarning, r".*isinstance\(treespec, LeafSpec\)` is deprecated"),
     (DeprecationWarning, r".*isinstance\(treespec, LeafSpec\)` is deprecated"),
     (FutureWarning, r".*pynvml package is deprecated"),
+    # torch on how torchao's tensors enter the cache of compiled code.
+    (UserWarning, r".*does not implement _stable_hash_for_caching"),
     # Inductor explains a choice inside its softmax kernel.
     (UserWarning, r"[\s\S]*Online softmax is disabled on the fly"),
 )
