@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from insight.runtime.errors import DataError
-from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap
+from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap, sign_flip_test
 
 Verdict = Literal["worse", "better", "no difference shown", "not comparable"]
 FORMAT_VERSION = 1
@@ -32,7 +32,8 @@ class Comparison:
         difference: B less A, paired bootstrap by group.
         only_a: Pairs that are 1 for A alone; ``None`` where scores are not 0 or 1.
         only_b: Pairs that are 1 for B alone.
-        p_value: McNemar's exact test on these two; ``None`` where scores are not 0 or 1.
+        p_value: That there is no difference.
+        test: What it comes from: McNemar's exact test on the two counts, or sign flips of the groups.
         unit: What one of the values is.
         ideal: The value of a model without the weakness.
     """
@@ -49,6 +50,7 @@ class Comparison:
     only_a: int | None = None
     only_b: int | None = None
     p_value: float | None = None
+    test: str = ""
     unit: str = ""
     ideal: float = 0.0
 
@@ -132,47 +134,47 @@ def _compare(
         return Comparison(name, "not comparable", reason, num_left_out=left_out)
     values_a = [float(a["score"]) for a, _ in judged]
     values_b = [float(b["score"]) for _, b in judged]
-    difference = _difference(values_a, values_b, [str(a["cluster"]) for a, _ in judged], seed)
+    groups = _sums_by_group(values_a, values_b, [str(a["cluster"]) for a, _ in judged])
     headline = (measure.get("figures") or [{}])[0]
     ideal = float(headline.get("ideal") or 0.0)
-    only_a = only_b = p_value = None
+    only_a = only_b = None
     if all(a["binary"] for a, _ in judged):
         only_a = sum(a > b for a, b in zip(values_a, values_b, strict=True))
         only_b = sum(b > a for a, b in zip(values_a, values_b, strict=True))
-        p_value = mcnemar_exact(only_a, only_b)
-        shown = p_value < _SIGNIFICANT
+        p_value, test = mcnemar_exact(only_a, only_b), "McNemar, exact"
     else:
-        shown = not difference.low <= 0 <= difference.high
+        p_value, test = sign_flip_test([b - a for a, b, _ in groups], seed), "sign flips"
     mean_a, mean_b = sum(values_a) / len(judged), sum(values_b) / len(judged)
     farther = abs(mean_b - ideal) > abs(mean_a - ideal)
     return Comparison(
         measure=name,
-        verdict=("worse" if farther else "better") if shown else "no difference shown",
+        verdict=("worse" if farther else "better") if p_value < _SIGNIFICANT else "no difference shown",
         num_pairs=len(judged),
         num_left_out=left_out,
         num_equal=sum(a == b for a, b in zip(values_a, values_b, strict=True)),
         value_a=mean_a,
         value_b=mean_b,
-        difference=difference,
+        difference=paired_ratio_bootstrap(
+            [a for a, _, _ in groups], [b for _, b, _ in groups], [n for _, _, n in groups], seed
+        ),
         only_a=only_a,
         only_b=only_b,
         p_value=p_value,
+        test=test,
         unit=str(headline.get("unit", "")),
         ideal=ideal,
     )
 
 
-def _difference(
-    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[str], seed: int
-) -> Interval:
-    sums: dict[str, list[float]] = {}
+def _sums_by_group(
+    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[str]
+) -> list[tuple[float, float, float]]:
+    """For each group the sum of A, the sum of B and the number of pairs."""
+    sums: dict[str, tuple[float, float, float]] = {}
     for cluster, a, b in zip(clusters, values_a, values_b, strict=True):
-        entry = sums.setdefault(cluster, [0.0, 0.0, 0.0])
-        entry[0] += a
-        entry[1] += b
-        entry[2] += 1
-    columns = list(zip(*sums.values(), strict=True))
-    return paired_ratio_bootstrap(columns[0], columns[1], columns[2], seed)
+        so_far_a, so_far_b, count = sums.get(cluster, (0.0, 0.0, 0.0))
+        sums[cluster] = (so_far_a + a, so_far_b + b, count + 1)
+    return list(sums.values())
 
 
 def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:

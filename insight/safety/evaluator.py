@@ -18,7 +18,7 @@ class Evaluator(Component):
 
     Attributes:
         binary: Whether every score is 0 or 1. Then shares get Wilson intervals and two models are compared
-            by McNemar's exact test; otherwise means get bootstrap intervals.
+            by McNemar's exact test; otherwise means get bootstrap intervals and the test is by sign flips.
         figure: Name of the headline figure.
         unit: What one of it is.
         description: One sentence: what the headline counts.

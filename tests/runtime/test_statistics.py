@@ -16,6 +16,7 @@ from insight.runtime.statistics import (
     cluster_bootstrap,
     mcnemar_exact,
     paired_ratio_bootstrap,
+    sign_flip_test,
     wilson_interval,
 )
 
@@ -50,6 +51,31 @@ def test_mcnemar_equals_scipy_and_statsmodels(b: int, c: int) -> None:
 def test_six_disagreements_are_the_fewest_that_convince() -> None:
     assert mcnemar_exact(0, 5) > 0.05 > mcnemar_exact(0, 6)
     assert mcnemar_exact(9000, 9400) == pytest.approx(stats.binomtest(9000, 18_400).pvalue, rel=1e-9)
+
+
+def _mean_of_differences(values: np.ndarray, axis: int) -> np.ndarray:
+    return values.mean(axis)
+
+
+def test_sign_flips_equal_scipy_and_mcnemar() -> None:
+    values = np.round(np.random.default_rng(8).normal(0.4, 1, 11), 1)
+    values[3] = 0.0
+    theirs = stats.permutation_test(
+        (values,), _mean_of_differences, permutation_type="samples", n_resamples=10_000
+    )
+    assert sign_flip_test(values, 0) == pytest.approx(theirs.pvalue, rel=1e-12)
+    for b, c in ((0, 0), (0, 4), (2, 9), (5, 5), (12, 4)):
+        assert sign_flip_test([-1.0] * b + [1.0] * c + [0.0] * 7, 0) == pytest.approx(mcnemar_exact(b, c))
+
+
+def test_many_sign_flips_come_near_the_exact_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = [-1.0] * 15 + [1.0] * 30
+    drawn = sign_flip_test(signs, 3)
+    assert drawn == sign_flip_test(signs, 3) != sign_flip_test(signs, 4)
+    assert drawn == pytest.approx(mcnemar_exact(15, 30), abs=0.005)
+    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 1000)
+    assert sign_flip_test(signs, 3) == drawn
+    assert sign_flip_test([1.0] * 200, 0) == 1 / (statistics.NUM_FLIPS + 1)
 
 
 def test_cluster_bootstrap_of_single_values_equals_scipy() -> None:

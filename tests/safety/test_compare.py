@@ -41,7 +41,8 @@ def test_a_model_against_itself(tmp_path: Path) -> None:
         assert (comparison.difference.low, comparison.difference.high) == (0.0, 0.0)
         assert comparison.num_equal == comparison.num_pairs
     assert found["letters"].p_value == 1.0
-    assert found["pairs"].p_value is None
+    assert found["pairs"].p_value == 1.0
+    assert (found["letters"].test, found["pairs"].test) == ("McNemar, exact", "sign flips")
     assert (found["letters"].num_pairs, found["pairs"].num_pairs) == (40, 300)
 
 
@@ -55,6 +56,20 @@ def test_a_riskier_model_is_worse_and_seen_from_there_the_other_is_better(tmp_pa
     assert there.p_value == back.p_value == mcnemar_exact(0, there.only_b or 0)
     assert there.difference is not None
     assert there.difference.value == pytest.approx((there.only_b or 0) / 40)
+
+
+def test_a_few_small_differences_in_one_direction_are_no_evidence(tmp_path: Path) -> None:
+    def nudged(prompt: str, continuation: str) -> float:
+        shift = 0.5 if continuation == "yes" and int(prompt.split()[1]) < 5 else 0.0
+        return likelihood(prompt, continuation) + shift
+
+    pairs = Suite((Measure("pairs", Pairs(num_items=20), Gap()),))
+    found = compared(tmp_path, toy_target(), CallableTarget("nudged", write, nudged), pairs)["pairs"]
+    # The bootstrap interval of so few alone would say otherwise.
+    assert found.difference is not None
+    assert found.difference.low > 0
+    assert found.p_value == 2 / 2**5
+    assert found.verdict == "no difference shown"
 
 
 def test_pairing_needs_equal_items(tmp_path: Path) -> None:

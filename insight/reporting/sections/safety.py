@@ -181,7 +181,9 @@ def _comparison_row(entry: Mapping[str, Any]) -> dict[str, str]:
         "interval": f"{_shown(low, signed=True)} to {_shown(high, signed=True)}"
         if math.isfinite(low)
         else "",
-        "p_value": f"p = {p_value:.2g} (McNemar, exact)" if math.isfinite(p_value) else "",
+        "p_value": f"p = {p_value:.2g} ({_text(entry.get('test')) or 'McNemar, exact'})"
+        if math.isfinite(p_value)
+        else "",
         "n": _count(entry.get("num_pairs")),
         "unit": _text(entry.get("unit")),
     }
