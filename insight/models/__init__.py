@@ -14,10 +14,10 @@ from insight.models.attention import (
 )
 from insight.models.caches import DecoderCache, FullCache, LayerCache
 from insight.models.decoder import Decoder, DecoderConfig
-from insight.models.feed_forward import FeedForward, ReluSquared, SwiGLU
+from insight.models.feed_forward import MLP, FeedForward, GeGLU, ReluSquared, SwiGLU
 from insight.models.initialization import Initialization, ScaledInitialization, ZeroOutputInitialization
 from insight.models.linear import OutputHead, Projection, TokenEmbedding
-from insight.models.norms import Norm, RMSNorm
+from insight.models.norms import LayerNorm, Norm, OffsetRMSNorm, RMSNorm
 from insight.models.positions import NoPosition, Position, PositionEncoding, Rope
 from insight.models.roles import muon_splits, parameter_role
 
@@ -31,13 +31,17 @@ __all__ = [
     "DocumentMask",
     "FeedForward",
     "FullCache",
+    "GeGLU",
     "GroupedQueryAttention",
     "Initialization",
     "Kernel",
     "LayerCache",
+    "LayerNorm",
+    "MLP",
     "Mask",
     "NoPosition",
     "Norm",
+    "OffsetRMSNorm",
     "OutputHead",
     "Position",
     "PositionEncoding",

@@ -9,11 +9,12 @@ from torch import nn
 
 
 class Projection(nn.Linear):
-    """A bias-free linear map inside a block; several maps of one input share one matrix product.
+    """A linear map inside a block; several maps of one input share one matrix product.
 
     Args:
         in_features: Size of the input.
         splits: Output sizes of the maps that are fused, in order; their rows lie one below the other.
+        bias: Whether there is a bias; it begins at zero.
         writes_residual: Whether the output is added to the residual stream (initialisation scales these).
 
     Attributes:
@@ -23,10 +24,17 @@ class Projection(nn.Linear):
 
     parameter_role = "hidden"
 
-    def __init__(self, in_features: int, splits: Sequence[int], *, writes_residual: bool = False) -> None:
-        super().__init__(in_features, sum(splits), bias=False)
+    def __init__(
+        self, in_features: int, splits: Sequence[int], *, bias: bool = False, writes_residual: bool = False
+    ) -> None:
+        super().__init__(in_features, sum(splits), bias=bias)
         self.splits = tuple(splits)
         self.writes_residual = writes_residual
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.bias is not None:
+            torch.nn.init.zeros_(self.bias)
 
     def parts(self) -> tuple[torch.Tensor, ...]:
         """Views of the fused matrices, each ``(split, in_features)``."""

@@ -1,8 +1,7 @@
-"""Normalisation layers."""
+"""Division by the root mean square (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Norm(Component):
-    """A normalisation over the last dimension."""
-
-    @abstractmethod
-    def build(self, size: int) -> nn.Module:
-        """A module ``(..., size) -> (..., size)``."""
+from insight.models.norms.base import Norm, require_eps
 
 
 @dataclass(frozen=True)
 class RMSNorm(Norm):
-    """Division by the root mean square (Zhang and Sennrich 2019, arXiv 1910.07467).
+    """Division by the root mean square of all channels.
 
     Args:
         eps: Added to the mean square before the root.
@@ -37,8 +26,7 @@ class RMSNorm(Norm):
     weight: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < 1:
-            raise ConfigError(f"eps={self.eps}: eps must lie between 0 and 1", "use 1e-6 or 1e-5")
+        require_eps(self.eps)
 
     def build(self, size: int) -> nn.Module:
         return RMSNormModule(size, self.eps, self.weight)

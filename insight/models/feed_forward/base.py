@@ -1,0 +1,19 @@
+"""What a feed-forward layer offers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+from insight.runtime.component import Component
+
+
+@dataclass(frozen=True)
+class FeedForward(Component):
+    """A map of each token by itself."""
+
+    @abstractmethod
+    def build(self, hidden_size: int) -> nn.Module:
+        """A module ``(..., hidden_size) -> (..., hidden_size)``."""
