@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -10,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from insight.models.attention import Attention, GroupedQueryAttention, causal_mask
-from insight.models.block import Block
+from insight.models.attention import Attention, GroupedQueryAttention
+from insight.models.blocks import Block, BlockLayout, PreNorm
 from insight.models.caches import DecoderCache
 from insight.models.checks import require_positive
 from insight.models.feed_forward import FeedForward, SwiGLU
 from insight.models.initialization import Initialization, ScaledInitialization
+from insight.models.input_checks import check_inputs, check_positions, name_unknown_id
 from insight.models.linear import OutputHead, Projection, TokenEmbedding
+from insight.models.masks import Mask, PrefixMask, causal_mask
 from insight.models.norms import Norm, RMSNorm
-from insight.models.positions import Position, PositionEncoding
+from insight.models.positions import InputPosition, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
@@ -39,6 +42,10 @@ class DecoderConfig(Component):
         dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
         initialization: First values of the matrices.
         logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
+        block: Where a block normalises, and whether its branches follow one another.
+        input_position: Positions added to the token embedding; null where attention is told them.
+        embedding_norm: Normalisation of the embedding (BLOOM); null for none.
+        embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
     """
 
     hidden_size: int = 256
@@ -51,6 +58,10 @@ class DecoderConfig(Component):
     dropout: float = 0.0
     initialization: Initialization = ScaledInitialization()
     logit_soft_cap: float | None = None
+    block: BlockLayout = PreNorm()
+    input_position: InputPosition | None = None
+    embedding_norm: Norm | None = None
+    embedding_scale: float | None = None
 
     def __post_init__(self) -> None:
         require_positive(
@@ -64,6 +75,11 @@ class DecoderConfig(Component):
             raise ConfigError(
                 f"logit_soft_cap={self.logit_soft_cap}: the bound of the scores must be above 0",
                 "use 15 or 30, or null for none",
+            )
+        if self.embedding_scale is not None and not self.embedding_scale > 0:
+            raise ConfigError(
+                f"embedding_scale={self.embedding_scale}: the factor of the embedding must be above 0",
+                "use the root of hidden_size, or null for none",
             )
         self.attention.check(self.hidden_size)
 
@@ -93,26 +109,29 @@ class Decoder(nn.Module):
         require_positive(vocabulary_size=vocabulary_size)
         self.config = config
         self.vocabulary_size = vocabulary_size
-        encodings: dict[tuple[Position, int], PositionEncoding] = {}
+        encodings: dict[tuple[Position, int, int], PositionEncoding] = {}
 
-        def build_position(position: Position, head_dim: int) -> PositionEncoding:
-            if (position, head_dim) not in encodings:
-                encodings[position, head_dim] = position.build(head_dim)
-            return encodings[position, head_dim]
+        def build_position(position: Position, head_dim: int, num_heads: int) -> PositionEncoding:
+            key = (position, head_dim, num_heads)
+            if key not in encodings:
+                encodings[key] = position.build(head_dim, num_heads)
+            return encodings[key]
 
-        size = config.hidden_size
+        size, length = config.hidden_size, config.max_sequence_length
+        positions, embedding_norm = config.input_position, config.embedding_norm
         self.embedding = TokenEmbedding(vocabulary_size, size)
+        self.input_position = None if positions is None else positions.build(size, length)
+        self.embedding_norm = None if embedding_norm is None else embedding_norm.build(size)
         self.blocks = nn.ModuleList(
-            Block(
-                config.attention.build(size, build_position),
+            config.block.build(
+                config.attention.build(size, build_position, layer),
                 config.feed_forward.build(size),
-                config.norm.build(size),
-                config.norm.build(size),
+                functools.partial(config.norm.build, size),
                 config.dropout,
             )
-            for _ in range(config.num_layers)
+            for layer in range(config.num_layers)
         )
-        self.norm = config.norm.build(size)
+        self.norm = nn.Identity() if config.block.ends_normed else config.norm.build(size)
         self.head = None if config.tie_embeddings else OutputHead(size, vocabulary_size)
         config.initialization.build(self, config.num_layers)
 
@@ -128,28 +147,40 @@ class Decoder(nn.Module):
         document_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         cache: DecoderCache | None = None,
+        prefix_lengths: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states after the last norm.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
-            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids.
+            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids. Padding is a
+                document of its own.
             position_ids: int64 ``(batch, sequence)``; ``None`` counts on from the cached tokens.
             cache: From :meth:`make_cache`; the tokens are appended to it.
+            prefix_lengths: int64 ``(batch,)``; so many tokens at the start of each row see one another
+                in both directions. With a cache they come in its first chunk.
+            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding, which
+                stands right of them. Rows then go on at positions of their own.
 
         Returns:
             ``(batch, sequence, hidden_size)``.
 
         Raises:
-            ConfigError: The shapes do not fit, the cache is full, or documents are given with a cache.
+            ConfigError: The shapes do not fit, the cache is full, or two arguments exclude each other.
         """
-        self._check_inputs(input_ids, document_ids, position_ids, cache)
+        check_inputs(input_ids, document_ids, position_ids, cache, prefix_lengths, lengths)
         start = cache.length if cache is not None else 0
-        if position_ids is None:
+        step = cache.plan(input_ids, lengths) if cache is not None else None
+        if position_ids is None and step is not None:
+            position_ids = step.positions
+        elif position_ids is None:
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
-        mask = causal_mask(document_ids)
+        mask: Mask = causal_mask(document_ids) if prefix_lengths is None else PrefixMask(prefix_lengths)
         tables: dict[PositionEncoding, PositionTables] = {}
-        hidden = self._drop(self.embedding(input_ids))
+        hidden = self._drop(self._embed(input_ids, position_ids))
+        if cache is not None:
+            cache.begin(step)
         for index, block in enumerate(self._layers()):
             encoding = block.attention.position
             if encoding not in tables:
@@ -171,7 +202,11 @@ class Decoder(nn.Module):
         return logits if bound is None else bound * torch.tanh(logits / bound)
 
     def make_cache(
-        self, batch_size: int, max_length: int | None = None, dtype: torch.dtype | None = None
+        self,
+        batch_size: int,
+        max_length: int | None = None,
+        dtype: torch.dtype | None = None,
+        max_rollback: int = 0,
     ) -> DecoderCache:
         """An empty cache on the device of the weights.
 
@@ -179,15 +214,20 @@ class Decoder(nn.Module):
             batch_size: Rows.
             max_length: Tokens that fit; ``None`` = ``max_sequence_length``.
             dtype: Of the stored keys and values; ``None`` = that of the weights.
+            max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
 
         Raises:
-            ConfigError: A number is below 1.
+            ConfigError: A number is too small, or the positions allow no cache of that length.
         """
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
+        if max_rollback < 0:
+            raise ConfigError(f"max_rollback={max_rollback}: must not be negative", "use 0 for none")
         weight = self.embedding.weight
         layers = [
-            block.attention.make_cache(batch_size, max_length, dtype or weight.dtype, weight.device)
+            block.attention.make_cache(
+                batch_size, max_length, dtype or weight.dtype, weight.device, max_rollback
+            )
             for block in self._layers()
         ]
         return DecoderCache(layers, max_length)
@@ -215,32 +255,29 @@ class Decoder(nn.Module):
     def _layers(self) -> Iterator[Block]:
         return cast(Iterator[Block], iter(self.blocks))
 
+    def _embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        hidden = self._look_up(input_ids)
+        if self.config.embedding_scale is not None:
+            # Rounded to the dtype first, as Gemma was trained.
+            scale = torch.tensor(self.config.embedding_scale, dtype=hidden.dtype, device=hidden.device)
+            hidden = hidden * scale
+        if self.input_position is not None:
+            check_positions(position_ids, self.input_position.num_positions)
+            hidden = hidden + self.input_position(position_ids).to(hidden.dtype)
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
+        return hidden
+
+    def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            embedded: torch.Tensor = self.embedding(input_ids)
+            return embedded
+        try:
+            embedded = self.embedding(input_ids)
+        except IndexError as error:
+            raise name_unknown_id(input_ids, self.vocabulary_size) from error
+        return embedded
+
     def _drop(self, hidden: torch.Tensor) -> torch.Tensor:
         rate = self.config.dropout
         return F.dropout(hidden, rate) if self.training and rate else hidden
-
-    def _check_inputs(
-        self,
-        input_ids: torch.Tensor,
-        document_ids: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        cache: DecoderCache | None,
-    ) -> None:
-        if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
-            raise ConfigError(
-                f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}, not (batch, sequence)",
-                "pass token ids, one row a sequence",
-            )
-        for name, ids in (("document_ids", document_ids), ("position_ids", position_ids)):
-            if ids is not None and ids.shape != input_ids.shape:
-                raise ConfigError(
-                    f"{name} has shape {tuple(ids.shape)}, input_ids {tuple(input_ids.shape)}",
-                    f"give {name} the shape of input_ids",
-                )
-        if cache is not None:
-            if document_ids is not None:
-                raise ConfigError(
-                    "document_ids with a cache: cached tokens carry no document ids",
-                    "decode each document in a row of its own",
-                )
-            cache.require_room(input_ids.shape[1])

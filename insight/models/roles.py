@@ -11,8 +11,8 @@ def parameter_role(network: nn.Module) -> dict[str, str]:
     """The role of every parameter by its name in ``network.named_parameters()``.
 
     Roles: ``embedding`` (token table), ``head`` (output matrix of its own), ``hidden`` (matrices inside
-    blocks), ``vector`` (norm factors, biases, scalars). A matrix that serves as both embedding and head
-    is an ``embedding``.
+    blocks), ``vector`` (norm factors, biases, scalars, tables of positions). A matrix that serves as both
+    embedding and head is an ``embedding``.
     """
     roles: dict[str, str] = {}
     owners = dict(network.named_modules())

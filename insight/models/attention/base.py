@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention.masks import Mask
 from insight.models.caches import LayerCache
+from insight.models.masks import Mask
 from insight.models.positions import Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
@@ -38,9 +38,18 @@ class AttentionModule(nn.Module):
         raise NotImplementedError
 
     def make_cache(
-        self, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device
+        self,
+        batch_size: int,
+        max_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rollback: int = 0,
     ) -> LayerCache:
-        """An empty cache for this layer."""
+        """An empty cache for this layer; arguments as in :meth:`Decoder.make_cache`.
+
+        Raises:
+            ConfigError: The position encoding allows no cache of that length.
+        """
         raise NotImplementedError
 
     def flops_per_token(self, sequence_length: int) -> int:
@@ -54,13 +63,17 @@ class Attention(Component):
 
     @abstractmethod
     def build(
-        self, hidden_size: int, build_position: Callable[[Position, int], PositionEncoding]
+        self,
+        hidden_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
     ) -> AttentionModule:
         """The module for one layer.
 
         Args:
             hidden_size: Size of the residual stream.
-            build_position: ``(position, head_dim) -> encoding``, shared between layers.
+            build_position: ``(position, head_dim, num_heads) -> encoding``, shared between layers.
+            layer: Number of the layer, from 0.
 
         Raises:
             ConfigError: The numbers do not fit together.

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
 
 from insight.models.attention.base import Attention, AttentionModule
-from insight.models.attention.kernels import Kernel, make_kernel
-from insight.models.attention.masks import Mask
-from insight.models.attention.query_key_norm import build_query_key_norm
-from insight.models.caches import FullCache, LayerCache
+from insight.models.attention.kernels import Kernel, ScoreChange, make_kernel
+from insight.models.attention.query_key_norm import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
+from insight.models.caches import LayerCache, make_layer_cache
 from insight.models.checks import divisors, require_positive
 from insight.models.linear import Projection
+from insight.models.masks import Mask
 from insight.models.positions import Position, PositionEncoding, Rope
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError
@@ -31,22 +32,40 @@ class GroupedQueryAttention(Attention):
         num_key_value_heads: Key and value heads; ``None`` = ``num_heads`` (multi-head), 1 = multi-query.
         head_dim: Channels of a head; ``None`` = ``hidden_size / num_heads``.
         position: How queries and keys are told their positions.
-        qk_norm: RMS normalisation of queries and keys per head before the rotation: ``none``, ``rms``
-            (with a learned factor a channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
+        qk_norm: Normalisation of queries and keys: ``none``, a component (``HeadNorm``,
+            ``FullWidthNorm``), or RMS per head before the rotation, ``rms`` (with a learned factor a
+            channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
         kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``reference`` (plain matrix
             products) or ``auto``.
+        window: Keys that a query sees at most, its own included; ``None`` = all.
+        score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
+        score_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
+        qkv_bias: Whether queries, keys and values have a bias.
+        output_bias: Whether the output has a bias.
+        sinks: Whether each head has a learned score that takes attention and gives nothing (gpt-oss).
+        output_gate: Whether heads are multiplied by a sigmoid of the input before the output (Qwen 3 Next).
     """
 
     num_heads: int = 4
     num_key_value_heads: int | None = None
     head_dim: int | None = None
     position: Position = Rope()
-    qk_norm: Literal["none", "rms", "rms_weightless"] = "none"
+    qk_norm: QueryKeyNorm | QueryKeyNormName = "none"
     kernel: Literal["auto", "sdpa", "tiled", "reference"] = "auto"
+    window: int | None = None
+    score_scale: float | None = None
+    score_soft_cap: float | None = None
+    qkv_bias: bool = False
+    output_bias: bool = False
+    sinks: bool = False
+    output_gate: bool = False
 
     def __post_init__(self) -> None:
         require_positive(
-            num_heads=self.num_heads, num_key_value_heads=self.num_key_value_heads, head_dim=self.head_dim
+            num_heads=self.num_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            window=self.window,
         )
         if self.num_key_value_heads is not None and self.num_heads % self.num_key_value_heads:
             raise ConfigError(
@@ -54,10 +73,19 @@ class GroupedQueryAttention(Attention):
                 "num_key_value_heads must divide num_heads",
                 f"use {divisors(self.num_heads)}",
             )
-        build_query_key_norm(self.qk_norm, 1)
-        make_kernel(self.kernel)
+        for name in ("score_scale", "score_soft_cap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value}: {name} must be above 0", "use null for the default")
+        find_query_key_norm(self.qk_norm)
+        if not make_kernel(self.kernel).caps_scores and self.score_soft_cap is not None:
+            raise ConfigError(
+                f"kernel={self.kernel!r}, score_soft_cap={self.score_soft_cap}: fused kernels cannot bound "
+                "the scores",
+                "use auto or reference",
+            )
         if self.head_dim is not None:
-            self.position.build(self.head_dim)
+            self._check_position(self.head_dim)
 
     def check(self, hidden_size: int) -> None:
         if self.head_dim is None and hidden_size % self.num_heads:
@@ -66,17 +94,36 @@ class GroupedQueryAttention(Attention):
                 f"use hidden_size={hidden_size // self.num_heads * self.num_heads + self.num_heads} "
                 "or set head_dim",
             )
-        self.position.build(self._head_dim(hidden_size))
+        self._check_position(self._head_dim(hidden_size))
 
     def build(
-        self, hidden_size: int, build_position: Callable[[Position, int], PositionEncoding]
+        self,
+        hidden_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
     ) -> AttentionModule:
         self.check(hidden_size)
         head_dim = self._head_dim(hidden_size)
-        return GroupedQueryModule(self, hidden_size, head_dim, build_position(self.position, head_dim))
+        position = build_position(self.position, head_dim, self.num_heads)
+        return GroupedQueryModule(self, hidden_size, head_dim, position)
 
     def _head_dim(self, hidden_size: int) -> int:
         return self.head_dim if self.head_dim is not None else hidden_size // self.num_heads
+
+    def _check_position(self, head_dim: int) -> None:
+        position, norm = self.position.build(head_dim, self.num_heads), find_query_key_norm(self.qk_norm)
+        if self.score_soft_cap is not None and position.extra_channels:
+            raise ConfigError(
+                f"position={type(self.position).__name__}, score_soft_cap={self.score_soft_cap}: the cap "
+                "would bound the part of the scores that tells positions",
+                "use another position or no cap",
+            )
+        if norm is not None and norm.after_position and position.extra_channels:
+            raise ConfigError(
+                f"position={type(self.position).__name__}, qk_norm with after_position=true: the norm would "
+                "rescale the channels that carry the position",
+                "use after_position=false",
+            )
 
 
 class GroupedQueryModule(AttentionModule):
@@ -92,22 +139,32 @@ class GroupedQueryModule(AttentionModule):
         self.num_heads = config.num_heads
         self.num_key_value_heads = config.num_key_value_heads or config.num_heads
         self.head_dim = head_dim
+        self.window = config.window
+        self.scale = config.score_scale if config.score_scale is not None else head_dim**-0.5
+        self.soft_cap = config.score_soft_cap
         self.position = position
         self.kernel: Kernel = make_kernel(config.kernel)
         query_size, key_size = self.num_heads * head_dim, self.num_key_value_heads * head_dim
-        self.query_key_value = Projection(hidden_size, [query_size, key_size, key_size])
-        self.query_norm = build_query_key_norm(config.qk_norm, head_dim)
-        self.key_norm = build_query_key_norm(config.qk_norm, head_dim)
-        self.output = Projection(query_size, [hidden_size], writes_residual=True)
+        self.query_key_value = Projection(hidden_size, [query_size, key_size, key_size], bias=config.qkv_bias)
+        norm = find_query_key_norm(config.qk_norm)
+        self.norm_after_position = norm is not None and norm.after_position
+        self.query_norm = nn.Identity() if norm is None else norm.build(self.num_heads, head_dim)
+        self.key_norm = nn.Identity() if norm is None else norm.build(self.num_key_value_heads, head_dim)
+        self.output = Projection(query_size, [hidden_size], bias=config.output_bias, writes_residual=True)
+        self.gate = Projection(hidden_size, [query_size]) if config.output_gate else None
+        self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if config.sinks else None
 
     def forward(
         self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
     ) -> torch.Tensor:
         query, key, value = self.project(hidden, tables)
+        mask = mask.within(self.window)
         if cache is not None:
-            key, value = cache.append(key, value)
-        mixed = self.kernel(query, key, value, mask, self.head_dim**-0.5)
-        output: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+            key, value, mask = cache.append(key, value, mask)
+        heads = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            heads = heads * torch.sigmoid(self.gate(hidden))
+        output: torch.Tensor = self.output(heads)
         return output
 
     def project(
@@ -120,14 +177,44 @@ class GroupedQueryModule(AttentionModule):
         # Norm and rotation in float32 also under bfloat16: rounding once, at the end, and no operation
         # that mixes dtypes (those are slow on a CPU).
         wide = torch.promote_types(heads.dtype, torch.float32)
-        query = self.position.apply_to_heads(self.query_norm(query.to(wide)), tables).to(heads.dtype)
-        key = self.position.apply_to_heads(self.key_norm(key.to(wide)), tables).to(heads.dtype)
+        query, key = query.to(wide), key.to(wide)
+        if not self.norm_after_position:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = self.position.encode_queries(query, tables, self.scale)
+        key = self.position.encode_keys(key, tables)
+        if self.norm_after_position:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = query.to(heads.dtype), key.to(heads.dtype)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
+    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """Values weighted by attention, ``(batch, heads, sequence, channels)``."""
+        bias = None
+        if self.position.has_bias:
+            bias = self.position.bias(mask.distances(query.shape[2], key.shape[2], query.device))
+        change = ScoreChange(bias, self.soft_cap, self.sinks)
+        return self.kernel(query, key, value, mask, self.scale, change)
+
     def make_cache(
-        self, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device
+        self,
+        batch_size: int,
+        max_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rollback: int = 0,
     ) -> LayerCache:
-        return FullCache(batch_size, self.num_key_value_heads, max_length, self.head_dim, dtype, device)
+        self.position.check_cache(max_length)
+        return make_layer_cache(
+            batch_size,
+            self.num_key_value_heads,
+            max_length,
+            self.head_dim,
+            dtype,
+            device,
+            extra_channels=self.position.extra_channels,
+            window=self.window,
+            max_rollback=max_rollback,
+        )
 
     def flops_per_token(self, sequence_length: int) -> int:
         # Scores and weighted sum, over the whole square as torch's counter and PaLM's formula do.

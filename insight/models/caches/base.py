@@ -4,33 +4,82 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from insight.models.masks import Mask
 from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CacheStep:
+    """Where the new tokens of a batch go whose rows have different lengths.
+
+    Args:
+        starts: Tokens of each row so far, int64 ``(batch,)``.
+        stops: Tokens of each row with the new ones.
+        num_tokens: New tokens, padding included; padding stands right of a row's tokens.
+    """
+
+    starts: torch.Tensor
+    stops: torch.Tensor
+    num_tokens: int
+
+    @cached_property
+    def positions(self) -> torch.Tensor:
+        """Position of every new token, int64 ``(batch, num_tokens)``; padding counts on."""
+        return self.starts.unsqueeze(1) + torch.arange(self.num_tokens, device=self.starts.device)
+
+    @cached_property
+    def stored_positions(self) -> torch.Tensor:
+        """As :attr:`positions`, -1 for padding."""
+        return self.positions.masked_fill(self.positions >= self.stops.unsqueeze(1), -1)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row with the new ones."""
+        return int(self.stops.max())
 
 
 class LayerCache(ABC):
     """Keys and values of one layer.
 
     Attributes:
-        length: Tokens stored.
+        length: Tokens stored; of the longest row if rows differ.
+        step: Set by :class:`DecoderCache` for the tokens to come if rows differ, otherwise ``None``.
     """
 
     length: int
+    step: CacheStep | None = None
 
     @abstractmethod
-    def append(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store new tokens and return what their queries may look at, old and new, in order.
+    def append(
+        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        """Store new tokens and return what their queries may look at, old and new.
 
         Args:
             key: ``(batch, num_key_value_heads, new tokens, head_dim)``.
             value: Like ``key``.
+            mask: Of the new tokens in a sequence that ends with them.
+
+        Returns:
+            Keys, values, and the mask of the new queries over them.
         """
 
     @abstractmethod
-    def truncate(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
+    def truncate(self, length: int | torch.Tensor) -> None:
+        """Forget all but the first ``length`` tokens (of each row, if a tensor)."""
+
+    @abstractmethod
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Row i becomes what row ``rows[i]`` was; rows may repeat and be dropped."""
+
+    def can_truncate(self, length: int | torch.Tensor) -> bool:
+        """Whether all tokens that would be needed again are still there."""
+        return True
 
 
 class DecoderCache:
@@ -44,14 +93,47 @@ class DecoderCache:
     def __init__(self, layers: Sequence[LayerCache], max_length: int) -> None:
         self.layers = list(layers)
         self.max_length = max_length
+        self.lengths: torch.Tensor | None = None
+        """Tokens of each row, int64 ``(batch,)``; ``None`` while all rows have :attr:`length`."""
 
     @property
     def length(self) -> int:
-        """Tokens stored."""
+        """Tokens stored; of the longest row if rows differ."""
         return self.layers[0].length
 
+    def plan(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> CacheStep | None:
+        """Where new tokens would go, before anything is stored.
+
+        Args:
+            input_ids: New tokens ``(batch, sequence)``.
+            lengths: How many of each row are not padding, int64 ``(batch,)``; ``None`` = all.
+
+        Returns:
+            ``None`` if all rows are alike.
+
+        Raises:
+            ConfigError: They do not fit.
+        """
+        batch_size, num_tokens = input_ids.shape
+        step = None
+        if lengths is not None or self.lengths is not None:
+            device = input_ids.device
+            starts = self.lengths
+            if starts is None:
+                starts = torch.full((batch_size,), self.length, device=device)
+            step = CacheStep(starts, starts + (num_tokens if lengths is None else lengths), num_tokens)
+        self.require_room(num_tokens if step is None else step.longest - self.length)
+        return step
+
+    def begin(self, step: CacheStep | None) -> None:
+        """Get ready for the tokens of ``step``, which every layer is about to store."""
+        if step is not None:
+            self.lengths = step.stops
+        for layer in self.layers:
+            layer.step = step
+
     def require_room(self, num_tokens: int) -> None:
-        """Refuse tokens that do not fit, before any layer has stored them.
+        """Refuse tokens that do not fit.
 
         Raises:
             ConfigError: The cache would overflow.
@@ -63,7 +145,35 @@ class DecoderCache:
                 "make a longer cache or drop the oldest tokens",
             )
 
-    def truncate(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens in every layer."""
+    def truncate(self, length: int | torch.Tensor) -> None:
+        """Forget all but the first ``length`` tokens in every layer.
+
+        Args:
+            length: For all rows, or for each, int64 ``(batch,)``.
+
+        Raises:
+            ConfigError: A sliding window has already dropped tokens that would be needed again.
+        """
+        if not all(layer.can_truncate(length) for layer in self.layers):
+            raise ConfigError(
+                f"truncating {self.length} cached tokens: a sliding window has dropped older ones that would "
+                "be needed again",
+                "make the cache with a larger max_rollback",
+            )
+        if isinstance(length, torch.Tensor) and self.lengths is None:
+            self.lengths = torch.full_like(length, self.length)
+        if self.lengths is not None:
+            self.lengths = length = torch.minimum(self.lengths, torch.as_tensor(length).to(self.lengths))
         for layer in self.layers:
             layer.truncate(length)
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Row i becomes what row ``rows[i]`` was, in every layer (beam search, finished rows).
+
+        Args:
+            rows: int64; rows may repeat and be left out.
+        """
+        for layer in self.layers:
+            layer.reorder(rows)
+        if self.lengths is not None:
+            self.lengths = self.lengths[rows]

@@ -1,7 +1,34 @@
-"""How a network knows the order of its tokens: one file an encoding."""
+"""How attention and the input are told token positions: one file a kind."""
 
+from insight.models.positions.alibi import Alibi
 from insight.models.positions.base import Position, PositionEncoding
+from insight.models.positions.input_positions import InputPosition, LearnedPosition, SinusoidalPosition
+from insight.models.positions.interleaved_rope import InterleavedRope
 from insight.models.positions.none import NoPosition
+from insight.models.positions.relative_bias import RelativeBias
 from insight.models.positions.rope import Rope
+from insight.models.positions.scaling import (
+    DynamicNTKScaling,
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    YarnScaling,
+)
 
-__all__ = ["NoPosition", "Position", "PositionEncoding", "Rope"]
+__all__ = [
+    "Alibi",
+    "DynamicNTKScaling",
+    "InputPosition",
+    "InterleavedRope",
+    "LearnedPosition",
+    "LinearScaling",
+    "Llama3Scaling",
+    "NoPosition",
+    "Position",
+    "PositionEncoding",
+    "RelativeBias",
+    "Rope",
+    "RopeScaling",
+    "SinusoidalPosition",
+    "YarnScaling",
+]

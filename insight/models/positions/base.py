@@ -15,7 +15,17 @@ PositionTables = tuple[torch.Tensor, ...]
 
 
 class PositionEncoding(nn.Module):
-    """The built form of a :class:`Position`; layers with equal configurations share one."""
+    """The built form of a :class:`Position`; layers with equal configurations share one.
+
+    What a kind does not use it leaves as it stands here: nothing is encoded and nothing added.
+
+    Attributes:
+        extra_channels: How many channels :meth:`encode_queries` and :meth:`encode_keys` add to a head.
+        has_bias: Whether :meth:`bias` is to be asked.
+    """
+
+    extra_channels = 0
+    has_bias = False
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
         """Whatever depends on the positions only, computed once a forward pass.
@@ -23,7 +33,7 @@ class PositionEncoding(nn.Module):
         Args:
             positions: int64 ``(sequence,)`` or ``(batch, sequence)``.
         """
-        raise NotImplementedError
+        return ()
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
         """Encode the positions into queries or keys.
@@ -32,16 +42,52 @@ class PositionEncoding(nn.Module):
             heads: ``(batch, sequence, heads, head_dim)``, float32 or float64.
             tables: From :meth:`tables`.
         """
+        return heads
+
+    def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
+        """Encode the positions into queries, where these are treated unlike keys.
+
+        Args:
+            heads: As in :meth:`apply_to_heads`.
+            tables: From :meth:`tables`.
+            scale: What products of queries and keys will be multiplied by.
+        """
+        return self.apply_to_heads(heads, tables)
+
+    def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        """Encode the positions into keys, where these are treated unlike queries."""
+        return self.apply_to_heads(heads, tables)
+
+    def bias(self, distances: torch.Tensor) -> torch.Tensor:
+        """What is added to the scaled scores.
+
+        Args:
+            distances: Position of the query minus that of the key, int64 ``(batch or 1, queries, keys)``.
+
+        Returns:
+            ``(batch or 1, num_heads, queries, keys)``.
+        """
         raise NotImplementedError
+
+    def check_cache(self, max_length: int) -> None:
+        """Refuse to keep keys for ``max_length`` tokens if later tokens would change earlier ones.
+
+        Raises:
+            ConfigError: Cached keys would go stale.
+        """
 
 
 @dataclass(frozen=True)
 class Position(Component):
-    """An encoding of token positions."""
+    """How attention is told token positions."""
 
     @abstractmethod
-    def build(self, head_dim: int) -> PositionEncoding:
-        """The encoding for heads of this size.
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        """The encoding for a layer of heads.
+
+        Args:
+            head_dim: Channels of a head.
+            num_heads: Query heads.
 
         Raises:
             ConfigError: The encoding does not fit ``head_dim``.

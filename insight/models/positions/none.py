@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from insight.models.positions.base import Position, PositionEncoding, PositionTables
+from insight.models.positions.base import Position, PositionEncoding
 
 
 @dataclass(frozen=True)
 class NoPosition(Position):
     """Queries and keys stay as they are."""
 
-    def build(self, head_dim: int) -> PositionEncoding:
-        return _NoEncoding()
-
-
-class _NoEncoding(PositionEncoding):
-    def tables(self, positions: torch.Tensor) -> PositionTables:
-        return ()
-
-    def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        return heads
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        return PositionEncoding()

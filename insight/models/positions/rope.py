@@ -9,98 +9,145 @@ from typing import Any
 import torch
 
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
+from insight.models.positions.frequencies import Frequencies
+from insight.models.positions.scaling import RopeScaling
 from insight.runtime.errors import ConfigError
+
+Pairs = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+"""``(..., size)`` to views of the first and of the second channels of all pairs."""
 
 
 @dataclass(frozen=True)
 class Rope(Position):
-    """Rotation of channel pairs (i, i + head_dim/2) by position / base^(2i/head_dim).
+    """Rotation of channel pairs (i, i + size/2) by position / base^(2i/size).
 
     Args:
         base: Wavelengths run from 2π to 2π · base tokens.
+        rotated_share: Share of a head's channels that rotate, from the first on; the rest carries no
+            position (GPT-NeoX rotates a quarter).
+        scaling: Change of the wavelengths for texts longer than those trained on; null for none.
     """
 
     base: float = 10000.0
+    rotated_share: float = 1.0
+    scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         if not self.base > 1:
             raise ConfigError(f"base={self.base}: the base of rotary positions must be above 1", "use 10000")
+        if not 0 < self.rotated_share <= 1:
+            raise ConfigError(
+                f"rotated_share={self.rotated_share}: a share of the channels lies above 0 and up to 1",
+                "use 1, or NoPosition to rotate none",
+            )
 
-    def build(self, head_dim: int) -> PositionEncoding:
-        if head_dim % 2:
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        return RotaryEncoding(self._size(head_dim), self.base, self.scaling)
+
+    def _size(self, head_dim: int) -> int:
+        size = int(head_dim * self.rotated_share)
+        if self.rotated_share == 1 and head_dim % 2:
             raise ConfigError(
                 f"head_dim={head_dim}: rotary positions rotate pairs of channels, so head_dim must be even",
                 f"use head_dim={head_dim + 1}, another num_heads, or NoPosition",
             )
-        return RotaryEncoding(head_dim, self.base)
+        if size % 2 or not size:
+            raise ConfigError(
+                f"head_dim={head_dim}, rotated_share={self.rotated_share}: {size} channels would rotate, "
+                "which are no pairs",
+                "use a share that makes an even number of channels",
+            )
+        return size
+
+
+def half_split(channels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Pairs (i, i + size/2)."""
+    return channels.chunk(2, dim=-1)
 
 
 class RotaryEncoding(PositionEncoding):
-    """The built form of :class:`Rope`."""
+    """The built form of :class:`Rope`.
 
-    inverse_frequencies: torch.Tensor
+    Args:
+        size: Channels of a head that rotate.
+        base: As in :class:`Rope`.
+        scaling: As in :class:`Rope`.
+    """
 
-    def __init__(self, head_dim: int, base: float) -> None:
+    pairs: Pairs = staticmethod(half_split)
+
+    def __init__(self, size: int, base: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        self.head_dim = head_dim
-        self.base = base
-        self.register_buffer("inverse_frequencies", self._frequencies(torch.empty(0)), persistent=False)
-
-    def _frequencies(self, like: torch.Tensor) -> torch.Tensor:
-        # float32 even in a bfloat16 network: rounded frequencies would blur distant positions.
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        exponents = torch.arange(0, self.head_dim, 2, device=like.device, dtype=dtype) / self.head_dim
-        return 1.0 / self.base**exponents
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> RotaryEncoding:
-        # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all come through here.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.inverse_frequencies = self._frequencies(self.inverse_frequencies)
-        return self
+        self.size = size
+        self.scaling = scaling
+        self.frequencies = Frequencies(size, base, scaling)
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
-        """Cosines and sines, each ``(sequence or batch x sequence, 1, head_dim / 2)``."""
-        angles = (positions.unsqueeze(-1) * self.inverse_frequencies).unsqueeze(-2)
-        return angles.cos(), angles.sin()
+        """Cosines and sines, each ``(sequence or batch x sequence, 1, size / 2)``."""
+        angles = self.frequencies.angles(positions).unsqueeze(-2)
+        amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
+        if amplitude == 1.0:
+            return angles.cos(), angles.sin()
+        return angles.cos() * amplitude, angles.sin() * amplitude
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        cosine, sine = tables
         if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
-            cosine, sine = tables
-            first, second = heads.chunk(2, dim=-1)
-            return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-        rotated: torch.Tensor = _Rotation.apply(heads, *tables)  # type: ignore[no-untyped-call]
+            first, second = self.pairs(heads[..., : self.size])
+            turned = self.join(first * cosine - second * sine, second * cosine + first * sine)
+            if self.size == heads.shape[-1]:
+                return turned
+            return torch.cat([turned, heads[..., self.size :]], dim=-1)
+        rotated: torch.Tensor = _Rotation.apply(heads, cosine, sine, self.pairs)  # type: ignore[no-untyped-call]
         return rotated
+
+    def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The inverse of :attr:`pairs`."""
+        return torch.cat([first, second], dim=-1)
+
+    def check_cache(self, max_length: int) -> None:
+        if self.scaling is not None:
+            self.scaling.check_cache(max_length)
 
 
 class _Rotation(torch.autograd.Function):
     """Rotation by angles; its gradient is the rotation back, so nothing but the tables is kept."""
 
     @staticmethod
-    def forward(ctx: Any, heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, pairs: Pairs
+    ) -> torch.Tensor:
         ctx.save_for_backward(cosine, sine)
-        return rotate(heads, cosine, sine)
+        ctx.pairs = pairs
+        return rotate(heads, cosine, sine, pairs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         cosine, sine = ctx.saved_tensors
-        return rotate(gradient, cosine, -sine), None, None
+        return rotate(gradient, cosine, -sine, ctx.pairs), None, None, None
 
 
-def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotate the pairs (i, i + head_dim/2) of ``heads`` ``(batch, sequence, heads, head_dim)``.
+def rotate(
+    heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, pairs: Pairs = half_split
+) -> torch.Tensor:
+    """Rotate pairs of the first channels of ``heads`` ``(batch, sequence, heads, head_dim)``.
 
     Args:
         heads: At least as precise as the tables.
-        cosine: ``(..., 1, head_dim / 2)``.
+        cosine: ``(..., 1, pairs)``.
         sine: Like ``cosine``.
+        pairs: Which channels belong together.
     """
-    first, second = heads.chunk(2, dim=-1)
+    size = 2 * cosine.shape[-1]
     batch, length, num_heads, head_dim = heads.shape
+    first, second = pairs(heads[..., :size])
     # Heads before tokens in memory, as attention's matrix products want them.
     rotated = heads.new_empty(batch, num_heads, length, head_dim).transpose(1, 2)
-    new_first, new_second = rotated.chunk(2, dim=-1)
+    new_first, new_second = pairs(rotated[..., :size])
     torch.mul(first, cosine, out=new_first)
     new_first.addcmul_(second, sine, value=-1)
     torch.mul(second, cosine, out=new_second)
     new_second.addcmul_(first, sine)
+    if size < head_dim:
+        rotated[..., size:] = heads[..., size:]
     return rotated

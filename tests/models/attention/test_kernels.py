@@ -116,8 +116,8 @@ def test_past_outputs_do_not_depend_on_future_tokens(kernel: str) -> None:
 def test_auto_takes_tiles_for_training_on_short_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = AutoKernel()
     chosen: list[str] = []
-    monkeypatch.setattr(kernel, "sdpa", lambda *_: chosen.append("sdpa"))
-    monkeypatch.setattr(kernel, "tiled", lambda *_: chosen.append("tiled"))
+    monkeypatch.setattr(kernel, "sdpa", lambda *_, **__: chosen.append("sdpa"))
+    monkeypatch.setattr(kernel, "tiled", lambda *_, **__: chosen.append("tiled"))
     monkeypatch.setattr(kernel, "fast_bfloat16", True)
     for dtype, length, grad in (
         (torch.bfloat16, 64, True),

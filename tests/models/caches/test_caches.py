@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from insight.models import Decoder, DecoderConfig, FullCache, GroupedQueryAttention
+from insight.models import CausalMask, Decoder, DecoderConfig, FullCache, GroupedQueryAttention
 from insight.runtime.errors import ConfigError
 
 
@@ -23,7 +23,8 @@ def test_append_returns_everything_so_far_in_order() -> None:
     cache = FullCache(2, 3, 10, 4, torch.float32, torch.device("cpu"))
     key, value = torch.randn(2, 2, 3, 7, 4)
     for start, stop in ((0, 4), (4, 5), (5, 7)):
-        keys, values = cache.append(key[:, :, start:stop], value[:, :, start:stop])
+        keys, values, mask = cache.append(key[:, :, start:stop], value[:, :, start:stop], CausalMask())
+        assert mask == CausalMask()
         assert torch.equal(keys, key[:, :, :stop])
         assert torch.equal(values, value[:, :, :stop])
     assert cache.length == 7

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from insight.models.attention.kernels.base import Kernel
+from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
+from insight.models.attention.kernels.plain import PlainKernel
 from insight.models.attention.kernels.reference import ReferenceKernel
 from insight.models.attention.kernels.sdpa import SDPAKernel
 from insight.models.attention.kernels.tiled import TiledKernel
-from insight.models.attention.masks import Mask
+from insight.models.masks import Mask
 from insight.runtime.errors import ConfigError, nearest
 
 # Measured, forward and backward against the fused kernel in bfloat16: with AMX 5 times as fast at 128
@@ -20,17 +21,32 @@ _LONGEST_TILED = 512
 class AutoKernel(Kernel):
     """Tiled for training in bfloat16 on a CPU that multiplies it in hardware, fused otherwise.
 
-    A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
+    A soft cap leaves plain products as the only choice. A rule, not a measurement: a resumed run
+    must take the kernel that the interrupted one took.
     """
 
+    caps_scores = True
+
     def __init__(self) -> None:
+        self.plain: Kernel = PlainKernel()
+        self.reference: Kernel = ReferenceKernel()
         self.sdpa: Kernel = SDPAKernel()
         self.tiled: Kernel = TiledKernel()
         self.fast_bfloat16 = _multiplies_bfloat16()
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Mask,
+        scale: float,
+        change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
+        if change.soft_cap is not None:
+            # The reference where a kernel that knows no sinks would bound these too, or biases need a square.
+            square = change.sinks is not None or change.bias is not None
+            return (self.reference if square else self.plain)(query, key, value, mask, scale, change)
         tiled = (
             self.fast_bfloat16
             and query.dtype == torch.bfloat16
@@ -39,7 +55,7 @@ class AutoKernel(Kernel):
             and query.requires_grad
             and torch.is_grad_enabled()
         )
-        return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale)
+        return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale, change)
 
 
 def _multiplies_bfloat16() -> bool:

@@ -4,18 +4,54 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
-from insight.models.attention.masks import Mask
+from insight.models.attention.kernels.sinks import SinkAttend
+from insight.models.masks import Attend, Mask
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """What happens to the scores between the product of queries and keys and the softmax.
+
+    They are scaled, then capped, then biased, then masked; sinks take part in the softmax only.
+
+    Args:
+        bias: Added, ``(batch or 1, num_heads, num_queries, num_keys)``.
+        soft_cap: Bound c of the scores, c * tanh(scores / c).
+        sinks: A further score a head, ``(num_heads,)``, of a key that has no value.
+    """
+
+    bias: torch.Tensor | None = None
+    soft_cap: float | None = None
+    sinks: torch.Tensor | None = None
+
+
+UNCHANGED = ScoreChange()
 
 
 class Kernel(ABC):
-    """A way to compute attention."""
+    """A way to compute attention.
+
+    Attributes:
+        caps_scores: Whether it can bound the scores.
+    """
+
+    caps_scores = False
 
     @abstractmethod
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Mask,
+        scale: float,
+        change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
         """Attention output.
 
@@ -23,12 +59,16 @@ class Kernel(ABC):
             query: ``(batch, num_heads, num_queries, head_dim)``.
             key: ``(batch, num_key_value_heads, num_keys, head_dim)``; query head ``i`` reads key head
                 ``i // (num_heads / num_key_value_heads)``.
-            value: Like ``key``.
+            value: Like ``key``, with as many channels or fewer.
             mask: Which keys each query sees.
             scale: Factor of the scores, usually ``head_dim ** -0.5``.
+            change: What else happens to the scores.
 
         Returns:
-            Like ``query``.
+            Like ``query``, with the channels of ``value``.
+
+        Raises:
+            ConfigError: A soft cap without :attr:`caps_scores`.
         """
 
 
@@ -36,9 +76,34 @@ class MaskedKernel(Kernel):
     """A kernel that leaves it to the mask which calls compute just what it shows."""
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Mask,
+        scale: float,
+        change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        return mask.attend(functools.partial(self.attend, scale=scale), query, key, value)
+        if change.soft_cap is not None and not self.caps_scores:
+            raise ConfigError(
+                f"{type(self).__name__}, soft_cap={change.soft_cap}: fused kernels cannot bound the scores",
+                "use kernel: auto or reference",
+            )
+        missing = key.shape[-1] - value.shape[-1]
+        if missing:
+            value = F.pad(value, (0, missing))  # fused kernels want equal sizes
+        call: Attend = functools.partial(self.attend, scale=scale)
+        if change.soft_cap is not None:
+            call = functools.partial(call, soft_cap=change.soft_cap)
+        if change.sinks is not None:
+            call = SinkAttend(call, change.sinks, scale)
+        if change.bias is None:
+            output = mask.attend(call, query, key, value)
+        else:
+            allowed = mask.allowed(query.shape[2], key.shape[2], query.device)
+            bias = change.bias.to(query.dtype).masked_fill(~allowed, float("-inf"))
+            output = call(query, key, value, allowed=bias)
+        return output[..., : value.shape[-1] - missing] if missing else output
 
     @abstractmethod
     def attend(
@@ -56,8 +121,8 @@ class MaskedKernel(Kernel):
         Args:
             query: Queries.
             key: Keys.
-            value: Values.
+            value: Values, with the channels of the keys.
             scale: Factor of the scores.
             causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
-            allowed: Bool mask, True = visible; not together with ``causal``.
+            allowed: Bool mask, True = visible, or a bias of the scores; not together with ``causal``.
         """

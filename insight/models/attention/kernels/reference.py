@@ -4,22 +4,73 @@ from __future__ import annotations
 
 import torch
 
-from insight.models.attention.kernels.base import Kernel
-from insight.models.attention.masks import Mask
+from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
+from insight.models.masks import Mask
 
 
 class ReferenceKernel(Kernel):
-    """The formula written down (Vaswani et al. 2017, arXiv 1706.03762)."""
+    """The formula written down (Vaswani et al. 2017, arXiv 1706.03762).
+
+    Soft caps are those of Gemma 2 (arXiv 2408.00118), sinks those of gpt-oss (arXiv 2508.10925).
+    """
+
+    caps_scores = True
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask, scale: float
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Mask,
+        scale: float,
+        change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        weights = self.weights(query, key, mask, scale)
+        weights = self.weights(query, key, mask, scale, change)
         return weights @ value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
 
-    def weights(self, query: torch.Tensor, key: torch.Tensor, mask: Mask, scale: float) -> torch.Tensor:
-        """The softmax weights ``(batch, num_heads, num_queries, num_keys)``; rows sum to 1."""
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        scores = query @ key.transpose(-1, -2) * scale
+    def weights(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        mask: Mask,
+        scale: float,
+        change: ScoreChange = UNCHANGED,
+    ) -> torch.Tensor:
+        """The softmax weights ``(batch, num_heads, num_queries, num_keys)``.
+
+        Rows sum to 1, or to 1 less what the sink takes; a row that sees no key is zero.
+        """
         allowed = mask.allowed(query.shape[2], key.shape[2], query.device)
-        return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+        return softmax_weights(query, key, allowed, scale, change)
+
+
+def softmax_weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    allowed: torch.Tensor | None,
+    scale: float,
+    change: ScoreChange,
+) -> torch.Tensor:
+    """Attention weights ``(batch, num_heads, num_queries, num_keys)``, in the order of :class:`ScoreChange`.
+
+    Args:
+        query: ``(batch, num_heads, num_queries, head_dim)``.
+        key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
+        allowed: Bool, True = visible; ``None`` = all.
+        scale: Factor of the scores.
+        change: What else happens to them.
+    """
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = query @ key.transpose(-1, -2) * scale
+    if change.soft_cap is not None:
+        scores = change.soft_cap * torch.tanh(scores / change.soft_cap)
+    if change.bias is not None:
+        scores = scores + change.bias.to(scores.dtype)
+    if allowed is not None:
+        # The smallest number instead of -inf: a row of -inf alone would be NaN, and so would its gradient.
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    if change.sinks is not None:
+        sink = change.sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sink], dim=-1)
+    weights = scores.softmax(dim=-1)[..., : key.shape[2]]
+    return weights if allowed is None else weights * allowed

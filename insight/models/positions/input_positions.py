@@ -1,0 +1,104 @@
+"""Positions that are added to the token embedding once, before the first block."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from insight.models.positions.frequencies import Frequencies
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class InputPosition(Component):
+    """A vector a position."""
+
+    @abstractmethod
+    def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
+        """The module that makes the vectors.
+
+        Raises:
+            ConfigError: It does not fit ``hidden_size``.
+        """
+
+
+class InputPositionModule(nn.Module):
+    """The built form of an :class:`InputPosition`.
+
+    Attributes:
+        num_positions: Positions it knows; ``None`` = all.
+    """
+
+    num_positions: int | None = None
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """int64 ``(...)`` to ``(..., hidden_size)``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LearnedPosition(InputPosition):
+    """A table with one learned row a position, up to ``max_sequence_length`` (as in GPT-2).
+
+    Args:
+        std: Standard deviation of its first values.
+    """
+
+    std: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std < 100:
+            raise ConfigError(f"std={self.std}: a standard deviation must be zero or more", "use 0.02")
+
+    def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
+        return _LearnedPositions(max_sequence_length, hidden_size, self.std)
+
+
+@dataclass(frozen=True)
+class SinusoidalPosition(InputPosition):
+    """Sines and cosines of the position, in turn (Vaswani et al. 2017, arXiv 1706.03762, section 3.5).
+
+    Args:
+        base: Wavelengths run from 2π to 2π · base tokens.
+    """
+
+    base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if not self.base > 1:
+            raise ConfigError(f"base={self.base}: the base of the sines must be above 1", "use 10000")
+
+    def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
+        if hidden_size % 2:
+            raise ConfigError(
+                f"hidden_size={hidden_size}: sines and cosines come in pairs, so hidden_size must be even",
+                f"use hidden_size={hidden_size + 1}",
+            )
+        return _SinusoidalPositions(hidden_size, self.base)
+
+
+class _LearnedPositions(InputPositionModule):
+    parameter_role = "vector"
+
+    def __init__(self, num_positions: int, hidden_size: int, std: float) -> None:
+        super().__init__()
+        self.num_positions = num_positions
+        self.weight = nn.Parameter(torch.empty(num_positions, hidden_size))
+        nn.init.normal_(self.weight, std=std)
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(positions, self.weight)
+
+
+class _SinusoidalPositions(InputPositionModule):
+    def __init__(self, hidden_size: int, base: float) -> None:
+        super().__init__()
+        self.frequencies = Frequencies(hidden_size, base)
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        angles = self.frequencies.angles(positions)
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
