@@ -190,7 +190,7 @@ def _body(records: Records, names: list[str], failures: dict[str, str]) -> str:
     parts.append(
         "Medians over rounds of medians in fresh processes. Memory: growth of the process while the model is"
         " loaded. Prefill: 128 tokens, batch 1. A token: a step of writing after them. Loss: bits per byte"
-        " above the model as trained. Compiled: blocks and head by torch.compile, Insight's way for all."
+        " above the model as trained. Compiled: the blocks by torch.compile, Insight's way for all."
         " Insight's int8 and torchao's keep the rest in the type that was measured to be faster here;"
         " quantize_dynamic is torch's deprecated one, in float32."
     )

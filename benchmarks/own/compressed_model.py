@@ -66,7 +66,7 @@ def _make(arguments: argparse.Namespace) -> dict[str, Any]:
     elif arguments.kind == TORCH_AO:
         network = _quantize_with_torch_ao(network)
     folder.mkdir(parents=True)
-    torch.save(network, folder / MODEL)
+    _save(network, folder / MODEL, whole=arguments.kind == TORCH_AO)
     return {"dtype": dtype}
 
 
@@ -125,11 +125,27 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _save(network: Decoder, path: Path, whole: bool) -> None:
+    """The peers have no format of their own. torch.ao replaces modules, so the whole network is written;
+    torchao replaces weights only, and its modules cannot be pickled."""
+    if whole:
+        torch.save(network, path)
+    else:
+        parts = {"config": network.config, "vocabulary_size": network.vocabulary_size}
+        torch.save({**parts, "weights": network.state_dict()}, path)
+
+
 def _load(arguments: argparse.Namespace) -> Decoder:
     if arguments.kind == INSIGHT:
         return load_model(arguments.folder).network
-    # Whole modules, written by this file a moment ago: the peers have no format of their own to compare.
-    network: Decoder = torch.load(arguments.folder / MODEL, weights_only=False)
+    # Not weights_only: the file was written by this module a moment ago.
+    saved: Any = torch.load(arguments.folder / MODEL, weights_only=False)
+    if isinstance(saved, Decoder):
+        return saved
+    with torch.device("meta"):
+        network: Decoder = saved["config"].build(saved["vocabulary_size"])
+    network.to_empty(device="cpu").requires_grad_(False).eval()
+    network.load_state_dict(saved["weights"], assign=True)
     return network
 
 
