@@ -81,6 +81,7 @@ def describe(tokenizer: BaseTokenizer) -> dict[str, Any]:
         "vocabulary_size": tokenizer.vocabulary_size,
         "special_tokens": tokenizer.special_tokens,
         "is_lossless": tokenizer.is_lossless,
+        "encoder": tokenizer.encoder,
         "fingerprint": tokenizer.fingerprint(),
         "longest_tokens": [_shown(tokenizer, index) for index in longest],
     }

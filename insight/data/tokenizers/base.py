@@ -71,6 +71,11 @@ class BaseTokenizer(ABC):
         """Id of the token that stands for whatever the vocabulary lacks; ``None`` where it lacks nothing."""
         return None
 
+    @property
+    def encoder(self) -> str:
+        """What long texts are encoded with, for people."""
+        return type(self).__name__
+
     @abstractmethod
     def to_json(self) -> str:
         """The content of a standard ``tokenizer.json``, from which ``load_tokenizer`` rebuilds this one."""

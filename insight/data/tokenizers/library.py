@@ -78,6 +78,12 @@ class LibraryTokenizer(BaseTokenizer):
     def is_lossless(self) -> bool:
         return not self._is_normalized
 
+    @property
+    def encoder(self) -> str:
+        import tokenizers
+
+        return f"tokenizers {tokenizers.__version__}"
+
     def to_json(self) -> str:
         return self._json
 

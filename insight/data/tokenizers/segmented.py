@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from insight.data.tokenizers.base import EncodedBatch, utf8_length
+from insight.data.tokenizers.fast_encoder import FastEncoder, proven_encoder
 from insight.data.tokenizers.library import LibraryTokenizer
 from insight.data.tokenizers.lru_cache import LRUCache
 from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
@@ -16,6 +18,8 @@ from insight.runtime.memory_watcher import process_watcher
 
 # Long texts are handed to the trainer, and encoded, in pieces of about this many characters.
 _PIECE_CHARACTERS = 1 << 14
+# Setting up the fast encoder takes as long as encoding this much without it.
+_FAST_FROM_CHARACTERS = 1 << 17
 _CACHE_ENTRIES = 1 << 17
 _CACHE_BYTES = 1 << 25
 
@@ -52,7 +56,21 @@ class SegmentedTokenizer(LibraryTokenizer):
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
         return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
 
+    @property
+    def encoder(self) -> str:
+        return self._fast.name if self._fast else super().encoder
+
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
+        if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
+            return self._fast.encode(texts)
+        return self._encode_exactly(texts)
+
+    @functools.cached_property
+    def _fast(self) -> FastEncoder | None:
+        """Made, and compared with the exact one, when the first long text comes."""
+        return proven_encoder(self._json, list(self._special), self._encode_exactly)
+
+    def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
         if self._segments is None:
             return super()._encode(texts)
         pieces: list[str] = []

@@ -1,0 +1,95 @@
+"""A faster encoder for the same ids, where it is installed and proves itself: the library `fastokens`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from insight.data.tokenizers.base import EncodedBatch
+from insight.runtime.messages import say
+
+_ALPHABETS = (
+    "etaoinshrdlu .,'\"-\n",
+    "éüßñøåçğıșžăęł",
+    "абвгдежзийклмнопрст",
+    "日本語中文字漢한국어カタカナ",
+    "عربيةעבריתहिन्दीไทย",
+    "👩‍👧🧿😀🏳️‍🌈🇫🇷",
+    "0123456789.,%$€",
+    "{}[]()<>=+*/\\|&^~`@#:;!?_",
+    " \t\n\r\x0b\x0c\x1c\x85\u00a0\u2003\u3000\u200b",
+    "\u0300\u0308\u0323\u20dd\ufeff\ufffd\x00\x01\x7f",
+)
+_CODE = (
+    "def f(x: int) -> str:\n\treturn f'{x!r:>10}'  # it's\n\n\nif __name__ == \"__main__\":\r\n    f(0x7F)\n"
+)
+_NUM_PROBES = 200
+_SEED = 20260
+
+
+class FastEncoder:
+    """Texts → ids without an object a token.
+
+    Args:
+        tokenizer_json: The content of a ``tokenizer.json``.
+
+    Raises:
+        ImportError: The library is not installed.
+        ValueError: It cannot do this kind of tokenizer.
+    """
+
+    def __init__(self, tokenizer_json: str) -> None:
+        library: Any = importlib.import_module("fastokens")
+        self._tokenizer: Any = library.Tokenizer.from_json_str(tokenizer_json)
+        self.name = f"fastokens {importlib.metadata.version('fastokens')}"
+
+    def encode(self, texts: Sequence[str]) -> EncodedBatch:
+        """The ids of every text; names of special tokens in them are plain text."""
+        ids, offsets = self._tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
+        return EncodedBatch(
+            np.frombuffer(ids, dtype="<u4").astype(np.int64),
+            np.frombuffer(offsets, dtype="<u8").astype(np.int64),
+        )
+
+
+def proven_encoder(
+    tokenizer_json: str, special_tokens: Sequence[str], reference: Callable[[Sequence[str]], EncodedBatch]
+) -> FastEncoder | None:
+    """The fast encoder, if it is installed and gives the ids of ``reference`` for every probe.
+
+    Args:
+        tokenizer_json: The content of the ``tokenizer.json``.
+        special_tokens: Their names; they are put into the probes.
+        reference: The encoder that is right.
+    """
+    try:
+        encoder = FastEncoder(tokenizer_json)
+    except (ImportError, ValueError):
+        return None
+    texts = probes(special_tokens)
+    expected, found = reference(texts), encoder.encode(texts)
+    if np.array_equal(expected.offsets, found.offsets) and np.array_equal(expected.ids, found.ids):
+        return encoder
+    say(f"{encoder.name} encodes some text differently than tokenizers does, and is not used")
+    return None
+
+
+def probes(special_tokens: Sequence[str]) -> list[str]:
+    """Texts on which encoders tend to differ: scripts, emoji, code, white space, marks, special tokens."""
+    source = random.Random(_SEED)
+    pieces = [*special_tokens, "'s", "'LL", "'Re", "  ", "\r\n", _CODE]
+    texts = ["", " ", _CODE, *special_tokens]
+    while len(texts) < _NUM_PROBES:
+        alphabets = source.sample(_ALPHABETS, source.randint(1, 4))
+        words = []
+        for _ in range(source.randint(1, 30)):
+            letters = source.choice(alphabets)
+            words.append("".join(source.choice(letters) for _ in range(source.randint(1, 8))))
+            words.append(source.choice(pieces) if source.random() < 0.1 else source.choice(["", " ", " "]))
+        texts.append("".join(words))
+    return texts
