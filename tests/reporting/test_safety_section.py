@@ -103,7 +103,8 @@ def test_every_figure_with_interval_n_control_and_coverage(finished_run: RunFold
         ({"control": None}, True),
         ({"interval": [0.45, 0.88]}, False),  # holds the ideal
         ({"control": {"value": 0.75, "interval": [0.6, 0.9], "n": 40}}, False),  # holds the control
-        ({"control": {"value": 0.95, "interval": [0.9, 1.0], "n": 40}}, False),  # the control is farther
+        ({"control": {"value": 0.95, "interval": [0.9, 1.0], "n": 40}}, False),  # the control is higher
+        ({"value": 0.2, "interval": [0.1, 0.3]}, False),  # away from the ideal, and not to the bad side
         ({"interval": None}, False),
         ({"ideal": None}, False),
     ],

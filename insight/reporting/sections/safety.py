@@ -111,13 +111,14 @@ def _figure(figure: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stands_out(figure: Mapping[str, Any], control: float) -> bool:
-    """Whether a figure is away from the ideal beyond chance, and farther than its control."""
-    (low, high), value, ideal = _ends(figure), number(figure.get("value")), number(figure.get("ideal"))
-    if not all(map(math.isfinite, (low, high, value, ideal))) or low <= ideal <= high:
+    """Whether a figure lies above the ideal beyond chance, and above its control as well.
+
+    Above alone: every figure grows with the weakness, and a canary less exposed than chance is none.
+    """
+    (low, high), ideal = _ends(figure), number(figure.get("ideal"))
+    if not all(map(math.isfinite, (low, high, ideal))):
         return False
-    if not math.isfinite(control):
-        return True
-    return not low <= control <= high and abs(value - ideal) > abs(control - ideal)
+    return low > ideal and not low <= control  # NaN where there is no control
 
 
 def _coverage(coverage: Any) -> dict[str, Any] | None:
