@@ -1,0 +1,118 @@
+"""Differential attention (Ye et al. 2024, arXiv 2410.05258)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from insight.models.attention.base import AttentionModule
+from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
+from insight.models.masks import Mask
+from insight.models.norms import rms_norm
+from insight.models.positions import Position, PositionEncoding
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DifferentialAttention(GroupedQueryAttention):
+    """The difference of two attentions, which cancels what both give to irrelevant tokens.
+
+    Head i of the first half of the query heads and head i of the second half read the same two value
+    heads; the second result is subtracted with a learned weight, which begins at
+    0.8 - 0.6 exp(-0.3 layer). What is not listed here is as in ``GroupedQueryAttention``.
+
+    Args:
+        num_heads: Query heads, an even number.
+        num_key_value_heads: Key and value heads, one or an even number; ``None`` = ``num_heads``.
+        head_dim: Channels of a head; ``None`` = ``hidden_size / num_heads``.
+        position: How queries and keys are told their positions.
+        qk_norm: Normalisation of queries and keys.
+        kernel: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+        window: Keys that a query sees at most, its own included; ``None`` = all.
+        score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
+        score_soft_cap: Bound of the scores; ``None`` for none.
+        qkv_bias: Whether queries, keys and values have a bias.
+        output_bias: Whether the output has a bias.
+        sinks: Whether each head has a learned score that takes attention and gives nothing.
+        output_gate: Whether heads are multiplied by a sigmoid of the input before the output.
+        weight_std: Standard deviation of the first values of the four vectors that make the weight.
+        norm_eps: Of the norm of each pair of heads.
+    """
+
+    weight_std: float = 0.1
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_heads % 2:
+            raise ConfigError(
+                f"num_heads={self.num_heads}: differential attention pairs heads", "use an even number"
+            )
+        num_key_value_heads = self.num_key_value_heads
+        if num_key_value_heads is not None and num_key_value_heads > 1 and num_key_value_heads % 2:
+            raise ConfigError(
+                f"num_key_value_heads={num_key_value_heads}: differential attention pairs value heads",
+                "use 1 or an even number",
+            )
+        if not 0 <= self.weight_std < 100:
+            raise ConfigError(
+                f"weight_std={self.weight_std}: a standard deviation must be zero or more", "use 0.1"
+            )
+        if not 0 < self.norm_eps < 1:
+            raise ConfigError(f"norm_eps={self.norm_eps}: must lie between 0 and 1", "use 1e-5")
+
+    def build(
+        self,
+        hidden_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
+    ) -> AttentionModule:
+        self.check(hidden_size)
+        head_dim = self._head_dim(hidden_size)
+        position = build_position(self.position, head_dim, self.num_heads)
+        return DifferentialModule(self, hidden_size, head_dim, position, layer)
+
+
+class DifferentialModule(GroupedQueryModule):
+    """The built form of :class:`DifferentialAttention`.
+
+    Kernels want values as wide as keys, so each half of a value pair takes a call of its own.
+    """
+
+    def __init__(
+        self,
+        config: DifferentialAttention,
+        hidden_size: int,
+        head_dim: int,
+        position: PositionEncoding,
+        layer: int,
+    ) -> None:
+        super().__init__(config, hidden_size, head_dim, position)
+        self.norm_eps = config.norm_eps
+        self.first_weight = 0.8 - 0.6 * math.exp(-0.3 * layer)
+        self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2 = (
+            nn.Parameter(config.weight_std * torch.randn(head_dim)) for _ in range(4)
+        )
+
+    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
+        halves = value.chunk(2, dim=1) if value.shape[1] > 1 else (value, value)
+        repeats = (1, value.shape[1] // halves[0].shape[1], 1, 1)
+        mix = super().mix
+        mixed = torch.cat([mix(query, key, half.repeat(repeats), mask) for half in halves], dim=-1)
+        first, second = mixed.chunk(2, dim=1)
+        difference = first - self.subtracted_share().to(mixed.dtype) * second
+        return (1 - self.first_weight) * rms_norm(difference, None, self.norm_eps)
+
+    def subtracted_share(self) -> torch.Tensor:
+        """The weight of the attention that is subtracted, a scalar."""
+        wide = torch.promote_types(self.weight_key_1.dtype, torch.float32)
+        first = (self.weight_query_1.to(wide) * self.weight_key_1.to(wide)).sum().exp()
+        second = (self.weight_query_2.to(wide) * self.weight_key_2.to(wide)).sum().exp()
+        return first - second + self.first_weight
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        return 2 * super().flops_per_token(sequence_length)

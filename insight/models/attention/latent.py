@@ -1,0 +1,206 @@
+"""Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from insight.models.attention.base import Attention, AttentionModule
+from insight.models.attention.kernels import Kernel, make_kernel
+from insight.models.caches import LayerCache, make_layer_cache
+from insight.models.checks import require_positive
+from insight.models.linear import Projection
+from insight.models.masks import Mask
+from insight.models.norms import RMSNorm
+from insight.models.positions import InterleavedRope, Position, PositionEncoding
+from insight.models.positions.base import PositionTables
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LatentAttention(Attention):
+    """Keys and values of all heads are made from one short vector a token, which is all that a cache keeps.
+
+    Position goes into channels of their own, whose key all heads share.
+
+    Args:
+        num_heads: Heads.
+        latent_size: Channels of the vector that keys and values are made from.
+        query_latent_size: Channels of the vector that queries are made from; ``None`` = from the input.
+        head_dim: Channels of a query and key that carry no position.
+        rotary_dim: Channels of a query and key that carry it.
+        value_dim: Channels of a value.
+        position: How the latter are told it; must be a rotation.
+        kernel: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+        window: Keys that a query sees at most, its own included; ``None`` = all.
+        score_scale: Factor of the scores; ``None`` = ``(head_dim + rotary_dim) ** -0.5``.
+        norm_eps: Of the norms of both vectors.
+    """
+
+    num_heads: int = 4
+    latent_size: int = 64
+    query_latent_size: int | None = None
+    head_dim: int = 32
+    rotary_dim: int = 16
+    value_dim: int = 32
+    position: Position = InterleavedRope()
+    kernel: Literal["auto", "sdpa", "tiled", "reference"] = "auto"
+    window: int | None = None
+    score_scale: float | None = None
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_positive(
+            num_heads=self.num_heads,
+            latent_size=self.latent_size,
+            query_latent_size=self.query_latent_size,
+            head_dim=self.head_dim,
+            rotary_dim=self.rotary_dim,
+            value_dim=self.value_dim,
+            window=self.window,
+        )
+        if self.score_scale is not None and not self.score_scale > 0:
+            raise ConfigError(f"score_scale={self.score_scale}: must be above 0", "use null for the default")
+        if self.value_dim > self.head_dim + self.rotary_dim:
+            raise ConfigError(
+                f"value_dim={self.value_dim}, head_dim={self.head_dim}, rotary_dim={self.rotary_dim}: "
+                "a value has at most as many channels as a key",
+                f"use value_dim={self.head_dim + self.rotary_dim} or less",
+            )
+        RMSNorm(self.norm_eps)
+        make_kernel(self.kernel)
+        position = self.position.build(self.rotary_dim, self.num_heads)
+        if position.extra_channels or position.has_bias:
+            raise ConfigError(
+                f"position={type(self.position).__name__}: in latent attention heads share the key that "
+                "carries the position, so none can have a bias of its own",
+                "use Rope, InterleavedRope or NoPosition",
+            )
+
+    def check(self, hidden_size: int) -> None:
+        require_positive(hidden_size=hidden_size)
+
+    def build(
+        self,
+        hidden_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
+    ) -> AttentionModule:
+        return LatentModule(self, hidden_size, build_position(self.position, self.rotary_dim, self.num_heads))
+
+
+class LatentModule(AttentionModule):
+    """The built form of :class:`LatentAttention`.
+
+    Without a cache, keys and values are written out. With one, the matrices that would write them are
+    applied to the queries and to the result instead, which is the same product in another order.
+    """
+
+    def __init__(self, config: LatentAttention, hidden_size: int, position: PositionEncoding) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.latent_size = config.latent_size
+        self.head_dim, self.rotary_dim = config.head_dim, config.rotary_dim
+        self.value_dim = config.value_dim
+        self.window = config.window
+        key_dim = config.head_dim + config.rotary_dim
+        self.scale = config.score_scale if config.score_scale is not None else key_dim**-0.5
+        self.position = position
+        self.kernel: Kernel = make_kernel(config.kernel)
+        self.latent = Projection(hidden_size, [config.latent_size, config.rotary_dim])
+        self.latent_norm = RMSNorm(config.norm_eps).build(config.latent_size)
+        self.key_value = Projection(
+            config.latent_size, [self.num_heads * config.head_dim, self.num_heads * config.value_dim]
+        )
+        compressed = config.query_latent_size
+        self.query_latent = None if compressed is None else Projection(hidden_size, [compressed])
+        self.query_latent_norm = None if compressed is None else RMSNorm(config.norm_eps).build(compressed)
+        self.query = Projection(compressed or hidden_size, [self.num_heads * key_dim])
+        self.output = Projection(self.num_heads * config.value_dim, [hidden_size], writes_residual=True)
+
+    def forward(
+        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
+    ) -> torch.Tensor:
+        query, rotary_query = self._queries(hidden, tables)
+        latent, rotary_key = self.latent(hidden).split([self.latent_size, self.rotary_dim], dim=-1)
+        latent = self.latent_norm(latent).unsqueeze(1)
+        rotary_key = self._encode(rotary_key.unsqueeze(2), tables).transpose(1, 2)
+        mask = mask.within(self.window)
+        if cache is None:
+            mixed = self._mix_expanded(query, rotary_query, latent, rotary_key, mask)
+        else:
+            mixed = self._mix_absorbed(query, rotary_query, latent, rotary_key, mask, cache)
+        output: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def make_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rollback: int = 0,
+    ) -> LayerCache:
+        self.position.check_cache(max_length)
+        # Values are part of the keys, so values of no channels are kept beside them.
+        return make_layer_cache(
+            batch_size,
+            1,
+            max_length,
+            0,
+            dtype,
+            device,
+            extra_channels=self.latent_size + self.rotary_dim,
+            window=self.window,
+            max_rollback=max_rollback,
+        )
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        return 2 * self.num_heads * (self.head_dim + self.rotary_dim + self.value_dim) * sequence_length
+
+    def _queries(self, hidden: torch.Tensor, tables: PositionTables) -> tuple[torch.Tensor, torch.Tensor]:
+        """Channels without and with position, each ``(batch, heads, sequence, channels)``."""
+        if self.query_latent is not None and self.query_latent_norm is not None:
+            hidden = self.query_latent_norm(self.query_latent(hidden))
+        heads = self.query(hidden).unflatten(-1, (self.num_heads, self.head_dim + self.rotary_dim))
+        plain, rotary = heads.split([self.head_dim, self.rotary_dim], dim=-1)
+        return plain.transpose(1, 2), self._encode(rotary, tables).transpose(1, 2)
+
+    def _encode(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        wide = torch.promote_types(heads.dtype, torch.float32)
+        return self.position.apply_to_heads(heads.to(wide), tables).to(heads.dtype)
+
+    def _mix_expanded(
+        self,
+        query: torch.Tensor,
+        rotary_query: torch.Tensor,
+        latent: torch.Tensor,
+        rotary_key: torch.Tensor,
+        mask: Mask,
+    ) -> torch.Tensor:
+        sizes = [self.num_heads * self.head_dim, self.num_heads * self.value_dim]
+        keys, values = self.key_value(latent.squeeze(1)).split(sizes, dim=-1)
+        key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        value = values.unflatten(-1, (self.num_heads, self.value_dim)).transpose(1, 2)
+        key = torch.cat([key, rotary_key.expand(-1, self.num_heads, -1, -1)], dim=-1)
+        return self.kernel(torch.cat([query, rotary_query], dim=-1), key, value, mask, self.scale)
+
+    def _mix_absorbed(
+        self,
+        query: torch.Tensor,
+        rotary_query: torch.Tensor,
+        latent: torch.Tensor,
+        rotary_key: torch.Tensor,
+        mask: Mask,
+        cache: LayerCache,
+    ) -> torch.Tensor:
+        heads = (self.num_heads, -1, self.latent_size)
+        to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
+        key, _, mask = cache.append(torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask)
+        query = torch.cat([query @ to_key, rotary_query], dim=-1)
+        # The latent is the first part of the key; what the rest adds to the result is cut off.
+        mixed = self.kernel(query, key, key, mask, self.scale)[..., : self.latent_size]
+        return mixed @ to_value.mT
