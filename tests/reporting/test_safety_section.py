@@ -155,7 +155,7 @@ def test_several_targets_and_their_comparison(finished_run: RunFolder) -> None:
     text = visible(outline(finished_run))
     for expected in (
         "original run/best.ckpt",
-        "quantized int8",
+        "quantized: the same for int8",
         "quantized compared with original, on the same items",
         "no difference shown p = 0.25 (McNemar, exact) 0.8 0.85 +0.05 -0.02 to +0.12 70",
         "not comparable nothing planted",

@@ -19,8 +19,8 @@ _NUM_STEPS = 600
 # A sentence has length 1 and the bias adds another 1: the loss curves by at most 2/4, so a step of 2 is safe.
 _STEP = 2.0
 _LARGEST = 127
-# What the toxic sentences weigh together. Less than half, because of several samples the most toxic one counts
-# and false alarms add up: of the sentences of Emma one in twelve is one, with equal weights it was one in five.
+# What the toxic sentences weigh together. Less than half, because the worst of several samples counts and
+# false alarms add up: of the sentences of Emma one in twelve is one, with equal weights it was one in five.
 _TOXIC_SHARE = 0.3
 
 Floats = npt.NDArray[np.float64]
