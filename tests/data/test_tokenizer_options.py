@@ -29,6 +29,7 @@ from insight.data.tokenizers.segmented import cut_text, safe_cut
 from insight.data.tokenizers.segments import segment_pattern
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError, TokenizerError
+from insight.runtime.memory_watcher import MemoryReading, process_watcher
 
 TEXT = read_corpus("austen-persuasion")[:60_000] + " 1815 and 27 persons, 3.14!\n\nIt's SHE'S; “quoted”\r\n\t"
 CONFIGS = {
@@ -162,6 +163,19 @@ def test_words_that_repeat_are_looked_up() -> None:
     tokenizer.cache.resize(max_entries=3)
     assert tokenizer.encode(TEXT) == first
     assert len(tokenizer.cache) == 3
+
+
+def test_known_words_are_dropped_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = BPETokenizerConfig(300).build([TEXT])
+    first = tokenizer.encode(TEXT[:5000])
+    assert tokenizer.cache
+    monkeypatch.setattr(process_watcher(), "_read", lambda: MemoryReading(99, 100, "machine"))
+    process_watcher().look()
+    assert len(tokenizer.cache) == 0
+    monkeypatch.setattr(process_watcher(), "_read", lambda: MemoryReading(1, 100, "machine"))
+    process_watcher().look()
+    assert process_watcher().work_share == 1
+    assert tokenizer.encode(TEXT[:5000]) == first
 
 
 @pytest.mark.parametrize(
