@@ -108,6 +108,9 @@ def _passes(rows: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
             passes[-1].append(row)
         else:
             passes.append([row])
+    # A compiled network has another form for a single row, which one left over is not worth.
+    if len(passes) > 1 and len(passes[-1]) == 1 and len(passes[-2]) > 2:
+        passes[-1].insert(0, passes[-2].pop())
     return passes
 
 
