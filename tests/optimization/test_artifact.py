@@ -92,7 +92,9 @@ def test_bit_identical_in_a_fresh_process(learned: LoadedCheckpoint, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiler_path() is None, reason="torch.compile needs a C++ compiler")
-def test_bit_identical_when_compiled(learned: LoadedCheckpoint, tmp_path: Path) -> None:
+def test_every_method_compiles_and_is_bit_identical_in_a_fresh_process(
+    learned: LoadedCheckpoint, tmp_path: Path
+) -> None:
     ids = some_ids(3)
     expected, folders = [], []
     for method in METHODS:
@@ -101,6 +103,9 @@ def test_bit_identical_when_compiled(learned: LoadedCheckpoint, tmp_path: Path) 
         folders.append(tmp_path / method)
         save_artifact(model, folders[-1])
         expected.append(scores(model.checkpoint, ids))
+        eager = scores(optimized(learned, method).checkpoint, ids)
+        difference = (expected[-1] - eager).float().norm() / eager.float().norm()
+        assert difference < 0.1, method
     found = in_a_fresh_process(folders, ids)
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
 
