@@ -1,4 +1,4 @@
-"""Llama's and Qwen 3's weight names, and ours for the same numbers."""
+"""Weight names of Llama and its relatives: Mistral, Qwen, SmolLM, Phi-3, OLMo 2, Gemma."""
 
 from __future__ import annotations
 
@@ -6,26 +6,89 @@ from collections.abc import Mapping
 
 import torch
 
-# Ours -> theirs; several of theirs are rows of one of ours, in this order.
+from insight.interchange.name_map import NameMap, rows
+
 _TOP = {
-    "embedding.weight": ("model.embed_tokens.weight",),
-    "norm.weight": ("model.norm.weight",),
-    "head.weight": ("lm_head.weight",),
+    "embedding.weight": rows("model.embed_tokens.weight"),
+    "norm.weight": rows("model.norm.weight"),
+    "head.weight": rows("lm_head.weight"),
 }
-_BLOCK = {
-    "attention_norm.weight": ("input_layernorm.weight",),
-    "attention.query_key_value.weight": (
-        "self_attn.q_proj.weight",
-        "self_attn.k_proj.weight",
-        "self_attn.v_proj.weight",
+_ATTENTION = {
+    "attention.query_key_value.weight": rows(
+        "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"
     ),
-    "attention.query_norm.weight": ("self_attn.q_norm.weight",),
-    "attention.key_norm.weight": ("self_attn.k_norm.weight",),
-    "attention.output.weight": ("self_attn.o_proj.weight",),
-    "feed_forward_norm.weight": ("post_attention_layernorm.weight",),
-    "feed_forward.gate_up.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-    "feed_forward.down.weight": ("mlp.down_proj.weight",),
+    "attention.query_key_value.bias": rows(
+        "self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"
+    ),
+    "attention.output.weight": rows("self_attn.o_proj.weight"),
+    "attention.output.bias": rows("self_attn.o_proj.bias"),
 }
+_FEED_FORWARD = {
+    "feed_forward.gate_up.weight": rows("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    "feed_forward.down.weight": rows("mlp.down_proj.weight"),
+}
+_PRE_NORM = {
+    "attention_norm.weight": rows("input_layernorm.weight"),
+    "feed_forward_norm.weight": rows("post_attention_layernorm.weight"),
+}
+
+_HEAD_NORMS = {
+    "attention.query_norm.weight": rows("self_attn.q_norm.weight"),
+    "attention.key_norm.weight": rows("self_attn.k_norm.weight"),
+}
+
+LLAMA = NameMap(_TOP, _ATTENTION | _HEAD_NORMS | _FEED_FORWARD | _PRE_NORM)
+"""Llama, Mistral, Qwen 2 and 3, SmolLM 2 and 3."""
+
+OLMO2 = NameMap(
+    _TOP,
+    _ATTENTION
+    | _FEED_FORWARD
+    | {
+        "attention.query_norm.norm.weight": rows("self_attn.q_norm.weight"),
+        "attention.key_norm.norm.weight": rows("self_attn.k_norm.weight"),
+        "attention_norm.weight": rows("post_attention_layernorm.weight"),
+        "feed_forward_norm.weight": rows("post_feedforward_layernorm.weight"),
+    },
+)
+
+GEMMA = NameMap(
+    _TOP,
+    _ATTENTION
+    | _HEAD_NORMS
+    | _FEED_FORWARD
+    | {
+        "attention_norm.weight": rows("input_layernorm.weight"),
+        "attention_output_norm.weight": rows("post_attention_layernorm.weight"),
+        "feed_forward_norm.weight": rows("pre_feedforward_layernorm.weight"),
+        "feed_forward_output_norm.weight": rows("post_feedforward_layernorm.weight"),
+    },
+)
+"""Gemma 2 and 3."""
+
+PHI3 = NameMap(
+    _TOP,
+    _PRE_NORM
+    | {
+        "attention.query_key_value.weight": rows("self_attn.qkv_proj.weight"),
+        "attention.output.weight": rows("self_attn.o_proj.weight"),
+        "feed_forward.gate_up.weight": rows("mlp.gate_up_proj.weight"),
+        "feed_forward.down.weight": rows("mlp.down_proj.weight"),
+    },
+)
+
+DIFFLLAMA = NameMap(
+    _TOP,
+    _ATTENTION
+    | _FEED_FORWARD
+    | _PRE_NORM
+    | {
+        "attention.weight_query_1": rows("self_attn.lambda_q1"),
+        "attention.weight_key_1": rows("self_attn.lambda_k1"),
+        "attention.weight_query_2": rows("self_attn.lambda_q2"),
+        "attention.weight_key_2": rows("self_attn.lambda_k2"),
+    },
+)
 
 
 def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
@@ -36,12 +99,4 @@ def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str
             be missing.
         num_layers: Blocks.
     """
-    table: dict[str, tuple[str, ...]] = dict(_TOP)
-    for layer in range(num_layers):
-        for ours, theirs in _BLOCK.items():
-            table[f"blocks.{layer}.{ours}"] = tuple(f"model.layers.{layer}.{name}" for name in theirs)
-    return {
-        ours: torch.cat([tensors[name] for name in theirs])
-        for ours, theirs in table.items()
-        if all(name in tensors for name in theirs)
-    }
+    return LLAMA.convert(tensors, num_layers)

@@ -56,6 +56,7 @@ from insight.models.positions import (
     SinusoidalPosition,
     YarnScaling,
 )
+from insight.models.presets import PRESETS, Preset
 from insight.models.roles import muon_splits, parameter_role
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "Norm",
     "OffsetRMSNorm",
     "OutputHead",
+    "PRESETS",
     "ParallelResidual",
     "Position",
     "PositionEncoding",
@@ -104,6 +106,7 @@ __all__ = [
     "PostNorm",
     "PreNorm",
     "PrefixMask",
+    "Preset",
     "Projection",
     "QueryKeyNorm",
     "RMSNorm",

@@ -1,0 +1,88 @@
+"""How another library's tensors become ours: a table of names, and what to do with the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+Rearrange = Callable[[torch.Tensor], torch.Tensor]
+"""A linear rearrangement of a tensor's numbers, so that it turns gradients into gradients too."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where one of our tensors comes from.
+
+    Args:
+        names: Their tensors, whose rows lie one below the other in ours.
+        rearrange: What happens to the result; ``None`` for nothing.
+    """
+
+    names: tuple[str, ...]
+    rearrange: Rearrange | None = None
+
+    def read(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
+        """Our tensor, or ``None`` where they have no such tensors."""
+        names = [prefix + name for name in self.names]
+        if not all(name in tensors for name in names):
+            return None
+        joined = torch.cat([tensors[name] for name in names])
+        return joined if self.rearrange is None else self.rearrange(joined)
+
+
+def rows(*names: str, rearrange: Rearrange | None = None) -> Rows:
+    """A row of a table; see :class:`Rows`."""
+    return Rows(names, rearrange)
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """Our names and where their tensors come from.
+
+    Args:
+        top: Tensors outside blocks.
+        block: Tensors of one block, by their names inside ours.
+        layer_prefix: Their name of a block, with ``{layer}`` for its number.
+    """
+
+    top: Mapping[str, Rows]
+    block: Mapping[str, Rows] = field(default_factory=dict)
+    layer_prefix: str = "model.layers.{layer}."
+
+    def convert(self, tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
+        """Tensors (weights or gradients) under our names.
+
+        Args:
+            tensors: By their names. What an architecture may lack (a tied head, biases) may be missing.
+            num_layers: Blocks.
+        """
+        found = {name: source.read(tensors, "") for name, source in self.top.items()}
+        for layer in range(num_layers):
+            prefix = self.layer_prefix.format(layer=layer)
+            for name, source in self.block.items():
+                found[f"blocks.{layer}.{name}"] = source.read(tensors, prefix)
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def transposed(tensor: torch.Tensor) -> torch.Tensor:
+    """``(inputs, outputs)``, as GPT-2 stores matrices, to ``(outputs, inputs)``."""
+    return tensor.T
+
+
+def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrange:
+    """Rows packed group by group (queries, one key, one value) to all queries, all keys, all values.
+
+    Args:
+        num_groups: Key and value heads.
+        queries_per_group: Query heads that share them.
+        head_dim: Rows of a head.
+    """
+
+    def rearrange(tensor: torch.Tensor) -> torch.Tensor:
+        groups = tensor.reshape(num_groups, queries_per_group + 2, head_dim, *tensor.shape[1:])
+        parts = groups.split([queries_per_group, 1, 1], dim=1)
+        return torch.cat([part.flatten(0, 2) for part in parts])
+
+    return rearrange

@@ -1,0 +1,22 @@
+"""A published network by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from insight.models.decoder import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The shape of a published network; weights are not part of it.
+
+    Args:
+        config: What builds it.
+        vocabulary_size: Rows of its embedding.
+        source: Where it was published.
+    """
+
+    config: DecoderConfig
+    vocabulary_size: int
+    source: str

@@ -1,0 +1,294 @@
+"""Small networks of transformers and the presets that must equal them, shrunk to the same sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from insight.interchange.bloom import bloom_names
+from insight.interchange.falcon import falcon_names
+from insight.interchange.gpt2 import GPT2
+from insight.interchange.gpt_neox import gpt_neox_names
+from insight.interchange.llama import DIFFLLAMA, GEMMA, LLAMA, OLMO2, PHI3
+from insight.interchange.mpt import MPT
+from insight.interchange.name_map import NameMap
+from insight.models import (
+    PRESETS,
+    Attention,
+    Decoder,
+    DecoderConfig,
+    DifferentialAttention,
+    GroupedQueryAttention,
+    LayerPattern,
+    Llama3Scaling,
+    ParallelResidual,
+    Preset,
+    Rope,
+)
+
+VOCABULARY, HIDDEN, LAYERS, INTERMEDIATE, CONTEXT, HEADS = 61, 48, 3, 80, 64, 4
+WINDOW = 9
+
+_SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": INTERMEDIATE,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def _rope(base: float, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": base} | more}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One pair of networks.
+
+    Args:
+        family: Theirs: what their configuration is called.
+        preset: Ours.
+        names: From their tensors to ours.
+        theirs: Arguments of their configuration.
+        attention: What of our attention changes beside the sizes.
+        ours: What of our configuration changes beside the sizes.
+        num_layers: Blocks, enough for every kind of layer.
+    """
+
+    family: str
+    preset: Preset
+    names: NameMap
+    theirs: dict[str, Any]
+    attention: dict[str, Any] = field(default_factory=dict)
+    ours: dict[str, Any] = field(default_factory=dict)
+    num_layers: int = LAYERS
+
+    def build(self) -> tuple[Any, Decoder]:
+        """Their network with random weights, and ours with the same."""
+        import transformers
+
+        torch.manual_seed(0)
+        kind = "Gemma3Text" if self.family == "Gemma3" else self.family
+        config = getattr(transformers, f"{kind}Config")(attn_implementation="eager", **self.theirs)
+        theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))  # norms too: ones would hide a mix-up
+        ours = self.config().build(VOCABULARY)
+        ours.load_state_dict(self.convert(theirs.state_dict()))
+        return theirs, ours.eval()
+
+    def config(self) -> DecoderConfig:
+        """The preset in the sizes of this file."""
+        preset = self.preset.config
+        feed_forward: Any = preset.feed_forward
+        sizes = {
+            "hidden_size": HIDDEN,
+            "num_layers": self.num_layers,
+            "max_sequence_length": CONTEXT,
+            "attention": self._shrink(preset.attention),
+            "feed_forward": replace(feed_forward, intermediate_size=INTERMEDIATE),
+        }
+        return replace(preset, **(sizes | self.ours))
+
+    def convert(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Their tensors under our names, a tied head once."""
+        tied = self.preset.config.tie_embeddings
+        return self.names.convert(
+            {name: x for name, x in tensors.items() if not (tied and name == "lm_head.weight")},
+            self.num_layers,
+        )
+
+    def _shrink(self, attention: Attention) -> Attention:
+        if isinstance(attention, LayerPattern):
+            return LayerPattern(tuple(self._shrink(each) for each in attention.layers))
+        assert isinstance(attention, GroupedQueryAttention)
+        sizes = {
+            "num_heads": HEADS,
+            "num_key_value_heads": attention.num_key_value_heads and min(2, attention.num_key_value_heads),
+            "window": attention.window and WINDOW,
+        }
+        return replace(attention, **(sizes | self.attention))
+
+
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
+    "gpt2": lambda: Architecture(
+        "GPT2",
+        PRESETS["gpt2"],
+        GPT2,
+        {
+            "vocab_size": VOCABULARY,
+            "n_positions": CONTEXT,
+            "n_embd": HIDDEN,
+            "n_layer": LAYERS,
+            "n_head": HEADS,
+            "n_inner": INTERMEDIATE,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    ),
+    "llama2": lambda: Architecture(
+        "Llama", PRESETS["llama-2-7b"], LLAMA, _SIZES | {"rms_norm_eps": 1e-5} | _rope(10000.0)
+    ),
+    "llama3.1": lambda: Architecture(
+        "Llama",
+        PRESETS["llama-3.1-8b"],
+        LLAMA,
+        _SIZES | {"rms_norm_eps": 1e-5, "num_key_value_heads": 2} | _rope(500000.0, **_LLAMA3),
+        attention={"position": Rope(500000.0, scaling=Llama3Scaling(original_length=32))},
+    ),
+    "smollm2": lambda: Architecture(
+        "Llama",
+        PRESETS["smollm-2-135m"],
+        LLAMA,
+        _SIZES
+        | {"rms_norm_eps": 1e-5, "num_key_value_heads": 2, "tie_word_embeddings": True}
+        | _rope(100000.0),
+    ),
+    "mistral": lambda: Architecture(
+        "Mistral",
+        PRESETS["mistral-7b"],
+        LLAMA,
+        _SIZES | {"rms_norm_eps": 1e-5, "num_key_value_heads": 2, "sliding_window": WINDOW} | _rope(10000.0),
+    ),
+    "gemma2": lambda: Architecture(
+        "Gemma2",
+        PRESETS["gemma-2-2b"],
+        GEMMA,
+        _SIZES
+        | {"num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": WINDOW}
+        | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 6.0}
+        | _rope(10000.0),
+        attention={"head_dim": 16, "score_scale": 24**-0.5, "score_soft_cap": 5.0},
+        ours={"embedding_scale": HIDDEN**0.5, "logit_soft_cap": 6.0},
+    ),
+    "gemma3": lambda: Architecture(
+        "Gemma3",
+        PRESETS["gemma-3-1b"],
+        GEMMA,
+        _SIZES
+        | {"num_hidden_layers": 7, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 24}
+        | {"sliding_window": WINDOW, "tie_word_embeddings": True}
+        | {
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+            }
+        },
+        attention={"head_dim": 16, "score_scale": 24**-0.5},
+        ours={"embedding_scale": HIDDEN**0.5},
+        num_layers=7,
+    ),
+    "smollm3": lambda: Architecture(
+        "SmolLM3",
+        PRESETS["smollm-3-3b"],
+        LLAMA,
+        _SIZES
+        | {"num_hidden_layers": 5, "num_key_value_heads": 2, "tie_word_embeddings": True}
+        | _rope(5000000.0),
+        num_layers=5,
+    ),
+    "diffllama": lambda: Architecture(
+        "DiffLlama",
+        replace(
+            PRESETS["llama-2-7b"],
+            config=replace(PRESETS["llama-2-7b"].config, attention=DifferentialAttention(32)),
+        ),
+        DIFFLLAMA,
+        _SIZES | {"rms_norm_eps": 1e-5, "num_key_value_heads": 2, "head_dim": 12} | _rope(10000.0),
+        attention={"num_key_value_heads": 2},
+    ),
+    "mpt": lambda: Architecture(
+        "Mpt",
+        PRESETS["mpt-7b"],
+        MPT,
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": HIDDEN,
+            "n_layers": LAYERS,
+            "n_heads": 6,
+            "max_seq_len": CONTEXT,
+        },
+        attention={"num_heads": 6},
+        ours={"feed_forward": PRESETS["mpt-7b"].config.feed_forward},
+    ),
+    "qwen2": lambda: Architecture(
+        "Qwen2",
+        PRESETS["qwen-2-0.5b"],
+        LLAMA,
+        _SIZES | {"num_key_value_heads": 2, "tie_word_embeddings": True} | _rope(1000000.0),
+    ),
+    "qwen3": lambda: Architecture(
+        "Qwen3",
+        PRESETS["qwen-3-0.6b"],
+        LLAMA,
+        _SIZES | {"num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True} | _rope(1000000.0),
+        attention={"head_dim": 16},
+    ),
+    "olmo2": lambda: Architecture(
+        "Olmo2", PRESETS["olmo-2-7b"], OLMO2, _SIZES | {"rms_norm_eps": 1e-6} | _rope(500000.0)
+    ),
+    "phi3": lambda: Architecture(
+        "Phi3",
+        PRESETS["phi-3-mini"],
+        PHI3,
+        _SIZES
+        | {"rms_norm_eps": 1e-5, "sliding_window": WINDOW, "original_max_position_embeddings": CONTEXT}
+        | _rope(10000.0),
+    ),
+    "pythia": lambda: Architecture(
+        "GPTNeoX",
+        PRESETS["pythia-160m"],
+        gpt_neox_names(2, 24),
+        _SIZES | {"num_attention_heads": 2} | _rope(10000.0, partial_rotary_factor=0.25),
+        attention={"num_heads": 2},
+    ),
+    "bloom": lambda: Architecture(
+        "Bloom",
+        PRESETS["bloom-560m"],
+        bloom_names(6, 8),
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": HIDDEN,
+            "n_layer": LAYERS,
+            "n_head": 6,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        attention={"num_heads": 6},  # no power of two
+        ours={"feed_forward": PRESETS["bloom-560m"].config.feed_forward},  # theirs is always 4 times as wide
+    ),
+    "falcon": lambda: Architecture(
+        "Falcon",
+        PRESETS["falcon-7b"],
+        falcon_names(HEADS, 1, 12, shared_norm=True),
+        _SIZES | {"ffn_hidden_size": INTERMEDIATE} | _rope(10000.0),
+        attention={"num_key_value_heads": 1},
+    ),
+    "falcon, two norms": lambda: Architecture(
+        "Falcon",
+        PRESETS["falcon-7b"],
+        falcon_names(HEADS, 2, 12, shared_norm=False),
+        _SIZES
+        | {"ffn_hidden_size": INTERMEDIATE, "new_decoder_architecture": True, "num_kv_heads": 2}
+        | _rope(10000.0),
+        attention={"num_key_value_heads": 2},
+        ours={"block": ParallelResidual()},
+    ),
+}
