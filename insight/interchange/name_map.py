@@ -82,7 +82,7 @@ def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrang
 
     def rearrange(tensor: torch.Tensor) -> torch.Tensor:
         groups = tensor.reshape(num_groups, queries_per_group + 2, head_dim, *tensor.shape[1:])
-        parts = groups.split([queries_per_group, 1, 1], dim=1)
+        parts = torch.split(groups, [queries_per_group, 1, 1], dim=1)
         return torch.cat([part.flatten(0, 2) for part in parts])
 
     return rearrange
