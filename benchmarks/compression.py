@@ -4,7 +4,8 @@ Every way is made once, in a process of its own, and then measured in fresh proc
 bytes on the disk, growth of the process's memory while it is loaded, time to read a prompt of 128 tokens and
 to write 32 after it (batches of 1 and 8), and, in the first round, bits per byte on the test text. The ways
 take turns, each round beginning with another one; the table holds medians over the rounds. Compiled peers
-are compiled in Insight's way. What has been measured is kept: an interrupted benchmark goes on where it was.
+are compiled in Insight's way. What has been measured is kept: an interrupted benchmark goes on where it was;
+--fresh begins again, which a change of the code needs.
 """
 
 from __future__ import annotations
