@@ -23,7 +23,7 @@ _MEASURES = (
     ("loss", "Loss", "Mean negative log-likelihood in nats per token; depends on the tokenizer."),
 )
 _SPLITS = ("test", "validation")
-_SHOWN_ELSEWHERE = ("throughput/", "memory/", "safety/")
+_SHOWN_ELSEWHERE = ("throughput/", "memory/", "quantization/", "safety/")
 
 
 def build_outcome(run: RunRecord) -> Section:
