@@ -9,7 +9,7 @@ from typing import Any
 
 from bokeh.core.types import ID
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, NumeralTickFormatter
+from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
 from insight.reporting.charts import Line
@@ -19,6 +19,8 @@ from insight.reporting.label_placement import place_names
 _NEAR_X, _NEAR_Y = 0.04, 0.06
 # Room around the points, as shares of what they span.
 _PADDING_X, _PADDING_Y = 0.08, 0.25
+# The least that the vertical axis spans, as a share of its values.
+_LEAST_SPAN = 0.01
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ScatterChart:
     x_label: str
     points: tuple[Point, ...]
     more_is_better: bool = False
-    tick_format: str = "0.000"
+    tick_format: str = "0.000[00]"
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -105,8 +107,9 @@ class ScatterChart:
         plot.axis.major_tick_line_alpha = 0
         plot.yaxis.axis_line_alpha = 0
         plot.axis.major_label_text_font_size = "12px"
-        plot.x_range = DataRange1d(start=0, range_padding=_PADDING_X)
-        plot.y_range = DataRange1d(range_padding=_PADDING_Y)
+        frame = _frame(self._drawn)
+        plot.x_range = Range1d(0, frame.right)
+        plot.y_range = Range1d(frame.bottom, frame.top)
         self._draw_front(plot)
         self._draw_points(plot)
         self._draw_names(plot)
@@ -140,8 +143,10 @@ class ScatterChart:
             plot.add_tools(_hover(drawn, self.unit, self.x_label))
 
     def _draw_names(self, plot: Any) -> None:
+        frame = _frame(self._drawn)
         names = named(self._drawn)
-        for (point, name), place in zip(names, place_names(_shares(names)), strict=True):
+        places = place_names([(*frame.share(point), name) for point, name in names])
+        for (point, name), place in zip(names, places, strict=True):
             text = plot.text(
                 "x",
                 "y",
@@ -167,14 +172,13 @@ def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
 
 def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
     """Points and what is written beside them; those that lie on one another share one line."""
-    width = max((abs(point.x) for point in points), default=0.0)
-    heights = [point.y for point in points]
-    height = max(heights, default=0.0) - min(heights, default=0.0)
+    frame = _frame(points)
     groups: list[list[Point]] = []
     for point in points:
+        x, y = frame.share(point)
         for group in groups:
-            near_x = abs(group[0].x - point.x) <= _NEAR_X * width
-            if near_x and abs(group[0].y - point.y) <= _NEAR_Y * height:
+            first_x, first_y = frame.share(group[0])
+            if abs(first_x - x) <= _NEAR_X and abs(first_y - y) <= _NEAR_Y:
                 group.append(point)
                 break
         else:
@@ -182,14 +186,27 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
     return [(group[0], ", ".join(point.label for point in group)) for group in groups]
 
 
-def _shares(names: Sequence[tuple[Point, str]]) -> list[tuple[float, float, str]]:
-    """Places in the frame, which begins at 0 and leaves room around the points and their spreads."""
-    widest = (1 + _PADDING_X) * max((point.x for point, _ in names), default=1.0) or 1.0
-    low = min((_end(point, 0) for point, _ in names), default=0.0)
-    high = max((_end(point, 1) for point, _ in names), default=1.0)
-    height = (1 + _PADDING_Y) * (high - low) or 1.0
-    bottom = (low + high - height) / 2
-    return [(point.x / widest, (point.y - bottom) / height, name) for point, name in names]
+@dataclass(frozen=True)
+class _Frame:
+    """What a chart shows: from 0 to ``right``, from ``bottom`` to ``top``."""
+
+    right: float
+    bottom: float
+    top: float
+
+    def share(self, point: Point) -> tuple[float, float]:
+        """Where a point lies, from 0 (left, bottom) to 1."""
+        return point.x / self.right, (point.y - self.bottom) / (self.top - self.bottom)
+
+
+def _frame(points: Sequence[Point]) -> _Frame:
+    """Room for points and spreads; never so little that a difference of nothing fills the chart."""
+    low = min((_end(point, 0) for point in points), default=0.0)
+    high = max((_end(point, 1) for point in points), default=0.0)
+    span = max((1 + _PADDING_Y) * (high - low), _LEAST_SPAN * abs(high), 1e-6)
+    widest = max((point.x for point in points), default=0.0)
+    right = (1 + _PADDING_X) * widest if widest > 0 else 1.0
+    return _Frame(right, (low + high - span) / 2, (low + high + span) / 2)
 
 
 def _end(point: Point, index: int) -> float:
