@@ -34,8 +34,8 @@ class Place:
 
     @property
     def y_offset(self) -> float:
-        """Pixels from the point down to the base line of the name."""
-        return _LINE if self.is_below else -_GAP_Y
+        """Pixels from the point down to the near edge of the name."""
+        return _GAP_Y if self.is_below else -_GAP_Y
 
 
 _PLACES = tuple(Place(is_left, is_below) for is_below in (False, True) for is_left in (False, True))
@@ -49,7 +49,7 @@ def place_names(points: Sequence[tuple[float, float, str]]) -> list[Place]:
 
     Args:
         points: Horizontal and vertical place of each as shares of the frame, from 0 (left, bottom) to 1,
-            and its name.
+            and its name, which may have several lines.
     """
     dots = [_around(x, y) for x, y, _ in points]
     chosen: dict[int, Place] = {}
@@ -67,10 +67,12 @@ def _around(x: float, y: float) -> Box:
 
 
 def _box(x: float, y: float, name: str, place: Place) -> Box:
-    near = x * _WIDTH + place.x_offset
-    left = near - _LETTER * len(name) if place.is_left else near
-    bottom = y * _HEIGHT - place.y_offset
-    return (left, bottom, left + _LETTER * len(name), bottom + _LINE)
+    lines = name.split("\n")
+    width, height = _LETTER * max(map(len, lines)), _LINE * len(lines)
+    near_x, near_y = x * _WIDTH + place.x_offset, y * _HEIGHT - place.y_offset
+    left = near_x - width if place.is_left else near_x
+    bottom = near_y - height if place.is_below else near_y
+    return (left, bottom, left + width, bottom + height)
 
 
 def _cost(box: Box, taken: Sequence[Box]) -> float:

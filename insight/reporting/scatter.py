@@ -155,6 +155,7 @@ class ScatterChart:
                 x_offset=place.x_offset,
                 y_offset=place.y_offset,
                 text_align="right" if place.is_left else "left",
+                text_baseline="top" if place.is_below else "bottom",
                 text_font_size="12px",
             )
             text.glyph.tags = ["--ink"]
@@ -171,7 +172,7 @@ def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
 
 
 def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
-    """Points and what is written beside them; those that lie on one another share one line."""
+    """Points and what is written beside them; those that lie on one another are named at one place."""
     frame = _frame(points)
     groups: list[list[Point]] = []
     for point in points:
@@ -183,7 +184,7 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
                 break
         else:
             groups.append([point])
-    return [(group[0], ", ".join(point.label for point in group)) for group in groups]
+    return [(group[0], "\n".join(point.label for point in group)) for group in groups]
 
 
 @dataclass(frozen=True)

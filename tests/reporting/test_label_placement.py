@@ -23,7 +23,14 @@ def boxes(points: list[tuple[float, float, str]], places: list[Place]) -> list[t
     return [_box(*point, place) for point, place in zip(points, places, strict=True)]
 
 
-@pytest.mark.parametrize("points", [SPREAD, CLOSE])
+LINES = [
+    (0.3, 0.5, "int8_dynamic\nint8_weight_only\nint8_static"),
+    (0.45, 0.5, "bf16"),
+    (0.9, 0.5, "original"),
+]
+
+
+@pytest.mark.parametrize("points", [SPREAD, CLOSE, LINES])
 def test_no_name_lies_over_another_or_leaves_the_frame(points: list[tuple[float, float, str]]) -> None:
     found = boxes(points, place_names(points))
     assert not any(cover(one, other) for one, other in itertools.combinations(found, 2))

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from insight.reporting.scatter import Point, ScatterChart, front, named
+from insight.reporting.scatter import Point, ScatterChart, _frame, front, named
 
 
 def chart_of(*points: Point, **options: object) -> ScatterChart:
@@ -41,7 +41,18 @@ def test_the_front_goes_from_left_to_right() -> None:
 
 def test_points_on_one_another_share_a_name() -> None:
     points = [Point("bf16", 10, 1.5), Point("bf16 + compile", 10.1, 1.5001), Point("original", 20, 1.4)]
-    assert [name for _, name in named(points)] == ["bf16, bf16 + compile", "original"]
+    assert [name for _, name in named(points)] == ["bf16\nbf16 + compile", "original"]
+
+
+def test_a_difference_of_nothing_looks_like_nothing() -> None:
+    """Ten-thousandths of a bit do not fill the chart; a real difference does."""
+
+    def share(second: float) -> float:
+        frame = _frame([Point("a", 1.0, 2.0), Point("b", 1.0, second)])
+        return (second - 2.0) / (frame.top - frame.bottom)
+
+    assert share(2.0002) < 0.02
+    assert share(2.2) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(

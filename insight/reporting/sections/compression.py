@@ -45,9 +45,7 @@ def build_compression(run: RunRecord) -> Section | None:
         title="Compression",
         template="compression.html.j2",
         content={
-            "sentence": _sentence(measured, chosen),
-            "reason": _text(report.get("reason")),
-            "tolerance": _percent(number(report.get("max_quality_loss")), signed=False),
+            "sentence": _text(report.get("reason")) or _sentence(measured, chosen),
             "rows": [_row(entry, chosen) for entry in measured],
             "has_memory": any(math.isfinite(number(entry.get("resident_bytes"))) for entry in measured),
             "refused": [
@@ -109,7 +107,7 @@ def _sentence(measured: list[Mapping[str, Any]], chosen: str) -> str:
     if math.isfinite(speed):
         parts.append(f"{speed:.2f} times as fast at writing")
     if math.isfinite(loss):
-        parts.append(f"{_percent(loss)} bits per byte")
+        parts.append(f"{loss:+.2%} bits per byte")
     return f"Kept {chosen}: {', '.join(parts)}."
 
 
@@ -134,17 +132,13 @@ def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _setup(report: Mapping[str, Any]) -> list[Fact]:
-    """On which machine and how much text, and how long it took."""
+    """What was allowed, on which machine and how much text it was measured, and how long that took."""
     text, seconds = report.get("text"), number(report.get("seconds"))
-    facts = facts_of(text) if isinstance(text, Mapping) else []
+    allowed = number(report.get("max_quality_loss"))
+    facts = [Fact("bits per byte that may be lost", f"{allowed:.2%}")] if math.isfinite(allowed) else []
+    facts += facts_of(text) if isinstance(text, Mapping) else []
     facts += [Fact("time for all of it", format_duration(seconds))] if math.isfinite(seconds) else []
     return [*facts, *hardware_facts(report.get("machine"))]
-
-
-def _percent(share: float, signed: bool = True) -> str:
-    if not math.isfinite(share):
-        return ""
-    return f"{share:+.2%}" if signed else f"{share:.2%}"
 
 
 def _text(value: Any) -> str:
