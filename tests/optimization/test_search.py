@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,25 @@ def test_compiling_that_does_not_fit_the_time_is_not_begun(
     result = search(learned, text).run(plan("bf16", "auto", "float32"))
     compiled = next(one for one in result.candidates if one.compiled)
     assert compiled.status == "refused"
-    assert compiled.reason.startswith("not tried: compiling takes about")
+    assert compiled.reason.startswith("no time: compiling takes about")
+
+
+def test_compiling_that_turns_out_slow_is_not_gone_on_with(
+    learned: LoadedCheckpoint, text: MeasuredText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def slow(*_: Any) -> None:
+        calls.append(1)
+        time.sleep(0.5)
+
+    monkeypatch.setattr("insight.optimization.quantizer.compiler_path", lambda: "g++")
+    monkeypatch.setattr("insight.optimization.search._COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr("torch.nn.Module.compile", lambda module, **_: module.register_forward_hook(slow))
+    result = search(learned, text).run(plan("bf16", "auto", "float32"))
+    compiled = next(one for one in result.candidates if one.compiled)
+    assert compiled.reason.startswith("no time: ")
+    assert len(calls) == len(learned.network.blocks)  # one form, not three
 
 
 def test_a_compiler_that_fails_refuses_the_candidate_only(
