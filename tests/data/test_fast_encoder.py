@@ -88,6 +88,25 @@ def test_an_encoder_that_differs_is_not_used(
     assert "almost 1.0 encodes some text differently than tokenizers does" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("fails_on", ["probes", "text"])
+def test_a_text_it_cannot_do_is_encoded_exactly(monkeypatch: pytest.MonkeyPatch, fails_on: str) -> None:
+    class Limited(FastEncoder):
+        def __init__(self, tokenizer_json: str) -> None:
+            self.name = "limited 1.0"
+            self.exact = BPETokenizer(tokenizer_json)
+
+        def encode(self, texts: Sequence[str]) -> EncodedBatch:
+            if (len(texts) == 1) is (fails_on == "text"):
+                raise ValueError("match limit exceeded")
+            return self.exact._encode_exactly(texts)
+
+    monkeypatch.setattr(fast_encoder, "FastEncoder", Limited)
+    tokenizer = fresh()
+    exact = tokenizer._encode_exactly([TEXT]).ids
+    assert np.array_equal(tokenizer.encode_batch([TEXT]).ids, exact)
+    assert (tokenizer._fast is None) is (fails_on == "probes")
+
+
 def test_without_it_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from insight.data.tokenizers.base import EncodedBatch, utf8_length
-from insight.data.tokenizers.fast_encoder import FastEncoder, proven_encoder
+from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
 from insight.data.tokenizers.library import LibraryTokenizer
 from insight.data.tokenizers.lru_cache import LRUCache
 from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
@@ -62,7 +63,8 @@ class SegmentedTokenizer(LibraryTokenizer):
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
-            return self._fast.encode(texts)
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode(texts)
         return self._encode_exactly(texts)
 
     @functools.cached_property
