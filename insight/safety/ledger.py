@@ -42,6 +42,7 @@ class Ledger:
         with writing_to(path):
             lines = _whole_lines(path)
             self.responses = self._check(lines, header) if lines else []
+            self._size = sum(len(line) + 1 for line in lines)
             if not lines:
                 self._write(header)
                 flush(path.parent)
@@ -50,7 +51,7 @@ class Ledger:
         """Keep the responses of the next batch.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: They cannot be written, or another process writes to the same ledger.
         """
         key = self._keys[len(self.responses)]
         with writing_to(self.path):
@@ -60,7 +61,12 @@ class Ledger:
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
         with self.path.open("ab") as file:
-            file.write(line.encode("ascii"))
+            if file.tell() != self._size:
+                raise OutputError(
+                    f"{self.path}: another process writes to it too",
+                    "let that one finish, or choose another output",
+                )
+            self._size += file.write(line.encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
 

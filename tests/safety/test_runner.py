@@ -132,6 +132,17 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
             Ledger(path, plan, "toy-1")
 
 
+def test_two_processes_on_one_ledger_stop_at_once(tmp_path: Path) -> None:
+    plan = make_plan(toy_suite(), Material(), toy_target().capabilities, 0)
+    path = tmp_path / "ledger.jsonl"
+    first, second = Ledger(path, plan, "toy-1"), Ledger(path, plan, "toy-1")
+    ask(plan, toy_target(), first)
+    whole = path.read_bytes()
+    with pytest.raises(OutputError, match="another process"):
+        ask(plan, toy_target(), second)
+    assert path.read_bytes() == whole
+
+
 def test_an_output_that_exists_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(OutputError, match="exists already"):
