@@ -207,13 +207,15 @@ def _choices(leaf: _Leaf, parser: ArgumentParser) -> list[str]:
     if leaf.classes:
         owner = _load(leaf.classes[-1])
         try:
-            annotation = typing.get_type_hints(owner.__init__).get(leaf.keys[-1]) if owner else None
+            # Of a dataclass itself: the hints of an inherited field belong to the module of its own class.
+            hinted = owner if dataclasses.is_dataclass(owner) else getattr(owner, "__init__", None)
+            annotation = typing.get_type_hints(hinted).get(leaf.keys[-1]) if owner else None
         except NameError:  # a hint under TYPE_CHECKING only
             annotation = None
     else:
         action = next((action for action in parser._actions if action.dest == leaf.option), None)
         annotation = getattr(action, "_typehint", None)
-    names = {found.__name__ for base in _classes_in(annotation) for found in _concrete_subclasses(base)}
+    names = {found.__name__ for kind in _classes_in(annotation) for found in _choosable(kind)}
     return sorted(names)
 
 
@@ -225,12 +227,16 @@ def _classes_in(annotation: Any) -> Iterator[type]:
         yield annotation
 
 
-def _concrete_subclasses(base: type) -> Iterator[type]:
-    if not (inspect.isabstract(base) or base.__name__.startswith("_") or base.__subclasses__()):
-        yield base
-    subclasses: list[type] = base.__subclasses__()
+def _choosable(kind: type) -> Iterator[type]:
+    """The classes of a kind, without the kind itself if there are others."""
+    subclasses: list[type] = kind.__subclasses__()
+    if not subclasses and not inspect.isabstract(kind):
+        yield kind
     for subclass in subclasses:
-        yield from _concrete_subclasses(subclass)
+        if not (inspect.isabstract(subclass) or subclass.__name__.startswith("_")):
+            yield subclass
+        if subclass.__subclasses__():
+            yield from _choosable(subclass)
 
 
 def _load(path: str) -> Any:
