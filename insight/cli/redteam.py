@@ -16,6 +16,7 @@ from insight.cli.commands import COMMANDS
 from insight.reporting.safe_text import safe_text
 from insight.runtime.errors import ConfigError, DataError, OutputError
 from insight.runtime.messages import plain_line, say, silence_libraries
+from insight.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from insight.interchange import LoadedCheckpoint
@@ -57,7 +58,7 @@ def redteam(
         config: Configuration that names the training text, for a checkpoint outside of a run folder.
         device: Where a checkpoint runs.
         num_workers: Batches asked at once.
-        output: Folder to make; must not exist.
+        output: Folder to make, with ``report.html``; must not exist.
 
     Raises:
         InsightError: As the command would print.
@@ -82,7 +83,13 @@ def redteam(
         assert target is not None
         model = target
     with _progress() as progress:
-        return red_team(model, chosen, material, seed, folder, num_workers, progress)
+        results = red_team(model, chosen, material, seed, folder, num_workers, progress)
+    if folder is not None:
+        from insight.reporting import write_report
+        from insight.reporting.sections.safety import build_safety
+
+        write_report(RunFolder(folder), (build_safety,), title=folder.name, kind="safety")
+    return results
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -105,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     print(table(results))
     if options.output:
-        print(f"\n{options.output}  (compare: insight redteam compare {options.output} OTHER)")
+        print(f"\n{options.output}/report.html  (compare: insight redteam compare {options.output} OTHER)")
     return 0
 
 

@@ -37,7 +37,9 @@ def test_run_and_compare(insight: Insight, workplace: Path, finished_run: Path, 
     for words in ("injection", "followed", "toxicity", "memorisation", "extracted", "95% interval"):
         assert words in outcome.out
     names = sorted(path.name for path in (workplace / "first").iterdir())
-    assert names == ["ledger.jsonl", "results.jsonl", "summary.json"]
+    assert names == ["ledger.jsonl", "report.html", "results.jsonl", "summary.json"]
+    names.remove("report.html")  # it says which folder it shows
+    assert "injection" in (workplace / "first" / "report.html").read_text(encoding="utf-8")
     assert not list(workplace.glob(".*unfinished"))
     assert insight(*run, "--output", "second", "--workers", "2").code == 0
     for name in names:
