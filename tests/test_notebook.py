@@ -33,4 +33,6 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     out = capsys.readouterr().out
     assert "validation/bits_per_byte" in out
     assert "bits per byte" in out
+    assert "original" in out
+    assert "memorisation   measured" in out
     assert names["run"].report_path.is_file()
