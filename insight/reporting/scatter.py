@@ -108,8 +108,8 @@ class ScatterChart:
         plot.yaxis.axis_line_alpha = 0
         plot.axis.major_label_text_font_size = "12px"
         frame = _frame(self._drawn)
-        plot.x_range = Range1d(0, frame.right)
-        plot.y_range = Range1d(frame.bottom, frame.top)
+        plot.x_range = Range1d(start=0, end=frame.right)
+        plot.y_range = Range1d(start=frame.bottom, end=frame.top)
         self._draw_front(plot)
         self._draw_points(plot)
         self._draw_names(plot)
