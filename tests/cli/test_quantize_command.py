@@ -1,4 +1,4 @@
-"""`insight quantize`, and its folder wherever a checkpoint is taken; mistakes leave one line and nothing else."""
+"""`insight quantize`; its folder wherever a checkpoint is taken; mistakes leave one line, nothing else."""
 
 from __future__ import annotations
 
