@@ -16,7 +16,7 @@ help:  ## list these targets
 		printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: demo
-demo: $(VENV)/.installed  ## install, then train, test and sample a small model on real novels (4 minutes)
+demo: $(VENV)/.installed  ## install, then train, compress, test and sample a small model (5 minutes)
 	$(RUN) insight demo
 
 .PHONY: test
