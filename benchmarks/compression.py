@@ -104,7 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", type=Path, help="a .ckpt of a run folder; the quickstart is trained if not given"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring speed in each process")
     parser.add_argument("--only", nargs="+", help="contenders, e.g. insight torchao")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that one process may take")
@@ -189,8 +189,8 @@ def _body(records: Records, names: list[str], failures: dict[str, str]) -> str:
     header = ("", "disk MB", "memory MB", "prefill ms", "a token ms", "tokens/s", "tokens/s, batch 8")
     parts = [table((*header, "bits per byte", "loss"), rows)]
     parts.append(
-        "Medians over rounds of medians in fresh processes. Memory: growth of the process while the model is"
-        " loaded. Prefill: 128 tokens, batch 1. A token: a step of writing after them. Loss: bits per byte"
+        f"Medians over {_num_rounds(found)} rounds of medians in fresh processes, the least and the greatest in"
+        " brackets. Memory: growth of the process while the model is loaded. Prefill: 128 tokens, batch 1. A token: a step of writing after them. Loss: bits per byte"
         " above the model as trained. Compiled: the blocks by torch.compile, Insight's way for all."
         " Insight's int8 and torchao's keep the rest in the type that was measured to be faster here;"
         " quantize_dynamic is torch's deprecated one, in float32."
@@ -203,18 +203,29 @@ def _row(name: str, found: list[Record], base: float | None) -> list[str]:
     def median(field: str) -> float:
         return statistics.median(record[field] for record in found)
 
+    def spread(field: str, scale: float = 1.0, digits: int = 0) -> str:
+        values = [record[field] * scale for record in found]
+        if len(values) == 1:
+            return f"{values[0]:,.{digits}f}"
+        middle, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
+        return f"{middle} ({low}–{high})"
+
     bits = _bits(found)
     return [
         name,
         f"{median('disk_bytes') / 1e6:.1f}",
         f"{median('model_resident_bytes') / 1e6:.0f}",
-        f"{median('prefill_seconds_1') * 1e3:.1f}",
-        f"{median('decode_seconds_1') * 1e3:.2f}",
-        f"{median('tokens_per_second_1'):,.0f}",
-        f"{median('tokens_per_second_8'):,.0f}",
+        spread("prefill_seconds_1", 1e3, 1),
+        spread("decode_seconds_1", 1e3, 2),
+        spread("tokens_per_second_1"),
+        spread("tokens_per_second_8"),
         f"{bits:.4f}" if bits else "–",
         f"{bits / base - 1:+.2%}" if bits and base else "–",
     ]
+
+
+def _num_rounds(found: dict[str, list[Record]]) -> int:
+    return max((len(records) for records in found.values()), default=0)
 
 
 def _bits(found: list[Record]) -> float | None:
