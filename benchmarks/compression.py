@@ -190,7 +190,8 @@ def _body(records: Records, names: list[str], failures: dict[str, str]) -> str:
     parts = [table((*header, "bits per byte", "loss"), rows)]
     parts.append(
         f"Medians over {_num_rounds(found)} rounds of medians in fresh processes, the least and the greatest in"
-        " brackets. Memory: growth of the process while the model is loaded. Prefill: 128 tokens, batch 1. A token: a step of writing after them. Loss: bits per byte"
+        " brackets. Memory: growth of the process while the model is loaded. Prefill: 128 tokens, batch 1."
+        " A token: a step of writing after them. Loss: bits per byte"
         " above the model as trained. Compiled: the blocks by torch.compile, Insight's way for all."
         " Insight's int8 and torchao's keep the rest in the type that was measured to be faster here;"
         " quantize_dynamic is torch's deprecated one, in float32."
@@ -207,8 +208,8 @@ def _row(name: str, found: list[Record], base: float | None) -> list[str]:
         values = [record[field] * scale for record in found]
         if len(values) == 1:
             return f"{values[0]:,.{digits}f}"
-        middle, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
-        return f"{middle} ({low}–{high})"
+        shown = [f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
+        return "{} ({}–{})".format(*shown)
 
     bits = _bits(found)
     return [
