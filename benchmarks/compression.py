@@ -189,7 +189,7 @@ def _body(records: Records, names: list[str], failures: dict[str, str]) -> str:
     header = ("", "disk MB", "memory MB", "prefill ms", "a token ms", "tokens/s", "tokens/s, batch 8")
     parts = [table((*header, "bits per byte", "loss"), rows)]
     parts.append(
-        f"Medians over {_num_rounds(found)} rounds of medians in fresh processes, the least and the greatest in"
+        f"Medians over {_num_rounds(found)} rounds of medians in fresh processes, least and greatest in"
         " brackets. Memory: growth of the process while the model is loaded. Prefill: 128 tokens, batch 1."
         " A token: a step of writing after them. Loss: bits per byte"
         " above the model as trained. Compiled: the blocks by torch.compile, Insight's way for all."
