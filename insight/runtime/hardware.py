@@ -174,12 +174,15 @@ def _matmul_rates(accelerator: str) -> dict[str, float]:
     # An old CUDA device emulates bfloat16; its rate would be real and its use a mistake.
     if accelerator == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         del types["bfloat16"]
-    rates = {}
-    for name, dtype in types.items():
-        try:
-            rates[name] = measure_matmul_rate(dtype, accelerator)
-        except (RuntimeError, NotImplementedError):
-            continue  # the device has no such matmul: unknown, not guessed
+    rates: dict[str, float] = {}
+    # In turns, the best of each: a neighbour that is busy for a moment must not decide the precision.
+    for _ in range(2):
+        for name, dtype in types.items():
+            try:
+                rate = measure_matmul_rate(dtype, accelerator, seconds=0.02)
+            except (RuntimeError, NotImplementedError):
+                continue  # the device has no such matmul: unknown, not guessed
+            rates[name] = max(rates.get(name, 0.0), rate)
     return rates
 
 
