@@ -1,0 +1,114 @@
+"""A cache for linear mixers: the state after the newest tokens, the same size at any length."""
+
+from __future__ import annotations
+
+import torch
+
+from insight.models.caches.base import CacheStep, LayerCache
+
+
+class RecurrentCache(LayerCache):
+    """A state a row, kept in float32 or better, and the newest inputs of a short convolution.
+
+    Tokens cannot be taken out of a state, so :meth:`truncate` returns to one that was kept: each row has a
+    ring of the states after its newest ``max_rollback`` + 1 tokens. The state after p tokens lies in slot p
+    modulo the number of slots, and so does the input at position p.
+
+    A layer asks :meth:`begin` where its tokens go, then calls :meth:`append_inputs`, :meth:`read`,
+    :meth:`write` and :meth:`finish` in this order.
+
+    Args:
+        batch_size: Rows.
+        state_shape: Of one row's state.
+        num_channels: Of the convolution's inputs; 0 = no convolution.
+        num_inputs: Inputs before a token that the convolution sees.
+        dtype: Of the stored inputs.
+        device: Where everything lies.
+        max_rollback: Newest tokens that :meth:`truncate` can take back.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        state_shape: tuple[int, ...],
+        num_channels: int,
+        num_inputs: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rollback: int = 0,
+    ) -> None:
+        wide = torch.promote_types(dtype, torch.float32)
+        self.states = torch.zeros(batch_size, max_rollback + 1, *state_shape, dtype=wide, device=device)
+        # Zeros stand for what lies before the first token; no row can go back so far that a slot which it
+        # needs for that has been written to.
+        num_slots = max(num_inputs + max_rollback, 1)
+        self.inputs = torch.zeros(batch_size, num_slots, num_channels, dtype=dtype, device=device)
+        self.num_inputs = num_inputs
+        self.max_rollback = max_rollback
+        self.length = 0
+        self._rows = torch.arange(batch_size, device=device)
+        # Tokens that ever came in each row, those taken back included.
+        self._written = torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+    def begin(self, num_tokens: int) -> CacheStep:
+        """Where ``num_tokens`` new tokens of every row go."""
+        if self.step is not None:
+            return self.step
+        starts = torch.full_like(self._rows, self.length)
+        return CacheStep(starts, starts + num_tokens, num_tokens)
+
+    def append_inputs(self, inputs: torch.Tensor, step: CacheStep) -> torch.Tensor:
+        """Keep the newest inputs and return the new ones behind those that a convolution sees before them.
+
+        Args:
+            inputs: ``(batch, new tokens, channels)``.
+            step: From :meth:`begin`.
+
+        Returns:
+            ``(batch, num_inputs + new tokens, channels)``.
+        """
+        num_slots = self.inputs.shape[1]
+        first = (step.starts - self.num_inputs).unsqueeze(1)
+        before = (first + torch.arange(self.num_inputs, device=first.device)) % num_slots
+        old = torch.take_along_dim(self.inputs, before.unsqueeze(2), dim=1)
+        joined = torch.cat([old.to(inputs.dtype), inputs], dim=1)
+        # Each slot takes the newest of its positions, unless that was there before.
+        last = step.stops.unsqueeze(1) - 1
+        columns = last - (last - torch.arange(num_slots, device=last.device)) % num_slots - first
+        newest = torch.take_along_dim(joined, columns.clamp_min(0).unsqueeze(2), dim=1)
+        self.inputs.copy_(torch.where(columns.unsqueeze(2) < 0, self.inputs, newest.to(self.inputs.dtype)))
+        return joined
+
+    def read(self, step: CacheStep) -> torch.Tensor:
+        """The state before the new tokens, ``(batch, *state_shape)``."""
+        if self.max_rollback == 0:
+            return self.states[:, 0]
+        return self.states[self._rows, step.starts % (self.max_rollback + 1)]
+
+    def write(self, state: torch.Tensor, step: CacheStep, num_to_come: int = 0) -> None:
+        """Keep a state.
+
+        Args:
+            state: ``(batch, *state_shape)``; of a row with fewer new tokens than ``num_to_come``,
+                the one before them.
+            step: From :meth:`begin`.
+            num_to_come: How many of the new tokens are not in it yet, at most.
+        """
+        if self.max_rollback == 0:
+            self.states[:, 0] = state
+        else:
+            lengths = torch.maximum(step.starts, step.stops - num_to_come)
+            self.states[self._rows, lengths % (self.max_rollback + 1)] = state.to(self.states.dtype)
+
+    def finish(self, step: CacheStep) -> None:
+        """The new tokens are stored."""
+        self.length = self.length + step.num_tokens if self.step is None else step.longest
+        self._written = torch.maximum(self._written, step.stops)
+
+    def can_truncate(self, length: int | torch.Tensor) -> bool:
+        oldest = self._written - self.max_rollback
+        return not bool((torch.as_tensor(length).to(oldest) < oldest).any())
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        self.states, self.inputs, self._written = self.states[rows], self.inputs[rows], self._written[rows]
+        self._rows = torch.arange(rows.shape[0], device=self._rows.device)
