@@ -45,11 +45,13 @@ class NameMap:
         top: Tensors outside blocks.
         block: Tensors of one block, by their names inside ours.
         layer_prefix: Their name of a block, with ``{layer}`` for its number.
+        shared: Tensors that all blocks share and theirs keep in the first, by their names inside our blocks.
     """
 
     top: Mapping[str, Rows]
     block: Mapping[str, Rows] = field(default_factory=dict)
     layer_prefix: str = "model.layers.{layer}."
+    shared: Mapping[str, Rows] = field(default_factory=dict)
 
     def convert(self, tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
         """Tensors (weights or gradients) under our names.
@@ -63,7 +65,40 @@ class NameMap:
             prefix = self.layer_prefix.format(layer=layer)
             for name, source in self.block.items():
                 found[f"blocks.{layer}.{name}"] = source.read(tensors, prefix)
+            for name, source in self.shared.items():
+                found[f"blocks.{layer}.{name}"] = source.read(tensors, self.layer_prefix.format(layer=0))
         return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+@dataclass(frozen=True)
+class EncoderDecoderNames:
+    """The names of an encoder and a decoder.
+
+    Args:
+        encoder: Of the encoder, by our names inside it.
+        decoder: Of the decoder, by our names inside it.
+        top: Tensors outside both.
+    """
+
+    encoder: NameMap
+    decoder: NameMap
+    top: Mapping[str, Rows] = field(default_factory=dict)
+
+    def convert(
+        self, tensors: Mapping[str, torch.Tensor], num_layers: int, num_decoder_layers: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Tensors (weights or gradients) under our names; a shared one under each of them.
+
+        Args:
+            tensors: By their names. What an architecture may lack may be missing.
+            num_layers: Blocks of the encoder.
+            num_decoder_layers: Blocks of the decoder; ``None`` = as many.
+        """
+        layers = num_layers if num_decoder_layers is None else num_decoder_layers
+        found = NameMap(self.top).convert(tensors, 0)
+        for part, names, count in (("encoder", self.encoder, num_layers), ("decoder", self.decoder, layers)):
+            found |= {f"{part}.{name}": tensor for name, tensor in names.convert(tensors, count).items()}
+        return found
 
 
 def transposed(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from insight.models.attention import Attention, GroupedQueryAttention
-from insight.models.blocks import Block, BlockLayout, PreNorm
-from insight.models.caches import DecoderCache
+from insight.models.attention import Attention
+from insight.models.caches import CrossCache, DecoderCache, Memory
 from insight.models.checks import require_positive
-from insight.models.feed_forward import FeedForward, SwiGLU
-from insight.models.initialization import Initialization, ScaledInitialization
-from insight.models.input_checks import check_inputs, check_positions, name_unknown_id
-from insight.models.linear import OutputHead, Projection, TokenEmbedding
+from insight.models.initialization import without_drawing
+from insight.models.input_checks import check_inputs, check_memory
+from insight.models.linear import OutputHead, TokenEmbedding
 from insight.models.masks import Mask, PrefixMask, causal_mask
-from insight.models.norms import Norm, RMSNorm
-from insight.models.positions import InputPosition, Position, PositionEncoding
-from insight.models.positions.base import PositionTables
-from insight.runtime.component import Component
+from insight.models.soft_cap import soft_cap
+from insight.models.stack import StackConfig, TokenStack
 from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class DecoderConfig(Component):
+class DecoderConfig(StackConfig):
     """A causal decoder-only transformer (Llama's layout by default).
 
     Args:
@@ -38,102 +31,71 @@ class DecoderConfig(Component):
         feed_forward: Feed-forward layer of every block.
         norm: Normalisation before each branch and before the head.
         max_sequence_length: Tokens of context; generation slides or refuses beyond it.
-        tie_embeddings: Whether the token embedding also serves as output head.
         dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
         initialization: First values of the matrices.
-        logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
         block: Where a block normalises, and whether its branches follow one another.
         input_position: Positions added to the token embedding; null where attention is told them.
         embedding_norm: Normalisation of the embedding (BLOOM); null for none.
         embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
+        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
+            no result, so networks that differ in it alone are equal.
+        tie_embeddings: Whether the token embedding also serves as output head.
+        logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
+        output_scale: Factor of the hidden states before the head (T5: hidden_size ** -0.5); null for none.
     """
 
-    hidden_size: int = 256
-    num_layers: int = 4
-    attention: Attention = GroupedQueryAttention()
-    feed_forward: FeedForward = SwiGLU()
-    norm: Norm = RMSNorm()
-    max_sequence_length: int = 256
     tie_embeddings: bool = False
-    dropout: float = 0.0
-    initialization: Initialization = ScaledInitialization()
     logit_soft_cap: float | None = None
-    block: BlockLayout = PreNorm()
-    input_position: InputPosition | None = None
-    embedding_norm: Norm | None = None
-    embedding_scale: float | None = None
+    output_scale: float | None = None
 
     def __post_init__(self) -> None:
-        require_positive(
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            max_sequence_length=self.max_sequence_length,
-        )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout}: dropout must lie in [0, 1)", "use 0 to 0.3")
+        super().__post_init__()
         if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
             raise ConfigError(
                 f"logit_soft_cap={self.logit_soft_cap}: the bound of the scores must be above 0",
                 "use 15 or 30, or null for none",
             )
-        if self.embedding_scale is not None and not self.embedding_scale > 0:
+        if self.output_scale is not None and not self.output_scale > 0:
             raise ConfigError(
-                f"embedding_scale={self.embedding_scale}: the factor of the embedding must be above 0",
-                "use the root of hidden_size, or null for none",
+                f"output_scale={self.output_scale}: the factor of the hidden states must be above 0",
+                "use hidden_size ** -0.5, or null for none",
             )
-        self.attention.check(self.hidden_size)
 
     def build(self, vocabulary_size: int) -> Decoder:
-        """A network with fresh weights drawn from torch's global generator.
-
-        Raises:
-            ConfigError: ``vocabulary_size`` is below 1.
-        """
-        return Decoder(self, vocabulary_size)
+        with without_drawing():
+            network = Decoder(self, vocabulary_size)
+        network.initialize()
+        return network
 
 
-class Decoder(nn.Module):
-    """The built form of :class:`DecoderConfig`.
+class Decoder(TokenStack):
+    """The built form of :class:`DecoderConfig`, with or without an encoder to read.
 
     Args:
         config: What to build.
         vocabulary_size: Rows of the embedding and of the head.
+        cross_attention: What reads an encoder's states in every block; ``None`` without an encoder.
+        memory_size: Size of those states.
+        embedding: Of an encoder that shares it; ``None`` makes one.
 
     Attributes:
         config: As given.
         vocabulary_size: As given.
     """
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int) -> None:
-        super().__init__()
-        require_positive(vocabulary_size=vocabulary_size)
-        self.config = config
-        self.vocabulary_size = vocabulary_size
-        encodings: dict[tuple[Position, int, int], PositionEncoding] = {}
+    config: DecoderConfig
 
-        def build_position(position: Position, head_dim: int, num_heads: int) -> PositionEncoding:
-            key = (position, head_dim, num_heads)
-            if key not in encodings:
-                encodings[key] = position.build(head_dim, num_heads)
-            return encodings[key]
-
-        size, length = config.hidden_size, config.max_sequence_length
-        positions, embedding_norm = config.input_position, config.embedding_norm
-        self.embedding = TokenEmbedding(vocabulary_size, size)
-        self.input_position = None if positions is None else positions.build(size, length)
-        self.embedding_norm = None if embedding_norm is None else embedding_norm.build(size)
-        self.blocks = nn.ModuleList(
-            config.block.build(
-                config.attention.build(size, build_position, layer),
-                config.feed_forward.build(size),
-                functools.partial(config.norm.build, size),
-                config.dropout,
-            )
-            for layer in range(config.num_layers)
-        )
-        self.norm = nn.Identity() if config.block.ends_normed else config.norm.build(size)
-        self.head = None if config.tie_embeddings else OutputHead(size, vocabulary_size)
-        config.initialization.build(self, config.num_layers)
+    def __init__(
+        self,
+        config: DecoderConfig,
+        vocabulary_size: int,
+        cross_attention: Attention | None = None,
+        memory_size: int | None = None,
+        embedding: TokenEmbedding | None = None,
+    ) -> None:
+        super().__init__(config, vocabulary_size, cross_attention, memory_size, embedding)
+        self.head = None if config.tie_embeddings else OutputHead(config.hidden_size, vocabulary_size)
+        self.reads_memory = cross_attention is not None
 
     @property
     def head_weight(self) -> torch.Tensor:
@@ -149,8 +111,9 @@ class Decoder(nn.Module):
         cache: DecoderCache | None = None,
         prefix_lengths: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
+        memory: Memory | None = None,
     ) -> torch.Tensor:
-        """Hidden states after the last norm.
+        """Hidden states after the last norm, ready for the head.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
@@ -162,6 +125,7 @@ class Decoder(nn.Module):
                 in both directions. With a cache they come in its first chunk.
             lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding, which
                 stands right of them. Rows then go on at positions of their own.
+            memory: What cross-attention reads; not with a cache, which holds it already.
 
         Returns:
             ``(batch, sequence, hidden_size)``.
@@ -170,6 +134,7 @@ class Decoder(nn.Module):
             ConfigError: The shapes do not fit, the cache is full, or two arguments exclude each other.
         """
         check_inputs(input_ids, document_ids, position_ids, cache, prefix_lengths, lengths)
+        check_memory(self.reads_memory, memory, cache, input_ids.shape[0])
         start = cache.length if cache is not None else 0
         step = cache.plan(input_ids, lengths) if cache is not None else None
         if position_ids is None and step is not None:
@@ -177,18 +142,13 @@ class Decoder(nn.Module):
         elif position_ids is None:
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
         mask: Mask = causal_mask(document_ids) if prefix_lengths is None else PrefixMask(prefix_lengths)
-        tables: dict[PositionEncoding, PositionTables] = {}
-        hidden = self._drop(self._embed(input_ids, position_ids))
+        hidden = self.embed(input_ids, position_ids)
+        memories: Sequence[Memory | CrossCache] = () if memory is None else [memory] * len(self.blocks)
         if cache is not None:
             cache.begin(step)
-        for index, block in enumerate(self._layers()):
-            encoding = block.attention.position
-            if encoding not in tables:
-                tables[encoding] = encoding.tables(position_ids)
-            layer_cache = cache.layers[index] if cache is not None else None
-            hidden = block(hidden, mask=mask, tables=tables[encoding], cache=layer_cache)
-        normed: torch.Tensor = self.norm(hidden)
-        return normed
+            memories = cache.memories
+        hidden = self.run(hidden, position_ids, mask, cache, memories)
+        return hidden if self.config.output_scale is None else hidden * self.config.output_scale
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
@@ -198,8 +158,7 @@ class Decoder(nn.Module):
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:
         """The soft cap of the configuration, for losses that make the scores themselves."""
-        bound = self.config.logit_soft_cap
-        return logits if bound is None else bound * torch.tanh(logits / bound)
+        return soft_cap(logits, self.config.logit_soft_cap)
 
     def make_cache(
         self,
@@ -207,6 +166,7 @@ class Decoder(nn.Module):
         max_length: int | None = None,
         dtype: torch.dtype | None = None,
         max_rollback: int = 0,
+        memory: Memory | None = None,
     ) -> DecoderCache:
         """An empty cache on the device of the weights.
 
@@ -215,69 +175,35 @@ class Decoder(nn.Module):
             max_length: Tokens that fit; ``None`` = ``max_sequence_length``.
             dtype: Of the stored keys and values; ``None`` = that of the weights.
             max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
+            memory: What cross-attention reads; its keys and values are computed here, once.
 
         Raises:
-            ConfigError: A number is too small, or the positions allow no cache of that length.
+            ConfigError: A number is too small, the positions allow no cache of that length, or the memory is
+                missing, too much, or of other rows.
         """
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
         if max_rollback < 0:
             raise ConfigError(f"max_rollback={max_rollback}: must not be negative", "use 0 for none")
+        check_memory(self.reads_memory, memory, None, batch_size)
         weight = self.embedding.weight
-        layers = [
-            block.attention.make_cache(
-                batch_size, max_length, dtype or weight.dtype, weight.device, max_rollback
+        stored = dtype or weight.dtype
+        layers, memories = [], []
+        for block in self.layers():
+            layers.append(
+                block.attention.make_cache(batch_size, max_length, stored, weight.device, max_rollback)
             )
-            for block in self._layers()
-        ]
-        return DecoderCache(layers, max_length)
+            if block.cross_attention is not None and memory is not None:
+                memories.append(CrossCache(memory, block.cross_attention.project_memory, stored))
+        return DecoderCache(layers, max_length, batch_size, memories)
 
-    def num_parameters(self) -> int:
-        """Trainable numbers; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def flops_per_token(self, sequence_length: int) -> int:
+    def flops_per_token(self, sequence_length: int, memory_length: int = 0) -> int:
         """Matrix-product FLOPs of one trained token, forward and backward (twice the forward).
 
-        Counted as in PaLM (arXiv 2204.02311, appendix B): 6 a weight that multiplies, and the whole
-        square of attention, although kernels may skip what the mask hides. The embedding only looks up.
+        Counted as in :meth:`TokenStack.forward_flops`, which is per token and forward only.
 
         Args:
             sequence_length: Tokens that each sequence holds.
+            memory_length: States that cross-attention reads.
         """
-        forward = 2 * self.head_weight.numel()
-        for module in self.blocks.modules():
-            if isinstance(module, Projection):
-                forward += 2 * module.weight.numel()
-        forward += sum(block.attention.flops_per_token(sequence_length) for block in self._layers())
-        return 3 * forward
-
-    def _layers(self) -> Iterator[Block]:
-        return cast(Iterator[Block], iter(self.blocks))
-
-    def _embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        hidden = self._look_up(input_ids)
-        if self.config.embedding_scale is not None:
-            # Rounded to the dtype first, as Gemma was trained.
-            scale = torch.tensor(self.config.embedding_scale, dtype=hidden.dtype, device=hidden.device)
-            hidden = hidden * scale
-        if self.input_position is not None:
-            check_positions(position_ids, self.input_position.num_positions)
-            hidden = hidden + self.input_position(position_ids).to(hidden.dtype)
-        if self.embedding_norm is not None:
-            hidden = self.embedding_norm(hidden)
-        return hidden
-
-    def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling():
-            embedded: torch.Tensor = self.embedding(input_ids)
-            return embedded
-        try:
-            embedded = self.embedding(input_ids)
-        except IndexError as error:
-            raise name_unknown_id(input_ids, self.vocabulary_size) from error
-        return embedded
-
-    def _drop(self, hidden: torch.Tensor) -> torch.Tensor:
-        rate = self.config.dropout
-        return F.dropout(hidden, rate) if self.training and rate else hidden
+        return 3 * (2 * self.head_weight.numel() + self.forward_flops(sequence_length, memory_length))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from insight.models.linear import OutputHead, Projection, TokenEmbedding
+from insight.models.linear import OutputHead, Projection, StackedProjection, TokenEmbedding
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
@@ -44,9 +46,9 @@ class ScaledInitialization(Initialization):
 
     def build(self, network: nn.Module, num_layers: int) -> None:
         for module in network.modules():
-            if isinstance(module, Projection) and module.writes_residual:
+            if isinstance(module, (Projection, StackedProjection)) and module.writes_residual:
                 _truncated_normal(module.weight, self.std / (2 * num_layers) ** 0.5)
-            elif isinstance(module, (Projection, TokenEmbedding, OutputHead)):
+            elif isinstance(module, (Projection, StackedProjection, TokenEmbedding, OutputHead)):
                 _truncated_normal(module.weight, self.std)
 
 
@@ -69,18 +71,65 @@ class ZeroOutputInitialization(Initialization):
         _require_std(embedding_std=self.embedding_std, head_std=self.head_std)
 
     def build(self, network: nn.Module, num_layers: int) -> None:
-        has_head = any(isinstance(module, OutputHead) for module in network.modules())
+        # An encoder has no head at all: its embedding is an embedding only.
+        is_tied = getattr(network, "head", self) is None
         for module in network.modules():
-            if isinstance(module, Projection):
+            if isinstance(module, (Projection, StackedProjection)):
                 if module.writes_residual:
                     nn.init.zeros_(module.weight)
                 else:
                     bound = (3 / module.in_features) ** 0.5
                     nn.init.uniform_(module.weight, -bound, bound)
             elif isinstance(module, TokenEmbedding):
-                nn.init.normal_(module.weight, std=self.embedding_std if has_head else self.head_std)
+                nn.init.normal_(module.weight, std=self.head_std if is_tied else self.embedding_std)
             elif isinstance(module, OutputHead):
                 nn.init.normal_(module.weight, std=self.head_std)
+
+
+_FILLED_BY_RULE = (Projection, StackedProjection, TokenEmbedding, OutputHead)
+
+
+@contextlib.contextmanager
+def without_drawing() -> Iterator[None]:
+    """Let constructors draw what they like: :func:`initialize` then begins where they began.
+
+    Constructors draw nothing on the meta device, so only in this way both kinds of building draw alike.
+    """
+    device = torch.get_default_device()
+    others = [] if device.type in ("cpu", "meta") else [device]
+    with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
+        yield
+
+
+def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> None:
+    """Give every parameter its first value, drawing from torch's global generator.
+
+    What ``rule`` does not fill each module fills itself, by its ``reset_parameters``; one that has none keeps
+    what its constructor gave it. On the meta device nothing is filled.
+
+    Args:
+        network: To fill in place.
+        rule: Fills embeddings, projections and head.
+        num_layers: Blocks that add to the residual stream.
+
+    Raises:
+        ConfigError: The network lies on the meta device, and a module could not be filled later.
+    """
+    for name, module in network.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if isinstance(module, _FILLED_BY_RULE):
+            if isinstance(module, (Projection, StackedProjection)) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif own and callable(getattr(module, "reset_parameters", None)):
+            module.reset_parameters()
+        elif any(tensor.is_meta for tensor in own):
+            raise ConfigError(
+                f"{name} ({type(module).__name__}) on the meta device: it has no reset_parameters, so it "
+                "could never get its first values",
+                "write that method, or build on the device itself",
+            )
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        rule.build(network, num_layers)
 
 
 def _truncated_normal(weight: torch.Tensor, std: float) -> None:

@@ -11,9 +11,13 @@ import yaml
 from insight.models import (
     PRESETS,
     Alibi,
+    BalanceBias,
     DecoderConfig,
     DifferentialAttention,
     DynamicNTKScaling,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    FeedForwardPattern,
     FullWidthNorm,
     GroupedQueryAttention,
     HeadNorm,
@@ -21,11 +25,15 @@ from insight.models import (
     LatentAttention,
     LayerNorm,
     LinearScaling,
+    LongRopeScaling,
+    MeanPooling,
+    MixtureOfExperts,
     ParallelResidual,
     PostNorm,
     RelativeBias,
     Rope,
     SinusoidalPosition,
+    SwiGLU,
     YarnScaling,
 )
 
@@ -46,6 +54,18 @@ CONFIGS = {name: preset.config for name, preset in PRESETS.items()} | {
         input_position=SinusoidalPosition(100.0),
     ),
     "differential": DecoderConfig(attention=DifferentialAttention(4, 2, qk_norm=HeadNorm(), window=9)),
+    "experts": DecoderConfig(
+        feed_forward=FeedForwardPattern(
+            (MixtureOfExperts(8, 3, score="sigmoid", num_groups=4, num_groups_per_token=2, balance=BalanceBias(0.01)),),
+            first=(SwiGLU(48),),
+        )
+    ),
+    "no balance": DecoderConfig(feed_forward=MixtureOfExperts(balance=None)),
+    "longrope": DecoderConfig(
+        attention=GroupedQueryAttention(position=Rope(scaling=LongRopeScaling((1.0,) * 32, (2.0,) * 32)))
+    ),
+    "encoder": EncoderConfig(pooling=MeanPooling()),
+    "encoder and decoder": EncoderDecoderConfig(EncoderConfig(64), DecoderConfig(32)),
     "latent": DecoderConfig(
         attention=LatentAttention(4, 32, 24, position=Rope()), block=ParallelResidual(True)
     ),
@@ -53,9 +73,9 @@ CONFIGS = {name: preset.config for name, preset in PRESETS.items()} | {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_yaml_gives_the_same_configuration(config: DecoderConfig) -> None:
+def test_yaml_gives_the_same_configuration(config: DecoderConfig | EncoderDecoderConfig) -> None:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--network", type=DecoderConfig)
+    parser.add_argument("--network", type=type(config))
     written = yaml.safe_load(yaml.safe_dump({"network": config.to_dict()["init_args"]}))
     assert parser.instantiate(parser.parse_object(written)).network == config
 

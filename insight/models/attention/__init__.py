@@ -1,11 +1,19 @@
 """Attention = projection x position x mask x kernel, each its own file."""
 
-from insight.models.attention.base import Attention, AttentionModule
+from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule
 from insight.models.attention.differential import DifferentialAttention
 from insight.models.attention.grouped_query import GroupedQueryAttention
-from insight.models.attention.kernels import Kernel, ReferenceKernel, ScoreChange, SDPAKernel, TiledKernel
+from insight.models.attention.kernels import (
+    FlexKernel,
+    Kernel,
+    ReferenceKernel,
+    ScoreChange,
+    SDPAKernel,
+    TiledKernel,
+)
 from insight.models.attention.latent import LatentAttention
 from insight.models.attention.layer_pattern import LayerPattern
+from insight.models.attention.linear import GatedDeltaNet, GatedLinearAttention, LinearMixer, Retention
 from insight.models.attention.query_key_norm import FullWidthNorm, HeadNorm, QueryKeyNorm
 from insight.models.masks import CausalMask, DocumentMask, Mask, causal_mask
 
@@ -13,17 +21,23 @@ __all__ = [
     "Attention",
     "AttentionModule",
     "CausalMask",
+    "CrossAttentionModule",
     "DifferentialAttention",
     "DocumentMask",
+    "FlexKernel",
     "FullWidthNorm",
+    "GatedDeltaNet",
+    "GatedLinearAttention",
     "GroupedQueryAttention",
     "HeadNorm",
     "Kernel",
     "LatentAttention",
     "LayerPattern",
+    "LinearMixer",
     "Mask",
     "QueryKeyNorm",
     "ReferenceKernel",
+    "Retention",
     "SDPAKernel",
     "ScoreChange",
     "TiledKernel",

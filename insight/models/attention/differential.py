@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention.base import AttentionModule
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
 from insight.models.masks import Mask
 from insight.models.norms import rms_norm
@@ -31,7 +30,7 @@ class DifferentialAttention(GroupedQueryAttention):
         head_dim: Channels of a head; ``None`` = ``hidden_size / num_heads``.
         position: How queries and keys are told their positions.
         qk_norm: Normalisation of queries and keys.
-        kernel: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+        kernel: ``auto``, ``sdpa``, ``tiled``, ``flex`` or ``reference``.
         window: Keys that a query sees at most, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
         score_soft_cap: Bound of the scores; ``None`` for none.
@@ -65,16 +64,16 @@ class DifferentialAttention(GroupedQueryAttention):
         if not 0 < self.norm_eps < 1:
             raise ConfigError(f"norm_eps={self.norm_eps}: must lie between 0 and 1", "use 1e-5")
 
-    def build(
+    def _build(
         self,
         hidden_size: int,
+        memory_size: int | None,
         build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
-        self.check(hidden_size)
+        layer: int,
+    ) -> GroupedQueryModule:
         head_dim = self._head_dim(hidden_size)
         position = build_position(self.position, head_dim, self.num_heads)
-        return DifferentialModule(self, hidden_size, head_dim, position, layer)
+        return DifferentialModule(self, hidden_size, head_dim, position, layer, memory_size)
 
 
 class DifferentialModule(GroupedQueryModule):
@@ -90,13 +89,22 @@ class DifferentialModule(GroupedQueryModule):
         head_dim: int,
         position: PositionEncoding,
         layer: int,
+        memory_size: int | None = None,
     ) -> None:
-        super().__init__(config, hidden_size, head_dim, position)
+        super().__init__(config, hidden_size, head_dim, position, memory_size)
         self.norm_eps = config.norm_eps
         self.first_weight = 0.8 - 0.6 * math.exp(-0.3 * layer)
         self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2 = (
-            nn.Parameter(config.weight_std * torch.randn(head_dim)) for _ in range(4)
+            nn.Parameter(torch.empty(head_dim)) for _ in range(4)
         )
+        self.weight_std = config.weight_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """First values of the vectors that make the weight, and of the sinks."""
+        super().reset_parameters()
+        for vector in (self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2):
+            nn.init.normal_(vector, std=self.weight_std)
 
     def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
         halves = value.chunk(2, dim=1) if value.shape[1] > 1 else (value, value)

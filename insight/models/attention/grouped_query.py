@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
-from insight.models.attention.base import Attention, AttentionModule
-from insight.models.attention.kernels import Kernel, ScoreChange, make_kernel
+from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule, head_size
+from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
 from insight.models.attention.query_key_norm import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
-from insight.models.caches import LayerCache, make_layer_cache
+from insight.models.caches import CrossCache, LayerCache, Memory, make_layer_cache
 from insight.models.checks import divisors, require_positive
 from insight.models.linear import Projection
-from insight.models.masks import Mask
-from insight.models.positions import Position, PositionEncoding, Rope
+from insight.models.masks import CausalMask, Mask
+from insight.models.positions import NoPosition, Position, PositionEncoding, Rope
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError
 
@@ -35,8 +35,8 @@ class GroupedQueryAttention(Attention):
         qk_norm: Normalisation of queries and keys: ``none``, a component (``HeadNorm``,
             ``FullWidthNorm``), or RMS per head before the rotation, ``rms`` (with a learned factor a
             channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
-        kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``reference`` (plain matrix
-            products) or ``auto``.
+        kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``flex`` (masks, caps and biases fused on
+            CUDA), ``reference`` (plain matrix products) or ``auto``, which says at the start what it takes.
         window: Keys that a query sees at most, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
         score_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
@@ -51,7 +51,7 @@ class GroupedQueryAttention(Attention):
     head_dim: int | None = None
     position: Position = Rope()
     qk_norm: QueryKeyNorm | QueryKeyNormName = "none"
-    kernel: Literal["auto", "sdpa", "tiled", "reference"] = "auto"
+    kernel: KernelName = "auto"
     window: int | None = None
     score_scale: float | None = None
     score_soft_cap: float | None = None
@@ -88,12 +88,6 @@ class GroupedQueryAttention(Attention):
             self._check_position(self.head_dim)
 
     def check(self, hidden_size: int) -> None:
-        if self.head_dim is None and hidden_size % self.num_heads:
-            raise ConfigError(
-                f"hidden_size={hidden_size}, num_heads={self.num_heads}: num_heads must divide hidden_size",
-                f"use hidden_size={hidden_size // self.num_heads * self.num_heads + self.num_heads} "
-                "or set head_dim",
-            )
         self._check_position(self._head_dim(hidden_size))
 
     def build(
@@ -103,12 +97,53 @@ class GroupedQueryAttention(Attention):
         layer: int = 0,
     ) -> AttentionModule:
         self.check(hidden_size)
+        return self._build(hidden_size, None, build_position, layer)
+
+    def build_cross(
+        self,
+        hidden_size: int,
+        memory_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
+    ) -> CrossAttentionModule:
+        self.check_cross(hidden_size)
+        return self._build(hidden_size, memory_size, build_position, layer)
+
+    def check_bidirectional(self) -> None:
+        super().check_bidirectional()
+        if not self.position.looks_ahead:
+            raise ConfigError(
+                f"position={type(self.position).__name__} in an encoder: it tells only keys before the query",
+                "use RelativeBias(bidirectional=true), Rope, or an input_position with NoPosition",
+            )
+
+    def check_cross(self, hidden_size: int) -> None:
+        if not isinstance(self.position, NoPosition):
+            raise ConfigError(
+                f"cross_attention with position={type(self.position).__name__}: positions of two sequences "
+                "are not on one axis, so they have no distances",
+                "use NoPosition; positions added to the input (input_position) reach it all the same",
+            )
+        if self.window is not None:
+            raise ConfigError(
+                f"cross_attention with window={self.window}: another sequence has no place to slide along",
+                "use window=null",
+            )
+        self.check(hidden_size)
+
+    def _build(
+        self,
+        hidden_size: int,
+        memory_size: int | None,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int,
+    ) -> GroupedQueryModule:
         head_dim = self._head_dim(hidden_size)
         position = build_position(self.position, head_dim, self.num_heads)
-        return GroupedQueryModule(self, hidden_size, head_dim, position)
+        return GroupedQueryModule(self, hidden_size, head_dim, position, memory_size)
 
     def _head_dim(self, hidden_size: int) -> int:
-        return self.head_dim if self.head_dim is not None else hidden_size // self.num_heads
+        return head_size(hidden_size, self.num_heads, self.head_dim)
 
     def _check_position(self, head_dim: int) -> None:
         position, norm = self.position.build(head_dim, self.num_heads), find_query_key_norm(self.qk_norm)
@@ -126,14 +161,27 @@ class GroupedQueryAttention(Attention):
             )
 
 
-class GroupedQueryModule(AttentionModule):
+class GroupedQueryModule(CrossAttentionModule):
     """The built form of :class:`GroupedQueryAttention`.
 
-    One matrix product makes queries, keys and values.
+    One matrix product makes queries, keys and values; where a memory is read, one makes queries and one
+    keys and values.
+
+    Args:
+        config: What to build.
+        hidden_size: Size of the residual stream.
+        head_dim: Channels of a head.
+        position: The built form of ``config.position``.
+        memory_size: Size of the memory's states; ``None`` where the sequence itself is read.
     """
 
     def __init__(
-        self, config: GroupedQueryAttention, hidden_size: int, head_dim: int, position: PositionEncoding
+        self,
+        config: GroupedQueryAttention,
+        hidden_size: int,
+        head_dim: int,
+        position: PositionEncoding,
+        memory_size: int | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = config.num_heads
@@ -145,7 +193,12 @@ class GroupedQueryModule(AttentionModule):
         self.position = position
         self.kernel: Kernel = make_kernel(config.kernel)
         query_size, key_size = self.num_heads * head_dim, self.num_key_value_heads * head_dim
-        self.query_key_value = Projection(hidden_size, [query_size, key_size, key_size], bias=config.qkv_bias)
+        sizes = [query_size, key_size, key_size]
+        if memory_size is None:
+            self.query_key_value = Projection(hidden_size, sizes, bias=config.qkv_bias)
+        else:
+            self.query = Projection(hidden_size, sizes[:1], bias=config.qkv_bias)
+            self.key_value = Projection(memory_size, sizes[1:], bias=config.qkv_bias)
         norm = find_query_key_norm(config.qk_norm)
         self.norm_after_position = norm is not None and norm.after_position
         self.query_norm = nn.Identity() if norm is None else norm.build(self.num_heads, head_dim)
@@ -154,13 +207,28 @@ class GroupedQueryModule(AttentionModule):
         self.gate = Projection(hidden_size, [query_size]) if config.output_gate else None
         self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if config.sinks else None
 
+    def reset_parameters(self) -> None:
+        """First values of what this module itself holds."""
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
+
     def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
+        self,
+        hidden: torch.Tensor,
+        *,
+        mask: Mask,
+        tables: PositionTables,
+        cache: LayerCache | None = None,
+        memory: Memory | CrossCache | None = None,
     ) -> torch.Tensor:
-        query, key, value = self.project(hidden, tables)
-        mask = mask.within(self.window)
-        if cache is not None:
-            key, value, mask = cache.append(key, value, mask)
+        if memory is None:
+            query, key, value = self.project(hidden, tables)
+            mask = mask.within(self.window)
+            if cache is not None:
+                key, value, mask = cache.append(key, value, mask)
+        else:
+            query = self._encode_queries(self.query(hidden).unflatten(-1, (-1, self.head_dim)), tables)
+            key, value = (x.to(query.dtype) for x in memory.keys_and_values(self.project_memory))
         heads = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
         if self.gate is not None:
             heads = heads * torch.sigmoid(self.gate(hidden))
@@ -174,18 +242,30 @@ class GroupedQueryModule(AttentionModule):
         queries, keys = self.num_heads, self.num_key_value_heads
         heads = self.query_key_value(hidden).unflatten(-1, (queries + 2 * keys, self.head_dim))
         query, key, value = torch.split(heads, [queries, keys, keys], dim=2)
-        # Norm and rotation in float32 also under bfloat16: rounding once, at the end, and no operation
-        # that mixes dtypes (those are slow on a CPU).
-        wide = torch.promote_types(heads.dtype, torch.float32)
-        query, key = query.to(wide), key.to(wide)
-        if not self.norm_after_position:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query = self.position.encode_queries(query, tables, self.scale)
-        key = self.position.encode_keys(key, tables)
-        if self.norm_after_position:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key = query.to(heads.dtype), key.to(heads.dtype)
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        return self._encode_queries(query, tables), self._encode_keys(key, tables), value.transpose(1, 2)
+
+    def project_memory(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heads = self.key_value(states).unflatten(-1, (-1, self.head_dim))
+        key, value = heads.chunk(2, dim=2)
+        return self._encode_keys(key, ()), value.transpose(1, 2)
+
+    def _encode_queries(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        encode = functools.partial(self.position.encode_queries, tables=tables, scale=self.scale)
+        return self._encode(heads, encode, self.query_norm)
+
+    def _encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        return self._encode(heads, functools.partial(self.position.encode_keys, tables=tables), self.key_norm)
+
+    def _encode(
+        self, heads: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor], norm: nn.Module
+    ) -> torch.Tensor:
+        """Norm and position; ``(batch, sequence, heads, …)`` becomes ``(batch, heads, sequence, …)``."""
+        # In float32 also under bfloat16: rounding once, at the end, and no operation that mixes dtypes
+        # (those are slow on a CPU).
+        wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
+        encoded = norm(encode(wide)) if self.norm_after_position else encode(norm(wide))
+        result: torch.Tensor = encoded.to(heads.dtype).transpose(1, 2)
+        return result
 
     def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
         """Values weighted by attention, ``(batch, heads, sequence, channels)``."""
@@ -194,6 +274,13 @@ class GroupedQueryModule(AttentionModule):
             bias = self.position.bias(mask.distances(query.shape[2], key.shape[2], query.device))
         change = ScoreChange(bias, self.soft_cap, self.sinks)
         return self.kernel(query, key, value, mask, self.scale, change)
+
+    def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str:
+        mask = CausalMask().within(self.window)
+        bias = torch.empty(0) if self.position.has_bias else None
+        change = ScoreChange(bias, self.soft_cap, self.sinks)
+        wide_keys = self.position.extra_channels > 0
+        return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, change, wide_keys))
 
     def make_cache(
         self,
@@ -219,3 +306,6 @@ class GroupedQueryModule(AttentionModule):
     def flops_per_token(self, sequence_length: int) -> int:
         # Scores and weighted sum, over the whole square as torch's counter and PaLM's formula do.
         return 2 * 2 * self.num_heads * self.head_dim * sequence_length
+
+    def memory_flops_per_state(self) -> int:
+        return 2 * self.key_value.weight.numel()

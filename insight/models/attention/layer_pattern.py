@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from insight.models.attention.base import Attention, AttentionModule
+from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule
 from insight.models.positions import Position, PositionEncoding
 from insight.runtime.errors import ConfigError
 
@@ -28,6 +28,18 @@ class LayerPattern(Attention):
         for attention in self.layers:
             attention.check(hidden_size)
 
+    @property
+    def causal_only(self) -> bool:
+        return any(attention.causal_only for attention in self.layers)
+
+    def check_bidirectional(self) -> None:
+        for attention in self.layers:
+            attention.check_bidirectional()
+
+    def check_cross(self, hidden_size: int) -> None:
+        for attention in self.layers:
+            attention.check_cross(hidden_size)
+
     def build(
         self,
         hidden_size: int,
@@ -35,3 +47,13 @@ class LayerPattern(Attention):
         layer: int = 0,
     ) -> AttentionModule:
         return self.layers[layer % len(self.layers)].build(hidden_size, build_position, layer)
+
+    def build_cross(
+        self,
+        hidden_size: int,
+        memory_size: int,
+        build_position: Callable[[Position, int, int], PositionEncoding],
+        layer: int = 0,
+    ) -> CrossAttentionModule:
+        attention = self.layers[layer % len(self.layers)]
+        return attention.build_cross(hidden_size, memory_size, build_position, layer)

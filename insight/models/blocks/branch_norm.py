@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention import AttentionModule
-from insight.models.blocks.base import Block, BlockLayout, add
-from insight.models.blocks.pre_norm import PreNormBlock
-from insight.models.caches import LayerCache
-from insight.models.masks import Mask
-from insight.models.positions.base import PositionTables
+from insight.models.attention import AttentionModule, CrossAttentionModule
+from insight.models.blocks.base import Block, BlockLayout, Branch, SequentialBlock, add
 
 
 @dataclass(frozen=True)
@@ -26,14 +22,11 @@ class BranchNorm(BlockLayout):
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return _BranchNormBlock(attention, feed_forward, make_norm, dropout)
+        return _BranchNormBlock(attention, feed_forward, make_norm, dropout, cross_attention)
 
 
-class _BranchNormBlock(PreNormBlock):
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        mixed = self.attention(hidden, mask=mask, tables=tables, cache=cache)
-        hidden = add(hidden, self.drop(self.attention_norm(mixed)))
-        return add(hidden, self.drop(self.feed_forward_norm(self.feed_forward(hidden))))
+class _BranchNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        return add(hidden, self.drop(self.norm(name)(branch(hidden))))

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention import AttentionModule
+from insight.models.attention import AttentionModule, CrossAttentionModule
 from insight.models.blocks.base import Block, BlockLayout, add
-from insight.models.caches import LayerCache
+from insight.models.caches import CrossCache, LayerCache, Memory
 from insight.models.masks import Mask
 from insight.models.positions.base import PositionTables
+from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ParallelResidual(BlockLayout):
-    """x + attention(norm(x)) + feed_forward(norm(x)).
+    """x + attention(norm(x)) + feed_forward(norm(x)); there is no place for cross-attention.
 
     Args:
         shared_norm: Whether both branches read one norm (Falcon, GPT-J) or each its own (GPT-NeoX).
@@ -31,9 +32,16 @@ class ParallelResidual(BlockLayout):
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
+        if cross_attention is not None:
+            raise ConfigError("ParallelResidual has no place for cross-attention", "use PreNorm or PostNorm")
         feed_forward_norm = None if self.shared_norm else make_norm()
         return _ParallelBlock(attention, feed_forward, make_norm(), feed_forward_norm, dropout)
+
+    @property
+    def takes_memory(self) -> bool:
+        return False
 
 
 class _ParallelBlock(Block):
@@ -50,7 +58,13 @@ class _ParallelBlock(Block):
         self.feed_forward_norm = feed_forward_norm
 
     def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
+        self,
+        hidden: torch.Tensor,
+        *,
+        mask: Mask,
+        tables: PositionTables,
+        cache: LayerCache | None = None,
+        memory: Memory | CrossCache | None = None,
     ) -> torch.Tensor:
         normed = self.attention_norm(hidden)
         mixed = self.attention(normed, mask=mask, tables=tables, cache=cache)

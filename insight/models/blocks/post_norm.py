@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention import AttentionModule
-from insight.models.blocks.base import Block, BlockLayout, add
-from insight.models.blocks.pre_norm import PreNormBlock
-from insight.models.caches import LayerCache
-from insight.models.masks import Mask
-from insight.models.positions.base import PositionTables
+from insight.models.attention import AttentionModule, CrossAttentionModule
+from insight.models.blocks.base import Block, BlockLayout, Branch, SequentialBlock, add
 
 
 @dataclass(frozen=True)
@@ -26,19 +22,16 @@ class PostNorm(BlockLayout):
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return _PostNormBlock(attention, feed_forward, make_norm, dropout)
+        return _PostNormBlock(attention, feed_forward, make_norm, dropout, cross_attention)
 
     @property
     def ends_normed(self) -> bool:
         return True
 
 
-class _PostNormBlock(PreNormBlock):
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        mixed = self.attention(hidden, mask=mask, tables=tables, cache=cache)
-        hidden = self.attention_norm(add(hidden, self.drop(mixed)))
-        output: torch.Tensor = self.feed_forward_norm(add(hidden, self.drop(self.feed_forward(hidden))))
+class _PostNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        output: torch.Tensor = self.norm(name)(add(hidden, self.drop(branch(hidden))))
         return output

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention import AttentionModule
-from insight.models.blocks.base import Block, BlockLayout, add
-from insight.models.caches import LayerCache
-from insight.models.masks import Mask
-from insight.models.positions.base import PositionTables
+from insight.models.attention import AttentionModule, CrossAttentionModule
+from insight.models.blocks.base import Block, BlockLayout, Branch, SequentialBlock, add
 
 
 @dataclass(frozen=True)
@@ -25,27 +22,11 @@ class PreNorm(BlockLayout):
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return PreNormBlock(attention, feed_forward, make_norm, dropout)
+        return _PreNormBlock(attention, feed_forward, make_norm, dropout, cross_attention)
 
 
-class PreNormBlock(Block):
-    """The built form of :class:`PreNorm`."""
-
-    def __init__(
-        self,
-        attention: AttentionModule,
-        feed_forward: nn.Module,
-        make_norm: Callable[[], nn.Module],
-        dropout: float,
-    ) -> None:
-        super().__init__(attention, feed_forward, dropout)
-        self.attention_norm = make_norm()
-        self.feed_forward_norm = make_norm()
-
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        mixed = self.attention(self.attention_norm(hidden), mask=mask, tables=tables, cache=cache)
-        hidden = add(hidden, self.drop(mixed))
-        return add(hidden, self.drop(self.feed_forward(self.feed_forward_norm(hidden))))
+class _PreNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        return add(hidden, self.drop(branch(self.norm(name)(hidden))))

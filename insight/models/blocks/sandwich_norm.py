@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention import AttentionModule
-from insight.models.blocks.base import Block, BlockLayout, add
-from insight.models.blocks.pre_norm import PreNormBlock
-from insight.models.caches import LayerCache
-from insight.models.masks import Mask
-from insight.models.positions.base import PositionTables
+from insight.models.attention import AttentionModule, CrossAttentionModule
+from insight.models.blocks.base import Block, BlockLayout, Branch, SequentialBlock, add
 
 
 @dataclass(frozen=True)
@@ -26,26 +22,23 @@ class SandwichNorm(BlockLayout):
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return _SandwichNormBlock(attention, feed_forward, make_norm, dropout)
+        return _SandwichNormBlock(attention, feed_forward, make_norm, dropout, cross_attention)
 
 
-class _SandwichNormBlock(PreNormBlock):
+class _SandwichNormBlock(SequentialBlock):
     def __init__(
         self,
         attention: AttentionModule,
         feed_forward: nn.Module,
         make_norm: Callable[[], nn.Module],
         dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
     ) -> None:
-        super().__init__(attention, feed_forward, make_norm, dropout)
-        self.attention_output_norm = make_norm()
-        self.feed_forward_output_norm = make_norm()
+        super().__init__(attention, feed_forward, make_norm, dropout, cross_attention)
+        self.add_norms("output_norm", make_norm)
 
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        mixed = self.attention(self.attention_norm(hidden), mask=mask, tables=tables, cache=cache)
-        hidden = add(hidden, self.drop(self.attention_output_norm(mixed)))
-        mapped = self.feed_forward(self.feed_forward_norm(hidden))
-        return add(hidden, self.drop(self.feed_forward_output_norm(mapped)))
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        output = branch(self.norm(name)(hidden))
+        return add(hidden, self.drop(self.norm(name, "output_norm")(output)))

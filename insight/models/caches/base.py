@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 
+from insight.models.caches.cross import CrossCache
 from insight.models.masks import Mask
 from insight.runtime.errors import ConfigError
 
@@ -44,7 +45,7 @@ class CacheStep:
 
 
 class LayerCache(ABC):
-    """Keys and values of one layer.
+    """What one layer keeps of the tokens so far: keys and values, or a state made of them.
 
     Attributes:
         length: Tokens stored; of the longest row if rows differ.
@@ -54,7 +55,6 @@ class LayerCache(ABC):
     length: int
     step: CacheStep | None = None
 
-    @abstractmethod
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
@@ -67,11 +67,15 @@ class LayerCache(ABC):
 
         Returns:
             Keys, values, and the mask of the new queries over them.
-        """
 
-    @abstractmethod
+        Raises:
+            NotImplementedError: This kind keeps no keys.
+        """
+        raise NotImplementedError
+
     def truncate(self, length: int | torch.Tensor) -> None:
         """Forget all but the first ``length`` tokens (of each row, if a tensor)."""
+        self.length = min(self.length, int(torch.as_tensor(length).max()))
 
     @abstractmethod
     def reorder(self, rows: torch.Tensor) -> None:
@@ -88,11 +92,21 @@ class DecoderCache:
     Args:
         layers: One cache a layer.
         max_length: Tokens that fit.
+        batch_size: Rows; ``None`` where the layers are not to be asked for others.
+        memories: What cross-attention reads, one a layer; empty where there is none.
     """
 
-    def __init__(self, layers: Sequence[LayerCache], max_length: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerCache],
+        max_length: int,
+        batch_size: int | None = None,
+        memories: Sequence[CrossCache] = (),
+    ) -> None:
         self.layers = list(layers)
+        self.memories = list(memories)
         self.max_length = max_length
+        self.batch_size = batch_size
         self.lengths: torch.Tensor | None = None
         """Tokens of each row, int64 ``(batch,)``; ``None`` while all rows have :attr:`length`."""
 
@@ -115,6 +129,11 @@ class DecoderCache:
             ConfigError: They do not fit.
         """
         batch_size, num_tokens = input_ids.shape
+        if self.batch_size not in (None, batch_size):
+            raise ConfigError(
+                f"input_ids has {batch_size} rows, the cache {self.batch_size}",
+                f"make the cache with batch_size={batch_size}, or reorder it",
+            )
         step = None
         if lengths is not None or self.lengths is not None:
             device = input_ids.device
@@ -152,12 +171,12 @@ class DecoderCache:
             length: For all rows, or for each, int64 ``(batch,)``.
 
         Raises:
-            ConfigError: A sliding window has already dropped tokens that would be needed again.
+            ConfigError: A sliding window or a state has moved past what would be needed again.
         """
         if not all(layer.can_truncate(length) for layer in self.layers):
             raise ConfigError(
-                f"truncating {self.length} cached tokens: a sliding window has dropped older ones that would "
-                "be needed again",
+                f"truncating {self.length} cached tokens: a sliding window or a state has moved past "
+                "what would be needed again",
                 "make the cache with a larger max_rollback",
             )
         if isinstance(length, torch.Tensor) and self.lengths is None:
@@ -173,7 +192,9 @@ class DecoderCache:
         Args:
             rows: int64; rows may repeat and be left out.
         """
-        for layer in self.layers:
-            layer.reorder(rows)
+        for part in (*self.layers, *self.memories):
+            part.reorder(rows)
+        if self.batch_size is not None:
+            self.batch_size = rows.shape[0]
         if self.lengths is not None:
             self.lengths = self.lengths[rows]

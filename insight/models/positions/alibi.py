@@ -21,6 +21,10 @@ class Alibi(Position):
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return AlibiEncoding(num_heads)
 
+    @property
+    def looks_ahead(self) -> bool:
+        return False  # the score of a later key would rise with its distance
+
 
 def alibi_slopes(num_heads: int) -> list[float]:
     """The slope of each head: 2^(-8/n), 2^(-16/n), … for a power of two n."""

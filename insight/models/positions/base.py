@@ -92,3 +92,8 @@ class Position(Component):
         Raises:
             ConfigError: The encoding does not fit ``head_dim``.
         """
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether keys after the query are told rightly, as attention in both directions needs."""
+        return True

@@ -60,13 +60,16 @@ class LearnedPosition(InputPosition):
 
 @dataclass(frozen=True)
 class SinusoidalPosition(InputPosition):
-    """Sines and cosines of the position, in turn (Vaswani et al. 2017, arXiv 1706.03762, section 3.5).
+    """Sines and cosines of the position (Vaswani et al. 2017, arXiv 1706.03762, section 3.5).
 
     Args:
         base: Wavelengths run from 2π to 2π · base tokens.
+        in_turn: Whether a sine and its cosine are neighbours, as in the paper; otherwise all sines come first
+            (Marian).
     """
 
     base: float = 10000.0
+    in_turn: bool = True
 
     def __post_init__(self) -> None:
         if not self.base > 1:
@@ -78,7 +81,7 @@ class SinusoidalPosition(InputPosition):
                 f"hidden_size={hidden_size}: sines and cosines come in pairs, so hidden_size must be even",
                 f"use hidden_size={hidden_size + 1}",
             )
-        return _SinusoidalPositions(hidden_size, self.base)
+        return _SinusoidalPositions(hidden_size, self.base, self.in_turn)
 
 
 class _LearnedPositions(InputPositionModule):
@@ -88,17 +91,23 @@ class _LearnedPositions(InputPositionModule):
         super().__init__()
         self.num_positions = num_positions
         self.weight = nn.Parameter(torch.empty(num_positions, hidden_size))
-        nn.init.normal_(self.weight, std=std)
+        self.std = std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.std)
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         return nn.functional.embedding(positions, self.weight)
 
 
 class _SinusoidalPositions(InputPositionModule):
-    def __init__(self, hidden_size: int, base: float) -> None:
+    def __init__(self, hidden_size: int, base: float, in_turn: bool) -> None:
         super().__init__()
+        self.in_turn = in_turn
         self.frequencies = Frequencies(hidden_size, base)
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         angles = self.frequencies.angles(positions)
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1)
+        return (waves if self.in_turn else waves.mT).flatten(-2)

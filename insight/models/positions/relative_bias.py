@@ -45,6 +45,10 @@ class RelativeBias(Position):
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return RelativeBiasEncoding(self, num_heads)
 
+    @property
+    def looks_ahead(self) -> bool:
+        return self.bidirectional
+
 
 def distance_buckets(distances: torch.Tensor, config: RelativeBias) -> torch.Tensor:
     """Distances (query minus key) to rows of the table, int64, the same shape."""
@@ -78,6 +82,10 @@ class RelativeBiasEncoding(PositionEncoding):
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.zeros(config.num_buckets, num_heads))
+
+    def reset_parameters(self) -> None:
+        """A bias of zero for every distance."""
+        nn.init.zeros_(self.weight)
 
     def bias(self, distances: torch.Tensor) -> torch.Tensor:
         return self.weight[distance_buckets(distances, self.config)].movedim(-1, 1)

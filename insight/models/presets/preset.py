@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from insight.models.decoder import DecoderConfig
+from insight.models.encoder_decoder import EncoderDecoderConfig
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,10 @@ class Preset:
 
     Args:
         config: What builds it.
-        vocabulary_size: Rows of its embedding.
+        vocabulary_size: Rows of its embedding; of both where source and target share one.
         source: Where it was published.
     """
 
-    config: DecoderConfig
+    config: DecoderConfig | EncoderDecoderConfig
     vocabulary_size: int
     source: str

@@ -1,0 +1,113 @@
+"""The encoder: token ids to hidden states that know both sides, or to one vector a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from insight.models.initialization import without_drawing
+from insight.models.input_checks import check_encoder_inputs
+from insight.models.masks import BidirectionalMask, document_mask, padding_mask
+from insight.models.pooling import Pooling
+from insight.models.stack import StackConfig, TokenStack
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EncoderConfig(StackConfig):
+    """A transformer in which every token sees all tokens of its sequence.
+
+    Args:
+        hidden_size: Width of the residual stream.
+        num_layers: Blocks.
+        attention: Token mixer of every block. Its ``window`` reaches as far to both sides.
+        feed_forward: Feed-forward layer of every block.
+        norm: Normalisation before each branch and after the last block.
+        max_sequence_length: Tokens of context; learned positions end there.
+        dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
+        initialization: First values of the matrices.
+        block: Where a block normalises, and whether its branches follow one another.
+        input_position: Positions added to the token embedding; null where attention is told them.
+        embedding_norm: Normalisation of the embedding; null for none.
+        embedding_scale: Factor of the embedding; null for none.
+        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
+            no result, so networks that differ in it alone are equal.
+        pooling: One vector a sequence (``MeanPooling``, ``FirstTokenPooling``, ``LastTokenPooling``); null
+            for one a token.
+    """
+
+    pooling: Pooling | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.attention.check_bidirectional()
+
+    def build(self, vocabulary_size: int) -> Encoder:
+        with without_drawing():
+            network = Encoder(self, vocabulary_size)
+        network.initialize()
+        return network
+
+
+class Encoder(TokenStack):
+    """The built form of :class:`EncoderConfig`.
+
+    Args:
+        config: What to build.
+        vocabulary_size: Rows of the embedding.
+    """
+
+    config: EncoderConfig
+
+    def __init__(self, config: EncoderConfig, vocabulary_size: int) -> None:
+        super().__init__(config, vocabulary_size)
+        self.pool = None if config.pooling is None else config.pooling.build()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        *,
+        token_mask: torch.Tensor | None = None,
+        document_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states after the last norm, or one vector a sequence.
+
+        Args:
+            input_ids: int64 ``(batch, sequence)``.
+            token_mask: bool ``(batch, sequence)``, False where padding stands, on either side.
+            document_ids: int64 ``(batch, sequence)``, for packed texts; attention stays inside equal ids.
+            position_ids: int64 ``(batch, sequence)``; ``None`` counts the tokens of each row from 0.
+
+        Returns:
+            ``(batch, sequence, hidden_size)``; with pooling ``(batch, hidden_size)``. What stands for padding
+            is of no use, but finite.
+
+        Raises:
+            ConfigError: The shapes do not fit, or two arguments exclude each other.
+        """
+        check_encoder_inputs(input_ids, token_mask, document_ids, position_ids)
+        if self.pool is not None and document_ids is not None:
+            raise ConfigError(
+                "document_ids with pooling: a row has one vector, not one a document", "pass one text a row"
+            )
+        if position_ids is None and token_mask is not None:
+            position_ids = (token_mask.cumsum(dim=1) - 1).clamp_min(0)
+        elif position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        mask = (
+            padding_mask(token_mask)
+            if document_ids is None
+            else document_mask(document_ids, BidirectionalMask())
+        )
+        hidden = self.run(self.embed(input_ids, position_ids), position_ids, mask)
+        return hidden if self.pool is None else self.pool(hidden, token_mask)
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Matrix-product FLOPs of one trained token, forward and backward; as of a decoder.
+
+        Args:
+            sequence_length: Tokens that each sequence holds.
+        """
+        return 3 * self.forward_flops(sequence_length)

@@ -1,0 +1,258 @@
+"""Token ids to hidden states: embedding, blocks and last norm, which every network has."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from insight.models.attention import Attention, GroupedQueryAttention
+from insight.models.blocks import Block, BlockLayout, PreNorm
+from insight.models.caches import CrossCache, DecoderCache, Memory
+from insight.models.checkpointing import ActivationCheckpointing
+from insight.models.checks import require_positive
+from insight.models.feed_forward import FeedForward, SwiGLU
+from insight.models.initialization import Initialization, ScaledInitialization, initialize
+from insight.models.input_checks import check_positions, name_unknown_id
+from insight.models.linear import Projection, StackedProjection, TokenEmbedding
+from insight.models.masks import Mask
+from insight.models.norms import Norm, RMSNorm
+from insight.models.positions import InputPosition, Position, PositionEncoding
+from insight.models.positions.base import PositionTables
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StackConfig(Component):
+    """What encoders and decoders have in common.
+
+    Args:
+        hidden_size: Width of the residual stream.
+        num_layers: Blocks.
+        attention: Token mixer of every block.
+        feed_forward: Feed-forward layer of every block.
+        norm: Normalisation before each branch and after the last block.
+        max_sequence_length: Tokens of context.
+        dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
+        initialization: First values of the matrices.
+        block: Where a block normalises, and whether its branches follow one another.
+        input_position: Positions added to the token embedding; null where attention is told them.
+        embedding_norm: Normalisation of the embedding (BLOOM); null for none.
+        embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
+        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
+            no result, so networks that differ in it alone are equal.
+    """
+
+    hidden_size: int = 256
+    num_layers: int = 4
+    attention: Attention = GroupedQueryAttention()
+    feed_forward: FeedForward = SwiGLU()
+    norm: Norm = RMSNorm()
+    max_sequence_length: int = 256
+    dropout: float = 0.0
+    initialization: Initialization = ScaledInitialization()
+    block: BlockLayout = PreNorm()
+    input_position: InputPosition | None = None
+    embedding_norm: Norm | None = None
+    embedding_scale: float | None = None
+    activation_checkpointing: ActivationCheckpointing | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        require_positive(
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            max_sequence_length=self.max_sequence_length,
+        )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout}: dropout must lie in [0, 1)", "use 0 to 0.3")
+        if self.embedding_scale is not None and not self.embedding_scale > 0:
+            raise ConfigError(
+                f"embedding_scale={self.embedding_scale}: the factor of the embedding must be above 0",
+                "use the root of hidden_size, or null for none",
+            )
+        self.attention.check(self.hidden_size)
+
+    @abstractmethod
+    def build(self, vocabulary_size: int) -> nn.Module:
+        """A network with fresh weights drawn from torch's global generator.
+
+        On the meta device it has shapes only: give it memory with ``to_empty(device=...)`` and values with
+        :meth:`TokenStack.initialize` or from a checkpoint.
+
+        Raises:
+            ConfigError: ``vocabulary_size`` is below 1, or a module could not be filled later.
+        """
+
+
+class TokenStack(nn.Module):
+    """The built form of a :class:`StackConfig`, without what stands behind the last norm.
+
+    Args:
+        config: What to build.
+        vocabulary_size: Rows of the embedding.
+        cross_attention: What reads a memory in every block; ``None`` where there is none.
+        memory_size: Size of the memory's states.
+        embedding: Of another network that shares it; ``None`` makes one.
+
+    Attributes:
+        config: As given.
+        vocabulary_size: As given.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        vocabulary_size: int,
+        cross_attention: Attention | None = None,
+        memory_size: int | None = None,
+        embedding: TokenEmbedding | None = None,
+    ) -> None:
+        super().__init__()
+        require_positive(vocabulary_size=vocabulary_size)
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        encodings: dict[tuple[Position, int, int], PositionEncoding] = {}
+
+        def build_position(position: Position, head_dim: int, num_heads: int) -> PositionEncoding:
+            key = (position, head_dim, num_heads)
+            if key not in encodings:
+                encodings[key] = position.build(head_dim, num_heads)
+            return encodings[key]
+
+        size, length = config.hidden_size, config.max_sequence_length
+        positions, embedding_norm = config.input_position, config.embedding_norm
+        self.embedding = TokenEmbedding(vocabulary_size, size) if embedding is None else embedding
+        self.input_position = None if positions is None else positions.build(size, length)
+        self.embedding_norm = None if embedding_norm is None else embedding_norm.build(size)
+        self.blocks = nn.ModuleList(
+            config.block.build(
+                config.attention.build(size, build_position, layer),
+                config.feed_forward.build(size, layer),
+                functools.partial(config.norm.build, size),
+                config.dropout,
+                None
+                if cross_attention is None
+                else cross_attention.build_cross(size, memory_size or size, build_position, layer),
+            )
+            for layer in range(config.num_layers)
+        )
+        self.norm = nn.Identity() if config.block.ends_normed else config.norm.build(size)
+        if config.activation_checkpointing is not None:
+            config.activation_checkpointing.build(self.blocks)
+
+    def initialize(self) -> None:
+        """Give every parameter its first value: with the same seed the same, whatever it was built on."""
+        num_branches = sum(2 if block.cross_attention is None else 3 for block in self.layers())
+        initialize(self, self.config.initialization, -(-num_branches // 2))
+
+    def layers(self) -> Iterator[Block]:
+        """The blocks, in order."""
+        return cast(Iterator[Block], iter(self.blocks))
+
+    def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """What the first block is given, ``(batch, sequence, hidden_size)``.
+
+        Args:
+            input_ids: int64 ``(batch, sequence)``.
+            position_ids: int64 ``(sequence,)`` or ``(batch, sequence)``.
+
+        Raises:
+            ConfigError: An id is not in the vocabulary, or a position not in the table.
+        """
+        hidden = self._look_up(input_ids)
+        if self.config.embedding_scale is not None:
+            # Rounded to the dtype first, as Gemma was trained.
+            scale = torch.tensor(self.config.embedding_scale, dtype=hidden.dtype, device=hidden.device)
+            hidden = hidden * scale
+        if self.input_position is not None:
+            check_positions(position_ids, self.input_position.num_positions)
+            hidden = hidden + self.input_position(position_ids).to(hidden.dtype)
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
+        rate = self.config.dropout
+        return F.dropout(hidden, rate) if self.training and rate else hidden
+
+    def run(
+        self,
+        hidden: torch.Tensor,
+        position_ids: torch.Tensor,
+        mask: Mask,
+        cache: DecoderCache | None = None,
+        memories: Sequence[Memory | CrossCache] = (),
+    ) -> torch.Tensor:
+        """Hidden states ``(batch, sequence, hidden_size)`` after the last norm.
+
+        Args:
+            hidden: From :meth:`embed`.
+            position_ids: As there.
+            mask: Which keys each query sees.
+            cache: Ready for these tokens.
+            memories: What each layer's cross-attention reads.
+        """
+        tables: dict[PositionEncoding, PositionTables] = {}
+        for index, block in enumerate(self.layers()):
+            encoding = block.attention.position
+            if encoding not in tables:
+                tables[encoding] = encoding.tables(position_ids)
+            hidden = block(
+                hidden,
+                mask=mask,
+                tables=tables[encoding],
+                cache=cache.layers[index] if cache is not None else None,
+                memory=memories[index] if memories else None,
+            )
+        normed: torch.Tensor = self.norm(hidden)
+        return normed
+
+    def num_parameters(self) -> int:
+        """Trainable numbers; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def num_active_parameters(self) -> int:
+        """Those of them that take part in one token: of a mixture, the experts that it passes through."""
+        stacks = [module for module in self.modules() if isinstance(module, StackedProjection)]
+        return self.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks)
+
+    def forward_flops(self, sequence_length: int, memory_length: int = 0) -> int:
+        """Matrix-product FLOPs of one token through all blocks, what is made of a memory apart.
+
+        Counted as in PaLM (arXiv 2204.02311, appendix B): 2 a weight that multiplies the token, and the whole
+        square of attention, although kernels may skip what the mask hides. The embedding only looks up.
+
+        Args:
+            sequence_length: Tokens that each sequence holds.
+            memory_length: States that cross-attention reads.
+        """
+        flops = -self.memory_flops()
+        for module in self.blocks.modules():
+            if isinstance(module, Projection):
+                flops += 2 * module.weight.numel()
+            elif isinstance(module, StackedProjection):
+                flops += 2 * module.num_active_weights()
+        for block in self.layers():
+            flops += block.attention.flops_per_token(sequence_length)
+            if block.cross_attention is not None:
+                flops += block.cross_attention.flops_per_token(memory_length)
+        return flops
+
+    def memory_flops(self) -> int:
+        """Matrix-product FLOPs that all blocks take for one state of a memory."""
+        readers = [block.cross_attention for block in self.layers() if block.cross_attention is not None]
+        return sum(reader.memory_flops_per_state() for reader in readers)
+
+    def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            embedded: torch.Tensor = self.embedding(input_ids)
+            return embedded
+        try:
+            embedded = self.embedding(input_ids)
+        except IndexError as error:
+            raise name_unknown_id(input_ids, self.vocabulary_size) from error
+        return embedded
