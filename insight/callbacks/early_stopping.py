@@ -1,86 +1,114 @@
-"""Stops a run that no longer gets better, and says why."""
+"""Stops a run when its criterion says so, and says why."""
 
 from __future__ import annotations
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
-from torch import Tensor
+from dataclasses import asdict
+from typing import Any
 
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight.callbacks.steps import planned_steps, step_completed
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.messages import say
+from insight.training.stopping import Criterion, History, Patience, Validation
+
+_TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
 
-class EarlyStopping(LightningEarlyStopping):
-    """Ends training when a metric stops improving; checked after every validation.
+class EarlyStopping(Callback):
+    """Ends training when its criterion says so; asked after every validation.
 
-    The reason is printed, and RunRecord notes it in the report. Training can be resumed from the last
-    checkpoint with a larger ``patience``.
+    The reason and its numbers are printed, logged as ``early_stopping/...`` and noted in the report. The
+    history is part of every checkpoint, so a resumed run judges as the uninterrupted one would; it may be
+    resumed with another criterion, which then judges the whole history.
 
     Args:
         monitor: Name of the logged metric.
-        patience: Validations in a row without improvement before training ends.
-        min_delta: Least change that counts as an improvement.
-        mode: ``min`` if smaller is better, ``max`` if larger is.
-        stopping_threshold: End training as soon as the metric is better than this.
-        divergence_threshold: End training as soon as the metric is worse than this.
+        criterion: When to stop: ``Patience``, ``Plateau``, ``GrowingGap``, ``ExpectedGain``, ``Divergence``,
+            ``TargetReached``, ``TokenBudget``, or several of them in ``AnyOf`` or ``AllOf``.
+        mode: ``min`` if smaller is better, ``max`` if larger is (criteria then see the negative).
     """
 
     def __init__(
         self,
         monitor: str = "validation/bits_per_byte",
-        patience: int = 5,
-        min_delta: float = 0.0,
+        criterion: Criterion = Patience(),
         mode: str = "min",
-        stopping_threshold: float | None = None,
-        divergence_threshold: float | None = None,
     ) -> None:
-        if patience < 1:
-            raise ConfigError(
-                f"EarlyStopping(patience={patience}): patience counts validations", "use at least 1"
-            )
         if mode not in ("min", "max"):
             raise ConfigError(f"EarlyStopping(mode={mode!r}): unknown mode", "use min or max")
-        super().__init__(
-            monitor=monitor,
-            patience=patience,
-            min_delta=min_delta,
-            mode=mode,
-            stopping_threshold=stopping_threshold,
-            divergence_threshold=divergence_threshold,
-            check_on_train_epoch_end=False,  # a metric is fresh when a validation has just ended
-        )
-        self._configured_patience = patience
+        self.monitor = monitor
+        self.criterion = criterion
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.validations: list[Validation] = []
+        self.stopping_reason_message: str | None = None
+        self._training_loss = torch.zeros(())
+        self._num_losses = 0
+        self._num_tokens = 0
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        super().load_state_dict(state_dict)
-        # Lightning restores the old patience over the configured one; a larger one is why people resume.
-        self.patience = self._configured_patience
-        self.stopping_reason_message = None
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "validations": [asdict(validation) for validation in self.validations],
+            "training_loss": float(self._training_loss),
+            "num_losses": self._num_losses,
+            "num_tokens": self._num_tokens,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validations = [Validation(**validation) for validation in state_dict["validations"]]
+        self._training_loss = torch.tensor(state_dict["training_loss"])
+        self._num_losses = state_dict["num_losses"]
+        self._num_tokens = state_dict["num_tokens"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.validations, self.stopping_reason_message = [], None
+            self._training_loss, self._num_losses, self._num_tokens = torch.zeros(()), 0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._num_tokens += batch.input_ids.numel() * trainer.world_size
+        loss = trainer.callback_metrics.get(_TRAINING)
+        if loss is not None and step_completed(trainer):
+            self._training_loss = (
+                self._training_loss.to(loss.device) + loss.detach()
+            )  # no wait for the device
+            self._num_losses += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stopped_before = trainer.should_stop
-        super().on_validation_end(trainer, pl_module)
-        if trainer.should_stop and not stopped_before and self.stopping_reason_message:
-            say(f"stopping early at step {trainer.global_step}: {self.stopping_reason_message}")
-
-    def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
-        if self.monitor not in logs:
-            match = nearest(self.monitor, logs)
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            match = nearest(self.monitor, metrics)
             raise ConfigError(
                 f"EarlyStopping(monitor={self.monitor!r}): no such metric was logged",
-                f"did you mean {match!r}?" if match else f"use one of {', '.join(sorted(logs))}",
+                f"did you mean {match!r}?" if match else f"use one of {', '.join(sorted(metrics))}",
             )
-        return True
+        self._remember(trainer, pl_module)
+        history = History(tuple(self.validations), planned_steps(trainer, pl_module))
+        verdict = self.criterion.judge(history)
+        if trainer.logger is not None:
+            figures = {f"early_stopping/{name}": value for name, value in verdict.figures.items()}
+            trainer.logger.log_metrics(figures, step=trainer.global_step)
+        # Training losses differ between processes; all of them must stop at the same step.
+        if trainer.strategy.broadcast(verdict.stop) and not trainer.should_stop:
+            trainer.should_stop = True
+            self.stopping_reason_message = f"{self.monitor}: {verdict.evidence}"
+            say(f"stopping early at step {trainer.global_step}: {self.stopping_reason_message}")
 
-    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
-        should_stop, reason = super()._evaluate_stopping_criteria(current)
-        if not should_stop:
-            return False, reason
-        value, best, metric = float(current), float(self.best_score), self.monitor
-        sentences = {
-            "PATIENCE_EXHAUSTED": f"{metric} has not improved on {best:.4f} in {self.wait_count} validations",
-            "NON_FINITE_METRIC": f"{metric} is {value}",
-            "STOPPING_THRESHOLD": f"{metric} reached {value:.4f}, past {self.stopping_threshold}",
-            "DIVERGENCE_THRESHOLD": f"{metric} is {value:.4f}, worse than {self.divergence_threshold}",
-        }
-        return True, sentences[self.stopping_reason.name]
+    def _remember(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        value = float(metrics[self.monitor])
+        training = None
+        if self._num_losses and _VALIDATION in metrics and float(metrics[_VALIDATION]):
+            # In the unit of the watched metric: both come from the same loss.
+            unit = value / float(metrics[_VALIDATION])
+            training = self.sign * unit * float(self._training_loss) / self._num_losses
+        if not self.validations or self.validations[-1].step != trainer.global_step:
+            self.validations.append(
+                Validation(trainer.global_step, self._num_tokens, self.sign * value, training)
+            )
+        self._training_loss, self._num_losses = torch.zeros(()), 0

@@ -4,17 +4,50 @@ from insight.training.language_modeling import LanguageModelingModule
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import AdamW, MuonAdamW, OptimizerConfig
-from insight.training.schedules import Constant, ScheduleConfig, WarmupCosine, WarmupStableDecay
+from insight.training.schedules import (
+    Constant,
+    InverseSquareRoot,
+    OneCycle,
+    ScheduleConfig,
+    WarmupCosine,
+    WarmupLinear,
+    WarmupStableDecay,
+)
+from insight.training.stopping import (
+    AllOf,
+    AnyOf,
+    Criterion,
+    Divergence,
+    ExpectedGain,
+    GrowingGap,
+    Patience,
+    Plateau,
+    TargetReached,
+    TokenBudget,
+)
 
 __all__ = [
     "AdamW",
+    "AllOf",
+    "AnyOf",
     "Constant",
+    "Criterion",
+    "Divergence",
+    "ExpectedGain",
+    "GrowingGap",
+    "InverseSquareRoot",
     "LanguageModelingModule",
     "MuonAdamW",
+    "OneCycle",
     "OptimizerConfig",
+    "Patience",
+    "Plateau",
     "ScheduleConfig",
+    "TargetReached",
     "TextLikelihood",
+    "TokenBudget",
     "WarmupCosine",
+    "WarmupLinear",
     "WarmupStableDecay",
     "linear_cross_entropy",
     "token_losses",

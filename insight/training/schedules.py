@@ -56,7 +56,74 @@ class WarmupCosine(ScheduleConfig):
         if step < self.warmup_steps:
             return _warmup(step, self.warmup_steps)
         progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
-        return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2
+        return _half_cosine(1.0, self.final_share, progress)
+
+
+@dataclass(frozen=True)
+class WarmupLinear(ScheduleConfig):
+    """Linear warm-up, then a straight line down (Devlin et al. 2018, arXiv 1810.04805).
+
+    Args:
+        warmup_steps: Steps over which the rate grows from near 0.
+        final_share: Factor at the last step.
+    """
+
+    warmup_steps: int = 10
+    final_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup_steps)
+        _check_share("final_share", self.final_share)
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        if step < self.warmup_steps:
+            return _warmup(step, self.warmup_steps)
+        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
+        return self.final_share + (1 - self.final_share) * (1 - progress)
+
+
+@dataclass(frozen=True)
+class InverseSquareRoot(ScheduleConfig):
+    """Linear warm-up, then a fall with the root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
+
+    It does not depend on the length of the run, which can be extended at any time.
+
+    Args:
+        warmup_steps: Steps over which the rate grows; the fall is counted from there.
+    """
+
+    warmup_steps: int = 100
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup_steps)
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        return min(_warmup(step, self.warmup_steps), math.sqrt((self.warmup_steps + 1) / (step + 1)))
+
+
+@dataclass(frozen=True)
+class OneCycle(ScheduleConfig):
+    """Half a cosine up, half a cosine down to almost nothing (Smith and Topin 2017, arXiv 1708.07120).
+
+    Args:
+        rise_share: Share of the run over which the rate rises.
+        initial_share: Factor at the first step.
+        final_share: Factor at the last step.
+    """
+
+    rise_share: float = 0.3
+    initial_share: float = 0.04
+    final_share: float = 4e-6
+
+    def __post_init__(self) -> None:
+        for name in ("rise_share", "initial_share", "final_share"):
+            _check_share(name, getattr(self, name))
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        top, last = self.rise_share * num_steps - 1, num_steps - 1
+        if step <= top:
+            return _half_cosine(self.initial_share, 1.0, step / top if top > 0 else 1.0)
+        return _half_cosine(1.0, self.final_share, min(1.0, (step - top) / max(1.0, last - top)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +160,10 @@ class WarmupStableDecay(ScheduleConfig):
         if self.shape == "sqrt":
             progress = math.sqrt(progress)
         return _warmup(step, self.warmup_steps) * (self.final_share + (1 - self.final_share) * (1 - progress))
+
+
+def _half_cosine(start: float, stop: float, progress: float) -> float:
+    return stop + (start - stop) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _warmup(step: int, warmup_steps: int) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tiny_run import TinyData, TinyModule, tiny_fit, tiny_trainer
 
 from insight.callbacks import EarlyStopping, GracefulInterrupt, RunCheckpoint, RunRecord, TrainingInterrupted
 from insight.reporting import RunTensorBoard, read_summary
+from insight.training import TargetReached
 
 
 def info(folder: Path) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def test_a_run_explains_itself(tmp_path: Path) -> None:
     assert facts["parameters"] == sum(parameter.numel() for parameter in module.network.parameters())
     assert facts["precision"] == "32-true"
     assert facts["num_threads"] >= 1
+    assert len(facts["kernels"]) == 1
+    assert re.match(r"(sdpa|tiled), .+ \(\d layers?\)", facts["kernels"][0])
     assert facts["data"] == {"train": {"documents": 1}}
     assert facts["stop_reason"] == "all 30 steps done"
     summary = read_summary(tmp_path)
@@ -84,11 +88,11 @@ def test_an_error_becomes_a_note(tmp_path: Path) -> None:
 
 
 def test_the_reason_of_an_early_stop_is_kept(tmp_path: Path) -> None:
-    stopping = EarlyStopping(stopping_threshold=100.0)
+    stopping = EarlyStopping(criterion=TargetReached(100.0))
     tiny_fit(tmp_path, [stopping, RunRecord(report=False)])
-    assert info(tmp_path)["stop_reason"].startswith(
-        "stopped early at step 10: validation/bits_per_byte reached"
-    )
+    reason = info(tmp_path)["stop_reason"]
+    assert reason.startswith("stopped early at step 10: validation/bits_per_byte: ")
+    assert reason.endswith("target 100")
 
 
 def test_testing_outside_a_run_writes_nothing(tmp_path: Path) -> None:

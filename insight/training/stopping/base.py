@@ -1,0 +1,67 @@
+"""What a criterion sees and what it answers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+from insight.runtime.component import Component
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found; smaller values are better.
+
+    Args:
+        step: Optimizer steps before it.
+        num_tokens: Training tokens before it.
+        value: The metric that is watched.
+        training_value: The same metric on the training text since the last validation, if it was logged.
+    """
+
+    step: int
+    num_tokens: int
+    value: float
+    training_value: float | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """All validations so far, the oldest first, and how far the run is meant to go.
+
+    Args:
+        validations: In their order.
+        num_planned_steps: Optimizer steps of the whole run, if they are known.
+    """
+
+    validations: tuple[Validation, ...]
+    num_planned_steps: int | None = None
+
+    @property
+    def newest(self) -> Validation:
+        """The validation that has just ended."""
+        return self.validations[-1]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer and what it rests on.
+
+    Args:
+        stop: Whether training should end.
+        evidence: One sentence with the numbers.
+        figures: The numbers, for logs and plots.
+    """
+
+    stop: bool
+    evidence: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Criterion(Component):
+    """A reason to stop. Stateless: the same history gives the same verdict, also after resuming."""
+
+    @abstractmethod
+    def judge(self, history: History) -> Verdict:
+        """What ``history``, which is never empty, says."""

@@ -1,0 +1,81 @@
+"""Stops when what the rest of the run can still gain is not worth it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from insight.runtime.errors import ConfigError
+from insight.training.stopping.base import Criterion, History, Verdict
+from insight.training.stopping.power_law import fit_power_law
+
+_NUM_RESAMPLES = 100
+# The first validations belong to the warm-up, not to the power law.
+_LEFT_OUT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class ExpectedGain(Criterion):
+    """The curve, drawn on to the end of the run, gains less than ``min_gain``.
+
+    A power law with a floor is fitted to the validations; how sure the gain is comes from refitting to
+    resampled residuals (Efron 1979), with a fixed seed. Training stops when the upper end of the interval is
+    below ``min_gain``.
+    A learning rate that still has to decay gains more than the curve tells: use it with a constant
+    schedule, or for the stable phase.
+
+    Args:
+        min_gain: Least fall of the metric until the end of the run that is worth going on for.
+        num_steps: Where the run ends, in optimizer steps; ``None`` = as planned by the Trainer.
+        min_validations: Validations before anything is concluded.
+        confidence: Coverage of the interval of the gain.
+    """
+
+    min_gain: float = 0.005
+    num_steps: int | None = None
+    min_validations: int = 8
+    confidence: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not self.min_gain > 0:
+            raise ConfigError(f"min_gain={self.min_gain}: must be above 0", "use e.g. 0.005")
+        if self.min_validations < 5:
+            raise ConfigError(
+                f"min_validations={self.min_validations}: a curve of three numbers needs at least 5 points",
+                "use e.g. 8",
+            )
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ConfigError(f"num_steps={self.num_steps}: must be at least 1", "use null for the plan")
+        if not 0 < self.confidence < 1:
+            raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.9")
+
+    def judge(self, history: History) -> Verdict:
+        stop_at = self.num_steps or history.num_planned_steps
+        if stop_at is None:
+            return Verdict(False, "no number of steps is planned, so nothing can be drawn on to the end")
+        known = [v for v in history.validations if v.step > 0 and np.isfinite(v.value)]
+        if len(known) < self.min_validations:
+            return Verdict(False, f"{len(known)} of {self.min_validations} validations for a curve")
+        known = known[int(len(known) * _LEFT_OUT_SHARE) :]
+        steps = np.array([validation.step for validation in known], dtype=float)
+        values = np.array([validation.value for validation in known])
+        curve = fit_power_law(steps, values)
+        now, end = float(steps[-1]), float(max(stop_at, steps[-1]))
+        gain = float(curve.at(now) - curve.at(end))
+        fitted = curve.at(steps)
+        # Residuals of three fitted numbers are too small by this factor.
+        rest = (values - fitted) * np.sqrt(len(values) / max(1, len(values) - 3))
+        generator = np.random.default_rng(0)
+        gains = []
+        for _ in range(_NUM_RESAMPLES):
+            again = fit_power_law(steps, fitted + generator.choice(rest, len(rest)))
+            gains.append(float(again.at(now) - again.at(end)))
+        most = float(np.quantile(gains, 0.5 + self.confidence / 2))
+        evidence = (
+            f"until step {int(end):,} the curve still gains {gain:.4f}, at most {most:.4f} "
+            f"({self.confidence:.0%} interval), towards a floor of {curve.floor:.4f}; worth going on for: "
+            f"{self.min_gain:g}"
+        )
+        figures = {"gain": gain, "most_gain": most, "floor": curve.floor, "exponent": curve.exponent}
+        return Verdict(max(gain, most) < self.min_gain, evidence, figures)
