@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from insight.models.attention.base import Attention, AttentionModule, head_size
-from insight.models.attention.linear.chunks import chunk_size, recurrence_flops, mix_chunks
+from insight.models.attention.linear.chunks import chunk_size, mix_chunks, recurrence_flops
 from insight.models.attention.linear.decoding import mix_cached
 from insight.models.attention.linear.documents import DocumentOrder
 from insight.models.attention.linear.recurrence import Recurrence

@@ -1,0 +1,38 @@
+"""Quantization of linear mixers: every matrix, and nothing that makes decays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import calibration, scores, some_ids, untrained
+
+from insight.models import GatedDeltaNet, GroupedQueryAttention, LayerPattern
+from insight.optimization import METHODS, QuantizationConfig, Quantizer
+from insight.optimization.artifact import load_artifact, save_artifact
+
+HYBRID = LayerPattern((GatedDeltaNet(4), GroupedQueryAttention(4, 2)))
+PREFIX = "blocks.0.attention."
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_hybrid_by_every_method(method: str, tmp_path: Path) -> None:
+    model = untrained(attention=HYBRID)
+    optimized = Quantizer(QuantizationConfig(method)).apply(model, calibration(model.tokenizer))
+    for name in ("query_key_value", "gate", "strength_step", "output"):
+        assert f"{PREFIX}{name}" in optimized.report.modules_quantized
+    kept = {one.name for one in optimized.report.modules_kept}
+    if method != "bf16":
+        assert f"{PREFIX}convolution" in kept
+    before = scores(model, some_ids())
+    assert (scores(optimized.checkpoint, some_ids()).float() - before).norm() < 0.1 * before.norm()
+    network = optimized.checkpoint.network
+    cache = network.make_cache(len(some_ids()))
+    with torch.no_grad():
+        steps = [network(part, cache=cache) for part in some_ids().split(1, dim=1)]
+        whole = network(some_ids())
+    assert (torch.cat(steps, dim=1) - whole).float().norm() < 0.05 * whole.float().norm()
+    save_artifact(optimized, tmp_path / "small")
+    loaded = load_artifact(tmp_path / "small")
+    assert torch.equal(scores(loaded, some_ids()), scores(optimized.checkpoint, some_ids()))
