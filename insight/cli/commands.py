@@ -34,6 +34,8 @@ COMMANDS = {
         Command("check", "train", "check everything that can be checked without training", "check"),
         Command("demo", "train", "train a small model on six novels in minutes, without a network", "demo"),
         Command("tokenizer", "text", "train, encode, decode, inspect, prune", "tokenizer"),
+        Command("cache", "text", "list, verify, pin and clear the token stores that were kept", "cache"),
+        Command("model", "network", "list published networks, show one, estimate what one takes", "model"),
         Command("generate", "use", "write text with a checkpoint", "generate"),
         Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
         Command("benchmark", "compress", "compare models: quality, size, memory and speed", "benchmark"),

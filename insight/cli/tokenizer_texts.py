@@ -7,6 +7,8 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from insight.runtime.errors import ConfigError
+
 if TYPE_CHECKING:
     from insight.data.tokenizer_quality import NamedText
 
@@ -17,7 +19,7 @@ def add_tokenizer(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "--tokenizer",
         required=required,
         metavar="PATH",
-        help="a tokenizer.json, or a folder (a run, a Hugging Face model) that holds one",
+        help="a tokenizer.json, a folder (a run, a Hugging Face model) that holds one, or a GGUF file",
     )
 
 
@@ -27,18 +29,44 @@ def add_text_field(parser: argparse.ArgumentParser) -> None:
         "--text_field",
         default="text",
         metavar="NAME",
-        help="field of .jsonl, column of .parquet (default: text)",
+        help="field of .jsonl, column of .tsv and .parquet (default: text)",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """``--text_field`` and ``--invalid_text``."""
+    add_text_field(parser)
+    parser.add_argument(
+        "--invalid_text",
+        default="error",
+        metavar="WHAT",
+        help="of bytes that are no text: error, replace or skip (default: error)",
+    )
+
+
+def add_labelled(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """``--text``, which may be given again."""
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="NAME=FILES",
+        help=f"{purpose}, such as de='german/*.txt'; may be given again",
     )
 
 
 def texts(patterns: list[str], text_field: str) -> Iterator[str]:
-    """The documents of all files.
+    """The documents of all files, to train a tokenizer on: long ones come in parts.
 
     Raises:
         DataError: A file cannot be read.
     """
-    for _, read in named_texts(patterns, text_field):
-        yield from read()
+    from insight.data.sources import expand_sources
+    from insight.data.text_decoding import Reading
+    from insight.data.text_parts import training_texts
+
+    for source in expand_sources(patterns, "FILES"):
+        yield from training_texts(source.parts(Reading(text_field)))
 
 
 def named_texts(patterns: list[str], text_field: str) -> list[NamedText]:
@@ -53,3 +81,27 @@ def named_texts(patterns: list[str], text_field: str) -> list[NamedText]:
         (source.name, functools.partial(source.documents, text_field))
         for source in expand_sources(patterns, "FILES")
     ]
+
+
+def labelled_texts(values: list[str], text_field: str) -> list[NamedText]:
+    """What ``--text NAME=FILES`` names: each name with the documents of all its files.
+
+    Raises:
+        ConfigError: There is no name.
+        DataError: A file is missing, empty or of no supported format.
+    """
+    patterns: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, pattern = value.partition("=")
+        if not (equals and name.strip() and pattern):
+            raise ConfigError(f"--text={value!r}: needs a name and files", "use e.g. --text de=german.txt")
+        patterns.setdefault(name, []).append(pattern)
+    return [
+        (name, functools.partial(_documents, named_texts(files, text_field)))
+        for name, files in patterns.items()
+    ]
+
+
+def _documents(named: list[NamedText]) -> Iterator[str]:
+    for _, read in named:
+        yield from read()

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from insight.data.corpora import list_corpora, read_corpus
     from insight.data.language_modeling import LanguageModelingDataModule
     from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+    from insight.data.sampling import Mixture, Packing, SamplingConfig, SequenceLengthWarmup, Windows
     from insight.data.sources import Source, expand_sources
     from insight.data.store import TokenStore
+    from insight.data.store.executors import DaskCluster, ExecutorConfig, InProcess, LocalProcesses
+    from insight.data.texts import Texts
     from insight.data.tokenizers import (
         BaseTokenizer,
         BPETokenizer,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         WordTokenizerConfig,
         load_tokenizer,
     )
+    from insight.data.vocabularies import joint_vocabulary, separate_vocabularies
 
 __getattr__ = lazy_exports(
     __name__,
@@ -36,23 +40,35 @@ __getattr__ = lazy_exports(
         "ByteTokenizerConfig": "tokenizers",
         "Canary": "canaries",
         "CanaryInjection": "canaries",
+        "DaskCluster": "store.executors",
+        "ExecutorConfig": "store.executors",
         "IGNORED_TARGET": "batches",
+        "InProcess": "store.executors",
         "LanguageModelBatch": "batches",
         "LanguageModelingDataModule": "language_modeling",
+        "LocalProcesses": "store.executors",
+        "Mixture": "sampling",
+        "Packing": "sampling",
         "Preparation": "preparation",
         "PretrainedTokenizer": "tokenizers",
         "PretrainedTokenizerConfig": "tokenizers",
+        "SamplingConfig": "sampling",
+        "SequenceLengthWarmup": "sampling",
         "Source": "sources",
         "TextFiles": "preparation",
+        "Texts": "texts",
         "TokenStore": "store",
         "TokenizerConfig": "tokenizers",
+        "Windows": "sampling",
         "WordTokenizer": "tokenizers",
         "WordTokenizerConfig": "tokenizers",
         "default_cache_dir": "preparation",
         "expand_sources": "sources",
+        "joint_vocabulary": "vocabularies",
         "list_corpora": "corpora",
         "load_tokenizer": "tokenizers",
         "read_corpus": "corpora",
+        "separate_vocabularies": "vocabularies",
     },
 )
 
@@ -65,20 +81,32 @@ __all__ = [
     "ByteTokenizerConfig",
     "Canary",
     "CanaryInjection",
+    "DaskCluster",
+    "ExecutorConfig",
+    "InProcess",
     "LanguageModelBatch",
     "LanguageModelingDataModule",
+    "LocalProcesses",
+    "Mixture",
+    "Packing",
     "Preparation",
     "PretrainedTokenizer",
     "PretrainedTokenizerConfig",
+    "SamplingConfig",
+    "SequenceLengthWarmup",
     "Source",
     "TextFiles",
+    "Texts",
     "TokenStore",
     "TokenizerConfig",
+    "Windows",
     "WordTokenizer",
     "WordTokenizerConfig",
     "default_cache_dir",
     "expand_sources",
+    "joint_vocabulary",
     "list_corpora",
     "load_tokenizer",
     "read_corpus",
+    "separate_vocabularies",
 ]

@@ -37,8 +37,10 @@ class ContentHashes:
         """The content hash of each file (as stored: compressed files are not unpacked).
 
         Raises:
-            DataError: A file cannot be read.
+            DataError: A file cannot be read, or ``paths`` is one path instead of a list.
         """
+        if isinstance(paths, (str, bytes, os.PathLike)):
+            raise DataError(f"paths={paths!r} is one path", "give a list of paths")
         by_folder: dict[Path, list[Path]] = defaultdict(list)
         for path in paths:
             by_folder[path.parent].append(path)

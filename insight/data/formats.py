@@ -1,173 +1,243 @@
-"""From the bytes of one file to its documents: .txt, .jsonl and .parquet, plain or compressed."""
+"""From the bytes of one file to its documents: .txt, .jsonl, .tsv and .parquet, plain or compressed."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
+from insight.data.compressed_files import open_source
+from insight.data.text_decoding import Reading, TextDecoder, TextRepairs, valid_text
+from insight.data.text_parts import TextPart
 from insight.runtime.errors import DataError, nearest
 
-FORMATS = ("txt", "jsonl", "parquet")
-COMPRESSIONS = ("gz", "xz", "zst")
-_BYTE_ORDER_MARK = "\ufeff"
+FORMATS = ("txt", "jsonl", "tsv", "parquet")
+RANGED_FORMATS = ("txt", "jsonl")
+"""Formats of which a part can be read by itself, from one byte to another."""
+_CHUNK_BYTES = 1 << 20
+_MOST_LINE_BYTES = 1 << 28
 _PARQUET_ROWS = 1024
 
 
-def read_documents(path: Path, name: str, format: str, compression: str, text_field: str) -> Iterator[str]:
-    """The documents of one file, decoded as a stream where the format allows it.
+@dataclass(frozen=True)
+class ByteRange:
+    """A part of an uncompressed file.
+
+    Attributes:
+        start: Its first byte, where a character (``.txt``) or a line (``.jsonl``) begins.
+        stop: The byte behind its last one.
+        first_line: Number of the line that it begins with, for messages.
+    """
+
+    start: int
+    stop: int
+    first_line: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop:
+            raise DataError(
+                f"start={self.start}, stop={self.stop}: no range of bytes", "use 0 <= start <= stop"
+            )
+
+
+def read_parts(
+    path: Path,
+    name: str,
+    format: str,
+    compression: str,
+    reading: Reading,
+    repairs: TextRepairs,
+    byte_range: ByteRange | None = None,
+) -> Iterator[TextPart]:
+    """The documents of one file, a ``.txt`` file in parts of a megabyte, others a record at a time.
 
     Args:
         path: The file.
         name: What messages call it.
         format: One of ``FORMATS``.
         compression: ``""`` or one of ``COMPRESSIONS``.
-        text_field: Field (jsonl) or column (parquet) with the text.
+        reading: How its bytes become documents.
+        repairs: Counts what was repaired.
+        byte_range: Only this part of an uncompressed file of one of ``RANGED_FORMATS``.
 
     Raises:
         DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
     """
-    try:
-        with _open(path, compression) as file:
-            if format == "txt":
-                yield _decode(file.read(), name)
-            elif format == "jsonl":
-                yield from _json_lines(file, name, text_field)
-            else:
-                yield from _parquet_rows(file, name, compression, text_field)
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{name}: damaged .{compression} file ({error})", "make or fetch it again") from error
-    except OSError as error:
-        raise DataError(
-            f"{name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
-        ) from error
+    if format not in FORMATS:
+        raise DataError(f"{name}: format {format!r} is unknown", f"use {', '.join(FORMATS)}")
+    if byte_range is not None and (compression or format not in RANGED_FORMATS):
+        raise DataError(f"{name}: only a plain {' or '.join(RANGED_FORMATS)} file has ranges", "read it all")
+    first_byte = byte_range.start if byte_range else 0
+    with open_source(path, name, compression) as file:
+        if byte_range:
+            file.seek(byte_range.start)
+        decoder = TextDecoder(name, reading.invalid_text, repairs, first_byte)
+        if format == "txt":
+            yield from _text(file, decoder, byte_range)
+        elif format == "jsonl":
+            first_line = byte_range.first_line if byte_range else 1
+            lines = enumerate(_lines(file, name, byte_range), start=first_line)
+            yield from _json_lines(lines, name, decoder, reading, repairs)
+        elif format == "tsv":
+            yield from _table_rows(_lines(file, name, None), name, decoder, reading)
+        else:
+            yield from _parquet_rows(file, name, compression, reading, repairs)
 
 
-def _open(path: Path, compression: str) -> IO[bytes]:
-    if compression == "gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if compression == "xz":
-        return cast(IO[bytes], lzma.open(path, "rb"))
-    if compression == "zst":
-        return io.BufferedReader(_ZstandardReader(path), buffer_size=1 << 20)
-    return open(path, "rb")
+def _text(file: IO[bytes], decoder: TextDecoder, byte_range: ByteRange | None) -> Iterator[TextPart]:
+    left = byte_range.stop - byte_range.start if byte_range else None
+    is_last = False
+    while not is_last:
+        size = _CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left)
+        data = file.read(size)
+        left = None if left is None else left - len(data)
+        # All files here are buffered: they give less than was asked for only at their end.
+        is_last = len(data) < size or left == 0
+        yield TextPart(decoder.decode(data, is_last), is_last)
 
 
-class _ZstandardReader(io.RawIOBase):
-    """The decompressed bytes of a .zst file of one or more frames; a file cut short is an ``EOFError``."""
-
-    def __init__(self, path: Path) -> None:
-        import zstandard
-
-        self._library = zstandard
-        self._file = open(path, "rb")  # noqa: SIM115 (closed in close)
-        self._frame: Any = None
-        self._rest = b""
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._rest or self._file.read(1 << 18)
-            self._rest = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("it ends in the middle of a frame")
-                return 0
-            if self._frame is None:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = self._frame.decompress(data)
-            except self._library.ZstdError as error:
-                raise EOFError(str(error)) from error
-            if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _decode(data: bytes, name: str, first_byte: int = 0, place: str = "") -> str:
-    """``data`` as UTF-8; ``first_byte`` is where it starts in the file."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: {place}byte {first_byte + error.start} (0x{data[error.start]:02x}) is not UTF-8",
-            "convert it first, e.g. iconv -f latin1 -t utf-8",
-        ) from error
-    return text.removeprefix(_BYTE_ORDER_MARK) if first_byte == 0 else text
-
-
-def _json_lines(file: IO[bytes], name: str, text_field: str) -> Iterator[str]:
-    position = 0
-    for number, data in enumerate(file, start=1):
-        line = _decode(data, name, position, f"line {number}, ")
+def _lines(file: IO[bytes], name: str, byte_range: ByteRange | None) -> Iterator[bytes]:
+    position = byte_range.start if byte_range else 0
+    number = byte_range.first_line - 1 if byte_range else 0
+    while byte_range is None or position < byte_range.stop:
+        data = file.readline(_MOST_LINE_BYTES + 1)
+        number += 1
+        if not data:
+            return
+        if len(data) > _MOST_LINE_BYTES:
+            raise DataError(
+                f"{name}: line {number}, from byte {position}, is longer than {_MOST_LINE_BYTES >> 20} MiB",
+                "a record is held in memory as a whole; put long texts into .txt files",
+            )
+        yield data
         position += len(data)
+
+
+def _json_lines(
+    lines: Iterator[tuple[int, bytes]],
+    name: str,
+    decoder: TextDecoder,
+    reading: Reading,
+    repairs: TextRepairs,
+) -> Iterator[TextPart]:
+    text_field = reading.text_field
+    for number, data in lines:
+        line = decoder.decode(data, is_last=True, place=f"line {number}, ")
         if not line.strip():
             continue
         where = f"{name}: line {number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON ({error})", "each line must be one JSON object") from error
         if not isinstance(record, dict):
             raise DataError(
                 f"{where} is not a JSON object", f'each line must be like {{"{text_field}": "..."}}'
             )
         if text_field not in record:
-            raise DataError(f"{where} has no field {text_field!r}", _choose_field(text_field, list(record)))
-        yield _checked_text(record[text_field], f"{where}, field {text_field!r}")
+            raise DataError(f"{where} has no field {text_field!r}", choose_field(text_field, list(record)))
+        text = checked_text(record[text_field], f"{where}, field {text_field!r}", reading, repairs)
+        yield TextPart(text, True)
 
 
-def _parquet_rows(file: IO[bytes], name: str, compression: str, text_field: str) -> Iterator[str]:
+def _table_rows(
+    lines: Iterator[bytes], name: str, decoder: TextDecoder, reading: Reading
+) -> Iterator[TextPart]:
+    """One column of rows whose fields are separated by tabs.
+
+    As ``text/tab-separated-values`` is registered with IANA: the first line names the columns, nothing is
+    quoted or escaped. With a number as the column there is no such line.
+    """
+    column = int(reading.text_field) - 1 if reading.text_field.isdecimal() else None
+    if column is not None and column < 0:
+        raise DataError(f"{name}: text_field='0': columns are counted from 1", "use 1 or more")
+    num_columns = None
+    for number, data in enumerate(lines, start=1):
+        line = decoder.decode(data, is_last=True, place=f"line {number}, ").removesuffix("\n")
+        fields = line.removesuffix("\r").split("\t")
+        if fields == [""]:
+            continue
+        if num_columns is None:
+            num_columns = len(fields)
+            if column is None:
+                if reading.text_field not in fields:
+                    raise DataError(
+                        f"{name}: no column {reading.text_field!r} in its first line",
+                        f"{choose_field(reading.text_field, fields)}; or give the number of a column "
+                        "of a file whose first line is no header",
+                    )
+                column = fields.index(reading.text_field)
+                continue
+            if column >= num_columns:
+                raise DataError(f"{name}: no column {column + 1}", f"it has {num_columns}")
+        if len(fields) != num_columns:
+            raise DataError(
+                f"{name}: line {number} has {len(fields)} columns, the first line {num_columns}",
+                "separate columns by one tab each; text cannot hold tabs",
+            )
+        assert column is not None
+        yield TextPart(fields[column], True)
+
+
+def _parquet_rows(
+    file: IO[bytes], name: str, compression: str, reading: Reading, repairs: TextRepairs
+) -> Iterator[TextPart]:
     import pyarrow
     import pyarrow.parquet
 
+    text_field = reading.text_field
     try:
         # Parquet is read from its end: a compressed wrapper has to be unpacked first.
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if compression else file)
+        source = io.BytesIO(file.read()) if compression else file
+        table = pyarrow.parquet.ParquetFile(source, buffer_size=_CHUNK_BYTES)
         columns = table.schema_arrow.names
         if text_field not in columns:
-            raise DataError(f"{name}: no column {text_field!r}", _choose_field(text_field, columns))
+            raise DataError(f"{name}: no column {text_field!r}", choose_field(text_field, columns))
         row = 0
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[text_field]):
-            for value in batch.column(0).to_pylist():
+            for value in _values(batch.column(0), name, row, reading, repairs):
                 row += 1
-                yield _checked_text(value, f"{name}: row {row}, column {text_field!r}")
+                where = f"{name}: row {row}, column {text_field!r}"
+                yield TextPart(checked_text(value, where, reading, repairs), True)
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{name}: damaged .parquet file ({reason})", "make or fetch it again") from error
 
 
-def _choose_field(text_field: str, existing: list[str]) -> str:
+def _values(column: Any, name: str, row: int, reading: Reading, repairs: TextRepairs) -> list[Any]:
+    """The values of a column; text that is no UTF-8, which Arrow does not look for, as told."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow
+
+        values = column.cast(pyarrow.large_binary()).to_pylist()
+        for index, value in enumerate(values):
+            if value is not None:
+                where = f"{name}: row {row + index + 1}"
+                decoder = TextDecoder(where, reading.invalid_text, repairs)
+                values[index] = decoder.decode(value, is_last=True)
+    return values
+
+
+def choose_field(text_field: str, existing: list[str]) -> str:
+    """A remedy for a field that is not there."""
     match = nearest(text_field, existing)
     suggestion = f"text_field={match!r}?" if match else "set text_field to one of them"
     return f"it has {', '.join(map(repr, existing)) or 'none'}; {suggestion}"
 
 
-def _checked_text(value: object, where: str) -> str:
+def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
+    """A value that should be text; ``None`` is the empty text.
+
+    Raises:
+        DataError: It is something else, or no valid Unicode.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
         raise DataError(f"{where} is {type(value).__name__}, not text", "choose another text_field")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        # JSON can spell half of a surrogate pair, which is no character and has no UTF-8.
-        raise DataError(
-            f"{where} has half a surrogate pair at character {error.start}", "repair or remove that record"
-        ) from error
-    return value
+    return valid_text(value, where, reading.invalid_text, repairs)

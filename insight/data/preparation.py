@@ -1,28 +1,37 @@
-"""From the files that the user named to a tokenizer and one token store a split, built once, found again."""
+"""From the text that the user named to a tokenizer and one token store a split, built once, found again."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from insight.data.canaries import CanaryInjection
 from insight.data.content_hashes import ContentHashes
 from insight.data.sources import Source, expand_sources
+from insight.data.split_text import AnySource, SplitText, holds_tokens, names_of, parts_of, ranged_text
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
+from insight.data.store.executors import ExecutorConfig, LocalProcesses
+from insight.data.text_decoding import Reading, TextRepairs
+from insight.data.text_parts import training_texts
+from insight.data.text_ranges import RangedText
+from insight.data.texts import Texts
 from insight.data.tokenizer_cache import TokenizerCache
 from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
 from insight.data.validation_split import ValidationSplit
-from insight.runtime.errors import DataError
+from insight.runtime.errors import ConfigError, DataError, nearest
 from insight.runtime.messages import say
 
 SPLITS = ("train", "validation", "test", "predict")
+Named = str | list[str] | Texts
 
 
 def default_cache_dir() -> Path:
@@ -31,29 +40,71 @@ def default_cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "insight"
 
 
+def cache_limit(gigabytes: float | None = None) -> int | None:
+    """How many bytes the stores of a cache may take: ``gigabytes``, else ``$INSIGHT_CACHE_GIGABYTES``.
+
+    Returns:
+        Bytes; ``None`` for no limit.
+
+    Raises:
+        ConfigError: It is no number, or negative.
+    """
+    name, value = "cache_gigabytes", gigabytes
+    if value is None:
+        chosen = os.environ.get("INSIGHT_CACHE_GIGABYTES")
+        if not chosen:
+            return None
+        name = "INSIGHT_CACHE_GIGABYTES"
+        try:
+            value = float(chosen)
+        except ValueError:
+            raise ConfigError(f"{name}={chosen!r}: no number", "use e.g. 50") from None
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{name}={value}: must be at least 0", "use e.g. 50, or leave it out for no limit")
+    return int(value * 1e9)
+
+
 @dataclass(frozen=True)
 class TextFiles:
     """The text of every split, as the user named it.
 
     Attributes:
-        train: Files, folders, globs or ``corpus:NAME``; the others likewise, or ``None``.
+        train: Files, folders, globs or ``corpus:NAME``, or :class:`Texts`; the others likewise, or ``None``.
         validation: ``None`` takes a part of the training text.
         test: Text for the final measurement.
         predict: Text for ``predict``.
-        text_field: Field of ``.jsonl`` and column of ``.parquet`` files.
+        text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files.
         validation_fraction: Share of the training text when ``validation`` is ``None``; 0 for none.
         seed: Chooses the documents of that share.
         canaries: Secrets to plant in the training text; ``None`` for none.
+        invalid_text: What is done with bytes that are no text: ``error``, ``replace`` or ``skip``.
+
+    Raises:
+        ConfigError: A value cannot work.
     """
 
-    train: str | list[str]
-    validation: str | list[str] | None
-    test: str | list[str] | None
-    predict: str | list[str] | None
+    train: Named
+    validation: Named | None
+    test: Named | None
+    predict: Named | None
     text_field: str
     validation_fraction: float
     seed: int
     canaries: CanaryInjection | None = None
+    invalid_text: str = "error"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(
+                f"validation_fraction={self.validation_fraction}: must be at least 0 and below 1",
+                "use e.g. 0.05",
+            )
+        Reading(self.text_field, self.invalid_text)  # checks both
+
+    @property
+    def reading(self) -> Reading:
+        """How the bytes of the files become documents."""
+        return Reading(self.text_field, self.invalid_text)
 
 
 class Preparation:
@@ -63,29 +114,46 @@ class Preparation:
         files: The text.
         tokenizer: How to get the tokenizer: a configuration, or one that is finished (of a checkpoint).
         cache_dir: Where tokenizers, stores and content hashes are kept.
+        max_cache_bytes: How much the stores there may take; ``None`` for no limit.
+        executor: Where text is encoded; how decides no byte of the result.
     """
 
-    def __init__(self, files: TextFiles, tokenizer: TokenizerConfig | BaseTokenizer, cache_dir: Path) -> None:
+    def __init__(
+        self,
+        files: TextFiles,
+        tokenizer: TokenizerConfig | BaseTokenizer,
+        cache_dir: Path,
+        max_cache_bytes: int | None = None,
+        executor: ExecutorConfig = LocalProcesses(),
+    ) -> None:
         self._files = files
         self._tokenizer = tokenizer
         self._cache_dir = cache_dir
-        self._cache = StoreCache(cache_dir)
+        self._cache = StoreCache(cache_dir, max_cache_bytes)
         self._contents: dict[str, list[str]] = {}
-        self._sources: dict[str, list[Source]] = {}
+        self._sources: dict[str, list[AnySource]] = {}
+        self._ranged_texts: dict[str, RangedText | None] = {}
+        self.executor = executor
         self._division_said = False
 
     def has(self, split: str) -> bool:
-        """Whether there is text for this split."""
+        """Whether there is text for this split.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        _check_split(split)
         if split == "validation" and self._files.validation is None:
             return self._files.validation_fraction > 0
         return getattr(self._files, split) is not None
 
-    def sources(self, split: str) -> list[Source]:
+    def sources(self, split: str) -> list[AnySource]:
         """The files of a split, each content once.
 
         Raises:
             DataError: A file is missing, empty or unsupported, or nothing matches, or there is no text.
         """
+        _check_split(split)
         if split not in self._sources:
             self._expand(split)
         return self._sources[split]
@@ -109,11 +177,17 @@ class Preparation:
             "tokenizer": self._tokenizer.to_dict(),
         }
         key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
-        config, names = self._tokenizer, _names(sources)
+        config, names = self._tokenizer, names_of(sources)
+        for source in sources:
+            if holds_tokens(source):
+                raise DataError(
+                    f"train_files: {source.name} holds token ids, from which no tokenizer can learn",
+                    "set tokenizer to PretrainedTokenizerConfig with the one that made them",
+                )
 
         def build() -> BaseTokenizer:
             started = time.perf_counter()
-            tokenizer = config.build(self._documents("train"))
+            tokenizer = config.build(training_texts(self._text("train").parts(TextRepairs())))
             self._check_unchanged(sources, self._contents["train"])
             size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
             say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")
@@ -136,13 +210,14 @@ class Preparation:
         if planted:
             encoding["canaries"] = json.dumps(planted.to_dict(), sort_keys=True)
         key = store_key(self._contents[origin], tokenizer.fingerprint(), encoding)
-        title = _names(sources) + (f" ({split} part)" if self._is_divided(split) else "")
+        title = names_of(sources) + (f" ({split} part)" if self._is_divided(split) else "")
 
         def build(folder: Path) -> None:
             started = time.perf_counter()
+            repairs = TextRepairs()
             writer = StoreWriter(folder, tokenizer)
             try:
-                encode_documents(self._documents(split), tokenizer, writer)
+                self._text(split).write(tokenizer, writer, repairs, folder, self.executor)
                 if writer.num_unknown:
                     share = writer.num_unknown / writer.num_tokens
                     say(f"{title}: {share:.1%} of the tokens stand for text that the tokenizer does not know")
@@ -151,12 +226,13 @@ class Preparation:
                 if planted:
                     encode_documents(planted.documents(), tokenizer, writer)
                 self._check_unchanged(sources, self._contents[origin])
-                note = self._division.describe() if self._is_divided(split) else ""
-                manifest = writer.close({"files": [source.name for source in sources], "division": note})
+                manifest = writer.close(self._origin(split, sources, repairs))
             finally:
                 writer.abandon()
             megabytes, seconds = manifest.num_bytes / 1e6, time.perf_counter() - started
             say(f"encoded {title}: {megabytes:.2f} MB, {manifest.num_tokens:,} tokens in {seconds:.1f} s")
+            if repaired := repairs.describe(self._files.invalid_text):
+                say(repaired)
 
         store = self._cache.find_or_build(key, build, title)
         if split == "validation" and self._is_divided(split) and not self._division_said:
@@ -164,16 +240,39 @@ class Preparation:
             say(f"no validation_files: validating on {store.manifest.origin['division']}")
         return store
 
+    def of_corpus(self, files: Named) -> Preparation:
+        """The same for other training text and nothing else, with the tokenizer of this one."""
+        text = dataclasses.replace(
+            self._files,
+            train=files,
+            validation=None,
+            test=None,
+            predict=None,
+            validation_fraction=0.0,
+            canaries=None,
+        )
+        corpus = Preparation(text, self.tokenizer, self._cache_dir, executor=self.executor)
+        corpus._cache = self._cache
+        return corpus
+
+    def _origin(self, split: str, sources: list[AnySource], repairs: TextRepairs) -> dict[str, Any]:
+        """What the manifest says about where the tokens come from."""
+        note = self._division.describe() if self._is_divided(split) else ""
+        origin: dict[str, Any] = {"files": [source.name for source in sources], "division": note}
+        if repairs.num_places:
+            origin["repaired_places"] = repairs.num_places
+        return origin
+
     def _expand(self, split: str) -> None:
         if split == "validation" and self._files.validation is None:
             self._sources[split] = self.sources("train")
             return
         option = f"{split}_files"
-        patterns = getattr(self._files, split)
-        if patterns is None:
+        named = getattr(self._files, split)
+        if named is None:
             raise DataError(f"{option} is not set", "name at least one file, folder, glob or corpus:NAME")
-        expanded = expand_sources(patterns, option)
-        unique: dict[str, Source] = {}
+        expanded: list[AnySource] = [named] if isinstance(named, Texts) else [*expand_sources(named, option)]
+        unique: dict[str, AnySource] = {}
         for content, source in zip(self._content_of(expanded), expanded, strict=True):
             first = unique.setdefault(content, source)
             if first is not source:
@@ -196,45 +295,53 @@ class Preparation:
 
     def _encoding(self, split: str) -> dict[str, str | int | float]:
         encoding: dict[str, str | int | float] = {"text_field": self._files.text_field}
+        if self._files.invalid_text != "error":  # which never decides the content of a store that exists
+            encoding["invalid_text"] = self._files.invalid_text
         if self._is_divided(split):
             encoding |= {"part": split, "fraction": self._files.validation_fraction, "seed": self._files.seed}
         return encoding
 
-    def _documents(self, split: str) -> Iterator[str]:
-        if not self._is_divided(split):
-            return _documents_of(self.sources(split), self._files.text_field)
-        return self._division.training() if split == "train" else self._division.validation()
+    def _text(self, split: str) -> SplitText:
+        origin = self._origin_split(split)
+        division = self._division if self._is_divided(split) else None
+        sources, contents = self.sources(origin), self._contents[origin]
+        return SplitText(split, sources, contents, self._files.reading, self._ranged(origin), division)
 
     @functools.cached_property
     def _division(self) -> ValidationSplit:
-        sources = self.sources("train")
+        sources, text = self.sources("train"), self._ranged("train")
         return ValidationSplit(
-            lambda: _documents_of(sources, self._files.text_field),
+            text.parts if text else lambda repairs: parts_of(sources, self._files.reading, repairs),
             self._files.validation_fraction,
             self._files.seed,
-            _names(sources),
+            names_of(sources),
         )
 
-    def _content_of(self, sources: list[Source]) -> list[str]:
+    def _ranged(self, split: str) -> RangedText | None:
+        if split not in self._ranged_texts:
+            self._ranged_texts[split] = ranged_text(self.sources(split), self._files.reading)
+        return self._ranged_texts[split]
+
+    def _content_of(self, sources: list[AnySource]) -> list[str]:
         """What decides the documents of each source: the bytes of its file and how they are read."""
-        hashes = ContentHashes(self._cache_dir).of([source.path for source in sources])
+        files = [source for source in sources if isinstance(source, Source)]
+        hashes = iter(ContentHashes(self._cache_dir).of([source.path for source in files]))
         return [
-            f"{content}.{source.format}.{source.compression}"
-            for content, source in zip(hashes, sources, strict=True)
+            f"{next(hashes)}.{source.format}.{source.compression}"
+            if isinstance(source, Source)
+            else f"{source.content_hash(self._files.reading)}.texts"
+            for source in sources
         ]
 
-    def _check_unchanged(self, sources: list[Source], contents: list[str]) -> None:
+    def _check_unchanged(self, sources: list[AnySource], contents: list[str]) -> None:
         """Refuse to keep what was read from files that changed since their content was hashed."""
         for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
             if now != before:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
 
 
-def _documents_of(sources: list[Source], text_field: str) -> Iterator[str]:
-    for source in sources:
-        yield from source.documents(text_field)
-
-
-def _names(sources: list[Source]) -> str:
-    names = ", ".join(source.name for source in sources[:3])
-    return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        match = nearest(str(split), SPLITS)
+        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(SPLITS)}"
+        raise DataError(f"split={split!r} is unknown", remedy)

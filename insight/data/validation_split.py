@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from insight.data.sampling import permute
-from insight.runtime.errors import DataError
+from insight.data.text_decoding import TextRepairs
+from insight.data.text_parts import TextPart, without_empty
+from insight.runtime.errors import ConfigError, DataError
 
 # Whole documents are taken while they make a part of at most this many times the asked fraction.
 _MOST_OVERSHOOT = 2.0
+# The best place to cut first. All of them are white space only.
 _BOUNDARIES = (re.compile(r"\n[ \t\r]*\n\s*"), re.compile(r"\n"), re.compile(r"\s"))
+_DRAWN_AT_ONCE = 1 << 18
+_SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
 
 
 class ValidationSplit:
@@ -24,77 +30,198 @@ class ValidationSplit:
     or so uneven that this would take more than twice the fraction or leave nothing, the last part of every
     document instead, cut at a paragraph (else a line, a word, a character).
 
+    The text is read several times and never held: of each document only its size is kept.
+
     Args:
-        documents: Gives the documents from the first on, each time it is called.
+        documents: Gives the documents, in parts, from the first on, each time it is called; counts in its
+            argument what of the text was repaired.
         fraction: Share of the bytes for validation, between 0 and 1.
         seed: Chooses the documents.
         names: What messages call the text.
+
+    Raises:
+        ConfigError: ``fraction`` is not between 0 and 1.
     """
 
     def __init__(
-        self, documents: Callable[[], Iterator[str]], fraction: float, seed: int, names: str
+        self,
+        documents: Callable[[TextRepairs], Iterator[TextPart]],
+        fraction: float,
+        seed: int,
+        names: str,
     ) -> None:
+        if not 0 < fraction < 1:
+            raise ConfigError(f"fraction={fraction}: must be between 0 and 1", "use e.g. 0.05")
         self._documents = documents
         self._fraction = fraction
         self._seed = seed
         self._names = names
 
-    def training(self) -> Iterator[str]:
-        """The training part."""
-        for index, document in enumerate(self._documents()):
-            if self._chosen is None:
-                yield document[: self._cut(document)]
-            elif index not in self._chosen:
-                yield document
+    def training(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
+        """The training part; ``repairs`` counts what of all the text was repaired."""
+        return without_empty(self._part(repairs or TextRepairs(), is_validation=False))
 
-    def validation(self) -> Iterator[str]:
-        """The validation part."""
-        for index, document in enumerate(self._documents()):
-            if self._chosen is None:
-                yield from filter(None, [document[self._cut(document) :]])
-            elif index in self._chosen:
-                yield document
+    def validation(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
+        """The validation part; ``repairs`` counts what of all the text was repaired."""
+        return without_empty(self._part(repairs or TextRepairs(), is_validation=True))
 
     def describe(self) -> str:
         """One line about what was taken."""
         total = len(self._sizes)
-        if self._chosen is None:
+        if self.chosen is None:
             whose = "the training text" if total == 1 else f"each of {total} training documents"
             return f"the last {self._fraction:.0%} of {whose}, cut at a paragraph"
-        share = self._sizes[sorted(self._chosen)].sum() / self._sizes.sum()
-        return (
-            f"{len(self._chosen)} of {total} training documents ({share:.1%} of the text, seed {self._seed})"
-        )
+        sizes = self._sizes["bytes"]
+        share = sizes[self.chosen].sum() / sizes.sum()
+        count = np.count_nonzero(self.chosen)
+        return f"{count} of {total} training documents ({share:.1%} of the text, seed {self._seed})"
+
+    def _part(self, repairs: TextRepairs, is_validation: bool) -> Iterator[TextPart]:
+        division = self.division
+        return select_parts(self._documents(repairs), division, is_validation, names=self._names)
+
+    @property
+    def division(self) -> npt.NDArray[Any]:
+        """:attr:`chosen`, else :attr:`cuts`: all that :func:`select_parts` needs to know."""
+        return self.cuts if self.chosen is None else self.chosen
 
     @functools.cached_property
-    def _sizes(self) -> npt.NDArray[np.int64]:
-        return np.fromiter((len(text.encode("utf-8")) for text in self._documents()), dtype=np.int64)
+    def _sizes(self) -> npt.NDArray[np.void]:
+        """UTF-8 bytes and characters of every document."""
+        return np.fromiter(_sizes_of(self._documents(TextRepairs())), dtype=_SIZES)
 
     @functools.cached_property
-    def _chosen(self) -> frozenset[int] | None:
-        """Indices of the documents for validation, or ``None`` when documents are cut instead."""
-        sizes = self._sizes
+    def chosen(self) -> npt.NDArray[np.bool_] | None:
+        """Which documents are for validation, or ``None`` when documents are cut instead."""
+        sizes: npt.NDArray[np.int64] = self._sizes["bytes"]
         wanted = self._fraction * sizes.sum()
-        order = permute(np.arange(len(sizes)), len(sizes), self._seed, 0)
-        totals = np.cumsum(sizes[order])
-        count = int(np.searchsorted(totals, wanted)) + 1
-        if count < len(sizes) and totals[count - 1] <= _MOST_OVERSHOOT * wanted:
-            return frozenset(order[:count].tolist())
+        chosen = np.zeros(len(sizes), dtype=np.bool_)
+        total = 0
+        for first in range(0, len(sizes), _DRAWN_AT_ONCE):
+            drawn = np.arange(first, min(first + _DRAWN_AT_ONCE, len(sizes)))
+            order = permute(drawn, len(sizes), self._seed, 0)
+            totals = total + np.cumsum(sizes[order])
+            count = int(np.searchsorted(totals, wanted)) + 1
+            chosen[order[:count]] = True
+            if count <= len(order):
+                if first + count < len(sizes) and totals[count - 1] <= _MOST_OVERSHOOT * wanted:
+                    return chosen
+                break
+            total = int(totals[-1])
         if sizes.max() < 2:
             raise DataError(
                 f"{self._names}: too little text to take a validation part from it", "set validation_files"
             )
         return None
 
-    def _cut(self, document: str) -> int:
-        """Where the validation part of a document begins; both parts get at least one character."""
-        target = min(len(document) - 1, max(1, round(len(document) * (1 - self._fraction))))
-        if target < 1:
-            return len(document)
-        reach = max(1, round(len(document) * self._fraction / 2))
-        low, high = max(1, target - reach), min(len(document) - 1, target + reach)
-        for boundary in _BOUNDARIES:
-            ends = [match.end() for match in boundary.finditer(document, low, high)]
-            if ends:
-                return min(ends, key=lambda end: abs(end - target))
-        return target
+    @functools.cached_property
+    def cuts(self) -> npt.NDArray[np.int64]:
+        """Where the validation part of each document begins, in characters."""
+        lengths = self._sizes["characters"]
+        searches = (_CutSearch(int(length), self._fraction) for length in lengths)
+        cuts = np.zeros(len(lengths), dtype=np.int64)
+        index, search = 0, next(searches, None)
+        for part in self._documents(TextRepairs()):
+            if search is None:
+                break
+            search.look(part.text)
+            if part.is_last:
+                cuts[index] = search.result()
+                index, search = index + 1, next(searches, None)
+        return cuts
+
+
+def select_parts(
+    parts: Iterable[TextPart],
+    division: npt.NDArray[Any],
+    is_validation: bool,
+    document: int = 0,
+    character: int = 0,
+    names: str = "the text",
+) -> Iterator[TextPart]:
+    """The training or the validation part of documents, of some of which nothing may be left.
+
+    Args:
+        parts: The documents, from any place on.
+        division: :attr:`ValidationSplit.division`, of all documents.
+        is_validation: Which part.
+        document: Index of the document that ``parts`` begin with.
+        character: Characters of it that lie before them.
+        names: What messages call the text.
+
+    Raises:
+        DataError: There are more documents than were divided.
+    """
+    by_document = division.dtype == np.bool_
+    for part in parts:
+        if document >= len(division):
+            raise DataError(f"{names}: changed while it was read", "start again")
+        if not by_document:
+            # Both stretches of a document end with its last part, though one of them may be empty here.
+            place = max(0, int(division[document]) - character)
+            yield TextPart(part.text[place:] if is_validation else part.text[:place], part.is_last)
+        elif bool(division[document]) is is_validation:
+            yield part
+        character = 0 if part.is_last else character + len(part.text)
+        document += part.is_last
+
+
+class _CutSearch:
+    """Finds where to cut one document: at the best kind of boundary near the target, there at the nearest.
+
+    Both parts get at least one character.
+
+    Args:
+        length: Characters of the document.
+        fraction: Share of them behind the cut.
+    """
+
+    def __init__(self, length: int, fraction: float) -> None:
+        self._length = length
+        self._target = min(length - 1, max(1, round(length * (1 - fraction))))
+        reach = max(1, round(length * fraction / 2))
+        self._low, self._high = max(1, self._target - reach), min(length - 1, self._target + reach)
+        self._nearest: list[int | None] = [None] * len(_BOUNDARIES)
+        self._position = 0
+        self._space = ""
+
+    def look(self, text: str) -> None:
+        """See the next characters of the document."""
+        first = self._position
+        self._position += len(text)
+        # A boundary lies inside a run of white space: the run at the end is kept until all of it is here.
+        stretch = self._space + text[max(0, self._low - first) : max(0, self._high - first)]
+        if not stretch:
+            return
+        start = max(self._low, first) - len(self._space)
+        words = stretch.rstrip() if self._position < self._high else stretch
+        self._space = stretch[len(words) :]
+        for kind, boundary in enumerate(_BOUNDARIES):
+            for match in boundary.finditer(words):
+                self._offer(kind, start + match.end())
+                if start + match.end() > self._target:
+                    break
+            if self._nearest[kind] is not None:
+                break  # the others are worse
+
+    def result(self) -> int:
+        """Where to cut, when all of the document has been seen."""
+        if self._length < 2:
+            return self._length
+        return next((place for place in self._nearest if place is not None), self._target)
+
+    def _offer(self, kind: int, place: int) -> None:
+        known = self._nearest[kind]
+        # Of two that are equally near the first one stays.
+        if known is None or abs(place - self._target) < abs(known - self._target):
+            self._nearest[kind] = place
+
+
+def _sizes_of(parts: Iterator[TextPart]) -> Iterator[tuple[int, int]]:
+    num_bytes = num_characters = 0
+    for part in parts:
+        num_bytes += len(part.text) if part.text.isascii() else len(part.text.encode("utf-8"))
+        num_characters += len(part.text)
+        if part.is_last:
+            yield num_bytes, num_characters
+            num_bytes = num_characters = 0

@@ -84,7 +84,7 @@ def test_second_start_is_quick_and_reads_no_text(
     os.utime(tmp_path / "text.txt", (10**9, 10**9))
     first = ready(make(tokenizer=BPETokenizerConfig(300)))
     capsys.readouterr()
-    monkeypatch.setattr("insight.data.sources.read_documents", None)
+    monkeypatch.setattr("insight.data.sources.read_parts", None)
     monkeypatch.setattr("insight.data.content_hashes.file_hash", None)
     started = time.perf_counter()
     second = ready(make(tokenizer=BPETokenizerConfig(300)))
@@ -287,13 +287,13 @@ def test_source_that_changes_while_it_is_read(
 ) -> None:
     from insight.data import sources
 
-    read = sources.read_documents
+    read = sources.read_parts
 
-    def read_and_change(path: Path, *rest: str) -> object:
+    def read_and_change(path: Path, *rest: object) -> object:
         yield from read(path, *rest)
         path.write_text("something else entirely")
 
-    monkeypatch.setattr(sources, "read_documents", read_and_change)
+    monkeypatch.setattr(sources, "read_parts", read_and_change)
     with pytest.raises(DataError, match="changed while it was read"):
         make(validation_fraction=0).setup("fit")
     assert not list((tmp_path / "cache" / "stores").glob("[0-9a-f]*[0-9a-f]"))

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from insight.data import expand_sources
-from insight.runtime.errors import DataError
+from insight.runtime.errors import ConfigError, DataError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -190,3 +190,80 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(encoded("parquet", DOCUMENTS)[:-20])
     assert "damaged .parquet file" in error_of(str(path))
+
+
+def test_table_with_a_header_and_without(tmp_path: Path) -> None:
+    table = 'en\tes\r\nhello "you"\thola\r\n\r\n\tvacío\nbye\tadiós'
+    (tmp_path / "a.tsv").write_text(f"\ufeff{table}", encoding="utf-8", newline="")
+    assert documents_of(str(tmp_path), text_field="es") == ["hola", "vacío", "adiós"]
+    assert documents_of(str(tmp_path), text_field="en") == ['hello "you"', "bye"]  # quotes are text, too
+    assert documents_of(str(tmp_path), text_field="1") == ["en", 'hello "you"', "bye"]
+    (tmp_path / "b.tsv.xz").write_bytes(lzma.compress(b"one\ttwo\nthree\tfour\n"))
+    assert documents_of(f"{tmp_path}/b.tsv.xz", text_field="2") == ["two", "four"]
+
+
+def test_wrong_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("en\tes\nhello\thola\n")
+    assert "no column 'text' in its first line: it has 'en', 'es'" in error_of(str(path))
+    assert "no column 3: it has 2" in error_of(str(path), text_field="3")
+    assert "columns are counted from 1" in error_of(str(path), text_field="0")
+    path.write_text("en\tes\nhello\thola\nbye\n")
+    assert "line 3 has 1 columns, the first line 2" in error_of(str(path), text_field="es")
+
+
+def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    os.symlink(tmp_path / "one.txt", tmp_path / "two.txt")
+    os.symlink(tmp_path / "two.txt", tmp_path / "one.txt")
+    os.symlink(tmp_path / "gone", tmp_path / "broken.txt")
+    for name in ("folder", "another"):  # followed, two circles would be 2^40 paths
+        os.symlink(tmp_path, tmp_path / name)
+    assert documents_of(str(tmp_path)) == ["text"]
+    assert documents_of(f"{tmp_path}/**/*.txt") == ["text"]
+    for name in ("one.txt", "broken.txt"):
+        assert "no such file or folder" in error_of(f"{tmp_path}/{name}")
+
+
+def test_record_that_is_too_long_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insight.data.formats._MOST_LINE_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + json.dumps({"text": "x" * (1 << 20)}))
+    assert "line 2, from byte 17, is longer than 1 MiB" in error_of(str(path))
+
+
+@pytest.mark.parametrize(
+    "patterns", [None, 3, b"a.txt", "", [""], [None], ["a.txt", 3], {"a": "b"}, [b"a.txt"]], ids=repr
+)
+def test_what_names_no_file(patterns: object) -> None:
+    with pytest.raises(DataError, match="train_files") as caught:
+        expand_sources(patterns, "train_files")  # type: ignore[arg-type]
+    assert caught.value.remedy
+
+
+def test_name_that_no_file_can_have() -> None:
+    with pytest.raises(DataError, match=r"File name too long|no such file"):
+        expand_sources("x" * 5000 + ".txt")
+    with pytest.raises(DataError, match="no such file"):
+        expand_sources("a\0b.txt")
+
+
+def test_a_path_is_a_name_too(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert expand_sources(tmp_path) == expand_sources([tmp_path / "a.txt"])  # type: ignore
+
+
+def test_field_that_is_none() -> None:
+    (source,) = expand_sources("corpus:austen-emma")
+    with pytest.raises(ConfigError, match="text_field=''"):
+        next(source.documents(""))
+
+
+def test_repetition_compressed_a_thousandfold_is_read_in_pieces(tmp_path: Path) -> None:
+    """A few bytes of zstd can stand for megabytes: what is held of them stays small."""
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(zstandard.compress(b"word " * 20_000_000))
+    assert path.stat().st_size < 20_000
+    (source,) = expand_sources(str(path))
+    total = sum(len(part.text) for part in source.parts())
+    assert total == 100_000_000

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from insight.data import BPETokenizerConfig, Preparation, TextFiles, read_corpus
+from insight.data import BPETokenizerConfig, Preparation, TextFiles, TokenStore, read_corpus
+from insight.runtime.errors import DataError
 
 PREPARE = """
 import sys
@@ -26,14 +28,46 @@ for split in ("train", "validation"):
     print(split, store.path.name, store.num_tokens)
 """
 
+# A writer that says a store is complete before it is.
+MANIFEST_FIRST = """
+import shutil, time
+from insight.data.store import cache
+def publish(temporary, final):
+    final.mkdir()
+    for path in sorted(temporary.iterdir(), key=lambda path: path.suffix != ".json"):
+        shutil.copy(path, final / path.name)
+        time.sleep(1)
+    return True
+cache.publish_folder = publish
+"""
 
-def start(text: Path, cache: Path) -> subprocess.Popen[str]:
+# Never comes to the end of a store.
+HANGING = """
+import time
+from insight.data.store import StoreWriter
+StoreWriter.close = lambda self, origin: time.sleep(600)
+"""
+
+
+def start(text: Path, cache: Path, fault: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(text), str(cache)],
+        [sys.executable, "-c", fault + PREPARE, str(text), str(cache)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(there: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def content_of(cache: Path) -> dict[str, bytes]:
@@ -46,6 +80,30 @@ def content_of(cache: Path) -> dict[str, bytes]:
         and path.suffix != ".lock"
         and not (path.parent.name == "tokenizers" and path.name.startswith("."))  # of a killed write
     }
+
+
+def published(cache: Path) -> list[Path]:
+    """The folders that another process would take for stores."""
+    return [path for path in cache.glob("stores/*") if path.is_dir() and not path.name.startswith(".")]
+
+
+def torn(cache: Path) -> list[str]:
+    """What is wrong with published stores."""
+    problems = []
+    for folder in published(cache):
+        try:
+            TokenStore(folder).verify()
+        except DataError as error:
+            problems.append(error.problem)
+    return problems
+
+
+def next_start(text: Path, cache: Path) -> None:
+    """Here without a process of its own."""
+    files = TextFiles(str(text), None, None, None, "text", 0.1, 0)
+    preparation = Preparation(files, BPETokenizerConfig(500), cache)
+    for split in ("train", "validation"):
+        preparation.store(split).verify()
 
 
 @pytest.fixture(scope="module")
@@ -68,40 +126,64 @@ def expected(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     return content_of(cache), time.perf_counter() - started
 
 
+@pytest.mark.parametrize("num_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(
-    text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float]
+    text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float], num_kills: int
 ) -> None:
     content, seconds = expected
-    moments = random.Random(0)
-    stores_seen = set()
-    for attempt in range(6):
+    moments = random.Random(num_kills)
+    num_published = set()
+    for attempt in range(num_kills):
         cache = tmp_path / str(attempt)
         process = start(text, cache)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         time.sleep(moments.uniform(0, seconds))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        published = [path.name for path in cache.glob("stores/*") if len(path.name) == 32]
-        stores_seen.add(len(published))
-        # The next start, here without a process of its own, finds old stores whole or makes new ones.
-        preparation = Preparation(
-            TextFiles(str(text), None, None, None, "text", 0.1, 0), BPETokenizerConfig(500), cache
-        )
-        for split in ("train", "validation"):
-            preparation.store(split).verify()
+        kill(process)
+        assert torn(cache) == []
+        num_published.add(len(published(cache)))
+        next_start(text, cache)  # finds the old stores, or makes complete new ones
         assert content_of(cache) == content
-    assert min(stores_seen) < 2  # some were killed before the end
+    assert min(num_published) < 2  # some were killed before the end
 
 
+def test_planted_fault_is_seen(text: Path, tmp_path: Path) -> None:
+    """The same look at what a kill leaves catches a writer that publishes the manifest first."""
+    process = start(text, tmp_path, MANIFEST_FIRST)
+    wait_for(lambda: list(tmp_path.glob("stores/*/manifest.json")))
+    time.sleep(random.uniform(0, 1))
+    kill(process)
+    assert len(torn(tmp_path)) == 1
+    next_start(text, tmp_path)  # which is found, set aside and made again all the same
+    assert torn(tmp_path) == []
+    assert len(list((tmp_path / "quarantine").iterdir())) == 1
+
+
+@pytest.mark.parametrize("num_processes", [2, 8])
 def test_processes_that_start_together_encode_once(
-    text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float]
+    text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float], num_processes: int
 ) -> None:
-    processes = [start(text, tmp_path) for _ in range(3)]
+    processes = [start(text, tmp_path) for _ in range(num_processes)]
     results = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert [process.returncode for process in processes] == [0] * num_processes, results
     said = "".join(errors for _, errors in results)
     assert said.count("trained a tokenizer") == 1
     assert said.count("encoded ") == 2  # the training part and the validation part
     assert len({output for output, _ in results}) == 1
+    assert content_of(tmp_path) == expected[0]
+
+
+def test_one_that_waits_takes_over_from_one_that_dies(
+    text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float]
+) -> None:
+    first = start(text, tmp_path, HANGING)
+    wait_for(lambda: list(tmp_path.glob("stores/.*.tmp/00000.bin")))
+    second = start(text, tmp_path)
+    assert second.stdout
+    assert second.stderr
+    assert second.stdout.readline() == "ready\n"
+    assert "waiting for another process that is encoding" in second.stderr.readline()
+    kill(first)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
     assert content_of(tmp_path) == expected[0]

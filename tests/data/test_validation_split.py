@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insight.data import read_corpus
+from insight.data.sampling import permute
+from insight.data.text_parts import TextPart, as_documents, as_parts
 from insight.data.validation_split import ValidationSplit
-from insight.runtime.errors import DataError
+from insight.runtime.errors import ConfigError, DataError
 
 
 def split(documents: list[str], fraction: float = 0.1, seed: int = 0) -> ValidationSplit:
-    return ValidationSplit(lambda: iter(documents), fraction, seed, "a.txt")
+    return ValidationSplit(lambda _: as_parts(documents), fraction, seed, "a.txt")
 
 
 def parts(documents: list[str], fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
     divided = split(documents, fraction, seed)
-    return list(divided.training()), list(divided.validation())
+    return list(as_documents(divided.training())), list(as_documents(divided.validation()))
 
 
 def test_whole_documents_where_there_are_many() -> None:
@@ -55,9 +61,8 @@ def test_end_of_each_of_few_documents() -> None:
     st.integers(0, 5),
 )
 def test_nothing_is_lost_or_used_twice(documents: list[str], fraction: float, seed: int) -> None:
-    divided = split(documents, fraction, seed)
     try:
-        training, validation = list(divided.training()), list(divided.validation())
+        training, validation = parts(documents, fraction, seed)
     except DataError:
         assert all(len(text.encode()) < 2 for text in documents)
         return
@@ -72,6 +77,49 @@ def test_nothing_is_lost_or_used_twice(documents: list[str], fraction: float, se
     assert next(rest, None) is None
 
 
+def cut_of_whole(document: str, fraction: float) -> int:
+    """Where a document is cut when all of it is in memory: what the streamed search has to find."""
+    target = min(len(document) - 1, max(1, round(len(document) * (1 - fraction))))
+    if target < 1:
+        return len(document)
+    reach = max(1, round(len(document) * fraction / 2))
+    low, high = max(1, target - reach), min(len(document) - 1, target + reach)
+    for boundary in (r"\n[ \t\r]*\n\s*", r"\n", r"\s"):
+        ends = [match.end() for match in re.compile(boundary).finditer(document, low, high)]
+        if ends:
+            return min(ends, key=lambda end: abs(end - target))
+    return target
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.text("ab \n\t\r\u2003", min_size=2, max_size=80),
+    st.floats(0.01, 0.9),
+    st.lists(st.integers(0, 80), max_size=12),
+)
+def test_document_in_parts_is_cut_as_the_whole(document: str, fraction: float, places: list[int]) -> None:
+    bounds = sorted({0, len(document), *(place for place in places if place < len(document))})
+    chunks = [document[a:b] for a, b in itertools.pairwise(bounds)]
+    pieces = [TextPart(chunk, index == len(chunks) - 1) for index, chunk in enumerate(chunks)]
+    divided = ValidationSplit(lambda _: iter(pieces), fraction, 0, "a.txt")
+    place = cut_of_whole(document, fraction)
+    assert divided.cuts.tolist() == [place]
+    assert list(as_documents(divided.training())) == [document[:place]]
+    assert list(as_documents(divided.validation())) == [document[place:]]
+
+
+def test_drawing_in_blocks_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [f"{number} " * (1 + number % 5) for number in range(100)]
+    sizes = np.array([len(text) for text in documents])
+    order = permute(np.arange(100), 100, 3, 0)
+    count = int(np.searchsorted(np.cumsum(sizes[order]), 0.3 * sizes.sum())) + 1
+    for block in (1, 7, 1 << 20):
+        monkeypatch.setattr("insight.data.validation_split._DRAWN_AT_ONCE", block)
+        chosen = split(documents, 0.3, 3).chosen
+        assert chosen is not None
+        assert np.flatnonzero(chosen).tolist() == sorted(order[:count].tolist())
+
+
 @pytest.mark.parametrize(
     ("text", "cut"), [("word " * 40, " "), ("line\n" * 40, "\n"), ("par\n\n" * 40, "\n\n"), ("x" * 200, "x")]
 )
@@ -84,3 +132,18 @@ def test_best_boundary_there_is(text: str, cut: str) -> None:
 def test_too_little_text() -> None:
     with pytest.raises(DataError, match="set validation_files"):
         parts(["x"])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_no_share(fraction: float) -> None:
+    with pytest.raises(ConfigError, match="fraction="):
+        split(["some text"], fraction)
+
+
+def test_documents_that_grow_between_two_passes() -> None:
+    documents = [f"document {number}" for number in range(50)]
+    divided = split(documents)
+    assert divided.chosen is not None
+    documents.append("one more")
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(divided.training())

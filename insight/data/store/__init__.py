@@ -1,8 +1,9 @@
 """The token store: token ids on disk, written once, published whole, memory-mapped ever after."""
 
 from insight.data.store.cache import StoreCache
-from insight.data.store.encode import encode_documents
+from insight.data.store.encode import encode_documents, encode_parts
 from insight.data.store.format import FORMAT_VERSION, Manifest, Shard
+from insight.data.store.inventory import Removal, StoreEntry, StoreInventory
 from insight.data.store.key import store_key
 from insight.data.store.reader import TokenStore
 from insight.data.store.writer import StoreWriter
@@ -10,10 +11,14 @@ from insight.data.store.writer import StoreWriter
 __all__ = [
     "FORMAT_VERSION",
     "Manifest",
+    "Removal",
     "Shard",
     "StoreCache",
+    "StoreEntry",
+    "StoreInventory",
     "StoreWriter",
     "TokenStore",
     "encode_documents",
+    "encode_parts",
     "store_key",
 ]

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from insight.data.store.inventory import StoreInventory
+from insight.data.store.key import checked_key
 from insight.data.store.lock import file_lock
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError, OutputError
@@ -25,19 +27,28 @@ class StoreCache:
 
     Args:
         root: The cache folder; made when something is built.
+        max_bytes: How much the stores may take together. When one is built, those that were used longest
+            ago are removed until they fit, except what a process has open or a user has pinned; ``None``
+            for no limit.
+
+    Raises:
+        DataError: ``max_bytes`` is below 0.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._stores = root / "stores"
+    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+        if max_bytes is not None and max_bytes < 0:
+            raise DataError(f"max_bytes={max_bytes}: must be at least 0", "use 0 or more, or no limit")
+        self.root = Path(root)
+        self._max_bytes = max_bytes
+        self._stores = self.root / "stores"
 
     def find(self, key: str) -> TokenStore | None:
         """The store with this key, every byte of it checked at its first use, or ``None``.
 
         Raises:
-            DataError: It is there, and damaged.
+            DataError: It is there, and damaged; or ``key`` can be no key.
         """
-        folder = self._stores / key
+        folder = self._stores / checked_key(key)
         if not folder.is_dir():
             return None
         store = TokenStore(folder)
@@ -53,8 +64,10 @@ class StoreCache:
             title: What messages call the store.
 
         Raises:
+            DataError: ``key`` can be no key.
             OutputError: The cache folder cannot be written to.
         """
+        checked_key(key)
         try:
             found = self.find(key)
         except DataError:
@@ -75,7 +88,9 @@ class StoreCache:
                             return found
                     except DataError as error:
                         self._quarantine(key, error, title)
-                    return self._build(key, build)
+                    store = self._build(key, build)
+                self._evict(key)
+                return store
         except OutputError as error:
             raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
 
@@ -97,10 +112,26 @@ class StoreCache:
             )
         return store
 
+    def _evict(self, key: str) -> None:
+        """Keep the stores below their limit, the one that was just built among them."""
+        if self._max_bytes is None:
+            return
+        for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
+            entry, size = removal.entry, f"{removal.entry.num_bytes / 1e6:,.1f} MB"
+            if removal.kept_because:
+                kept = removal.kept_because
+                say(f"the cache is over its limit; the tokens {entry.key} ({size}) are {kept}")
+            else:
+                say(f"removed the tokens {entry.key} ({size}), which were used longest ago, from the cache")
+
     def _quarantine(self, key: str, error: DataError, title: str) -> None:
         """Move a damaged store out of the way, keeping it for whoever wants to know why."""
         target = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self._folder("quarantine")))
-        os.replace(self._stores / key, target / key)
+        try:
+            os.replace(self._stores / key, target / key)
+        except FileNotFoundError:  # it was evicted while it was being opened
+            target.rmdir()
+            return
         say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
 
     def _folder(self, name: str) -> Path:
@@ -117,7 +148,7 @@ class StoreCache:
             return
         stamp = json.dumps([[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats])
         record = self.root / "verified" / f"{store.path.name}.json"
-        if record.is_file() and record.read_text(encoding="utf-8") == stamp:
+        if record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
             return
         store.verify()
         with contextlib.suppress(OutputError):  # a cache that is read-only is still good to read

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 
 from insight.data.store.writer import StoreWriter
-from insight.data.tokenizers import BaseTokenizer
+from insight.data.text_parts import TextPart, as_parts
+from insight.data.tokenizers import BaseTokenizer, EncodedBatch
 from insight.data.tokenizers.base import utf8_length
+from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
 
 # Of UTF-8. Encoding a batch takes some forty times its bytes: the words, their numbers, and ids of 8 bytes.
 _BATCH_BYTES = 1 << 22
 # A document takes some memory however short it is.
 _BATCH_DOCUMENTS = 1 << 14
+# A long document is cut into pieces of this share of a batch, which can be encoded side by side.
+_PIECES = 4
+_MOST_CHARACTER_BYTES = 4
 
 
 def encode_documents(
@@ -23,44 +31,97 @@ def encode_documents(
     batch_bytes: int = _BATCH_BYTES,
     watcher: MemoryWatcher | None = None,
 ) -> None:
-    """Encode ``documents`` in order and append them to ``writer``.
+    """:func:`encode_parts` for documents that are in memory.
+
+    Raises:
+        DataError: ``documents`` is one text, or ``batch_bytes`` below 1.
+        TokenizerError: A document is no valid text.
+    """
+    encode_parts(as_parts(documents), tokenizer, writer, batch_bytes=batch_bytes, watcher=watcher)
+
+
+def encode_parts(
+    parts: Iterable[TextPart],
+    tokenizer: BaseTokenizer,
+    writer: StoreWriter,
+    *,
+    batch_bytes: int = _BATCH_BYTES,
+    watcher: MemoryWatcher | None = None,
+) -> None:
+    """Encode documents that come in parts, in order, and append them to ``writer``.
 
     Work is cut by bytes: many short documents are encoded together, one long document in parts where its
     tokenizer allows it. How it is cut changes no id.
 
     Args:
-        documents: Any texts.
+        parts: Any texts, in any parts. Where they end inside a document it is left open, for others to go on.
         tokenizer: Makes the ids.
         writer: Gets the ids.
         batch_bytes: UTF-8 bytes to encode at once; a quarter of it while memory is short.
         watcher: Says when it is; the one of this process if not given.
 
     Raises:
+        DataError: ``batch_bytes`` is below 1.
         TokenizerError: A document is no valid text.
     """
+    if batch_bytes < 1:
+        raise DataError(f"batch_bytes={batch_bytes}: nothing could be encoded", "use 1 or more")
     batch: list[str] = []
     size = 0
+    stream = iter(parts)
     with (watcher or process_watcher()).watching() as watched:
-        for document in documents:
-            most = max(1, int(batch_bytes * watched.work_share))
-            num_bytes = utf8_length(document)
-            if batch and (size + num_bytes > most or len(batch) >= _BATCH_DOCUMENTS):
+
+        def most_bytes() -> int:
+            return max(1, int(batch_bytes * watched.work_share))
+
+        for part in stream:
+            num_bytes = utf8_length(part.text)
+            most = most_bytes()
+            is_long = not part.is_last or num_bytes > most
+            if batch and (is_long or size + num_bytes > most or len(batch) >= _BATCH_DOCUMENTS):
                 writer.append(tokenizer.encode_batch(batch), size)
                 batch, size = [], 0
-            if num_bytes > most:
-                _append_long(document, tokenizer, writer, most)
+            if is_long:
+                _append_long(itertools.chain((part,), stream), tokenizer, writer, most_bytes)
             else:
-                batch.append(document)
+                batch.append(part.text)
                 size += num_bytes
         if batch:
             writer.append(tokenizer.encode_batch(batch), size)
 
 
-def _append_long(document: str, tokenizer: BaseTokenizer, writer: StoreWriter, num_bytes: int) -> None:
-    # As many characters as bytes: at most four times the bytes, and no need to count them again.
-    parts = iter(tokenizer.text_parts(document, num_bytes))
-    part = next(parts)
-    for following in parts:
-        writer.append(tokenizer.encode_batch([part]), utf8_length(part), continues=True)
-        part = following
-    writer.append(tokenizer.encode_batch([part]), utf8_length(part))
+def _append_long(
+    parts: Iterator[TextPart], tokenizer: BaseTokenizer, writer: StoreWriter, most: Callable[[], int]
+) -> None:
+    """Encode one document; ``most`` says how many bytes of it at once, which may change on the way."""
+    is_open = True
+
+    def chunks_of_document() -> Iterator[str]:
+        nonlocal is_open
+        for part in parts:
+            yield part.text
+            if part.is_last:
+                is_open = False
+                return
+
+    chunks = chunks_of_document()
+    first = next(chunks)
+    # The first chunk shows how many bytes a character takes.
+    bytes_a_character = utf8_length(first) / len(first) if first else _MOST_CHARACTER_BYTES
+    num_characters = max(1, int(most() / bytes_a_character / _PIECES))
+    held: list[str] = []
+    size = 0
+    for piece in tokenizer.stream_parts(itertools.chain((first,), chunks), num_characters):
+        num_bytes = utf8_length(piece)
+        if held and size + num_bytes > most():
+            writer.append(_together(tokenizer, held), size, continues=True)
+            held, size = [], 0
+        held.append(piece)
+        size += num_bytes
+    writer.append(_together(tokenizer, held), size, continues=is_open)
+
+
+def _together(tokenizer: BaseTokenizer, pieces: list[str]) -> EncodedBatch:
+    """The ids of pieces of one document."""
+    ids = tokenizer.encode_batch(pieces).ids
+    return EncodedBatch(ids, np.array([0, len(ids)], dtype=np.int64))

@@ -22,10 +22,20 @@ from insight.runtime.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+HASHED_BYTES = 1 << 22
+"""Bytes of a file that are hashed at once."""
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
-    """The smallest type of the format that holds every id below ``vocabulary_size``."""
+    """The smallest type of the format that holds every id below ``vocabulary_size``.
+
+    Raises:
+        DataError: ``vocabulary_size`` is below 1, or beyond four bytes.
+    """
+    if not 1 <= vocabulary_size <= 1 << 32:
+        raise DataError(
+            f"vocabulary_size={vocabulary_size}: a store holds ids of two or four bytes", "use 1 to 2^32"
+        )
     return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -99,29 +109,41 @@ def read_manifest(folder: Path) -> Manifest:
         DataError: It is missing, damaged or of another format version.
     """
     path = folder / MANIFEST_NAME
+    damaged = DataError(f"{path}: damaged", "encode the text again")
     try:
         body = json.loads(path.read_bytes())
         stored_hash = body.pop("manifest_hash")
         version = body.pop("format_version")
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing", "encode the text again") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: damaged", "encode the text again") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise damaged from error
     if version != FORMAT_VERSION:
         raise DataError(
             f"{path}: format version {version}, this is {FORMAT_VERSION}", "encode the text again"
         )
     if stored_hash != _hash_of({"format_version": version, **body}):
-        raise DataError(f"{path}: damaged", "encode the text again")
-    shards = tuple(Shard(**shard) for shard in body.pop("shards"))
-    return Manifest(shards=shards, **body)
+        raise damaged
+    try:
+        shards = tuple(Shard(**shard) for shard in body.pop("shards"))
+        manifest = Manifest(shards=shards, **body)
+    except (KeyError, TypeError) as error:
+        raise damaged from error
+    if not _is_sound(manifest):
+        raise damaged
+    return manifest
+
+
+def shard_name(index: int) -> str:
+    """Name of the files of a shard, without suffix."""
+    return f"{index:05d}"
 
 
 def file_hash(path: Path) -> str:
     """xxh3 (128 bits, hexadecimal) of a file's bytes."""
     hasher = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
+        while chunk := file.read(HASHED_BYTES):
             hasher.update(chunk)
     return str(hasher.hexdigest())
 
@@ -129,6 +151,27 @@ def file_hash(path: Path) -> str:
 def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
     """``array`` as the format stores it."""
     return array.astype(dtype, copy=False).tobytes()
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    """Whether the values are what a writer writes: a store that was fetched may say anything.
+
+    Names above all: one like ``../other`` would have a file outside of the store read.
+    """
+    counts = [manifest.vocabulary_size, manifest.end_of_text_id, manifest.num_bytes]
+    for index, shard in enumerate(manifest.shards):
+        if shard.name != shard_name(index):
+            return False
+        counts += [shard.num_tokens, shard.num_documents]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        return False
+    texts = [manifest.tokenizer_fingerprint]
+    texts += [text for shard in manifest.shards for text in (shard.tokens_hash, shard.offsets_hash)]
+    return (
+        manifest.end_of_text_id < manifest.vocabulary_size
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(manifest.origin, dict)
+    )
 
 
 def _hash_of(body: dict[str, Any]) -> str:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from insight.data.store.format import OFFSET_DTYPE, Manifest, file_hash, read_manifest
+from insight.data.store.format import HASHED_BYTES, OFFSET_DTYPE, Manifest, Shard, read_manifest
+from insight.data.store.lease import take_lease
+from insight.data.store.stream import MappedStream
 from insight.runtime.errors import DataError
 
 
 class TokenStore:
     """The tokens of a published store.
 
-    Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. Instances
-    travel to other processes by path, without their data.
+    Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. While an object
+    of this class lives no process evicts the store. Instances travel to other processes by path, without
+    their data.
 
     Args:
         path: The folder of the store.
+        is_use: Whether opening counts as a use, which delays its eviction; else it may be evicted meanwhile.
 
     Raises:
         DataError: It is missing, damaged or of another format version.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, is_use: bool = True) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise DataError(f"path={path!r}: names no store", "give the folder of a store")
         self.path = Path(path)
+        self._lease = take_lease(self.path) if is_use else None
         self.manifest: Manifest = read_manifest(self.path)
         dtype = self.manifest.dtype
         self._shards: list[npt.NDArray[Any]] = []
@@ -38,8 +47,7 @@ class TokenStore:
             )
             self._shards.append(np.memmap(tokens, dtype=dtype, mode="r"))
             self._shard_offsets.append(np.memmap(offsets, dtype=OFFSET_DTYPE, mode="r"))
-        lengths = [shard.num_tokens for shard in self.manifest.shards]
-        self._starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+        self._stream = MappedStream(self._shards)
 
     def __reduce__(self) -> tuple[type[TokenStore], tuple[Path]]:
         return (TokenStore, (self.path,))
@@ -47,7 +55,7 @@ class TokenStore:
     @property
     def num_tokens(self) -> int:
         """Ids in the stream, end-of-text ids included."""
-        return int(self._starts[-1])
+        return len(self._stream)
 
     @property
     def num_documents(self) -> int:
@@ -64,6 +72,16 @@ class TokenStore:
         """The id after each document."""
         return self.manifest.end_of_text_id
 
+    def shard(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """The memory-mapped ids of one shard, in the store's type, and where its documents begin, uint64.
+
+        Raises:
+            DataError: There is no such shard.
+        """
+        if not 0 <= index < len(self._shards):
+            raise DataError(f"shard {index} of {self.path}", f"the store has {len(self._shards)}")
+        return self._shards[index], self._shard_offsets[index]
+
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Ids ``start`` to ``stop`` (excluded) of the stream, int64.
 
@@ -72,16 +90,7 @@ class TokenStore:
         """
         if not 0 <= start <= stop <= self.num_tokens:
             raise DataError(f"tokens {start}..{stop} of {self.path}", f"the store has {self.num_tokens}")
-        out = np.empty(stop - start, dtype=np.int64)
-        done = 0
-        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while done < len(out):
-            first = start + done - int(self._starts[shard])
-            part = self._shards[shard][first : first + len(out) - done]
-            out[done : done + len(part)] = part
-            done += len(part)
-            shard += 1
-        return out
+        return self._stream.range(start, stop)
 
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """Windows of the stream: int64 ``(len(starts), length)``.
@@ -91,20 +100,54 @@ class TokenStore:
             length: Tokens in each.
 
         Raises:
-            DataError: A window is not inside the stream.
+            DataError: A window is not inside the stream, or ``starts`` is no list of whole numbers.
         """
+        if length < 1:
+            raise DataError(f"length={length}: a window holds tokens", "use 1 or more")
+        if starts.ndim != 1 or (len(starts) and starts.dtype.kind not in "iu"):
+            raise DataError(
+                f"starts of type {starts.dtype} and shape {starts.shape}", "give a list of whole numbers"
+            )
         if len(starts) and not (starts.min() >= 0 and starts.max() + length <= self.num_tokens):
             raise DataError(
                 f"windows of {length} tokens beyond the end of {self.path}", "use fewer or shorter ones"
             )
-        if len(self._shards) == 1 and len(starts):
-            # One strided view of every window, one gather of the chosen ones.
-            view = np.lib.stride_tricks.sliding_window_view(self._shards[0], length)
-            return view[starts].astype(np.int64)
-        out = np.empty((len(starts), length), dtype=np.int64)
-        for row, start in enumerate(starts.tolist()):
-            out[row] = self.tokens(start, start + length)
-        return out
+        return self._stream.windows(starts, length)
+
+    def pieces(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Stretches of the stream, one after the other: int64 ``(lengths.sum(),)``.
+
+        Args:
+            starts: Where each begins, int64; -1 begins with an end-of-text id, which stands for whatever
+                came before the first document.
+            lengths: Tokens in each, int64.
+
+        Raises:
+            DataError: A stretch is not inside the stream.
+        """
+        if not len(starts):
+            return np.empty(0, dtype=np.int64)
+        ends = starts + lengths
+        if starts.min() < -1 or lengths.min() < 0 or ends.max() > self.num_tokens:
+            raise DataError(f"pieces beyond the ends of {self.path}", "use fewer or shorter ones")
+        before = (starts < 0) & (lengths > 0)
+        rest = lengths - before
+        found = self._stream.pieces(np.maximum(starts, 0), rest)
+        return (
+            np.insert(found, (np.cumsum(rest) - rest)[before], self.end_of_text_id) if before.any() else found
+        )
+
+    def document_starts(self) -> npt.NDArray[np.int64]:
+        """Where each document begins in the stream, and the last one ends: int64 ``(documents + 1,)``.
+
+        Tokens behind the last end-of-text id of a shard count as a document.
+        """
+        parts = []
+        for index, offsets in enumerate(self._shard_offsets):
+            is_open = int(offsets[-1]) < len(self._shards[index])
+            starts = offsets if is_open else offsets[:-1]
+            parts.append(starts.astype(np.int64) + self._stream.start_of(index))
+        return np.concatenate([*parts, np.array([self.num_tokens])])
 
     def document(self, index: int) -> npt.NDArray[np.int64]:
         """The ids of one document, int64, without its end-of-text id.
@@ -118,27 +161,55 @@ class TokenStore:
         shard = int(np.searchsorted(first_documents, index, side="right"))
         offsets = self._shard_offsets[shard]
         inside = index - (int(first_documents[shard - 1]) if shard else 0)
-        first = int(self._starts[shard])
+        first = self._stream.start_of(shard)
         return self.tokens(first + int(offsets[inside]), first + int(offsets[inside + 1]) - 1)
 
     def verify(self) -> None:
-        """Compare every byte with the hashes in the manifest.
+        """Compare every byte with the hashes in the manifest, and the ids and offsets with its counts.
 
         Raises:
-            DataError: A file is damaged.
+            DataError: A file is damaged, or says what cannot be.
         """
         for shard in self.manifest.shards:
-            for suffix, expected in (("bin", shard.tokens_hash), ("idx", shard.offsets_hash)):
-                path = self.path / f"{shard.name}.{suffix}"
-                if file_hash(path) != expected:
-                    raise DataError(f"{path}: damaged", "encode the text again")
+            self._verify_tokens(shard)
+            self._verify_offsets(shard)
+
+    def _verify_tokens(self, shard: Shard) -> None:
+        dtype = self.manifest.dtype
+        largest = 0
+        path = self.path / f"{shard.name}.bin"
+        hasher = xxhash.xxh3_128()
+        with open(path, "rb") as file:
+            while data := file.read(HASHED_BYTES):
+                hasher.update(data)
+                # A file that was cut since it was opened ends anywhere.
+                ids = np.frombuffer(data, dtype=dtype, count=len(data) // dtype.itemsize)
+                largest = max(largest, int(ids.max(initial=0)))
+        if hasher.hexdigest() != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
+            raise DataError(f"{path}: damaged", "encode the text again")
+
+    def _verify_offsets(self, shard: Shard) -> None:
+        path = self.path / f"{shard.name}.idx"
+        hasher = xxhash.xxh3_128()
+        before = 0
+        is_rising = True
+        with open(path, "rb") as file:
+            while data := file.read(HASHED_BYTES):
+                hasher.update(data)
+                offsets = np.frombuffer(data, dtype=OFFSET_DTYPE, count=len(data) // OFFSET_DTYPE.itemsize)
+                is_rising &= int(offsets[0]) >= before and bool((offsets[1:] >= offsets[:-1]).all())
+                before = int(offsets[-1])
+        if hasher.hexdigest() != shard.offsets_hash or not is_rising or before > shard.num_tokens:
+            raise DataError(f"{path}: damaged", "encode the text again")
 
 
 def _check_size(path: Path, size: int) -> Path:
     try:
-        actual = path.stat().st_size
+        actual = path.lstat().st_size
     except OSError as error:
         raise DataError(f"{path}: missing", "encode the text again") from error
+    if path.is_symlink():
+        raise DataError(f"{path}: is a link, which no store has", "encode the text again")
     if actual != size:
         raise DataError(f"{path}: {actual} bytes instead of {size}", "encode the text again")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,15 +17,17 @@ from insight.data.store.format import (
     Manifest,
     Shard,
     array_bytes,
+    shard_name,
     token_dtype,
 )
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch
+from insight.runtime.errors import DataError
 
 _SHARD_TOKENS = 1 << 28
 
 
 class StoreWriter:
-    """Appends encoded documents to a folder.
+    """Appends encoded documents to a folder; holds no more of them than one call brings.
 
     Args:
         folder: An empty folder that nobody else reads yet.
@@ -33,9 +36,14 @@ class StoreWriter:
 
     Attributes:
         num_unknown: Ids written so far that stand for what the vocabulary lacks.
+
+    Raises:
+        DataError: ``shard_tokens`` is below 1.
     """
 
     def __init__(self, folder: Path, tokenizer: BaseTokenizer, shard_tokens: int = _SHARD_TOKENS) -> None:
+        if shard_tokens < 1:
+            raise DataError(f"shard_tokens={shard_tokens}: a shard holds tokens", "use 1 or more")
         self._folder = folder
         self._vocabulary_size = tokenizer.vocabulary_size
         self._end_of_text_id = tokenizer.end_of_text_id
@@ -46,15 +54,13 @@ class StoreWriter:
         self._shards: list[Shard] = []
         self._num_bytes = 0
         self.num_unknown = 0
-        self._file: IO[bytes] | None = None
-        self._hasher = xxhash.xxh3_128()
-        self._ends: list[npt.NDArray[np.int64]] = []
-        self._shard_length = 0
+        self._open: _OpenShard | None = None
+        self._is_closed = False
 
     @property
     def num_tokens(self) -> int:
         """Ids written so far, end-of-text ids included."""
-        return sum(shard.num_tokens for shard in self._shards) + self._shard_length
+        return sum(shard.num_tokens for shard in self._shards) + (self._open.num_tokens if self._open else 0)
 
     def append(self, batch: EncodedBatch, num_bytes: int, *, continues: bool = False) -> None:
         """Write documents, an end-of-text id after each.
@@ -63,26 +69,54 @@ class StoreWriter:
             batch: Their ids, without end-of-text ids.
             num_bytes: Their length in UTF-8.
             continues: Whether the last document goes on in the next batch, and gets its end there.
+
+        Raises:
+            DataError: Offsets do not fit the ids, an id is outside the vocabulary, or the store is closed.
         """
+        self._check(batch)
         finished = batch.offsets[1:-1] if continues else batch.offsets[1:]
         ids = np.insert(batch.ids, finished, self._end_of_text_id)
         ends = finished + np.arange(1, len(finished) + 1)
-        if self._unknown_id is not None:
-            self.num_unknown += int(np.count_nonzero(batch.ids == self._unknown_id))
+        unknown = self._unknown_id
+        num_unknown = 0 if unknown is None else int(np.count_nonzero(batch.ids == unknown))
+        self.append_finished(ids.astype(self._dtype), ends, num_bytes, num_unknown)
+
+    def append_finished(
+        self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64], num_bytes: int, num_unknown: int = 0
+    ) -> None:
+        """Write ids as they are to stand in the store.
+
+        Args:
+            ids: In the store's type, the end-of-text id of each finished document among them.
+            ends: int64, where each finished document ends: behind its end-of-text id. What is left is the
+                beginning of a document that goes on.
+            num_bytes: Length of their text in UTF-8.
+            num_unknown: How many of them stand for what the vocabulary lacks.
+
+        Raises:
+            DataError: The ids are of another type, or the store is closed.
+        """
+        if self._is_closed:
+            raise DataError(f"{self._folder}: the store is closed", "write into a new folder")
+        if ids.dtype != self._dtype:
+            raise DataError(f"{self._folder}: ids of {ids.dtype}, not {self._dtype}", "convert them first")
         start = 0
         while start < len(ids):
             first = int(np.searchsorted(ends, start, side="right"))
             if first == len(ends):  # only the document that goes on is left
-                self._write(ids[start:], ends[:0], is_whole=False)
+                self._write(ids[start:], ends[:0])
                 break
             # Up to and with the document that fills the shard.
-            room = self._shard_tokens - self._shard_length
+            room = self._shard_tokens - (self._open.num_tokens if self._open else 0)
             filling = max(first, int(np.searchsorted(ends, start + room)))
             document = min(filling, len(ends) - 1)
             stop = int(ends[document])
-            self._write(ids[start:stop], ends[first : document + 1] - start, is_whole=True)
+            self._write(ids[start:stop], ends[first : document + 1] - start)
+            if self._open and self._open.num_tokens >= self._shard_tokens:
+                self._close_shard()
             start = stop
         self._num_bytes += num_bytes
+        self.num_unknown += num_unknown
 
     def close(self, origin: Mapping[str, Any]) -> Manifest:
         """Finish the last shard, then write the manifest.
@@ -91,6 +125,7 @@ class StoreWriter:
             origin: Where the text came from, plain JSON values.
         """
         self._close_shard()
+        self._is_closed = True
         manifest = Manifest(
             self._vocabulary_size,
             self._end_of_text_id,
@@ -103,40 +138,74 @@ class StoreWriter:
         return manifest
 
     def abandon(self) -> None:
-        """Let go of the open file; the folder is left for its owner to remove."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Let go of the open files; the folder is left for its owner to remove."""
+        self._is_closed = True
+        if self._open is not None:
+            self._open.abandon()
+            self._open = None
 
-    def _write(self, ids: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], is_whole: bool) -> None:
-        if self._file is None:
-            self._file = open(self._folder / f"{len(self._shards):05d}.bin", "wb")  # noqa: SIM115
-            self._hasher = xxhash.xxh3_128()
-            self._ends = [np.zeros(1, dtype=np.int64)]
-            self._shard_length = 0
-        data = array_bytes(ids, self._dtype)
-        self._file.write(data)
-        self._hasher.update(data)
-        self._ends.append(ends + self._shard_length)
-        self._shard_length += len(ids)
-        if is_whole and self._shard_length >= self._shard_tokens:
-            self._close_shard()
+    def _write(self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
+        if self._open is None:
+            self._open = _OpenShard(self._folder, shard_name(len(self._shards)))
+        self._open.write(array_bytes(ids, self._dtype), len(ids), ends)
 
     def _close_shard(self) -> None:
-        if self._file is None:
-            return
-        self.abandon()
-        name = f"{len(self._shards):05d}"
-        offsets = np.concatenate(self._ends)
-        data = array_bytes(offsets, OFFSET_DTYPE)
-        (self._folder / f"{name}.idx").write_bytes(data)
-        self._shards.append(
-            Shard(
-                name,
-                self._shard_length,
-                len(offsets) - 1,
-                str(self._hasher.hexdigest()),
-                str(xxhash.xxh3_128_hexdigest(data)),
+        if self._open is not None:
+            self._shards.append(self._open.close())
+            self._open = None
+
+    def _check(self, batch: EncodedBatch) -> None:
+        ids, offsets = batch
+        is_whole = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(ids)
+        if not is_whole or (np.diff(offsets) < 0).any():
+            raise DataError(
+                f"{self._folder}: the offsets of a batch do not divide its {len(ids)} ids",
+                "they must rise from 0 to the number of ids",
             )
+        if len(ids) and not (ids.min() >= 0 and ids.max() < self._vocabulary_size):
+            raise DataError(
+                f"{self._folder}: an id is outside 0..{self._vocabulary_size - 1}",
+                "were the ids made by another tokenizer?",
+            )
+
+
+class _OpenShard:
+    """One pair of files that is being written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = name
+        self._tokens: IO[bytes] = open(folder / f"{name}.bin", "wb")  # noqa: SIM115 (closed in close)
+        self._offsets: IO[bytes] = open(folder / f"{name}.idx", "wb")  # noqa: SIM115
+        self._tokens_hash = xxhash.xxh3_128()
+        self._offsets_hash = xxhash.xxh3_128()
+        self._num_documents = -1
+        self.num_tokens = 0
+        self._write_offsets(np.zeros(1, dtype=np.int64))
+
+    def write(self, data: bytes, num_tokens: int, ends: npt.NDArray[np.int64]) -> None:
+        self._tokens.write(data)
+        self._tokens_hash.update(data)
+        self._write_offsets(ends + self.num_tokens)
+        self.num_tokens += num_tokens
+
+    def close(self) -> Shard:
+        self._tokens.close()
+        self._offsets.close()
+        return Shard(
+            self._name,
+            self.num_tokens,
+            self._num_documents,
+            str(self._tokens_hash.hexdigest()),
+            str(self._offsets_hash.hexdigest()),
         )
-        self._shard_length = 0
+
+    def abandon(self) -> None:
+        for file in (self._tokens, self._offsets):
+            with contextlib.suppress(OSError):  # such as a disk that was full before, too
+                file.close()
+
+    def _write_offsets(self, offsets: npt.NDArray[np.int64]) -> None:
+        data = array_bytes(offsets, OFFSET_DTYPE)
+        self._offsets.write(data)
+        self._offsets_hash.update(data)
+        self._num_documents += len(offsets)

@@ -72,6 +72,14 @@ class BaseTokenizer(ABC):
         return None
 
     @property
+    def boundaries(self) -> str | None:
+        """White space before which, behind other characters, a text may be cut without changing any id.
+
+        Characters of a regular expression; ``None`` where no place is known.
+        """
+        return None
+
+    @property
     def encoder(self) -> str:
         """What long texts are encoded with, for people."""
         return type(self).__name__
@@ -102,10 +110,14 @@ class BaseTokenizer(ABC):
         """The ids of every text in one flat array.
 
         Raises:
-            TokenizerError: ``texts`` is one ``str``, or one of them is no ``str`` or not valid Unicode.
+            TokenizerError: ``texts`` is no list, or one of them is no ``str`` or not valid Unicode.
         """
         if isinstance(texts, (str, bytes)):
             raise TokenizerError("encode_batch needs a list of texts, got one", "use encode, or [text]")
+        if not isinstance(texts, Sequence):
+            raise TokenizerError(
+                f"encode_batch needs a list of texts, got {type(texts).__name__}", "use list(texts)"
+            )
         for index, text in enumerate(texts):
             utf8_length(text, f"texts[{index}]")
         return self._encode(texts)
@@ -121,6 +133,20 @@ class BaseTokenizer(ABC):
         """
         yield text
 
+    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
+        """The one text that ``chunks`` make, in parts whose ids, one after the other, are those of the whole.
+
+        Where this tokenizer allows no cut the only part is the whole, which then has to fit into memory.
+
+        Args:
+            chunks: The text, cut anywhere.
+            num_characters: About the length of a part.
+
+        Raises:
+            TokenizerError: The text has no place to cut for so long that encoding it would take all memory.
+        """
+        yield "".join(chunks)
+
     def decode(self, ids: TokenIds, skip_special_tokens: bool = True) -> str:
         """The text that ``ids`` stand for; bytes that are no UTF-8 become ``U+FFFD``.
 
@@ -134,7 +160,15 @@ class BaseTokenizer(ABC):
         return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors="replace")
 
     def decode_batch(self, batch: Iterable[TokenIds], skip_special_tokens: bool = True) -> list[str]:
-        """:meth:`decode` of each item."""
+        """:meth:`decode` of each item.
+
+        Raises:
+            TokenizerError: As :meth:`decode`, or ``batch`` is no collection.
+        """
+        if not isinstance(batch, Iterable):
+            raise TokenizerError(
+                f"decode_batch needs a list of lists of ids, got {type(batch).__name__}", "use decode"
+            )
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
     def decode_bytes(self, ids: TokenIds, skip_special_tokens: bool = True) -> bytes:
@@ -172,7 +206,10 @@ class BaseTokenizer(ABC):
 
         Raises:
             OutputError: It cannot be written.
+            TokenizerError: ``path`` names no file.
         """
+        if not isinstance(path, (str, Path)) or not str(path):
+            raise TokenizerError(f"path={path!r}: names no file", "give a file or a folder")
         path = Path(path)
         atomic_write_text(path / "tokenizer.json" if path.is_dir() else path, self.to_json())
 
@@ -232,6 +269,16 @@ class TokenizerConfig(Component):
         Raises:
             TokenizerError: It cannot be built from these texts.
         """
+
+
+def check_length(num_characters: int) -> None:
+    """Refuse a length that no part of a text can have.
+
+    Raises:
+        TokenizerError: ``num_characters`` is no whole number above 0.
+    """
+    if isinstance(num_characters, bool) or not isinstance(num_characters, int) or num_characters < 1:
+        raise TokenizerError(f"num_characters={num_characters!r}: a part has at least 1", "use 1 or more")
 
 
 def utf8_length(text: str, name: str = "text") -> int:

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, EncodedBatch, TokenizerConfig
+from insight.data.tokenizers.base import (
+    END_OF_TEXT,
+    BaseTokenizer,
+    EncodedBatch,
+    TokenizerConfig,
+    check_length,
+)
 from insight.data.tokenizers.byte_alphabet import BYTE_CHARACTERS
 
 _END_OF_TEXT_ID = 256
@@ -30,13 +36,22 @@ class ByteTokenizer(BaseTokenizer):
     def end_of_text_id(self) -> int:
         return _END_OF_TEXT_ID
 
+    @property
+    def boundaries(self) -> str:
+        return r" \t\n\r"
+
     def to_json(self) -> str:
         """A byte-level BPE without merges: what other libraries read gives the same ids."""
         return json.dumps(_TOKENIZER_JSON, ensure_ascii=False)
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
+        check_length(num_characters)
         for start in range(0, max(1, len(text)), num_characters):
             yield text[start : start + num_characters]
+
+    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
+        for chunk in chunks:
+            yield from self.text_parts(chunk, num_characters)
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         encoded = [text.encode("utf-8") for text in texts]

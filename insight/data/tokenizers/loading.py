@@ -9,17 +9,23 @@ from insight.data.tokenizers.bpe import BPETokenizer, is_bpe_tokenizer
 from insight.data.tokenizers.byte import ByteTokenizer, is_byte_tokenizer
 from insight.data.tokenizers.pretrained import PretrainedTokenizer, parsed, read_tokenizer_file
 from insight.data.tokenizers.word import WordTokenizer, is_word_tokenizer
+from insight.runtime.errors import TokenizerError
 
 
 def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
     """The tokenizer in a file, a folder or a string.
 
     Args:
-        path_or_json: A ``tokenizer.json``, a folder that holds one, or its content (starts with ``{``).
+        path_or_json: A ``tokenizer.json``, a folder that holds one, a GGUF file, or the content of a
+            ``tokenizer.json`` (starts with ``{``).
 
     Raises:
         TokenizerError: It is missing, damaged, has no end-of-text token, or loses text.
     """
+    if not isinstance(path_or_json, (str, os.PathLike)) or not os.fspath(path_or_json):
+        raise TokenizerError(
+            f"{path_or_json!r} names no tokenizer", "give a tokenizer.json, its folder or its content"
+        )
     if isinstance(path_or_json, str) and path_or_json.lstrip().startswith("{"):
         content, name = path_or_json, "tokenizer.json"
     else:

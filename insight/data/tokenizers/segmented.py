@@ -9,18 +9,21 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from insight.data.tokenizers.base import EncodedBatch, utf8_length
+from insight.data.tokenizers.base import EncodedBatch, check_length, utf8_length
 from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
 from insight.data.tokenizers.library import LibraryTokenizer
 from insight.data.tokenizers.lru_cache import LRUCache
 from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
 from insight.data.tokenizers.segments import SegmentEncoder, segment_pattern
+from insight.runtime.errors import TokenizerError
 from insight.runtime.memory_watcher import process_watcher
 
 # Long texts are handed to the trainer, and encoded, in pieces of about this many characters.
 _PIECE_CHARACTERS = 1 << 14
 # Setting up the fast encoder takes as long as encoding this much without it.
 _FAST_FROM_CHARACTERS = 1 << 17
+# Encoding one word takes far more memory than its characters; a longer one is data, not text.
+_MOST_UNCUT_CHARACTERS = 1 << 25
 _CACHE_ENTRIES = 1 << 17
 _CACHE_BYTES = 1 << 25
 
@@ -40,7 +43,7 @@ class SegmentedTokenizer(LibraryTokenizer):
 
     def _start(self, tokenizer_json: str, end_of_text: str) -> None:
         super()._start(tokenizer_json, end_of_text)
-        boundaries = self._boundaries(json.loads(self._json))
+        self._cut_before = boundaries = self._boundaries(json.loads(self._json))
         self._safe_cut: re.Pattern[str] | None = None
         self._segments: SegmentEncoder | None = None
         if boundaries is not None:
@@ -50,12 +53,21 @@ class SegmentedTokenizer(LibraryTokenizer):
             self._segments = SegmentEncoder(segment_pattern(boundaries), self._encode_with_library, cache)
 
     @property
+    def boundaries(self) -> str | None:
+        return self._cut_before
+
+    @property
     def cache(self) -> LRUCache[str, bytes] | None:
         """The ids of words met before, if any are kept; ``cache.statistics()`` says how well it serves."""
         return self._segments.cache if self._segments else None
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
         return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
+
+    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
+        if self._safe_cut is None:
+            return super().stream_parts(chunks, num_characters)
+        return cut_stream(chunks, num_characters, self._safe_cut)
 
     @property
     def encoder(self) -> str:
@@ -84,18 +96,40 @@ class SegmentedTokenizer(LibraryTokenizer):
         return EncodedBatch(ids, piece_offsets[first_piece])
 
 
+# Letters and digits since early versions of Unicode, so that every library calls them so, which stay so in
+# every normalization: ASCII, Latin, Greek, Cyrillic, kana, Han, Hangul.
+_LETTERS = (
+    r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u013e\u0141-\u01ba"
+    r"\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
+)
+# Ends of sentences and brackets of scripts that write no spaces; punctuation also when normalized.
+_WIDE_PUNCTUATION = r"\u3001\u3002\u300c-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
+
+
 def safe_cut(boundaries: str) -> re.Pattern[str]:
-    """Matches the places where a text may be cut."""
-    return re.compile(rf"(?<=\S)(?=[{boundaries}])")
+    """Matches the places where a text may be cut.
+
+    A place is told by the character before it and the one behind it alone. Besides ``boundaries``, and
+    whatever the rule: between a letter or digit and a line break or wide punctuation. All rules end a word
+    there, and none looks further ahead; the library never joins the two.
+    """
+    return re.compile(rf"(?<=\S)(?=[{boundaries}])|(?<=[{_LETTERS}])(?=[\r\n{_WIDE_PUNCTUATION}])")
 
 
 _GPT2_CUT = safe_cut(PRE_TOKENIZERS["gpt2"].boundaries)
+EVERY_RULE_CUT = safe_cut(r" \t")
+"""Where a text may be cut whichever of the rules it is for."""
 
 
 def cut_text(
     text: str, num_characters: int = _PIECE_CHARACTERS, place: re.Pattern[str] = _GPT2_CUT
 ) -> Iterator[str]:
-    """``text`` in pieces of at least ``num_characters``, cut only where ``place`` allows it."""
+    """``text`` in pieces of at least ``num_characters``, cut only where ``place`` allows it.
+
+    Raises:
+        TokenizerError: ``num_characters`` is below 1.
+    """
+    check_length(num_characters)
     start = 0
     while len(text) - start > 2 * num_characters:
         match = place.search(text, start + num_characters)
@@ -104,6 +138,37 @@ def cut_text(
         yield text[start : match.start()]
         start = match.start()
     yield text[start:]
+
+
+def cut_stream(
+    chunks: Iterable[str], num_characters: int, place: re.Pattern[str] = EVERY_RULE_CUT
+) -> Iterator[str]:
+    """The one text that ``chunks`` make, in pieces as of :func:`cut_text`; little more than one is held.
+
+    Raises:
+        TokenizerError: Millions of characters without a place to cut, or ``num_characters`` is below 1.
+    """
+    check_length(num_characters)
+    held = ""
+    searched = 0
+    for chunk in chunks:
+        held += chunk
+        start = 0
+        while len(held) - start > 2 * num_characters:
+            match = place.search(held, max(start + num_characters, searched))
+            if match is None:
+                # The next chunk decides whether behind the last character is a place.
+                searched = len(held)
+                break
+            yield held[start : match.start()]
+            start = match.start()
+        held, searched = held[start:], max(0, searched - start)
+        if len(held) > 2 * num_characters + _MOST_UNCUT_CHARACTERS:
+            raise TokenizerError(
+                f"{len(held):,} characters without white space behind a word, so they cannot be cut",
+                "break them into lines, or use ByteTokenizerConfig",
+            )
+    yield held
 
 
 class CountedPieces:

@@ -70,6 +70,7 @@ class EvaluationText:
             data.get("text_field", "text"),
             data.get("validation_fraction", 0.0),
             data.get("seed", 0),
+            invalid_text=data.get("invalid_text", "error"),
         )
         folder = data.get("cache_dir")
         split = "validation" if files.test is None else "test"

@@ -1,0 +1,167 @@
+"""How much memory encoding takes: a text of 2 GB in one line, in lines of one word, ten million records.
+
+Every measurement is a process that opens a tokenizer, encodes the file into a published store and ends; its
+peak is the most resident memory that the system saw it hold (VmHWM), libraries and mapped files included; of
+all processes together it is sampled.
+Half the size beside it shows that the peak does not depend on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.deadline import Deadline
+from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.processes import ROOT, module_command, run_process
+from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.results_page import section, table, write_section
+
+OUTPUT = ROOT / "benchmarks" / "output" / "encode_memory"
+_RECORDS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One text and how it is encoded.
+
+    Args:
+        kind: Of the text, as ``benchmarks.own.encode_memory`` calls it.
+        gigabytes: Size of the file at most.
+        encoder: ``fastest`` there is, or ``tokenizers``.
+        fraction: Share that is set aside for validation.
+        num_workers: Processes that encode; 0 for the one process alone.
+    """
+
+    kind: str
+    gigabytes: float
+    encoder: str
+    fraction: float
+    num_workers: int = 0
+
+    @property
+    def name(self) -> str:
+        """In the table, without the size."""
+        parts = [self.kind, *(["with a validation part"] if self.fraction else [])]
+        parts += ["without fastokens"] * (self.encoder == "tokenizers")
+        return ", ".join([*parts, *([f"{self.num_workers} workers"] if self.num_workers else [])])
+
+
+def _cases(gigabytes: float) -> Iterator[Case]:
+    for size in (gigabytes / 2, gigabytes):
+        yield Case("one line", size, "fastest", 0.0)
+        yield Case("one line", size, "fastest", 0.05)
+        yield Case("one line", size, "tokenizers", 0.0)
+        yield Case("one word a line", size, "fastest", 0.0)
+        yield Case("one line", size, "fastest", 0.0, num_workers=2)
+    yield Case("one word a record", gigabytes, "fastest", 0.0)
+    yield Case("one word a record", gigabytes, "fastest", 0.05)
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    arguments = _arguments()
+    output = OUTPUT / "quick" if arguments.quick else OUTPUT
+    machine = describe_machine()
+    print(machine_line(machine), flush=True)
+    require_same_machine(output, machine_identity(machine), arguments.fresh)
+    records = Records(output / "records.jsonl", ("name", "gigabytes"))
+    if arguments.fresh:
+        records.forget()
+    cases = [
+        case
+        for case in _cases(arguments.gigabytes)
+        if not arguments.only or any(part in case.name for part in arguments.only)
+    ]
+    deadline, failures = Deadline(arguments.deadline), []
+    made: tuple[str, float] | None = None
+    for case in sorted(cases, key=lambda case: (case.gigabytes, case.kind)):
+        if records.has({"name": case.name, "gigabytes": case.gigabytes}) or deadline.is_over():
+            continue
+        # One text at a time: two gigabytes of each kind and size would fill a small disk.
+        if made != (case.kind, case.gigabytes):
+            _make(case, output, arguments)
+            made = (case.kind, case.gigabytes)
+        problem = _measure(case, records, output, arguments)
+        if problem:
+            failures.append(problem)
+            print(problem, flush=True)
+    body = _body(records, cases, failures)
+    print(f"\n{body}")
+    if arguments.write_results:
+        command = "python -m benchmarks.encode_memory --write-results"
+        page = section("Memory of encoding", command, commit(), machine_line(machine), today(), body)
+        write_section("encode_memory", page)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="of the larger text")
+    parser.add_argument("--only", nargs="+", help="cases, e.g. 'one line'")
+    parser.add_argument("--limit", type=float, default=1200.0, help="seconds that one process may take")
+    parser.add_argument("--deadline", type=float, default=40.0, help="minutes; nothing is begun after them")
+    parser.add_argument("--quick", action="store_true", help="20 MB: does it run at all?")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
+    parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.gigabytes = 0.02
+    return arguments
+
+
+def _make(case: Case, output: Path, arguments: argparse.Namespace) -> None:
+    options = ["--folder", str(output / "text"), "--kind", case.kind]
+    options += ["--bytes", str(int(case.gigabytes * 1e9))]
+    options += ["--words", str(_RECORDS)] if case.kind == "one word a record" else []
+    for old in (output / "text").glob("*.[tj]*"):
+        if old.name != "tokenizer.json":
+            old.unlink()
+    command = module_command(sys.executable, "benchmarks.own.encode_memory", "make", *options)
+    outcome = run_process(command, output / "logs" / "make.log", arguments.limit)
+    if outcome.result is None:
+        raise SystemExit(f"the text: {outcome.problem()}")
+
+
+def _measure(case: Case, records: Records, output: Path, arguments: argparse.Namespace) -> str:
+    """Measure and keep; returns what went wrong."""
+    options = ["--folder", str(output / "text"), "--kind", case.kind]
+    options += ["--encoder", case.encoder, "--fraction", str(case.fraction)]
+    options += ["--num-workers", str(case.num_workers)]
+    command = module_command(sys.executable, "benchmarks.own.encode_memory", "encode", *options)
+    outcome = run_process(command, output / "logs" / f"{len(records.select())}.log", arguments.limit)
+    if outcome.result is None:
+        return f"{case.name}, {case.gigabytes:g} GB: {outcome.problem()}"
+    found = {**outcome.result, "total_peak_bytes": max(outcome.peak_bytes, outcome.result["peak_bytes"])}
+    records.add({"name": case.name, "gigabytes": case.gigabytes, **found, "commit": commit()})
+    peak = outcome.result["peak_bytes"] / 1e6
+    print(f"{case.name}, {case.gigabytes:g} GB: {peak:,.0f} MB in {outcome.seconds:.0f} s", flush=True)
+    return ""
+
+
+def _body(records: Records, cases: list[Case], failures: list[str]) -> str:
+    found = [record for case in cases for record in records.select(name=case.name, gigabytes=case.gigabytes)]
+    header = ("text", "file GB", "documents", "peak MB", "at the start", "all processes", "MB/s", "encoder")
+    body = table(header, [_row(record) for record in found])
+    return "\n\n".join([body, *(f"Did not run: {problem}" for problem in failures)])
+
+
+def _row(record: Record) -> list[str]:
+    return [
+        record["name"],
+        f"{record['file_bytes'] / 1e9:.2f}",
+        f"{record['num_documents']:,}",
+        f"{record['peak_bytes'] / 1e6:,.0f}",
+        f"{record['bytes_at_start'] / 1e6:,.0f}",
+        f"{record['total_peak_bytes'] / 1e6:,.0f}",
+        f"{record['text_bytes'] / record['seconds'] / 1e6:,.1f}",
+        record["encoder"],
+    ]
+
+
+if __name__ == "__main__":
+    main()

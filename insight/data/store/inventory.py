@@ -1,0 +1,217 @@
+"""What a cache of token stores holds: list it, check it, pin and remove stores, keep it below a size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from insight.data.store.format import MANIFEST_NAME, Manifest, read_manifest
+from insight.data.store.key import checked_key
+from insight.data.store.lease import unused
+from insight.data.store.reader import TokenStore
+from insight.runtime.errors import DataError
+from insight.runtime.files import atomic_write_bytes, writing_to
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """One store of a cache.
+
+    Attributes:
+        key: Its name.
+        path: Its folder.
+        num_bytes: What its files take on the disk.
+        made: When it was written, seconds since 1970.
+        last_used: When it was last opened, seconds since 1970.
+        is_in_use: Whether a live process has it open.
+        is_pinned: Whether it is kept whatever happens.
+        manifest: What it holds; ``None`` where that is damaged.
+        damage: What is wrong with it, as far as was looked; ``""`` if nothing.
+    """
+
+    key: str
+    path: Path
+    num_bytes: int
+    made: float
+    last_used: float
+    is_in_use: bool
+    is_pinned: bool
+    manifest: Manifest | None
+    damage: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What happened to a store that was to be removed.
+
+    Attributes:
+        entry: The store.
+        kept_because: ``""`` where it is gone, else ``"in use"`` or ``"pinned"``.
+    """
+
+    entry: StoreEntry
+    kept_because: str
+
+
+class StoreInventory:
+    """The stores below one cache folder.
+
+    Args:
+        root: The cache folder; it need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._stores = self.root / "stores"
+        self._pins = self.root / "pinned"
+
+    def entries(self) -> list[StoreEntry]:
+        """Every store, the one used last first."""
+        if not self._stores.is_dir():
+            return []
+        folders = [path for path in self._stores.iterdir() if path.is_dir() and path.name[0] != "."]
+        found = []
+        for folder in sorted(folders):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process at this moment
+                found.append(self._entry(folder))
+        return sorted(found, key=lambda entry: -entry.last_used)
+
+    def entry(self, key: str) -> StoreEntry:
+        """One store.
+
+        Raises:
+            DataError: There is none with this key.
+        """
+        folder = self._stores / checked_key(key)
+        if not folder.is_dir():
+            raise DataError(f"key={key!r}: no such store in {self.root}", "see `insight cache list`")
+        return self._entry(folder)
+
+    def verify(self, entry: StoreEntry) -> str:
+        """What is wrong with a store, every byte of it looked at; ``""`` if nothing."""
+        try:
+            TokenStore(entry.path, is_use=False).verify()
+        except DataError as error:
+            return error.problem
+        except OSError as error:
+            return f"{entry.path}: cannot be read ({error.strerror or error})"
+        return ""
+
+    def pin(self, key: str) -> None:
+        """Keep a store whatever happens, also when it is damaged and built again.
+
+        Raises:
+            DataError: There is none with this key.
+            OutputError: The cache folder cannot be written to.
+        """
+        atomic_write_bytes(self._pins / self.entry(key).key, b"")
+
+    def unpin(self, key: str) -> None:
+        """Let a store be evicted again.
+
+        Raises:
+            DataError: It is not pinned.
+            OutputError: The cache folder cannot be written to.
+        """
+        pin = self._pins / checked_key(key)
+        if not pin.exists():
+            raise DataError(f"key={key!r}: not pinned", "see `insight cache list`")
+        with writing_to(pin):
+            pin.unlink(missing_ok=True)
+
+    def remove(self, entry: StoreEntry) -> Removal:
+        """Remove a store unless it is pinned or a live process has it open.
+
+        Raises:
+            OutputError: The cache folder cannot be written to.
+        """
+        if (self._pins / entry.key).exists():
+            return Removal(entry, "pinned")
+        with writing_to(entry.path):
+            with unused(entry.path) as is_unused:
+                if not is_unused:
+                    return Removal(entry, "in use")
+                # Its name goes in one step; what a process that dies here leaves, the next one removes.
+                grave = Path(tempfile.mkdtemp(prefix=f".{entry.key}.", suffix=".tmp", dir=self._stores))
+                try:
+                    os.rename(entry.path, grave / entry.key)
+                except FileNotFoundError:
+                    pass  # another process was faster
+                finally:
+                    shutil.rmtree(grave, ignore_errors=True)
+            (self.root / "verified" / f"{entry.key}.json").unlink(missing_ok=True)
+        return Removal(entry, "")
+
+    def shrink(self, max_bytes: int, keep: Collection[str] = ()) -> list[Removal]:
+        """Remove the stores that were used longest ago until the others take at most ``max_bytes``.
+
+        Args:
+            max_bytes: How much may stay.
+            keep: Keys to leave alone.
+
+        Returns:
+            Those that had their turn, removed or not.
+
+        Raises:
+            DataError: ``max_bytes`` is below 0.
+            OutputError: The cache folder cannot be written to.
+        """
+        if max_bytes < 0:
+            raise DataError(f"max_bytes={max_bytes}: must be at least 0", "use 0 or more")
+        entries = self.entries()
+        total = sum(entry.num_bytes for entry in entries)
+        removals = []
+        for entry in reversed(entries):
+            if total <= max_bytes:
+                break
+            if entry.key in keep:
+                continue
+            removal = self.remove(entry)
+            removals.append(removal)
+            total -= 0 if removal.kept_because else entry.num_bytes
+        return removals
+
+    def quarantined(self) -> list[Path]:
+        """Folders with damaged stores that were set aside."""
+        folder = self.root / "quarantine"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def _entry(self, folder: Path) -> StoreEntry:
+        stats = {path: path.stat() for path in folder.iterdir()}
+        shards = [stat for path, stat in stats.items() if path.suffix in (".bin", ".idx")]
+        manifest, damage = None, ""
+        try:
+            manifest = read_manifest(folder)
+        except DataError as error:
+            damage = error.problem
+        file = folder / MANIFEST_NAME
+        with unused(folder) as is_unused:
+            pass
+        return StoreEntry(
+            folder.name,
+            folder,
+            sum(stat.st_size for stat in stats.values()),
+            # The manifest's time is that of the last use.
+            max((stat.st_mtime for stat in shards), default=folder.stat().st_mtime),
+            (stats[file] if file in stats else folder.stat()).st_mtime,
+            not is_unused,
+            (self._pins / folder.name).exists(),
+            manifest,
+            damage,
+        )
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files below ``folder`` take on the disk."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def seconds_since(moment: float) -> float:
+    """How long ago ``moment`` was, at least 0."""
+    return max(0.0, time.time() - moment)

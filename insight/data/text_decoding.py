@@ -1,0 +1,157 @@
+"""From bytes to text, piece by piece, and what to do with bytes that are no text."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from insight.runtime.errors import ConfigError, DataError, nearest
+
+INVALID_TEXT = {
+    "error": "stop, and name the place",
+    "replace": "put U+FFFD there, as the Unicode standard recommends",
+    "skip": "leave it out",
+}
+"""What may be done with bytes that are no UTF-8, and with halves of surrogate pairs in JSON."""
+_BYTE_ORDER_MARK = "\ufeff"
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ESCAPED_BYTES = re.compile("[\udc80-\udcff]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the bytes of a source become documents.
+
+    Attributes:
+        text_field: Field of ``.jsonl``, column of ``.parquet`` and ``.tsv``.
+        invalid_text: One of ``INVALID_TEXT``.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+
+    text_field: str = "text"
+    invalid_text: str = "error"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text_field, str) or not self.text_field:
+            raise ConfigError(f"text_field={self.text_field!r}: names no field", "use e.g. text")
+        if self.invalid_text not in INVALID_TEXT:
+            match = nearest(str(self.invalid_text), INVALID_TEXT)
+            raise ConfigError(
+                f"invalid_text={self.invalid_text!r} is unknown",
+                f"did you mean {match!r}?" if match else f"choose one of {', '.join(INVALID_TEXT)}",
+            )
+
+
+class TextRepairs:
+    """Counts the places where text was replaced or left out.
+
+    Attributes:
+        num_places: How many there were.
+        first: Where the first one was, for people.
+    """
+
+    def __init__(self) -> None:
+        self.num_places = 0
+        self.first = ""
+
+    def count(self, num_places: int, where: str) -> None:
+        """Note ``num_places`` more, the first of them at ``where``."""
+        if num_places and not self.num_places:
+            self.first = where
+        self.num_places += num_places
+
+    def describe(self, invalid_text: str) -> str:
+        """One line for people; ``""`` where nothing was repaired."""
+        if not self.num_places:
+            return ""
+        done = "replaced by U+FFFD" if invalid_text == "replace" else "left out"
+        places = "1 place" if self.num_places == 1 else f"{self.num_places:,} places, the first"
+        return f"text that is no valid Unicode was {done} at {places}: {self.first}"
+
+
+class TextDecoder:
+    """UTF-8 to text, for one file read from the front; characters may be cut between two calls.
+
+    Args:
+        name: What messages call the file.
+        invalid_text: One of ``INVALID_TEXT``.
+        repairs: Counts what was repaired.
+        position: Where in the file the bytes begin; the byte order mark is no text at 0 only.
+    """
+
+    def __init__(self, name: str, invalid_text: str, repairs: TextRepairs, position: int = 0) -> None:
+        self._name = name
+        self._invalid_text = invalid_text
+        self._repairs = repairs
+        self._position = position
+        self._rest = b""
+
+    def decode(self, data: bytes, is_last: bool = False, place: str = "") -> str:
+        """The text of ``data``; of a character that is cut at its end the bytes are kept for the next call.
+
+        Args:
+            data: The next bytes of the file.
+            is_last: Whether nothing follows, so that a character that is cut is invalid.
+            place: What messages say before the number of the byte, such as the line.
+
+        Raises:
+            DataError: They are no UTF-8, and ``invalid_text`` is ``"error"``.
+        """
+        data = self._rest + data
+        try:
+            text, used = codecs.utf_8_decode(data, "strict", is_last)
+        except UnicodeDecodeError as error:
+            where = f"{self._name}: {place}byte {self._position + error.start}"
+            if self._invalid_text == "error":
+                raise DataError(
+                    f"{where} (0x{data[error.start]:02x}) is not UTF-8", self._remedy(data)
+                ) from error
+            text, used = codecs.utf_8_decode(data, "surrogateescape", is_last)
+            text = self._repaired(text, where)
+        if self._position == 0:
+            text = text.removeprefix(_BYTE_ORDER_MARK)
+        self._rest = data[used:]
+        self._position += used
+        return text
+
+    def _repaired(self, text: str, where: str) -> str:
+        """``text`` without the bytes that the codec wrote as surrogates (PEP 383)."""
+        text, num_places = _ESCAPED_BYTES.subn(self._replacement, text)
+        self._repairs.count(num_places, where)
+        return text
+
+    def _replacement(self, match: re.Match[str]) -> str:
+        if self._invalid_text == "skip":
+            return ""
+        # As many U+FFFD as a decoder that sees the bytes in their place would write.
+        return match[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def _remedy(self, data: bytes) -> str:
+        if self._position == 0 and data.startswith(_UTF_16_MARKS):
+            return "it begins as UTF-16 does; convert it first, e.g. iconv -f utf-16 -t utf-8"
+        return "convert it first, e.g. iconv -f latin1 -t utf-8, or set invalid_text to replace or skip"
+
+
+def valid_text(text: str, where: str, invalid_text: str, repairs: TextRepairs) -> str:
+    """``text``, which may have come with halves of surrogate pairs (JSON can spell them), as characters.
+
+    Raises:
+        DataError: It has one, and ``invalid_text`` is ``"error"``.
+    """
+    if text.isascii():
+        return text
+    first = _SURROGATES.search(text)
+    if first is None:
+        return text
+    if invalid_text == "error":
+        raise DataError(
+            f"{where} has half a surrogate pair at character {first.start()}",
+            "repair or remove that record, or set invalid_text to replace or skip",
+        )
+    text, num_places = _SURROGATES.subn("\ufffd" if invalid_text == "replace" else "", text)
+    repairs.count(num_places, f"{where}, character {first.start()}")
+    return text

@@ -1,0 +1,91 @@
+"""Documents that a Python program already has: a list, a function that yields them, a `datasets` object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import xxhash
+
+from insight.data.formats import checked_text, choose_field
+from insight.data.text_decoding import Reading, TextRepairs
+from insight.data.text_parts import TextPart, without_empty
+from insight.runtime.errors import DataError
+
+
+class Texts:
+    """Documents to train or measure on, in place of names of files.
+
+    They are read several times (hashed, learnt from, divided, encoded), so they must come again in the same
+    order; that they did is checked. Nothing of `datasets` is imported: its objects are collections of rows.
+
+    Args:
+        documents: A collection that can be gone through again and again (list, ``datasets.Dataset``,
+            ``datasets.IterableDataset``), or a function that returns an iterator. Each document is a text,
+            or a row (a mapping) that has it in ``text_field``.
+        name: What messages and reports call them.
+
+    Raises:
+        DataError: ``documents`` is one text, an iterator that is used up after one pass, or several splits.
+    """
+
+    def __init__(
+        self, documents: Iterable[Any] | Callable[[], Iterable[Any]], name: str = "the given texts"
+    ) -> None:
+        remedy = "give a list, or a function that returns the documents anew"
+        if isinstance(documents, (str, bytes)):
+            raise DataError("documents is one text, not a collection of texts", "give [text]")
+        if isinstance(documents, Mapping):
+            splits = ", ".join(map(str, documents))
+            raise DataError(f"documents is a mapping ({splits})", "give one of them: dataset['train']")
+        if isinstance(documents, Iterator):
+            raise DataError("documents is an iterator, which is used up after one pass", remedy)
+        if not callable(documents) and not isinstance(documents, Iterable):
+            raise DataError(f"documents is {type(documents).__name__}, not a collection of texts", remedy)
+        self._documents = documents
+        self.name = name
+
+    def parts(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[TextPart]:
+        """The documents, each as one part, empty ones left out.
+
+        Args:
+            reading: How rows become documents.
+            repairs: Counts what was repaired.
+
+        Raises:
+            DataError: A document is no text, a row lacks the field, or there is no text.
+        """
+        repairs = repairs or TextRepairs()
+        is_empty = True
+        for part in without_empty(self._texts(reading, repairs)):
+            is_empty = False
+            yield part
+        if is_empty:
+            raise DataError(f"{self.name}: holds no text", "give documents with text")
+
+    def content_hash(self, reading: Reading = Reading()) -> str:
+        """A hash of all documents in their order (xxh3, 128 bits, hexadecimal).
+
+        Raises:
+            DataError: As :meth:`parts`.
+        """
+        hasher = xxhash.xxh3_128()
+        for text, _ in self.parts(reading):
+            data = text.encode("utf-8")
+            hasher.update(len(data).to_bytes(8, "little"))
+            hasher.update(data)
+        return str(hasher.hexdigest())
+
+    def _texts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
+        documents = self._documents() if callable(self._documents) else self._documents
+        for number, document in enumerate(documents):
+            where = f"{self.name}: document {number}"
+            if isinstance(document, Mapping):
+                if reading.text_field not in document:
+                    raise DataError(
+                        f"{where} has no field {reading.text_field!r}",
+                        choose_field(reading.text_field, [str(name) for name in document]),
+                    )
+                where = f"{where}, field {reading.text_field!r}"
+                document = document[reading.text_field]
+            yield TextPart(checked_text(document, where, reading, repairs), True)

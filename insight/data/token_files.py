@@ -1,0 +1,257 @@
+"""Token ids that other programs wrote: the .bin files of nanoGPT and llm.c, and those of litgpt.
+
+None of them says which tokenizer made the ids, so the user names it; nothing in them is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from insight.data.tokenizers import BaseTokenizer, EncodedBatch
+from insight.runtime.errors import DataError
+
+TOKEN_FORMAT = "bin"
+_CHUNK_FORMAT = "litdata-"
+_BATCH_IDS = 1 << 20
+
+# TinyLlama and lit-gpt 0.x (`packed_dataset.py`): magic, version, code of the type, ids a chunk.
+_PACKED_MAGIC = b"LITPKDS"
+_PACKED_HEADER = struct.Struct("<7sQBQ")
+_PACKED_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+# llm.c (`dev/data/data_common.py`): 256 int32, of which the first three are magic, version, number of ids.
+_LLM_C_HEADER_BYTES = 1024
+_LLM_C_TYPES = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
+# litdata (`streaming/constants.py`), which litgpt prepares text with: index of a one-dimensional item's type.
+_CHUNK_TYPES = {
+    "no_header_tensor": {
+        **dict.fromkeys((13, 14), "i2"),
+        **dict.fromkeys((15, 16), "i4"),
+        **dict.fromkeys((17, 18), "i8"),
+        11: "u1",
+        12: "i1",
+        20: "u2",
+    },
+    "no_header_numpy": {0: "i1", 1: "i2", 2: "i4", 3: "i8", 4: "u1", 5: "u2", 6: "u4"},
+}
+_INDEX_NAME = "index.json"
+# So many ids of two bytes, every second of them 0, are ids of four bytes.
+_LEAST_GUESSED_IDS = 16
+_MOST_GUESSED_IDS = 1 << 12
+
+
+class TokenBatch(NamedTuple):
+    """Ids of one or more documents.
+
+    Attributes:
+        batch: The ids, without end-of-text ids.
+        continues: Whether the last document goes on in the next batch.
+    """
+
+    batch: EncodedBatch
+    continues: bool
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the ids of a file are.
+
+    Attributes:
+        dtype: Their type.
+        first_byte: Where they begin.
+        ends: int64, behind which ids a document ends, where the file says so itself.
+    """
+
+    dtype: np.dtype[Any]
+    first_byte: int
+    ends: npt.NDArray[np.int64]
+
+
+def is_token_format(format: str) -> bool:
+    """Whether a source of this format holds token ids."""
+    return format == TOKEN_FORMAT or format.startswith(_CHUNK_FORMAT)
+
+
+def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
+    """The files of a folder that litgpt prepared, in order, each with its format; ``[]`` for other folders.
+
+    Raises:
+        DataError: It is one, but not of plain token ids, or damaged.
+    """
+    file = folder / _INDEX_NAME
+    if not file.is_file():
+        return []
+    try:
+        index = json.loads(file.read_bytes())
+        chunks, config = index["chunks"], index["config"]
+        names = [chunk["filename"] for chunk in chunks]
+        kinds = list(config["data_format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []  # an index.json of something else
+    if len(kinds) != 1 or config.get("compression") or config.get("encryption"):
+        raise DataError(
+            f"{file}: compressed, encrypted or of {len(kinds)} columns",
+            "prepare plain token ids, as litgpt does",
+        )
+    kind, _, number = str(kinds[0]).partition(":")
+    code = _CHUNK_TYPES.get(kind, {}).get(int(number) if number.isdecimal() else -1)
+    if code is None:
+        raise DataError(f"{file}: data_format {kinds[0]!r} holds no token ids", "prepare them as litgpt does")
+    found = []
+    for name in names:
+        # The file may come from anywhere: a name with a folder in it could point outside of this one.
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+            raise DataError(f"{file}: names {name!r}, which is no file of this folder", "fetch it again")
+        found.append((folder / name, f"{_CHUNK_FORMAT}{code}"))
+    return found
+
+
+def read_token_batches(path: Path, name: str, format: str, tokenizer: BaseTokenizer) -> Iterator[TokenBatch]:
+    """The ids of a file, about a million at a time; documents end at the end-of-text id and with the file.
+
+    Empty documents are left out.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+        format: ``"bin"``, or what :func:`token_folder_files` gave.
+        tokenizer: The tokenizer that made the ids.
+
+    Raises:
+        DataError: It cannot be read, is damaged, or holds an id that the tokenizer does not have.
+    """
+    try:
+        layout = _layout(path, name, format, tokenizer.vocabulary_size)
+        with open(path, "rb") as file:
+            file.seek(layout.first_byte)
+            first, is_open = 0, False
+            while data := file.read(_BATCH_IDS * layout.dtype.itemsize):
+                ids = np.frombuffer(data, dtype=layout.dtype).astype(np.int64)
+                _check_range(ids, first, name, layout, tokenizer.vocabulary_size)
+                inside = layout.ends[(layout.ends > first) & (layout.ends <= first + len(ids))] - first
+                batch = _documents(ids, inside, tokenizer.end_of_text_id, is_open)
+                if len(batch.batch.offsets) > 1:
+                    yield batch
+                    is_open = batch.continues
+                first += len(ids)
+            if is_open:
+                yield TokenBatch(EncodedBatch(np.zeros(0, np.int64), np.zeros(2, np.int64)), False)
+    except OSError as error:
+        raise DataError(
+            f"{name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
+        ) from error
+
+
+def _documents(
+    ids: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], end_of_text_id: int, is_open: bool
+) -> TokenBatch:
+    """The documents among ``ids``.
+
+    Args:
+        ids: As the file has them.
+        ends: Behind which of them a document ends besides those that end at ``end_of_text_id``.
+        end_of_text_id: It ends a document and is part of none.
+        is_open: Whether the first of them goes on with a document.
+    """
+    kept = ids != end_of_text_id
+    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    all_ends = np.union1d(kept_before[np.flatnonzero(~kept)], kept_before[ends])
+    if len(all_ends) and all_ends[0] == 0 and not is_open:
+        all_ends = all_ends[1:]
+    text = ids[kept]
+    last = int(all_ends[-1]) if len(all_ends) else 0
+    continues = last < len(text)
+    rest = [len(text)] if continues else []
+    offsets = np.concatenate([np.zeros(1, np.int64), all_ends, np.array(rest, np.int64)])
+    # A document that was begun before, and of which nothing is here, stays open.
+    return TokenBatch(EncodedBatch(text, offsets.astype(np.int64)), continues)
+
+
+def _layout(path: Path, name: str, format: str, vocabulary_size: int) -> _Layout:
+    size = path.stat().st_size
+    none = np.zeros(0, dtype=np.int64)
+    with open(path, "rb") as file:
+        head = file.read(max(_LLM_C_HEADER_BYTES, 2 * _MOST_GUESSED_IDS))
+        if format.startswith(_CHUNK_FORMAT):
+            layout = _chunk_layout(head, path, name, np.dtype(f"<{format.removeprefix(_CHUNK_FORMAT)}"))
+        elif head.startswith(_PACKED_MAGIC):
+            layout = _packed_layout(head, name)
+        elif (dtype := _llm_c_dtype(head, size)) is not None:
+            layout = _Layout(dtype, _LLM_C_HEADER_BYTES, none)
+        else:
+            layout = _Layout(_raw_dtype(head, size, vocabulary_size), 0, none)
+    if (size - layout.first_byte) % layout.dtype.itemsize:
+        raise DataError(
+            f"{name}: {size - layout.first_byte} bytes are no whole number of {layout.dtype.name} ids",
+            "make or fetch it again",
+        )
+    return layout
+
+
+def _packed_layout(head: bytes, name: str) -> _Layout:
+    if len(head) < _PACKED_HEADER.size:
+        raise DataError(f"{name}: ends in its header", "make or fetch it again")
+    _, version, code, _ = _PACKED_HEADER.unpack_from(head)
+    if version != 1 or code not in _PACKED_TYPES:
+        raise DataError(
+            f"{name}: packed ids of version {version} and type {code}", "pack whole numbers, version 1"
+        )
+    return _Layout(np.dtype(_PACKED_TYPES[code]), _PACKED_HEADER.size, np.zeros(0, dtype=np.int64))
+
+
+def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _Layout:
+    """A file begins with the number of its items and where each begins and the last one ends (uint32)."""
+    damaged = DataError(f"{name}: damaged", "prepare or fetch it again")
+    if len(head) < 8:
+        raise damaged
+    (num_items,) = struct.unpack_from("<I", head)
+    first_byte = 4 * (num_items + 2)
+    size = path.stat().st_size
+    if first_byte > size:
+        raise damaged
+    with open(path, "rb") as file:
+        file.seek(4)
+        starts = np.frombuffer(file.read(4 * (num_items + 1)), dtype="<u4").astype(np.int64)
+    lengths = np.diff(starts)
+    is_whole = starts[0] == first_byte and starts[-1] == size and not (lengths < 0).any()
+    if not is_whole or (lengths % dtype.itemsize).any():
+        raise damaged
+    return _Layout(dtype, first_byte, (starts[1:] - first_byte) // dtype.itemsize)
+
+
+def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
+    """Type of the ids behind a header of llm.c, or ``None`` where there is none."""
+    if len(head) < _LLM_C_HEADER_BYTES:
+        return None
+    magic, version, num_ids = struct.unpack_from("<3i", head)
+    code = _LLM_C_TYPES.get((magic, version))
+    dtype = np.dtype(code) if code else None
+    return dtype if dtype and size == _LLM_C_HEADER_BYTES + num_ids * dtype.itemsize else None
+
+
+def _raw_dtype(head: bytes, size: int, vocabulary_size: int) -> np.dtype[Any]:
+    """uint16, as nanoGPT writes, unless the vocabulary or the ids themselves need four bytes."""
+    if vocabulary_size > 1 << 16:
+        return np.dtype("<u4")
+    halves = np.frombuffer(head[: len(head) // 4 * 4], dtype="<u2")[:_MOST_GUESSED_IDS]
+    is_wide = size % 4 == 0 and len(halves) >= _LEAST_GUESSED_IDS and not halves[1::2].any() and halves.any()
+    return np.dtype("<u4") if is_wide else np.dtype("<u2")
+
+
+def _check_range(
+    ids: npt.NDArray[np.int64], first: int, name: str, layout: _Layout, vocabulary_size: int
+) -> None:
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary_size))
+    if len(wrong):
+        raise DataError(
+            f"{name}: token {first + int(wrong[0])} is {int(ids[wrong[0]])} (read as {layout.dtype.name}), "
+            f"outside 0..{vocabulary_size - 1}",
+            "name the tokenizer that made these ids",
+        )
