@@ -50,9 +50,6 @@ class BufferCache(LayerCache):
         self.values[rows, :, slots] = value.transpose(1, 2)[rows, columns].to(self.values.dtype)
         self.length = step.longest
 
-    def truncate(self, length: int | torch.Tensor) -> None:
-        self.length = min(self.length, int(torch.as_tensor(length).max()))
-
     def reorder(self, rows: torch.Tensor) -> None:
         self.keys, self.values = self.keys[rows], self.values[rows]
 
