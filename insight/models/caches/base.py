@@ -192,7 +192,8 @@ class DecoderCache:
         Args:
             rows: int64; rows may repeat and be left out.
         """
-        for part in (*self.layers, *self.memories):
+        parts: list[LayerCache | CrossCache] = [*self.layers, *self.memories]
+        for part in parts:
             part.reorder(rows)
         if self.batch_size is not None:
             self.batch_size = rows.shape[0]
