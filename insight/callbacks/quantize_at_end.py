@@ -37,7 +37,7 @@ class QuantizeAtEnd(Callback):
         method: str = "auto",
         compile: Literal["auto", "on", "off"] = "auto",
         max_quality_loss: float = 0.005,
-        seconds: float = 45.0,
+        seconds: float = 60.0,
     ) -> None:
         # The types are chosen by measuring the machine, which is not done before it is needed.
         plan(method, compile, dtype="float32")
@@ -47,7 +47,7 @@ class QuantizeAtEnd(Callback):
                 "use 0.005",
             )
         if not 0 < seconds < float("inf"):
-            raise ConfigError(f"QuantizeAtEnd(seconds={seconds}): must be above 0", "use 45")
+            raise ConfigError(f"QuantizeAtEnd(seconds={seconds}): must be above 0", "use 60")
         self.method = method
         self.compile = compile
         self.max_quality_loss = max_quality_loss
