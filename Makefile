@@ -25,7 +25,7 @@ test: $(VENV)/.installed-test  ## install, then run ruff, mypy, import-linter an
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(BIN)/lint-imports
-	$(RUN) pytest $(PYTEST_ARGUMENTS)
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGUMENTS)
 
 # For the quick tests alone: make test PYTEST_ARGUMENTS='-m "not slow"'
 PYTEST_ARGUMENTS ?=
