@@ -295,6 +295,11 @@ def test_the_bias_of_scores_is_added() -> None:
     torch.testing.assert_close(network.logits(hidden), network.decoder.logits(hidden) + network.logit_bias)
 
 
+def test_the_hidden_states_are_scaled_before_the_head() -> None:
+    scaled, plain = build(config(decoder={"output_scale": 0.25})), build(config())
+    torch.testing.assert_close(scaled(source(), target()), 0.25 * plain(source(), target()))
+
+
 def test_counts_equal_measurement() -> None:
     plain = [replace(attention, kernel="reference") for attention in (HEADS, CROSS)]
     shape = config({"attention": plain[0]}, {"attention": plain[0]}, cross_attention=plain[1])

@@ -7,6 +7,7 @@ import torch
 
 from insight.models import (
     Alibi,
+    BidirectionalMask,
     Decoder,
     DecoderConfig,
     FullCache,
@@ -120,6 +121,12 @@ def test_beams_can_be_reordered() -> None:
         cache.reorder(rows)
         again = model(ids()[rows, 12:], cache=cache)
         torch.testing.assert_close(again, model(ids()[rows])[:, 12:])
+
+
+def test_both_directions_over_a_ring_are_refused() -> None:
+    cache = RingCache(1, 1, 9, 4, torch.float32, torch.device("cpu"), window=3)
+    with pytest.raises(ConfigError, match="BidirectionalMask"):
+        cache.append(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4), BidirectionalMask())
 
 
 def test_a_prefix_over_a_ring_is_refused() -> None:

@@ -42,7 +42,16 @@ def test_sines_and_cosines_by_the_formula() -> None:
             assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle))
 
 
-@pytest.mark.parametrize("positions", [LearnedPosition(std=1.0), SinusoidalPosition()])
+def test_all_sines_may_come_first() -> None:
+    in_turn, apart = (SinusoidalPosition(in_turn=each).build(6, 10).double() for each in (True, False))
+    positions = torch.arange(8).view(2, 4)
+    expected = in_turn(positions)[..., [0, 2, 4, 1, 3, 5]]
+    torch.testing.assert_close(apart(positions), expected)
+
+
+@pytest.mark.parametrize(
+    "positions", [LearnedPosition(std=1.0), SinusoidalPosition(), SinusoidalPosition(in_turn=False)]
+)
 def test_order_matters_and_a_cache_counts_on(positions: InputPosition) -> None:
     network = decoder(positions)
     swapped = ids()[:, [1, 0, *range(2, 12)]]
