@@ -1,4 +1,4 @@
-"""Weight names of Llama and its relatives: Mistral, Qwen, SmolLM, Phi-3, OLMo 2, Gemma."""
+"""Weight names of Llama and its relatives: Mistral, Mixtral, Qwen, SmolLM, Phi-3, OLMo 2, Gemma."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 
 from insight.interchange.name_map import NameMap, rows
 
-_TOP = {
+TOP = {
     "embedding.weight": rows("model.embed_tokens.weight"),
     "norm.weight": rows("model.norm.weight"),
     "head.weight": rows("lm_head.weight"),
 }
-_ATTENTION = {
+ATTENTION = {
     "attention.query_key_value.weight": rows(
         "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"
     ),
@@ -23,11 +23,11 @@ _ATTENTION = {
     "attention.output.weight": rows("self_attn.o_proj.weight"),
     "attention.output.bias": rows("self_attn.o_proj.bias"),
 }
-_FEED_FORWARD = {
+FEED_FORWARD = {
     "feed_forward.gate_up.weight": rows("mlp.gate_proj.weight", "mlp.up_proj.weight"),
     "feed_forward.down.weight": rows("mlp.down_proj.weight"),
 }
-_PRE_NORM = {
+PRE_NORM = {
     "attention_norm.weight": rows("input_layernorm.weight"),
     "feed_forward_norm.weight": rows("post_attention_layernorm.weight"),
 }
@@ -37,13 +37,24 @@ _HEAD_NORMS = {
     "attention.key_norm.weight": rows("self_attn.k_norm.weight"),
 }
 
-LLAMA = NameMap(_TOP, _ATTENTION | _HEAD_NORMS | _FEED_FORWARD | _PRE_NORM)
+LLAMA = NameMap(TOP, ATTENTION | _HEAD_NORMS | FEED_FORWARD | PRE_NORM)
 """Llama, Mistral, Qwen 2 and 3, SmolLM 2 and 3."""
 
+MIXTRAL = NameMap(
+    TOP,
+    ATTENTION
+    | PRE_NORM
+    | {
+        "feed_forward.router.projection.weight": rows("mlp.gate.weight"),
+        "feed_forward.expert_gate_up.weight": rows("mlp.experts.gate_up_proj"),
+        "feed_forward.expert_down.weight": rows("mlp.experts.down_proj"),
+    },
+)
+
 OLMO2 = NameMap(
-    _TOP,
-    _ATTENTION
-    | _FEED_FORWARD
+    TOP,
+    ATTENTION
+    | FEED_FORWARD
     | {
         "attention.query_norm.norm.weight": rows("self_attn.q_norm.weight"),
         "attention.key_norm.norm.weight": rows("self_attn.k_norm.weight"),
@@ -53,10 +64,10 @@ OLMO2 = NameMap(
 )
 
 GEMMA = NameMap(
-    _TOP,
-    _ATTENTION
+    TOP,
+    ATTENTION
     | _HEAD_NORMS
-    | _FEED_FORWARD
+    | FEED_FORWARD
     | {
         "attention_norm.weight": rows("input_layernorm.weight"),
         "attention_output_norm.weight": rows("post_attention_layernorm.weight"),
@@ -67,8 +78,8 @@ GEMMA = NameMap(
 """Gemma 2 and 3."""
 
 PHI3 = NameMap(
-    _TOP,
-    _PRE_NORM
+    TOP,
+    PRE_NORM
     | {
         "attention.query_key_value.weight": rows("self_attn.qkv_proj.weight"),
         "attention.output.weight": rows("self_attn.o_proj.weight"),
@@ -78,10 +89,10 @@ PHI3 = NameMap(
 )
 
 DIFFLLAMA = NameMap(
-    _TOP,
-    _ATTENTION
-    | _FEED_FORWARD
-    | _PRE_NORM
+    TOP,
+    ATTENTION
+    | FEED_FORWARD
+    | PRE_NORM
     | {
         "attention.weight_query_1": rows("self_attn.lambda_q1"),
         "attention.weight_key_1": rows("self_attn.lambda_k1"),

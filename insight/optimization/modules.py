@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from insight.models import Decoder
+from insight.models import Decoder, RouterProjection, StackedProjection
 from insight.optimization.report import KeptModule
 
 TIED_HEAD = KeptModule("head", "tied: its matrix is that of the embedding, which only looks rows up")
+_ROUTER = "it chooses experts: rounding would choose others"
+_EXPERTS = "experts stacked in one tensor, which the integer products do not take"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ def select_linear_maps(
     quantized: dict[str, nn.Module] = {}
     kept = []
     for name, module in modules_with_parameters(network):
-        if not isinstance(module, nn.Linear):
+        if isinstance(module, RouterProjection):
+            kept.append(KeptModule(name, _ROUTER))
+        elif isinstance(module, StackedProjection):
+            kept.append(KeptModule(name, _EXPERTS))
+        elif not isinstance(module, nn.Linear):
             looked_up = isinstance(module, nn.Embedding)
             reason = "its rows are looked up, not multiplied" if looked_up else "not a linear map"
             kept.append(KeptModule(name, reason))

@@ -26,12 +26,24 @@ class AccumulationWindow:
         self.divisor = divisor
         self.negative_log_likelihood = torch.zeros((), device=device)
         self.num_valid = torch.zeros((), dtype=torch.int64, device=device)
+        self.expert_counts: torch.Tensor | None = None
 
     def add(self, summed: LinearCrossEntropy) -> torch.Tensor:
         """Count a micro-batch; returns what is differentiated."""
         self.negative_log_likelihood += summed.negative_log_likelihood
         self.num_valid += summed.num_valid
         return summed.loss / self.divisor
+
+    def count_experts(self, counts: torch.Tensor) -> None:
+        """Count how often each expert was chosen in a micro-batch: int64 ``(experts of all routers,)``."""
+        self.expert_counts = counts if self.expert_counts is None else self.expert_counts + counts
+
+    def expert_totals(self, strategy: Any, world_size: int) -> torch.Tensor | None:
+        """These counts over all processes; ``None`` if no expert was counted."""
+        if self.expert_counts is None or world_size == 1:
+            return self.expert_counts
+        totals: torch.Tensor = strategy.reduce(self.expert_counts, reduce_op="sum")
+        return totals
 
     def totals(self, strategy: Any, world_size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed negative log-likelihood and number of valid tokens over all processes."""
@@ -67,6 +79,7 @@ class AccumulationWindow:
             "negative_log_likelihood": nll,
             "num_valid": num_valid,
             "gradients": gradients,
+            "expert_counts": self.expert_totals(trainer.strategy, trainer.world_size),
         }
 
     @classmethod
@@ -81,6 +94,10 @@ class AccumulationWindow:
         if trainer.is_global_zero:
             window.negative_log_likelihood += state["negative_log_likelihood"].to(device)
             window.num_valid += state["num_valid"].to(device).to(torch.int64)
+        counts = state.get("expert_counts")
+        if counts is not None:
+            counts = counts.to(device)
+            window.expert_counts = counts if trainer.is_global_zero else torch.zeros_like(counts)
         factor = state["accumulation"] / trainer.accumulate_grad_batches
         for name, gradient in state["gradients"].items():
             parameters[name].grad = gradient.to(device) * factor

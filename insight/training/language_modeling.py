@@ -16,6 +16,7 @@ from insight.runtime.errors import ConfigError, DataError, InsightError
 from insight.runtime.seeding import capture_random_state, restore_random_state
 from insight.training.accumulation import AccumulationWindow
 from insight.training.compilation import CompileChoice, compiled_or_eager
+from insight.training.expert_load import ExpertLoad
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
@@ -29,7 +30,8 @@ class LanguageModelingModule(pl.LightningModule):
     """Trains and measures a decoder on token windows.
 
     The gradient of an optimizer step is that of the mean over all its valid tokens, whatever batches,
-    accumulation or processes they came in.
+    accumulation or processes they came in; only the balance loss of a mixture of experts is a mean over
+    batches.
 
     Args:
         network: The decoder.
@@ -71,6 +73,7 @@ class LanguageModelingModule(pl.LightningModule):
         self._training_network: Callable[..., torch.Tensor] | None = None
         self._random_state: dict[str, Any] | None = None
         self._window: AccumulationWindow | None = None
+        self._expert_load: ExpertLoad
         self._restored_window: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ building
@@ -102,6 +105,7 @@ class LanguageModelingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Plan the number of steps and choose how the network runs."""
         self._window = None  # of an interrupted run of the same module
+        self._expert_load = ExpertLoad(self.network)
         limit = self._steps_of_trainer()
         if limit is not None:  # also on resuming, so that a run can be extended
             self.num_planned_steps = limit
@@ -138,9 +142,15 @@ class LanguageModelingModule(pl.LightningModule):
             soft_cap=self.network_config.logit_soft_cap,
             z_loss=self.z_loss,
         )
+        routed = self._expert_load.collect()
+        if routed is not None:
+            penalty, counts = routed
+            self._window.count_experts(counts)
+            summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
         self._check_finite(summed.negative_log_likelihood, "loss")
         # Before any callback can save: the checkpoint's position is behind this batch.
-        self._data.advance(batch.input_ids.shape[0] * self.trainer.world_size)
+        num_samples = batch.num_samples or batch.input_ids.shape[0]
+        self._data.advance(num_samples * self.trainer.world_size)
         return self._window.add(summed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -162,11 +172,14 @@ class LanguageModelingModule(pl.LightningModule):
         multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
+        counts = window.expert_totals(trainer.strategy, trainer.world_size)
+        load = {} if counts is None else self._expert_load.finish_step(counts)
         self.log("train/loss", nll / num_valid, prog_bar=True)
         if self._logs_this_step:
             groups = optimizer.param_groups
             main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
             self.log("train/learning_rate", main["lr"])
+            self.log_dict({f"train/{name}": value for name, value in load.items()})
 
     def configure_gradient_clipping(
         self,

@@ -56,7 +56,11 @@ CONFIGS = {name: preset.config for name, preset in PRESETS.items()} | {
     "differential": DecoderConfig(attention=DifferentialAttention(4, 2, qk_norm=HeadNorm(), window=9)),
     "experts": DecoderConfig(
         feed_forward=FeedForwardPattern(
-            (MixtureOfExperts(8, 3, score="sigmoid", num_groups=4, num_groups_per_token=2, balance=BalanceBias(0.01)),),
+            (
+                MixtureOfExperts(
+                    8, 3, score="sigmoid", num_groups=4, num_groups_per_token=2, balance=BalanceBias(0.01)
+                ),
+            ),
             first=(SwiGLU(48),),
         )
     ),

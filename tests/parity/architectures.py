@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from insight.interchange.bloom import bloom_names
+from insight.interchange.deepseek import deepseek_v3_names
 from insight.interchange.falcon import falcon_names
 from insight.interchange.gpt2 import GPT2
 from insight.interchange.gpt_neox import gpt_neox_names
-from insight.interchange.llama import DIFFLLAMA, GEMMA, LLAMA, OLMO2, PHI3
+from insight.interchange.gpt_oss import GPT_OSS
+from insight.interchange.llama import DIFFLLAMA, GEMMA, LLAMA, MIXTRAL, OLMO2, PHI3
 from insight.interchange.mpt import MPT
 from insight.interchange.name_map import NameMap
 from insight.models import (
@@ -20,17 +22,24 @@ from insight.models import (
     Attention,
     Decoder,
     DecoderConfig,
-    DifferentialAttention,
+    FeedForward,
+    FeedForwardPattern,
     GroupedQueryAttention,
+    InterleavedRope,
+    LatentAttention,
     LayerPattern,
     Llama3Scaling,
+    LongRopeScaling,
+    MixtureOfExperts,
     ParallelResidual,
     Preset,
     Rope,
+    YarnScaling,
 )
 
 VOCABULARY, HIDDEN, LAYERS, INTERMEDIATE, CONTEXT, HEADS = 61, 48, 3, 80, 64, 4
 WINDOW = 9
+EXPERTS, EXPERT_SIZE = 8, 24
 
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -59,6 +68,7 @@ class Architecture:
         names: From their tensors to ours.
         theirs: Arguments of their configuration.
         attention: What of our attention changes beside the sizes.
+        experts: What of our mixture of experts changes beside the sizes.
         ours: What of our configuration changes beside the sizes.
         num_layers: Blocks, enough for every kind of layer.
     """
@@ -68,6 +78,7 @@ class Architecture:
     names: NameMap
     theirs: dict[str, Any]
     attention: dict[str, Any] = field(default_factory=dict)
+    experts: dict[str, Any] = field(default_factory=dict)
     ours: dict[str, Any] = field(default_factory=dict)
     num_layers: int = LAYERS
 
@@ -82,6 +93,9 @@ class Architecture:
         with torch.no_grad():
             for parameter in theirs.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))  # norms too: ones would hide a mix-up
+            for name, buffer in theirs.named_buffers():
+                if name.endswith("e_score_correction_bias"):
+                    buffer.add_(0.1 * torch.randn_like(buffer))
         ours = self.config().build(VOCABULARY)
         ours.load_state_dict(self.convert(theirs.state_dict()))
         return theirs, ours.eval()
@@ -89,13 +103,12 @@ class Architecture:
     def config(self) -> DecoderConfig:
         """The preset in the sizes of this file."""
         preset = self.preset.config
-        feed_forward: Any = preset.feed_forward
         sizes = {
             "hidden_size": HIDDEN,
             "num_layers": self.num_layers,
             "max_sequence_length": CONTEXT,
             "attention": self._shrink(preset.attention),
-            "feed_forward": replace(feed_forward, intermediate_size=INTERMEDIATE),
+            "feed_forward": self._shrink_feed_forward(preset.feed_forward),
         }
         return replace(preset, **(sizes | self.ours))
 
@@ -110,6 +123,8 @@ class Architecture:
     def _shrink(self, attention: Attention) -> Attention:
         if isinstance(attention, LayerPattern):
             return LayerPattern(tuple(self._shrink(each) for each in attention.layers))
+        if isinstance(attention, LatentAttention):
+            return replace(attention, num_heads=HEADS, **self.attention)
         assert isinstance(attention, GroupedQueryAttention)
         sizes = {
             "num_heads": HEADS,
@@ -117,6 +132,17 @@ class Architecture:
             "window": attention.window and WINDOW,
         }
         return replace(attention, **(sizes | self.attention))
+
+    def _shrink_feed_forward(self, feed_forward: FeedForward) -> FeedForward:
+        if isinstance(feed_forward, FeedForwardPattern):
+            return FeedForwardPattern(
+                layers=tuple(self._shrink_feed_forward(each) for each in feed_forward.layers),
+                first=tuple(self._shrink_feed_forward(each) for each in feed_forward.first[:1]),
+            )
+        changes: Any = {"intermediate_size": INTERMEDIATE}
+        if isinstance(feed_forward, MixtureOfExperts):
+            changes = {"num_experts": EXPERTS, "intermediate_size": EXPERT_SIZE} | self.experts
+        return replace(feed_forward, **changes)
 
 
 _LLAMA3 = {
@@ -126,6 +152,32 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+
+_YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "original_max_position_embeddings": 32,
+}
+SHORT_FACTORS, LONG_FACTORS = (1.0, 1.1, 1.2, 1.4, 1.7, 2.0), (1.0, 1.3, 2.5, 4.0, 6.5, 8.0)
+_LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": list(SHORT_FACTORS),
+    "long_factor": list(LONG_FACTORS),
+    "original_max_position_embeddings": 16,
+}
+_LATENT = {
+    "num_key_value_heads": HEADS,
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 10,
+    "n_routed_experts": EXPERTS,
+    "moe_intermediate_size": EXPERT_SIZE,
+    "first_k_dense_replace": 1,
+}
+_OUR_LATENT = {"latent_size": 24, "head_dim": 12, "rotary_dim": 8, "value_dim": 10}
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "gpt2": lambda: Architecture(
@@ -206,13 +258,61 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     ),
     "diffllama": lambda: Architecture(
         "DiffLlama",
-        replace(
-            PRESETS["llama-2-7b"],
-            config=replace(PRESETS["llama-2-7b"].config, attention=DifferentialAttention(32)),
-        ),
+        PRESETS["diffllama-1b"],
         DIFFLLAMA,
         _SIZES | {"rms_norm_eps": 1e-5, "num_key_value_heads": 2, "head_dim": 12} | _rope(10000.0),
         attention={"num_key_value_heads": 2},
+    ),
+    "mixtral": lambda: Architecture(
+        "Mixtral",
+        PRESETS["mixtral-8x7b"],
+        MIXTRAL,
+        _SIZES
+        | {"intermediate_size": EXPERT_SIZE, "num_local_experts": EXPERTS, "num_key_value_heads": 2}
+        | {"rms_norm_eps": 1e-5}
+        | _rope(1000000.0),
+    ),
+    "gpt-oss": lambda: Architecture(
+        "GptOss",
+        PRESETS["gpt-oss-20b"],
+        GPT_OSS,
+        _SIZES
+        | {"intermediate_size": EXPERT_SIZE, "num_local_experts": EXPERTS, "num_key_value_heads": 2}
+        | {"head_dim": 16, "sliding_window": WINDOW}
+        | _rope(150000.0, **_YARN, truncate=False),
+        attention={
+            "head_dim": 16,
+            "position": Rope(150000.0, scaling=YarnScaling(4.0, 32, truncate=False)),
+        },
+    ),
+    "deepseek-v3": lambda: Architecture(
+        "DeepseekV3",
+        PRESETS["deepseek-v3"],
+        deepseek_v3_names(HEADS, 12, 10),
+        _SIZES
+        | _LATENT
+        | {"q_lora_rank": 20, "n_shared_experts": 1, "num_experts_per_tok": 3}
+        | {"n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5}
+        | _rope(10000.0, **_YARN, mscale=1.0, mscale_all_dim=1.0),
+        attention=_OUR_LATENT
+        | {
+            "query_latent_size": 20,
+            "position": InterleavedRope(scaling=YarnScaling(4.0, 32, attention_factor=1.0)),
+            "score_scale": 20**-0.5 * YarnScaling(4.0).amplitude ** 2,
+        },
+        experts={"num_experts_per_token": 3, "num_groups": 4, "num_groups_per_token": 2},
+    ),
+    "moonlight": lambda: Architecture(
+        "DeepseekV3",
+        PRESETS["moonlight-16b"],
+        deepseek_v3_names(HEADS, 12, 10, compressed_queries=False),
+        _SIZES
+        | _LATENT
+        | {"q_lora_rank": None, "n_shared_experts": 2, "num_experts_per_tok": 2}
+        | {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.446, "rms_norm_eps": 1e-5}
+        | _rope(50000.0),
+        attention=_OUR_LATENT,
+        experts={"num_experts_per_token": 2},
     ),
     "mpt": lambda: Architecture(
         "Mpt",
@@ -251,6 +351,17 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
         _SIZES
         | {"rms_norm_eps": 1e-5, "sliding_window": WINDOW, "original_max_position_embeddings": CONTEXT}
         | _rope(10000.0),
+    ),
+    "phi3, long": lambda: Architecture(
+        "Phi3",
+        PRESETS["phi-3-mini"],
+        PHI3,
+        _SIZES | {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 16} | _rope(10000.0, **_LONGROPE),
+        # Theirs takes the long factors for every token of a text that is long.
+        attention={
+            "window": None,
+            "position": Rope(scaling=LongRopeScaling(SHORT_FACTORS, LONG_FACTORS, 4.0, 16, always_long=True)),
+        },
     ),
     "pythia": lambda: Architecture(
         "GPTNeoX",

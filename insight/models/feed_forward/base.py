@@ -15,5 +15,10 @@ class FeedForward(Component):
     """A map of each token by itself."""
 
     @abstractmethod
-    def build(self, hidden_size: int) -> nn.Module:
-        """A module ``(..., hidden_size) -> (..., hidden_size)``."""
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        """A module ``(..., hidden_size) -> (..., hidden_size)``.
+
+        Args:
+            hidden_size: Size of the residual stream.
+            layer: Number of the layer, from 0.
+        """

@@ -27,8 +27,8 @@ class SwiGLU(FeedForward):
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
 
-    def build(self, hidden_size: int) -> nn.Module:
-        return _GatedModule(hidden_size, self.intermediate_size or _default_width(hidden_size), gated_silu)
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        return GatedModule(hidden_size, self.intermediate_size or default_width(hidden_size), gated_silu)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class GeGLU(FeedForward):
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
 
-    def build(self, hidden_size: int) -> nn.Module:
-        return _GatedModule(hidden_size, self.intermediate_size or _default_width(hidden_size), gated_gelu)
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        return GatedModule(hidden_size, self.intermediate_size or default_width(hidden_size), gated_gelu)
 
 
 def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
@@ -54,16 +54,28 @@ def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
     return gelu_tanh(gate) * up
 
 
-def _default_width(hidden_size: int) -> int:
+def default_width(hidden_size: int) -> int:
+    """8/3 of hidden_size, rounded up to a multiple of 64, so that three matrices cost what two would."""
     return -(-hidden_size * 8 // (3 * 64)) * 64
 
 
-class _GatedModule(nn.Module):
-    def __init__(self, hidden_size: int, intermediate_size: int, gated: Activation) -> None:
+class GatedModule(nn.Module):
+    """The built form of a gated layer.
+
+    Args:
+        hidden_size: Size of the residual stream.
+        intermediate_size: Width between.
+        gated: ``(..., 2 * intermediate_size)``, gate and up, to ``(..., intermediate_size)``.
+        bias: Whether both maps have a bias.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, gated: Activation, bias: bool = False
+    ) -> None:
         super().__init__()
         self.gated = gated
-        self.gate_up = Projection(hidden_size, [intermediate_size, intermediate_size])
-        self.down = Projection(intermediate_size, [hidden_size], writes_residual=True)
+        self.gate_up = Projection(hidden_size, [intermediate_size, intermediate_size], bias=bias)
+        self.down = Projection(intermediate_size, [hidden_size], bias=bias, writes_residual=True)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.down(self.gated(self.gate_up(hidden)))

@@ -32,7 +32,7 @@ class MLP(FeedForward):
         require_positive(intermediate_size=self.intermediate_size)
         find_activation(self.activation)
 
-    def build(self, hidden_size: int) -> nn.Module:
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or 4 * hidden_size
         return _PlainModule(hidden_size, width, find_activation(self.activation), self.bias)
 
@@ -50,7 +50,7 @@ class ReluSquared(FeedForward):
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
 
-    def build(self, hidden_size: int) -> nn.Module:
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         return _PlainModule(hidden_size, self.intermediate_size or 4 * hidden_size, relu_squared)
 
 

@@ -11,6 +11,7 @@ from insight.models.positions.scaling import (
     DynamicNTKScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
     RopeScaling,
     YarnScaling,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "LearnedPosition",
     "LinearScaling",
     "Llama3Scaling",
+    "LongRopeScaling",
     "NoPosition",
     "Position",
     "PositionEncoding",

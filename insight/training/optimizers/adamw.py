@@ -27,7 +27,8 @@ class AdamW(OptimizerConfig):
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of squared gradients.
         eps: Added to the root of the squares.
-        weight_decay: Of matrices inside blocks and of the head; norms, biases and embeddings have none.
+        weight_decay: Of matrices inside blocks and of the head; norms, biases, embeddings and routers of
+            experts have none.
     """
 
     learning_rate: float = 3e-3

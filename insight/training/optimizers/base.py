@@ -21,6 +21,10 @@ class OptimizerConfig(Component):
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """One optimizer over all parameters; each group holds its full rate as ``initial_lr``."""
 
+    def numbers_kept(self, role: str) -> int:
+        """How many numbers it keeps for each number of a parameter of ``role`` (Adam: two means)."""
+        return 2
+
 
 def parameters_by_role(network: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Trainable parameters by role and name; roles without parameters are left out."""

@@ -30,12 +30,12 @@ class MuonAdamW(OptimizerConfig):
     """Momentum orthogonalised by Newton-Schulz for hidden matrices, AdamW for the rest.
 
     Muon: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); the update of a matrix is scaled
-    by sqrt(max(1, rows / columns)). Matrices that share one weight (queries, keys and values; gate and up)
-    are orthogonalised one by one, all of equal shape in one batched product.
+    by sqrt(max(1, rows / columns)). Matrices that share one weight (queries, keys and values; gate and up;
+    experts) are orthogonalised one by one, all of equal shape in one batched product.
 
     Args:
         learning_rate: Of Muon: about the spectral norm of a step.
-        adam_learning_rate: Of the head, norms and biases.
+        adam_learning_rate: Of the head, norms, biases and routers of experts.
         embedding_learning_rate: Of the token embedding. A row moves only when its token occurs, so it bears
             a much higher rate; it was what counted most in short runs.
         momentum: Of Muon, with Nesterov's look ahead.
@@ -75,7 +75,7 @@ class MuonAdamW(OptimizerConfig):
         for role, parameters in parameters_by_role(network).items():
             common = {"params": list(parameters.values()), "role": role}
             if role == "hidden":
-                rows_of.update({p: splits.get(name, (p.shape[0],)) for name, p in parameters.items()})
+                rows_of.update({p: splits.get(name, (p.shape[-2],)) for name, p in parameters.items()})
                 rate = self.learning_rate
                 device = next(iter(parameters.values())).device.type
                 settings = {
@@ -90,13 +90,16 @@ class MuonAdamW(OptimizerConfig):
             groups.append({**common, "lr": rate, "initial_lr": rate, **settings})
         return MuonAdamWOptimizer(groups, rows_of)
 
+    def numbers_kept(self, role: str) -> int:
+        return 1 if role == "hidden" else 2
+
 
 class MuonAdamWOptimizer(torch.optim.Optimizer):
     """The built form of :class:`MuonAdamW`.
 
     Args:
         groups: Parameter groups; those of role ``hidden`` are updated by Muon, all others by AdamW.
-        rows_of: For each hidden parameter the rows of the matrices that it fuses.
+        rows_of: For each hidden parameter the rows of the matrices that it (or each expert in it) fuses.
     """
 
     def __init__(self, groups: list[dict[str, Any]], rows_of: dict[nn.Parameter, tuple[int, ...]]) -> None:
@@ -154,7 +157,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             momentum: torch.Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
             update = gradient.lerp(momentum, group["momentum"])
             rows = list(self._rows_of[parameter])
-            for matrix, part in zip(torch.split(parameter, rows), torch.split(update, rows), strict=True):
+            for matrix, part in zip(_matrices(parameter, rows), _matrices(update, rows), strict=True):
                 batches.setdefault(part.shape, []).append((matrix, part))
         dtype = getattr(torch, group["dtype"])
         for shape, pairs in batches.items():
@@ -167,3 +170,9 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 if group["weight_decay"]:
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(direction, alpha=-group["lr"] * scale)
+
+
+def _matrices(weight: torch.Tensor, rows: list[int]) -> list[torch.Tensor]:
+    """Views of the matrices that a weight fuses: its parts by rows, of every expert where stacked."""
+    parts = torch.split(weight, rows, dim=-2)
+    return [matrix for part in parts for matrix in (part if part.ndim == 3 else (part,))]

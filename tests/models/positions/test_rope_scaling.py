@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from insight.models import (
+    Decoder,
     DecoderConfig,
     DynamicNTKScaling,
     GroupedQueryAttention,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
     Rope,
     RopeScaling,
     YarnScaling,
@@ -20,6 +24,17 @@ from insight.models import (
 from insight.models.positions.frequencies import Frequencies
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
+
+SHORT = tuple(1 + 0.01 * i for i in range(32))
+LONG = tuple(1.5 + 0.25 * i for i in range(32))
+LONGROPE = LongRopeScaling(SHORT, LONG, 8.0, 512)
+LONGROPE_OF_TRANSFORMERS = {
+    "rope_type": "longrope",
+    "factor": 8.0,
+    "original_max_position_embeddings": 512,
+    "short_factor": list(SHORT),
+    "long_factor": list(LONG),
+}
 
 CASES: dict[str, tuple[RopeScaling, dict[str, Any], int]] = {
     "linear": (LinearScaling(4.0), {"rope_type": "linear", "factor": 4.0}, 10),
@@ -89,6 +104,49 @@ def test_frequencies_equal_transformers(
     assert scaling.amplitude == pytest.approx(amplitude)
 
 
+@pytest.mark.parametrize(("length", "always_long"), [(512, False), (513, False), (513, True), (9, True)])
+@pytest.mark.parametrize("attention_factor", [None, 1.25])
+def test_longrope_equals_transformers(length: int, always_long: bool, attention_factor: float | None) -> None:
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = transformers.LlamaConfig(
+        hidden_size=128,
+        num_attention_heads=2,
+        head_dim=64,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_theta": 5000.0, "attention_factor": attention_factor}
+        | LONGROPE_OF_TRANSFORMERS,
+    )
+    their_length = 4096 if always_long else length
+    theirs, amplitude = ROPE_INIT_FUNCTIONS["longrope"](config, "cpu", seq_len=their_length)
+    scaling = replace(LONGROPE, attention_factor=attention_factor, always_long=always_long)
+    ours = Frequencies(64, 5000.0, scaling).angles(torch.tensor([1, length - 1]))[0]
+    torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=0)
+    assert scaling.amplitude == pytest.approx(amplitude)
+
+
+def test_longrope_keeps_no_cache_over_which_its_factors_change() -> None:
+    scaling = LongRopeScaling((1.0,) * 4, (2.0,) * 4, 4.0, 16)
+
+    def network(scaling: LongRopeScaling) -> Decoder:
+        torch.manual_seed(0)
+        attention = GroupedQueryAttention(2, position=Rope(scaling=scaling))
+        config = DecoderConfig(16, 2, attention=attention, max_sequence_length=64)
+        return config.build(20)
+
+    network(scaling).make_cache(1, max_length=16)
+    with pytest.raises(ConfigError, match="max_length=17, original_length=16"):
+        network(scaling).make_cache(1, max_length=17)
+    long = network(replace(scaling, always_long=True)).eval()
+    ids, cache = torch.arange(20)[None], long.make_cache(1)
+    with torch.no_grad():
+        steps = torch.cat([long(part, cache=cache) for part in ids.split(1, dim=1)], dim=1)
+        torch.testing.assert_close(steps, long(ids), rtol=1e-4, atol=1e-5)
+        # A long text takes the long factors whatever is asked for short ones.
+        torch.testing.assert_close(network(scaling).eval()(ids), long(ids))
+
+
 def test_amplitude_multiplies_cosines_and_sines() -> None:
     positions = torch.arange(9)
     scaled = Rope(scaling=YarnScaling(4.0, 64, attention_factor=2.0)).build(8).tables(positions)
@@ -121,9 +179,10 @@ def test_dynamic_scaling_has_no_cache_beyond_the_original_length() -> None:
         network.make_cache(1, max_length=17)
 
 
-def test_scaling_survives_json() -> None:
-    rope = Rope(5e5, 0.5, Llama3Scaling(32.0))
-    assert component_from_dict(rope.to_dict()) == rope
+@pytest.mark.parametrize("scaling", [Llama3Scaling(32.0), LONGROPE])
+def test_scaling_survives_json(scaling: RopeScaling) -> None:
+    rope = Rope(5e5, 0.5, scaling)
+    assert component_from_dict(json.loads(json.dumps(rope.to_dict()))) == rope
 
 
 @pytest.mark.parametrize(
@@ -135,6 +194,15 @@ def test_scaling_survives_json() -> None:
         (lambda: YarnScaling(attention_factor=0.0), "attention_factor=0"),
         (lambda: YarnScaling(original_length=0), "original_length=0"),
         (lambda: Llama3Scaling(low_frequency_factor=4.0), "low_frequency_factor=4"),
+        (lambda: LongRopeScaling(), "short_factors has 0 numbers"),
+        (lambda: LongRopeScaling((1.0,), (1.0, 2.0)), "short_factors has 1 numbers, long_factors 2"),
+        (lambda: LongRopeScaling((1.0,), (0.0,)), "long_factors holds 0"),
+        (lambda: LongRopeScaling((1.0,), (1.0,), original_length=1), "original_length=1"),
+        (lambda: LongRopeScaling((1.0,), (1.0,), attention_factor=-1.0), "attention_factor=-1"),
+        (
+            lambda: Rope(scaling=LongRopeScaling((1.0,), (1.0,))).build(8),
+            "long_factors has 1 numbers, and 4 pairs",
+        ),
         (lambda: DynamicNTKScaling(original_length=-1), "original_length=-1"),
         (lambda: Rope(rotated_share=0.0), "rotated_share=0"),
         (lambda: Rope(rotated_share=1.5), "rotated_share=1.5"),

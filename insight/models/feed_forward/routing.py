@@ -1,0 +1,173 @@
+"""Which experts a token passes through, and with what weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from insight.models.feed_forward.balance import RouterBalance, balance_loss
+from insight.models.linear import Projection
+
+Score = Literal["softmax", "sigmoid"]
+
+
+class RouterProjection(Projection):
+    """Hidden states to a score for each expert."""
+
+    parameter_role = "router"
+
+
+class Chosen(NamedTuple):
+    """What a router chose.
+
+    Attributes:
+        experts: int64 ``(tokens, num_experts_per_token)``, in no order.
+        weights: Of their outputs, like ``experts``, at least float32.
+    """
+
+    experts: torch.Tensor
+    weights: torch.Tensor
+
+
+class Routed(NamedTuple):
+    """What a router did in one training pass.
+
+    Attributes:
+        balance: Scalar of :func:`balance_loss`, differentiable.
+        counts: int64 ``(num_experts,)``: how often each expert was chosen.
+    """
+
+    balance: torch.Tensor
+    counts: torch.Tensor
+
+
+class Router(nn.Module):
+    """Scores experts and chooses the best for each token.
+
+    Scores are made in float32 whatever the network computes in: near a tie, rounding would choose others.
+
+    Args:
+        hidden_size: Size of the residual stream.
+        num_experts: Experts among which it chooses.
+        num_experts_per_token: How many it chooses.
+        score: Softmax over all experts, or a sigmoid for each.
+        normalized_weights: Whether the weights of the chosen are divided by their sum.
+        weight_scale: Factor of the weights.
+        num_groups: Groups of equally many experts.
+        num_groups_per_token: Groups whose experts a token may be given: those with the highest sum of their
+            two best scores (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+        bias: Whether scores have a learned bias.
+        balance: What spreads tokens over experts in training.
+
+    Attributes:
+        balance: As given.
+        choice_bias: ``(num_experts,)``, float32 or wider: added to the scores by which experts are chosen;
+            ``None`` where ``balance`` moves none.
+    """
+
+    choice_bias: torch.Tensor | None
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_experts: int,
+        num_experts_per_token: int,
+        *,
+        score: Score,
+        normalized_weights: bool,
+        weight_scale: float,
+        num_groups: int,
+        num_groups_per_token: int,
+        bias: bool,
+        balance: RouterBalance | None,
+    ) -> None:
+        super().__init__()
+        self.num_experts, self.num_experts_per_token = num_experts, num_experts_per_token
+        self.score = score
+        self.normalized_weights, self.weight_scale = normalized_weights, weight_scale
+        self.num_groups, self.num_groups_per_token = num_groups, num_groups_per_token
+        self.balance = balance
+        self.projection = RouterProjection(hidden_size, [num_experts], bias=bias)
+        has_choice_bias = balance is not None and balance.moves_bias
+        self.register_buffer("choice_bias", torch.empty(num_experts) if has_choice_bias else None)
+        self.reset_parameters()
+        self._balance: torch.Tensor | None = None
+        self._counts: torch.Tensor | None = None
+
+    def reset_parameters(self) -> None:
+        """A choice by the scores alone; the projection fills itself."""
+        if self.choice_bias is not None:
+            nn.init.zeros_(self.choice_bias)
+
+    def forward(self, hidden: torch.Tensor) -> Chosen:
+        """Choose for each token.
+
+        Args:
+            hidden: ``(tokens, hidden_size)``.
+        """
+        scores = self._scores(hidden)
+        experts = self._choose(scores.detach())
+        if self.training and torch.is_grad_enabled():
+            self._record(scores, experts)
+        weights = scores.gather(1, experts)
+        if self.normalized_weights:
+            weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-20)
+        return Chosen(experts, weights if self.weight_scale == 1 else weights * self.weight_scale)
+
+    def take(self) -> Routed | None:
+        """What the last training pass did, once; ``None`` if there was none since."""
+        balance, counts = self._balance, self._counts
+        self._balance = self._counts = None
+        return None if balance is None or counts is None else Routed(balance, counts)
+
+    @torch.no_grad()
+    def move_bias(self, counts: torch.Tensor) -> None:
+        """Let the bias of the choice follow the load of an optimizer step, where there is one.
+
+        Args:
+            counts: int64 ``(num_experts,)``, over all tokens of the step.
+        """
+        if self.choice_bias is not None and self.balance is not None:
+            self.choice_bias += self.balance.bias_change(counts).to(self.choice_bias.dtype)
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        weight, bias = self.projection.weight, self.projection.bias
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = F.linear(hidden.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
+        return logits.softmax(dim=-1) if self.score == "softmax" else logits.sigmoid()
+
+    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.choice_bias is not None:
+            scores = scores + self.choice_bias
+        if self.num_groups > 1:
+            grouped = scores.view(scores.shape[0], self.num_groups, -1)
+            merits = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(dim=-1)
+            groups = merits.topk(self.num_groups_per_token, dim=-1, sorted=False).indices
+            closed = torch.ones_like(merits, dtype=torch.bool).scatter(1, groups, False)
+            scores = grouped.masked_fill(closed.unsqueeze(-1), float("-inf")).flatten(1)
+        return scores.topk(self.num_experts_per_token, dim=-1, sorted=False).indices
+
+    def _record(self, scores: torch.Tensor, experts: torch.Tensor) -> None:
+        chosen = experts.flatten()
+        counts = torch.zeros(self.num_experts, dtype=torch.int64, device=chosen.device)
+        counts = counts.scatter_add(0, chosen, torch.ones_like(chosen))
+        is_distribution = self.score == "softmax"
+        probabilities = scores if is_distribution else scores / scores.sum(dim=-1, keepdim=True)
+        self._balance, self._counts = balance_loss(counts, probabilities), counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the last pass left belongs to its graph, which can be neither copied nor saved.
+        return {**self.__dict__, "_balance": None, "_counts": None}
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Router:
+        # A bias that moves by a thousandth a step would stand still in 16 bits.
+        before = self.choice_bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None and self.choice_bias is not None and self.choice_bias.dtype.itemsize < 4:
+            self.choice_bias = before.to(self.choice_bias.device)
+        return self
