@@ -31,6 +31,8 @@ from insight.reporting import (
 from insight.reporting.summary import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
+from insight.runtime.messages import say
+from insight.training.kernel_report import kernels_of
 
 _KEPT = (
     "validation/",
@@ -45,9 +47,9 @@ class RunRecord(Callback):
     """Keeps the record of a run in its folder.
 
     ``run.json`` is written when training starts (command, versions, machine, data, network, precision,
-    threads); interruptions and resumes become notes in it. ``summary.json`` and ``report.html`` are
-    written when training or testing ends, also when it was interrupted. TensorBoard gets the options and
-    what they led to.
+    threads, attention kernels); interruptions and resumes become notes in it. ``summary.json`` and
+    ``report.html`` are written when training or testing ends, also when it was interrupted. TensorBoard
+    gets the options and what they led to.
 
     Args:
         report: Whether to write ``report.html``; it takes about a second.
@@ -65,7 +67,10 @@ class RunRecord(Callback):
             update_run_info(path, notes=(note,), finished=None, stop_reason=None)
             return
         notes = (f"went on from step {step:,} of {trainer.ckpt_path}",) if step else ()
-        update_run_info(path, notes=notes, **run_facts(trainer, pl_module))
+        facts = run_facts(trainer, pl_module)
+        if facts["kernels"]:
+            say(f"attention: {'; '.join(facts['kernels'])}")
+        update_run_info(path, notes=notes, **facts)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, _stop_reason(trainer))
@@ -125,6 +130,9 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "network": config.to_dict() if isinstance(config, Component) else {},
         "precision": str(trainer.precision),
         "num_threads": torch.get_num_threads(),
+        "kernels": kernels_of(
+            network, module.device.type, str(trainer.precision), getattr(data, "sequence_length", 0)
+        ),
     }
 
 

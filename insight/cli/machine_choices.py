@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from insight.callbacks.machine import this_machine
+from insight.runtime.denormals import flush_denormals
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe
 from insight.runtime.messages import say
 
@@ -31,12 +32,13 @@ class MachineChoices:
 
 
 def choose_for_this_machine(num_threads: int | None, precision: str | int | None) -> MachineChoices:
-    """Set torch's threads, measure the machine and choose what the user has left open.
+    """Set torch up, measure the machine and choose what the user has left open.
 
     Args:
         num_threads: The user's choice; ``None`` tries out which number multiplies fastest.
         precision: The user's choice; ``None`` takes bfloat16 where its matmuls were measured to be faster.
     """
+    flush_denormals()
     threads = num_threads or choose_num_threads()
     torch.set_num_threads(threads)
     hardware = this_machine()

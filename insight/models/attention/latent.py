@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from insight.models.attention.base import Attention, AttentionModule
-from insight.models.attention.kernels import Kernel, make_kernel
+from insight.models.attention.kernels import Kernel, KernelName, Situation, make_kernel
 from insight.models.caches import LayerCache, make_layer_cache
 from insight.models.checks import require_positive
 from insight.models.linear import Projection
-from insight.models.masks import Mask
+from insight.models.masks import CausalMask, Mask
 from insight.models.norms import RMSNorm
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
@@ -34,7 +33,7 @@ class LatentAttention(Attention):
         rotary_dim: Channels of a query and key that carry it.
         value_dim: Channels of a value.
         position: How the latter are told it; must be a rotation.
-        kernel: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+        kernel: ``auto``, ``sdpa``, ``tiled``, ``flex`` or ``reference``.
         window: Keys that a query sees at most, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``(head_dim + rotary_dim) ** -0.5``.
         norm_eps: Of the norms of both vectors.
@@ -47,7 +46,7 @@ class LatentAttention(Attention):
     rotary_dim: int = 16
     value_dim: int = 32
     position: Position = InterleavedRope()
-    kernel: Literal["auto", "sdpa", "tiled", "reference"] = "auto"
+    kernel: KernelName = "auto"
     window: int | None = None
     score_scale: float | None = None
     norm_eps: float = 1e-6
@@ -157,6 +156,10 @@ class LatentModule(AttentionModule):
             window=self.window,
             max_rollback=max_rollback,
         )
+
+    def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str:
+        mask, wide_keys = CausalMask().within(self.window), self.head_dim + self.rotary_dim > self.value_dim
+        return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, wide_keys=wide_keys))
 
     def flops_per_token(self, sequence_length: int) -> int:
         return 2 * self.num_heads * (self.head_dim + self.rotary_dim + self.value_dim) * sequence_length

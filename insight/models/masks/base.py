@@ -1,4 +1,4 @@
-"""What a mask offers: the cheapest calls of a kernel, and itself written out."""
+"""What a mask offers: the cheapest calls of a kernel, and itself, element by element or written out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,32 @@ class Mask(ABC):
     """Which keys each query sees. Unless it says otherwise the last query stands at the last key."""
 
     @abstractmethod
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        """The description written out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        """The description itself: whether a query sees a key, bool, for indices that broadcast together.
+
+        Args:
+            row: Index of the row, below :attr:`num_rows`.
+            query: Index of the query.
+            key: Index of the key.
+            offset: Number of keys less number of queries, so that query i stands at key ``i + offset``.
+        """
 
     @abstractmethod
     def within(self, window: int | None) -> Mask:
         """This mask and a sliding window of ``window`` keys; ``None`` changes nothing."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch that are told apart; 1 where all see alike."""
+        return 1
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        """The description written out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
+        rows = torch.arange(self.num_rows, device=device)[:, None, None]
+        queries = torch.arange(num_queries, device=device)[:, None]
+        keys = torch.arange(num_keys, device=device)
+        seen = self.visible(rows, queries, keys, num_keys - num_queries)
+        return seen.expand(self.num_rows, num_queries, num_keys).unsqueeze(1)
 
     def attend(
         self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor

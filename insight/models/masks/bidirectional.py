@@ -20,12 +20,9 @@ class BidirectionalMask(Mask):
 
     window: int | None = None
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        distances = self.distances(num_queries, num_keys, device).abs()
-        seen = torch.ones_like(distances, dtype=torch.bool)
-        if self.window is not None:
-            seen &= distances <= self.window
-        return seen.unsqueeze(1)
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = (query + offset - key).abs()
+        return distance >= 0 if self.window is None else distance <= self.window
 
     def within(self, window: int | None) -> Mask:
         return self if window is None else BidirectionalMask(narrower(self.window, window))
@@ -35,4 +32,4 @@ class BidirectionalMask(Mask):
     ) -> torch.Tensor:
         if self.window is None or self.window >= key.shape[2] - 1:
             return attend(query, key, value)
-        return attend_in_blocks(attend, query, key, value, self.window, self.window)
+        return attend_in_blocks(attend, query, key, value, self, self.window, self.window)

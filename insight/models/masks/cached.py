@@ -25,12 +25,17 @@ class PositionMask(Mask):
     window: int | None = None
     all_visible: bool = False
 
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        queries, keys = self.query_positions, self.key_positions
+        return self._seen(queries[row % queries.shape[0], query], keys[row % keys.shape[0], key])
+
+    @property
+    def num_rows(self) -> int:
+        return max(self.query_positions.shape[0], self.key_positions.shape[0])
+
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        distances = self.distances(num_queries, num_keys, device)
-        seen = (distances >= 0) & (self.key_positions >= 0).unsqueeze(1)
-        if self.window is not None:
-            seen &= distances < self.window
-        return seen.unsqueeze(1)
+        # Without indices: every decoded token of a ragged batch comes through here.
+        return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
 
     def within(self, window: int | None) -> Mask:
         if window is None:
@@ -47,3 +52,8 @@ class PositionMask(Mask):
 
     def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
         return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
+
+    def _seen(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        distance = query - key
+        seen = (distance >= 0) & (key >= 0)
+        return seen if self.window is None else seen & (distance < self.window)

@@ -20,12 +20,10 @@ class CausalMask(Mask):
 
     window: int | None = None
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        distances = self.distances(num_queries, num_keys, device)
-        seen = distances >= 0
-        if self.window is not None:
-            seen &= distances < self.window
-        return seen.unsqueeze(1)
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = query + offset - key
+        seen = distance >= 0
+        return seen if self.window is None else seen & (distance < self.window)
 
     def within(self, window: int | None) -> Mask:
         return self if window is None else CausalMask(narrower(self.window, window))
@@ -39,7 +37,7 @@ class CausalMask(Mask):
             first = num_keys - window
             return attend(query, key[:, :, first:], value[:, :, first:])
         if window < num_keys:
-            return attend_in_blocks(attend, query, key, value, window - 1, 0)
+            return attend_in_blocks(attend, query, key, value, self, window - 1, 0)
         if num_queries == num_keys:
             return attend(query, key, value, causal=True)
         # Kernels align their causal triangle with the first key; behind a cached prefix that hides

@@ -27,9 +27,13 @@ class DocumentMask(Mask):
     lengths: tuple[tuple[int, ...], ...] | None = None
     inside: Mask = CausalMask()
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        same = self.document_ids.unsqueeze(2) == self.document_ids.unsqueeze(1)
-        return same.unsqueeze(1) & self.inside.allowed(num_queries, num_keys, device)
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        same = self.document_ids[row, query + offset] == self.document_ids[row, key]
+        return same & self.inside.visible(row, query, key, offset)
+
+    @property
+    def num_rows(self) -> int:
+        return self.document_ids.shape[0]
 
     def within(self, window: int | None) -> Mask:
         if window is None:

@@ -21,13 +21,14 @@ class PrefixMask(Mask):
     lengths: torch.Tensor
     window: int | None = None
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        distances = self.distances(num_queries, num_keys, device)
-        inside = torch.arange(num_keys, device=device) < self.lengths.to(device)[:, None, None]
-        seen = (distances >= 0) | inside
-        if self.window is not None:
-            seen &= distances.abs() < self.window
-        return seen.unsqueeze(1)
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = query + offset - key
+        seen = (distance >= 0) | (key < self.lengths.to(row.device)[row])
+        return seen if self.window is None else seen & (distance.abs() < self.window)
+
+    @property
+    def num_rows(self) -> int:
+        return self.lengths.shape[0]
 
     def within(self, window: int | None) -> Mask:
         return self if window is None else PrefixMask(self.lengths, narrower(self.window, window))

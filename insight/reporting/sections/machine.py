@@ -39,9 +39,8 @@ def hardware_facts(hardware: object) -> list[Fact]:
 
 
 def _choices(run: RunRecord) -> list[Fact]:
-    return [
-        Fact(readable(key), shown(run.info[key])) for key in ("precision", "num_threads") if key in run.info
-    ]
+    keys = ("precision", "num_threads", "kernels")
+    return [Fact(readable(key), shown(run.info[key])) for key in keys if key in run.info]
 
 
 def _speed(run: RunRecord) -> list[Fact]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import flex_attention as torch_flex
 
 from insight.models import (
     Alibi,
@@ -63,7 +64,11 @@ def decoder(heads: tuple[int, int], position: Position, kernel: str, options: di
 @pytest.mark.parametrize(("options", "arguments"), MASKS.values(), ids=MASKS.keys())
 @pytest.mark.parametrize("heads", [(4, 2), (3, 1)])
 def test_kernels_agree(
-    position: Position, options: dict[str, Any], arguments: dict[str, Any], heads: tuple[int, int]
+    position: Position,
+    options: dict[str, Any],
+    arguments: dict[str, Any],
+    heads: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ids = torch.randint(0, 30, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     results = []
@@ -78,6 +83,11 @@ def test_kernels_agree(
     for ours in results[1:]:
         for result, expected in zip(ours, results[0], strict=True):
             torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-10)
+    # Flex has no gradient on a CPU; without its tracing, which takes most of a second each time.
+    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    with torch.no_grad():
+        output = decoder(heads, position, "flex", options)(ids, **arguments)
+    torch.testing.assert_close(output, results[0][0], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())

@@ -1,17 +1,21 @@
 """How softmax(q k^T * scale) v is computed under a mask: one file a kernel."""
 
-from insight.models.attention.kernels.auto import AutoKernel, make_kernel
-from insight.models.attention.kernels.base import Kernel, ScoreChange
+from insight.models.attention.kernels.auto import AutoKernel, KernelName, make_kernel
+from insight.models.attention.kernels.base import Kernel, ScoreChange, Situation
+from insight.models.attention.kernels.flex import FlexKernel
 from insight.models.attention.kernels.reference import ReferenceKernel
 from insight.models.attention.kernels.sdpa import SDPAKernel
 from insight.models.attention.kernels.tiled import TiledKernel
 
 __all__ = [
     "AutoKernel",
+    "FlexKernel",
     "Kernel",
+    "KernelName",
     "ReferenceKernel",
     "SDPAKernel",
     "ScoreChange",
+    "Situation",
     "TiledKernel",
     "make_kernel",
 ]

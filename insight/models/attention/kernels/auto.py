@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Literal
+
 import torch
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
+from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, Situation
+from insight.models.attention.kernels.flex import FlexKernel
 from insight.models.attention.kernels.plain import PlainKernel
 from insight.models.attention.kernels.reference import ReferenceKernel
 from insight.models.attention.kernels.sdpa import SDPAKernel
 from insight.models.attention.kernels.tiled import TiledKernel
-from insight.models.masks import Mask
+from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Mask, PrefixMask
 from insight.runtime.errors import ConfigError, nearest
+
+KernelName = Literal["auto", "sdpa", "tiled", "flex", "reference"]
 
 # Measured, forward and backward against the fused kernel in bfloat16: with AMX 5 times as fast at 128
 # tokens, 2 at 256, 1.5 at 512, slower at 1024; without AMX 2 and 1.3 times at 128 and 256. In float32 a
 # network is no faster with tiles. On a CPU without bfloat16 products tiles take twice the time.
 _LONGEST_TILED = 512
+# Queries of one block of FlexAttention: fewer leave nothing to skip, and decoding would compile anew.
+_FLEX_BLOCK = 128
 
 
 class AutoKernel(Kernel):
-    """Tiled for training in bfloat16 on a CPU that multiplies it in hardware, fused otherwise.
+    """Flex on CUDA for what fused kernels cannot do, tiled for short training in bfloat16 on a CPU that
+    multiplies it in hardware, fused otherwise.
 
-    A soft cap leaves plain products as the only choice. A rule, not a measurement: a resumed run
-    must take the kernel that the interrupted one took.
+    A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
     """
 
+    name = "auto"
     caps_scores = True
 
     def __init__(self) -> None:
@@ -32,7 +41,9 @@ class AutoKernel(Kernel):
         self.reference: Kernel = ReferenceKernel()
         self.sdpa: Kernel = SDPAKernel()
         self.tiled: Kernel = TiledKernel()
+        self.flex: Kernel = FlexKernel()
         self.fast_bfloat16 = _multiplies_bfloat16()
+        self.compiles_flex = importlib.util.find_spec("triton") is not None
 
     def __call__(
         self,
@@ -43,19 +54,60 @@ class AutoKernel(Kernel):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
+        situation = Situation(
+            device=query.device.type,
+            dtype=query.dtype,
+            num_queries=query.shape[2],
+            trains=query.requires_grad and torch.is_grad_enabled(),
+            mask=mask,
+            change=change,
+            wide_keys=key.shape[-1] > value.shape[-1],
+        )
+        return self.choose(situation)[0](query, key, value, mask, scale, change)
+
+    def describe(self, situation: Situation) -> str:
+        kernel, reason = self.choose(situation)
+        return f"{kernel.name}, {reason}"
+
+    def choose(self, situation: Situation) -> tuple[Kernel, str]:
+        """The kernel for a situation, and why it is this one."""
+        change = situation.change
+        if situation.device == "cuda" and self.compiles_flex and situation.num_queries >= _FLEX_BLOCK:
+            reason = _needs_flex(situation)
+            if reason:
+                return self.flex, reason
         if change.soft_cap is not None:
             # The reference where a kernel that knows no sinks would bound these too, or biases need a square.
             square = change.sinks is not None or change.bias is not None
-            return (self.reference if square else self.plain)(query, key, value, mask, scale, change)
+            return self.reference if square else self.plain, "since no fused kernel here bounds scores"
         tiled = (
             self.fast_bfloat16
-            and query.dtype == torch.bfloat16
-            and query.device.type == "cpu"
-            and query.shape[2] <= _LONGEST_TILED
-            and query.requires_grad
-            and torch.is_grad_enabled()
+            and situation.dtype == torch.bfloat16
+            and situation.device == "cpu"
+            and situation.num_queries <= _LONGEST_TILED
+            and situation.trains
         )
-        return (self.tiled if tiled else self.sdpa)(query, key, value, mask, scale, change)
+        if tiled:
+            return self.tiled, f"the fastest to train up to {_LONGEST_TILED} tokens in bfloat16 on this CPU"
+        return self.sdpa, "the fastest here"
+
+
+def _needs_flex(situation: Situation) -> str:
+    """What speaks for flex on CUDA; empty where torch's fused kernels do as well."""
+    if situation.change.soft_cap is not None:
+        return "which bounds scores inside the kernel"
+    if situation.wide_keys:
+        return "since fused kernels want keys as wide as values"
+    mask = situation.mask
+    if isinstance(mask, DocumentMask):
+        if mask.lengths is None:
+            return "which skips what documents in pieces hide"
+        mask = mask.inside
+    if isinstance(mask, PrefixMask):
+        return "which needs no written-out prefix"
+    if isinstance(mask, (CausalMask, BidirectionalMask)) and mask.window is not None:
+        return "which skips what the window hides"
+    return ""
 
 
 def _multiplies_bfloat16() -> bool:
@@ -65,15 +117,12 @@ def _multiplies_bfloat16() -> bool:
 
 
 _KERNELS: dict[str, type[Kernel]] = {
-    "auto": AutoKernel,
-    "sdpa": SDPAKernel,
-    "tiled": TiledKernel,
-    "reference": ReferenceKernel,
+    kernel.name: kernel for kernel in (AutoKernel, SDPAKernel, TiledKernel, FlexKernel, ReferenceKernel)
 }
 
 
 def make_kernel(name: str) -> Kernel:
-    """The kernel called ``name``: ``auto``, ``sdpa``, ``tiled`` or ``reference``.
+    """The kernel called ``name``, one of :data:`KernelName`.
 
     Raises:
         ConfigError: There is no such kernel.

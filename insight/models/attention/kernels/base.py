@@ -34,14 +34,43 @@ class ScoreChange:
 UNCHANGED = ScoreChange()
 
 
+@dataclass(frozen=True)
+class Situation:
+    """What the choice of a kernel depends on.
+
+    Args:
+        device: Where queries lie, ``"cpu"`` or ``"cuda"``.
+        dtype: Of queries, keys and values.
+        num_queries: Queries of a row.
+        trains: Whether a gradient will be asked for.
+        mask: Which keys each query sees.
+        change: What happens to the scores.
+        wide_keys: Whether keys have channels beyond those of the values (ALiBi has).
+    """
+
+    device: str
+    dtype: torch.dtype
+    num_queries: int
+    trains: bool
+    mask: Mask
+    change: ScoreChange = UNCHANGED
+    wide_keys: bool = False
+
+
 class Kernel(ABC):
     """A way to compute attention.
 
     Attributes:
+        name: What the option ``kernel`` calls it.
         caps_scores: Whether it can bound the scores.
     """
 
+    name: str
     caps_scores = False
+
+    def describe(self, situation: Situation) -> str:
+        """Which kernel computes in a situation and why, in a few words."""
+        return f"{self.name}, as configured"
 
     @abstractmethod
     def __call__(

@@ -12,6 +12,7 @@ from insight.models.masks import CausalMask
 class PlainKernel(MaskedKernel):
     """The formula of :class:`ReferenceKernel` in the calls that a mask makes: a window costs its band."""
 
+    name = "plain products"
     caps_scores = True
 
     def attend(

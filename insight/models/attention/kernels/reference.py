@@ -6,6 +6,7 @@ import torch
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
 from insight.models.masks import Mask
+from insight.models.soft_cap import soft_cap
 
 
 class ReferenceKernel(Kernel):
@@ -14,6 +15,7 @@ class ReferenceKernel(Kernel):
     Soft caps are those of Gemma 2 (arXiv 2408.00118), sinks those of gpt-oss (arXiv 2508.10925).
     """
 
+    name = "reference"
     caps_scores = True
 
     def __call__(
@@ -62,8 +64,7 @@ def softmax_weights(
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(-1, -2) * scale
-    if change.soft_cap is not None:
-        scores = change.soft_cap * torch.tanh(scores / change.soft_cap)
+    scores = soft_cap(scores, change.soft_cap)
     if change.bias is not None:
         scores = scores + change.bias.to(scores.dtype)
     if allowed is not None:

@@ -14,6 +14,8 @@ class SDPAKernel(MaskedKernel):
     Dropout inside it is not offered: on CPU it leaves the flash path.
     """
 
+    name = "sdpa"
+
     def attend(
         self,
         query: torch.Tensor,

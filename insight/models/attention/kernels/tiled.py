@@ -18,6 +18,8 @@ class TiledKernel(SDPAKernel):
     not causal with equal lengths goes to the fused kernel.
     """
 
+    name = "tiled"
+
     def attend(
         self,
         query: torch.Tensor,

@@ -1,0 +1,202 @@
+"""Attention's variants against plain multi-head attention: time, memory, and what a decoded token costs.
+
+One layer (hidden 256, 4 heads) on 4,096 tokens in float32, forward and backward. Variant and base take turns
+within one process, and the ratio is the median over their pairs, so a slow minute costs both. Memory is the
+growth of a process of its own at its peak, on 16,384 tokens. Decoding: a step of a network of 4 layers at
+position 10 and at position 1,000, taking turns. Medians over the rounds. What has been measured is kept: an
+interrupted benchmark goes on where it was; --fresh begins again, which a change of the code needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.deadline import Deadline
+from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.processes import ROOT, module_command, run_process
+from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.results_page import section, table, write_section
+
+OUTPUT = ROOT / "benchmarks" / "output" / "attention"
+_MEMORY_LENGTH, _QUICK_LENGTH = 16384, 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Args:
+        task: ``pair``, ``memory`` or ``decode``.
+        variant: As ``benchmarks.own.attention_layers`` calls it.
+        target: What its ratio may be at most; ``None`` where nothing was promised.
+        base: What a pair is compared with.
+    """
+
+    task: str
+    variant: str
+    target: float | None = None
+    base: str = "multi-head"
+
+
+CASES = (
+    Case("pair", "grouped-query", 1.05),
+    Case("pair", "multi-query", 1.05),
+    Case("pair", "sliding window", 0.35),
+    Case("pair", "packed documents", 0.35, base="dense documents"),
+    Case("pair", "differential", 2.2),
+    Case("pair", "ALiBi", 1.3),
+    Case("pair", "sinks"),
+    Case("pair", "gate and query-key norm"),
+    Case("pair", "latent"),
+    Case("pair", "soft cap"),
+    Case("pair", "relative bias"),
+    Case("pair", "gated delta net"),
+    Case("pair", "gated linear"),
+    Case("pair", "retention"),
+    Case("memory", "multi-head"),
+    Case("memory", "sliding window"),
+    Case("memory", "dense documents"),
+    Case("memory", "packed documents"),
+    Case("decode", "multi-head"),
+    Case("decode", "sliding window", 1.2),
+    Case("decode", "latent", 1.2),
+    Case("decode", "gated delta net", 1.2),
+    Case("decode", "gated linear", 1.2),
+    Case("decode", "retention", 1.2),
+)
+
+
+def main() -> None:
+    """Measure what is missing and print the tables."""
+    arguments = _arguments()
+    output = OUTPUT / "quick" if arguments.quick else OUTPUT
+    machine = describe_machine()
+    print(machine_line(machine), flush=True)
+    require_same_machine(output, machine_identity(machine), arguments.fresh)
+    records = Records(output / "records.jsonl", ("task", "variant", "round"))
+    if arguments.fresh:
+        records.forget()
+    only = [part.lower() for part in arguments.only or [""]]
+    chosen = [case for case in CASES if any(part in f"{case.task} {case.variant}".lower() for part in only)]
+    deadline = Deadline(arguments.deadline)
+    failures: dict[Case, str] = {}
+    for number, case in _turns(chosen, arguments.rounds):
+        key = {"task": case.task, "variant": case.variant, "round": number}
+        if records.has(key) or case in failures:
+            continue
+        if deadline.is_over():
+            break
+        command = [case.task, "--variant", case.variant, "--base", case.base]
+        command += ["--seconds", str(arguments.seconds), "--length", str(_length(case, arguments.quick))]
+        outcome = run_process(
+            module_command(sys.executable, "benchmarks.own.attention_layers", *command),
+            output / "logs" / f"{case.task}-{case.variant.replace(' ', '_')}-{number}.log",
+            arguments.limit,
+            {"OMP_NUM_THREADS": str(machine["num_threads"])},
+        )
+        if outcome.result is None:
+            failures[case] = outcome.problem()
+            print(f"{case.task}, {case.variant}: {failures[case]}", flush=True)
+            continue
+        records.add({**key, **outcome.result, "commit": commit()})
+        print(f"round {number + 1}, {case.task}, {case.variant}: {_said(outcome.result)}", flush=True)
+    body = _body(records, chosen, failures)
+    print(f"\n{body}")
+    if arguments.write_results:
+        command_line = "python -m benchmarks.attention --write-results"
+        page = section("Attention", command_line, commit(), machine_line(machine), today(), body)
+        write_section("attention", page)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of measuring in each process")
+    parser.add_argument("--only", nargs="+", help='cases by their names, e.g. window "decode latent"')
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds that one process may take")
+    parser.add_argument("--deadline", type=float, default=20.0, help="minutes; nothing is begun after them")
+    parser.add_argument(
+        "--quick", action="store_true", help="short sequences and one round: does it run at all?"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
+    parser.add_argument("--write-results", action="store_true", help="put the tables into RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 1, 0.0
+    return arguments
+
+
+def _length(case: Case, quick: bool) -> int:
+    length = _MEMORY_LENGTH if case.task == "memory" else 4096
+    return _QUICK_LENGTH if quick else length
+
+
+def _turns(cases: list[Case], num_rounds: int) -> Iterator[tuple[int, Case]]:
+    """Memory does not vary, so it is measured once; the order turns round from round to round."""
+    for number in range(num_rounds):
+        for case in reversed(cases) if number % 2 else cases:
+            if number == 0 or case.task != "memory":
+                yield number, case
+
+
+def _said(result: Record) -> str:
+    if "ratio" in result:
+        return f"{result['ratio']:.2f}"
+    return f"{result['peak_growth_bytes'] / 1e6:,.0f} MB"
+
+
+def _body(records: Records, cases: list[Case], failures: dict[Case, str]) -> str:
+    found = {case: records.select(task=case.task, variant=case.variant) for case in cases}
+    pairs = [_pair_row(case, rows) for case, rows in found.items() if rows and case.task == "pair"]
+    decoded = [_decode_row(case, rows) for case, rows in found.items() if rows and case.task == "decode"]
+    memory = [_memory_row(case, rows) for case, rows in found.items() if rows and case.task == "memory"]
+    parts = []
+    if pairs:
+        parts += [table(("one layer, 4,096 tokens", "ms", "compared with", "ms", "ratio", "promised"), pairs)]
+    if memory:
+        parts += [table(("one layer, 16,384 tokens", "peak MB", "its square, bool, MB"), memory)]
+    if decoded:
+        header = ("a decoded token", "ms at 10", "ms at 1,000", "ratio", "promised")
+        parts += [table(header, decoded)]
+    parts.append(
+        "Forward and backward, hidden 256, 4 heads, batch 1, float32; base and variant take turns in one"
+        " process, ratios are medians over pairs, then over rounds. Window: 256 keys; documents: 512 tokens;"
+        " dense: their mask written out. Denormal numbers are flushed, as in every `insight` command."
+    )
+    parts += [f"Did not run: {case.task}, {case.variant}: {problem}" for case, problem in failures.items()]
+    return "\n\n".join(parts)
+
+
+def _pair_row(case: Case, rows: list[Record]) -> list[str]:
+    own, base = (f"{1e3 * _median(rows, name):.0f}" for name in ("seconds", "base_seconds"))
+    return [case.variant, own, case.base, base, f"{_median(rows, 'ratio'):.2f}", _promise(case, rows)]
+
+
+def _decode_row(case: Case, rows: list[Record]) -> list[str]:
+    early, late = (f"{1e3 * _median(rows, name):.2f}" for name in ("early_seconds", "late_seconds"))
+    return [case.variant, early, late, f"{_median(rows, 'ratio'):.2f}", _promise(case, rows)]
+
+
+def _memory_row(case: Case, rows: list[Record]) -> list[str]:
+    peak, square = (_median(rows, name) / 1e6 for name in ("peak_growth_bytes", "square_bytes"))
+    return [case.variant, f"{peak:,.0f}", f"{square:,.0f}"]
+
+
+def _promise(case: Case, rows: list[Record]) -> str:
+    if case.target is None:
+        return "–"
+    return f"≤ {case.target:g}" + ("" if _median(rows, "ratio") <= case.target else ", missed")
+
+
+def _median(rows: list[Record], field: str) -> float:
+    return statistics.median(row[field] for row in rows)
+
+
+if __name__ == "__main__":
+    main()
