@@ -87,7 +87,10 @@ def _data_facts(cli: InsightCLI) -> dict[str, str]:
             f"{about['bytes'] / 1e6:.2f} MB, {about['tokens']:,} tokens{note}"
         )
     tokenizer = summary["tokenizer"]
-    facts["tokenizer"] = f"{tokenizer['kind']}, {tokenizer['vocabulary_size']:,} tokens"
+    encoder = cli.datamodule.tokenizer.encoder
+    facts["tokenizer"] = (
+        f"{tokenizer['kind']}, {tokenizer['vocabulary_size']:,} tokens, encoded by {encoder}"
+    )
     tokens = cli.datamodule.batch_size * cli.datamodule.sequence_length
     steps = summary["splits"]["train"]["tokens"] // tokens
     facts["one epoch"] = f"about {steps:,} batches of {tokens:,} tokens"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insight.cli import tokenizer_inspect, tokenizer_prune
+from insight.cli import tokenizer_encode, tokenizer_inspect, tokenizer_prune
 from insight.cli.arguments import CommandParser, read_standard_input
-from insight.cli.tokenizer_texts import add_text_field, add_tokenizer, texts
+from insight.cli.tokenizer_texts import add_labelled, add_text_field, add_tokenizer, labelled_texts, texts
 from insight.runtime.errors import ConfigError, OutputError, TokenizerError
 from insight.runtime.messages import say
 
@@ -29,8 +29,16 @@ def _parser() -> CommandParser:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
 
     train = actions.add_parser("train", help="train a tokenizer on text")
-    train.add_argument("files", nargs="+", metavar="FILES", help="files, folders, globs or corpus:NAME")
-    train.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
+    train.add_argument("files", nargs="*", metavar="FILES", help="files, folders, globs or corpus:NAME")
+    add_labelled(train, "the text of one language: all make one vocabulary")
+    train.add_argument(
+        "--separate",
+        action="store_true",
+        help="a vocabulary for each --text instead, NAME.json in the folder --output",
+    )
+    train.add_argument(
+        "--output", required=True, metavar="FILE", help="the tokenizer.json to write; or a folder"
+    )
     train.add_argument(
         "--kind",
         choices=("bpe", "word"),
@@ -69,11 +77,8 @@ def _parser() -> CommandParser:
     add_text_field(train)
     train.set_defaults(action=_train)
 
-    encode = actions.add_parser("encode", help="text to token ids")
-    add_tokenizer(encode)
-    encode.add_argument("text", nargs="?", metavar="TEXT", help="the text; standard input if not given")
-    encode.add_argument("--json", action="store_true", help="print ids and tokens as JSON")
-    encode.set_defaults(action=_encode)
+    encode = actions.add_parser("encode", help="a text to token ids, or files to a token store")
+    tokenizer_encode.add_arguments(encode)
 
     decode = actions.add_parser("decode", help="token ids to text")
     add_tokenizer(decode)
@@ -88,19 +93,56 @@ def _parser() -> CommandParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from insight.data.vocabularies import joint_vocabulary
     from insight.runtime.files import ensure_writable
 
+    labelled = dict(labelled_texts(options.text, options.text_field))
+    if not options.files and not labelled:
+        raise ConfigError("no text to train on", "name files, or --text NAME=FILES")
+    if options.separate:
+        return _train_separately(options, labelled)
     output = Path(options.output)
     output = output / "tokenizer.json" if output.is_dir() else output
-    if output.exists():
-        raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
+    _check_new(output)
     config = _config(options)
     ensure_writable(output.parent)
-    tokenizer = config.build(texts(options.files, options.text_field))
+    read = {name: documents() for name, documents in labelled.items()}
+    files = {"files": texts(options.files, options.text_field)} if options.files else {}
+    tokenizer = joint_vocabulary(config, files | read)
+    _save(tokenizer, output)
+    return 0
+
+
+def _train_separately(options: argparse.Namespace, labelled: dict[str, Callable[[], Iterable[str]]]) -> int:
+    from insight.data.vocabularies import separate_vocabularies
+    from insight.runtime.files import ensure_writable
+
+    if options.files or len(labelled) < 2:
+        raise ConfigError("--separate needs two --text or more, and no other files", "use --text NAME=FILES")
+    folder = Path(options.output)
+    outputs = {name: folder / f"{name}.json" for name in labelled}
+    for name, output in outputs.items():
+        if output.parent != folder:
+            raise ConfigError(f"--text={name}=...: the name cannot be that of a file", "use e.g. de")
+        _check_new(output)
+    config = _config(options)
+    ensure_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    read = {name: documents() for name, documents in labelled.items()}
+    for name, tokenizer in separate_vocabularies(config, read).items():
+        _save(tokenizer, outputs[name])
+    return 0
+
+
+def _check_new(output: Path) -> None:
+    if output.exists():
+        raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
+
+
+def _save(tokenizer: BaseTokenizer, output: Path) -> None:
     tokenizer.save(output)
     say(f"{tokenizer.vocabulary_size} tokens, fingerprint {tokenizer.fingerprint()}")
     print(output)
-    return 0
 
 
 def _config(options: argparse.Namespace) -> TokenizerConfig:
@@ -123,17 +165,6 @@ def _config(options: argparse.Namespace) -> TokenizerConfig:
     return WordTokenizerConfig(
         options.vocabulary_size, options.min_frequency, lowercase=normalization == "lowercase"
     )
-
-
-def _encode(options: argparse.Namespace) -> int:
-    tokenizer = _load(options)
-    ids = tokenizer.encode(read_standard_input() if options.text is None else options.text)
-    if options.json:
-        tokens = [tokenizer.token_bytes(index).decode("utf-8", errors="backslashreplace") for index in ids]
-        print(json.dumps({"ids": ids, "tokens": tokens}))
-    else:
-        print(*ids)
-    return 0
 
 
 def _decode(options: argparse.Namespace) -> int:

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.cli.tokenizer_texts import add_text_field, add_tokenizer, named_texts
+from insight.cli.tokenizer_texts import (
+    add_labelled,
+    add_text_field,
+    add_tokenizer,
+    labelled_texts,
+    named_texts,
+)
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import plain_line
@@ -28,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILES", help="text to measure it on, each file on its own"
     )
+    add_labelled(parser, "files measured as one text, a language")
     add_text_field(parser)
     parser.add_argument("--compare", metavar="OTHER", help="another tokenizer, measured on the same text")
     parser.add_argument(
@@ -52,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.rare_below < 1:
         raise ConfigError(f"--rare_below={options.rare_below}: must be at least 1", "use e.g. 10")
-    if (options.compare or options.output) and not options.files:
+    if (options.compare or options.output) and not (options.files or options.text):
         option = "--compare" if options.compare else "--output"
         raise ConfigError(f"{option} needs text to measure on", "name files, e.g. corpus:austen-emma")
     if options.output:
@@ -106,10 +113,11 @@ def _summary(
 
     described = [{"name": path, **describe(each)} for path, each in zip(paths, tokenizers, strict=True)]
     summary: dict[str, Any] = {"format_version": FORMAT_VERSION, "tokenizers": described}
-    if options.files:
+    if options.files or options.text:
         from insight.data.tokenizer_quality import compare_tokenizers, measure_tokenizer
 
-        texts = named_texts(options.files, options.text_field)
+        texts = named_texts(options.files, options.text_field) if options.files else []
+        texts += labelled_texts(options.text, options.text_field)
         measured = [measure_tokenizer(each, texts) for each in tokenizers]
         for facts, quality in zip(described, measured, strict=True):
             facts |= describe_quality(quality, options.rare_below)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, TokenizerConfig
+from insight.data.tokenizers.gguf import tokenizer_json_of_gguf
+from insight.data.tokenizers.gguf_metadata import MAGIC
 from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, pre_tokenizer_of
 from insight.data.tokenizers.segmented import SegmentedTokenizer
+from insight.data.tokenizers.templates import end_template, last_of_template
 from insight.runtime.errors import ConfigError, TokenizerError
 
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
@@ -48,7 +51,7 @@ class PretrainedTokenizer(SegmentedTokenizer):
             raise TokenizerError(
                 f"{name}: not a tokenizer.json", "give the file that Hugging Face writes"
             ) from error
-        candidates = (*_END_OF_TEXT_NAMES, _last_of_template(data))
+        candidates = (*_END_OF_TEXT_NAMES, last_of_template(data))
         known = [token for token in candidates if token is not None and token in special]
         if not known:
             raise TokenizerError(
@@ -78,14 +81,16 @@ class PretrainedTokenizerConfig(TokenizerConfig):
     """Use an existing tokenizer.
 
     Args:
-        path: A ``tokenizer.json``, or a folder that holds one (a Hugging Face model, a run).
+        path: A ``tokenizer.json``, a folder that holds one (a Hugging Face model, a run), or a GGUF file.
     """
 
     path: str
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ConfigError("path='': names no tokenizer", "give a tokenizer.json or its folder")
+            raise ConfigError(
+                "path='': names no tokenizer", "give a tokenizer.json, its folder or a GGUF file"
+            )
 
     def build(self, texts: Iterable[str]) -> BaseTokenizer:
         """Read the file; ``texts`` are not read.
@@ -99,7 +104,7 @@ class PretrainedTokenizerConfig(TokenizerConfig):
 
 
 def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
-    """The content of a ``tokenizer.json``, named itself or by its folder.
+    """The content of a ``tokenizer.json``, named itself or by its folder, or of the tokenizer in a GGUF file.
 
     Where the folder is one of Hugging Face's, and its ``tokenizer_config.json`` names an ``eos_token`` that
     only it knows to end a text, the content says so in its template, so that it explains itself from then on.
@@ -109,7 +114,7 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
     """
     file = Path(path).expanduser()
     if not file.is_dir():
-        return _read(file)
+        return tokenizer_json_of_gguf(file) if _is_gguf(file) else _read(file)
     content = _read(file / "tokenizer.json")
     config = file / "tokenizer_config.json"
     if not config.is_file():
@@ -117,12 +122,21 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
     return _with_end_of_text(parsed(content, str(file)), parsed(_read(config), str(config))) or content
 
 
+def _is_gguf(file: Path) -> bool:
+    """By its first bytes, whatever it is called."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False  # said by whoever reads it
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise TokenizerError(
-            f"{file}: no such file", "give a tokenizer.json or a folder that holds one"
+            f"{file}: no such file", "give a tokenizer.json, a folder that holds one, or a GGUF file"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{file}: cannot be read ({error})", "make or fetch it again") from error
@@ -135,25 +149,11 @@ def _with_end_of_text(data: dict[str, Any], config: dict[str, Any]) -> str | Non
     added = data.get("added_tokens")
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
     special = {token.get("content"): token.get("id") for token in tokens if token.get("special") is True}
-    if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or _last_of_template(data) == name:
+    if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or last_of_template(data) == name:
         return None
-    template = {
-        "type": "TemplateProcessing",
-        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": name, "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {name: {"id": name, "ids": [special[name]], "tokens": [name]}},
-    }
-    return json.dumps({**data, "post_processor": template}, ensure_ascii=False)
-
-
-def _last_of_template(data: dict[str, Any]) -> str | None:
-    """The special token that a template puts behind a text."""
-    processor = data.get("post_processor")
-    single = processor.get("single") if isinstance(processor, dict) else None
-    last = single[-1] if isinstance(single, list) and single else None
-    token = last.get("SpecialToken") if isinstance(last, dict) else None
-    name = token.get("id") if isinstance(token, dict) else None
-    return name if isinstance(name, str) else None
+    return json.dumps(
+        {**data, "post_processor": end_template(str(name), int(special[name] or 0))}, ensure_ascii=False
+    )
 
 
 def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:

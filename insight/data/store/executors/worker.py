@@ -1,0 +1,59 @@
+"""One worker of :mod:`insight.data.store.executors.local_processes`: a function and an item in, a result out.
+
+Requests and replies are pickles on standard input and output. Whatever is printed goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+
+from insight.data.store.executors.framing import read_message, write_message
+from insight.runtime.errors import InsightError
+
+_LOOK_SECONDS = 0.5
+
+
+def main() -> None:
+    """Serve until standard input ends, or the process that started this one."""
+    # A Ctrl-C reaches the whole group; the process that started this one decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # A pipe that has ended: there is nobody left to work for, or to complain to.
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            write_message(replies, _reply_to(read_message(sys.stdin.buffer)))
+
+
+def _reply_to(request: bytes) -> bytes:
+    try:
+        function, item = pickle.loads(request)
+        return pickle.dumps((True, function(item)))
+    except Exception as error:
+        return pickle.dumps((False, _portable(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """``error``, or what it says where it cannot travel to another process."""
+    with contextlib.suppress(Exception):
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
+    return InsightError(f"{type(error).__name__}: {error}")
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would go on writing into a folder that others have cleared."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

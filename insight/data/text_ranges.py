@@ -1,0 +1,259 @@
+"""Files of text in ranges of bytes that can be encoded by themselves, wherever and in whatever order."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from insight.data.formats import ByteRange
+from insight.data.sources import Source
+from insight.data.text_decoding import Reading, TextRepairs
+from insight.data.text_parts import TextPart, without_empty
+from insight.data.tokenizers.segmented import EVERY_RULE_CUT
+from insight.runtime.errors import DataError
+
+RANGE_BYTES = 1 << 22
+"""Least size of a range but the last of its file."""
+_WINDOW_BYTES = 1 << 16
+_LINE_BYTES = 1 << 20
+_MOST_CHARACTER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class RangeStart:
+    """Where a range begins among all documents.
+
+    Attributes:
+        document: Index of the document that begins or goes on there.
+        character: Characters of that document in earlier ranges.
+    """
+
+    document: int = 0
+    character: int = 0
+
+
+@dataclass(frozen=True)
+class TextRange:
+    """A file, or a part of one.
+
+    Attributes:
+        source: The file.
+        size: Its bytes, by which another machine sees that its file is the same.
+        byte_range: The part; ``None`` for all of it.
+        is_open: Whether its last document goes on in the next range.
+    """
+
+    source: Source
+    size: int
+    byte_range: ByteRange | None = None
+    is_open: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the file that it takes."""
+        return self.byte_range.stop - self.byte_range.start if self.byte_range else self.size
+
+    @property
+    def begins_inside(self) -> bool:
+        """Whether its first document began in an earlier range."""
+        return self.source.format == "txt" and self.byte_range is not None and self.byte_range.start > 0
+
+    def __str__(self) -> str:
+        if self.byte_range is None:
+            return self.source.name
+        return f"{self.source.name}, bytes {self.byte_range.start}–{self.byte_range.stop}"
+
+    def parts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
+        """Its documents in parts; a document that goes on elsewhere is not ended here.
+
+        Raises:
+            DataError: As :meth:`Source.parts`, or the file has another size than it had.
+        """
+        try:
+            if self.source.path.stat().st_size != self.size:
+                raise DataError(f"{self.source.name}: changed while it was read", "start again")
+            if self.byte_range is None:
+                yield from self.source.parts(reading, repairs)
+            else:
+                yield from self._ranged_parts(self.byte_range, reading, repairs)
+        except OSError as error:
+            raise _unreadable(self.source, error) from error
+
+    def _ranged_parts(
+        self, byte_range: ByteRange, reading: Reading, repairs: TextRepairs
+    ) -> Iterator[TextPart]:
+        has_ended = False
+        try:
+            for part in self.source.parts(reading, repairs, byte_range):
+                has_ended = part.is_last
+                yield part._replace(is_last=part.is_last and not self.is_open)
+        except DataError:
+            if self.source.format == "jsonl" and byte_range.start:
+                # Once more to the same error, in words that count lines from the beginning of the file.
+                numbered = dataclasses.replace(byte_range, first_line=self._first_line(byte_range.start))
+                for _ in self.source.parts(reading, TextRepairs(), numbered):
+                    pass
+            raise
+        if self.begins_inside and not self.is_open and not has_ended:
+            # Bytes that are no text, left out as the user wished; the document ends here all the same.
+            yield TextPart("", True)
+
+    def _first_line(self, start: int) -> int:
+        number = 1
+        with open(self.source.path, "rb") as file:
+            while start > 0 and (data := file.read(min(_LINE_BYTES, start))):
+                number += data.count(b"\n")
+                start -= len(data)
+        return number
+
+
+class RangedText:
+    """The text of some files, as one stream and as ranges that make the same stream.
+
+    Args:
+        sources: The files.
+        reading: How their bytes become documents.
+        range_bytes: About the size of a range; ``RANGE_BYTES`` if not given.
+    """
+
+    def __init__(self, sources: Sequence[Source], reading: Reading, range_bytes: int | None = None) -> None:
+        self.reading = reading
+        self._sources = sources
+        self._range_bytes = range_bytes or RANGE_BYTES
+        self._starts: list[RangeStart] | None = None
+
+    @functools.cached_property
+    def ranges(self) -> list[TextRange]:
+        """In order; plain ``.jsonl`` and ``.txt`` files in several, others in one each.
+
+        A ``.txt`` file, which is one document, is cut where no tokenizer with a known rule for words minds.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        return [each for source in self._sources for each in _cut_source(source, self._range_bytes)]
+
+    @property
+    def starts(self) -> list[RangeStart]:
+        """Where each range begins among the documents; reads the text once if nobody has."""
+        if self._starts is None:
+            for _ in self.parts(TextRepairs()):
+                pass
+        assert self._starts is not None
+        return self._starts
+
+    def parts(self, repairs: TextRepairs) -> Iterator[TextPart]:
+        """The documents of all files, in order, in parts.
+
+        Raises:
+            DataError: As :meth:`Source.parts`.
+        """
+        starts = []
+        document = character = 0
+        source, has_text = None, True
+        for text_range in self.ranges:
+            if text_range.source is not source:
+                _require_text(source, has_text)
+                source, has_text = text_range.source, False
+            starts.append(RangeStart(document, character))
+            for part in without_empty(text_range.parts(self.reading, repairs), character > 0):
+                yield part
+                has_text = True
+                character = 0 if part.is_last else character + len(part.text)
+                document += part.is_last
+        _require_text(source, has_text)
+        self._starts = starts
+
+
+def joined_ranges(
+    ranges: Sequence[TextRange], starts: Sequence[RangeStart]
+) -> tuple[list[TextRange], list[RangeStart]]:
+    """The same text for a tokenizer that minds every cut: a document is all in one range."""
+    joined: list[TextRange] = []
+    kept: list[RangeStart] = []
+    for text_range, start in zip(ranges, starts, strict=True):
+        if joined and joined[-1].is_open:
+            joined[-1] = dataclasses.replace(joined[-1], byte_range=None, is_open=text_range.is_open)
+        else:
+            joined.append(text_range)
+            kept.append(start)
+    return joined, kept
+
+
+def _require_text(source: Source | None, has_text: bool) -> None:
+    if source is not None and not has_text:
+        raise DataError(f"{source.name}: holds no text", "leave it out or give a file with text")
+
+
+def _unreadable(source: Source, error: OSError) -> DataError:
+    return DataError(
+        f"{source.name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
+    )
+
+
+def _cut_source(source: Source, range_bytes: int) -> list[TextRange]:
+    try:
+        size = source.path.stat().st_size
+        if not source.has_ranges or size <= range_bytes:
+            return [TextRange(source, size)]
+        starts = [0]
+        find = _line_start if source.format == "jsonl" else _text_place
+        with open(source.path, "rb") as file:
+            while (wanted := starts[-1] + range_bytes) < size:
+                found = find(file, wanted)
+                if found is None or found >= size:
+                    break
+                starts.append(found)
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    if len(starts) == 1:
+        return [TextRange(source, size)]
+    is_text = source.format == "txt"
+    return [
+        TextRange(source, size, ByteRange(start, stop), is_open=is_text and stop < size)
+        for start, stop in zip(starts, [*starts[1:], size], strict=True)
+    ]
+
+
+def _line_start(file: IO[bytes], wanted: int) -> int | None:
+    """The first place from ``wanted`` on where a line begins, ``None`` if none does."""
+    file.seek(wanted - 1)
+    while data := file.readline(_LINE_BYTES):
+        if data.endswith(b"\n"):
+            return file.tell()
+    return None
+
+
+def _text_place(
+    file: IO[bytes], wanted: int, place: re.Pattern[str] = EVERY_RULE_CUT, window_bytes: int = _WINDOW_BYTES
+) -> int | None:
+    """The first place from ``wanted`` on where the text may be cut; never beside bytes that are no text."""
+    start = max(0, wanted - _MOST_CHARACTER_BYTES)
+    while True:
+        file.seek(start)
+        data = file.read(window_bytes)
+        text, num_skipped = _whole_characters(data)
+        before = data[num_skipped : max(num_skipped, wanted - start)]
+        # A place is told by the characters around it, so the first one of the window cannot be judged.
+        match = place.search(text, max(1, len(before.decode("utf-8", "ignore"))))
+        if match is not None:
+            return start + num_skipped + len(text[: match.start()].encode("utf-8"))
+        if len(data) < window_bytes:
+            return None
+        start += len(data) - 2 * _MOST_CHARACTER_BYTES
+
+
+def _whole_characters(data: bytes) -> tuple[str, int]:
+    """The text of the whole characters in ``data``, and the bytes before them; ``""`` if it is no text."""
+    most = min(_MOST_CHARACTER_BYTES, len(data))
+    # All bytes of a character but its first are of this form.
+    num_skipped = next((index for index in range(most) if data[index] & 0xC0 != 0x80), 0)
+    try:
+        return codecs.utf_8_decode(data[num_skipped:], "strict", False)[0], num_skipped
+    except UnicodeDecodeError:
+        return "", num_skipped

@@ -1,0 +1,233 @@
+"""The tokenizer inside a GGUF file as the content of a ``tokenizer.json``.
+
+What the values mean: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and `llama-vocab.cpp` of
+llama.cpp, which names the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from insight.data.tokenizers.gguf_metadata import read_gguf_metadata
+from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from insight.data.tokenizers.templates import end_template
+from insight.runtime.errors import TokenizerError
+
+_PREFIX = "tokenizer.ggml."
+# Kinds of tokens; 5 is one that is not used, 6 a byte.
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_DIGITS = {"type": "Digits", "individual_digits": True}
+_SPACE = "\u2581"
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def _byte_level(use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+_GPT2 = _byte_level(use_regex=True)
+_LLAMA3 = PRE_TOKENIZERS["gpt4"].to_json()[0]
+# As GPT-4's rule, a number is as many words as it has digits; published in the tokenizer.json of Qwen 2.
+_QWEN2 = _sequence(
+    _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), _byte_level(use_regex=False)
+)
+_SMOLLM = _sequence(_DIGITS, _GPT2)
+# Name of the rule → (how a tokenizer.json says it, whether a word that is a token is never built of others,
+# normalizer).
+_RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
+    **dict.fromkeys(
+        ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "granite-docling"), (_GPT2, False, None)
+    ),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3, True, None)),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), (_LLAMA3, False, None)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_QWEN2, False, {"type": "NFC"})),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), (_SMOLLM, False, None)),
+}
+
+
+def tokenizer_json_of_gguf(path: str | Path) -> str:
+    """The content of a ``tokenizer.json`` with the ids of the tokenizer in a GGUF file.
+
+    Byte-level BPE (``gpt2``) with a known rule for words, and SentencePiece's BPE (``llama``).
+
+    Args:
+        path: The file; only its metadata is read.
+
+    Raises:
+        TokenizerError: It cannot be read, is damaged, holds no tokenizer, or one of another kind.
+    """
+    found = _Values(read_gguf_metadata(path, _PREFIX), str(path))
+    model = found.text("model")
+    builders: dict[str, Callable[[_Values], dict[str, Any]]] = {
+        "gpt2": _byte_level_bpe,
+        "llama": _sentencepiece,
+    }
+    if model not in builders:
+        raise TokenizerError(
+            f"{path}: its tokenizer is of kind {model!r}",
+            f"known: {', '.join(builders)}; use its tokenizer.json",
+        )
+    data = builders[model](found)
+    return json.dumps({**data, "post_processor": _template(found)}, ensure_ascii=False)
+
+
+class _Values:
+    """The values of a file by name; says what is missing or of another kind."""
+
+    def __init__(self, values: dict[str, Any], name: str) -> None:
+        self._values = values
+        self.name = name
+        self.tokens = self.texts("tokens")
+        self.kinds: list[int] = self.numbers("token_type", [_NORMAL] * len(self.tokens))
+        if len(set(self.tokens)) != len(self.tokens) or not self.tokens:
+            raise self.damaged("tokens that are equal, or none")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value, or ``default``."""
+        return self._values.get(_PREFIX + key, default)
+
+    def text(self, key: str) -> str:
+        """A text that must be there."""
+        value = self.get(key)
+        if not isinstance(value, str):
+            raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts that must be there."""
+        value = self.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
+        return value
+
+    def numbers(self, key: str, default: Sequence[float] | None = None) -> list[Any]:
+        """A number for each token."""
+        value = self.get(key, default)
+        if not isinstance(value, list) or len(value) != len(self.tokens):
+            raise self.damaged(f"{_PREFIX}{key} is not a number for each token")
+        return value
+
+    def token(self, key: str) -> str | None:
+        """The token whose id a value is; ``None`` without it."""
+        index = self.get(key)
+        if index is None:
+            return None
+        if not isinstance(index, int) or not 0 <= index < len(self.tokens):
+            raise self.damaged(f"{_PREFIX}{key}={index!r} is no token")
+        return self.tokens[index]
+
+    def damaged(self, reason: str) -> TokenizerError:
+        return TokenizerError(f"{self.name}: damaged GGUF file ({reason})", "make or fetch it again")
+
+
+def _byte_level_bpe(found: _Values) -> dict[str, Any]:
+    rule = found.get("pre")
+    if rule not in _RULES:
+        raise TokenizerError(
+            f"{found.name}: cuts words by the rule {rule!r}, which is not known",
+            f"known: {', '.join(_RULES)}; use its tokenizer.json",
+        )
+    pre_tokenizer, ignore_merges, normalizer = _RULES[rule]
+    merges = [merge.split(" ") for merge in found.texts("merges")]
+    vocabulary = {token: index for index, token in enumerate(found.tokens)}
+    for merge in merges:
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocabulary.keys():
+            raise found.damaged(f"a merge of {merge!r}")
+    return {
+        **_frame(found, normalized=False),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "decoder": _byte_level(use_regex=True),
+        "model": {**_bpe(vocabulary, merges), "ignore_merges": ignore_merges},
+    }
+
+
+def _sentencepiece(found: _Values) -> dict[str, Any]:
+    """BPE whose merges are told by the score of what they make (Kudo and Richardson 2018)."""
+    scores = found.numbers("scores")
+    vocabulary = {token: index for index, token in enumerate(found.tokens)}
+    unknown = found.token("unknown_token_id")
+    if unknown is None:
+        unknown = next((found.tokens[i] for i, kind in enumerate(found.kinds) if kind == _UNKNOWN), None)
+    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
+    undo: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if found.get("add_space_prefix", True):
+        steps = [{"type": "Prepend", "prepend": _SPACE}, *steps]
+        undo = [*undo, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    model = _bpe(vocabulary, _merges_by_score(found, vocabulary, scores))
+    return {
+        **_frame(found, normalized=True),
+        "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": undo},
+        "model": {**model, "unk_token": unknown, "fuse_unk": True, "byte_fallback": True},
+    }
+
+
+def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[float]) -> list[list[str]]:
+    """All pairs of tokens that make a token, those that make the best one first."""
+    ranked = []
+    for index, token in enumerate(found.tokens):
+        if found.kinds[index] != _NORMAL:
+            continue
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in vocabulary and right in vocabulary:
+                # Of the pairs that make the same token, the one of the better parts first.
+                parts = sorted((vocabulary[left], vocabulary[right]))
+                ranked.append((-scores[index], index, parts, left, right))
+    return [[left, right] for *_, left, right in sorted(ranked)]
+
+
+def _frame(found: _Values, normalized: bool) -> dict[str, Any]:
+    added = []
+    for index, (token, kind) in enumerate(zip(found.tokens, found.kinds, strict=True)):
+        is_special = kind in (_CONTROL, _UNKNOWN)
+        if is_special or kind == _USER_DEFINED:
+            added.append(
+                {
+                    "id": index,
+                    "content": token,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": normalized and not is_special,
+                    "special": is_special,
+                }
+            )
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+
+
+def _bpe(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
+
+
+def _template(found: _Values) -> dict[str, Any] | None:
+    """Says which token ends a text, as a ``tokenizer.json`` can."""
+    end = found.token("eos_token_id")
+    return end_template(end, found.tokens.index(end)) if end is not None else None
