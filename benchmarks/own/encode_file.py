@@ -1,0 +1,59 @@
+"""Insight from a file to a published store, in a fresh cache: hashing, parity check, verification and all."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.peers.measured_encoding import use_cores
+from benchmarks.peers.protocol import print_result
+
+
+def main() -> None:
+    """Encode once and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, help="its folder; a token a byte if not given")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="0: this process")
+    parser.add_argument("--without-fast", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="the cache as it is, before and after")
+    arguments = parser.parse_args()
+    use_cores(arguments.cores)
+    if arguments.without_fast:
+        sys.modules["fastokens"] = None  # type: ignore[assignment]
+
+    import tokenizers  # noqa: F401 (not part of the clock, as for the others)
+
+    from insight.data import ByteTokenizerConfig, Preparation, PretrainedTokenizerConfig, TextFiles
+    from insight.data.store.executors import LocalProcesses
+
+    if not arguments.keep:
+        shutil.rmtree(arguments.cache, ignore_errors=True)
+    files = TextFiles(str(arguments.text), None, None, None, "text", 0.0, 0)
+    config = (
+        PretrainedTokenizerConfig(str(arguments.tokenizer)) if arguments.tokenizer else ByteTokenizerConfig()
+    )
+    started = time.perf_counter()
+    preparation = Preparation(files, config, arguments.cache, executor=LocalProcesses(arguments.workers))
+    store = preparation.store("train")
+    seconds = time.perf_counter() - started
+    print_result(
+        {
+            "seconds": seconds,
+            "bytes": store.num_bytes,
+            "tokens": store.num_tokens,
+            "store_bytes": sum(file.stat().st_size for file in store.path.iterdir()),
+            "encoder": preparation.tokenizer.encoder,
+        }
+    )
+    if not arguments.keep:
+        shutil.rmtree(arguments.cache, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
