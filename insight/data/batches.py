@@ -19,9 +19,11 @@ class LanguageModelBatch:
         targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
         document_ids: int64 ``(batch, sequence)`` or ``None``; attention stays inside equal ids.
         position_ids: int64 ``(batch, sequence)`` or ``None`` for 0, 1, 2, …
+        num_samples: By how many samples the data's position moves on; ``None`` for one a row.
     """
 
     input_ids: torch.Tensor
     targets: torch.Tensor
     document_ids: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
+    num_samples: int | None = None

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import xxhash
 
 from insight.data.canaries import CanaryInjection
 from insight.data.loaders import BatchLoader, EvaluationBatches, TrainingBatches
-from insight.data.preparation import Preparation, TextFiles, default_cache_dir
-from insight.data.sampling import EvaluationWindows, WindowOrder
+from insight.data.preparation import Preparation, TextFiles, cache_limit, default_cache_dir
+from insight.data.sample_cursor import SampleCursor, text_hash
+from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingConfig, Windows
 from insight.data.store import TokenStore
+from insight.data.store.executors import ExecutorConfig, LocalProcesses
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
-from insight.runtime.errors import CheckpointError, ConfigError, DataError
+from insight.data.training_corpora import TrainingCorpora, check_batch, joined, order_identity
+from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.messages import say
 
 _SPLITS_OF_STAGE = {
     # A test set that cannot be read is found before the training, not after it.
@@ -32,24 +35,33 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     function of the seed; the position in it is one number of samples, kept in checkpoints.
 
     Args:
-        train_files: Text to train on: files, folders, globs or ``corpus:NAME``; ``.txt``, ``.jsonl`` or
-            ``.parquet``, each also ``.gz``, ``.xz`` or ``.zst``.
+        train_files: Text to train on: files, folders, globs or ``corpus:NAME``; ``.txt``, ``.jsonl``,
+            ``.tsv`` or ``.parquet``, each also ``.gz``, ``.xz`` or ``.zst``. A mapping gives corpora names,
+            for ``sampling: Mixture``.
         validation_files: Text to validate on; without it a part of the training text is set aside.
         test_files: Text for the final measurement.
         predict_files: Text for ``predict``.
         tokenizer: How text becomes token ids.
-        sequence_length: Tokens in a training or evaluation window.
-        batch_size: Windows a training batch, on each process.
+        sampling: How the training text becomes samples: windows of the stream, packed documents, a mixture
+            of corpora, short sequences first.
+        sequence_length: Tokens in a training sample or evaluation window.
+        batch_size: Samples a training batch, on each process.
         validation_batch_size: Most windows an evaluation batch, on each process; ``batch_size`` if not given.
         validation_fraction: Share of the training text to set aside when there are no ``validation_files``;
             0 for none.
-        text_field: Field of ``.jsonl`` and column of ``.parquet`` files that holds the text.
-        seed: Chooses the order of the training windows and the documents set aside.
+        text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files that holds the text.
+        invalid_text: What is done with bytes that are no UTF-8: ``error`` stops and names the place,
+            ``replace`` puts U+FFFD there, ``skip`` leaves them out.
+        seed: Chooses the order of the training samples and the documents set aside.
         canaries: Secrets to plant in the training text, so that it can be measured whether the network
             remembers them; none if not given.
         num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
+        cache_gigabytes: Most that the token ids of all runs may take: those used longest ago are removed
+            when new ones are made; ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
         cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
             if not given.
+        executor: Where text is encoded: ``LocalProcesses`` (much text in several processes, little in this
+            one), ``InProcess`` or ``DaskCluster``; it decides no byte of the result.
 
     Raises:
         ConfigError: A value cannot work.
@@ -57,20 +69,24 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train_files: str | list[str],
+        train_files: str | list[str] | dict[str, str | list[str]],
         validation_files: str | list[str] | None = None,
         test_files: str | list[str] | None = None,
         predict_files: str | list[str] | None = None,
         tokenizer: TokenizerConfig = BPETokenizerConfig(),
+        sampling: SamplingConfig = Windows(),
         sequence_length: int = 256,
         batch_size: int = 16,
         validation_batch_size: int | None = None,
         validation_fraction: float = 0.05,
         text_field: str = "text",
+        invalid_text: str = "error",
         seed: int = 0,
         canaries: CanaryInjection | None = None,
         num_workers: int = 0,
+        cache_gigabytes: float | None = None,
         cache_dir: str | None = None,
+        executor: ExecutorConfig = LocalProcesses(),
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -92,8 +108,10 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self._tokenizer: TokenizerConfig | BaseTokenizer = tokenizer
         self.canaries = canaries
+        self.sampling = sampling
+        self._training = TrainingCorpora(train_files)
         self._files = TextFiles(
-            train_files,
+            self._training.all_text,
             validation_files,
             test_files,
             predict_files,
@@ -101,12 +119,17 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             validation_fraction,
             seed,
             canaries,
+            invalid_text,
         )
+        self._training.check(self._files, sampling, sequence_length)
         self._cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._max_cache_bytes = cache_limit(cache_gigabytes)
+        self._executor = executor
         self._preparation: Preparation | None = None
         self._stores: dict[str, TokenStore] = {}
-        self._num_samples_consumed = 0
-        self._restored: dict[str, Any] | None = None
+        self._corpora: list[Corpus] = []
+        self._samples: Samples | None = None
+        self._cursor = SampleCursor()
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
         """Use a finished tokenizer, that of a checkpoint, instead of the configured one.
@@ -137,44 +160,32 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         for split, store in self._open(stage).items():
             self._stores[split] = store
         if "train" in self._stores:
-            self._check_restored()
+            self._cursor.restore(self._identity())
 
     def _open(self, stage: str | None) -> dict[str, TokenStore]:
         if self._preparation is None:
-            self._preparation = Preparation(self._files, self._tokenizer, self._cache_dir)
+            self._preparation = Preparation(
+                self._files, self._tokenizer, self._cache_dir, self._max_cache_bytes, self._executor
+            )
         preparation = self._preparation
         needed = _SPLITS_OF_STAGE[stage] if stage else ("train", "validation", "test", "predict")
         wanted = [split for split in needed if preparation.has(split)]
         for split in wanted:
             preparation.sources(split)  # every missing file is found before any work
-        return {
-            split: self._stores[split] if split in self._stores else self._checked(preparation, split)
-            for split in wanted
-        }
+        return {split: self._opened(preparation, split) for split in wanted}
 
-    def _checked(self, preparation: Preparation, split: str) -> TokenStore:
-        store = preparation.store(split)
-        if split == "train":
-            sources = preparation.sources(split)
-            names = sources[0].name if len(sources) == 1 else f"{len(sources)} files"
-            where = f"train_files ({names})"
-            if store.num_tokens <= self.sequence_length:
-                raise DataError(
-                    f"{where}: {store.num_tokens} tokens, fewer than one sequence of "
-                    f"{self.sequence_length} + 1",
-                    f"give more text or use sequence_length={store.num_tokens - 1} or less",
-                )
-            windows = self._order(store).num_windows
-            if windows < self._global_batch_size:
-                most = windows // self._world_size
-                raise DataError(
-                    f"{where}: {windows} sequences of {self.sequence_length} tokens, fewer than one batch of "
-                    f"{self._global_batch_size}",
-                    f"give more text, or use batch_size={most} or a smaller sequence_length"
-                    if most
-                    else "give more text or use a smaller sequence_length",
-                )
-        return store
+    def _opened(self, preparation: Preparation, split: str) -> TokenStore:
+        if split in self._stores:
+            return self._stores[split]
+        if split != "train":
+            return preparation.store(split)
+        if self._samples is None:
+            self._corpora = self._training.open(preparation)
+            self._samples = self.sampling.build(self._corpora, self.sequence_length, self.seed)
+            for line in self._samples.notes():
+                say(line)
+        check_batch(self._samples, self._corpora, self.sequence_length, self.batch_size, self._world_size)
+        return joined(self._corpora)
 
     @property
     def tokenizer(self) -> BaseTokenizer:
@@ -218,7 +229,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             }
             for split, store in self._stores.items()
         }
-        planted = {"canaries": self.canaries.record()} if self.canaries else {}
+        more: dict[str, Any] = {"canaries": self.canaries.record()} if self.canaries else {}
+        if self._samples is not None and self.sampling != Windows():
+            more |= {"sampling": self.sampling.to_dict(), "samples": self._samples.facts()}
         return {
             "tokenizer": {
                 "kind": type(tokenizer).__name__,
@@ -228,7 +241,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             "sequence_length": self.sequence_length,
             "batch_size": self.batch_size,
             "splits": splits,
-            **planted,
+            **more,
         }
 
     def train_dataloader(self) -> BatchLoader:
@@ -237,13 +250,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         ``len()`` is always that of a whole epoch, also when it begins in the middle of one: where an epoch
         ends is counted by Lightning alone, and the batches simply go on into the next.
         """
-        batches = TrainingBatches(
-            self.store("train"),
-            self._order(self.store("train")),
-            self._global_batch_size,
-            self._rank,
-            self._world_size,
-        )
+        self.store("train")  # says what is missing
+        assert self._samples is not None
+        batches = TrainingBatches(self._samples, self._global_batch_size, self._rank, self._world_size)
         return BatchLoader(batches, batches.num_batches, self._first_batch, self.num_workers)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -268,17 +277,13 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         Args:
             num_samples_global: Its samples on all ranks together.
         """
-        if num_samples_global < 1:
-            raise ConfigError(
-                f"num_samples_global={num_samples_global}: a batch has samples", "pass the global batch size"
-            )
-        self._num_samples_consumed += num_samples_global
+        self._cursor.advance(num_samples_global)
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor and what it counts in; the same on every rank."""
         if "train" not in self._stores:
             return {}
-        return {"num_samples_consumed": self._num_samples_consumed, **self._identity()}
+        return self._cursor.state_dict(self._identity())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the cursor.
@@ -286,41 +291,21 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         Raises:
             CheckpointError: It counts in other data, another order or another batch.
         """
-        self._restored = dict(state_dict)
+        self._cursor.load_state_dict(state_dict)
         if "train" in self._stores:
-            self._check_restored()
-
-    def _check_restored(self) -> None:
-        if not self._restored:
-            return
-        restored, self._restored = self._restored, None
-        identity = self._identity()
-        if restored.get("fingerprint") != identity["fingerprint"]:
-            different = [
-                name
-                for name, value in identity.items()
-                if restored.get(name) != value and name != "fingerprint"
-            ]
-            changes = ", ".join(
-                f"{name}={identity[name]} (saved: {restored.get(name)})" for name in different
-            )
-            raise CheckpointError(
-                f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
-                "resume with the data settings of the run, or start from its weights with --init_from",
-            )
-        self._num_samples_consumed = int(restored["num_samples_consumed"])
+            self._cursor.restore(self._identity())
 
     def _identity(self) -> dict[str, Any]:
-        """What decides which samples a cursor stands between, and its hash."""
+        """What decides which samples a cursor stands between."""
         manifest = self._stores["train"].manifest
-        parts = {
-            "training_text": _hash("".join(shard.tokens_hash for shard in manifest.shards)),
+        return {
+            "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
             "tokenizer": manifest.tokenizer_fingerprint[:16],
             "sequence_length": self.sequence_length,
             "global_batch_size": self._global_batch_size,
             "seed": self.seed,
+            **order_identity(self._corpora, self.sampling),
         }
-        return {**parts, "fingerprint": _hash(repr(parts))}
 
     @property
     def _prepared(self) -> Preparation:
@@ -329,10 +314,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self._preparation
 
     def _first_batch(self) -> int:
-        return self._num_samples_consumed // self._global_batch_size
-
-    def _order(self, store: TokenStore) -> WindowOrder:
-        return WindowOrder(store.num_tokens, self.sequence_length, self.seed)
+        return self._cursor.num_consumed // self._global_batch_size
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
         windows = EvaluationWindows(self.store(split), self.sequence_length)
@@ -350,7 +332,3 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     @property
     def _global_batch_size(self) -> int:
         return self.batch_size * self._world_size
-
-
-def _hash(text: str) -> str:
-    return str(xxhash.xxh3_64_hexdigest(text.encode("utf-8")))

@@ -13,10 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from insight.data.batches import LanguageModelBatch
-from insight.data.sampling import EvaluationWindows, WindowOrder
-from insight.data.store import TokenStore
+from insight.data.sampling import EvaluationWindows, Rows, Samples
 
-_WINDOWS_AT_ONCE = 4096
+_SAMPLES_AT_ONCE = 4096
 
 
 class BatchLoader:
@@ -76,44 +75,55 @@ class _Batches(Dataset[LanguageModelBatch]):
         return self._make_batch(index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingBatches:
     """Training batches by global index, counted over all epochs.
 
-    Batch ``index`` of the run is batch ``index % num_batches`` of epoch ``index // num_batches``. The global
-    batch is the same for any number of ranks; a rank takes every ``world_size``-th row. What is left of an
-    epoch after its last whole global batch is left out (another part in every epoch).
+    The global batch is the same for any number of ranks; a rank takes every ``world_size``-th sample. What
+    is left of an epoch after its last whole global batch is left out (another part in every epoch).
 
     Args:
-        store: Training tokens.
-        order: Windows of the store.
-        global_batch_size: Rows on all ranks together.
+        samples: In the order of training.
+        global_batch_size: Samples on all ranks together.
         rank: This process.
         world_size: Number of processes; divides ``global_batch_size``.
     """
 
-    store: TokenStore
-    order: WindowOrder
+    samples: Samples
     global_batch_size: int
     rank: int
     world_size: int
 
     @property
     def num_batches(self) -> int:
-        """Batches an epoch."""
-        return self.order.num_windows // self.global_batch_size
+        """Batches in one pass over the text."""
+        return self.samples.num_samples // self.global_batch_size
 
     def __call__(self, index: int) -> LanguageModelBatch:
-        """The rows of this rank in batch ``index`` of the run."""
-        epoch, batch = divmod(index, self.num_batches)
-        group = max(1, _WINDOWS_AT_ONCE // self.global_batch_size)
+        """The samples of this rank in batch ``index`` of the run."""
+        num_positions = self.samples.num_positions
+        epoch, batch = divmod(index, num_positions // self.global_batch_size)
+        group = max(1, _SAMPLES_AT_ONCE // self.global_batch_size)
         first_batch = batch // group * group
-        starts = _starts_of_batches(self.order, epoch, first_batch, group, self.global_batch_size)
-        global_batch = starts[(batch - first_batch) * self.global_batch_size :][: self.global_batch_size]
-        tokens = self.store.windows(
-            global_batch[self.rank :: self.world_size], self.order.sequence_length + 1
-        )
-        return _batch(tokens[:, :-1], tokens[:, 1:])
+        first = first_batch * self.global_batch_size
+        names = self._names(epoch, first, min(first + group * self.global_batch_size, num_positions))
+        global_batch = names[(batch - first_batch) * self.global_batch_size :][: self.global_batch_size]
+        rows = self.samples.rows(global_batch[self.rank :: self.world_size])
+        shaped = self.samples.shaped(rows, index)
+        return _batch(shaped, None if shaped is rows else len(rows.inputs))
+
+    @functools.cached_property
+    def _names(self) -> Callable[[int, int, int], npt.NDArray[np.int64]]:
+        """Names of the samples of several batches: ordering a thousand takes little longer than ten."""
+
+        @functools.lru_cache(maxsize=2)
+        def names(epoch: int, first: int, stop: int) -> npt.NDArray[np.int64]:
+            return self.samples.order(epoch, np.arange(first, stop))
+
+        return names
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_names"}
 
 
 @dataclass(frozen=True)
@@ -149,19 +159,28 @@ class EvaluationBatches:
         rows = -(-self._rows_of_rank // self.num_batches)
         first = index * rows
         chosen = np.arange(first, first + rows) * self.world_size + self.rank
-        return _batch(*self.windows.gather(chosen))
+        return _batch(Rows(*self.windows.gather(chosen)))
 
 
-@functools.lru_cache(maxsize=2)
-def _starts_of_batches(
-    order: WindowOrder, epoch: int, first_batch: int, num_batches: int, batch_size: int
-) -> npt.NDArray[np.int64]:
-    """Starts of the windows of several batches: permuting a thousand numbers takes little longer than ten."""
-    first = first_batch * batch_size
-    return order.starts(epoch, np.arange(first, min(first + num_batches * batch_size, order.num_windows)))
-
-
-def _batch(inputs: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> LanguageModelBatch:
+def _batch(rows: Rows, num_samples: int | None = None) -> LanguageModelBatch:
+    ids = rows.document_ids
     return LanguageModelBatch(
-        torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(targets))
+        _tensor(rows.inputs),
+        _tensor(rows.targets),
+        None if ids is None else _tensor(ids),
+        None if ids is None else _tensor(_positions(ids)),
+        num_samples,
     )
+
+
+def _tensor(array: npt.NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _positions(document_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, 2, … in each document, which is a run of equal ids: int64 ``(rows, sequence)``."""
+    positions = np.arange(document_ids.shape[1])
+    starts = np.zeros_like(document_ids)
+    begins = document_ids[:, 1:] != document_ids[:, :-1]
+    np.multiply(begins, positions[1:], out=starts[:, 1:])
+    return positions - np.maximum.accumulate(starts, axis=1)

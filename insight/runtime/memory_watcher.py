@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,6 +101,11 @@ class MemoryWatcher:
         thresholds: When to act.
         read: Where memory stands.
         interval: Seconds between two looks.
+
+    Attributes:
+        events: The newest things it did.
+        num_events: How often it did each: ``"shrink"``, ``"clear"``, ``"relax"``.
+        newest: What it saw at its last look; ``None`` before the first.
     """
 
     def __init__(
@@ -116,6 +121,8 @@ class MemoryWatcher:
         self._interval = interval
         self._caches: weakref.WeakSet[ShrinkableCache] = weakref.WeakSet()
         self.events: deque[MemoryEvent] = deque(maxlen=_REMEMBERED_EVENTS)
+        self.num_events: Counter[str] = Counter()
+        self.newest: MemoryReading | None = None
         self.is_under_pressure = False
         self.start_anew()
 
@@ -140,7 +147,7 @@ class MemoryWatcher:
     def look(self) -> MemoryEvent | None:
         """Read once and do what the reading asks for; the event, if something was done."""
         with self._looking:
-            reading = self._read()
+            reading = self.newest = self._read()
             if reading.share >= self.thresholds.clear:
                 action = "clear"
             elif reading.share >= self.thresholds.shrink:
@@ -154,6 +161,7 @@ class MemoryWatcher:
             self.is_under_pressure = action != "relax"
             self._act(action)
             self.events.append(event)
+            self.num_events[action] += 1
             if is_news:
                 say(_sentence(event))
             return event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from insight.data import IGNORED_TARGET, BaseTokenizer, BPETokenizerConfig, LanguageModelBatch, TokenStore
 from insight.data.loaders import BatchLoader, EvaluationBatches, TrainingBatches
-from insight.data.sampling import EvaluationWindows, WindowOrder, evaluation_windows
+from insight.data.sampling import (
+    Corpus,
+    EvaluationWindows,
+    Mixture,
+    Packing,
+    SamplingConfig,
+    SequenceLengthWarmup,
+    Windows,
+    evaluation_windows,
+)
 from insight.data.store import StoreWriter, encode_documents
 from insight.data.tokenizers import ByteTokenizer
 
@@ -32,10 +42,42 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return store_of(tmp_path_factory.mktemp("store"), documents, ByteTokenizer())
 
 
+WINDOWS = Windows()
+SAMPLINGS = [
+    Windows(),
+    Windows(random_offset=False),
+    Packing(),
+    Mixture({"a": 2, "b": 1}),
+    Mixture({"a": 0.3, "b": 0.7}, Packing()),
+    SequenceLengthWarmup(4, 5),
+    SequenceLengthWarmup(2, 9, keep_tokens=False, sampling=Mixture({"a": 1, "b": 1}, Packing())),
+]
+
+
 def training(
-    store: TokenStore, batch: int = 6, rank: int = 0, world: int = 1, seed: int = 0
+    store: TokenStore,
+    batch: int = 6,
+    rank: int = 0,
+    world: int = 1,
+    seed: int = 0,
+    sampling: SamplingConfig = WINDOWS,
+    length: int = 7,
 ) -> TrainingBatches:
-    return TrainingBatches(store, WindowOrder(store.num_tokens, 7, seed), batch, rank, world)
+    """Where the sampling mixes corpora, both are the same text."""
+    inner = sampling.sampling if isinstance(sampling, SequenceLengthWarmup) else sampling
+    names = list(inner.weights) if isinstance(inner, Mixture) else [""]
+    samples = sampling.build([Corpus(name, name, store) for name in names], length, seed)
+    return TrainingBatches(samples, batch, rank, world)
+
+
+def equal(a: LanguageModelBatch, b: LanguageModelBatch) -> bool:
+    return {name: None if value is None else value.tolist() for name, value in tensors(a).items()} == {
+        name: None if value is None else value.tolist() for name, value in tensors(b).items()
+    }
+
+
+def tensors(batch: LanguageModelBatch) -> dict[str, torch.Tensor | None]:
+    return {name: value for name, value in vars(batch).items() if name != "num_samples"}
 
 
 def test_training_batch_is_windows_and_the_tokens_after_them(store: TokenStore) -> None:
@@ -55,11 +97,11 @@ def test_training_batch_is_windows_and_the_tokens_after_them(store: TokenStore) 
 
 @pytest.mark.parametrize("at_once", [1, 13, 4096])
 def test_epoch_uses_no_window_twice(store: TokenStore, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr("insight.data.loaders._WINDOWS_AT_ONCE", at_once)
+    monkeypatch.setattr("insight.data.loaders._SAMPLES_AT_ONCE", at_once)
     batches = training(store)
     for epoch in range(3):
         first = epoch * batches.num_batches
-        order = batches.order.starts(epoch, torch.arange(batches.num_batches * 6).numpy())
+        order = batches.samples.order(epoch, torch.arange(batches.num_batches * 6).numpy())
         assert len(set(order.tolist())) == len(order)
         rows = [
             row for index in range(batches.num_batches) for row in batches(first + index).input_ids.tolist()
@@ -68,13 +110,24 @@ def test_epoch_uses_no_window_twice(store: TokenStore, monkeypatch: pytest.Monke
         assert rows == expected
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
-def test_ranks_together_make_the_global_batch(store: TokenStore, world: int) -> None:
-    whole = training(store)
-    ranks = [training(store, rank=rank, world=world) for rank in range(world)]
-    for index in range(0, 3 * whole.num_batches, 5):
-        parts = torch.stack([rank(index).input_ids for rank in ranks], dim=1)
-        assert parts.flatten(0, 1).tolist() == whole(index).input_ids.tolist()
+def test_ranks_together_make_the_global_batch(
+    store: TokenStore, world: int, sampling: SamplingConfig
+) -> None:
+    whole = training(store, sampling=sampling, length=8)
+    ranks = [training(store, rank=rank, world=world, sampling=sampling, length=8) for rank in range(world)]
+    for index in [*range(0, 3 * whole.num_batches, 5), 4]:
+        expected, parts = whole(index), [rank(index) for rank in ranks]
+        cut = len(expected.input_ids) // 6  # rows that a warm-up cuts one sample into
+        for name, value in tensors(expected).items():
+            of_ranks = [tensors(part)[name] for part in parts]
+            if value is None:
+                assert of_ranks == [None] * world
+                continue
+            together = torch.stack([part.reshape(6 // world, cut, -1) for part in of_ranks], dim=1)
+            assert together.flatten(0, 2).tolist() == value.tolist()
+        assert sum(part.num_samples or len(part.input_ids) for part in parts) == 6
     assert {rank.num_batches for rank in ranks} == {whole.num_batches}
 
 
@@ -149,7 +202,7 @@ def test_planted_fault_dropping_the_last_window_loses_bytes(store: TokenStore) -
 
 
 def test_ignored_value_is_that_of_the_batches() -> None:
-    assert evaluation_windows._IGNORED == IGNORED_TARGET
+    assert evaluation_windows.IGNORED == IGNORED_TARGET
 
 
 def numbered(index: int) -> LanguageModelBatch:
@@ -166,10 +219,23 @@ def test_loader_begins_where_it_is_told(num_workers: int) -> None:
     assert [int(batch.input_ids) for batch in loader] == [10, 11, 12, 13]
 
 
-def test_workers_make_the_same_batches(store: TokenStore) -> None:
-    batches = training(store)
+@pytest.mark.parametrize("sampling", [Windows(), SAMPLINGS[-1]], ids=repr)
+def test_workers_make_the_same_batches(store: TokenStore, sampling: SamplingConfig) -> None:
+    batches = training(store, sampling=sampling, length=8)
     here = BatchLoader(batches, 5, num_workers=0)
     there = BatchLoader(batches, 5, num_workers=2)
     for a, b in zip(here, there, strict=True):
-        assert torch.equal(a.input_ids, b.input_ids)
-        assert torch.equal(a.targets, b.targets)
+        assert equal(a, b)
+        assert a.num_samples == b.num_samples
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
+def test_a_batch_depends_on_its_index_alone(store: TokenStore, sampling: SamplingConfig) -> None:
+    """Whatever came before it, also in a copy that arrives in another process."""
+    asked = training(store, sampling=sampling, length=8)
+    forward = [asked(index) for index in range(12)]
+    other = pickle.loads(pickle.dumps(training(store, sampling=sampling, length=8)))
+    for index in (11, 0, 7, 3, 10):
+        assert equal(other(index), forward[index])
+    assert not equal(other(4), forward[3])
+    assert not equal(training(store, seed=1, sampling=sampling, length=8)(3), forward[3])

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from insight.data.store import TokenStore
 
-_IGNORED = -100  # IGNORED_TARGET of batches.py, which imports torch
+IGNORED = -100
+"""``IGNORED_TARGET`` of ``batches.py``, which imports torch."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class EvaluationWindows:
         """
         length = self.sequence_length
         inputs = np.full((len(windows), length), self.store.end_of_text_id, dtype=np.int64)
-        targets = np.full((len(windows), length), _IGNORED, dtype=np.int64)
+        targets = np.full((len(windows), length), IGNORED, dtype=np.int64)
         # Windows with a token before them and all their targets inside the stream are one gather.
         whole = (windows >= 1) & ((windows + 1) * length <= self.store.num_tokens)
         tokens = self.store.windows(windows[whole] * length - 1, length + 1)

@@ -25,11 +25,13 @@ class WindowOrder:
         num_tokens: Length of the stream, at least ``sequence_length + 1``.
         sequence_length: Inputs a window, at least 1.
         seed: Chooses offsets and permutations.
+        random_offset: Whether epochs begin at offsets of their own; otherwise all begin at the first token.
     """
 
     num_tokens: int
     sequence_length: int
     seed: int
+    random_offset: bool = True
 
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
@@ -45,10 +47,14 @@ class WindowOrder:
     @property
     def num_windows(self) -> int:
         """Windows an epoch, the same for every offset: at most one less than would fit at offset 0."""
+        if not self.random_offset:
+            return (self.num_tokens - 1) // self.sequence_length
         return max(1, (self.num_tokens - self.sequence_length) // self.sequence_length)
 
     def offset(self, epoch: int) -> int:
         """Where the first window of this epoch begins."""
+        if not self.random_offset:
+            return 0
         slack = self.num_tokens - 1 - self.num_windows * self.sequence_length
         return random_integer(min(self.sequence_length, slack + 1), self.seed, epoch, _OFFSET)
 

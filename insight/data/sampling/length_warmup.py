@@ -1,0 +1,122 @@
+"""Short sequences first: a batch is cut into shorter rows while the run is young."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from insight.data.sampling.samples import Corpus, Int64, Rows, Samples, SamplingConfig
+from insight.data.sampling.windows import Windows
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SequenceLengthWarmup(SamplingConfig):
+    """Begins with short sequences and doubles their length until it is ``sequence_length``.
+
+    The length is a pure function of the number of the batch, so a run resumes in the middle of it. Early
+    gradients of short sequences vary less (Li, Zhang and He 2022, arXiv 2108.06084). Lengths double rather
+    than grow evenly, since a compiled network is compiled anew for every length.
+
+    Args:
+        start_length: Length of the first batches; ``sequence_length`` divided by 2, 4, 8, ….
+        num_batches: Batches until the full length is reached; each length lasts equally long.
+        keep_tokens: Cut each sample into rows, so that a batch keeps its number of tokens and no token is
+            lost; false keeps the number of rows and drops what is behind ``start_length``, so that early
+            batches are smaller and faster, and a part of the text is not seen in that epoch.
+        sampling: What the samples are.
+    """
+
+    start_length: int = 32
+    num_batches: int = 100
+    keep_tokens: bool = True
+    sampling: SamplingConfig = Windows()
+
+    def __post_init__(self) -> None:
+        for name, value in (("start_length", self.start_length), ("num_batches", self.num_batches)):
+            if value < 1:
+                raise ConfigError(f"{name}={value}: must be at least 1", "use 1 or more")
+        if isinstance(self.sampling, SequenceLengthWarmup):
+            raise ConfigError("sampling=SequenceLengthWarmup inside another: one is enough", "leave one out")
+
+    @property
+    def is_outermost(self) -> bool:
+        return True
+
+    def check(self, names: Sequence[str], sequence_length: int) -> None:
+        ratio, rest = divmod(sequence_length, self.start_length)
+        if rest or ratio & (ratio - 1) or not ratio:
+            halves, length = [], sequence_length
+            while length % 2 == 0:
+                length //= 2
+                halves.append(length)
+            raise ConfigError(
+                f"start_length={self.start_length}: doubling it never gives sequence_length="
+                f"{sequence_length}",
+                f"use {', '.join(map(str, halves[:4])) or 'an even sequence_length'}",
+            )
+        self.sampling.check(names, sequence_length)
+
+    def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
+        return WarmingSamples(self.sampling.build(corpora, sequence_length, seed), self, sequence_length)
+
+    def length_at(self, index: int, sequence_length: int) -> int:
+        """Length of the rows of batch ``index`` of the run."""
+        num_doublings = (sequence_length // self.start_length).bit_length() - 1
+        if index >= self.num_batches:
+            return sequence_length
+        return self.start_length << (index * num_doublings // self.num_batches)
+
+
+@dataclass(frozen=True, eq=False)
+class WarmingSamples(Samples):
+    """Samples that are cut into shorter rows while the run is young.
+
+    Args:
+        samples: The whole ones.
+        warmup: How they are cut.
+        sequence_length: Tokens a sample.
+    """
+
+    samples: Samples
+    warmup: SequenceLengthWarmup
+    sequence_length: int
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.num_samples
+
+    @property
+    def num_names(self) -> int:
+        return self.samples.num_names
+
+    @property
+    def num_positions(self) -> int:
+        return self.samples.num_positions
+
+    def order(self, epoch: int, positions: Int64) -> Int64:
+        return self.samples.order(epoch, positions)
+
+    def rows(self, names: Int64) -> Rows:
+        return self.samples.rows(names)
+
+    def shaped(self, rows: Rows, index: int) -> Rows:
+        length = self.warmup.length_at(index, self.sequence_length)
+        if length == self.sequence_length:
+            return rows
+        ids = rows.document_ids
+        return Rows(
+            self._cut(rows.inputs, length),
+            self._cut(rows.targets, length),
+            None if ids is None else self._cut(ids, length),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return self.samples.facts()
+
+    def notes(self) -> list[str]:
+        return self.samples.notes()
+
+    def _cut(self, array: Int64, length: int) -> Int64:
+        return array.reshape(-1, length) if self.warmup.keep_tokens else array[:, :length]

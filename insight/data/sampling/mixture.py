@@ -1,0 +1,160 @@
+"""Mixtures: several corpora in exact proportions, each in an order of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from insight.data.sampling.permutation import random_integer
+from insight.data.sampling.proportions import Turns, proportional_turns, whole_weights
+from insight.data.sampling.samples import Corpus, Int64, Rows, Samples, SamplingConfig
+from insight.data.sampling.windows import Windows
+from insight.runtime.errors import ConfigError
+
+_CORPUS = 2
+_NO_END = 1 << 62
+
+
+@dataclass(frozen=True)
+class Mixture(SamplingConfig):
+    """Several corpora, of each as many samples as its weight says.
+
+    After any number of samples each corpus has had its share of them, to less than one sample. Each is
+    shuffled anew in every epoch of its own: a small corpus with a large weight is simply read more often.
+    ``train_files`` names the corpora: ``{novels: [...], letters: letters.jsonl}``.
+
+    Args:
+        weights: Of each corpus by name; only their proportions count.
+        sampling: How each corpus becomes samples.
+    """
+
+    weights: dict[str, float]
+    sampling: SamplingConfig = Windows()
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise ConfigError("weights is empty: a mixture has at least one corpus", "name corpora")
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight > 0):
+                raise ConfigError(
+                    f"weights.{name}={weight}: must be a number above 0", "leave the corpus out for none"
+                )
+        if not isinstance(self.sampling, SamplingConfig) or self.sampling.is_outermost:
+            raise ConfigError(
+                f"sampling={type(self.sampling).__name__} inside a Mixture: each corpus is sampled by itself",
+                "use Windows or Packing there, and put a warm-up around the mixture",
+            )
+        proportional_turns(self._whole_weights)
+
+    @property
+    def is_outermost(self) -> bool:
+        return True
+
+    @property
+    def _whole_weights(self) -> tuple[int, ...]:
+        return whole_weights([float(weight) for weight in self.weights.values()])
+
+    def check(self, names: Sequence[str], sequence_length: int) -> None:
+        if set(names) != set(self.weights):
+            given = ", ".join(name or "files without a name" for name in names)
+            raise ConfigError(
+                f"weights names {', '.join(self.weights)}, and train_files {given}",
+                "give every corpus a name in train_files and a weight: train_files: {a: FILES, b: FILES}",
+            )
+        self.sampling.check(names[:1], sequence_length)
+
+    def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
+        by_name = {corpus.name: corpus for corpus in corpora}
+        parts = tuple(
+            self.sampling.build(
+                [by_name[name]], sequence_length, random_integer(_NO_END, seed, index, _CORPUS)
+            )
+            for index, name in enumerate(self.weights)
+        )
+        return MixedSamples(tuple(self.weights), parts, proportional_turns(self._whole_weights))
+
+
+@dataclass(frozen=True, eq=False)
+class MixedSamples(Samples):
+    """Samples of several corpora taking turns; one order without end.
+
+    Its names are those of the corpora, one corpus after the other.
+
+    Args:
+        names: Of the corpora.
+        parts: Their samples.
+        turns: Whose turn it is.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[Samples, ...]
+    turns: Turns
+
+    @property
+    def num_samples(self) -> int:
+        return sum(part.num_samples for part in self.parts)
+
+    @property
+    def num_names(self) -> int:
+        return int(self._bases[-1])
+
+    @property
+    def num_positions(self) -> int:
+        # An epoch that ended would upset the proportions: what is left of it after its last whole batch
+        # belongs to somebody.
+        return _NO_END
+
+    @property
+    def _bases(self) -> Int64:
+        ends = np.cumsum([part.num_names for part in self.parts], dtype=np.int64)
+        return np.concatenate([np.zeros(1, dtype=np.int64), ends])
+
+    def order(self, epoch: int, positions: Int64) -> Int64:
+        periods, slots = np.divmod(positions, len(self.turns.owner))
+        owners = self.turns.owner[slots]
+        nth = periods * self.turns.counts[owners] + self.turns.nth[slots]
+        named = np.empty_like(positions)
+        for number, (part, base) in enumerate(zip(self.parts, self._bases[:-1].tolist(), strict=True)):
+            chosen = np.flatnonzero(owners == number)
+            epochs, places = np.divmod(nth[chosen], part.num_samples)
+            for own_epoch in np.unique(epochs).tolist():
+                now = epochs == own_epoch
+                named[chosen[now]] = base + part.order(own_epoch, places[now])
+        return named
+
+    def rows(self, names: Int64) -> Rows:
+        bases = self._bases
+        owners = np.searchsorted(bases, names, side="right") - 1
+        chosen, found = [], []
+        for number in np.unique(owners).tolist():
+            chosen.append(np.flatnonzero(owners == number))
+            found.append(self.parts[number].rows(names[chosen[-1]] - bases[number]))
+        # Back into the order of the names.
+        back = np.argsort(np.concatenate(chosen), kind="stable")
+        inputs, targets, document_ids = zip(*found, strict=True)
+        return Rows(
+            np.concatenate(inputs)[back],
+            np.concatenate(targets)[back],
+            np.concatenate(document_ids)[back] if document_ids[0] is not None else None,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        shares = self.turns.counts / self.turns.counts.sum()
+        return {
+            name: {"share": float(share), "samples": part.num_samples, **part.facts()}
+            for name, share, part in zip(self.names, shares, self.parts, strict=True)
+        }
+
+    def notes(self) -> list[str]:
+        shares = self.turns.counts / self.turns.counts.sum()
+        mixed = [f"{share:.1%} {name}" for name, share in zip(self.names, shares, strict=True)]
+        inside = [
+            f"{name}: {note}"
+            for name, part in zip(self.names, self.parts, strict=True)
+            for note in part.notes()
+        ]
+        return [f"mixture: {', '.join(mixed)} of the samples", *inside]

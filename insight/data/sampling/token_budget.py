@@ -1,0 +1,146 @@
+"""Token-budget batches: samples of like length side by side, as many as a number of padded tokens allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from insight.data.sampling.permutation import permute
+from insight.runtime.errors import ConfigError
+
+_POOLS, _BATCHES = range(2)
+
+
+class BudgetBatch(NamedTuple):
+    """What one rank gets of a batch.
+
+    Attributes:
+        samples: int64, numbers of its samples; ``[-1]``, a row in which nothing counts, where there are
+            fewer samples than ranks.
+        num_samples_global: Samples on all ranks together, by which a cursor moves on.
+    """
+
+    samples: npt.NDArray[np.int64]
+    num_samples_global: int
+
+
+class TokenBudgetOrder:
+    """Batches of about equally many tokens for samples of any lengths, such as pairs of sentences.
+
+    Every epoch the samples are shuffled and cut into pools; each pool is sorted by length and cut into
+    batches whose rows, padded to the longest, hold at most ``max_tokens``; then all batches are shuffled.
+    So like lengths meet without always meeting the same partners. A batch is global: rank r of w takes
+    every w-th sample from the r-th on, so all ranks have as many batches and rows of like length.
+
+    Every sample comes once an epoch, so a position is one number of samples, whatever the batches are.
+
+    Args:
+        lengths: int64 ``(samples,)``, or ``(samples, sides)`` where each sample has several padded parts,
+            such as source and target.
+        max_tokens: Most padded tokens of a batch, on all sides and all ranks together.
+        seed: Chooses the order.
+        pool_size: Samples that are sorted together: more means less padding, and batches more alike.
+
+    Raises:
+        ConfigError: There is no sample, a length is below 1, or one sample exceeds ``max_tokens``.
+    """
+
+    def __init__(
+        self, lengths: npt.NDArray[np.int64], max_tokens: int, seed: int, pool_size: int = 1 << 14
+    ) -> None:
+        lengths = np.asarray(lengths)
+        if lengths.ndim not in (1, 2) or not lengths.size or lengths.dtype.kind not in "iu":
+            raise ConfigError(
+                f"lengths is {lengths.dtype} of shape {lengths.shape}: must be whole numbers, "
+                "(samples,) or (samples, sides)",
+                "give every sample a length",
+            )
+        self.lengths = lengths.reshape(len(lengths), -1).astype(np.int64)
+        if pool_size < 1:
+            raise ConfigError(f"pool_size={pool_size}: must be at least 1", "use 16384")
+        if self.lengths.min() < 1:
+            raise ConfigError(
+                f"lengths[{int(self.lengths.min(axis=1).argmin())}]: a sample has no token", "leave it out"
+            )
+        totals = self.lengths.sum(axis=1)
+        if totals.max() > max_tokens:
+            raise ConfigError(
+                f"max_tokens={max_tokens}: sample {int(totals.argmax())} alone has {int(totals.max())}",
+                f"use {int(totals.max())} or more, or leave long samples out",
+            )
+        self.max_tokens, self.seed, self.pool_size = max_tokens, seed, pool_size
+        # Ascending totals, then sides: samples beside each other need little padding on any side.
+        self._ranks = np.empty(len(totals), dtype=np.int64)
+        self._ranks[np.lexsort((*self.lengths.T, totals))] = np.arange(len(totals))
+        self._newest: tuple[int, list[npt.NDArray[np.int64]]] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples an epoch."""
+        return len(self.lengths)
+
+    def epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """The global batches of an epoch: of each the numbers of its samples."""
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = (epoch, self._make_epoch(epoch))
+        return self._newest[1]
+
+    def padding(self, epoch: int) -> float:
+        """Share of an epoch's padded tokens that are padding."""
+        padded = sum(len(batch) * int(self.lengths[batch].max(axis=0).sum()) for batch in self.epoch(epoch))
+        return 1 - int(self.lengths.sum()) / padded
+
+    def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
+        """The batches of one rank, from a position on and without end.
+
+        Args:
+            num_samples_consumed: Samples on all ranks that came before.
+            rank: This process.
+            world_size: Number of processes.
+
+        Raises:
+            ConfigError: The position is inside a batch, or the rank is none of ``world_size``.
+        """
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank={rank}, world_size={world_size}: no such rank", "use 0..world_size - 1")
+        epoch, before = divmod(num_samples_consumed, self.num_samples)
+        while True:
+            batches = self.epoch(epoch)
+            ends = np.cumsum([len(batch) for batch in batches])
+            first = int(np.searchsorted(ends, before, side="right")) if before else 0
+            if before and int(ends[first - 1]) != before:
+                raise ConfigError(
+                    f"num_samples_consumed={num_samples_consumed} lies inside a batch",
+                    "resume with the lengths, budget, pool size and seed of the run",
+                )
+            for batch in batches[first:]:
+                own = batch[rank::world_size]
+                yield BudgetBatch(own if len(own) else np.array([-1]), len(batch))
+            epoch, before = epoch + 1, 0
+
+    def _make_epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        # Two permutations of one epoch must not be the same one where pools and batches are as many.
+        shuffled = permute(np.arange(self.num_samples), self.num_samples, self.seed, 2 * epoch + _POOLS)
+        batches = []
+        for start in range(0, self.num_samples, self.pool_size):
+            pool = shuffled[start : start + self.pool_size]
+            batches += self._cut(pool[np.argsort(-self._ranks[pool], kind="stable")])
+        order = permute(np.arange(len(batches)), len(batches), self.seed, 2 * epoch + _BATCHES)
+        return [batches[number] for number in order.tolist()]
+
+    def _cut(self, pool: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """A pool, longest samples first, in batches as large as the budget allows."""
+        lengths = self.lengths[pool]
+        batches, start = [], 0
+        while start < len(pool):
+            # All rows are padded to the first at least.
+            ahead = lengths[start : start + self.max_tokens // int(lengths[start].sum())]
+            longest = np.maximum.accumulate(ahead, axis=0).sum(axis=1)
+            costs = np.arange(1, len(longest) + 1) * longest
+            count = int(np.searchsorted(costs, self.max_tokens, side="right"))
+            batches.append(pool[start : start + count])
+            start += count
+        return batches

@@ -1,0 +1,122 @@
+"""Token-budget batches: within the budget, every sample once an epoch, as many batches on every rank."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insight.data.sampling import TokenBudgetOrder
+from insight.runtime.errors import ConfigError
+
+LENGTHS = st.one_of(
+    st.lists(st.integers(1, 30), min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60),
+)
+
+
+def order_of(lengths: object, extra: int, seed: int, pool: int) -> TokenBudgetOrder:
+    array = np.array(lengths, dtype=np.int64)
+    largest = int(array.reshape(len(array), -1).sum(axis=1).max())
+    return TokenBudgetOrder(array, largest + extra, seed, pool)
+
+
+@settings(deadline=None, max_examples=150)
+@given(LENGTHS, st.integers(0, 100), st.integers(0, 9), st.integers(1, 70), st.integers(0, 3))
+def test_an_epoch_has_every_sample_once_within_the_budget(
+    lengths: list[object], extra: int, seed: int, pool: int, epoch: int
+) -> None:
+    order = order_of(lengths, extra, seed, pool)
+    batches = order.epoch(epoch)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * int(order.lengths[batch].max(axis=0).sum())
+        assert padded <= order.max_tokens
+    assert 0 <= order.padding(epoch) < 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(LENGTHS, st.integers(0, 100), st.integers(1, 70), st.integers(1, 5), st.integers(0, 2))
+def test_ranks_have_as_many_batches_and_together_the_global_one(
+    lengths: list[object], extra: int, pool: int, world: int, epoch: int
+) -> None:
+    order = order_of(lengths, extra, 0, pool)
+    expected = [*order.epoch(epoch), *order.epoch(epoch + 1)]
+    start = epoch * len(lengths)
+    ranks = [
+        list(itertools.islice(order.batches(start, rank, world), len(expected))) for rank in range(world)
+    ]
+    assert {len(batches) for batches in ranks} == {len(expected)}
+    for number, batch in enumerate(expected):
+        own = [ranks[rank][number] for rank in range(world)]
+        assert {one.num_samples_global for one in own} == {len(batch)}
+        sizes = [len(one.samples) for one in own]
+        assert max(sizes) - min(sizes) <= 1
+        found = sorted(sample for one in own for sample in one.samples.tolist() if sample >= 0)
+        assert found == sorted(batch.tolist())
+
+
+@settings(deadline=None, max_examples=60)
+@given(LENGTHS, st.integers(0, 60), st.integers(1, 70), st.integers(1, 40))
+def test_a_position_is_enough_to_go_on(lengths: list[object], extra: int, pool: int, num_before: int) -> None:
+    order = order_of(lengths, extra, 0, pool)
+    whole = list(itertools.islice(order.batches(0, 0, 1), num_before + 5))
+    position = sum(batch.num_samples_global for batch in whole[:num_before])
+    rest = list(itertools.islice(order_of(lengths, extra, 0, pool).batches(position, 0, 1), 5))
+    assert [batch.samples.tolist() for batch in rest] == [
+        batch.samples.tolist() for batch in whole[num_before:]
+    ]
+
+
+def test_planted_fault_a_position_that_is_off_by_one_is_refused() -> None:
+    order = order_of([3] * 40, 20, 0, 16)
+    inside = order.epoch(0)[0].size - 1
+    assert inside > 0
+    with pytest.raises(ConfigError, match="lies inside a batch"):
+        next(order.batches(inside, 0, 1))
+
+
+def test_sorting_in_pools_saves_padding_and_partners_change() -> None:
+    rng = np.random.default_rng(0)
+    source = np.clip(rng.lognormal(3, 0.6, 5000).astype(np.int64), 1, 200)
+    target = np.clip((source * rng.uniform(0.8, 1.3, 5000)).astype(np.int64), 1, 250)
+    lengths = np.stack([source, target], axis=1)
+    sorted_order, unsorted = (TokenBudgetOrder(lengths, 4096, 0, pool) for pool in (2048, 1))
+    assert sorted_order.padding(0) < 0.15
+    mean = 5000 // len(sorted_order.epoch(0))
+    shuffled = [lengths[first : first + mean].max(axis=0).sum() * mean for first in range(0, 5000, mean)]
+    assert 1 - lengths.sum() / sum(shuffled) > 3 * sorted_order.padding(0)
+    assert len(unsorted.epoch(0)) == 5000, "a pool of one sample is a batch of one"
+    partners = [
+        {frozenset(batch.tolist()) for batch in sorted_order.epoch(epoch) if len(batch) > 1}
+        for epoch in (0, 1)
+    ]
+    assert len(partners[0] & partners[1]) < 5
+    # Long and short batches come mixed, not the longest first.
+    sizes = [len(batch) for batch in sorted_order.epoch(0)]
+    assert abs(np.corrcoef(sizes, np.arange(len(sizes)))[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("lengths", "options", "named"),
+    [
+        ([], {}, "lengths is"),
+        ([[[1]]], {}, "shape (1, 1, 1)"),
+        ([0.5], {}, "float64"),
+        ([3, 0], {}, "lengths[1]"),
+        ([3, 9], {"max_tokens": 8}, "max_tokens=8: sample 1 alone has 9"),
+        ([3], {"pool_size": 0}, "pool_size=0"),
+    ],
+)
+def test_wrong_values(lengths: list[object], options: dict[str, int], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TokenBudgetOrder(np.array(lengths), **({"max_tokens": 100, "seed": 0} | options))
+    assert named in str(caught.value)
+
+
+def test_no_such_rank() -> None:
+    with pytest.raises(ConfigError, match="rank=2, world_size=2"):
+        next(order_of([1], 0, 0, 1).batches(0, 2, 2))
