@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from insight import __version__
+from insight.cli.text_table import aligned
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
 from insight.reporting.formats import format_bytes, format_difference, format_latency
@@ -72,7 +73,7 @@ def tables(comparison: Comparison) -> str:
                     f"{speed.tokens_per_second:,.0f}",
                 )
             )
-    return f"{_aligned(sizes)}\n\n{_aligned(speeds)}"
+    return f"{aligned(sizes)}\n\n{aligned(speeds)}"
 
 
 def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -153,14 +154,3 @@ def _difference(model: ModelMeasurement) -> str:
         return ""
     value, low, high = map(format_difference, (difference.value, difference.low, difference.high))
     return f"{value} ({low} to {high})"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns under one another: the first to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells))
-    return "\n".join(lines)

@@ -81,12 +81,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that travel with the package, by name without suffix."""
+    """The configs that travel with the package by name, without suffix: ``attention/rope``."""
     package = Path(str(importlib.resources.files("insight")))
     # A wheel carries them inside; an editable install uses those of the repository.
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
+            found = (path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES)
+            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     return {}
 
 
@@ -108,5 +109,5 @@ def _remedy(path: Path, shipped: dict[str, Path]) -> str:
     match = nearest(path.name, here)
     if match:
         return f"did you mean {path.parent / match}?"
-    match = nearest(path.stem, shipped)
+    match = nearest(path.stem, shipped) or nearest(f"{path.parent.name}/{path.stem}", shipped)
     return f"did you mean {match!r}?" if match else f"shipped ones: {', '.join(shipped)}"

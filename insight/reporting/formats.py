@@ -13,7 +13,7 @@ def format_count(count: float) -> str:
     if abs(count) < 100_000:
         return f"{count:,.0f}"
     for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(count) >= factor:
+        if abs(count) >= 0.9995 * factor:  # what rounds to a thousand takes the next word
             return f"{count / factor:.3g} {word}"
     return f"{count / 1e3:.0f} thousand"
 
@@ -23,7 +23,7 @@ def format_bytes(count: float) -> str:
     if not math.isfinite(count):
         return "unknown"
     for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(count) >= factor:
+        if abs(count) >= 0.9995 * factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} bytes"
 

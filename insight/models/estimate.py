@@ -1,0 +1,225 @@
+"""What a network costs, before any memory is taken for it: parameters, memory, operations.
+
+Nothing is looked up in a table of formulas: the network is built and run on stand-ins that have shapes but no
+numbers, and what lives when is counted. So it holds for every variant, also for a user's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from insight.models.caches import CrossCache, LayerCache, Memory
+from insight.models.checks import require_positive
+from insight.models.decoder import Decoder, DecoderConfig
+from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from insight.models.linear import StackedProjection
+from insight.models.live_memory import LiveMemory
+from insight.runtime.errors import ConfigError
+
+NetworkConfig = DecoderConfig | EncoderDecoderConfig
+Network = Decoder | EncoderDecoder
+
+
+@dataclass(frozen=True)
+class CacheBytes:
+    """What one layer's cache holds, a row.
+
+    Args:
+        fixed: Bytes whatever the length: all of a window that has turned, of a recurrent state, of a source.
+        per_token: Bytes that each further token takes.
+    """
+
+    fixed: int
+    per_token: int
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of one training step, weights and optimizer apart.
+
+    Args:
+        activations: What is kept between forward and backward.
+        peak_activations: The most that lives at once of what the step makes, gradients apart.
+        peak: The most that lives at once, gradients of the weights included.
+    """
+
+    activations: int
+    peak_activations: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """What a network of some configuration has, however it is trained.
+
+    Args:
+        num_parameters: Trainable numbers; a shared matrix counts once.
+        num_active_parameters: Those that one token uses; fewer where tokens choose among experts.
+        flops_per_token: Of the matrix products of a forward pass, at the given length; with an encoder those
+            of a pair of that length divided by it.
+        cache: A layer each, at the given length; ``None`` where there is no cache of that length.
+    """
+
+    num_parameters: int
+    num_active_parameters: int
+    flops_per_token: int
+    cache: tuple[CacheBytes, ...] | None
+
+
+def network_size(
+    config: NetworkConfig,
+    vocabulary_size: int,
+    sequence_length: int,
+    cache_dtype: torch.dtype = torch.float32,
+) -> NetworkSize:
+    """Count what does not depend on training.
+
+    Args:
+        config: What would be built.
+        vocabulary_size: Rows of the embedding.
+        sequence_length: Tokens of context; with an encoder of the source, too.
+        cache_dtype: Of the stored keys and values.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+    require_positive(sequence_length=sequence_length)
+    network = build_without_memory(config, vocabulary_size)
+    stacks = [module for module in network.modules() if isinstance(module, StackedProjection)]
+    if isinstance(network, EncoderDecoder):
+        flops = network.flops_per_pair(sequence_length, sequence_length) // (3 * sequence_length)
+    else:
+        flops = network.flops_per_token(sequence_length) // 3
+    return NetworkSize(
+        network.num_parameters(),
+        network.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks),
+        flops,
+        _cache_bytes(network, sequence_length, cache_dtype),
+    )
+
+
+def decoder_of(config: NetworkConfig) -> DecoderConfig:
+    """What writes."""
+    return config.decoder if isinstance(config, EncoderDecoderConfig) else config
+
+
+def build_without_memory(config: NetworkConfig, vocabulary_size: int) -> Network:
+    """The network on the meta device: without memory at any size."""
+    with torch.device("meta"):
+        return config.build(vocabulary_size)
+
+
+def training_memory(
+    config: NetworkConfig,
+    vocabulary_size: int,
+    batch_size: int,
+    sequence_length: int,
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+) -> TrainingMemory:
+    """Run a training step without numbers, on the kernels that this machine's CPU would take, not compiled.
+
+    The step ends at the hidden states: what the loss takes is the loss's own
+    (``insight.training.losses.loss_memory``).
+
+    Args:
+        config: What would be trained.
+        vocabulary_size: Rows of the embedding.
+        batch_size: Rows of a batch.
+        sequence_length: Tokens of each; with an encoder of source and target each.
+        dtype: Of the weights.
+        autocast: Type of the products where it differs (mixed precision).
+
+    Raises:
+        ConfigError: A number is below 1, or which memory the network takes depends on the text.
+    """
+    require_positive(batch_size=batch_size, sequence_length=sequence_length)
+    network = build_without_memory(config, vocabulary_size).to(dtype).train()
+    try:
+        with FakeTensorMode():
+            _give_stand_ins(network)
+            ids = torch.zeros(batch_size, sequence_length, dtype=torch.int64)
+            return measure_training_memory(network, ids, autocast)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise ConfigError(
+            "the memory of this network depends on the text that it reads", "measure a real run instead"
+        ) from error
+
+
+def measure_training_memory(
+    network: Network, input_ids: torch.Tensor, autocast: torch.dtype | None = None
+) -> TrainingMemory:
+    """The same of a network that is there, with or without numbers; its gradients are left in place."""
+    present = [*network.parameters(), *network.buffers(), input_ids]
+    sequences = (input_ids, input_ids) if isinstance(network, EncoderDecoder) else (input_ids,)
+    with LiveMemory(present) as memory, _gradients_set_aside(network, memory):
+        with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+            hidden = network(*sequences)
+        activations = memory.live_bytes
+        hidden.backward(torch.empty_like(hidden))
+    return TrainingMemory(activations, memory.peak_live_bytes, memory.peak_bytes)
+
+
+def _give_stand_ins(network: nn.Module) -> None:
+    """Put tensors of the CPU in the place of those of the meta device, under ``FakeTensorMode``."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            stand_in = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(stand_in, requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+@contextlib.contextmanager
+def _gradients_set_aside(network: Network, memory: LiveMemory) -> Iterator[None]:
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(memory.set_aside)
+        for parameter in network.parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[CacheBytes, ...] | None:
+    """What the last token added to each layer's cache, and what does not depend on the number of tokens."""
+    before = max(length - 1, 1)
+    try:
+        shorter, longer = (_bytes_of_caches(network, size, length, dtype) for size in (before, length))
+    except ConfigError:  # positions for which earlier keys go stale
+        return None
+    pairs = zip(shorter, longer, strict=True)
+    return tuple(CacheBytes(more - (more - less) * length, more - less) for less, more in pairs)
+
+
+def _bytes_of_caches(network: Network, length: int, source_length: int, dtype: torch.dtype) -> list[int]:
+    decoder = network.decoder if isinstance(network, EncoderDecoder) else network
+    device = torch.device("meta")
+    states = None
+    if isinstance(network, EncoderDecoder):
+        states = torch.empty(1, source_length, network.config.encoder.hidden_size, device=device)
+    memory = LiveMemory([*decoder.parameters(), *(() if states is None else [states])])
+    sizes: list[int] = []
+    kept: list[LayerCache | CrossCache] = []
+    for block in decoder.layers():
+        before = memory.live_bytes
+        with memory, torch.no_grad():
+            kept.append(block.attention.make_cache(1, length, dtype, device))
+            if states is not None and block.cross_attention is not None:
+                project = block.cross_attention.project_memory
+                kept.append(CrossCache(Memory(states), project, dtype))
+        sizes.append(memory.live_bytes - before)
+    return sizes

@@ -1,0 +1,73 @@
+"""The bytes that tensors hold between their making and their end, counted operation by operation."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts while it is switched on (``with LiveMemory() as memory``), forward and backward.
+
+    It counts storages, so views cost nothing; what a kernel takes for itself inside an operation is not
+    seen. Stand-ins without values (``FakeTensorMode``, the meta device) are counted like tensors that have
+    them.
+
+    Args:
+        present: Tensors that were there before, such as weights: never counted.
+
+    Attributes:
+        live_bytes: Of what was made and still lives, gradients of parameters apart.
+        gradient_bytes: Of what :meth:`set_aside` was told is a gradient.
+        peak_live_bytes: The most that :attr:`live_bytes` has been.
+        peak_bytes: The most that both have been together.
+    """
+
+    def __init__(self, present: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.live_bytes = self.gradient_bytes = self.peak_live_bytes = self.peak_bytes = 0
+        self._present = [tensor.untyped_storage() for tensor in present]  # kept, so that no id comes again
+        self._sizes: dict[int, int] = {id(storage): 0 for storage in self._present}
+        self._gradients: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf)
+        return result
+
+    def set_aside(self, parameter: torch.Tensor) -> None:
+        """Count a parameter's gradient as one from now on (for ``register_post_accumulate_grad_hook``)."""
+        assert parameter.grad is not None
+        key = id(parameter.grad.untyped_storage())
+        if key in self._sizes and key not in self._gradients:
+            self._gradients.add(key)
+            self.live_bytes -= self._sizes[key]
+            self.gradient_bytes += self._sizes[key]
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.live_bytes += storage.nbytes()
+        self.peak_live_bytes = max(self.peak_live_bytes, self.live_bytes)
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes + self.gradient_bytes)
+        weakref.finalize(storage, self._forget, key).atexit = False
+
+    def _forget(self, key: int) -> None:
+        size = self._sizes.pop(key)
+        if key in self._gradients:
+            self._gradients.remove(key)
+            self.gradient_bytes -= size
+        else:
+            self.live_bytes -= size
