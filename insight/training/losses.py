@@ -106,6 +106,53 @@ def token_losses(
     return result.view(targets.shape)
 
 
+class LossMemory(NamedTuple):
+    """What :func:`loss_memory` returns.
+
+    Attributes:
+        logits: Bytes of the chunk of scores that is held at once, and of what its softmax needs.
+        casts: Bytes of what changes its type on the way: ``hidden``, the matrix, and its gradient.
+        kept: Bytes between forward and backward: the gradients of ``hidden`` and of the head's matrix.
+        scaled: Bytes of the matrix's gradient times the outer factor, while the backward pass makes it.
+    """
+
+    logits: int
+    casts: int
+    kept: int
+    scaled: int
+
+
+def loss_memory(
+    num_tokens: int,
+    hidden_size: int,
+    vocabulary_size: int,
+    dtype: torch.dtype = torch.float32,
+    weight_dtype: torch.dtype = torch.float32,
+) -> LossMemory:
+    """What :func:`linear_cross_entropy` holds on a CPU, without running it.
+
+    Args:
+        num_tokens: Of a batch.
+        hidden_size: Width of the hidden states.
+        vocabulary_size: Rows of the head's matrix.
+        dtype: Of the products.
+        weight_dtype: Of the head's matrix.
+    """
+    rows = torch.empty(0, dtype=dtype)
+    chunk_rows = min(num_tokens, _chunk_rows(None, rows, vocabulary_size))
+    block_rows = min(chunk_rows, _block_rows(vocabulary_size))
+    wide = torch.promote_types(dtype, torch.float32)
+    buffers = 1 if wide == dtype else 2  # probabilities, and the scores where they have to be widened
+    logits = vocabulary_size * (chunk_rows * dtype.itemsize + buffers * block_rows * wide.itemsize)
+    kept = hidden_size * (num_tokens * dtype.itemsize + vocabulary_size * wide.itemsize)
+    matrix = hidden_size * vocabulary_size
+    casts = 0 if dtype == weight_dtype else (hidden_size * num_tokens + matrix) * dtype.itemsize
+    if dtype != wide:  # a chunk's product, narrow and then widened to be added
+        casts += matrix * (dtype.itemsize + wide.itemsize)
+    scaled = matrix * (wide.itemsize + (0 if weight_dtype == wide else weight_dtype.itemsize))
+    return LossMemory(logits, casts, kept, scaled)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """The differentiable form: gradients leave with the loss and only wait for the outer factor."""
 
@@ -267,10 +314,14 @@ def _blocks(logits: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Ten
     num_rows, vocabulary = logits.shape
     step = num_rows
     if logits.device.type == "cpu":
-        step = max(16, _CPU_BLOCK_NUMBERS * torch.get_num_threads() // vocabulary)
+        step = _block_rows(vocabulary)
     for first in range(0, num_rows, step):
         block = logits[first : first + step]
         yield slice(start + first, start + first + block.shape[0]), block
+
+
+def _block_rows(vocabulary: int) -> int:
+    return max(16, _CPU_BLOCK_NUMBERS * torch.get_num_threads() // vocabulary)
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

@@ -34,6 +34,9 @@ class _OffsetRMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.zeros(size))
 
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         # Gemma multiplies in float32 and rounds once; a factor near one would lose what was learned.
         wide = torch.promote_types(hidden.dtype, torch.float32)

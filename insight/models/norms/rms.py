@@ -49,6 +49,11 @@ class RMSNormModule(nn.Module):
         self.eps = eps
         self.register_parameter("weight", nn.Parameter(torch.ones(size)) if weight else None)
 
+    def reset_parameters(self) -> None:
+        """Factors of one."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """``(..., size)`` to the same shape and dtype."""
         return rms_norm(hidden, self.weight, self.eps)

@@ -28,6 +28,10 @@ class Frequencies(nn.Module):
         self.scaling = scaling
         self.register_buffer("inverse_frequencies", self._series(torch.empty(0)), persistent=False)
 
+    def reset_parameters(self) -> None:
+        """The series again, in the memory that is there now."""
+        self.inverse_frequencies = self._series(self.inverse_frequencies)
+
     def _series(self, like: torch.Tensor) -> torch.Tensor:
         # float32 even in a bfloat16 network: rounded frequencies would blur distant positions.
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -38,7 +42,7 @@ class Frequencies(nn.Module):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Frequencies:
         # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all come through here.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.inverse_frequencies = self._series(self.inverse_frequencies)
+        self.reset_parameters()
         return self
 
     def angles(self, positions: torch.Tensor) -> torch.Tensor:
