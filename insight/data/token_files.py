@@ -92,6 +92,7 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
         index = json.loads(file.read_bytes())
         chunks, config = index["chunks"], index["config"]
         names = [chunk["filename"] for chunk in chunks]
+        are_flat = all(type(chunk["dim"]) is int for chunk in chunks)
         kinds = list(config["data_format"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return []  # an index.json of something else
@@ -99,6 +100,11 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
         raise DataError(
             f"{file}: compressed, encrypted or of {len(kinds)} columns",
             "prepare plain token ids, as litgpt does",
+        )
+    if not are_flat:  # each item then has its size before it
+        raise DataError(
+            f"{file}: not prepared for a loader of tokens",
+            "optimize with item_loader=TokensLoader(), as litgpt does",
         )
     kind, _, number = str(kinds[0]).partition(":")
     code = _CHUNK_TYPES.get(kind, {}).get(int(number) if number.isdecimal() else -1)

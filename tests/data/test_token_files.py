@@ -112,16 +112,19 @@ def test_folder_that_litgpt_prepared(tmp_path: Path) -> None:
 def test_folder_that_litdata_itself_wrote(tmp_path: Path) -> None:
     pytest.importorskip("litdata")
     import torch
+    from litdata.streaming.item_loader import PyTreeLoader, TokensLoader
     from litdata.streaming.writer import BinaryWriter
 
-    folder = tmp_path / "train"
-    folder.mkdir()
-    writer = BinaryWriter(str(folder), chunk_bytes=200)
-    for number, text in enumerate(DOCUMENTS):
-        writer[number] = torch.tensor(TOKENIZER.encode(text), dtype=torch.int)
-    writer.done()
-    writer.merge(1)
-    assert texts_of(prepared(str(folder), tmp_path / "cache")) == DOCUMENTS
+    for loader in (TokensLoader(16), PyTreeLoader()):
+        folder = tmp_path / type(loader).__name__
+        folder.mkdir()
+        writer = BinaryWriter(str(folder), chunk_bytes=200, item_loader=loader)
+        for number, text in enumerate(DOCUMENTS):
+            writer[number] = torch.tensor(TOKENIZER.encode(text), dtype=torch.int)
+        writer.done()
+        writer.merge(1)
+    assert texts_of(prepared(str(tmp_path / "TokensLoader"), tmp_path / "cache")) == DOCUMENTS
+    assert "not prepared for a loader of tokens" in error_of(tmp_path / "PyTreeLoader", tmp_path / "cache")
 
 
 @settings(deadline=None, max_examples=100)
@@ -219,6 +222,9 @@ def test_other_folders_with_an_index(tmp_path: Path) -> None:
     for change in ({"compression": "zstd"}, {"data_format": ["int", "int"]}, encrypted):
         (folder / "index.json").write_text(json.dumps({**index, "config": {**index["config"], **change}}))
         assert "compressed, encrypted or of" in error_of(folder, tmp_path / "cache")
+    items = {**index, "chunks": [{**index["chunks"][0], "dim": None}]}
+    (folder / "index.json").write_text(json.dumps(items))
+    assert "not prepared for a loader of tokens" in error_of(folder, tmp_path / "cache")
     changed = {**index, "config": {**index["config"], "data_format": ["no_header_tensor:0"]}}
     (folder / "index.json").write_text(json.dumps(changed))
     assert "holds no token ids" in error_of(folder, tmp_path / "cache")
