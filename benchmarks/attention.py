@@ -30,10 +30,10 @@ class Case:
     """One measurement.
 
     Args:
-        task: ``pair``, ``memory`` or ``decode``.
+        task: ``layer``, ``attention`` (a layer without its projections), ``memory`` or ``decode``.
         variant: As ``benchmarks.own.attention_layers`` calls it.
         target: What its ratio may be at most; ``None`` where nothing was promised.
-        base: What a pair is compared with.
+        base: What a layer is compared with.
     """
 
     task: str
@@ -43,20 +43,25 @@ class Case:
 
 
 CASES = (
-    Case("pair", "grouped-query", 1.05),
-    Case("pair", "multi-query", 1.05),
-    Case("pair", "sliding window", 0.35),
-    Case("pair", "packed documents", 0.35, base="dense documents"),
-    Case("pair", "differential", 2.2),
-    Case("pair", "ALiBi", 1.3),
-    Case("pair", "sinks"),
-    Case("pair", "gate and query-key norm"),
-    Case("pair", "latent"),
-    Case("pair", "soft cap"),
-    Case("pair", "relative bias"),
-    Case("pair", "gated delta net"),
-    Case("pair", "gated linear"),
-    Case("pair", "retention"),
+    Case("layer", "grouped-query", 1.05),
+    Case("layer", "multi-query", 1.05),
+    Case("layer", "sliding window", 0.35),
+    Case("layer", "packed documents", 0.35, base="dense documents"),
+    Case("layer", "differential", 2.2),
+    Case("layer", "ALiBi", 1.3),
+    Case("layer", "sinks"),
+    Case("layer", "gate and query-key norm"),
+    Case("layer", "latent"),
+    Case("layer", "soft cap"),
+    Case("layer", "relative bias"),
+    Case("layer", "gated delta net"),
+    Case("layer", "gated linear"),
+    Case("layer", "retention"),
+    Case("attention", "grouped-query"),
+    Case("attention", "sliding window", 0.35),
+    Case("attention", "packed documents", 0.35, base="dense documents"),
+    Case("attention", "differential"),
+    Case("attention", "ALiBi"),
     Case("memory", "multi-head"),
     Case("memory", "sliding window"),
     Case("memory", "dense documents"),
@@ -153,12 +158,14 @@ def _said(result: Record) -> str:
 
 def _body(records: Records, cases: list[Case], failures: dict[Case, str]) -> str:
     found = {case: records.select(task=case.task, variant=case.variant) for case in cases}
-    pairs = [_pair_row(case, rows) for case, rows in found.items() if rows and case.task == "pair"]
+    layers = [_pair_row(case, rows) for case, rows in found.items() if rows and case.task == "layer"]
+    alone = [_pair_row(case, rows) for case, rows in found.items() if rows and case.task == "attention"]
     decoded = [_decode_row(case, rows) for case, rows in found.items() if rows and case.task == "decode"]
     memory = [_memory_row(case, rows) for case, rows in found.items() if rows and case.task == "memory"]
     parts = []
-    if pairs:
-        parts += [table(("one layer, 4,096 tokens", "ms", "compared with", "ms", "ratio", "promised"), pairs)]
+    for title, rows in (("one layer, 4,096 tokens", layers), ("the same without projections", alone)):
+        if rows:
+            parts += [table((title, "ms", "compared with", "ms", "ratio", "promised"), rows)]
     if memory:
         parts += [table(("one layer, 16,384 tokens", "peak MB", "its square, bool, MB"), memory)]
     if decoded:

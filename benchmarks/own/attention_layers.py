@@ -16,6 +16,7 @@ from insight import models
 from insight.models import (
     Alibi,
     Attention,
+    AttentionModule,
     CausalMask,
     Decoder,
     DecoderConfig,
@@ -56,7 +57,7 @@ VARIANTS: dict[str, Callable[[], Attention]] = {
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("pair", "memory", "decode"))
+    parser.add_argument("task", choices=("layer", "attention", "memory", "decode"))
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     parser.add_argument("--base", choices=VARIANTS, default="multi-head", help="what a pair is compared with")
     parser.add_argument("--length", type=int, default=4096, help="tokens of the sequence")
@@ -64,18 +65,20 @@ def main() -> None:
     arguments = parser.parse_args()
     flush_denormals()  # as `insight fit` does
     torch.manual_seed(0)
-    if arguments.task == "pair":
-        result = _pair(arguments.variant, arguments.base, arguments.length, arguments.seconds)
-    elif arguments.task == "memory":
+    if arguments.task == "memory":
         result = _memory(arguments.variant, arguments.length)
-    else:
+    elif arguments.task == "decode":
         result = _decode(arguments.variant, arguments.seconds)
+    else:
+        make_step = _layer_step if arguments.task == "layer" else _attention_step
+        steps = {name: make_step(name, arguments.length) for name in (arguments.base, arguments.variant)}
+        result = _pair(steps, arguments.seconds)
     print_result({**result, "num_threads": torch.get_num_threads(), "torch": torch.__version__})
 
 
-def _pair(variant: str, base: str, length: int, seconds: float) -> dict[str, Any]:
-    """Forward and backward of both, taking turns A B, B A; the ratio is the median of the pairs' ratios."""
-    steps = {name: _layer_step(name, length) for name in (base, variant)}
+def _pair(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str, Any]:
+    """Both steps in turns, A B, B A; the ratio is the median of the ratios of second to first."""
+    base, variant = steps
     durations: dict[str, list[float]] = {name: [] for name in steps}
     for name in (*steps, *steps):
         steps[name]()  # threads, allocator
@@ -128,17 +131,10 @@ def _decode(variant: str, seconds: float) -> dict[str, Any]:
 
 def _layer_step(name: str, length: int) -> Callable[[], None]:
     """Forward and backward of one attention layer, batch 1."""
-    attention = VARIANTS[name]()
-    layer = attention.build(HIDDEN, lambda position, *sizes: position.build(*sizes))
+    layer, mask = _layer(name), _mask(name, length)
     tables = layer.position.tables(torch.arange(length))
     hidden = torch.randn(1, length, HIDDEN, requires_grad=True)
     gradient = torch.randn(1, length, HIDDEN)
-    ids = torch.arange(length).div(DOCUMENT, rounding_mode="floor").unsqueeze(0)
-    mask: Mask = CausalMask()
-    if name == "packed documents":
-        mask = causal_mask(ids)
-    elif name == "dense documents":
-        mask = DocumentMask(ids)  # without lengths: what a mask costs that is written out
 
     def step() -> None:
         layer(hidden, mask=mask, tables=tables).backward(gradient)
@@ -146,6 +142,36 @@ def _layer_step(name: str, length: int) -> Callable[[], None]:
         hidden.grad = None
 
     return step
+
+
+def _attention_step(name: str, length: int) -> Callable[[], None]:
+    """The same without the projections before and after it."""
+    layer: Any = _layer(name)
+    mask = _mask(name, length).within(layer.window)
+    with torch.no_grad():
+        heads = layer.project(torch.randn(1, length, HIDDEN), layer.position.tables(torch.arange(length)))
+    heads = tuple(tensor.requires_grad_() for tensor in heads)
+    gradient = torch.randn_like(layer.mix(*heads, mask))
+
+    def step() -> None:
+        layer.mix(*heads, mask).backward(gradient)
+        layer.zero_grad(set_to_none=True)
+        for tensor in heads:
+            tensor.grad = None
+
+    return step
+
+
+def _layer(name: str) -> AttentionModule:
+    return VARIANTS[name]().build(HIDDEN, lambda position, *sizes: position.build(*sizes))
+
+
+def _mask(name: str, length: int) -> Mask:
+    ids = torch.arange(length).div(DOCUMENT, rounding_mode="floor").unsqueeze(0)
+    if name == "packed documents":
+        return causal_mask(ids)
+    # Without lengths it is written out.
+    return DocumentMask(ids) if name == "dense documents" else CausalMask()
 
 
 @torch.no_grad()

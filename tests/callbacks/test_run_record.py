@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,7 @@ def test_a_run_explains_itself(tmp_path: Path) -> None:
     assert facts["parameters"] == sum(parameter.numel() for parameter in module.network.parameters())
     assert facts["precision"] == "32-true"
     assert facts["num_threads"] >= 1
-    assert len(facts["kernels"]) == 1
-    assert re.match(r"(sdpa|tiled), .+ \(\d layers?\)", facts["kernels"][0])
+    assert facts["kernels"] == []  # this network has no attention
     assert facts["data"] == {"train": {"documents": 1}}
     assert facts["stop_reason"] == "all 30 steps done"
     summary = read_summary(tmp_path)

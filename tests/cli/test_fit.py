@@ -72,7 +72,9 @@ def test_choices_are_said(insight: Insight, workplace: Path) -> None:
     err = insight(*FIT, "--trainer.precision=null", "--run.num_threads=null").err
     assert "insight: machine: " in err
     assert "precision " in err
-    assert "insight: attention: " in err
+    (said,) = [line for line in err.splitlines() if line.startswith("insight: attention: ")]
+    record = json.loads((workplace / "runs/tiny/1/run.json").read_text(encoding="utf-8"))
+    assert said.removeprefix("insight: attention: ") == "; ".join(record["kernels"])
     saved = yaml.safe_load((workplace / "runs/tiny/1/config.yaml").read_text(encoding="utf-8"))
     assert saved["trainer"]["precision"] in ("32-true", "bf16-mixed")
     assert saved["run"]["num_threads"] >= 1

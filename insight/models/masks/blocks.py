@@ -10,7 +10,7 @@ from insight.models.masks.base import Attend, Mask
 
 # Smaller blocks compute less beside the band but call the kernel more often.
 _SMALLEST_BLOCK = 64
-_BLOCKS_A_WINDOW = 4
+_BLOCKS_A_WINDOW = 2
 
 Range = tuple[int, int]
 """First index and the one after the last."""
