@@ -18,6 +18,8 @@ FORMATS = ("txt", "jsonl", "tsv", "parquet")
 RANGED_FORMATS = ("txt", "jsonl")
 """Formats of which a part can be read by itself, from one byte to another."""
 _CHUNK_BYTES = 1 << 20
+# One wide character makes Python store all of a string four bytes wide: short strings are mostly narrow.
+_TEXT_BYTES = 1 << 17
 _MOST_LINE_BYTES = 1 << 28
 _PARQUET_ROWS = 1024
 
@@ -52,7 +54,7 @@ def read_parts(
     repairs: TextRepairs,
     byte_range: ByteRange | None = None,
 ) -> Iterator[TextPart]:
-    """The documents of one file, a ``.txt`` file in parts of a megabyte, others a record at a time.
+    """The documents of one file, a ``.txt`` file in parts of 128 KiB, others a record at a time.
 
     Args:
         path: The file.
@@ -91,7 +93,7 @@ def _text(file: IO[bytes], decoder: TextDecoder, byte_range: ByteRange | None) -
     left = byte_range.stop - byte_range.start if byte_range else None
     is_last = False
     while not is_last:
-        size = _CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left)
+        size = _TEXT_BYTES if left is None else min(_TEXT_BYTES, left)
         data = file.read(size)
         left = None if left is None else left - len(data)
         # All files here are buffered: they give less than was asked for only at their end.
@@ -125,21 +127,27 @@ def _json_lines(
 ) -> Iterator[TextPart]:
     text_field = reading.text_field
     for number, data in lines:
-        line = decoder.decode(data, is_last=True, place=f"line {number}, ")
+        line = decoder.decode(data, is_last=True, line=number)
         if not line.strip():
             continue
-        where = f"{name}: line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON ({error})", "each line must be one JSON object") from error
+            raise DataError(
+                f"{name}: line {number} is not JSON ({error})", "each line must be one JSON object"
+            ) from error
         if not isinstance(record, dict):
             raise DataError(
-                f"{where} is not a JSON object", f'each line must be like {{"{text_field}": "..."}}'
+                f"{name}: line {number} is not a JSON object",
+                f'each line must be like {{"{text_field}": "..."}}',
             )
         if text_field not in record:
-            raise DataError(f"{where} has no field {text_field!r}", choose_field(text_field, list(record)))
-        text = checked_text(record[text_field], f"{where}, field {text_field!r}", reading, repairs)
+            raise DataError(
+                f"{name}: line {number} has no field {text_field!r}", choose_field(text_field, list(record))
+            )
+        text = record[text_field]
+        if type(text) is not str or not text.isascii():
+            text = checked_text(text, f"{name}: line {number}, field {text_field!r}", reading, repairs)
         yield TextPart(text, True)
 
 
@@ -156,7 +164,7 @@ def _table_rows(
         raise DataError(f"{name}: text_field='0': columns are counted from 1", "use 1 or more")
     num_columns = None
     for number, data in enumerate(lines, start=1):
-        line = decoder.decode(data, is_last=True, place=f"line {number}, ").removesuffix("\n")
+        line = decoder.decode(data, is_last=True, line=number).removesuffix("\n")
         fields = line.removesuffix("\r").split("\t")
         if fields == [""]:
             continue

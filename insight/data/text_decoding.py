@@ -90,21 +90,23 @@ class TextDecoder:
         self._position = position
         self._rest = b""
 
-    def decode(self, data: bytes, is_last: bool = False, place: str = "") -> str:
+    def decode(self, data: bytes, is_last: bool = False, line: int | None = None) -> str:
         """The text of ``data``; of a character that is cut at its end the bytes are kept for the next call.
 
         Args:
             data: The next bytes of the file.
             is_last: Whether nothing follows, so that a character that is cut is invalid.
-            place: What messages say before the number of the byte, such as the line.
+            line: Number of the line that they are, for messages.
 
         Raises:
             DataError: They are no UTF-8, and ``invalid_text`` is ``"error"``.
         """
-        data = self._rest + data
+        if self._rest:
+            data = self._rest + data
         try:
             text, used = codecs.utf_8_decode(data, "strict", is_last)
         except UnicodeDecodeError as error:
+            place = "" if line is None else f"line {line}, "
             where = f"{self._name}: {place}byte {self._position + error.start}"
             if self._invalid_text == "error":
                 raise DataError(
@@ -112,7 +114,7 @@ class TextDecoder:
                 ) from error
             text, used = codecs.utf_8_decode(data, "surrogateescape", is_last)
             text = self._repaired(text, where)
-        if self._position == 0:
+        if self._position == 0 and data.startswith(codecs.BOM_UTF8):
             text = text.removeprefix(_BYTE_ORDER_MARK)
         self._rest = data[used:]
         self._position += used

@@ -80,7 +80,9 @@ def test_text_that_changes_while_it_is_read(
     decode = TextDecoder.decode
     calls = []
 
-    def decode_and_change(self: TextDecoder, data: bytes, is_last: bool = False, place: str = "") -> str:
+    def decode_and_change(
+        self: TextDecoder, data: bytes, is_last: bool = False, line: int | None = None
+    ) -> str:
         calls.append(data)
         if len(calls) == 100:
             if change == "grows":
@@ -94,7 +96,7 @@ def test_text_that_changes_while_it_is_read(
                 (tmp_path / "other").rename(text)
             else:
                 text.unlink()
-        return decode(self, data, is_last, place)
+        return decode(self, data, is_last, line)
 
     monkeypatch.setattr(TextDecoder, "decode", decode_and_change)
     with pytest.raises(DataError, match=r"changed while it was read|cannot be read"):

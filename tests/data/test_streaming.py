@@ -182,7 +182,7 @@ def test_small_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     files = TextFiles(str(tmp_path / "a.txt"), None, None, None, "text", 0.1, 0)
     stores = []
     for size, batch in ((1 << 20, 1 << 22), (97, 500)):
-        monkeypatch.setattr("insight.data.formats._CHUNK_BYTES", size)
+        monkeypatch.setattr("insight.data.formats._TEXT_BYTES", size)
         monkeypatch.setattr(encode_parts, "__kwdefaults__", {"batch_bytes": batch, "watcher": None})
         preparation = Preparation(files, BPETokenizerConfig(265), tmp_path / str(size))
         stores.append([preparation.store(split).manifest.to_json() for split in ("train", "validation")])
