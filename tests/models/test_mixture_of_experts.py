@@ -13,6 +13,7 @@ from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from insight.models import (
+    ActivationCheckpointing,
     BalanceBias,
     BalanceLoss,
     DecoderConfig,
@@ -353,6 +354,22 @@ def test_compiles_whole_with_the_gradient_of_the_balance(name: str) -> None:
         for result, expected in zip(outcome(compiled, ids), outcome(net, ids), strict=True):
             torch.testing.assert_close(result, expected)
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("name", ["deepseek", "gpt-oss"])
+def test_recomputed_activations_choose_and_count_alike(name: str) -> None:
+    ids = torch.randint(0, 30, (2, 20), generator=torch.Generator().manual_seed(0))
+
+    def outcome(checkpointing: ActivationCheckpointing | None) -> list[torch.Tensor]:
+        net = network(feed_forward=CONFIGS[name], activation_checkpointing=checkpointing).train()
+        hidden = net(ids)
+        routed = [module.take() for module in net.modules() if isinstance(module, Router)]
+        (hidden.square().mean() + sum(result.balance for result in routed if result is not None)).backward()
+        told = [part for result in routed if result is not None for part in result]
+        return told + [p.grad for p in net.parameters() if p.grad is not None]
+
+    for result, expected in zip(outcome(ActivationCheckpointing()), outcome(None), strict=True):
+        assert torch.equal(result, expected)
 
 
 def test_export_with_dynamic_length() -> None:
