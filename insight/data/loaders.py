@@ -179,8 +179,8 @@ def _tensor(array: npt.NDArray[np.int64]) -> torch.Tensor:
 
 def _positions(document_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """0, 1, 2, … in each document, which is a run of equal ids: int64 ``(rows, sequence)``."""
-    positions = np.arange(document_ids.shape[1])
-    starts = np.zeros_like(document_ids)
-    begins = document_ids[:, 1:] != document_ids[:, :-1]
-    np.multiply(begins, positions[1:], out=starts[:, 1:])
-    return positions - np.maximum.accumulate(starts, axis=1)
+    begins = np.ones(document_ids.shape, dtype=np.bool_)
+    np.not_equal(document_ids[:, 1:], document_ids[:, :-1], out=begins[:, 1:])
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(starts, append=document_ids.size)
+    return (np.arange(document_ids.size) - np.repeat(starts, lengths)).reshape(document_ids.shape)
