@@ -57,9 +57,15 @@ def test_over_the_quickstart_at_full_size(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("alibi", "differential", "latent", "learned")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_trains_and_writes(name: str, insight: Insight, workplace: Path) -> None:
-    outcome = insight("fit", "--config", "tiny.yaml", "--config", f"attention/{name}", "--run.test=false")
+    options = ("--run.test=false", "--model.network.hidden_size=32")
+    outcome = insight("fit", "--config", "tiny.yaml", "--config", f"attention/{name}", *options)
     assert outcome.code == 0, outcome.err
     run = workplace / "runs" / "tiny" / "1"
     assert (run / "report.html").is_file()

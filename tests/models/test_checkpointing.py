@@ -162,6 +162,7 @@ def test_a_cache_and_no_gradients_change_nothing(
         network(ids())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("whole", [True, False], ids=["network", "blocks"])
