@@ -167,7 +167,7 @@ def _body(records: Records, cases: list[Case], failures: dict[Case, str]) -> str
         if rows:
             parts += [table((title, "ms", "compared with", "ms", "ratio", "promised"), rows)]
     if memory:
-        parts += [table(("one layer, 16,384 tokens", "peak MB", "its square, bool, MB"), memory)]
+        parts += [table(("one layer, 16,384 tokens", "peak MB", "float32 square, MB"), memory)]
     if decoded:
         header = ("a decoded token", "ms at 10", "ms at 1,000", "ratio", "promised")
         parts += [table(header, decoded)]

@@ -103,7 +103,7 @@ def _memory(variant: str, length: int) -> dict[str, Any]:
     step = _layer_step(variant, length)
     before = resident_bytes()
     step()
-    return {"peak_growth_bytes": peak_resident_bytes() - before, "square_bytes": length**2}
+    return {"peak_growth_bytes": peak_resident_bytes() - before, "square_bytes": 4 * length**2}
 
 
 def _decode(variant: str, seconds: float) -> dict[str, Any]:
