@@ -1,9 +1,10 @@
 """Text to token ids: Insight from a file to a published store, its encoders alone, and three other pipelines.
 
 One BPE of 32,000 tokens (GPT-2's rule, uint16) for all, on prose and on code, one core unless said otherwise.
-Every measurement is a process of its own; imports are not counted, loading the tokenizer is. Contenders take
-turns, each round beginning with another one; medians over the rounds. What has been measured is kept: an
-interrupted benchmark goes on where it was; --fresh begins again, which a change of the code needs.
+Every measurement is a process of its own; imports and loading the tokenizer are not counted (but in the
+workers, which load it themselves). Contenders take turns, each round beginning with another one; medians
+over the rounds. What has been measured is kept: an interrupted benchmark goes on where it was; --fresh begins
+again, which a change of the code needs.
 """
 
 from __future__ import annotations

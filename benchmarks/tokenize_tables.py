@@ -42,12 +42,26 @@ def tables(records: Records, contenders: Sequence[str], texts: Sequence[str], wa
             f"A store of {size / 1e9:.2f} GB whose text is unchanged is found and opened in"
             f" {1000 * seconds:.0f} ms (median of {len(opened)}; a fresh process, imports not counted)."
         )
+    loading = [each["loading_seconds"] for name in contenders for each in _loading(records, name)]
+    if loading:
+        parts.append(
+            f"Loading the tokenizer, and proving the fast encoder against the exact one, takes"
+            f" {statistics.median(loading):.2f} s once a process, not counted above."
+        )
     parts.append(
         "MB of UTF-8 a second; medians over rounds. Insight and the pipelines from a file to what they leave"
         " on the disk, the encoders alone in memory. The slow ones are measured on the first part of the"
         " text, as documents (.jsonl; litgpt: .txt files). Tokens include one a document for its end."
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _loading(records: Records, contender: str) -> list[Record]:
+    return [
+        each
+        for each in records.select(contender=contender)
+        if "with `fast`" in contender and "loading_seconds" in each
+    ]
 
 
 def _speed(found: Sequence[Record]) -> list[float]:

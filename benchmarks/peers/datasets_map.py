@@ -17,12 +17,12 @@ def main() -> None:
     import tokenizers
 
     datasets.disable_progress_bars()
+    tokenizer: Any = tokenizers.Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
     started = time.perf_counter()
     dataset = datasets.load_dataset(
         "json", data_files=str(arguments.text), split="train", cache_dir=str(arguments.output / "cache")
     )
-    tokenizer: Any = tokenizers.Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
-    tokenizer.encode_special_tokens = True
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         encoded = tokenizer.encode_batch_fast(batch["text"], add_special_tokens=False)

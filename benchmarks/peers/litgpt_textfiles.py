@@ -19,10 +19,11 @@ def main() -> None:
 
     folder = arguments.output / "text"
     shutil.copytree(arguments.text, folder)  # it writes beside the text
+    tokenizer = Tokenizer(arguments.tokenizer)
     started = time.perf_counter()
     # Without text for validation the first file is set aside for it, and encoded like the others.
     data = TextFiles(train_data_path=folder)
-    data.connect(Tokenizer(arguments.tokenizer), batch_size=1, max_seq_length=256)
+    data.connect(tokenizer, batch_size=1, max_seq_length=256)
     data.prepare_data()
     seconds = time.perf_counter() - started
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.txt"))

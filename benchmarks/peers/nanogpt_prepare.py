@@ -23,10 +23,6 @@ def main() -> None:
     import tiktoken
 
     datasets.disable_progress_bars()
-    started = time.perf_counter()
-    dataset = datasets.load_dataset(
-        "json", data_files=str(arguments.text), split="train", cache_dir=str(arguments.output / "cache")
-    )
     data = json.loads((arguments.tokenizer / "ranks.json").read_text(encoding="utf-8"))
     encoding = tiktoken.Encoding(
         "benchmark",
@@ -35,6 +31,10 @@ def main() -> None:
         special_tokens=data["special"],
     )
     end = data["special"][_END]
+    started = time.perf_counter()
+    dataset = datasets.load_dataset(
+        "json", data_files=str(arguments.text), split="train", cache_dir=str(arguments.output / "cache")
+    )
 
     def encode(document: dict[str, str]) -> dict[str, object]:
         ids = [*encoding.encode_ordinary(document["text"]), end]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-
 from insight.data.store.writer import StoreWriter
 from insight.data.text_parts import TextPart, as_parts
-from insight.data.tokenizers import BaseTokenizer, EncodedBatch
+from insight.data.tokenizers import BaseTokenizer
 from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
@@ -19,7 +17,7 @@ _BATCH_BYTES = 1 << 22
 # A document takes some memory however short it is.
 _BATCH_DOCUMENTS = 1 << 14
 # A long document is cut into pieces of this share of a batch, which can be encoded side by side.
-_PIECES = 4
+_PIECES = 40
 _MOST_CHARACTER_BYTES = 4
 
 
@@ -76,7 +74,8 @@ def encode_parts(
 
         for part in stream:
             num_bytes = utf8_length(part.text)
-            most = most_bytes()
+            if not batch:
+                most = most_bytes()
             is_long = not part.is_last or num_bytes > most
             if batch and (is_long or size + num_bytes > most or len(batch) >= _BATCH_DOCUMENTS):
                 writer.append(tokenizer.encode_batch(batch), size)
@@ -114,14 +113,8 @@ def _append_long(
     for piece in tokenizer.stream_parts(itertools.chain((first,), chunks), num_characters):
         num_bytes = utf8_length(piece)
         if held and size + num_bytes > most():
-            writer.append(_together(tokenizer, held), size, continues=True)
+            writer.append_stretch(tokenizer.encode_pieces(held), size)
             held, size = [], 0
         held.append(piece)
         size += num_bytes
-    writer.append(_together(tokenizer, held), size, continues=is_open)
-
-
-def _together(tokenizer: BaseTokenizer, pieces: list[str]) -> EncodedBatch:
-    """The ids of pieces of one document."""
-    ids = tokenizer.encode_batch(pieces).ids
-    return EncodedBatch(ids, np.array([0, len(ids)], dtype=np.int64))
+    writer.append_stretch(tokenizer.encode_pieces(held), size, is_last=not is_open)

@@ -81,6 +81,24 @@ class StoreWriter:
         num_unknown = 0 if unknown is None else int(np.count_nonzero(batch.ids == unknown))
         self.append_finished(ids.astype(self._dtype), ends, num_bytes, num_unknown)
 
+    def append_stretch(self, ids: npt.NDArray[Any], num_bytes: int, *, is_last: bool = False) -> None:
+        """Write a part of one document.
+
+        Args:
+            ids: Of any integer type, without end-of-text ids.
+            num_bytes: Length of their text in UTF-8.
+            is_last: Whether the document ends with it.
+
+        Raises:
+            DataError: An id is outside the vocabulary, or the store is closed.
+        """
+        self._check_range(ids)
+        unknown = self._unknown_id
+        num_unknown = 0 if unknown is None else int(np.count_nonzero(ids == unknown))
+        self.append_finished(ids.astype(self._dtype), np.zeros(0, np.int64), num_bytes, num_unknown)
+        if is_last:
+            self.append_finished(np.array([self._end_of_text_id], self._dtype), np.ones(1, np.int64), 0)
+
     def append_finished(
         self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64], num_bytes: int, num_unknown: int = 0
     ) -> None:
@@ -162,7 +180,10 @@ class StoreWriter:
                 f"{self._folder}: the offsets of a batch do not divide its {len(ids)} ids",
                 "they must rise from 0 to the number of ids",
             )
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self._vocabulary_size):
+        self._check_range(ids)
+
+    def _check_range(self, ids: npt.NDArray[Any]) -> None:
+        if len(ids) and not (ids.max() < self._vocabulary_size and (ids.dtype.kind == "u" or ids.min() >= 0)):
             raise DataError(
                 f"{self._folder}: an id is outside 0..{self._vocabulary_size - 1}",
                 "were the ids made by another tokenizer?",

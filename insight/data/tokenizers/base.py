@@ -122,6 +122,14 @@ class BaseTokenizer(ABC):
             utf8_length(text, f"texts[{index}]")
         return self._encode(texts)
 
+    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
+        """The ids of pieces of one text, one after the other, in whichever integer type they come.
+
+        Args:
+            pieces: Valid text, as :meth:`stream_parts` cut it; it is not checked again.
+        """
+        return self._encode(pieces).ids
+
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
         """``text`` in parts whose ids, one after the other, are those of the whole.
 

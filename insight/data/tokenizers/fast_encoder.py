@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from insight.data.tokenizers.base import EncodedBatch
 from insight.runtime.messages import say
@@ -56,11 +57,13 @@ class FastEncoder:
         Raises:
             ValueError, RuntimeError: A text is beyond the library's limits.
         """
+        ids, offsets = self.encode_flat(texts)
+        return EncodedBatch(ids.astype(np.int64), offsets.astype(np.int64))
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """Ids and offsets as the library gives them: not copied, read-only."""
         ids, offsets = self._tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
-        return EncodedBatch(
-            np.frombuffer(ids, dtype="<u4").astype(np.int64),
-            np.frombuffer(offsets, dtype="<u8").astype(np.int64),
-        )
+        return np.frombuffer(ids, dtype="<u4"), np.frombuffer(offsets, dtype="<u8")
 
 
 def proven_encoder(
@@ -99,7 +102,7 @@ def probes(special_tokens: Sequence[str]) -> list[str]:
         words = []
         for _ in range(source.randint(1, 30)):
             letters = source.choice(alphabets)
-            words.append("".join(source.choice(letters) for _ in range(source.randint(1, 8))))
+            words.append("".join(source.choices(letters, k=source.randint(1, 8))))
             words.append(source.choice(pieces) if source.random() < 0.1 else source.choice(["", " ", " "]))
         texts.append("".join(words))
     return texts

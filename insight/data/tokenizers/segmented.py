@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy.typing as npt
+
 from insight.data.tokenizers.base import EncodedBatch, check_length, utf8_length
 from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
 from insight.data.tokenizers.library import LibraryTokenizer
@@ -24,6 +26,8 @@ _PIECE_CHARACTERS = 1 << 14
 _FAST_FROM_CHARACTERS = 1 << 17
 # Encoding one word takes far more memory than its characters; a longer one is data, not text.
 _MOST_UNCUT_CHARACTERS = 1 << 25
+# A place to cut is first looked for this close to the end of what was read.
+_SEARCHED_CHARACTERS = 1 << 12
 _CACHE_ENTRIES = 1 << 17
 _CACHE_BYTES = 1 << 25
 
@@ -79,6 +83,12 @@ class SegmentedTokenizer(LibraryTokenizer):
                 return self._fast.encode(texts)
         return self._encode_exactly(texts)
 
+    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
+        if sum(map(len, pieces)) >= _FAST_FROM_CHARACTERS and self._fast:
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode_flat(pieces)[0]
+        return self._encode_exactly(pieces).ids
+
     @functools.cached_property
     def _fast(self) -> FastEncoder | None:
         """Made, and compared with the exact one, when the first long text comes."""
@@ -90,7 +100,10 @@ class SegmentedTokenizer(LibraryTokenizer):
         pieces: list[str] = []
         first_piece = [0]
         for text in texts:
-            pieces += self.text_parts(text, _PIECE_CHARACTERS)
+            if len(text) <= _PIECE_CHARACTERS:
+                pieces.append(text)
+            else:
+                pieces += self.text_parts(text, _PIECE_CHARACTERS)
             first_piece.append(len(pieces))
         ids, piece_offsets = self._segments.encode(pieces)
         return EncodedBatch(ids, piece_offsets[first_piece])
@@ -152,6 +165,13 @@ def cut_stream(
     held = ""
     searched = 0
     for chunk in chunks:
+        if len(chunk) <= 2 * num_characters:
+            # Mostly one piece a chunk, which is then copied as seldom as possible.
+            match = place.search(chunk, max(1, len(chunk) - _SEARCHED_CHARACTERS))
+            if match is not None and len(held) + match.start() >= num_characters:
+                yield held + chunk[: match.start()]
+                held, searched = chunk[match.start() :], 0
+                continue
         held += chunk
         start = 0
         while len(held) - start > 2 * num_characters:
