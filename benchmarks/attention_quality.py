@@ -158,7 +158,7 @@ def _row(name: str, found: list[Record], base: float) -> list[str]:
     return [
         name,
         f"{bits:.4f}",
-        f"{bits / base - 1:+.1%}" if base == base else "–",
+        f"{round(bits / base - 1, 3) + 0.0:+.1%}" if base == base else "–",
         f"{_mean(found, 'tokens_per_second'):,.0f}",
         f"{_mean(found, 'num_steps'):,.0f}",
         f"{_mean(found, 'peak_bytes') / 1e9:.2f}",

@@ -125,8 +125,8 @@ def estimate_network(
     weights = size.num_parameters * dtype.itemsize
     states = sum(count * optimizer.numbers_kept(role) for role, count in numbers.items()) * dtype.itemsize
     loss = loss_memory(batch_size * sequence_length, decoder.hidden_size, vocabulary_size, products, dtype)
-    head_gradient = decoder.hidden_size * vocabulary_size * max(dtype.itemsize, 4)
-    in_loss = memory.activations + loss.logits + loss.casts + loss.kept
+    head_gradient = decoder.hidden_size * vocabulary_size * dtype.itemsize
+    in_loss = memory.activations + loss.kept + max(loss.logits + loss.casts, loss.scaled)
     in_backward = memory.peak + head_gradient
     return {
         "num_parameters": size.num_parameters,
@@ -184,8 +184,7 @@ def _text(estimate: dict[str, Any]) -> str:
         ("  optimizer", size("optimizer_bytes")),
         (
             "  activations",
-            f"{size('activation_bytes')} kept for the backward pass, "
-            f"{size('peak_activation_bytes')} at most",
+            f"{size('activation_bytes')} kept for the backward pass, {size('peak_activation_bytes')} at most",
         ),
         ("  logits", f"{size('logits_bytes')}, a part at a time"),
         ("  peak", f"{size('peak_bytes')} in all"),

@@ -183,7 +183,7 @@ def _give_stand_ins(network: nn.Module) -> None:
 @contextlib.contextmanager
 def _gradients_set_aside(network: Network, memory: LiveMemory) -> Iterator[None]:
     hooks = [
-        parameter.register_post_accumulate_grad_hook(memory.set_aside)
+        parameter.register_post_accumulate_grad_hook(memory.set_aside)  # type: ignore[no-untyped-call]
         for parameter in network.parameters()
         if parameter.requires_grad
     ]

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is switched on (``with LiveMemory() as memory``), forward and backward.
 
     It counts storages, so views cost nothing; what a kernel takes for itself inside an operation is not
@@ -29,7 +29,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self, present: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.gradient_bytes = self.peak_live_bytes = self.peak_bytes = 0
         self._present = [tensor.untyped_storage() for tensor in present]  # kept, so that no id comes again
         self._sizes: dict[int, int] = {id(storage): 0 for storage in self._present}

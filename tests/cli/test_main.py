@@ -22,6 +22,9 @@ TORCH_FREE = (
     "generate",
     "demo",
     "benchmark",
+    "model",
+    "model list",
+    "model estimate",
 )
 
 

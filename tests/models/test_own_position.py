@@ -18,6 +18,7 @@ from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "attention.md").read_text(encoding="utf-8")
+PAGE = PAGE[PAGE.index("## A position of your own") :]
 
 
 def test_the_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from insight.models import (
     NoPosition,
 )
 from insight.runtime.errors import ConfigError
+from insight.runtime.hardware import compiler_path
 
 
 def decoder(**options: Any) -> Decoder:
@@ -113,6 +114,19 @@ def test_a_ring_knows_no_direction_but_back() -> None:
     key = torch.zeros(2, 2, 4, 8)
     with pytest.raises(ConfigError, match="BidirectionalMask with a sliding or ragged cache"):
         layer.append(key, key, BidirectionalMask())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler_path() is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_stops_at_an_unknown_id() -> None:
+    """It cannot look at ids beforehand: its own kernel stops, and the process lives on."""
+    network = decoder()
+    compiled = torch.compile(network, dynamic=False)
+    with torch.no_grad():
+        expected = compiled(IDS)
+        with pytest.raises(RuntimeError, match="index out of bounds"):
+            compiled(IDS + 30)
+        torch.testing.assert_close(compiled(IDS), expected)
 
 
 def test_a_refused_call_leaves_the_cache_as_it_was() -> None:
