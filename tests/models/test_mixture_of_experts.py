@@ -172,6 +172,23 @@ def test_torch_grouped_products_are_the_same() -> None:
         torch.testing.assert_close(result, wanted)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_accelerator_multiplies_alike() -> None:
+    layer = build(replace(CONFIGS["shared"], intermediate_size=16), torch.float32)
+    tokens = numbers(50, HIDDEN).float()
+    results = []
+    for device in ("cpu", "cuda"):
+        layer.zero_grad()
+        moved = layer.to(device).bfloat16()
+        output = moved(tokens.to(device).bfloat16())
+        output.float().square().sum().backward()
+        gradient = moved.expert_gate_up.weight.grad
+        results.append((output.detach().float().cpu(), gradient.float().cpu()))
+    for cpu, cuda in zip(*results, strict=True):
+        assert (cpu - cuda).norm() < 0.02 * cpu.norm()
+
+
 def test_the_balance_loss_is_that_of_transformers() -> None:
     pytest.importorskip("transformers")
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
