@@ -60,4 +60,6 @@ $(BENCH)/.installed: benchmarks/requirements-peers.txt
 	@echo "make: installing into $(BENCH); the first time takes some minutes"
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(PIP) -r benchmarks/requirements-peers.txt
+	# litdata asks for it, no text needs it, and its build for CUDA breaks every import beside a torch for CPUs.
+	$(BENCH)/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
