@@ -45,7 +45,11 @@ def _parser() -> CommandParser:
 
     clear = actions.add_parser("clear", help="remove stores that are neither in use nor pinned")
     which = clear.add_mutually_exclusive_group(required=True)
-    which.add_argument("--all", action="store_true", help="all of them, and what was set aside as damaged")
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="all of them, and what was set aside as damaged or left half-written",
+    )
     which.add_argument("--key", action="append", metavar="KEY", help="this one, or the beginning of its key")
     which.add_argument(
         "--older_than", metavar="AGE", help="those not used for so long: 30d, 12h, 2w (s, m, h, d, w)"
@@ -115,6 +119,7 @@ def _clear(options: argparse.Namespace) -> int:
 
     inventory = _inventory(options)
     aside: list[Path] = []
+    leftover_bytes = inventory.remove_leftovers() if options.all else 0
     if options.max_gigabytes is not None:
         if not options.max_gigabytes >= 0:
             raise ConfigError(f"--max_gigabytes={options.max_gigabytes}: must be at least 0", "use e.g. 50")
@@ -127,7 +132,7 @@ def _clear(options: argparse.Namespace) -> int:
             entries = [entry for entry in inventory.entries() if seconds_since(entry.last_used) >= age]
             aside = [path for path in inventory.quarantined() if seconds_since(path.stat().st_mtime) >= age]
         removals = [inventory.remove(entry) for entry in entries]
-    aside_bytes = sum(map(folder_bytes, aside))
+    aside_bytes = leftover_bytes + sum(map(folder_bytes, aside))
     for path in aside:
         shutil.rmtree(path, ignore_errors=True)
     _report_removals(inventory, removals, len(aside), aside_bytes, options.json)
@@ -149,8 +154,8 @@ def _report_removals(
         done = f"kept: {removal.kept_because}" if removal.kept_because else "removed"
         entry = removal.entry
         print(f"  {entry.key[:_SHOWN_KEY]}  {_size(entry.num_bytes):>10}  {done}  {_described(entry)}")
-    if num_aside:
-        print(f"  removed what was set aside as damaged: {_size(aside_bytes)}")
+    if aside_bytes:
+        print(f"  removed what was set aside as damaged or left half-written: {_size(aside_bytes)}")
     print(f"removed {_count(len(removed), 'store')}, {_size(freed)} freed")
 
 

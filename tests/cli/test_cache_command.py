@@ -14,6 +14,7 @@ import pytest
 from command_line import Outcome, run_insight
 
 from insight.data import ByteTokenizer, Preparation, TextFiles, TokenStore
+from insight.data.store.lock import file_lock
 
 
 @pytest.fixture
@@ -134,6 +135,18 @@ def test_clear_removes_what_was_set_aside(cache: Path, tmp_path: Path) -> None:
     assert "set aside as damaged" in run(cache, "list").out
     assert "removed what was set aside as damaged" in run(cache, "clear", "--all").out
     assert list((cache / "quarantine").iterdir()) == []
+
+
+def test_clear_removes_what_killed_processes_left(cache: Path) -> None:
+    stores = cache / "stores"
+    for key in ("dead", "alive"):
+        (stores / f".{key}.abc.tmp").mkdir()
+        (stores / f".{key}.abc.tmp" / "00000.bin").write_bytes(bytes(200_000))
+    with file_lock(stores / "alive.lock", lambda: None):
+        outcome = run(cache, "clear", "--all")
+    assert outcome.code == 0
+    assert "damaged or left half-written: 0.20 MB" in outcome.out
+    assert [path.name for path in stores.glob(".*.tmp")] == [".alive.abc.tmp"]
 
 
 def test_hostile_name_drives_no_terminal(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from insight.data.store.format import MANIFEST_NAME, Manifest, read_manifest
 from insight.data.store.key import checked_key
 from insight.data.store.lease import unused
+from insight.data.store.lock import free_lock
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError
 from insight.runtime.files import atomic_write_bytes, writing_to
@@ -176,6 +177,24 @@ class StoreInventory:
             removals.append(removal)
             total -= 0 if removal.kept_because else entry.num_bytes
         return removals
+
+    def remove_leftovers(self) -> int:
+        """Remove what killed processes left half-written; what is being written stays.
+
+        Returns:
+            Bytes that it took.
+
+        Raises:
+            OutputError: The cache folder cannot be written to.
+        """
+        freed = 0
+        for folder in sorted(self._stores.glob(".*.tmp")) if self._stores.is_dir() else []:
+            key = folder.name.split(".")[1]
+            with writing_to(folder), free_lock(self._stores / f"{key}.lock") as is_free:
+                if is_free:
+                    freed += folder_bytes(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
+        return freed
 
     def quarantined(self) -> list[Path]:
         """Folders with damaged stores that were set aside."""

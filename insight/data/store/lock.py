@@ -34,6 +34,20 @@ def file_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def free_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock on ``path`` inside the block if nobody else does; whether that is so.
+
+    Args:
+        path: A file that is made if it is not there.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 if sys.platform == "win32":
     import msvcrt
 
