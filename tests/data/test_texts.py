@@ -91,7 +91,7 @@ def test_documents_that_come_otherwise_the_second_time(tmp_path: Path) -> None:
         (3, "is int, not a collection"),
         (None, "is NoneType, not a collection"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_collection_of_texts(documents: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem) as caught:
