@@ -19,10 +19,10 @@ class MemoryMonitor(Callback):
     At every logged step ``memory/resident_bytes`` and ``memory/peak_bytes``: on CUDA what torch holds on the
     device, elsewhere the physical memory of the process. While training runs, the watcher of the process
     looks at the tightest of machine, containers and address-space limit: ``memory/limit_share`` is how much
-    of it is used, ``memory/num_shrinks`` and ``memory/num_clears`` are how often caches were halved and
-    emptied since the process began, encoding included, and ``memory/work_share`` is the share of the usual
-    amount of text that is encoded at once. Training batches stay as they are: their sums, and so the
-    weights, would come to depend on the machine.
+    of it is used. Once the watcher has acted, ``memory/num_shrinks`` and ``memory/num_clears`` are how often
+    caches were halved and emptied since the process began, encoding included, and ``memory/work_share`` is
+    the share of the usual amount of text that is encoded at once. Training batches stay as they are: their
+    sums, and so the weights, would come to depend on the machine.
 
     Args:
         relax: Below this share of the limit memory is plentiful again.
@@ -59,15 +59,15 @@ class MemoryMonitor(Callback):
         else:
             resident, peak = resident_bytes(), peak_resident_bytes()
         watcher = process_watcher()
-        values = {
-            "resident_bytes": float(resident),
-            "peak_bytes": float(peak),
-            "num_shrinks": float(watcher.num_events["shrink"]),
-            "num_clears": float(watcher.num_events["clear"]),
-            "work_share": watcher.work_share,
-        }
+        values = {"resident_bytes": float(resident), "peak_bytes": float(peak)}
         if watcher.newest is not None:
             values["limit_share"] = watcher.newest.share
+        if watcher.num_events:  # a call costs a tenth of a millisecond, and in most runs nothing happens
+            values |= {
+                "num_shrinks": float(watcher.num_events["shrink"]),
+                "num_clears": float(watcher.num_events["clear"]),
+                "work_share": watcher.work_share,
+            }
         pl_module.log_dict({f"memory/{name}": value for name, value in values.items()}, batch_size=1)
 
     def _stop(self) -> None:
