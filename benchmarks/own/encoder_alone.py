@@ -33,12 +33,12 @@ def main() -> None:
 
 
 def _batches(path: Path) -> list[list[str]]:
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".txt":
         # Short pieces: with long ones it is slower, since one wide character makes all of a string wide.
-        pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
+        with open(path, encoding="utf-8", newline="") as file:
+            pieces = list(iter(lambda: file.read(_PIECE), ""))
         return [pieces[first : first + _PIECES] for first in range(0, len(pieces), _PIECES)]
-    return [[json.loads(line)["text"] for line in text.splitlines()]]
+    return [[json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]]
 
 
 def _fastokens(file: str, batches: list[list[str]]) -> tuple[float, int]:
