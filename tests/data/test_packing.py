@@ -146,7 +146,7 @@ def test_a_million_documents_are_packed_in_seconds() -> None:
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     begun = time.process_time()
     plan = plan_rows(starts, 2048)
-    assert time.process_time() - begun < 15, "0.6 s were measured"
+    assert time.process_time() - begun < 15, "0.3 s were measured"
     assert int(plan.lengths.sum()) == int(lengths.sum())
     assert plan.row_offsets[-1] == len(plan.starts)
 
