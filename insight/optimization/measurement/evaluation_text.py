@@ -12,6 +12,7 @@ import yaml
 from insight.data.preparation import Preparation, TextFiles, default_cache_dir
 from insight.data.sources import expand_sources
 from insight.data.store import TokenStore
+from insight.data.texts import Texts
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError
 
@@ -87,10 +88,10 @@ class EvaluationText:
             DataError: One does not exist.
         """
         own = self.files.test if self.split == "test" else self.files.validation
-        return tuple(
-            source.name
-            for source in expand_sources(self.files.train if own is None else own, f"{self.split}_files")
-        )
+        named = self.files.train if own is None else own
+        if isinstance(named, Texts):
+            return (named.name,)
+        return tuple(source.name for source in expand_sources(named, f"{self.split}_files"))
 
     def encode(self, tokenizer: BaseTokenizer) -> TokenStore:
         """The text as token ids, from the cache if they are there.
