@@ -88,9 +88,7 @@ def _data_facts(cli: InsightCLI) -> dict[str, str]:
         )
     tokenizer = summary["tokenizer"]
     encoder = cli.datamodule.tokenizer.encoder
-    facts["tokenizer"] = (
-        f"{tokenizer['kind']}, {tokenizer['vocabulary_size']:,} tokens, encoded by {encoder}"
-    )
+    facts["tokenizer"] = f"{tokenizer['kind']}, {tokenizer['vocabulary_size']:,} tokens, encoded by {encoder}"
     tokens = cli.datamodule.batch_size * cli.datamodule.sequence_length
     steps = summary["splits"]["train"]["tokens"] // tokens
     facts["one epoch"] = f"about {steps:,} batches of {tokens:,} tokens"
