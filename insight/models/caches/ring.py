@@ -72,8 +72,9 @@ class RingCache(BufferCache):
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
         """One token: it takes the slot of one that its window no longer shows, and nothing is copied."""
         slot = self.length % self.num_slots
-        self.keys[:, :, slot] = key[:, :, 0]
-        self.values[:, :, slot] = value[:, :, 0]
+        # A slice, not an index: a compiler would make a graph for every slot.
+        self.keys[:, :, slot : slot + 1] = key
+        self.values[:, :, slot : slot + 1] = value
         stop = self._advance(1)
         filled = min(self.length, self.num_slots)
         positions = self._positions(stop)[:, :filled]
