@@ -36,6 +36,7 @@ from insight.models import (
 )
 from insight.models.estimate import (
     build_without_memory,
+    decoder_of,
     measure_training_memory,
     network_size,
     training_memory,
@@ -243,7 +244,8 @@ def test_large_networks_take_no_memory() -> None:
 def test_every_preset_can_be_estimated(name: str) -> None:
     preset = PRESETS[name]
     memory = training_memory(preset.config, preset.vocabulary_size, 1, 256)
-    assert memory.activations > 256 * preset.config.hidden_size * preset.config.num_layers
+    decoder = decoder_of(preset.config)
+    assert memory.activations > 256 * decoder.hidden_size * decoder.num_layers
 
 
 def test_mistakes_are_named() -> None:
