@@ -21,7 +21,7 @@ from insight.training.compilation import CompileChoice, compiled_or_eager
 
 # Losses of every fifth of 50 steps in float32 under seed 1, on a machine with AVX-512. Kernels of other
 # machines differ in the last bits, and training amplifies them a little.
-GOLDEN = [5.533, 5.124, 4.547, 3.987, 3.518, 3.35, 3.067, 3.063, 2.968, 2.885]
+GOLDEN = [5.561, 5.183, 4.621, 4.008, 3.483, 3.337, 3.06, 3.057, 2.964, 2.888]
 
 
 def test_fifty_steps_give_the_golden_losses(tmp_path: Path) -> None:
