@@ -37,7 +37,28 @@ class Constant(ScheduleConfig):
 
 
 @dataclass(frozen=True)
-class WarmupCosine(ScheduleConfig):
+class _WarmupDecay(ScheduleConfig):
+    """Linear warm-up, then a fall over all the rest of the run."""
+
+    warmup_steps: int = 10
+    final_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup_steps)
+        _check_share("final_share", self.final_share)
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        if step < self.warmup_steps:
+            return _warmup(step, self.warmup_steps)
+        return self._fall(min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps)))
+
+    @abstractmethod
+    def _fall(self, progress: float) -> float:
+        """The factor when a share ``progress`` of the fall is over."""
+
+
+@dataclass(frozen=True)
+class WarmupCosine(_WarmupDecay):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, arXiv 1608.03983).
 
     Args:
@@ -45,22 +66,12 @@ class WarmupCosine(ScheduleConfig):
         final_share: Factor at the last step.
     """
 
-    warmup_steps: int = 10
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-        _check_share("final_share", self.final_share)
-
-    def multiplier(self, step: int, num_steps: int) -> float:
-        if step < self.warmup_steps:
-            return _warmup(step, self.warmup_steps)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
+    def _fall(self, progress: float) -> float:
         return _half_cosine(1.0, self.final_share, progress)
 
 
 @dataclass(frozen=True)
-class WarmupLinear(ScheduleConfig):
+class WarmupLinear(_WarmupDecay):
     """Linear warm-up, then a straight line down (Devlin et al. 2018, arXiv 1810.04805).
 
     Args:
@@ -68,17 +79,7 @@ class WarmupLinear(ScheduleConfig):
         final_share: Factor at the last step.
     """
 
-    warmup_steps: int = 10
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-        _check_share("final_share", self.final_share)
-
-    def multiplier(self, step: int, num_steps: int) -> float:
-        if step < self.warmup_steps:
-            return _warmup(step, self.warmup_steps)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
+    def _fall(self, progress: float) -> float:
         return self.final_share + (1 - self.final_share) * (1 - progress)
 
 

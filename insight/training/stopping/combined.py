@@ -9,17 +9,23 @@ from insight.training.stopping.base import Criterion, History, Verdict
 
 
 @dataclass(frozen=True)
-class AnyOf(Criterion):
+class _Several(Criterion):
+    """Criteria that are asked in their order."""
+
+    criteria: tuple[Criterion, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.criteria:
+            raise ConfigError("criteria=(): there is nothing to judge by", "name at least one criterion")
+
+
+@dataclass(frozen=True)
+class AnyOf(_Several):
     """One reason is enough.
 
     Args:
         criteria: What is asked, in this order.
     """
-
-    criteria: tuple[Criterion, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require_some(self.criteria)
 
     def judge(self, history: History) -> Verdict:
         verdicts = [criterion.judge(history) for criterion in self.criteria]
@@ -28,17 +34,12 @@ class AnyOf(Criterion):
 
 
 @dataclass(frozen=True)
-class AllOf(Criterion):
+class AllOf(_Several):
     """Every reason must hold.
 
     Args:
         criteria: What is asked, in this order.
     """
-
-    criteria: tuple[Criterion, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require_some(self.criteria)
 
     def judge(self, history: History) -> Verdict:
         verdicts = [criterion.judge(history) for criterion in self.criteria]
@@ -48,8 +49,3 @@ class AllOf(Criterion):
 def _joined(stop: bool, verdicts: list[Verdict]) -> Verdict:
     figures = {name: value for verdict in verdicts for name, value in verdict.figures.items()}
     return Verdict(stop, "; ".join(verdict.evidence for verdict in verdicts), figures)
-
-
-def _require_some(criteria: tuple[Criterion, ...]) -> None:
-    if not criteria:
-        raise ConfigError("criteria=(): there is nothing to judge by", "name at least one criterion")
