@@ -73,6 +73,7 @@ def test_the_shipped_configurations_pass_the_check(insight: Insight, workplace: 
         "--data.tokenizer=ByteTokenizerConfig",
         "--model.network.hidden_size=16", "--model.network.num_layers=1",
         "--run.num_threads=1", "--trainer.precision=32-true",
+        "--run.time_budget=null", "--trainer.max_steps=9",  # a budget counts from the start of the process
     )  # fmt: skip
     for name in ("packing", "mixture"):
         outcome = insight("check", "--config", "quickstart", "--config", name, *small)

@@ -39,22 +39,25 @@ def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
         x: ``(points,)``, above 0.
         y: ``(points,)``.
     """
-    errors = [_linear_fit(x, y, exponent)[0] for exponent in _EXPONENTS]
-    best = int(np.argmin(errors))
+    best = int(np.argmin(_linear_fits(x, y, _EXPONENTS)[0]))
     between = np.geomspace(_EXPONENTS[max(0, best - 1)], _EXPONENTS[min(len(_EXPONENTS) - 1, best + 1)], 60)
-    exponent = min(between, key=lambda e: _linear_fit(x, y, e)[0])
-    _, floor, scale = _linear_fit(x, y, exponent)
-    return PowerLaw(floor, scale, float(exponent))
+    errors, floors, scales = _linear_fits(x, y, between)
+    best = int(np.argmin(errors))
+    return PowerLaw(float(floors[best]), float(scales[best]), float(between[best]))
 
 
-def _linear_fit(x: np.ndarray, y: np.ndarray, exponent: float) -> tuple[float, float, float]:
-    """Sum of squares, floor, scale."""
-    basis = x**-exponent
-    centred = basis - basis.mean()
-    spread = float(centred @ centred)
-    scale = max(0.0, float(centred @ y) / spread) if spread > 0 else 0.0
-    floor = float(y.mean() - scale * basis.mean())
-    if floor < 0:
-        floor, scale = 0.0, max(0.0, float(basis @ y) / float(basis @ basis))
-    rest = y - floor - scale * basis
-    return float(rest @ rest), floor, scale
+def _linear_fits(
+    x: np.ndarray, y: np.ndarray, exponents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum of squares, floor and scale for every exponent, each ``(exponents,)``."""
+    basis = x ** -exponents[:, None]
+    middle = basis.mean(axis=1)
+    centred = basis - middle[:, None]
+    spread = np.maximum((centred**2).sum(axis=1), np.finfo(float).tiny)
+    scales = np.maximum(0.0, centred @ y / spread)
+    floors = y.mean() - scales * middle
+    below = floors < 0
+    scales = np.where(below, np.maximum(0.0, basis @ y / (basis**2).sum(axis=1)), scales)
+    floors = np.where(below, 0.0, floors)
+    rest = y - floors[:, None] - scales[:, None] * basis
+    return (rest**2).sum(axis=1), floors, scales
