@@ -31,6 +31,7 @@ BROWSERS_OWN_HOSTS = {
     "optimizationguide-pa.googleapis.com",
     "redirector.gvt1.com",
     "update.googleapis.com",
+    "www.google.com",
 }
 HOSTILE = (
     f"</script></pre><script>document.title='hacked'; fetch('http://{HOST}/fetch')</script>"
