@@ -15,10 +15,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.begin import add_results_option, begin, benchmark_parser, is_wanted
 from benchmarks.deadline import Deadline
-from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.machine import commit, machine_line, today
 from benchmarks.processes import ROOT, module_command, run_process
-from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.records import Record, Records
 from benchmarks.results_page import section, table, write_section
 
 OUTPUT = ROOT / "benchmarks" / "output" / "attention"
@@ -79,14 +80,8 @@ def main() -> None:
     """Measure what is missing and print the tables."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
-    machine = describe_machine()
-    print(machine_line(machine), flush=True)
-    require_same_machine(output, machine_identity(machine), arguments.fresh)
-    records = Records(output / "records.jsonl", ("task", "variant", "round"))
-    if arguments.fresh:
-        records.forget()
-    only = [part.lower() for part in arguments.only or [""]]
-    chosen = [case for case in CASES if any(part in f"{case.task} {case.variant}".lower() for part in only)]
+    machine, records = begin(output, ("task", "variant", "round"), arguments.fresh)
+    chosen = [case for case in CASES if is_wanted(f"{case.task} {case.variant}", arguments.only)]
     deadline = Deadline(arguments.deadline)
     failures: dict[Case, str] = {}
     for number, case in _turns(chosen, arguments.rounds):
@@ -118,19 +113,16 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser(
+        __doc__,
+        only='cases by their names, e.g. window "decode latent"',
+        quick="short sequences and one round",
+        minutes=20.0,
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring in each process")
-    parser.add_argument("--only", nargs="+", help='cases by their names, e.g. window "decode latent"')
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that one process may take")
-    parser.add_argument("--deadline", type=float, default=20.0, help="minutes; nothing is begun after them")
-    parser.add_argument(
-        "--quick", action="store_true", help="short sequences and one round: does it run at all?"
-    )
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--write-results", action="store_true", help="put the tables into RESULTS.md")
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.0

@@ -15,10 +15,11 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.begin import begin, benchmark_parser
 from benchmarks.deadline import Deadline
-from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.machine import commit, machine_line, today
 from benchmarks.processes import ROOT, module_command, run_process
-from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.records import Record, Records
 from benchmarks.results_page import section, table, write_section
 from insight.reporting import read_metrics
 
@@ -42,12 +43,7 @@ def main() -> None:
     """Measure what is missing and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
-    machine = describe_machine()
-    print(machine_line(machine), flush=True)
-    require_same_machine(output, machine_identity(machine), arguments.fresh)
-    records = Records(output / "records.jsonl", ("config", "round", "seconds"))
-    if arguments.fresh:
-        records.forget()
+    machine, records = begin(output, ("config", "round", "seconds"), arguments.fresh)
     names = [path.stem for path in sorted(CONFIGS.glob("*.yaml"))]
     names = [name for name in names if not arguments.only or name in arguments.only]
     deadline, failures = Deadline(arguments.deadline), {}
@@ -74,15 +70,11 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser(
+        __doc__, only="configs, e.g. latent alibi", quick="five steps of tiny ones", minutes=60.0
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of wall time for each")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, with a seed of its own")
-    parser.add_argument("--only", nargs="+", help="configs, e.g. latent alibi")
-    parser.add_argument("--deadline", type=float, default=60.0, help="minutes; nothing is begun after them")
-    parser.add_argument("--quick", action="store_true", help="five steps of tiny ones: does it run at all?")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/attention.md")
     return parser.parse_args()
 

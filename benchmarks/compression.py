@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.begin import add_results_option, begin, benchmark_parser, in_turns, is_wanted
 from benchmarks.deadline import Deadline
-from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.machine import commit, machine_line, today
 from benchmarks.processes import ROOT, Outcome, module_command, run_process
-from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.records import Record, Records
 from benchmarks.results_page import section, table, write_section
 
 OUTPUT = ROOT / "benchmarks" / "output" / "compression"
@@ -65,21 +66,13 @@ def main() -> None:
     """Measure what is missing and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
-    machine = describe_machine()
-    print(machine_line(machine), flush=True)
-    require_same_machine(output, machine_identity(machine), arguments.fresh)
-    records = Records(output / "records.jsonl", ("contender", "round"))
+    machine, records = begin(output, ("contender", "round"), arguments.fresh)
     if arguments.fresh:
-        records.forget()
         shutil.rmtree(output / "models", ignore_errors=True)
     checkpoint = arguments.checkpoint or _train(output, arguments.quick)
-    chosen = [
-        contender
-        for contender in _contenders()
-        if not arguments.only or any(part.lower() in contender.name.lower() for part in arguments.only)
-    ]
+    chosen = [contender for contender in _contenders() if is_wanted(contender.name, arguments.only)]
     deadline, failures = Deadline(arguments.deadline), {}
-    for number, contender in _turns(chosen, arguments.rounds):
+    for number, contender in in_turns(chosen, arguments.rounds):
         if records.has({"contender": contender.name, "round": number}) or contender.name in failures:
             continue
         if deadline.is_over():
@@ -98,22 +91,16 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser(
+        __doc__, only="contenders, e.g. insight torchao", quick="a tiny model and one round", minutes=90.0
     )
     parser.add_argument(
         "--checkpoint", type=Path, help="a .ckpt of a run folder; the quickstart is trained if not given"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring speed in each process")
-    parser.add_argument("--only", nargs="+", help="contenders, e.g. insight torchao")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that one process may take")
-    parser.add_argument("--deadline", type=float, default=90.0, help="minutes; nothing is begun after them")
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny model and one round: does it run at all?"
-    )
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.0
@@ -135,13 +122,6 @@ def _train(output: Path, quick: bool) -> Path:
         if outcome.exit_code != 0 or not best.exists():
             raise SystemExit(f"quickstart: {outcome.problem()}")
     return best
-
-
-def _turns(contenders: list[Contender], num_rounds: int) -> Iterator[tuple[int, Contender]]:
-    for number in range(num_rounds):
-        turn = number % max(1, len(contenders))
-        for contender in (*contenders[turn:], *contenders[:turn]):
-            yield number, contender
 
 
 def _measure(

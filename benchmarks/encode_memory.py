@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.begin import add_results_option, begin, benchmark_parser, is_wanted
 from benchmarks.deadline import Deadline
-from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.machine import commit, machine_line, today
 from benchmarks.processes import ROOT, module_command, run_process
-from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.records import Record, Records
 from benchmarks.results_page import section, table, write_section
 
 OUTPUT = ROOT / "benchmarks" / "output" / "encode_memory"
@@ -65,17 +66,8 @@ def main() -> None:
     """Measure what is missing and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
-    machine = describe_machine()
-    print(machine_line(machine), flush=True)
-    require_same_machine(output, machine_identity(machine), arguments.fresh)
-    records = Records(output / "records.jsonl", ("name", "gigabytes"))
-    if arguments.fresh:
-        records.forget()
-    cases = [
-        case
-        for case in _cases(arguments.gigabytes)
-        if not arguments.only or any(part in case.name for part in arguments.only)
-    ]
+    machine, records = begin(output, ("name", "gigabytes"), arguments.fresh)
+    cases = [case for case in _cases(arguments.gigabytes) if is_wanted(case.name, arguments.only)]
     deadline, failures = Deadline(arguments.deadline), []
     made: tuple[str, float] | None = None
     for case in sorted(cases, key=lambda case: (case.gigabytes, case.kind)):
@@ -98,16 +90,10 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, only="cases, e.g. 'one line'", quick="20 MB", minutes=40.0)
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of the larger text")
-    parser.add_argument("--only", nargs="+", help="cases, e.g. 'one line'")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds that one process may take")
-    parser.add_argument("--deadline", type=float, default=40.0, help="minutes; nothing is begun after them")
-    parser.add_argument("--quick", action="store_true", help="20 MB: does it run at all?")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.gigabytes = 0.02

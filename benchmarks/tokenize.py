@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.begin import add_results_option, begin, benchmark_parser, is_wanted
 from benchmarks.deadline import Deadline
-from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
+from benchmarks.machine import commit, machine_line, today
 from benchmarks.own.tokenize_text import TEXTS, write_texts
 from benchmarks.processes import ROOT, find_python, module_command, run_process
-from benchmarks.records import Record, Records, require_same_machine
+from benchmarks.records import Record, Records
 from benchmarks.results_page import section, write_section
 from benchmarks.tokenize_tables import tables
 
@@ -69,13 +70,8 @@ def main() -> None:
     """Measure what is missing and print the tables."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
-    machine = describe_machine()
-    print(machine_line(machine), flush=True)
-    require_same_machine(output, machine_identity(machine), arguments.fresh)
+    machine, records = begin(output, ("contender", "text", "round"), arguments.fresh)
     write_texts(output / "text", int(arguments.megabytes * 1e6), int(arguments.slice_megabytes * 1e6))
-    records = Records(output / "records.jsonl", ("contender", "text", "round"))
-    if arguments.fresh:
-        records.forget()
     deadline = Deadline(arguments.deadline)
     keys = [key for key in _keys(arguments) if not records.has(key)]
     for index, key in enumerate(keys):
@@ -92,20 +88,16 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser(
+        __doc__, only="contenders, e.g. insight litgpt warm", quick="one round, little text", minutes=10.0
     )
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-bench/bin/python"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=768.0, help="of each text")
     parser.add_argument("--slice-megabytes", type=float, default=8.0, help="of it, for the slow contenders")
     parser.add_argument("--warm-megabytes", type=float, default=512.0, help="of text, a token a byte")
-    parser.add_argument("--only", nargs="+", help="contenders, e.g. insight litgpt warm")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds that one process may take")
-    parser.add_argument("--deadline", type=float, default=10.0, help="minutes; nothing is begun after them")
-    parser.add_argument("--quick", action="store_true", help="one round, little text: does it run at all?")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--write-results", action="store_true", help="put the tables into RESULTS.md")
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.megabytes, arguments.slice_megabytes = 1, 12.0, 4.0
@@ -119,14 +111,10 @@ def _keys(arguments: argparse.Namespace) -> Iterator[Record]:
         turn = number % len(CONTENDERS)
         for text in TEXTS:
             for contender in (*CONTENDERS[turn:], *CONTENDERS[:turn]):
-                if _is_wanted(contender.name, arguments):
+                if is_wanted(contender.name, arguments.only):
                     yield {"contender": contender.name, "text": text, "round": number}
-        if _is_wanted(WARM, arguments):
+        if is_wanted(WARM, arguments.only):
             yield {"contender": WARM, "text": "prose", "round": number}
-
-
-def _is_wanted(name: str, arguments: argparse.Namespace) -> bool:
-    return not arguments.only or any(part.lower() in name.lower() for part in arguments.only)
 
 
 def _measure(records: Records, key: Record, output: Path, arguments: argparse.Namespace) -> None:

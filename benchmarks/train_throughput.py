@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.begin import add_results_option, benchmark_parser, is_wanted
 from benchmarks.deadline import Deadline
 from benchmarks.machine import commit, describe_machine, machine_identity, machine_line, today
 from benchmarks.own.text import write_throughput_text
@@ -65,21 +66,16 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    only = "contenders, e.g. insight litgpt overhead"
+    parser = benchmark_parser(__doc__, only=only, quick="one round of one step", minutes=120.0)
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-bench/bin/python"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="measured in each process")
     parser.add_argument("--min-steps", type=int, default=5, help="measured even if they take longer")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"))
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], choices=("eager", "compiled"))
-    parser.add_argument("--only", nargs="+", help="contenders, e.g. insight litgpt overhead")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that one process may take")
-    parser.add_argument("--deadline", type=float, default=120.0, help="minutes; nothing is begun after them")
-    parser.add_argument("--quick", action="store_true", help="one round of one step: does it run at all?")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.min_steps = 1, 0.0, 1
@@ -88,11 +84,7 @@ def _arguments() -> argparse.Namespace:
 
 def _keys(arguments: argparse.Namespace, settings: list[tuple[str, str]]) -> Iterator[Record]:
     """All measurements, round by round; those of one setting lie side by side."""
-    names = [
-        name
-        for name in (*CONTENDERS, OVERHEAD)
-        if not arguments.only or any(part.lower() in name.lower() for part in arguments.only)
-    ]
+    names = [name for name in (*CONTENDERS, OVERHEAD) if is_wanted(name, arguments.only)]
     for number in range(arguments.rounds):
         turn = number % max(1, len(names))
         for precision, mode in settings:
