@@ -8,22 +8,20 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
 
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError, InsightError
-from insight.runtime.seeding import capture_random_state, restore_random_state
+from insight.runtime.seeding import restore_random_state
 from insight.training.accumulation import AccumulationWindow
+from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.expert_load import ExpertLoad
+from insight.training.gradient_clipping import clip_to_norm, clip_to_value, gradient_norm, scale_gradients
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
-
-FORMAT_VERSION = 1
-"""Of ``checkpoint["insight"]``."""
 
 
 class LanguageModelingModule(pl.LightningModule):
@@ -167,8 +165,7 @@ class LanguageModelingModule(pl.LightningModule):
             )
         factor = window.gradient_factor(num_valid, trainer.accumulate_grad_batches, trainer.world_size)
         if factor.device.type != "cpu" or factor != 1:
-            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, factor)
+            scale_gradients(self.network.parameters(), factor)
         multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
@@ -188,20 +185,19 @@ class LanguageModelingModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as configured; the norm before clipping is computed once, for the clipping and for the log."""
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        parameters = list(self.network.parameters())
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val or math.inf
         if self._logs_this_step or (limit < math.inf and not by_value):
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            norm = gradient_norm(parameters)
             if norm.device.type == "cpu":  # elsewhere a scaler of float16 may mean to skip this step
                 self._check_finite(norm, "norm of the gradient")
             if self._logs_this_step:
                 self.log("train/gradient_norm", norm)
-            # Where looking is free, gradients within the limit are spared a pass of multiplying by 1.
-            if not by_value and (norm.device.type != "cpu" or norm > limit):
-                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            if not by_value:
+                clip_to_norm(parameters, limit, norm)
         if by_value and limit < math.inf:
-            nn.utils.clip_grad_value_(parameters, limit)
+            clip_to_value(parameters, limit)
 
     def _check_finite(self, value: torch.Tensor, name: str) -> None:
         # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
@@ -313,20 +309,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a checkpoint needs to be understood and continued: primitives and tensors only."""
-        checkpoint["insight"] = {
-            "format_version": FORMAT_VERSION,
-            "network": self.network_config.to_dict(),
-            "tokenizer": self._data.tokenizer.to_json(),
-            "vocabulary_size": self.network.vocabulary_size,
-            "sequence_length": self._data.sequence_length,
-            "num_planned_steps": self.num_planned_steps,
-            "random_state": capture_random_state(),
-        }
-        canaries = getattr(self._data, "canaries", None)
-        if canaries is not None:  # without it nobody could measure later whether they were remembered
-            checkpoint["insight"]["canaries"] = canaries.record()
-        if self._window is not None:
-            checkpoint["insight"]["open_window"] = self._window.state_dict(self.network, self.trainer)
+        checkpoint["insight"] = checkpoint_content(self, self._data, self._window)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the plan; random states and open window wait for the first training batch."""
