@@ -1,11 +1,13 @@
-"""Random states of Python, NumPy, torch and CUDA: set from one seed, captured, restored."""
+"""Random states of Python, NumPy, torch and CUDA: set from one seed, captured, restored, for every process."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
 from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.messages import say
 
 # The widest seed that all four generators accept (numpy.random.seed takes 32 bits).
 MAX_SEED = 2**32 - 1
@@ -25,6 +27,66 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # every CUDA device too, lazily when CUDA has not started
+
+
+def begin_stream_of_process(rank: int) -> None:
+    """Let a process of a distributed run draw numbers of its own, so that dropout differs between them.
+
+    The first process goes on with the present state; the others are seeded from it and their rank.
+
+    Args:
+        rank: Processes that must draw the same numbers pass the same one.
+    """
+    import torch
+
+    if rank:
+        present = torch.get_rng_state().numpy().tobytes()
+        digest = hashlib.sha256(present + rank.to_bytes(8, "little")).digest()
+        seed_everything(int.from_bytes(digest[:4], "little"))
+
+
+def capture_random_states() -> list[dict[str, Any]]:
+    """:func:`capture_random_state` of every process, by rank. All of them have to call it together."""
+    import torch.distributed as distributed
+
+    state = capture_random_state()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, state)
+    return states
+
+
+def restore_random_states(
+    states: list[dict[str, Any]], rank: int, num_processes: int, stream: int | None = None
+) -> None:
+    """Give a process its state of :func:`capture_random_states`.
+
+    Where the number of processes is another one than at saving, the first goes on with its state, and the
+    others begin streams of their own from it, as at the start of a run. A line says so.
+
+    Args:
+        states: What was saved.
+        rank: This process.
+        num_processes: How many there are now.
+        stream: What :func:`begin_stream_of_process` gets then; ``rank`` if not given.
+
+    Raises:
+        CheckpointError: The states are incomplete or damaged; no generator has been changed then.
+    """
+    if not states:
+        raise CheckpointError(
+            "random_states: the checkpoint holds none", "the checkpoint is damaged; use another one"
+        )
+    if len(states) == num_processes:
+        restore_random_state(states[rank])
+        return
+    say(
+        f"random states: saved by {len(states)} processes, now {num_processes}; the first goes on with its own, "
+        "the others are seeded from it"
+    )
+    restore_random_state(states[0])
+    begin_stream_of_process(rank if stream is None else stream)
 
 
 def capture_random_state() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from insight.runtime.seeding import capture_random_state
+from insight.runtime.seeding import capture_random_states
 from insight.training.accumulation import AccumulationWindow
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def checkpoint_content(
         "vocabulary_size": module.network.vocabulary_size,
         "sequence_length": data.sequence_length,
         "num_planned_steps": module.num_planned_steps,
-        "random_state": capture_random_state(),
+        "random_states": capture_random_states(),
     }
     canaries = getattr(data, "canaries", None)
     if canaries is not None:  # without it nobody could measure later whether they were remembered

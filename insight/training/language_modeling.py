@@ -12,7 +12,7 @@ import torch
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError, InsightError
-from insight.runtime.seeding import restore_random_state
+from insight.runtime.seeding import begin_stream_of_process, restore_random_states
 from insight.training.accumulation import AccumulationWindow
 from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
@@ -69,7 +69,7 @@ class LanguageModelingModule(pl.LightningModule):
         self.expected_seconds: float | None = None
         self.likelihood = TextLikelihood()
         self._training_network: Callable[..., torch.Tensor] | None = None
-        self._random_state: dict[str, Any] | None = None
+        self._random_states: list[dict[str, Any]] | None = None
         self._window: AccumulationWindow | None = None
         self._expert_load: ExpertLoad
         self._restored_window: dict[str, Any] | None = None
@@ -103,6 +103,8 @@ class LanguageModelingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Plan the number of steps and choose how the network runs."""
         self._window = None  # of an interrupted run of the same module
+        if self._random_states is None:
+            begin_stream_of_process(self.trainer.global_rank)
         self._expert_load = ExpertLoad(self.network)
         limit = self._steps_of_trainer()
         if limit is not None:  # also on resuming, so that a run can be extended
@@ -117,9 +119,9 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """Put a checkpoint's random states and open window back, right before they are used."""
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None
+        if self._random_states is not None:
+            restore_random_states(self._random_states, self.trainer.global_rank, self.trainer.world_size)
+            self._random_states = None
         if self._restored_window is not None:
             self._window = AccumulationWindow.restore(self._restored_window, self.network, self.trainer)
             self._restored_window = None
@@ -315,5 +317,5 @@ class LanguageModelingModule(pl.LightningModule):
         """Take over the plan; random states and open window wait for the first training batch."""
         saved = checkpoint["insight"]
         self.num_planned_steps = saved["num_planned_steps"]
-        self._random_state = saved["random_state"]
+        self._random_states = saved["random_states"]
         self._restored_window = saved.get("open_window")

@@ -129,7 +129,7 @@ def test_resuming_with_a_lost_random_state_is_noticed(insight: Insight, workplac
     assert insight(*FIT, *EXACT, "--trainer.max_steps=5").code == 0
     path = workplace / "runs/tiny/2/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["insight"]["random_state"]["torch"] = torch.Generator().manual_seed(99).get_state()
+    checkpoint["insight"]["random_states"][0]["torch"] = torch.Generator().manual_seed(99).get_state()
     torch.save(checkpoint, path)
     assert insight("fit", "--resume", "runs/tiny/2", "--trainer.max_steps=12").code == 0
     resumed, whole = _losses(workplace / "runs/tiny/2"), _losses(workplace / "runs/tiny/1")

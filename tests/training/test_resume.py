@@ -65,7 +65,7 @@ def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path, accumu
 
 
 def damage_random_state(checkpoint: dict[str, Any]) -> None:
-    checkpoint["insight"]["random_state"]["torch"] = torch.Generator().manual_seed(99).get_state()
+    checkpoint["insight"]["random_states"][0]["torch"] = torch.Generator().manual_seed(99).get_state()
 
 
 def damage_cursor(checkpoint: dict[str, Any]) -> None:
