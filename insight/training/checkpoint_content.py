@@ -34,6 +34,7 @@ def checkpoint_content(
         "sequence_length": data.sequence_length,
         "num_planned_steps": module.num_planned_steps,
         "random_states": capture_random_states(),
+        "guard": module.guard.state_dict(),
     }
     canaries = getattr(data, "canaries", None)
     if canaries is not None:  # without it nobody could measure later whether they were remembered

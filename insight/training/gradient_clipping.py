@@ -1,4 +1,4 @@
-"""The norm of all gradients together, and clipping: exact also where each process holds a part of them."""
+"""The norm of all gradients together, clipping and dropping: exact also where each process holds a part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from insight.training.parallel import local, whole
+from insight.runtime.sharded_tensors import local, whole
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
@@ -30,6 +30,12 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
     """Multiply all gradients by a scalar."""
     torch._foreach_mul_([local(p.grad) for p in parameters if p.grad is not None], factor)
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Forget all gradients: an optimizer leaves weights without a gradient, and its state of them, alone."""
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @torch.no_grad()

@@ -11,13 +11,20 @@ import torch
 
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
-from insight.runtime.errors import ConfigError, DataError, InsightError
+from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.seeding import begin_stream_of_process, restore_random_states
 from insight.training.accumulation import AccumulationWindow
 from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.expert_load import ExpertLoad
-from insight.training.gradient_clipping import clip_to_norm, clip_to_value, gradient_norm, scale_gradients
+from insight.training.gradient_clipping import (
+    clip_to_norm,
+    clip_to_value,
+    drop_gradients,
+    gradient_norm,
+    scale_gradients,
+)
+from insight.training.guards import Guard, StepGuard
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
@@ -39,6 +46,7 @@ class LanguageModelingModule(pl.LightningModule):
             long enough to repay the half minute that it takes.
         z_loss: Factor of the squared logarithm of the softmax's denominator, which keeps logits from
             drifting (PaLM, arXiv 2204.02311); 0 for none.
+        guard: What happens at a step whose loss or gradient is no number, or whose loss is far off.
 
     Attributes:
         num_planned_steps: Optimizer steps that the schedule counts on; a callback may renew it.
@@ -55,6 +63,7 @@ class LanguageModelingModule(pl.LightningModule):
         schedule: ScheduleConfig = WarmupStableDecay(),
         compile: Literal["auto", "on", "off"] = "auto",
         z_loss: float = 0.0,
+        guard: Guard = Guard(),
     ) -> None:
         super().__init__()
         if z_loss < 0:
@@ -64,6 +73,7 @@ class LanguageModelingModule(pl.LightningModule):
         self.schedule = schedule
         self.compile_choice = CompileChoice(compile)
         self.z_loss = z_loss
+        self.guard = StepGuard(guard)
         self.network: Decoder
         self.num_planned_steps: int | None = None
         self.expected_seconds: float | None = None
@@ -72,6 +82,8 @@ class LanguageModelingModule(pl.LightningModule):
         self._random_states: list[dict[str, Any]] | None = None
         self._window: AccumulationWindow | None = None
         self._expert_load: ExpertLoad
+        # Loss and expert counts of the step that is about to be judged.
+        self._finished: tuple[torch.Tensor, torch.Tensor | None]
         self._restored_window: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ building
@@ -103,6 +115,7 @@ class LanguageModelingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Plan the number of steps and choose how the network runs."""
         self._window = None  # of an interrupted run of the same module
+        self.guard.forget()
         if self._random_states is None:
             begin_stream_of_process(self.trainer.global_rank)
         self._expert_load = ExpertLoad(self.network)
@@ -119,6 +132,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """Put a checkpoint's random states and open window back, right before they are used."""
+        self.guard.roll_back_if_due(self.trainer)
         if self._random_states is not None:
             restore_random_states(self._random_states, self.trainer.global_rank, self.trainer.world_size)
             self._random_states = None
@@ -147,7 +161,7 @@ class LanguageModelingModule(pl.LightningModule):
             penalty, counts = routed
             self._window.count_experts(counts)
             summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
-        self._check_finite(summed.negative_log_likelihood, "loss")
+        self.guard.remember(batch)
         # Before any callback can save: the checkpoint's position is behind this batch.
         num_samples = batch.num_samples or batch.input_ids.shape[0]
         self._data.advance(num_samples * self.trainer.world_size)
@@ -171,14 +185,14 @@ class LanguageModelingModule(pl.LightningModule):
         multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
-        counts = window.expert_totals(trainer.strategy, trainer.world_size)
-        load = {} if counts is None else self._expert_load.finish_step(counts)
-        self.log("train/loss", nll / num_valid, prog_bar=True)
+        loss = nll / num_valid
+        self._finished = loss, window.expert_totals(trainer.strategy, trainer.world_size)
+        if self.guard.is_worth_logging(loss):
+            self.log("train/loss", loss, prog_bar=True)
         if self._logs_this_step:
             groups = optimizer.param_groups
             main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
             self.log("train/learning_rate", main["lr"])
-            self.log_dict({f"train/{name}": value for name, value in load.items()})
 
     def configure_gradient_clipping(
         self,
@@ -186,30 +200,27 @@ class LanguageModelingModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as configured; the norm before clipping is computed once, for the clipping and for the log."""
-        parameters = list(self.network.parameters())
+        """Clip as configured; the norm before clipping is computed once, for guard, clipping and log."""
+        parameters, logs = list(self.network.parameters()), self._logs_this_step
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val or math.inf
-        if self._logs_this_step or (limit < math.inf and not by_value):
+        norm: torch.Tensor | None = None
+        if logs or (limit < math.inf and not by_value) or self.guard.config.judges_every_step:
             norm = gradient_norm(parameters)
-            if norm.device.type == "cpu":  # elsewhere a scaler of float16 may mean to skip this step
-                self._check_finite(norm, "norm of the gradient")
-            if self._logs_this_step:
+        loss, expert_counts = self._finished
+        if not self.guard.admits(loss, norm, self, logs):
+            drop_gradients(parameters)
+            return
+        if norm is not None:
+            if logs:
                 self.log("train/gradient_norm", norm)
             if not by_value:
                 clip_to_norm(parameters, limit, norm)
         if by_value and limit < math.inf:
             clip_to_value(parameters, limit)
-
-    def _check_finite(self, value: torch.Tensor, name: str) -> None:
-        # On an accelerator the answer costs a wait for the device, so it is asked for only now and then.
-        if value.device.type != "cpu" and not self._logs_this_step:
-            return
-        if not torch.isfinite(value):
-            raise InsightError(
-                f"the {name} is {value.item()} at step {self.trainer.global_step}",
-                "lower the learning rate, set --trainer.gradient_clip_val 1, or --trainer.precision 32-true",
-            )
+        load = {} if expert_counts is None else self._expert_load.finish_step(expert_counts)
+        if logs:
+            self.log_dict({f"train/{name}": value for name, value in load.items()})
 
     def _check_ids(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """A token id out of range would end in an IndexError, or on an accelerator in a dead process."""
@@ -319,3 +330,5 @@ class LanguageModelingModule(pl.LightningModule):
         self.num_planned_steps = saved["num_planned_steps"]
         self._random_states = saved["random_states"]
         self._restored_window = saved.get("open_window")
+        if "guard" in saved:  # checkpoints of before have none
+            self.guard.load_state_dict(saved["guard"])

@@ -1,0 +1,51 @@
+"""Back to the weights and the optimizer state of the last checkpoint that a bad stretch did not touch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from insight.runtime.errors import InsightError
+
+
+def put_back_last_good(trainer: Any) -> Path:
+    """Load weights and optimizer state of the last good checkpoint; everything else goes on as it is.
+
+    Every process must ask at the same time.
+
+    Args:
+        trainer: Lightning's, between two steps.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        InsightError: There is none.
+    """
+    found = trainer.strategy.broadcast(_last_good(trainer) if trainer.is_global_zero else None)
+    if found is None:
+        raise InsightError(
+            f"step {trainer.global_step}: there is no checkpoint from before the steps without a number",
+            "save more often (RunCheckpoint's every_n_steps), or use --model.guard.non_finite skip",
+        )
+    checkpoint = trainer.strategy.load_checkpoint(found, weights_only=True)
+    trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
+    trainer.strategy.load_optimizer_state_dict(checkpoint)
+    return Path(found)
+
+
+def _last_good(trainer: Any) -> str | None:
+    callback = trainer.checkpoint_callback
+    for name in ("last_model_path", "best_model_path"):
+        path = str(getattr(callback, name, ""))
+        if path and Path(path).is_file() and not _is_from_bad_stretch(path):
+            return path
+    return None
+
+
+def _is_from_bad_stretch(path: str) -> bool:
+    """Whether it was saved between steps that had been left out."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["insight"]
+    return bool(content.get("guard", {}).get("num_in_a_row", 0))
