@@ -323,11 +323,14 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     @property
     def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
+        # Processes that share the matrices of one network (tensor parallel) share its samples, too.
+        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return int(placed["rank"]) if placed else 0
 
     @property
     def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
+        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return int(placed["num_replicas"]) if placed else 1
 
     @property
     def _global_batch_size(self) -> int:

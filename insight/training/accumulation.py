@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.losses import LinearCrossEntropy
+from insight.training.parallel import num_replicas, replica_rank, sum_over_replicas
 
 
 class AccumulationWindow:
@@ -38,67 +41,76 @@ class AccumulationWindow:
         """Count how often each expert was chosen in a micro-batch: int64 ``(experts of all routers,)``."""
         self.expert_counts = counts if self.expert_counts is None else self.expert_counts + counts
 
-    def expert_totals(self, strategy: Any, world_size: int) -> torch.Tensor | None:
+    def expert_totals(self, trainer: Any) -> torch.Tensor | None:
         """These counts over all processes; ``None`` if no expert was counted."""
-        if self.expert_counts is None or world_size == 1:
-            return self.expert_counts
-        totals: torch.Tensor = strategy.reduce(self.expert_counts, reduce_op="sum")
-        return totals
+        return None if self.expert_counts is None else sum_over_replicas(self.expert_counts, trainer)
 
-    def totals(self, strategy: Any, world_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def totals(self, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed negative log-likelihood and number of valid tokens over all processes."""
-        totals = torch.stack([self.negative_log_likelihood, self.num_valid.to(torch.float32)])
-        if world_size > 1:
-            totals = strategy.reduce(totals, reduce_op="sum")
-        return totals[0], totals[1]
+        counts = torch.stack([self.negative_log_likelihood, self.num_valid.to(torch.float32)])
+        nll, num_valid = sum_over_replicas(counts, trainer)
+        return nll, num_valid
 
-    def gradient_factor(self, num_valid: torch.Tensor, accumulation: int, world_size: int) -> torch.Tensor:
+    def gradient_factor(self, num_valid: torch.Tensor, trainer: Any) -> torch.Tensor:
         """What makes the gradient that of the mean over ``num_valid`` tokens.
 
-        Lightning has divided the losses by ``accumulation``, and DDP has averaged over the processes. Where
-        no token is valid the gradient is zero, and stays so.
+        Lightning has divided the losses by the number of micro-batches, and DDP and FSDP2 have averaged over
+        the replicas. Where no token is valid the gradient is zero, and stays so.
         """
-        return self.divisor * accumulation * world_size / num_valid.clamp_min(1)
+        factor = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
+        return factor / num_valid.clamp_min(1)
 
     def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
         """A window that a checkpoint cuts, with its gradients so far.
 
         Several processes save what they have in common: the sum of their counts and the mean of their
-        gradients, which is what DDP would have made of them.
+        gradients, which is what DDP would have made of them and FSDP2 has.
         """
-        nll, num_valid = self.totals(trainer.strategy, trainer.world_size)
-        gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
-        if trainer.world_size > 1:
-            gradients = {
-                name: trainer.strategy.reduce(gradient, reduce_op="mean")
-                for name, gradient in gradients.items()
-            }
+        nll, num_valid = self.totals(trainer)
         return {
             "divisor": self.divisor,
             "accumulation": trainer.accumulate_grad_batches,
+            "replicas": num_replicas(trainer),
             "negative_log_likelihood": nll,
             "num_valid": num_valid,
-            "gradients": gradients,
-            "expert_counts": self.expert_totals(trainer.strategy, trainer.world_size),
+            "gradients": {
+                name: _mean_over_replicas(p.grad, trainer)
+                for name, p in network.named_parameters()
+                if p.grad is not None
+            },
+            "expert_counts": self.expert_totals(trainer),
         }
 
     @classmethod
     def restore(cls, state: dict[str, Any], network: nn.Module, trainer: Any) -> AccumulationWindow:
         """Put the gradients back and return the window, to be continued.
 
-        The counts go to the first process alone: they are summed in the end.
+        The counts go to the first replica alone: they are summed in the end.
         """
+        is_first = replica_rank(trainer) == 0
         parameters = dict(network.named_parameters())
         device = next(iter(parameters.values())).device
         window = cls(state["divisor"], device)
-        if trainer.is_global_zero:
+        if is_first:
             window.negative_log_likelihood += state["negative_log_likelihood"].to(device)
             window.num_valid += state["num_valid"].to(device).to(torch.int64)
         counts = state.get("expert_counts")
         if counts is not None:
             counts = counts.to(device)
-            window.expert_counts = counts if trainer.is_global_zero else torch.zeros_like(counts)
+            window.expert_counts = counts if is_first else torch.zeros_like(counts)
+        # Averages over other numbers of micro-batches and replicas than those of before.
+        replicas = num_replicas(trainer)
         factor = state["accumulation"] / trainer.accumulate_grad_batches
+        factor *= state.get("replicas", replicas) / replicas
         for name, gradient in state["gradients"].items():
-            parameters[name].grad = gradient.to(device) * factor
+            parameters[name].grad = part_like(gradient, parameters[name]) * factor
         return window
+
+
+def _mean_over_replicas(gradient: torch.Tensor, trainer: Any) -> torch.Tensor:
+    if isinstance(gradient, DTensor):  # each part is that of the mean already
+        return whole(gradient)
+    if trainer.world_size == 1:
+        return gradient.clone()
+    mean: torch.Tensor = trainer.strategy.reduce(gradient.clone(), reduce_op="mean")
+    return mean

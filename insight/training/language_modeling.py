@@ -28,6 +28,7 @@ from insight.training.guards import Guard, StepGuard
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
+from insight.training.parallel import is_sharded, num_replicas, replica_rank, shard_network
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 
 
@@ -99,6 +100,14 @@ class LanguageModelingModule(pl.LightningModule):
                 f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
             )
         self.network = self.network_config.build(self._data.vocabulary_size)
+        if self.device_mesh is not None:
+            if self.compile_choice.value == "on":
+                raise ConfigError(
+                    "compile='on': a network that is cut over processes runs eager",
+                    "use --model.compile off, or --trainer.strategy ddp",
+                )
+            trainer = self.trainer
+            shard_network(self.network, self.device_mesh, trainer.precision, trainer.strategy.root_device)
         lengths = torch.from_numpy(self._data.tokenizer.token_byte_lengths())
         self.register_buffer("token_byte_lengths", lengths, persistent=False)
 
@@ -117,16 +126,15 @@ class LanguageModelingModule(pl.LightningModule):
         self._window = None  # of an interrupted run of the same module
         self.guard.forget()
         if self._random_states is None:
-            begin_stream_of_process(self.trainer.global_rank)
+            begin_stream_of_process(replica_rank(self.trainer))
         self._expert_load = ExpertLoad(self.network)
         limit = self._steps_of_trainer()
         if limit is not None:  # also on resuming, so that a run can be extended
             self.num_planned_steps = limit
         elif self.num_planned_steps is None:
             self.num_planned_steps = self._steps_an_epoch
-        chosen = compiled_or_eager(
-            self.network, self.compile_choice, self.expected_seconds or self._estimated_seconds
-        )
+        choice = CompileChoice("off") if is_sharded(self.network) else self.compile_choice
+        chosen = compiled_or_eager(self.network, choice, self.expected_seconds or self._estimated_seconds)
         # Behind a function, since a module would be registered and saved a second time.
         self._training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
 
@@ -134,7 +142,12 @@ class LanguageModelingModule(pl.LightningModule):
         """Put a checkpoint's random states and open window back, right before they are used."""
         self.guard.roll_back_if_due(self.trainer)
         if self._random_states is not None:
-            restore_random_states(self._random_states, self.trainer.global_rank, self.trainer.world_size)
+            restore_random_states(
+                self._random_states,
+                self.trainer.global_rank,
+                self.trainer.world_size,
+                replica_rank(self.trainer),
+            )
             self._random_states = None
         if self._restored_window is not None:
             self._window = AccumulationWindow.restore(self._restored_window, self.network, self.trainer)
@@ -164,7 +177,7 @@ class LanguageModelingModule(pl.LightningModule):
         self.guard.remember(batch)
         # Before any callback can save: the checkpoint's position is behind this batch.
         num_samples = batch.num_samples or batch.input_ids.shape[0]
-        self._data.advance(num_samples * self.trainer.world_size)
+        self._data.advance(num_samples * num_replicas(self.trainer))
         return self._window.add(summed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -173,20 +186,20 @@ class LanguageModelingModule(pl.LightningModule):
         assert self.num_planned_steps is not None
         trainer, window = self.trainer, self._window
         self._window = None
-        nll, num_valid = window.totals(trainer.strategy, trainer.world_size)
+        nll, num_valid = window.totals(trainer)
         if num_valid.device.type == "cpu" and not num_valid:
             raise DataError(
                 f"no token of step {trainer.global_step} has a target that counts",
                 "look at what the training text holds",
             )
-        factor = window.gradient_factor(num_valid, trainer.accumulate_grad_batches, trainer.world_size)
+        factor = window.gradient_factor(num_valid, trainer)
         if factor.device.type != "cpu" or factor != 1:
             scale_gradients(self.network.parameters(), factor)
         multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
         loss = nll / num_valid
-        self._finished = loss, window.expert_totals(trainer.strategy, trainer.world_size)
+        self._finished = loss, window.expert_totals(trainer)
         if self.guard.is_worth_logging(loss):
             self.log("train/loss", loss, prog_bar=True)
         if self._logs_this_step:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from insight.training.optimizers.base import (
     OptimizerConfig,
@@ -46,7 +48,7 @@ class AdamW(OptimizerConfig):
         check_decay(self.weight_decay)
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        groups = []
+        groups: list[dict[str, Any]] = []
         for role, parameters in parameters_by_role(network).items():
             rate = self.learning_rate
             if role == "embedding" and self.embedding_learning_rate is not None:
@@ -60,6 +62,9 @@ class AdamW(OptimizerConfig):
                     "weight_decay": self.weight_decay if role in ("hidden", "head") else 0.0,
                 }
             )
+        # Parameters that are cut over different sets of processes do not go into one kernel.
+        meshes = {p.device_mesh if isinstance(p, DTensor) else None for p in network.parameters()}
+        fused = len(meshes) == 1
         return torch.optim.AdamW(
-            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=True
+            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=fused, foreach=False
         )

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
 from insight.models import muon_splits
 from insight.runtime.errors import ConfigError
+from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import (
     OptimizerConfig,
     check_decay,
@@ -116,7 +118,10 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["role"] == "hidden":
-                self._muon(group, parameters)
+                # Where parameters are cut, each is gathered alone: all at once would be the whole network.
+                cut = [[p] for p in parameters if isinstance(p, DTensor)]
+                for chosen in cut or [parameters]:
+                    self._muon(group, chosen)
             elif parameters:
                 self._adamw(group, parameters)
         return loss
@@ -129,11 +134,11 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[p] for p in parameters]
-        adamw(
-            list(parameters),
-            [p.grad for p in parameters if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+        adamw(  # number by number, so that each process can do its part
+            [local(p) for p in parameters],
+            [local(p.grad) for p in parameters if p.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             fused=True,
@@ -148,16 +153,25 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         batches: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        changes: list[tuple[nn.Parameter, torch.Tensor]] = []
+        if group["weight_decay"]:
+            torch._foreach_mul_([local(p) for p in parameters], 1 - group["lr"] * group["weight_decay"])
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            momentum: torch.Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            update = gradient.lerp(momentum, group["momentum"])
+            momentum = local(state["momentum"]).lerp_(local(gradient), 1 - group["momentum"])
+            update = gradient.clone()
+            local(update).lerp_(momentum, group["momentum"])
+            target: torch.Tensor = parameter
+            if isinstance(parameter, DTensor):  # a part of a matrix cannot be made orthogonal
+                update = whole(update)
+                target = torch.zeros_like(update)
+                changes.append((parameter, target))
             rows = list(self._rows_of[parameter])
-            for matrix, part in zip(_matrices(parameter, rows), _matrices(update, rows), strict=True):
+            for matrix, part in zip(_matrices(target, rows), _matrices(update, rows), strict=True):
                 batches.setdefault(part.shape, []).append((matrix, part))
         dtype = getattr(torch, group["dtype"])
         for shape, pairs in batches.items():
@@ -167,9 +181,9 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             orthogonal = orthogonalize(stacked, group["num_iterations"])
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
             for direction, (matrix, _) in zip(orthogonal, pairs, strict=True):
-                if group["weight_decay"]:
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(direction, alpha=-group["lr"] * scale)
+        for parameter, change in changes:
+            local(parameter).add_(local(part_like(change, parameter)))
 
 
 def _matrices(weight: torch.Tensor, rows: list[int]) -> list[torch.Tensor]:

@@ -1,5 +1,14 @@
-"""Several processes: networks and tensors that are cut over them, and the strategy that cuts."""
+"""Several processes: what they share, what each holds a part of, and the strategy that cuts a network."""
 
-from insight.training.parallel.sharded import local, part_like, whole
+from insight.training.parallel.fsdp2_strategy import FSDP2Strategy
+from insight.training.parallel.replicas import num_replicas, replica_rank, sum_over_replicas
+from insight.training.parallel.shard_network import is_sharded, shard_network
 
-__all__ = ["local", "part_like", "whole"]
+__all__ = [
+    "FSDP2Strategy",
+    "is_sharded",
+    "num_replicas",
+    "replica_rank",
+    "shard_network",
+    "sum_over_replicas",
+]

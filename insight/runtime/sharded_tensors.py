@@ -23,9 +23,14 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def part_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor cut as ``like`` is; every process has the whole, so nothing is sent."""
-    if isinstance(like, DTensor):
-        return distribute_tensor(
-            tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-        )
-    return tensor.to(like.device)
+    """A whole tensor cut as ``like`` is, on its device.
+
+    Every process has the whole, so nothing is sent. What is cut is copied, so that the whole can be freed.
+    """
+    if not isinstance(like, DTensor):
+        return tensor.to(like.device)
+    placed = distribute_tensor(
+        tensor.detach().to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
+    part: torch.Tensor = placed.clone()
+    return part

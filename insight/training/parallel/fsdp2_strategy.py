@@ -1,0 +1,177 @@
+"""``--trainer.strategy fsdp2``: sharded training whose checkpoints are those of one process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
+from torch.optim import Optimizer
+
+from insight.runtime.errors import ConfigError
+from insight.runtime.sharded_tensors import part_like, whole
+from insight.training.parallel.shard_network import drop_gathered
+
+_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Fully sharded data parallelism, with tensor parallelism as a second dimension.
+
+    Unlike Lightning's own strategy it writes one file, the same as one process would: tensors are gathered
+    on saving and cut on loading. So a run can go on with another number of processes or another strategy,
+    and the file is written by the Trainer's checkpoint writer, whole or not at all.
+
+    Gradients are averaged at every micro-batch of an accumulation: putting that off would mean to keep them
+    whole, which is what sharding avoids.
+
+    Args:
+        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as there are processes
+            for.
+        tensor_parallel_size: Processes that share the matrices of a replica.
+        process_group_backend: ``nccl``, ``gloo``, …; by default what suits the device.
+        timeout: How long a process waits for the others.
+    """
+
+    strategy_name = "fsdp2"
+
+    def __init__(
+        self,
+        data_parallel_size: int | Literal["auto"] = "auto",
+        tensor_parallel_size: int = 1,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = default_pg_timeout,
+    ) -> None:
+        for name, size in (
+            ("data_parallel_size", data_parallel_size),
+            ("tensor_parallel_size", tensor_parallel_size),
+        ):
+            if size != "auto" and size < 1:
+                raise ConfigError(f"{name}={size}: must be at least 1", "use 1, or leave it out")
+        super().__init__(
+            data_parallel_size,
+            tensor_parallel_size,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+            timeout=timeout,
+        )
+
+    def setup_environment(self) -> None:
+        precision = self.precision_plugin.precision
+        if precision not in _PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision={precision}: strategy fsdp2 cannot train so",
+                f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}",
+            )
+        num_processes = self.num_nodes * self.num_processes
+        shared = int(self._tensor_parallel_size)
+        if self._data_parallel_size == "auto":
+            self._data_parallel_size = max(1, num_processes // shared)
+        replicas = int(self._data_parallel_size)
+        if replicas * shared != num_processes:
+            raise ConfigError(
+                f"data_parallel_size={replicas} times tensor_parallel_size={shared} is {replicas * shared}, "
+                f"but there are {num_processes} processes",
+                "change trainer.devices, trainer.num_nodes or one of the sizes",
+            )
+        super().setup_environment()
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes: :meth:`load_optimizer_state_dict` does it."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """All weights, gathered, on the first process; nothing on the others."""
+        assert self.lightning_module is not None
+        return self._gathered(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The state that the optimizer of one process would have; empty of tensors on the other processes."""
+        if isinstance(optimizer, LightningOptimizer):
+            optimizer = optimizer.optimizer
+        state = optimizer.state_dict()
+        return {**state, "state": {number: self._gathered(kept) for number, kept in state["state"].items()}}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give every process its part of the weights."""
+        module = self.lightning_module
+        assert module is not None
+        own = module.state_dict()
+        parts = {
+            name: part_like(tensor, own[name]) if name in own else tensor
+            for name, tensor in checkpoint["state_dict"].items()
+        }
+        module.load_state_dict(parts, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give every process its part of the optimizers' state."""
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            # Saved and present parameters belong together by their place in the groups, as torch has it.
+            numbers = itertools.chain.from_iterable(group["params"] for group in saved["param_groups"])
+            parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+            state = {}
+            for number, parameter in zip(numbers, parameters, strict=True):
+                if number in saved["state"]:
+                    state[number] = _parts_like(saved["state"][number], parameter)
+            optimizer.load_state_dict({**saved, "state": state})
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Let the first process write the file, through the Trainer's ``checkpoint_io``."""
+        ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The file's contents, on every process."""
+        return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only=weights_only)
+
+    def _gathered(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """All of every tensor on the first process; one after the other, so that no device holds them all."""
+        gathered = {}
+        for name, value in tensors.items():
+            tensor = whole(value.detach()) if isinstance(value, torch.Tensor) else value
+            if self.is_global_zero:
+                gathered[name] = tensor.cpu() if isinstance(tensor, torch.Tensor) else tensor
+        return gathered
+
+    # ------------------------------------------------------------------ evaluation
+
+    def on_validation_end(self) -> None:
+        """Free what is still gathered."""
+        self._drop_gathered()
+
+    def on_test_end(self) -> None:
+        """Free what is still gathered."""
+        self._drop_gathered()
+
+    def on_predict_end(self) -> None:
+        """Free what is still gathered."""
+        self._drop_gathered()
+
+    def _drop_gathered(self) -> None:
+        assert self.lightning_module is not None
+        drop_gathered(self.lightning_module)
+
+
+def _parts_like(state: Mapping[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
+    """What is kept for a parameter, cut as it is; counters and other single numbers stay whole."""
+    return {
+        name: part_like(value, parameter)
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape
+        else value
+        for name, value in state.items()
+    }
+
+
+StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism (FSDP2)")
