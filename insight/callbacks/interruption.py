@@ -1,33 +1,47 @@
-"""Ctrl-C and SIGTERM end a run cleanly: the step is finished, the state saved, the exit code right."""
+"""Signals and a time limit end a run cleanly: the step is finished, the state saved, the exit code right."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
+import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+import psutil
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.steps import step_completed
+from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
+
+PREEMPTED = 128 + signal.SIGTERM
+"""Exit code of a run that was told to make room and can go on from its last checkpoint: 143."""
+# Stands for the time limit among the signals; nothing in here sets an alarm.
+TIME_LIMIT = signal.SIGALRM if hasattr(signal, "SIGALRM") else signal.SIGTERM
+# SIGUSR1 is what SLURM sends ahead of its own end (sbatch --signal=USR1@90).
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class TrainingInterrupted(SystemExit):
     """Ends the process with the exit code of its signal once everything worth keeping has been saved.
 
-    It derives from ``SystemExit``, so a program that does not care exits quietly with the right code
-    (130 for SIGINT, 143 for SIGTERM), and no ``except Exception`` on the way swallows it.
+    It derives from ``SystemExit``, so a program that does not care exits quietly with the right code, and
+    no ``except Exception`` on the way swallows it.
 
     Args:
-        signal_number: The signal that asked for the end.
+        signal_number: The signal that asked for the end; ``TIME_LIMIT`` for the time limit.
         step: Optimizer steps finished, 0 where nothing was being trained.
         checkpoint: The newest checkpoint to go on from, "" if there is none.
         aborted: The signal came twice: the last step was not finished.
 
     Attributes:
-        code: Exit code, 128 + signal number.
+        code: Exit code: 130 for SIGINT, 143 for everything that makes room for others.
     """
 
     def __init__(
@@ -37,26 +51,43 @@ class TrainingInterrupted(SystemExit):
         self.step = step
         self.checkpoint = checkpoint
         self.aborted = aborted
-        super().__init__(128 + signal_number)
+        super().__init__(128 + signal_number if signal_number == signal.SIGINT else PREEMPTED)
 
     def __str__(self) -> str:
         how = "aborted" if self.aborted else "interrupted"
-        return f"{how} by {signal.Signals(self.signal_number).name} at step {self.step}"
+        return f"{how} by {_name(self.signal_number)} at step {self.step}"
 
 
 class GracefulInterrupt(Callback):
-    """Ctrl-C: finish the optimizer step, save ``last.ckpt``, stop with exit code 130. SIGTERM: the same, 143.
+    """Finishes the optimizer step, saves ``last.ckpt`` and ends the process when somebody asks for it.
 
-    A validation that has begun is finished first, so that a resumed run reports the same metrics as one
-    that was never interrupted. A second Ctrl-C aborts at once and keeps the checkpoint there is; a third
-    is left to the operating system. RunCheckpoint does the saving.
+    Ctrl-C ends with exit code 130; SIGTERM, SIGUSR1 and the time limit with 143, which tells a job script to
+    go on later. A validation that has begun is finished first, so that a resumed run reports the same metrics
+    as one that was never interrupted. Where there are several processes, one that is asked is enough: all
+    agree after each step, and end after the same one. RunCheckpoint does the saving.
+
+    A second Ctrl-C aborts at once and keeps the checkpoint there is; a third is left to the operating system.
+    SIGTERM and SIGUSR1 may come as often as they like, since launchers and schedulers pass them on twice.
+
+    Args:
+        time_limit: Seconds after which the run asks for its own end, or ``None``. Leave room before the limit
+            of the job for one step, one validation and saving.
+        include_startup: Count from the start of the process instead of from that of training.
 
     Attributes:
         requested: The signal number that asked for the end, or ``None``.
         stopping: The run is at a point it can be resumed from and ends before its next step.
+
+    Raises:
+        ConfigError: The limit is not positive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit: float | None = None, include_startup: bool = True) -> None:
+        if time_limit is not None and not time_limit > 0:
+            raise ConfigError(f"time_limit={time_limit}: must be above 0 seconds", "use for example 3600")
+        self.time_limit = time_limit
+        self.include_startup = include_startup
+        self._end = float("inf")
         self.requested: int | None = None
         self.stopping = False
         self._trainer: Trainer | None = None
@@ -64,6 +95,9 @@ class GracefulInterrupt(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.requested, self.stopping, self._trainer = None, False, trainer
+        if self.time_limit is not None and stage == "fit":
+            age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
+            self._end = time.monotonic() - age + self.time_limit
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._unlisten()
@@ -95,11 +129,12 @@ class GracefulInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.stopping = self._everyone_agrees(trainer) and step_completed(trainer)
+        self.stopping = step_completed(trainer) and self._everyone_agrees(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         # Inside fit the validation is finished first; alone or as a sanity check there is nothing to save.
-        self._end_if(not _is_training(trainer), trainer)
+        if not _is_training(trainer):
+            self._end_if(self._everyone_agrees(trainer), trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _is_training(trainer):
@@ -115,18 +150,22 @@ class GracefulInterrupt(Callback):
         self._end_if(self.stopping or trainer.world_size == 1, trainer)
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._end_if(True, trainer)
+        self._end_if(self._everyone_agrees(trainer), trainer)
 
     def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._end_if(True, trainer)
+        self._end_if(self._everyone_agrees(trainer), trainer)
 
     def _everyone_agrees(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to end; all get the same answer."""
-        asked = self.requested is not None
+        """Whether any process was asked to end; all get the same answer, and the same reason."""
+        if self.requested is None and time.monotonic() >= self._end:
+            self._request(TIME_LIMIT)
         if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-            self.requested = (self.requested or signal.SIGINT) if asked else None
-        return asked
+            own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
+            agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
+            if agreed and self.requested is None:
+                self._request(agreed)
+            self.requested = agreed or None
+        return self.requested is not None
 
     def _end_if(self, condition: bool, trainer: Trainer) -> None:
         if condition and self.requested is not None:
@@ -136,12 +175,21 @@ class GracefulInterrupt(Callback):
         trainer = self._trainer
         step = trainer.global_step if trainer else 0
         checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") if trainer else ""
-        return TrainingInterrupted(number, step, str(checkpoint), aborted)
+        ending = TrainingInterrupted(number, step, str(checkpoint), aborted)
+        if trainer and not aborted and _is_started_by_lightning(trainer):
+            # The first process watches those it started, and is killed when one of them ends in an error.
+            ending.code = 0
+        return ending
 
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        for number in (signal.SIGINT, signal.SIGTERM):
+        connector = cast(Any, self._trainer)._signal_connector if self._trainer else None
+        if connector is not None and connector.received_sigterm:
+            # It came just before this moment; Lightning would end with exit code 0 and save nothing.
+            connector.received_sigterm = False
+            self._request(signal.SIGTERM)
+        for number in _SIGNALS:
             current = signal.getsignal(number)
             if current != self._handle:
                 self._handlers.setdefault(number, current)
@@ -156,14 +204,27 @@ class GracefulInterrupt(Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
-            self.requested = number
-            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            with contextlib.suppress(RuntimeError):  # the signal came while another line was being printed
-                say(f"{name}: finishing this step, then saving and stopping (again to abort at once)")
-            return
-        signal.signal(number, signal.SIG_DFL)
-        raise self._ending(number, aborted=True)
+            self._request(number)
+        elif number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+            raise self._ending(number, aborted=True)
+
+    def _request(self, number: int) -> None:
+        self.requested = number
+        is_key = number == signal.SIGINT
+        name, hint = ("Ctrl-C", " (again to abort at once)") if is_key else (_name(number), "")
+        with contextlib.suppress(RuntimeError):  # the signal came while another line was being printed
+            say(f"{name}: finishing this step, then saving and stopping{hint}")
+
+
+def _name(number: int) -> str:
+    return "the time limit" if number == TIME_LIMIT else signal.Signals(number).name
 
 
 def _is_training(trainer: Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _is_started_by_lightning(trainer: Trainer) -> bool:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0

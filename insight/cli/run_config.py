@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from insight.runtime.durations import duration_in_seconds
 from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import check_run_name
 
@@ -19,15 +20,24 @@ class RunConfig:
         time_budget: Seconds of wall-clock time for everything up to the end of training, imports included;
             as many steps are taken as fit. ``null`` leaves the end to ``trainer.max_steps`` or
             ``trainer.max_epochs``. The environment variable INSIGHT_TIME_BUDGET overrides it.
+        time_limit: Wall-clock time of this process, in seconds or as "HH:MM:SS", after which it saves, ends
+            with exit code 143 and can be resumed, as after SIGTERM; ``null`` for none. The plan of the run
+            does not change: unlike ``time_budget``, which is when the whole run is finished. Leave room before
+            the limit of the job for a step, a validation and saving.
         num_threads: CPU threads of torch; ``null`` tries out which number multiplies fastest here.
         test: Measure the best checkpoint on the test text when training has ended, if there is one.
+        find_learning_rate: Optimizer steps of a sweep over learning rates before training, from a hundredth
+            to a hundred times the configured ones; what it says is printed and drawn in the report, and the
+            run goes on as it would without. ``null`` for none; 100 is a good number.
     """
 
     name: str = "run"
     root: str = "runs"
     time_budget: float | None = None
+    time_limit: float | str | None = None
     num_threads: int | None = None
     test: bool = True
+    find_learning_rate: int | None = None
 
     def __post_init__(self) -> None:
         check_run_name(self.name)
@@ -35,8 +45,19 @@ class RunConfig:
             raise ConfigError(
                 f"run.num_threads={self.num_threads}: at least one thread is needed", "use null"
             )
+        if self.find_learning_rate is not None and self.find_learning_rate < 20:
+            raise ConfigError(
+                f"run.find_learning_rate={self.find_learning_rate}: a sweep needs at least 20 steps", "use 100"
+            )
+        if self.time_limit is not None:
+            duration_in_seconds("run.time_limit", self.time_limit)
         if self.time_budget is not None and not (self.time_budget > 0 and math.isfinite(self.time_budget)):
             raise ConfigError(
                 f"run.time_budget={self.time_budget}: must be a positive number of seconds",
                 "use for example 150",
             )
+
+    @property
+    def time_limit_seconds(self) -> float | None:
+        """``time_limit`` as a number."""
+        return None if self.time_limit is None else duration_in_seconds("run.time_limit", self.time_limit)

@@ -125,7 +125,7 @@ class StepGuard:
         self.num_spikes += 1
         is_taken = spikes.action == "log"
         self.num_skipped += not is_taken
-        return Verdict(is_taken, f"the loss is {loss:.4g}, {score:.1f} robust deviations above the recent ones")
+        return Verdict(is_taken, f"the loss is {loss:.4g}, {score:.1f} robust deviations above recent ones")
 
     def _without_number(self, reason: str, step: int) -> Verdict:
         if self.config.non_finite == "stop":
@@ -138,8 +138,8 @@ class StepGuard:
             raise InsightError(
                 f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row"
                 + (", although weights and optimizer had been put back" if self._went_back else ""),
-                "not the data but the weights seem to be at fault: lower the learning rate and resume from an "
-                "earlier checkpoint",
+                "the weights rather than the data seem to be at fault: lower the learning rate and resume from "
+                "an earlier checkpoint",
             )
         return Verdict(is_taken=False, reason=reason)
 
