@@ -1,8 +1,7 @@
-"""Keeps the best and the newest state of a run; neither file is ever torn."""
+"""Keeps the best and the newest states of a run; no file is ever torn."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,25 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from insight.callbacks.atomic_io import AtomicCheckpointIO, publish_copy
+from insight.callbacks.atomic_io import AtomicCheckpointIO
+from insight.callbacks.background_writer import BackgroundWriter, host_copy
 from insight.callbacks.best_gate import BestGate
+from insight.callbacks.best_scores import BestScores
+from insight.callbacks.checkpoint_files import (
+    BEST,
+    LAST,
+    collect_checkpoint,
+    name_of_best,
+    name_of_kept,
+    remove_remains,
+    write_checkpoint,
+)
+from insight.callbacks.checkpoint_upload import CheckpointUpload, check_upload_url, upload_folder
 from insight.callbacks.interruption import GracefulInterrupt
 from insight.callbacks.steps import step_completed, validation_follows
 from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
-from insight.runtime.errors import ConfigError, nearest
-
-_NEW = ".new.ckpt"
+from insight.runtime.errors import ConfigError, OutputError, nearest
+from insight.runtime.messages import say
 
 
 class RunCheckpoint(Checkpoint):
@@ -25,8 +35,8 @@ class RunCheckpoint(Checkpoint):
 
     A checkpoint is written under another name, flushed to the disk and renamed, so a crash, a power cut
     or a full disk in the middle of a save leaves the previous file. ``best.ckpt`` is judged by a metric
-    of the validation that has just ended, never by an older value. Both files are the same bytes where
-    they are the same step (a hard link).
+    of the validation that has just ended, never by an older value. Files of the same step are the same
+    bytes (hard links).
 
     Args:
         monitor: Logged metric that ``best.ckpt`` is chosen by.
@@ -34,6 +44,14 @@ class RunCheckpoint(Checkpoint):
         every_n_steps: Also write ``last.ckpt`` every this many optimizer steps.
         at_validation: Write ``last.ckpt`` after every validation, better or not.
         folder: Where to write; ``checkpoints`` in the run folder if not given.
+        keep_best: How many of the best to keep; with 2 or more they are called ``best-STEP.ckpt``, and
+            ``best.ckpt`` is the best of them.
+        keep_every_n_steps: Write ``step-STEP.ckpt`` every this many optimizer steps, and never remove it.
+        asynchronous: Copy the state to the host's memory and write it while training goes on. The files are
+            as complete and as ordered as otherwise; a failure ends the run at the next save. Takes memory
+            for a second copy of weights and optimizer.
+        upload_to: Also copy every file to this folder: a path, or a URL that fsspec knows (``s3://…``, with
+            the package for it installed). A failure is said, tried again at the next save, and ends nothing.
 
     Attributes:
         best_model_path: Path of ``best.ckpt``, "" before it exists (Lightning's name).
@@ -48,51 +66,76 @@ class RunCheckpoint(Checkpoint):
         every_n_steps: int | None = None,
         at_validation: bool = True,
         folder: str | None = None,
+        keep_best: int = 1,
+        keep_every_n_steps: int | None = None,
+        asynchronous: bool = False,
+        upload_to: str | None = None,
     ) -> None:
         if mode not in ("min", "max"):
             raise ConfigError(f"RunCheckpoint(mode={mode!r}): unknown mode", "use min or max")
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(
-                f"RunCheckpoint(every_n_steps={every_n_steps}): must be at least 1", "use null for none"
-            )
+        for name, steps in (("every_n_steps", every_n_steps), ("keep_every_n_steps", keep_every_n_steps)):
+            if steps is not None and steps < 1:
+                raise ConfigError(f"RunCheckpoint({name}={steps}): must be at least 1", "use null for none")
+        if keep_best < 1:
+            raise ConfigError(f"RunCheckpoint(keep_best={keep_best}): must be at least 1", "use 1")
+        if upload_to is not None:
+            check_upload_url(upload_to)
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
         self.at_validation = at_validation
         self.folder = Path(folder) if folder else None
+        self.keep_best = keep_best
+        self.keep_every_n_steps = keep_every_n_steps
+        self.asynchronous = asynchronous
+        self.upload_to = upload_to
         self.best_model_path = ""
-        self.best_model_score: float | None = None
-        self.best_step = 0
         self.last_model_path = ""
+        self._scores = BestScores(mode, keep_best)
         self._saved_step = -1
         self._due = False
         self._metric_before: Tensor | None = None
+        self._writer: BackgroundWriter | None = None
+        self._upload: CheckpointUpload | None = None
+
+    @property
+    def best_model_score(self) -> float | None:
+        """Value of the metric in ``best.ckpt``."""
+        return self._scores.best[0] if self._scores.best else None
+
+    @property
+    def best_step(self) -> int:
+        """Optimizer step of ``best.ckpt``, 0 before it exists."""
+        return self._scores.best[1] if self._scores.best else 0
 
     @property
     def state_key(self) -> str:
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_model_score": self.best_model_score, "best_step": self.best_step}
+        return {"best_scores": [list(entry) for entry in self._scores.entries]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A run that goes on in another folder starts its own best.ckpt there.
-        if self.best_model_path:
-            self.best_model_score = state_dict["best_model_score"]
-            self.best_step = state_dict["best_step"]
+        if not self.best_model_path:
+            return
+        folder = Path(self.best_model_path).parent
+        best, *others = [(value, step) for value, step in state_dict["best_scores"]] or [None]
+        there = [entry for entry in others if (folder / name_of_best(entry[1])).is_file()]
+        self._scores.restore(there if best is None else [best, *there])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         folder = self.folder or run_folder_of(trainer).checkpoints
         self.folder = folder = Path(trainer.strategy.broadcast(str(folder.absolute())))
-        self.best_model_score, self.best_step, self._saved_step, self._due = None, 0, -1, False
-        self.best_model_path = _existing(folder / "best.ckpt")
-        self.last_model_path = _existing(folder / "last.ckpt")
+        self._scores = BestScores(self.mode, self.keep_best)
+        self._saved_step, self._due = -1, False
+        self.best_model_path = _existing(folder / BEST)
+        self.last_model_path = _existing(folder / LAST)
         if trainer.is_global_zero and folder.is_dir():
-            for remains in folder.glob(f"*{_NEW}*"):  # of a run that was killed while it saved
-                remains.unlink()
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+            remove_remains(folder)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for what others save
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
@@ -103,7 +146,7 @@ class RunCheckpoint(Checkpoint):
         if not step_completed(trainer):
             return
         step = trainer.global_step
-        self._due |= bool(self.every_n_steps and step % self.every_n_steps == 0)
+        self._due |= any(n and step % n == 0 for n in (self.every_n_steps, self.keep_every_n_steps))
         self._due |= _interrupted(trainer) or step == trainer.max_steps
         # Where a validation comes next, the state after it is saved: resuming would not repeat it.
         if self._due and not validation_follows(trainer):
@@ -116,15 +159,40 @@ class RunCheckpoint(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         is_best = self._judge(trainer)
-        if is_best or self.at_validation or self._due or _interrupted(trainer):
+        is_among_best = trainer.global_step in self._scores.steps
+        if is_among_best or self.at_validation or self._due or _interrupted(trainer):
             self._save(trainer, is_best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved_step != trainer.global_step:
             self._save(trainer)
+        self.wait(trainer)
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.wait()
+        except Exception as error:  # another one is on its way already, and tells why the run ends
+            say(f"the last checkpoint was not written: {error}")
+        self._close()
+
+    def wait(self, trainer: Trainer) -> None:
+        """Wait until everything that was saved is on the disk. Every process has to call it.
+
+        Raises:
+            OutputError: It could not be written.
+        """
+        error: Exception | None = None
+        try:
+            if self._writer is not None:
+                self._writer.wait()
+        except Exception as caught:
+            error = caught
+        _fail_together(trainer, error)
 
     def _judge(self, trainer: Trainer) -> bool:
-        """Whether the validation that has just ended is the best so far."""
+        """Take in the validation that has just ended; returns whether it is the best so far."""
         metric = trainer.callback_metrics.get(self.monitor)
         if metric is None:
             names = sorted(trainer.callback_metrics)
@@ -136,33 +204,76 @@ class RunCheckpoint(Checkpoint):
         if metric is self._metric_before:
             return False  # this validation did not log it: the value is an older one
         value = float(metric)
-        if math.isnan(value):
+        keeps = self._scores.admits(value)
+        keeps = keeps and not any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
+        if not trainer.strategy.reduce_boolean_decision(keeps):
             return False
-        best = self.best_model_score
-        better = best is None or (value < best if self.mode == "min" else value > best)
-        better = better and not any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
-        if trainer.strategy.reduce_boolean_decision(better):
-            self.best_model_score, self.best_step = value, trainer.global_step
-            return True
-        return False
+        return self._scores.add(value, trainer.global_step)
 
     def _save(self, trainer: Trainer, is_best: bool = False) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
         assert self.folder is not None
-        new, best, last = (self.folder / name for name in (_NEW, "best.ckpt", "last.ckpt"))
         self._due, self._saved_step = False, trainer.global_step
-        trainer.save_checkpoint(new, weights_only=False)
+        checkpoint = collect_checkpoint(trainer, self.folder)
+        error: Exception | None = None
         if trainer.is_global_zero:
-            # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
-            if is_best:
-                publish_copy(new, best)
-            publish_copy(new, last)
-            new.unlink()
-        self.last_model_path = str(last)
+            try:
+                self._write(checkpoint, self.folder, self._names(trainer.global_step, is_best))
+            except Exception as caught:
+                error = caught
+        _fail_together(trainer, error)
+        self.last_model_path = str(self.folder / LAST)
         if is_best:
-            self.best_model_path = str(best)
-        trainer.strategy.barrier("RunCheckpoint")
+            self.best_model_path = str(self.folder / BEST)
+
+    def _names(self, step: int, is_best: bool) -> list[str]:
+        names = []
+        if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
+            names.append(name_of_kept(step))
+        if self.keep_best > 1 and step in self._scores.steps:
+            names.append(name_of_best(step))
+        # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
+        return [*names, BEST, LAST] if is_best else [*names, LAST]
+
+    def _write(self, checkpoint: dict[str, Any], folder: Path, names: list[str]) -> None:
+        if self.asynchronous:
+            if self._writer is None:
+                self._writer = BackgroundWriter()
+            self._writer.wait()  # before there is another copy of the state
+            checkpoint = host_copy(checkpoint)
+        if self.upload_to is not None and self._upload is None:
+            self._upload = CheckpointUpload(folder, upload_folder(self.upload_to, folder))
+        upload = self._upload
+        best_steps = self._scores.steps if self.keep_best > 1 else set()
+
+        def write() -> None:
+            changed = write_checkpoint(checkpoint, folder, names, best_steps)
+            if upload is not None:
+                upload.submit(changed)
+
+        if self._writer is not None:
+            self._writer.submit(write)
+        else:
+            write()
+
+    def _close(self) -> None:
+        """End the threads, after their last work."""
+        writer, self._writer = self._writer, None
+        upload, self._upload = self._upload, None
+        if writer is not None:
+            writer.close()
+        if upload is not None:
+            upload.finish()
+
+
+def _fail_together(trainer: Trainer, error: Exception | None) -> None:
+    """Raise ``error`` in the process that met it, and end the others, which would wait for it forever."""
+    everyone_is_fine = trainer.strategy.reduce_boolean_decision(error is None)
+    if error is not None:
+        raise error
+    if not everyone_is_fine:
+        raise OutputError("the first process could not write a checkpoint", "see what it says")
 
 
 def _interrupted(trainer: Trainer) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,21 +161,31 @@ def load_weights(network: Decoder, contents: dict[str, Any], path: Path | str) -
         for name, tensor in contents["state_dict"].items()
         if name.startswith(_PREFIX)
     }
-    expected = network.state_dict()
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"{path}: lacks the tensor {name}", "it was written by another network")
-        if weights[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, the network {tuple(tensor.shape)}",
-                "use the network and vocabulary of the checkpoint",
-            )
-    for name in weights:
-        if name not in expected:
-            raise CheckpointError(
-                f"{path}: the network has no tensor {name}", "it was written by another network"
-            )
+    differences = differing_tensors(weights, network.state_dict())
+    if differences:
+        raise CheckpointError(
+            f"{path}: {differences[0]}", "use the network and vocabulary of the checkpoint"
+        )
     network.load_state_dict(weights)
+
+
+def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps saved weights from being those of a network, a tensor a phrase, in the network's order.
+
+    Args:
+        saved: Of the checkpoint.
+        present: Of the network.
+    """
+    differences = []
+    for name, tensor in present.items():
+        if name not in saved:
+            differences.append(f"lacks the tensor {name} {tuple(tensor.shape)}")
+        elif saved[name].shape != tensor.shape:
+            differences.append(
+                f"{name} has shape {tuple(saved[name].shape)}, the network {tuple(tensor.shape)}"
+            )
+    unknown = (name for name in saved if name not in present)
+    return [*differences, *(f"the network has no tensor {name}" for name in unknown)]
 
 
 def _damaged(path: Path | str, error: Exception) -> CheckpointError:

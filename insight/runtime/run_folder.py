@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.files import writing_to
+from insight.runtime.messages import say
 
 DEFAULT_ROOT = Path("runs")
 ARTIFACT_DESCRIPTION = "quantization.json"
@@ -70,6 +72,17 @@ class RunFolder:
         """The newest checkpoint, if one was written."""
         return _if_file(self.checkpoints / "last.ckpt")
 
+    def find_newest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint, if there is one; a line says which newer ones are torn."""
+        paths = [path for path in self.checkpoints.glob("*.ckpt") if not path.name.startswith(".")]
+        # last.ckpt is the newest by what it means, the others by when they were written.
+        by_age = sorted(paths, key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime_ns))
+        for path in reversed(by_age):
+            if is_complete(path):
+                return path
+            say(f"{path} is torn and passed over (its end is missing)")
+        return None
+
     @property
     def metrics_path(self) -> Path:
         """One JSON object a logged step."""
@@ -89,6 +102,21 @@ class RunFolder:
     def info_path(self) -> Path:
         """Command, versions, machine, data and network of the run."""
         return self.path / "run.json"
+
+    @property
+    def early_stopping_path(self) -> Path:
+        """What early stopping saw and answered at the newest validation."""
+        return self.path / "early_stopping.json"
+
+    @property
+    def learning_rate_path(self) -> Path:
+        """What a sweep over learning rates found before training."""
+        return self.path / "learning_rate.json"
+
+    @property
+    def profile(self) -> Path:
+        """The folder of a profile of some steps."""
+        return self.path / "profile"
 
     @property
     def report_path(self) -> Path:
@@ -114,6 +142,19 @@ def list_runs(root: Path | str, name: str) -> list[RunFolder]:
     return _numbered_runs(Path(root) / name)
 
 
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint file has its end, where the list of its contents is.
+
+    A file that lost its tail in a crash or on its way is found for the price of reading that list. Bytes that
+    changed in its middle are not: reading it finds those.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
 def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
     """What ``text`` means, for validating, testing and generating: a file, or the folder of an artefact.
 
@@ -134,8 +175,8 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
     """The checkpoint file to go on from.
 
     Args:
-        text: ``"auto"`` for the newest run of ``name`` that has a ``last.ckpt``, or what
-            :func:`find_checkpoint` takes; a run folder means its last checkpoint, not its best.
+        text: ``"auto"`` for the newest run of ``name`` that has a complete checkpoint, or what
+            :func:`find_checkpoint` takes; a run folder means its newest complete checkpoint, not its best.
         root: Where runs are kept.
         name: Name of the run.
 
@@ -145,10 +186,11 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
     if text != "auto":
         return _find(text, Path(root), prefer_best=False, option="--resume")
     for run in reversed(list_runs(root, name)):
-        if run.last_checkpoint:
-            return run.last_checkpoint
+        newest = run.find_newest_checkpoint()
+        if newest:
+            return newest
     raise CheckpointError(
-        f"--resume=auto: no run of {name!r} in {Path(root)} has checkpoints/last.ckpt",
+        f"--resume=auto: no run of {name!r} in {Path(root)} has a complete checkpoint (last.ckpt or another)",
         "start without --resume, or name a run folder or a .ckpt file",
     )
 
@@ -177,8 +219,10 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
         path = path.parent
     # A run first; else the runs of one name, newest first.
     for run in (RunFolder(path), *reversed(_numbered_runs(path))):
-        found = (run.best_checkpoint, run.last_checkpoint)
-        checkpoint = (found[0] or found[1]) if prefer_best else (found[1] or found[0])
+        if prefer_best:
+            checkpoint = run.best_checkpoint or run.last_checkpoint
+        else:
+            checkpoint = run.find_newest_checkpoint()
         if checkpoint:
             return checkpoint
     raise CheckpointError(

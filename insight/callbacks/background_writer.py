@@ -1,0 +1,62 @@
+"""Writing beside the training: a copy of the state in host memory, and one thread that takes its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+
+
+class BackgroundWriter:
+    """Does one job at a time, in the order they come, in a thread of its own.
+
+    A job that comes while another is running waits for it, so that there is never more than one copy of the
+    state in memory. The process does not end before the last job has.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._job: Future[None] | None = None
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Begin a job.
+
+        Raises:
+            Exception: That of the job before, which is then the end of this one too.
+        """
+        self.wait()
+        self._job = self._thread.submit(job)
+
+    def wait(self) -> None:
+        """Wait until everything is done.
+
+        Raises:
+            Exception: That of the last job.
+        """
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def close(self) -> None:
+        """End the thread, after its last job."""
+        self._thread.shutdown()
+
+
+def host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that training no longer changes: all its tensors copied, to the host's memory.
+
+    Tensors that are one (tied weights) stay one.
+    """
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place not in copies:
+            copies[place] = tensor.detach().to("cpu", copy=True)
+        return copies[place]
+
+    copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
+    return copy

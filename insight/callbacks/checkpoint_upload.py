@@ -1,0 +1,108 @@
+"""A second home for checkpoints: copied to any place that fsspec knows, beside the training."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+
+from insight.callbacks.checkpoint_files import LAST, kept_checkpoints
+from insight.runtime.errors import ConfigError
+from insight.runtime.messages import say
+from insight.runtime.run_folder import run_of_checkpoint
+
+_CHUNK_BYTES = 16 << 20
+
+
+class CheckpointUpload:
+    """Keeps a folder somewhere else as the local one is.
+
+    What cannot be copied is said in a line and tried again with the next checkpoint; training goes on. While
+    a copy takes longer than the time between two checkpoints, the newest is copied next.
+
+    Args:
+        folder: Local folder.
+        url: Folder at a place that fsspec knows, e.g. ``s3://bucket/run`` or ``/mnt/backup/run``.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._folder = folder
+        self._url = url
+        # Names in the order they came, and whether the file is new: an earlier process may have been killed
+        # before it had copied what is kept.
+        self._waiting = {path.name: False for path in kept_checkpoints(folder)}
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
+
+    def submit(self, names: Iterable[str]) -> None:
+        """Begin to copy files, or to remove those that are no longer in the folder."""
+        with self._lock:
+            self._waiting |= dict.fromkeys(names, True)
+        self._thread.submit(self._work)
+
+    def finish(self) -> None:
+        """Wait until everything is copied; what failed is tried once more, and said if it fails again."""
+        self._thread.submit(self._work)
+        self._thread.shutdown()
+        if self._waiting:
+            say(f"upload: {', '.join(self._waiting)} not copied to {self._url}")
+
+    def _work(self) -> None:
+        with self._lock:
+            names, self._waiting = self._waiting, {}
+        failed, reason = {}, ""
+        for name, is_new in names.items():
+            try:
+                self._copy(name, is_new)
+            except Exception as error:  # whatever a place far away has to say must not end the training
+                failed[name] = is_new
+                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if failed:
+            with self._lock:
+                self._waiting = failed | self._waiting
+            say(
+                f"upload: {', '.join(failed)} cannot be copied to {self._url} ({reason}); "
+                "tried again with the next checkpoint"
+            )
+
+    def _copy(self, name: str, is_new: bool) -> None:
+        filesystem, folder = fsspec.core.url_to_fs(self._url)
+        source, target = self._folder / name, f"{folder}/{name}"
+        if not source.is_file():
+            if filesystem.exists(target):
+                filesystem.rm_file(target)
+            return
+        if not is_new and filesystem.exists(target):
+            return
+        filesystem.makedirs(folder, exist_ok=True)
+        # Under another name first: not every place shows a file only when it is complete.
+        part = f"{target}.part"
+        # A file that is open stays what it is when its name goes to a newer one.
+        with source.open("rb") as file, filesystem.open(part, "wb") as copy:
+            shutil.copyfileobj(file, copy, _CHUNK_BYTES)
+        filesystem.mv(part, target)
+
+
+def upload_folder(url: str, folder: Path) -> str:
+    """Where the checkpoints in ``folder`` go: below ``url``, those of a run at its name and number."""
+    run = run_of_checkpoint(folder / LAST)
+    parts = [] if run is None else [run.path.parent.name, run.path.name]
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def check_upload_url(url: str) -> None:
+    """Refuse a place that cannot be reached, before anything is trained.
+
+    Raises:
+        ConfigError: fsspec does not know its protocol, or the package for it is missing.
+    """
+    try:
+        fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"RunCheckpoint(upload_to={url!r}): {error}", "install what it takes, or use a folder's path"
+        ) from error
