@@ -283,13 +283,13 @@ class LanguageModelingModule(pl.LightningModule):
         """Begin a new sum."""
         self.likelihood.reset()
 
-    def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """Add the batch to the sums."""
-        self._measure(batch, batch_idx)
+    def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        """Add the batch to the sums; its hidden states ``(batch, sequence, hidden_size)`` are for callbacks."""
+        return self._measure(batch, batch_idx)
 
-    def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """Add the batch to the sums."""
-        self._measure(batch, batch_idx)
+    def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        """As :meth:`validation_step`."""
+        return self._measure(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, perplexity and bits per byte of the whole text."""
@@ -308,9 +308,10 @@ class LanguageModelingModule(pl.LightningModule):
             soft_cap=self.network_config.logit_soft_cap,
         )
 
-    def _measure(self, batch: LanguageModelBatch, batch_idx: int) -> None:
+    def _measure(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        hidden = self._hidden(batch, batch_idx)
         summed = linear_cross_entropy(
-            self._hidden(batch, batch_idx),
+            hidden,
             self.network.head_weight,
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
@@ -319,6 +320,7 @@ class LanguageModelingModule(pl.LightningModule):
         valid = batch.targets != IGNORED_TARGET
         num_bytes = (lengths[batch.targets.where(valid, 0)] * valid).sum()
         self.likelihood.update(summed.negative_log_likelihood, summed.num_valid, num_bytes)
+        return hidden
 
     def _hidden(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         self._check_ids(batch, batch_idx)
