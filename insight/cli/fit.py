@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insight.cli.commands import COMMANDS
+from insight.cli.preemption import preemptible
 from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
 from insight.reporting.safe_text import safe_text
@@ -27,7 +28,8 @@ _SHOWN_CHARACTERS = 2000
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
-    _run(arguments)
+    with preemptible():
+        _run(arguments)
     return 0
 
 
@@ -84,6 +86,10 @@ def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
         _write_start(cli, folder, resumed)
+        if cli.run_config.find_learning_rate and not resumed:
+            from insight.cli.learning_rate import find_learning_rate
+
+            find_learning_rate(cli, folder, cli.run_config.find_learning_rate)
         _fit(cli, trainer, folder, resumed)
     if cli.run_config.test and cli.has_files("test"):
         trainer.test(
@@ -135,7 +141,8 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
     from insight.cli.initial_weights import InitialWeights
 
     # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
-    defaults: list[Callback] = [callbacks.GracefulInterrupt()]
+    limit = cli.run_config.time_limit_seconds
+    defaults: list[Callback] = [callbacks.GracefulInterrupt(limit, include_startup=cli.owns_process)]
     if cli.config.trainer.enable_progress_bar is not False:
         defaults.append(callbacks.ProgressLine())
     defaults += [

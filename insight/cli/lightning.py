@@ -87,12 +87,15 @@ class InsightCLI(LightningCLI):
             parser.add_argument(
                 "--resume",
                 type=str | None,
-                help="go on with a run: RUN (its folder), a .ckpt file, or auto for the newest of run.name",
+                help="go on with a run: RUN (its folder), a .ckpt file, auto for the newest of run.name, or "
+                "auto_or_new, which begins one where there is none (for job scripts)",
             )
             parser.add_argument(
                 "--init_from", type=str | None, help="RUN or .ckpt file whose weights a new run begins with"
             )
-        elif self.command != "check":
+        elif self.command == "check":
+            parser.add_argument("--json", type=bool, default=False, help="print everything as JSON")
+        else:
             parser.add_argument(
                 "--checkpoint",
                 type=str | None,
@@ -147,14 +150,14 @@ class InsightCLI(LightningCLI):
         self,
         folder: Path | None = None,
         default_callbacks: Sequence[Callback] = (),
-        fast_dev_run: bool = False,
+        fast_dev_run: int = 0,
     ) -> Trainer:
         """The Trainer.
 
         Args:
             folder: The run folder, which callbacks and loggers write to; without it nothing is written.
             default_callbacks: Added where the configuration has none of the same class.
-            fast_dev_run: Take one step and write nothing.
+            fast_dev_run: Take so many batches, if any, and write nothing.
         """
         missing = [
             callback
@@ -170,7 +173,7 @@ class InsightCLI(LightningCLI):
         else:
             options |= {"default_root_dir": str(folder), "logger": self._loggers(folder)}
         if fast_dev_run:
-            options |= {"fast_dev_run": True, "enable_progress_bar": False}
+            options |= {"fast_dev_run": fast_dev_run, "enable_progress_bar": False}
         return Trainer(**{**self.config_init.trainer, **options})
 
     def has_files(self, split: str) -> bool:

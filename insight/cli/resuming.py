@@ -12,7 +12,10 @@ from insight.cli.config_files import option_value, option_values, read_config, r
 from insight.cli.run_config import RunConfig
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
-from insight.runtime.run_folder import RunFolder, find_resumable, run_of_checkpoint
+from insight.runtime.run_folder import RunFolder, find_resumable, list_runs, run_of_checkpoint
+
+AUTO_OR_NEW = "auto_or_new"
+"""``--resume`` of a job script, which is the same for the first start and all later ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,11 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
             "--resume and --init_from: both are given", "--init_from begins a new run; leave one out"
         )
     planned = _planned_run(arguments)
+    if text == AUTO_OR_NEW:
+        if not _has_checkpoint(planned):
+            say(f"--resume={AUTO_OR_NEW}: there is no run of {planned.name!r} in {planned.root} to go on with")
+            return None
+        text = "auto"
     checkpoint = find_resumable(text, planned.root, planned.name)
     return Resumed(checkpoint, run_of_checkpoint(checkpoint))
 
@@ -59,6 +67,14 @@ def say_differences(saved: str, present: str) -> None:
         old, new = before.get(option), after.get(option)
         if old != new:
             say(f"differs from the saved configuration: {option}={new} (saved: {old})")
+
+
+def _has_checkpoint(planned: RunConfig) -> bool:
+    """Whether a run of this name has a checkpoint; a damaged one, too, since it is no reason to start anew."""
+    names = (
+        path.name for run in list_runs(planned.root, planned.name) for path in run.checkpoints.glob("*.ckpt")
+    )
+    return any(not name.startswith(".") for name in names)
 
 
 def _planned_run(arguments: list[str]) -> RunConfig:
