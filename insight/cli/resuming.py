@@ -53,7 +53,7 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
     planned = _planned_run(arguments)
     if text == AUTO_OR_NEW:
         if not _has_checkpoint(planned):
-            say(f"--resume={AUTO_OR_NEW}: there is no run of {planned.name!r} in {planned.root} to go on with")
+            say(f"--resume={AUTO_OR_NEW}: no run of {planned.name!r} in {planned.root} to go on with")
             return None
         text = "auto"
     checkpoint = find_resumable(text, planned.root, planned.name)
@@ -70,7 +70,7 @@ def say_differences(saved: str, present: str) -> None:
 
 
 def _has_checkpoint(planned: RunConfig) -> bool:
-    """Whether a run of this name has a checkpoint; a damaged one, too, since it is no reason to start anew."""
+    """Whether a run of this name has a checkpoint; one that is damaged is no reason to start anew."""
     names = (
         path.name for run in list_runs(planned.root, planned.name) for path in run.checkpoints.glob("*.ckpt")
     )
