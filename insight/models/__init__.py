@@ -91,7 +91,7 @@ from insight.models.positions import (
     YarnScaling,
 )
 from insight.models.presets import PRESETS, Preset
-from insight.models.roles import muon_splits, parameter_role
+from insight.models.roles import muon_splits, parameter_role, row_orders
 from insight.models.stack import StackConfig, TokenStack
 
 __all__ = [
@@ -193,4 +193,5 @@ __all__ = [
     "ZeroOutputInitialization",
     "muon_splits",
     "parameter_role",
+    "row_orders",
 ]

@@ -22,9 +22,12 @@ class Projection(nn.Linear):
     Attributes:
         splits: As given. An optimizer that treats matrices as wholes (Muon) must split the rows so.
         writes_residual: As given.
+        row_order: Rows of the fused matrices in the order in which they lie, where that is another one:
+            processes that share them want each its part of every matrix in one piece.
     """
 
     parameter_role = "hidden"
+    row_order: torch.Tensor | None = None
 
     def __init__(
         self, in_features: int, splits: Sequence[int], *, bias: bool = False, writes_residual: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from insight.models.linear import Projection, StackedProjection
@@ -35,4 +36,14 @@ def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
         f"{name}.weight" if name else "weight": module.splits
         for name, module in network.named_modules()
         if isinstance(module, (Projection, StackedProjection)) and len(module.splits) > 1
+    }
+
+
+def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Of each parameter whose rows lie in another order the order, by parameter name."""
+    return {
+        f"{name}.{kind}" if name else kind: module.row_order
+        for name, module in network.named_modules()
+        if isinstance(module, Projection) and module.row_order is not None
+        for kind, _ in module.named_parameters()
     }

@@ -6,12 +6,15 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor; every process that holds a part of it must ask at the same time."""
-    if isinstance(tensor, DTensor):
-        gathered: torch.Tensor = tensor.full_tensor()
-        return gathered
-    return tensor
+def whole(tensor: torch.Tensor, row_order: torch.Tensor | None = None) -> torch.Tensor:
+    """All of a tensor; every process that holds a part of it must ask at the same time.
+
+    Args:
+        tensor: Cut or not.
+        row_order: Order in which its rows lie; they are put back into their own.
+    """
+    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return gathered if row_order is None else gathered[row_order.argsort().to(gathered.device)]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -22,11 +25,20 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def part_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def part_like(
+    tensor: torch.Tensor, like: torch.Tensor, row_order: torch.Tensor | None = None
+) -> torch.Tensor:
     """A whole tensor cut as ``like`` is, on its device.
 
     Every process has the whole, so nothing is sent. What is cut is copied, so that the whole can be freed.
+
+    Args:
+        tensor: Whole.
+        like: Cut or not.
+        row_order: Order in which its rows are laid before.
     """
+    if row_order is not None:
+        tensor = tensor[row_order.to(tensor.device)]
     if not isinstance(like, DTensor):
         return tensor.to(like.device)
     placed = distribute_tensor(

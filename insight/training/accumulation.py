@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from insight.models import row_orders
 from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.losses import LinearCrossEntropy
 from insight.training.parallel import num_replicas, replica_rank, sum_over_replicas
@@ -67,6 +68,7 @@ class AccumulationWindow:
         gradients, which is what DDP would have made of them and FSDP2 has.
         """
         nll, num_valid = self.totals(trainer)
+        orders = row_orders(network)
         return {
             "divisor": self.divisor,
             "accumulation": trainer.accumulate_grad_batches,
@@ -74,7 +76,7 @@ class AccumulationWindow:
             "negative_log_likelihood": nll,
             "num_valid": num_valid,
             "gradients": {
-                name: _mean_over_replicas(p.grad, trainer)
+                name: _mean_over_replicas(p.grad, trainer, orders.get(name))
                 for name, p in network.named_parameters()
                 if p.grad is not None
             },
@@ -102,14 +104,18 @@ class AccumulationWindow:
         replicas = num_replicas(trainer)
         factor = state["accumulation"] / trainer.accumulate_grad_batches
         factor *= state.get("replicas", replicas) / replicas
+        orders = row_orders(network)
         for name, gradient in state["gradients"].items():
-            parameters[name].grad = part_like(gradient, parameters[name]) * factor
+            part = part_like(gradient, parameters[name], orders.get(name))
+            parameters[name].grad = part * factor
         return window
 
 
-def _mean_over_replicas(gradient: torch.Tensor, trainer: Any) -> torch.Tensor:
+def _mean_over_replicas(
+    gradient: torch.Tensor, trainer: Any, row_order: torch.Tensor | None
+) -> torch.Tensor:
     if isinstance(gradient, DTensor):  # each part is that of the mean already
-        return whole(gradient)
+        return whole(gradient, row_order)
     if trainer.world_size == 1:
         return gradient.clone()
     mean: torch.Tensor = trainer.strategy.reduce(gradient.clone(), reduce_op="mean")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
-from insight.models import muon_splits
+from insight.models import muon_splits, row_orders
 from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import (
@@ -20,9 +20,9 @@ from insight.training.optimizers.base import (
     check_decay,
     check_rate,
     check_share,
-    parameters_by_role,
 )
 from insight.training.optimizers.newton_schulz import faster_dtype, orthogonalize
+from insight.training.optimizers.parameter_groups import check_layer_decay, parameter_groups
 
 _PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -47,6 +47,8 @@ class MuonAdamW(OptimizerConfig):
         beta1: Of AdamW: decay of the mean of gradients.
         beta2: Of AdamW: decay of the mean of squared gradients.
         weight_decay: Of the hidden matrices, decoupled.
+        layer_decay: Factor of all learning rates from each block to the one below, the embedding last; 1 for
+            none. Matrices of different blocks then share no batched product, which makes a step slower.
     """
 
     learning_rate: float = 0.02
@@ -58,6 +60,7 @@ class MuonAdamW(OptimizerConfig):
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.0
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "adam_learning_rate", "embedding_learning_rate"):
@@ -65,16 +68,18 @@ class MuonAdamW(OptimizerConfig):
         for name in ("momentum", "beta1", "beta2"):
             check_share(name, getattr(self, name))
         check_decay(self.weight_decay)
+        check_layer_decay(self.layer_decay)
         if not 1 <= self.num_iterations <= 20:
             raise ConfigError(f"num_iterations={self.num_iterations}: must lie between 1 and 20", "use 5")
         if self.precision not in _PRECISIONS:
             raise ConfigError(f"precision={self.precision!r}: unknown type", f"use {', '.join(_PRECISIONS)}")
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        splits = muon_splits(network)
+        splits, orders = muon_splits(network), row_orders(network)
         groups: list[dict[str, Any]] = []
         rows_of: dict[nn.Parameter, tuple[int, ...]] = {}
-        for role, parameters in parameters_by_role(network).items():
+        for group in parameter_groups(network, self.layer_decay):
+            role, parameters = group.role, group.parameters
             common = {"params": list(parameters.values()), "role": role}
             if role == "hidden":
                 rows_of.update({p: splits.get(name, (p.shape[-2],)) for name, p in parameters.items()})
@@ -89,8 +94,10 @@ class MuonAdamW(OptimizerConfig):
             else:
                 rate = self.embedding_learning_rate if role == "embedding" else self.adam_learning_rate
                 settings = {"beta1": self.beta1, "beta2": self.beta2}
+            rate *= group.rate_factor
             groups.append({**common, "lr": rate, "initial_lr": rate, **settings})
-        return MuonAdamWOptimizer(groups, rows_of)
+        order_of = {p: orders[name] for name, p in network.named_parameters() if name in orders}
+        return MuonAdamWOptimizer(groups, rows_of, order_of)
 
     def numbers_kept(self, role: str) -> int:
         return 1 if role == "hidden" else 2
@@ -102,11 +109,18 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
     Args:
         groups: Parameter groups; those of role ``hidden`` are updated by Muon, all others by AdamW.
         rows_of: For each hidden parameter the rows of the matrices that it (or each expert in it) fuses.
+        order_of: Where the rows of a parameter lie in another order, that order.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rows_of: dict[nn.Parameter, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        rows_of: dict[nn.Parameter, tuple[int, ...]],
+        order_of: dict[nn.Parameter, torch.Tensor],
+    ) -> None:
         super().__init__(groups, {})
         self._rows_of = rows_of
+        self._order_of = order_of
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -167,7 +181,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             local(update).lerp_(momentum, group["momentum"])
             target: torch.Tensor = parameter
             if isinstance(parameter, DTensor):  # a part of a matrix cannot be made orthogonal
-                update = whole(update)
+                update = whole(update, self._order_of.get(parameter))
                 target = torch.zeros_like(update)
                 changes.append((parameter, target))
             rows = list(self._rows_of[parameter])
@@ -183,7 +197,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             for direction, (matrix, _) in zip(orthogonal, pairs, strict=True):
                 matrix.add_(direction, alpha=-group["lr"] * scale)
         for parameter, change in changes:
-            local(parameter).add_(local(part_like(change, parameter)))
+            local(parameter).add_(local(part_like(change, parameter, self._order_of.get(parameter))))
 
 
 def _matrices(weight: torch.Tensor, rows: list[int]) -> list[torch.Tensor]:

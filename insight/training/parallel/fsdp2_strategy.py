@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
+from insight.models import row_orders
 from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.parallel.shard_network import drop_gathered
@@ -91,23 +92,30 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """All weights, gathered, on the first process; nothing on the others."""
-        assert self.lightning_module is not None
-        return self._gathered(self.lightning_module.state_dict())
+        module = self.lightning_module
+        assert module is not None
+        return self._gathered(module.state_dict(), row_orders(module))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The state that the optimizer of one process would have; empty of tensors on the other processes."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         state = optimizer.state_dict()
-        return {**state, "state": {number: self._gathered(kept) for number, kept in state["state"].items()}}
+        gathered = {}
+        for number, parameter in _numbered_parameters(state, optimizer):
+            if number in state["state"]:
+                kept, order = state["state"][number], self._order_of(parameter)
+                orders = {name: order for name, value in kept.items() if _is_like(value, parameter)}
+                gathered[number] = self._gathered(kept, orders)
+        return {**state, "state": gathered}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Give every process its part of the weights."""
         module = self.lightning_module
         assert module is not None
-        own = module.state_dict()
+        own, orders = module.state_dict(), row_orders(module)
         parts = {
-            name: part_like(tensor, own[name]) if name in own else tensor
+            name: part_like(tensor, own[name], orders.get(name)) if name in own else tensor
             for name, tensor in checkpoint["state_dict"].items()
         }
         module.load_state_dict(parts, strict=strict)
@@ -115,14 +123,14 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give every process its part of the optimizers' state."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            # Saved and present parameters belong together by their place in the groups, as torch has it.
-            numbers = itertools.chain.from_iterable(group["params"] for group in saved["param_groups"])
-            parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
             state = {}
-            for number, parameter in zip(numbers, parameters, strict=True):
-                if number in saved["state"]:
-                    state[number] = _parts_like(saved["state"][number], parameter)
-            optimizer.load_state_dict({**saved, "state": state})
+            for number, parameter in _numbered_parameters(saved, optimizer):
+                order = self._order_of(parameter)
+                state[number] = {
+                    name: part_like(value, parameter, order) if _is_like(value, parameter) else value
+                    for name, value in saved["state"].get(number, {}).items()
+                }
+            optimizer.load_state_dict({**saved, "state": {n: kept for n, kept in state.items() if kept}})
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -136,14 +144,24 @@ class FSDP2Strategy(ModelParallelStrategy):
         """The file's contents, on every process."""
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only=weights_only)
 
-    def _gathered(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def _gathered(
+        self, tensors: Mapping[str, Any], row_orders: Mapping[str, torch.Tensor | None]
+    ) -> dict[str, Any]:
         """All of every tensor on the first process; one after the other, so that no device holds them all."""
         gathered = {}
         for name, value in tensors.items():
-            tensor = whole(value.detach()) if isinstance(value, torch.Tensor) else value
+            if isinstance(value, torch.Tensor):
+                value = whole(value.detach(), row_orders.get(name))
+                value = value.cpu() if self.is_global_zero else None
             if self.is_global_zero:
-                gathered[name] = tensor.cpu() if isinstance(tensor, torch.Tensor) else tensor
+                gathered[name] = value
         return gathered
+
+    def _order_of(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        module = self.lightning_module
+        assert module is not None
+        parameters = dict(module.named_parameters())
+        return next((o for name, o in row_orders(module).items() if parameters[name] is parameter), None)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -164,14 +182,18 @@ class FSDP2Strategy(ModelParallelStrategy):
         drop_gathered(self.lightning_module)
 
 
-def _parts_like(state: Mapping[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
-    """What is kept for a parameter, cut as it is; counters and other single numbers stay whole."""
-    return {
-        name: part_like(value, parameter)
-        if isinstance(value, torch.Tensor) and value.shape == parameter.shape
-        else value
-        for name, value in state.items()
-    }
+def _numbered_parameters(
+    state: Mapping[str, Any], optimizer: Optimizer
+) -> Iterable[tuple[int, torch.Tensor]]:
+    """Parameters with their numbers in a state: they belong together by their place in the groups."""
+    numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
+    parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    return zip(numbers, parameters, strict=True)
+
+
+def _is_like(value: Any, parameter: torch.Tensor) -> bool:
+    """Whether what is kept for a parameter is cut as it is; counters and other single numbers stay whole."""
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism (FSDP2)")

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
+from insight.training.parallel.tensor_parallel import share_matrices
 
 
 def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: torch.device) -> None:
@@ -17,7 +18,8 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: to
     Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3; Zhao et al. 2023,
     arXiv 2304.11277) in torch's second form: a block's weights are gathered right before it runs, forward
     and backward, and dropped after it; its gradient is averaged over the processes and only the own part
-    kept. Embedding, last norm and head are gathered once a step.
+    kept. Embedding, last norm and head are gathered once a step. Where ``mesh["tensor_parallel"]`` has
+    several processes, they share the matrices of every block first.
 
     Args:
         network: Whole, with its first values; every process has the same.
@@ -30,6 +32,8 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: to
         ConfigError: The network has parameters that cannot be cut.
     """
     _check(network)
+    if mesh["tensor_parallel"].size() > 1:
+        share_matrices(network, mesh["tensor_parallel"])
     reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
     # The residual stream keeps its width: nothing that a block is given is cast.
     outer = MixedPrecisionPolicy(reduce_dtype=reduce_dtype, cast_forward_inputs=False)
