@@ -101,7 +101,7 @@ def estimate_network(
 
     from insight.models.estimate import build_without_memory, decoder_of, network_size, training_memory
     from insight.training.losses import loss_memory
-    from insight.training.optimizers.base import parameters_by_role
+    from insight.training.optimizers import parameter_groups
 
     decoder = decoder_of(config)
     if sequence_length > decoder.max_sequence_length:
@@ -120,8 +120,8 @@ def estimate_network(
         dtype,
         products if precision == "bf16-mixed" else None,
     )
-    roles = parameters_by_role(build_without_memory(config, vocabulary_size))
-    numbers = {role: sum(p.numel() for p in parameters.values()) for role, parameters in roles.items()}
+    groups = parameter_groups(build_without_memory(config, vocabulary_size))
+    numbers = {group.role: sum(p.numel() for p in group.parameters.values()) for group in groups}
     weights = size.num_parameters * dtype.itemsize
     states = sum(count * optimizer.numbers_kept(role) for role, count in numbers.items()) * dtype.itemsize
     loss = loss_memory(batch_size * sequence_length, decoder.hidden_size, vocabulary_size, products, dtype)

@@ -24,8 +24,8 @@ class LinearCrossEntropy(NamedTuple):
     """What :func:`linear_cross_entropy` returns.
 
     Attributes:
-        loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss included.
-        negative_log_likelihood: Scalar, the same sum without z-loss, detached.
+        loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss and smoothing included.
+        negative_log_likelihood: Scalar, the same sum without either, detached.
         num_valid: int64 scalar, tokens whose target counts.
     """
 
@@ -41,6 +41,7 @@ def linear_cross_entropy(
     *,
     soft_cap: float | None = None,
     z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
     chunk_size: int | None = None,
 ) -> LinearCrossEntropy:
     """Summed cross-entropy of ``hidden @ weight.T`` against ``targets``, chunk by chunk.
@@ -55,6 +56,8 @@ def linear_cross_entropy(
         targets: int64 ``(...)``; ``IGNORED_TARGET`` where nothing counts.
         soft_cap: Bound c of the logits, c · tanh(logit / c) (Gemma 2, arXiv 2408.00118).
         z_loss: Factor of log² of the softmax's denominator, summed like the loss (PaLM, arXiv 2204.02311).
+        label_smoothing: Share of the target that is spread evenly over the vocabulary (Szegedy et al. 2016,
+            arXiv 1512.00567), as in ``torch.nn.functional.cross_entropy``.
         chunk_size: Rows of logits held at once; ``None`` takes what was measured to be fast.
 
     Raises:
@@ -65,10 +68,10 @@ def linear_cross_entropy(
     chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
         outputs = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            rows, weight, compute_weight, flat_targets, soft_cap, z_loss, chunk_rows
+            rows, weight, compute_weight, flat_targets, soft_cap, z_loss, label_smoothing, chunk_rows
         )
         return LinearCrossEntropy(*outputs)
-    losses = _Losses(flat_targets, rows, soft_cap, z_loss)
+    losses = _Losses(flat_targets, rows, soft_cap, z_loss, label_smoothing)
     for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
         for block_range, block in _blocks(logits, rows_range.start):
             losses.add(block_range, block)
@@ -97,7 +100,7 @@ def token_losses(
         float32 (float64 for float64 input), the shape of ``targets``.
     """
     rows, compute_weight = _prepare(hidden, weight)
-    losses = _Losses(targets.reshape(-1), rows, soft_cap, 0.0)
+    losses = _Losses(targets.reshape(-1), rows, soft_cap)
     chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
     result = torch.empty(rows.shape[0], dtype=losses.dtype, device=rows.device)
     for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
@@ -165,9 +168,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         soft_cap: float | None,
         z_loss: float,
+        label_smoothing: float,
         chunk_rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        losses = _Losses(targets, rows, soft_cap, z_loss)
+        losses = _Losses(targets, rows, soft_cap, z_loss, label_smoothing)
         needs_rows, needs_weight = ctx.needs_input_grad[:2]
         rows_gradient = torch.empty_like(rows) if needs_rows else None
         weight_gradient = (
@@ -194,7 +198,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows_gradient = rows_gradient * gradient.to(rows_gradient.dtype)
         if weight_gradient is not None:
             weight_gradient = (weight_gradient * gradient).to(ctx.weight_dtype)
-        return rows_gradient, weight_gradient, None, None, None, None, None
+        return rows_gradient, weight_gradient, None, None, None, None, None, None
 
 
 class _Losses:
@@ -205,10 +209,16 @@ class _Losses:
         rows: ``(tokens, hidden_size)``, for their type and device.
         soft_cap: Bound of the logits.
         z_loss: Factor of the squared log-denominator.
+        label_smoothing: Share of the target that is spread over the vocabulary.
     """
 
     def __init__(
-        self, targets: torch.Tensor, rows: torch.Tensor, soft_cap: float | None, z_loss: float
+        self,
+        targets: torch.Tensor,
+        rows: torch.Tensor,
+        soft_cap: float | None,
+        z_loss: float = 0.0,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.dtype = torch.promote_types(rows.dtype, torch.float32)
         self.valid = (targets != IGNORED_TARGET).unsqueeze(1)
@@ -217,30 +227,34 @@ class _Losses:
         # Reading the answer would make an accelerator wait, and there the masking is cheap.
         self.some_ignored = rows.device.type != "cpu" or not bool(self.valid.all())
         self.negative_log_likelihood = torch.zeros((), dtype=self.dtype, device=rows.device)
-        self.z_penalty = torch.zeros_like(self.negative_log_likelihood)
+        self.penalty = torch.zeros_like(self.negative_log_likelihood)
         self.soft_cap = soft_cap
         self.z_loss = z_loss
+        self.label_smoothing = label_smoothing
         self._scores_buffer = torch.empty(0, dtype=self.dtype, device=rows.device)
         self._probabilities_buffer = torch.empty_like(self._scores_buffer)
-        self._minus_one = torch.full_like(self.targets, -1, dtype=self.dtype)
+        self._minus_target = torch.full_like(self.targets, label_smoothing - 1, dtype=self.dtype)
 
     @property
     def total(self) -> torch.Tensor:
         """What is differentiated."""
-        return self.negative_log_likelihood + self.z_penalty
+        return self.negative_log_likelihood + self.penalty
 
     def add(self, block_range: slice, logits: torch.Tensor) -> torch.Tensor:
-        """Count one block ``(rows, vocabulary)``; returns its losses ``(rows,)`` without z-loss."""
+        """Count one block ``(rows, vocabulary)``; returns its losses ``(rows,)`` without penalties."""
         return self._count(block_range, self._scores(logits))[0]
 
     def add_and_differentiate(self, block_range: slice, logits: torch.Tensor) -> None:
         """Count one block and overwrite its logits by the gradient of the loss in them."""
         scores = self._scores(logits)
         probabilities, log_denominator = self._count(block_range, scores)[1:]
-        # d/dx of (lse − x_t + z·lse²) is softmax · (1 + 2z·lse) − onehot.
+        # d/dx of (lse − (1−ε)·x_t − ε·mean(x) + z·lse²) is softmax · (1 + 2z·lse) − (1−ε)·onehot − ε/n
+        # where n is the size of the vocabulary.
         if self.z_loss:
             probabilities.mul_(1 + 2 * self.z_loss * log_denominator)
-        probabilities.scatter_add_(1, self.targets[block_range], self._minus_one[: len(logits)])
+        if self.label_smoothing:
+            probabilities.sub_(self.label_smoothing / logits.shape[1])
+        probabilities.scatter_add_(1, self.targets[block_range], self._minus_target[: len(logits)])
         if self.soft_cap is not None:
             probabilities.mul_(1 - (scores / self.soft_cap).square_())
         if self.some_ignored:
@@ -265,13 +279,17 @@ class _Losses:
         # The largest probability is never below 1/vocabulary, so unlike that of the target its logarithm
         # is always precise: max(p) = exp(max(x) − lse).
         log_denominator = scores.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log_()
-        losses = log_denominator - scores.gather(1, self.targets[block_range])
+        target_scores = scores.gather(1, self.targets[block_range])
+        losses = log_denominator - target_scores
         if self.some_ignored:
             losses.mul_(self.valid[block_range])
         self.negative_log_likelihood += losses.sum()
         if self.z_loss:
             penalty = log_denominator.square().mul_(self.valid[block_range]).sum()
-            self.z_penalty += self.z_loss * penalty
+            self.penalty += self.z_loss * penalty
+        if self.label_smoothing:
+            shift = (target_scores - scores.mean(1, keepdim=True)).mul_(self.valid[block_range]).sum()
+            self.penalty += self.label_smoothing * shift
         return losses.squeeze(1), probabilities, log_denominator
 
 

@@ -2,55 +2,150 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.training.schedule_lengths import Length, Unit, parse_length
+
+Schedule = TypeVar("Schedule", bound="ScheduleConfig")
+
+_DEFAULT_WARMUP_STEPS = 10
+_DEFAULT_INVERSE_ROOT_WARMUP_STEPS = 100
 
 
 @dataclass(frozen=True)
 class ScheduleConfig(Component):
-    """What the learning rate is multiplied with at each step."""
+    """What the learning rate is multiplied with at each step.
+
+    A schedule of one's own needs :meth:`multiplier` alone.
+    """
+
+    # Options that hold the length of a phase, with the unit of a number without one.
+    _lengths: ClassVar[dict[str, Unit]] = {}
 
     @abstractmethod
     def multiplier(self, step: int, num_steps: int) -> float:
         """The factor of optimizer step ``step`` (0-based) in a run of ``num_steps`` steps."""
 
+    def settled_steps(self, num_steps: int) -> int:
+        """First steps whose factors stay as they are however much longer the run becomes.
+
+        Args:
+            num_steps: The present plan.
+        """
+        return 0
+
+    def in_steps(self: Schedule, num_tokens_per_step: int) -> Schedule:
+        """The same schedule with lengths in tokens as the steps that hold them.
+
+        Args:
+            num_tokens_per_step: Tokens of a full batch, over all micro-batches and processes.
+        """
+        lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
+        changed = {
+            name: f"{length.in_steps(num_tokens_per_step).value:.0f} steps"
+            for name, length in lengths.items()
+            if length.unit == "tokens"
+        }
+        return dataclasses.replace(self, **changed) if changed else self
+
+    def check_fits(self, num_steps: int) -> None:
+        """Refuse phases that are longer than the run.
+
+        A phase whose length nobody set is not judged.
+
+        Raises:
+            ConfigError: They do not fit into ``num_steps`` steps.
+        """
+        steps = {
+            name: self._length(name).steps(num_steps)
+            for name in self._lengths
+            if getattr(self, name) is not None
+        }
+        needed = sum(steps.values())
+        if needed > num_steps:
+            given = " and ".join(f"{name}={getattr(self, name)} ({steps[name]:g} steps)" for name in steps)
+            raise ConfigError(
+                f"model.schedule: {given} do not fit into a run of {num_steps:,} steps",
+                "shorten them or train longer",
+            )
+
+    def _length(self, name: str) -> Length:
+        return parse_length(name, getattr(self, name), self._lengths[name])
+
+    def _check_lengths(self) -> None:
+        for name in self._lengths:
+            if getattr(self, name) is not None:
+                self._length(name)
+
 
 @dataclass(frozen=True)
-class Constant(ScheduleConfig):
+class _Warmup(ScheduleConfig):
+    """Begins with a linear warm-up."""
+
+    warmup_steps: int | str | None = None
+
+    _lengths: ClassVar[dict[str, Unit]] = {"warmup_steps": "steps"}
+    _usual_warmup_steps: ClassVar[int] = _DEFAULT_WARMUP_STEPS
+
+    def __post_init__(self) -> None:
+        self._check_lengths()
+
+    def settled_steps(self, num_steps: int) -> int:
+        """The warm-up, unless it is a share of the run."""
+        return 0 if self._warmup_is_a_share else round(self._warmup_length(num_steps))
+
+    def _warmup_length(self, num_steps: int) -> float:
+        if self.warmup_steps is None:
+            return self._usual_warmup_steps
+        return self._length("warmup_steps").steps(num_steps)
+
+    @property
+    def _warmup_is_a_share(self) -> bool:
+        return self.warmup_steps is not None and self._length("warmup_steps").unit == "share"
+
+    def _warmup(self, step: int, num_steps: int) -> float:
+        return min(1.0, (step + 1) / (self._warmup_length(num_steps) + 1))
+
+
+@dataclass(frozen=True)
+class Constant(_Warmup):
     """The same learning rate throughout, after a linear warm-up.
 
     Args:
-        warmup_steps: Steps over which the rate grows from near 0.
+        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
+            ``5%`` of the run.
     """
 
-    warmup_steps: int = 0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
+    warmup_steps: int | str | None = 0
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        return _warmup(step, self.warmup_steps)
+        return self._warmup(step, num_steps)
+
+    def settled_steps(self, num_steps: int) -> int:
+        return 0 if self._warmup_is_a_share else num_steps
 
 
 @dataclass(frozen=True)
-class _WarmupDecay(ScheduleConfig):
+class _WarmupDecay(_Warmup):
     """Linear warm-up, then a fall over all the rest of the run."""
 
-    warmup_steps: int = 10
     final_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
+        super().__post_init__()
         _check_share("final_share", self.final_share)
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        if step < self.warmup_steps:
-            return _warmup(step, self.warmup_steps)
-        return self._fall(min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps)))
+        warmup_steps = self._warmup_length(num_steps)
+        if step < warmup_steps:
+            return self._warmup(step, num_steps)
+        return self._fall(min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps)))
 
     @abstractmethod
     def _fall(self, progress: float) -> float:
@@ -62,7 +157,8 @@ class WarmupCosine(_WarmupDecay):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, arXiv 1608.03983).
 
     Args:
-        warmup_steps: Steps over which the rate grows from near 0.
+        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
+            ``5%`` of the run. Null: 10 steps, however short the run is.
         final_share: Factor at the last step.
     """
 
@@ -75,7 +171,8 @@ class WarmupLinear(_WarmupDecay):
     """Linear warm-up, then a straight line down (Devlin et al. 2018, arXiv 1810.04805).
 
     Args:
-        warmup_steps: Steps over which the rate grows from near 0.
+        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
+            ``5%`` of the run. Null: 10 steps, however short the run is.
         final_share: Factor at the last step.
     """
 
@@ -84,22 +181,24 @@ class WarmupLinear(_WarmupDecay):
 
 
 @dataclass(frozen=True)
-class InverseSquareRoot(ScheduleConfig):
+class InverseSquareRoot(_Warmup):
     """Linear warm-up, then a fall with the root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
 
     It does not depend on the length of the run, which can be extended at any time.
 
     Args:
-        warmup_steps: Steps over which the rate grows; the fall is counted from there.
+        warmup_steps: Over which the rate grows: a number of steps, or a text: ``2M tokens``, or ``5%`` of the
+            run. The fall is counted from there. Null: 100 steps, however short the run is.
     """
 
-    warmup_steps: int = 100
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
+    _usual_warmup_steps: ClassVar[int] = _DEFAULT_INVERSE_ROOT_WARMUP_STEPS
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        return min(_warmup(step, self.warmup_steps), math.sqrt((self.warmup_steps + 1) / (step + 1)))
+        falling = math.sqrt((self._warmup_length(num_steps) + 1) / (step + 1))
+        return min(self._warmup(step, num_steps), falling)
+
+    def settled_steps(self, num_steps: int) -> int:
+        return 0 if self._warmup_is_a_share else num_steps
 
 
 @dataclass(frozen=True)
@@ -107,73 +206,79 @@ class OneCycle(ScheduleConfig):
     """Half a cosine up, half a cosine down to almost nothing (Smith and Topin 2017, arXiv 1708.07120).
 
     Args:
-        rise_share: Share of the run over which the rate rises.
+        rise_share: Over which the rate rises: a share of the run, or a text: ``30%``, ``100 steps`` or
+            ``2M tokens``.
         initial_share: Factor at the first step.
         final_share: Factor at the last step.
     """
 
-    rise_share: float = 0.3
+    rise_share: float | str = 0.3
     initial_share: float = 0.04
     final_share: float = 4e-6
 
+    _lengths: ClassVar[dict[str, Unit]] = {"rise_share": "share"}
+
     def __post_init__(self) -> None:
-        for name in ("rise_share", "initial_share", "final_share"):
+        self._check_lengths()
+        for name in ("initial_share", "final_share"):
             _check_share(name, getattr(self, name))
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        top, last = self.rise_share * num_steps - 1, num_steps - 1
+        top, last = self._length("rise_share").steps(num_steps) - 1, num_steps - 1
         if step <= top:
             return _half_cosine(self.initial_share, 1.0, step / top if top > 0 else 1.0)
         return _half_cosine(1.0, self.final_share, min(1.0, (step - top) / max(1.0, last - top)))
 
 
 @dataclass(frozen=True)
-class WarmupStableDecay(ScheduleConfig):
+class WarmupStableDecay(_Warmup):
     """Linear warm-up, a stable phase, then a decay over the last share (Hu et al. 2024, arXiv 2404.06395).
 
     The rate does not depend on the length of the run until the decay begins, so a run can be planned or
     extended while it is in the stable phase.
 
     Args:
-        warmup_steps: Steps over which the rate grows from near 0.
-        decay_share: Share of the run over which the rate falls.
+        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
+            ``5%`` of the run. Null: 10 steps, however short the run is.
+        decay_share: Over which the rate falls at the end: a share of the run, or a text: ``20%``,
+            ``1000 steps`` or ``2M tokens``.
         final_share: Factor at the end.
         shape: How it falls: ``linear``, or ``sqrt`` (1 minus the square root of the progress: fast first;
             Hägele et al. 2024, arXiv 2405.18392).
     """
 
-    warmup_steps: int = 10
-    decay_share: float = 0.5
+    decay_share: float | str = 0.5
     final_share: float = 0.0
     shape: str = "linear"
 
+    _lengths: ClassVar[dict[str, Unit]] = {"warmup_steps": "steps", "decay_share": "share"}
+
     def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps)
-        _check_share("decay_share", self.decay_share)
+        super().__post_init__()
         _check_share("final_share", self.final_share)
         if self.shape not in ("linear", "sqrt"):
             raise ConfigError(f"shape={self.shape!r}: unknown shape of the decay", "use linear or sqrt")
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        decay_steps = self.decay_share * num_steps
+        decay_steps = self._decay_length(num_steps)
         progress = (step - (num_steps - decay_steps)) / decay_steps if decay_steps else 0.0
         progress = min(1.0, max(0.0, progress))
         if self.shape == "sqrt":
             progress = math.sqrt(progress)
-        return _warmup(step, self.warmup_steps) * (self.final_share + (1 - self.final_share) * (1 - progress))
+        return self._warmup(step, num_steps) * (self.final_share + (1 - self.final_share) * (1 - progress))
+
+    def settled_steps(self, num_steps: int) -> int:
+        """All steps before the decay."""
+        if self._warmup_is_a_share:
+            return 0
+        return max(0, math.floor(num_steps - self._decay_length(num_steps)))
+
+    def _decay_length(self, num_steps: int) -> float:
+        return self._length("decay_share").steps(num_steps)
 
 
 def _half_cosine(start: float, stop: float, progress: float) -> float:
     return stop + (start - stop) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _warmup(step: int, warmup_steps: int) -> float:
-    return min(1.0, (step + 1) / (warmup_steps + 1))
-
-
-def _check_warmup(warmup_steps: int) -> None:
-    if warmup_steps < 0:
-        raise ConfigError(f"warmup_steps={warmup_steps}: must be at least 0", "use e.g. 10")
 
 
 def _check_share(name: str, value: float) -> None:

@@ -1,7 +1,20 @@
 """Optimizers as components: each builds one torch optimizer with groups by role."""
 
 from insight.training.optimizers.adamw import AdamW
+from insight.training.optimizers.any_optimizer import AnyOptimizer, OptimizerFactory, as_optimizer_config
 from insight.training.optimizers.base import OptimizerConfig
 from insight.training.optimizers.muon_adamw import MuonAdamW
+from insight.training.optimizers.parameter_groups import ParameterGroup, parameter_groups
+from insight.training.optimizers.state_check import refuse_other_state
 
-__all__ = ["AdamW", "MuonAdamW", "OptimizerConfig"]
+__all__ = [
+    "AdamW",
+    "AnyOptimizer",
+    "MuonAdamW",
+    "OptimizerConfig",
+    "OptimizerFactory",
+    "ParameterGroup",
+    "as_optimizer_config",
+    "parameter_groups",
+    "refuse_other_state",
+]

@@ -14,8 +14,8 @@ from insight.training.optimizers.base import (
     check_decay,
     check_rate,
     check_share,
-    parameters_by_role,
 )
+from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class AdamW(OptimizerConfig):
         eps: Added to the root of the squares.
         weight_decay: Of matrices inside blocks and of the head; norms, biases, embeddings and routers of
             experts have none.
+        layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
+            none. For training on from a network that has learnt already (arXiv 2003.10555).
     """
 
     learning_rate: float = 3e-3
@@ -39,6 +41,7 @@ class AdamW(OptimizerConfig):
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         check_rate("learning_rate", self.learning_rate)
@@ -46,20 +49,22 @@ class AdamW(OptimizerConfig):
         check_share("beta1", self.beta1)
         check_share("beta2", self.beta2)
         check_decay(self.weight_decay)
+        check_layer_decay(self.layer_decay)
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = []
-        for role, parameters in parameters_by_role(network).items():
+        for group in parameter_groups(network, self.layer_decay):
             rate = self.learning_rate
-            if role == "embedding" and self.embedding_learning_rate is not None:
+            if group.role == "embedding" and self.embedding_learning_rate is not None:
                 rate = self.embedding_learning_rate
+            rate *= group.rate_factor
             groups.append(
                 {
-                    "params": list(parameters.values()),
-                    "role": role,
+                    "params": list(group.parameters.values()),
+                    "role": group.role,
                     "lr": rate,
                     "initial_lr": rate,
-                    "weight_decay": self.weight_decay if role in ("hidden", "head") else 0.0,
+                    "weight_decay": self.weight_decay if group.role in DECAYED_ROLES else 0.0,
                 }
             )
         # Parameters that are cut over different sets of processes do not go into one kernel.

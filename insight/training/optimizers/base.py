@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models import parameter_role
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
@@ -24,16 +23,6 @@ class OptimizerConfig(Component):
     def numbers_kept(self, role: str) -> int:
         """How many numbers it keeps for each number of a parameter of ``role`` (Adam: two means)."""
         return 2
-
-
-def parameters_by_role(network: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
-    """Trainable parameters by role and name; roles without parameters are left out."""
-    roles = parameter_role(network)
-    groups: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(roles[name], {})[name] = parameter
-    return groups
 
 
 def check_rate(name: str, value: float | None) -> None:

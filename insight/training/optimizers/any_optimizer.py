@@ -1,0 +1,92 @@
+"""Any optimizer class that can be imported, with groups by role."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from insight.runtime.errors import ConfigError
+from insight.training.optimizers.base import OptimizerConfig, check_rate
+from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
+
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
+"""What makes an optimizer of parameter groups: in YAML the ``class_path`` and ``init_args`` of its class."""
+
+
+@dataclass(frozen=True)
+class AnyOptimizer(OptimizerConfig):
+    """An optimizer of torch, or of a package of one's own, with its own options.
+
+    The class named directly, ``model.optimizer: {class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``,
+    means the same without what is set here. Norms, biases, embeddings and routers get no weight decay. An
+    optimizer with ``train()`` and ``eval()`` is switched before and after measuring and saving.
+
+    Args:
+        optimizer: Class and options, e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``. It
+            must take parameter groups, have a learning rate ``lr``, and ``step(closure)``.
+        embedding_learning_rate: Of the token embedding; null for that of the rest.
+        layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
+            none (arXiv 2003.10555).
+    """
+
+    optimizer: OptimizerFactory
+    embedding_learning_rate: float | None = None
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_rate("embedding_learning_rate", self.embedding_learning_rate)
+        check_layer_decay(self.layer_decay)
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        groups = parameter_groups(network, self.layer_decay)
+        try:
+            optimizer = self.optimizer(
+                [{"params": list(group.parameters.values()), "role": group.role} for group in groups]
+            )
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"model.optimizer={self._name}: {str(error).splitlines()[0]}",
+                "change its options, or choose another class",
+            ) from error
+        for built, group in zip(optimizer.param_groups, groups, strict=True):
+            if "lr" not in built:
+                raise ConfigError(
+                    f"model.optimizer={self._name}: has no learning rate called lr", "choose another class"
+                )
+            if group.role == "embedding" and self.embedding_learning_rate is not None:
+                built["lr"] = self.embedding_learning_rate
+            built["lr"] = built["initial_lr"] = built["lr"] * group.rate_factor
+            if "weight_decay" in built and group.role not in DECAYED_ROLES:
+                built["weight_decay"] = 0.0
+        return optimizer
+
+    def numbers_kept(self, role: str) -> int:
+        """Counted after one step on a small matrix; as Adam's where it cannot take one."""
+        weight = nn.Parameter(torch.zeros(4, 4))
+        weight.grad = torch.zeros_like(weight)
+        try:
+            optimizer = self.optimizer([weight])
+            if hasattr(optimizer, "train"):
+                optimizer.train()
+            optimizer.step()
+        except (TypeError, ValueError, RuntimeError):
+            return super().numbers_kept(role)
+        kept = (value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+        return sum(value.numel() for value in kept) // weight.numel()
+
+    @property
+    def _name(self) -> str:
+        made = self.optimizer
+        if isinstance(made, functools.partial):  # jsonargparse's: the class is its first argument
+            made = made.args[0] if made.args else made.func
+        return str(getattr(made, "__name__", made))
+
+
+def as_optimizer_config(given: OptimizerConfig | OptimizerFactory) -> OptimizerConfig:
+    """What ``model.optimizer`` means: a configuration, or the class of an optimizer with its options."""
+    return given if isinstance(given, OptimizerConfig) else AnyOptimizer(given)

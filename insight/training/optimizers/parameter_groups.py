@@ -1,0 +1,79 @@
+"""Parameters in groups that share a learning rate: by role, and by depth where layers differ."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from insight.models import parameter_role
+from insight.runtime.errors import ConfigError
+
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(?P<index>\d+)\.")
+
+DECAYED_ROLES = ("hidden", "head")
+"""Roles that weight decay is good for; norms, biases, embeddings and routers do better without."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Trainable parameters that are updated alike.
+
+    Args:
+        role: As in :func:`insight.models.parameter_role`.
+        rate_factor: What their learning rate is multiplied with for their depth.
+        parameters: By name.
+    """
+
+    role: str
+    rate_factor: float
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[ParameterGroup]:
+    """Trainable parameters by role, and by depth if ``layer_decay`` is not 1; frozen ones are left out.
+
+    What stands behind the blocks has the full rate, the last block ``layer_decay`` times it, each block below
+    ``layer_decay`` times that of the one above, and so has what stands before the blocks (Clark et al. 2020,
+    arXiv 2003.10555). Groups of a higher rate come first.
+
+    Args:
+        network: Whose parameters.
+        layer_decay: Factor of the rate from each layer to the one below.
+    """
+    roles = parameter_role(network)
+    depths = _depths(network)
+    height = max(depths.values(), default=0)
+    groups: dict[tuple[str, int], ParameterGroup] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        below = 0 if layer_decay == 1 else height - depths[name]
+        key = (roles[name], below)
+        group = groups.setdefault(key, ParameterGroup(roles[name], layer_decay**below))
+        group.parameters[name] = parameter
+    return sorted(groups.values(), key=lambda group: -group.rate_factor)
+
+
+def check_layer_decay(value: float) -> None:
+    """Refuse a factor from layer to layer outside (0, 1].
+
+    Raises:
+        ConfigError: It lies outside.
+    """
+    if not 0 < value <= 1:
+        raise ConfigError(f"layer_decay={value}: must be above 0 and at most 1", "use 0.9, or 1 for none")
+
+
+def _depths(network: nn.Module) -> dict[str, int]:
+    """0 before the blocks, 1 for the first of them, and one more than the last behind them."""
+    names = [name for name, _ in network.named_parameters()]
+    of_blocks = {name: int(match["index"]) + 1 for name in names if (match := _BLOCK.search(name))}
+    top = max(of_blocks.values(), default=0) + 1
+    depths: dict[str, int] = {}
+    behind = False
+    for name in names:
+        behind = behind or name in of_blocks
+        depths[name] = of_blocks.get(name, top if behind else 0)
+    return depths
