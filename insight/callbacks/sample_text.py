@@ -14,6 +14,7 @@ from insight.generation import GenerationSettings, generate
 from insight.reporting.samples import Sample, append_sample, read_samples
 from insight.reporting.tensorboard import RunTensorBoard
 from insight.runtime.errors import ConfigError
+from insight.training.parallel import is_sharded
 
 
 class SampleText(Callback):
@@ -75,14 +76,15 @@ class SampleText(Callback):
 
     def _sample(self, trainer: Trainer, module: LightningModule) -> None:
         self._sampled_step = trainer.global_step
-        if not trainer.is_global_zero:
-            return
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
+        if not (trainer.is_global_zero or is_sharded(network)):  # a network in parts needs all processes
+            return
         # A compiled network would be compiled again for every length that a growing text has.
         with torch.compiler.set_stance("force_eager"):
             for prompt in self.prompts:
                 text = generate(network, tokenizer, prompt, self.settings).text
-                self._keep(trainer, Sample(trainer.global_step, prompt, text))
+                if trainer.is_global_zero:
+                    self._keep(trainer, Sample(trainer.global_step, prompt, text))
 
     def _keep(self, trainer: Trainer, sample: Sample) -> None:
         append_sample(run_folder_of(trainer).samples_path, sample)

@@ -25,5 +25,10 @@ class InitialWeights(Callback):
         """Load them; the network has been built and nothing has been restored yet."""
         path = find_checkpoint(self.checkpoint)
         module, data = cast(Any, pl_module), cast(Any, trainer).datamodule
-        load_weights_into(module.network, path, data.tokenizer)
+
+        def load(weights: dict[str, Any]) -> None:
+            named = {f"network.{name}": tensor for name, tensor in weights.items()}
+            trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
+
+        load_weights_into(module.network, path, data.tokenizer, load)
         say(f"initial weights: {path}")

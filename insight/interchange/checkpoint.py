@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,10 @@ def load_checkpoint(
 
 
 def load_weights_into(
-    network: Decoder, path: Path | str, tokenizer: BaseTokenizer | None = None
+    network: Decoder,
+    path: Path | str,
+    tokenizer: BaseTokenizer | None = None,
+    load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
 ) -> dict[str, Any]:
     """Give a network the weights of a checkpoint, and nothing else of it.
 
@@ -89,6 +92,7 @@ def load_weights_into(
         path: The ``.ckpt`` file.
         tokenizer: What the network will be used with. A checkpoint of another tokenizer is refused: the
             same ids would stand for other text.
+        load: Takes the weights by their names, where the network cannot: one that is cut over processes.
 
     Returns:
         The ``"insight"`` part of the checkpoint.
@@ -112,7 +116,7 @@ def load_weights_into(
                 f"this one has {tokenizer.vocabulary_size})",
                 "use the tokenizer of its run",
             )
-    load_weights(network, contents, path)
+    load_weights(network, contents, path, load)
     return saved
 
 
@@ -150,8 +154,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
-def load_weights(network: Decoder, contents: dict[str, Any], path: Path | str) -> None:
-    """Copy the weights of a read checkpoint into ``network``.
+def load_weights(
+    network: Decoder,
+    contents: dict[str, Any],
+    path: Path | str,
+    load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
+) -> None:
+    """Copy the weights of a read checkpoint into ``network``; arguments as in :func:`load_weights_into`.
 
     Raises:
         CheckpointError: Names or shapes differ; the first difference is named.
@@ -166,7 +175,7 @@ def load_weights(network: Decoder, contents: dict[str, Any], path: Path | str) -
         raise CheckpointError(
             f"{path}: {differences[0]}", "use the network and vocabulary of the checkpoint"
         )
-    network.load_state_dict(weights)
+    (load or network.load_state_dict)(weights)
 
 
 def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> list[str]:
