@@ -129,6 +129,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._stores: dict[str, TokenStore] = {}
         self._corpora: list[Corpus] = []
         self._samples: Samples | None = None
+        self._samples_per_step = batch_size
         self._cursor = SampleCursor()
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
@@ -160,7 +161,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         for split, store in self._open(stage).items():
             self._stores[split] = store
         if "train" in self._stores:
-            self._cursor.restore(self._identity())
+            self._samples_per_step = self._count_samples_per_step()
+            self._cursor.restore(self._identity(), self.global_batch_size)
 
     def _open(self, stage: str | None) -> dict[str, TokenStore]:
         if self._preparation is None:
@@ -252,7 +254,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """
         self.store("train")  # says what is missing
         assert self._samples is not None
-        batches = TrainingBatches(self._samples, self._global_batch_size, self._rank, self._world_size)
+        batches = TrainingBatches(
+            self._samples, self.global_batch_size, self._rank, self._world_size, self._samples_per_step
+        )
         return BatchLoader(batches, batches.num_batches, self._first_batch, self.num_workers)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -268,6 +272,11 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         """The text to predict, every token a target once."""
         return self._evaluation_loader("predict")
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of a batch on all ranks together."""
+        return self.batch_size * self._world_size
 
     def advance(self, num_samples_global: int) -> None:
         """Count a training batch as done.
@@ -293,7 +302,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """
         self._cursor.load_state_dict(state_dict)
         if "train" in self._stores:
-            self._cursor.restore(self._identity())
+            self._cursor.restore(self._identity(), self.global_batch_size)
 
     def _identity(self) -> dict[str, Any]:
         """What decides which samples a cursor stands between."""
@@ -302,7 +311,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
             "tokenizer": manifest.tokenizer_fingerprint[:16],
             "sequence_length": self.sequence_length,
-            "global_batch_size": self._global_batch_size,
+            "global_batch_size": self._samples_per_step,
             "seed": self.seed,
             **order_identity(self._corpora, self.sampling),
         }
@@ -314,7 +323,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self._preparation
 
     def _first_batch(self) -> int:
-        return self._cursor.num_consumed // self._global_batch_size
+        return self._cursor.num_consumed // self.global_batch_size
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
         windows = EvaluationWindows(self.store(split), self.sequence_length)
@@ -332,6 +341,10 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
         return int(placed["num_replicas"]) if placed else 1
 
-    @property
-    def _global_batch_size(self) -> int:
-        return self.batch_size * self._world_size
+    def _count_samples_per_step(self) -> int:
+        """Samples of an optimizer step on all ranks; one batch where the text has fewer or batches count."""
+        assert self._samples is not None
+        accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
+        step = self.global_batch_size * accumulation
+        has_whole_steps = step <= self._samples.num_samples and not self.sampling.counts_batches
+        return step if has_whole_steps else self.global_batch_size

@@ -80,29 +80,32 @@ class TrainingBatches:
     """Training batches by global index, counted over all epochs.
 
     The global batch is the same for any number of ranks; a rank takes every ``world_size``-th sample. What
-    is left of an epoch after its last whole global batch is left out (another part in every epoch).
+    is left of an epoch after its last whole optimizer step is left out (another part in every epoch), so that
+    the samples of a step do not depend on the number of batches that it is made of.
 
     Args:
         samples: In the order of training.
         global_batch_size: Samples on all ranks together.
         rank: This process.
         world_size: Number of processes; divides ``global_batch_size``.
+        samples_per_step: Samples of all batches of an optimizer step; one batch a step if not given.
     """
 
     samples: Samples
     global_batch_size: int
     rank: int
     world_size: int
+    samples_per_step: int | None = None
 
     @property
     def num_batches(self) -> int:
         """Batches in one pass over the text."""
-        return self.samples.num_samples // self.global_batch_size
+        return self._batches_in(self.samples.num_samples)
 
     def __call__(self, index: int) -> LanguageModelBatch:
         """The samples of this rank in batch ``index`` of the run."""
         num_positions = self.samples.num_positions
-        epoch, batch = divmod(index, num_positions // self.global_batch_size)
+        epoch, batch = divmod(index, self._batches_in(num_positions))
         group = max(1, _SAMPLES_AT_ONCE // self.global_batch_size)
         first_batch = batch // group * group
         first = first_batch * self.global_batch_size
@@ -111,6 +114,10 @@ class TrainingBatches:
         rows = self.samples.rows(global_batch[self.rank :: self.world_size])
         shaped = self.samples.shaped(rows, index)
         return _batch(shaped, None if shaped is rows else len(rows.inputs))
+
+    def _batches_in(self, num_samples: int) -> int:
+        step = self.samples_per_step or self.global_batch_size
+        return num_samples // step * (step // self.global_batch_size)
 
     @functools.cached_property
     def _names(self) -> Callable[[int, int, int], npt.NDArray[np.int64]]:

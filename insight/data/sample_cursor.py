@@ -48,11 +48,15 @@ class SampleCursor:
         """Keep a saved number until :meth:`restore` knows the data."""
         self._restored = dict(state_dict)
 
-    def restore(self, identity: Mapping[str, Any]) -> None:
+    def restore(self, identity: Mapping[str, Any], batch_size: int = 1) -> None:
         """Take over what was loaded, if anything.
 
+        Args:
+            identity: As in :meth:`state_dict`.
+            batch_size: Samples of a batch on all processes together.
+
         Raises:
-            CheckpointError: It counts in other data, another order or another batch.
+            CheckpointError: It counts in other data, another order or another batch, or stands inside a batch.
         """
         if not self._restored:
             return
@@ -70,9 +74,17 @@ class SampleCursor:
             )
             raise CheckpointError(
                 f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
-                "resume with the data settings of the run, or start from its weights with --init_from",
+                "resume with the data settings of the run (batch_size times processes times accumulation has to "
+                "stay), or start from its weights with --init_from",
             )
-        self.num_consumed = int(restored["num_samples_consumed"])
+        num_consumed = int(restored["num_samples_consumed"])
+        if num_consumed % batch_size:
+            raise CheckpointError(
+                f"the checkpoint's position, {num_consumed} samples, is inside a batch of {batch_size}: it was "
+                "saved between the batches of one optimizer step",
+                "resume with the batch_size and the accumulation of the run",
+            )
+        self.num_consumed = num_consumed
 
 
 def text_hash(text: str) -> str:

@@ -32,6 +32,7 @@ def checkpoint_content(
         "tokenizer": data.tokenizer.to_json(),
         "vocabulary_size": module.network.vocabulary_size,
         "sequence_length": data.sequence_length,
+        "global_batch_size": getattr(data, "global_batch_size", None),
         "num_planned_steps": module.num_planned_steps,
         "random_states": capture_random_states(),
         "guard": module.guard.state_dict(),

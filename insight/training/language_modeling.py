@@ -25,6 +25,7 @@ from insight.training.gradient_clipping import (
     scale_gradients,
 )
 from insight.training.guards import Guard, StepGuard
+from insight.training.loop_progress import count_batches_anew
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import MuonAdamW, OptimizerConfig
@@ -343,7 +344,11 @@ class LanguageModelingModule(pl.LightningModule):
         """Take over the plan; random states and open window wait for the first training batch."""
         saved = checkpoint["insight"]
         self.num_planned_steps = saved["num_planned_steps"]
-        self._random_states = saved["random_states"]
+        # Checkpoints of before have the state of the first process only.
+        self._random_states = saved.get("random_states") or [saved["random_state"]]
         self._restored_window = saved.get("open_window")
+        before, now = saved.get("global_batch_size"), getattr(self._data, "global_batch_size", None)
+        if before and now and before != now and self.trainer.state.fn == "fit":
+            count_batches_anew(checkpoint, before, now)
         if "guard" in saved:  # checkpoints of before have none
             self.guard.load_state_dict(saved["guard"])

@@ -44,6 +44,10 @@ class SequenceLengthWarmup(SamplingConfig):
     def is_outermost(self) -> bool:
         return True
 
+    @property
+    def counts_batches(self) -> bool:
+        return True
+
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         ratio, rest = divmod(sequence_length, self.start_length)
         if rest or ratio & (ratio - 1) or not ratio:

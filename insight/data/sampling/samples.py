@@ -103,6 +103,11 @@ class SamplingConfig(Component):
         """Whether it is about all corpora or whole batches, so that it cannot be that of one corpus."""
         return False
 
+    @property
+    def counts_batches(self) -> bool:
+        """Whether samples look different by the number of their batch, so that the batch size must stay."""
+        return False
+
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         """Refuse what cannot work, before any text is read.
 

@@ -24,6 +24,9 @@ def put_back_last_good(trainer: Any) -> Path:
     Raises:
         InsightError: There is none.
     """
+    wait = getattr(trainer.checkpoint_callback, "wait", None)
+    if wait is not None:  # for what is still being written
+        wait(trainer)
     found = trainer.strategy.broadcast(_last_good(trainer) if trainer.is_global_zero else None)
     if found is None:
         raise InsightError(
