@@ -218,23 +218,6 @@ def test_interrupted_runs_stop_cleanly_and_go_on(workplace: Path, number: signal
     assert torch.load(last, weights_only=True)["global_step"] == step + 3
 
 
-def test_check_says_what_a_run_would_do(insight: Insight, workplace: Path) -> None:
-    outcome = insight("check", "--config", "tiny.yaml")
-    assert outcome.code == 0, outcome.err
-    for words in ("train ", "validation ", "ByteTokenizer", "parameters", "after 4 steps", "memory", "disk"):
-        assert words in outcome.out
-    assert not (workplace / "runs").exists()
-
-
-def test_check_refuses_what_does_not_fit_into_memory(
-    insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("insight.cli.check.usable_memory_bytes", lambda: 1000)
-    outcome = insight("check", "--config", "tiny.yaml")
-    assert outcome.code == 2
-    assert "memory needed" in outcome.error_line
-
-
 def test_full_disk_before_training(
     insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,139 @@
+"""How the text is divided into batches, optimizer steps and epochs, and what does not divide."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from insight.cli.checks.findings import Findings
+from insight.cli.checks.processes import Processes
+from insight.runtime.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a run.
+
+    Args:
+        batch_size: Sequences a batch, on each process.
+        sequence_length: Tokens of each.
+        num_readers: Processes that read different text.
+        accumulation: Batches an optimizer step.
+        per_epoch: Batches of one process in an epoch.
+        per_validation: Batches of one process in a validation.
+    """
+
+    batch_size: int
+    sequence_length: int
+    num_readers: int
+    accumulation: int
+    per_epoch: int
+    per_validation: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of all processes and batches of an optimizer step."""
+        return self.batch_size * self.sequence_length * self.num_readers * self.accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps; the last may have fewer batches."""
+        return math.ceil(self.per_epoch / self.accumulation)
+
+    def as_json(self) -> dict[str, int]:
+        """Plain numbers."""
+        more = {"tokens_per_step": self.tokens_per_step, "steps_per_epoch": self.steps_per_epoch}
+        return dataclasses.asdict(self) | more
+
+
+def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batches:
+    """Count the batches of a data module that is set up, and not yet attached to a Trainer.
+
+    Raises:
+        DataError: The text does not fill one batch of all processes.
+    """
+    whole = len(datamodule.train_dataloader())
+    # A global batch is that of one process times the processes, and dividing rounds down twice as once.
+    per_epoch = whole // processes.num_readers
+    if not per_epoch:
+        needed = datamodule.batch_size * processes.num_readers
+        raise DataError(
+            f"data.batch_size={datamodule.batch_size} on each of {processes.num_readers} processes: a step takes "
+            f"{needed} sequences, more than the training text has",
+            f"use --data.batch_size {max(1, datamodule.batch_size * whole // processes.num_readers)}, fewer "
+            "processes or more text",
+        )
+    return Batches(
+        batch_size=datamodule.batch_size,
+        sequence_length=datamodule.sequence_length,
+        num_readers=processes.num_readers,
+        accumulation=trainer.accumulate_grad_batches,
+        per_epoch=_limited(per_epoch, trainer.limit_train_batches),
+        per_validation=_limited(_num_validation_batches(datamodule, processes), trainer.limit_val_batches),
+    )
+
+
+def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> None:
+    """What does not divide: the accumulation and the interval of validations."""
+    accumulation, per_epoch = batches.accumulation, batches.per_epoch
+    if accumulation > per_epoch:
+        findings.refuse(
+            ConfigError(
+                f"trainer.accumulate_grad_batches={accumulation}: an epoch has only {per_epoch} batches, and "
+                "no step reaches over its end",
+                f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size",
+            )
+        )
+    elif per_epoch % accumulation and _crosses_an_epoch(trainer, batches):
+        findings.warn(
+            f"trainer.accumulate_grad_batches={accumulation}: the last step of an epoch of {per_epoch} batches "
+            f"has only {per_epoch % accumulation}",
+            f"use {_nearest_divisor(per_epoch, accumulation)}, or know that this step counts as much as others",
+        )
+    interval: Any = trainer.val_check_interval
+    counts_in_epoch = trainer.check_val_every_n_epoch is not None
+    if batches.per_validation and counts_in_epoch and isinstance(interval, int) and interval > per_epoch:
+        findings.refuse(
+            ConfigError(
+                f"trainer.val_check_interval={interval}: an epoch has only {per_epoch} batches",
+                "use --trainer.check_val_every_n_epoch null to count over the whole run",
+            )
+        )
+
+
+def batches_per_validation(batches: Batches, trainer: Trainer) -> float:
+    """Training batches from one validation to the next; infinite where there is none."""
+    interval: Any = trainer.val_check_interval
+    if not batches.per_validation or trainer._val_check_time_interval is not None:
+        return math.inf
+    if trainer.check_val_every_n_epoch is None:
+        return float(interval)
+    if isinstance(interval, float):
+        interval = max(1, int(batches.per_epoch * interval))
+    per_epoch = batches.per_epoch // interval
+    return batches.per_epoch * trainer.check_val_every_n_epoch / per_epoch if per_epoch else math.inf
+
+
+def _num_validation_batches(datamodule: Any, processes: Processes) -> int:
+    loaders = datamodule.val_dataloader()
+    sizes = map(len, loaders if isinstance(loaders, list) else [loaders])
+    return sum(math.ceil(size / processes.num_readers) for size in sizes)
+
+
+def _limited(count: int, limit: float) -> int:
+    """Lightning's rule: a whole number is a limit, another one a share."""
+    return min(count, limit) if isinstance(limit, int) else int(count * limit)
+
+
+def _crosses_an_epoch(trainer: Trainer, batches: Batches) -> bool:
+    steps = trainer.max_steps
+    return steps <= 0 or steps >= batches.steps_per_epoch
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))

@@ -1,0 +1,74 @@
+"""What a check has found: mistakes and warnings, all of them and not only the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from insight.cli.failures import report_failure, translate
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.messages import say
+
+_Result = TypeVar("_Result")
+
+
+class Findings:
+    """Collects; the same line counts once.
+
+    Attributes:
+        mistakes: What a run would end with.
+        warnings: What a run would do although it was probably not meant.
+    """
+
+    def __init__(self) -> None:
+        self.mistakes: list[InsightError] = []
+        self.warnings: list[InsightError] = []
+
+    def result(self, check: Callable[..., _Result], *arguments: Any) -> _Result | None:
+        """What ``check`` returns, or ``None`` when it raised an error of ours, which is kept.
+
+        Raises:
+            Exception: One that nobody foresaw.
+        """
+        try:
+            return check(*arguments)
+        except Exception as error:
+            known = translate(error)
+            if known is None:
+                raise
+            self.refuse(known)
+            return None
+
+    def accepts(self, check: Callable[..., None], *arguments: Any) -> bool:
+        """Whether a check that returns nothing went through; its error is kept."""
+        before = len(self.mistakes)
+        self.result(check, *arguments)
+        return len(self.mistakes) == before
+
+    def refuse(self, mistake: InsightError) -> None:
+        """Keep a mistake."""
+        if str(mistake) not in map(str, self.mistakes):
+            self.mistakes.append(mistake)
+
+    def warn(self, problem: str, remedy: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(ConfigError(problem, remedy))
+
+    def say(self) -> int:
+        """Print everything on stderr, a line each, mistakes last.
+
+        Returns:
+            The exit code: 2 where there is a mistake, else 0.
+        """
+        for warning in self.warnings:
+            say(f"warning: {warning}")
+        for mistake in self.mistakes:
+            report_failure(mistake)
+        return ConfigError.exit_code if self.mistakes else 0
+
+    def as_json(self) -> dict[str, list[dict[str, str]]]:
+        """Plain JSON values."""
+        return {
+            name: [{"problem": error.problem, "remedy": error.remedy} for error in errors]
+            for name, errors in (("mistakes", self.mistakes), ("warnings", self.warnings))
+        }
