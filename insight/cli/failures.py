@@ -13,7 +13,13 @@ from insight.runtime.messages import plain_line
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What torch says when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def report_failure(error: BaseException, debug: bool = False) -> int:
@@ -58,8 +64,7 @@ def translate(error: BaseException) -> InsightError | None:
         if error.errno in _FULL:
             return OutputError(f"{path}: the disk is full", "free some space or choose another output folder")
         return OutputError(f"{path}: you may not use this place", "change its permissions or choose another")
-    text = str(error).splitlines()[0] if str(error) else ""
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return InsightError(
             "out of memory", "lower data.batch_size, data.sequence_length or the network's size"
         )
@@ -67,6 +72,12 @@ def translate(error: BaseException) -> InsightError | None:
     if type(error).__name__ == "MisconfigurationException":
         return ConfigError(f"trainer: {plain_line(str(error))}", "change the option in --config or beside it")
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on whichever device."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def _code_of_exit(error: SystemExit) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 
@@ -45,7 +45,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         sampling: How the training text becomes samples: windows of the stream, packed documents, a mixture
             of corpora, short sequences first.
         sequence_length: Tokens in a training sample or evaluation window.
-        batch_size: Samples a training batch, on each process.
+        batch_size: Samples a training batch, on each process; ``auto`` has ``insight fit`` find out how many
+            fit into memory, and keep the number in the run's configuration.
         validation_batch_size: Most windows an evaluation batch, on each process; ``batch_size`` if not given.
         validation_fraction: Share of the training text to set aside when there are no ``validation_files``;
             0 for none.
@@ -76,7 +77,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         tokenizer: TokenizerConfig = BPETokenizerConfig(),
         sampling: SamplingConfig = Windows(),
         sequence_length: int = 256,
-        batch_size: int = 16,
+        batch_size: int | Literal["auto"] = 16,
         validation_batch_size: int | None = None,
         validation_fraction: float = 0.05,
         text_field: str = "text",
@@ -91,7 +92,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         super().__init__()
         for name, value, least in (
             ("sequence_length", sequence_length, 1),
-            ("batch_size", batch_size, 1),
+            ("batch_size", None if batch_size == "auto" else batch_size, 1),
             ("validation_batch_size", validation_batch_size, 1),
             ("num_workers", num_workers, 0),
         ):
@@ -102,8 +103,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
                 f"validation_fraction={validation_fraction}: must be at least 0 and below 1", "use e.g. 0.05"
             )
         self.sequence_length = sequence_length
-        self.batch_size = batch_size
-        self.validation_batch_size = validation_batch_size or batch_size
+        self.chooses_batch_size = batch_size == "auto"
+        self.batch_size = 1 if batch_size == "auto" else batch_size
+        self._validation_batch_size = validation_batch_size
         self.seed = seed
         self.num_workers = num_workers
         self._tokenizer: TokenizerConfig | BaseTokenizer = tokenizer
@@ -141,6 +143,15 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         if self._preparation is not None:
             raise ConfigError("use_tokenizer after setup", "call it before prepare_data and setup")
         self._tokenizer = tokenizer
+
+    def use_batch_size(self, batch_size: int) -> None:
+        """Train on batches of this many samples, in place of ``auto``."""
+        self.batch_size, self.chooses_batch_size = batch_size, False
+
+    @property
+    def validation_batch_size(self) -> int:
+        """Most windows an evaluation batch, on each process."""
+        return self._validation_batch_size or self.batch_size
 
     def prepare_data(self) -> None:
         """Make the tokenizer and the token ids if the cache lacks them (one process a machine).
@@ -254,6 +265,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """
         self.store("train")  # says what is missing
         assert self._samples is not None
+        if self.chooses_batch_size:
+            raise ConfigError("batch_size=auto: nothing has chosen a number", "use insight fit, or name one")
         batches = TrainingBatches(
             self._samples, self.global_batch_size, self._rank, self._world_size, self._samples_per_step
         )

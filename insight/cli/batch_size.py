@@ -1,0 +1,187 @@
+"""``--data.batch_size auto``: the greatest batch of the training text that fits into memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+
+from insight.callbacks.trainer_parts import run_folder_of
+from insight.cli.failures import is_out_of_memory
+from insight.cli.model_estimate import estimate_network
+from insight.runtime.errors import ConfigError
+from insight.runtime.files import atomic_write_text
+from insight.runtime.limits import usable_memory_bytes
+from insight.runtime.memory import resident_bytes
+from insight.runtime.messages import say
+from insight.training import linear_cross_entropy
+
+if TYPE_CHECKING:
+    from insight.cli.lightning import InsightCLI
+
+# The rest is for what differs from batch to batch, and for others.
+_SHARE_OF_MEMORY = 0.8
+# Larger batches than this leave too few steps to learn anything in an epoch.
+_LEAST_STEPS_AN_EPOCH = 100
+_PRECISIONS = {"16-mixed": "bf16-mixed", "16-true": "bf16-true"}  # with the same sizes
+
+
+def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
+    """Settle ``data.batch_size=auto``, if it is set: in the data module and in the configuration.
+
+    Args:
+        cli: What was configured; its data is set up.
+        saved: The number that the resumed run has found.
+
+    Raises:
+        ConfigError: Not even one sequence fits, or the module or the strategy is none that can be tried.
+    """
+    data: Any = cli.datamodule
+    if not getattr(data, "chooses_batch_size", False):
+        return
+    if saved is None:
+        trainer = cli.make_trainer()
+        most = _most(cli, trainer)
+        size = largest_that_fits(_test_of(cli, trainer), most)
+        why = "an epoch would have too few steps with more" if size == most else "the most that fits"
+        say(f"data.batch_size: {size} on each process, {why} (--data.batch_size overrides)")
+    else:
+        size = saved
+        say(f"data.batch_size: {size}, as the run has found it")
+    _settle(cli, size)
+    cli.callbacks.append(AgreedBatchSize(cli))
+
+
+def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
+    """The greatest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
+
+    Doubles as long as it fits, then looks at the quarters in between.
+
+    Args:
+        fits: Whether a size does; if one does, all smaller ones do.
+        most: Upper limit, at least 1.
+
+    Raises:
+        ConfigError: 1 does not fit.
+    """
+    if not fits(1):
+        raise ConfigError(
+            "data.batch_size=auto: not even one sequence fits into memory",
+            "lower data.sequence_length or the network's size, or set model.network.activation_checkpointing",
+        )
+    size = 1
+    while 2 * size <= most and fits(2 * size):
+        size *= 2
+    base, quarter = size, max(1, size // 4)
+    for step in (2 * quarter, quarter):
+        if base < size + step < 2 * base and size + step <= most and fits(size + step):
+            size += step
+    return size
+
+
+class AgreedBatchSize(Callback):
+    """Lets all processes train on batches of the smallest size that any of them has found.
+
+    Args:
+        cli: Of this process.
+    """
+
+    def __init__(self, cli: InsightCLI) -> None:
+        self.cli = cli
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask the others; loaders are made after this."""
+        if trainer.world_size == 1 or stage != "fit":
+            return
+        own = self.cli.datamodule.batch_size
+        found = torch.tensor(own, device=trainer.strategy.root_device)
+        smallest = int(trainer.strategy.reduce(found, reduce_op="min"))
+        if smallest == own:
+            return
+        _settle(self.cli, smallest)
+        say(f"data.batch_size: {smallest}, which is what fits on every process")
+        if trainer.is_global_zero:
+            atomic_write_text(run_folder_of(trainer).config_path, self.cli.saved_config())
+
+
+def _settle(cli: InsightCLI, size: int) -> None:
+    cli.datamodule.use_batch_size(size)
+    cli.config.data.init_args.batch_size = size
+
+
+def _most(cli: InsightCLI, trainer: Trainer) -> int:
+    data: Any = cli.datamodule
+    data.use_batch_size(1)
+    num_processes = trainer.num_devices * trainer.num_nodes
+    steps = len(data.train_dataloader()) // (num_processes * trainer.accumulate_grad_batches)
+    data.chooses_batch_size = True
+    return max(1, steps // _LEAST_STEPS_AN_EPOCH)
+
+
+def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
+    strategy: Any = trainer.strategy
+    is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy))
+    if is_sharded or not hasattr(cli.model, "network_config"):
+        raise ConfigError(
+            "data.batch_size=auto: cannot be tried with a sharded network or a module of your own",
+            "name a number",
+        )
+    if strategy.root_device.type == "cuda":
+        return lambda size: _runs(cli, trainer, size)
+    # Trying too much on a CPU does not raise but ends the process, so it is computed first.
+    num_sharing = trainer.num_devices
+    return lambda size: _bytes_needed(cli, size) * num_sharing <= _SHARE_OF_MEMORY * usable_memory_bytes()
+
+
+def _bytes_needed(cli: InsightCLI, size: int) -> int:
+    precision = _PRECISIONS.get(cli.choices.precision, cli.choices.precision)
+    data, module = cli.datamodule, cli.model
+    estimate = estimate_network(
+        module.network_config,
+        data.vocabulary_size,
+        size,
+        data.sequence_length,
+        precision,
+        module.optimizer_config,
+    )
+    return int(estimate["peak_bytes"]) + resident_bytes()
+
+
+def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
+    """Whether a forward and backward pass on random tokens goes through beside the optimizer's state."""
+    device = trainer.strategy.root_device
+    try:
+        with torch.random.fork_rng():  # the run's first weights are those it would have without this
+            _one_pass(cli, trainer, size, device)
+        return torch.cuda.max_memory_reserved(device) <= _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device) -> None:
+    data, module = cli.datamodule, cli.model
+    network = trainer.precision_plugin.convert_module(module.network_config.build(data.vocabulary_size))
+    network = network.to(device).train()
+    states = [torch.empty_like(parameter) for parameter in network.parameters() for _ in range(2)]
+    ids = torch.randint(data.vocabulary_size, (size, data.sequence_length), device=device)
+    with trainer.precision_plugin.forward_context():
+        hidden = network(ids)
+        summed = linear_cross_entropy(
+            hidden,
+            network.head_weight,
+            ids,
+            soft_cap=module.network_config.logit_soft_cap,
+            z_loss=module.z_loss,
+        )
+    summed.loss.backward()
+    del states
