@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from insight.runtime.errors import InsightError
+from insight.training.training_weights import use_training_weights
 
 
 def put_back_last_good(trainer: Any) -> Path:
@@ -34,6 +35,7 @@ def put_back_last_good(trainer: Any) -> Path:
             "save more often (RunCheckpoint's every_n_steps), or use --model.guard.non_finite skip",
         )
     checkpoint = trainer.strategy.load_checkpoint(found, weights_only=True)
+    use_training_weights(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
     trainer.strategy.load_optimizer_state_dict(checkpoint)
     return Path(found)
