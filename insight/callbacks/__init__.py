@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
+from insight.callbacks.end_of_training import EndOfTraining
+from insight.callbacks.evaluation_weights import EvaluationWeights
 from insight.callbacks.interruption import GracefulInterrupt, TrainingInterrupted
 from insight.callbacks.memory import MemoryMonitor
+from insight.callbacks.model_statistics import ModelStatistics
+from insight.callbacks.parameter_table import ParameterTable
 from insight.callbacks.progress_line import ProgressLine
 from insight.callbacks.quantize_at_end import QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord
 from insight.callbacks.safety_evaluation import SafetyEvaluation
 from insight.callbacks.sample_text import SampleText
+from insight.callbacks.step_profiler import StepProfiler
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
     "EarlyStopping",
+    "EndOfTraining",
+    "EvaluationWeights",
     "GracefulInterrupt",
     "MemoryMonitor",
+    "ModelStatistics",
+    "ParameterTable",
     "ProgressLine",
     "QuantizeAtEnd",
     "RunCheckpoint",
     "RunRecord",
     "SafetyEvaluation",
     "SampleText",
+    "StepProfiler",
     "ThroughputMonitor",
     "TimeBudget",
     "TrainingInterrupted",
+    "WeightAveraging",
 ]

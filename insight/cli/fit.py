@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insight.cli.commands import COMMANDS
+from insight.cli.out_of_memory import explained_memory_errors
 from insight.cli.preemption import preemptible
 from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
@@ -77,12 +78,14 @@ def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
     Raises:
         InsightError: The input was wrong; a run folder made for it has been removed again.
     """
+    from insight.cli.batch_size import choose_batch_size
     from insight.cli.preflight import check_data_and_network
 
     root, name = Path(cli.run_config.root), cli.run_config.name
     present = resumed.run if resumed else None
     ensure_writable(present.path if present else root / name)
     check_data_and_network(cli, resumed.checkpoint if resumed else None)
+    choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
         _write_start(cli, folder, resumed)
@@ -104,12 +107,13 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
     from insight.callbacks import TrainingInterrupted
 
     try:
-        trainer.fit(
-            cli.model,
-            datamodule=cli.datamodule,
-            ckpt_path=str(resumed.checkpoint) if resumed else None,
-            weights_only=True,
-        )
+        with explained_memory_errors(cli.datamodule):
+            trainer.fit(
+                cli.model,
+                datamodule=cli.datamodule,
+                ckpt_path=str(resumed.checkpoint) if resumed else None,
+                weights_only=True,
+            )
     except TrainingInterrupted as interruption:
         if folder.last_checkpoint:
             say(f"{interruption}; go on with: insight fit --resume {folder.path}")
@@ -143,12 +147,15 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
     # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
     limit = cli.run_config.time_limit_seconds
     defaults: list[Callback] = [callbacks.GracefulInterrupt(limit, include_startup=cli.owns_process)]
+    defaults.append(callbacks.EndOfTraining())
     if cli.config.trainer.enable_progress_bar is not False:
         defaults.append(callbacks.ProgressLine())
     defaults += [
         callbacks.ThroughputMonitor(),
         callbacks.MemoryMonitor(),
         callbacks.SampleText(),
+        callbacks.EvaluationWeights(),
+        callbacks.ParameterTable(),
     ]
     if cli.config.trainer.enable_checkpointing is not False:
         defaults.append(callbacks.RunCheckpoint())
