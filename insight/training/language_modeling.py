@@ -17,6 +17,7 @@ from insight.training.accumulation import AccumulationWindow
 from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.expert_load import ExpertLoad
+from insight.training.freezing import freeze_parameters
 from insight.training.gradient_clipping import (
     clip_to_norm,
     clip_to_value,
@@ -28,9 +29,17 @@ from insight.training.guards import Guard, StepGuard
 from insight.training.loop_progress import count_batches_anew
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
-from insight.training.optimizers import MuonAdamW, OptimizerConfig
+from insight.training.optimizers import (
+    MuonAdamW,
+    OptimizerConfig,
+    OptimizerFactory,
+    as_optimizer_config,
+    refuse_other_state,
+)
 from insight.training.parallel import is_sharded, num_replicas, replica_rank, shard_network
+from insight.training.schedule_extension import say_new_length
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
+from insight.training.training_weights import use_training_weights
 
 
 class LanguageModelingModule(pl.LightningModule):
@@ -42,12 +51,17 @@ class LanguageModelingModule(pl.LightningModule):
 
     Args:
         network: The decoder.
-        optimizer: What updates the weights.
+        optimizer: What updates the weights: one of Insight's, or any optimizer class that can be imported, e.g.
+            ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``.
         schedule: How the learning rates change over the run.
         compile: ``torch.compile`` the training step's network: ``on``, ``off``, or ``auto`` when the run is
             long enough to repay the half minute that it takes.
         z_loss: Factor of the squared logarithm of the softmax's denominator, which keeps logits from
             drifting (PaLM, arXiv 2204.02311); 0 for none.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary; the losses that are
+            logged are without it.
+        freeze: Names of parameters or modules that are left as they are, ``*`` for any text, e.g.
+            ``[embedding, "blocks.0.*"]``.
         guard: What happens at a step whose loss or gradient is no number, or whose loss is far off.
 
     Attributes:
@@ -61,20 +75,28 @@ class LanguageModelingModule(pl.LightningModule):
     def __init__(
         self,
         network: DecoderConfig = DecoderConfig(),
-        optimizer: OptimizerConfig = MuonAdamW(),
+        optimizer: OptimizerConfig | OptimizerFactory = MuonAdamW(),
         schedule: ScheduleConfig = WarmupStableDecay(),
         compile: Literal["auto", "on", "off"] = "auto",
         z_loss: float = 0.0,
+        label_smoothing: float = 0.0,
+        freeze: tuple[str, ...] = (),
         guard: Guard = Guard(),
     ) -> None:
         super().__init__()
         if z_loss < 0:
             raise ConfigError(f"z_loss={z_loss}: must be at least 0", "use 1e-4, or 0 for none")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(
+                f"label_smoothing={label_smoothing}: must be at least 0 and below 1", "use 0.1, or 0 for none"
+            )
         self.network_config = network
-        self.optimizer_config = optimizer
+        self.optimizer_config = as_optimizer_config(optimizer)
         self.schedule = schedule
         self.compile_choice = CompileChoice(compile)
         self.z_loss = z_loss
+        self.label_smoothing = label_smoothing
+        self.freeze_patterns = tuple(freeze)
         self.guard = StepGuard(guard)
         self.network: Decoder
         self.num_planned_steps: int | None = None
@@ -101,6 +123,7 @@ class LanguageModelingModule(pl.LightningModule):
                 f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
             )
         self.network = self.network_config.build(self._data.vocabulary_size)
+        freeze_parameters(self.network, self.freeze_patterns)
         if self.device_mesh is not None:
             if self.compile_choice.value == "on":
                 raise ConfigError(
@@ -114,7 +137,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; its rates are set at each step by the schedule."""
-        return self.optimizer_config.build(self.network)
+        return refuse_other_state(self.optimizer_config.build(self.network))
 
     @property
     def _data(self) -> Any:
@@ -129,8 +152,10 @@ class LanguageModelingModule(pl.LightningModule):
         if self._random_states is None:
             begin_stream_of_process(replica_rank(self.trainer))
         self._expert_load = ExpertLoad(self.network)
+        self.schedule = self.schedule.in_steps(self._tokens_per_step)
         limit = self._steps_of_trainer()
         if limit is not None:  # also on resuming, so that a run can be extended
+            say_new_length(self.schedule, self.trainer.global_step, self.num_planned_steps, limit)
             self.num_planned_steps = limit
         elif self.num_planned_steps is None:
             self.num_planned_steps = self._steps_an_epoch
@@ -169,6 +194,7 @@ class LanguageModelingModule(pl.LightningModule):
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
             z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
         )
         routed = self._expert_load.collect()
         if routed is not None:
@@ -258,6 +284,12 @@ class LanguageModelingModule(pl.LightningModule):
     def _steps_an_epoch(self) -> int:
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
+    @property
+    def _tokens_per_step(self) -> int:
+        data, trainer = self._data, self.trainer
+        tokens = data.batch_size * data.sequence_length * trainer.accumulate_grad_batches
+        return int(tokens * num_replicas(trainer))
+
     def _steps_of_trainer(self) -> int | None:
         """Where the Trainer's own limits end the run; ``None`` if it has none."""
         trainer = self.trainer
@@ -342,6 +374,8 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the plan; random states and open window wait for the first training batch."""
+        if self.trainer.state.fn == "fit":
+            use_training_weights(checkpoint)
         saved = checkpoint["insight"]
         self.num_planned_steps = saved["num_planned_steps"]
         # Checkpoints of before have the state of the first process only.
