@@ -34,6 +34,7 @@ from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import unfinished_folder
 from insight.safety.run_material import material_of
 from insight.safety.targets.identity import path_identity
+from insight.training.parallel import is_sharded
 
 
 class SafetyEvaluation(BestGate):
@@ -116,8 +117,10 @@ class SafetyEvaluation(BestGate):
         self._num_validations += 1
         is_due = self._num_validations % self.every_n_validations == 0
         self.blocks_best = self.gate is not None and not is_due
-        # One process measures; RunCheckpoint asks all of them and takes a veto of one.
-        if not is_due or not trainer.is_global_zero:
+        # One process measures, or all where each has only a part of the network; RunCheckpoint asks all of
+        # them and takes a veto of one.
+        measures = trainer.is_global_zero or is_sharded(cast(Any, pl_module).network)
+        if not (is_due and measures):
             return
         began = time.monotonic()
         results = self._measure(trainer, pl_module)

@@ -71,5 +71,5 @@ class AdamW(OptimizerConfig):
         meshes = {p.device_mesh if isinstance(p, DTensor) else None for p in network.parameters()}
         fused = len(meshes) == 1
         return torch.optim.AdamW(
-            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=fused, foreach=False
+            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=fused
         )

@@ -123,6 +123,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give every process its part of the optimizers' state."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            fused = [group.get("fused") for group in optimizer.param_groups]
             state = {}
             for number, parameter in _numbered_parameters(saved, optimizer):
                 order = self._order_of(parameter)
@@ -131,6 +132,9 @@ class FSDP2Strategy(ModelParallelStrategy):
                     for name, value in saved["state"].get(number, {}).items()
                 }
             optimizer.load_state_dict({**saved, "state": {n: kept for n, kept in state.items() if kept}})
+            for group, was_fused in zip(optimizer.param_groups, fused, strict=True):
+                if "fused" in group:  # depends on how this process's parameters are cut
+                    group["fused"] = was_fused
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
