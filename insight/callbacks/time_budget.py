@@ -171,11 +171,13 @@ class TimeBudget(StepTiming):
     def _freeze_if_due(self, module: LightningModule, step: int) -> None:
         if self.planned_steps is None:
             return
-        decay_share = getattr(getattr(module, "schedule", None), "decay_share", None)
+        schedule = getattr(module, "schedule", None)
+        settled = schedule.settled_steps(self.planned_steps) if hasattr(schedule, "settled_steps") else 0
         # A decay that begins at once, or an unknown schedule: a few steps have to be measured all the same.
+        # Where the rate never depends on the plan, an early end of planning makes the run's length known.
         to_measure = min(_STEPS_TO_MEASURE, self.planned_steps / 5)
-        decay_from = 0.0 if decay_share is None else self.planned_steps * (1 - decay_share)
-        if step >= min(self.planned_steps, max(decay_from, to_measure)):
+        decay_from = settled if settled < self.planned_steps else 0
+        if step >= max(decay_from, to_measure):
             self.frozen = True
             say(f"time budget: {self.planned_steps:,} steps fit into {self.seconds:g} s; this is final now")
 

@@ -38,13 +38,14 @@ class TinySchedule:
     """Warm-up over 4 steps, stable, linear decay over the last share."""
 
     def __init__(self, decay_share: float | None = 0.5) -> None:
-        if decay_share is not None:
-            self.decay_share = decay_share
+        self.decay_share = 1.0 if decay_share is None else decay_share
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        share = getattr(self, "decay_share", 1.0)
-        left = (num_steps - step) / max(1, num_steps * share)
+        left = (num_steps - step) / max(1, num_steps * self.decay_share)
         return min(1.0, (step + 1) / 4, max(0.0, left))
+
+    def settled_steps(self, num_steps: int) -> int:
+        return int(num_steps * (1 - self.decay_share))
 
 
 class TinyModule(LightningModule):
