@@ -15,6 +15,7 @@ from insight.callbacks.quantize_at_end import QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord
 from insight.callbacks.safety_evaluation import SafetyEvaluation
 from insight.callbacks.sample_text import SampleText
+from insight.callbacks.schedule_check import ScheduleCheck
 from insight.callbacks.step_profiler import StepProfiler
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
@@ -34,6 +35,7 @@ __all__ = [
     "RunRecord",
     "SafetyEvaluation",
     "SampleText",
+    "ScheduleCheck",
     "StepProfiler",
     "ThroughputMonitor",
     "TimeBudget",

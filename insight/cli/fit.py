@@ -7,10 +7,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from insight.cli.commands import COMMANDS
+from insight.cli.launch import Launch
 from insight.cli.out_of_memory import explained_memory_errors
+from insight.cli.plan import Plan, decided_identity
 from insight.cli.preemption import preemptible
 from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
@@ -56,21 +58,29 @@ def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFold
 
 def _run(arguments: list[str], owns_process: bool = True) -> RunFolder:
     silence_libraries()
-    resumed = find_resumed(arguments)
-    if resumed and resumed.saved_config:
-        arguments = ["--config", str(resumed.saved_config), *arguments]
+    with Launch(arguments) as launch:
+        # Of several processes the first does everything first; the others do what it decided, if it could.
+        given = launch.plan()
+        plan = Plan.from_plain(given) if given else None
+        resumed = plan.resumed if plan else find_resumed(arguments)
+        if resumed and resumed.saved_config:
+            arguments = ["--config", str(resumed.saved_config), *arguments]
 
-    from insight.cli.lightning import InsightCLI
+        from insight.cli.lightning import InsightCLI
 
-    return train(InsightCLI("fit", arguments, COMMANDS["fit"].summary, owns_process), resumed)
+        cli = InsightCLI("fit", arguments, COMMANDS["fit"].summary, owns_process)
+        launch.start_others(cli.placement)
+        return _train(cli, launch, resumed, plan)
 
 
-def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
+def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
     """Train as configured, and everything after it.
 
     Args:
         cli: The parsed configuration and what was built from it.
+        launch: The processes of the run.
         resumed: What to go on from; ``None`` begins a run.
+        plan: What the first process decided, where this is another.
 
     Returns:
         The run folder.
@@ -79,25 +89,34 @@ def train(cli: InsightCLI, resumed: Resumed | None = None) -> RunFolder:
         InsightError: The input was wrong; a run folder made for it has been removed again.
     """
     from insight.cli.batch_size import choose_batch_size
-    from insight.cli.preflight import check_data_and_network
+    from insight.cli.preflight import check_data_and_network, check_trainer
 
     root, name = Path(cli.run_config.root), cli.run_config.name
     present = resumed.run if resumed else None
-    ensure_writable(present.path if present else root / name)
+    if plan:
+        plan.follow(cli)
+        present = plan.folder
+    else:
+        ensure_writable(present.path if present else root / name)
     check_data_and_network(cli, resumed.checkpoint if resumed else None)
+    identity = decided_identity(cli)
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
-        _write_start(cli, folder, resumed)
+        if launch.is_first:
+            check_trainer(cli, trainer, resumed.checkpoint if resumed else None)
+            _write_start(cli, folder, resumed)
+            decided = Plan(resumed, folder, cli.choices.num_threads, cli.choices.precision, identity)
+            launch.share(decided.to_plain(), cli.run_config.rendezvous_timeout)
+        _watch_ranks(cli, launch, trainer)
         if cli.run_config.find_learning_rate and not resumed:
             from insight.cli.learning_rate import find_learning_rate
 
             find_learning_rate(cli, folder, cli.run_config.find_learning_rate)
         _fit(cli, trainer, folder, resumed)
     if cli.run_config.test and cli.has_files("test"):
-        trainer.test(
-            cli.model, datamodule=cli.datamodule, ckpt_path=_best(folder), verbose=False, weights_only=True
-        )
+        best = launch.from_first("best", _best(folder))
+        trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         _write_end(folder)
     return folder
@@ -120,6 +139,17 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
         else:
             say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
         raise
+
+
+def _watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
+    """Wait for all processes, and have none of them wait for ever for one that hangs."""
+    from insight.callbacks.hang_watch import HangWatch
+
+    seconds = cli.run_config.hang_timeout
+    launch.everyone_is_ready(seconds)
+    if launch.meeting is not None and seconds is not None:
+        # First, so that it ends before others do what only the first process does.
+        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.meeting, seconds, launch.kill_children))
 
 
 @contextlib.contextmanager
@@ -156,6 +186,7 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
         callbacks.SampleText(),
         callbacks.EvaluationWeights(),
         callbacks.ParameterTable(),
+        callbacks.ScheduleCheck(),
     ]
     if cli.config.trainer.enable_checkpointing is not False:
         defaults.append(callbacks.RunCheckpoint())

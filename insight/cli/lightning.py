@@ -26,12 +26,15 @@ from insight.callbacks import TimeBudget
 from insight.cli.config_files import resolve_config_options
 from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
 from insight.cli.parser_messages import condense, user_mistake
+from insight.cli.placement import Placement, accelerator_of, placement_of
 from insight.cli.run_config import RunConfig
 from insight.reporting import MetricsFile, RunTensorBoard
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
+from insight.runtime.processes import this_process
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.seeding import seed_everything
+from insight.training import ScheduleConfig
 
 DEFAULTS = {
     "model": {"class_path": "insight.training.LanguageModelingModule"},
@@ -139,12 +142,36 @@ class InsightCLI(LightningCLI):
             self._limit_training()
 
     @functools.cached_property
+    def placement(self) -> Placement:
+        """Where the run trains; only ``fit`` does so on more than one device.
+
+        Raises:
+            ConfigError: There is no such device, strategy or number of processes, or they do not go together.
+        """
+        trainer = self.config.trainer
+        if self.command in ("fit", "check"):
+            return placement_of(trainer, this_process())
+        return Placement(accelerator_of(trainer.accelerator))
+
+    @functools.cached_property
     def choices(self) -> MachineChoices:
         """Threads and precision; measured, said and written into the configuration at first use."""
-        chosen = choose_for_this_machine(self.run_config.num_threads, self.config.trainer.precision)
+        # `check` tries on one device what it judges for all.
+        num_local = self.placement.num_local if self.command == "fit" else 1
+        chosen = choose_for_this_machine(
+            self.run_config.num_threads, self.config.trainer.precision, num_local
+        )
+        if num_local > 1:
+            # Lightning's launcher would set a number of its own.
+            os.environ["OMP_NUM_THREADS"] = str(chosen.num_threads)
         self.config.run.num_threads = chosen.num_threads
         self.config.trainer.precision = chosen.precision
         return chosen
+
+    def adopt(self, num_threads: int, precision: str) -> None:
+        """Take what the first process of the run chose, in place of measuring."""
+        self.run_config = dataclasses.replace(self.run_config, num_threads=num_threads)
+        self.config.trainer.precision = precision
 
     def make_trainer(
         self,
@@ -167,6 +194,7 @@ class InsightCLI(LightningCLI):
         options: dict[str, Any] = {
             "callbacks": [*self.callbacks, *missing],
             "precision": self.choices.precision,
+            **self._devices(),
         }
         if folder is None:
             options |= {"logger": False, "enable_checkpointing": False}
@@ -187,6 +215,18 @@ class InsightCLI(LightningCLI):
             config.pop(key, None)
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
+
+    def _devices(self) -> dict[str, Any]:
+        """Where the Trainer must be told more than the configuration says."""
+        if self.command == "check":  # which judges what is configured, and tries it on one device
+            return {}
+        if self.command != "fit":
+            return {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        if not this_process().launcher:
+            return {}
+        devices = self.config_init.trainer.devices
+        follow = self.placement.num_local if devices in (None, "auto", -1, "-1") else devices
+        return {"devices": follow, "num_nodes": self.placement.num_machines}
 
     def _run_config(self) -> RunConfig:
         config: RunConfig = RunConfig(**self.config.run.as_dict())
@@ -230,6 +270,10 @@ class InsightCLI(LightningCLI):
                     "set trainer.max_steps, trainer.max_epochs or run.time_budget (seconds)",
                 )
             trainer.max_epochs = -1
+        schedule = getattr(self.model, "schedule", None)
+        has_length = trainer.max_steps > 0 and seconds is None and not has_budget
+        if has_length and isinstance(schedule, ScheduleConfig):
+            schedule.check_fits(trainer.max_steps)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How a network learns: LightningModules, losses, optimizers, schedules and exact metrics."""
 
+from insight.training.guards import Guard, SpikeDetector
 from insight.training.language_modeling import LanguageModelingModule
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
@@ -18,6 +19,7 @@ from insight.training.stopping import (
     AnyOf,
     Criterion,
     Divergence,
+    DurationBudget,
     ExpectedGain,
     GrowingGap,
     Patience,
@@ -33,8 +35,10 @@ __all__ = [
     "Constant",
     "Criterion",
     "Divergence",
+    "DurationBudget",
     "ExpectedGain",
     "GrowingGap",
+    "Guard",
     "InverseSquareRoot",
     "LanguageModelingModule",
     "MuonAdamW",
@@ -43,6 +47,7 @@ __all__ = [
     "Patience",
     "Plateau",
     "ScheduleConfig",
+    "SpikeDetector",
     "TargetReached",
     "TextLikelihood",
     "TokenBudget",

@@ -51,8 +51,8 @@ class LanguageModelingModule(pl.LightningModule):
 
     Args:
         network: The decoder.
-        optimizer: What updates the weights: one of Insight's, or any optimizer class that can be imported, e.g.
-            ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``.
+        optimizer: What updates the weights: one of Insight's, or any optimizer class that can be imported,
+            e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``.
         schedule: How the learning rates change over the run.
         compile: ``torch.compile`` the training step's network: ``on``, ``off``, or ``auto`` when the run is
             long enough to repay the half minute that it takes.

@@ -57,15 +57,14 @@ class ScheduleConfig(Component):
     def check_fits(self, num_steps: int) -> None:
         """Refuse phases that are longer than the run.
 
-        A phase whose length nobody set is not judged.
+        A phase whose length nobody set is not judged, nor one in tokens before :meth:`in_steps`.
 
         Raises:
             ConfigError: They do not fit into ``num_steps`` steps.
         """
+        lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
         steps = {
-            name: self._length(name).steps(num_steps)
-            for name in self._lengths
-            if getattr(self, name) is not None
+            name: length.steps(num_steps) for name, length in lengths.items() if length.unit != "tokens"
         }
         needed = sum(steps.values())
         if needed > num_steps:

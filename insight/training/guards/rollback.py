@@ -32,7 +32,7 @@ def put_back_last_good(trainer: Any) -> Path:
     if found is None:
         raise InsightError(
             f"step {trainer.global_step}: there is no checkpoint from before the steps without a number",
-            "save more often (RunCheckpoint's every_n_steps), or use --model.guard.non_finite skip",
+            "save more often and keep more (RunCheckpoint), or use --model.guard.non_finite skip",
         )
     checkpoint = trainer.strategy.load_checkpoint(found, weights_only=True)
     use_training_weights(checkpoint)
@@ -42,15 +42,13 @@ def put_back_last_good(trainer: Any) -> Path:
 
 
 def _last_good(trainer: Any) -> str | None:
-    callback = trainer.checkpoint_callback
-    for name in ("last_model_path", "best_model_path"):
-        path = str(getattr(callback, name, ""))
-        if path and Path(path).is_file() and not _is_from_bad_stretch(path):
-            return path
-    return None
-
-
-def _is_from_bad_stretch(path: str) -> bool:
-    """Whether it was saved between steps that had been left out."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["insight"]
-    return bool(content.get("guard", {}).get("num_in_a_row", 0))
+    """The checkpoint of the latest step that was not saved between steps that had been left out."""
+    newest = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
+    found: list[tuple[int, str]] = []
+    for path in sorted(Path(newest).parent.glob("*.ckpt")) if newest else []:
+        if path.name.startswith("."):  # being written
+            continue
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not checkpoint["insight"].get("guard", {}).get("num_in_a_row", 0):
+            found.append((checkpoint["global_step"], str(path)))
+    return max(found)[1] if found else None

@@ -63,6 +63,7 @@ class AnyOptimizer(OptimizerConfig):
             built["lr"] = built["initial_lr"] = built["lr"] * group.rate_factor
             if "weight_decay" in built and group.role not in DECAYED_ROLES:
                 built["weight_decay"] = 0.0
+        _train(optimizer)
         return optimizer
 
     def numbers_kept(self, role: str) -> int:
@@ -71,8 +72,7 @@ class AnyOptimizer(OptimizerConfig):
         weight.grad = torch.zeros_like(weight)
         try:
             optimizer = self.optimizer([weight])
-            if hasattr(optimizer, "train"):
-                optimizer.train()
+            _train(optimizer)
             optimizer.step()
         except (TypeError, ValueError, RuntimeError):
             return super().numbers_kept(role)
@@ -90,3 +90,9 @@ class AnyOptimizer(OptimizerConfig):
 def as_optimizer_config(given: OptimizerConfig | OptimizerFactory) -> OptimizerConfig:
     """What ``model.optimizer`` means: a configuration, or the class of an optimizer with its options."""
     return given if isinstance(given, OptimizerConfig) else AnyOptimizer(given)
+
+
+def _train(optimizer: Any) -> None:
+    """Schedule-free optimizers refuse to step before they are told to train."""
+    if hasattr(optimizer, "train"):
+        optimizer.train()

@@ -28,8 +28,8 @@ def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     saved, present = state["param_groups"], optimizer.param_groups
     if _described(saved) != _described(present):
         raise CheckpointError(
-            f"the checkpoint's optimizer has other groups of parameters ({_described(saved)} tensors) than this "
-            f"one ({_described(present)})",
+            f"the checkpoint's optimizer has other groups of parameters ({_described(saved)} tensors) "
+            f"than this one ({_described(present)})",
             _REMEDY,
         )
     for theirs, ours in zip(saved, present, strict=True):

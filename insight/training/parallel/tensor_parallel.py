@@ -35,6 +35,8 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
         _check(block.attention, size)
         pairs = [(block.attention.query_key_value, block.attention.output)]
         pairs.append(_feed_forward_pair(block.feed_forward, index))
+        for first, _ in pairs:
+            _check_rows(first, size)
         for first, second in pairs:
             _share(first, second, mesh)
         block.attention.num_heads //= size
@@ -53,14 +55,7 @@ def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
 
 
 def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
-    size = mesh.size()
-    for rows in first.splits:
-        if rows % size:
-            raise ConfigError(
-                f"tensor_parallel_size={size}: does not divide {rows} channels between the matrices of a branch",
-                "use a divisor of them",
-            )
-    order = rows_by_process(first.splits, size)
+    order = rows_by_process(first.splits, mesh.size())
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.copy_(parameter[order.to(parameter.device)])
@@ -89,6 +84,15 @@ def _check(attention: AttentionModule, size: int) -> None:
     for norm in (attention.query_norm, attention.key_norm):
         if list(norm.parameters()) or list(norm.children()):
             raise _refused("qk_norm with factors or over all heads", "use rms_weightless or none")
+
+
+def _check_rows(projection: Projection, size: int) -> None:
+    for rows in projection.splits:
+        if rows % size:
+            raise ConfigError(
+                f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch",
+                "use a divisor of them, or 1",
+            )
 
 
 def _feed_forward_pair(feed_forward: nn.Module, index: int) -> tuple[Projection, Projection]:

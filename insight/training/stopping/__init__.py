@@ -3,11 +3,11 @@
 They compose with :class:`AnyOf` and :class:`AllOf`; the callback ``EarlyStopping`` asks them.
 """
 
-from insight.training.stopping.base import Criterion, History, Validation, Verdict
-from insight.training.stopping.combined import AllOf, AnyOf
+from insight.training.stopping.base import Criterion, EvidenceLine, History, Validation, Verdict
+from insight.training.stopping.combined import AllOf, AnyOf, single_verdicts
 from insight.training.stopping.extrapolation import ExpectedGain
 from insight.training.stopping.gap import GrowingGap
-from insight.training.stopping.limits import Divergence, TargetReached, TokenBudget
+from insight.training.stopping.limits import Divergence, DurationBudget, TargetReached, TokenBudget
 from insight.training.stopping.patience import Patience
 from insight.training.stopping.plateau import Plateau
 
@@ -16,6 +16,8 @@ __all__ = [
     "AnyOf",
     "Criterion",
     "Divergence",
+    "DurationBudget",
+    "EvidenceLine",
     "ExpectedGain",
     "GrowingGap",
     "History",
@@ -25,4 +27,5 @@ __all__ = [
     "TokenBudget",
     "Validation",
     "Verdict",
+    "single_verdicts",
 ]

@@ -17,12 +17,15 @@ class Validation:
         num_tokens: Training tokens before it.
         value: The metric that is watched.
         training_value: The same metric on the training text since the last validation, if it was logged.
+        seconds: Time that the run had taken by then, validations included; the time between an interruption
+            and the resumed run does not count.
     """
 
     step: int
     num_tokens: int
     value: float
     training_value: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,25 @@ class History:
 
 
 @dataclass(frozen=True)
+class EvidenceLine:
+    """A line that an answer rests on, to be drawn beside the validations.
+
+    Args:
+        label: What it is.
+        steps: Where its points lie; the last may lie beyond the newest validation.
+        values: The metric at each of them.
+        low: Lower ends of the interval around it; empty if it has none.
+        high: Upper ends.
+    """
+
+    label: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """An answer and what it rests on.
 
@@ -51,11 +73,15 @@ class Verdict:
         stop: Whether training should end.
         evidence: One sentence with the numbers.
         figures: The numbers, for logs and plots.
+        lines: What the report draws beside the validations.
+        parts: The answers of its criteria, if several were asked.
     """
 
     stop: bool
     evidence: str
     figures: dict[str, float] = field(default_factory=dict)
+    lines: tuple[EvidenceLine, ...] = ()
+    parts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ class AnyOf(_Several):
 
     def judge(self, history: History) -> Verdict:
         verdicts = [criterion.judge(history) for criterion in self.criteria]
-        reasons = [verdict for verdict in verdicts if verdict.stop]
-        return _joined(bool(reasons), reasons or verdicts)
+        return _joined(any(verdict.stop for verdict in verdicts), verdicts)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,25 @@ class AllOf(_Several):
         return _joined(all(verdict.stop for verdict in verdicts), verdicts)
 
 
+def single_verdicts(criterion: Criterion, verdict: Verdict) -> list[tuple[Criterion, Verdict]]:
+    """The answers that ``verdict`` is made of, each beside the criterion that gave it.
+
+    Args:
+        criterion: The one that was asked.
+        verdict: Its answer.
+    """
+    if not isinstance(criterion, _Several):
+        return [(criterion, verdict)]
+    pairs = zip(criterion.criteria, verdict.parts, strict=True)
+    return [single for part, answer in pairs for single in single_verdicts(part, answer)]
+
+
 def _joined(stop: bool, verdicts: list[Verdict]) -> Verdict:
-    figures = {name: value for verdict in verdicts for name, value in verdict.figures.items()}
-    return Verdict(stop, "; ".join(verdict.evidence for verdict in verdicts), figures)
+    # Those that want to go on are no reason for stopping.
+    reasons = [verdict for verdict in verdicts if verdict.stop or not stop]
+    return Verdict(
+        stop,
+        "; ".join(verdict.evidence for verdict in reasons),
+        {name: value for verdict in verdicts for name, value in verdict.figures.items()},
+        parts=tuple(verdicts),
+    )

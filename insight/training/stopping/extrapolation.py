@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from insight.runtime.errors import ConfigError
-from insight.training.stopping.base import Criterion, History, Verdict
-from insight.training.stopping.power_law import fit_power_law
+from insight.training.stopping.base import Criterion, EvidenceLine, History, Verdict
+from insight.training.stopping.power_law import PowerLaw, fit_power_law
 
 _NUM_RESAMPLES = 100
 # The first validations belong to the warm-up, not to the power law.
 _LEFT_OUT_SHARE = 0.2
+_DRAWN_POINTS = 60
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class ExpectedGain(Criterion):
         # Residuals of three fitted numbers are too small by this factor.
         rest = (values - fitted) * np.sqrt(len(values) / max(1, len(values) - 3))
         generator = np.random.default_rng(0)
-        gains = []
-        for _ in range(_NUM_RESAMPLES):
-            again = fit_power_law(steps, fitted + generator.choice(rest, len(rest)))
-            gains.append(float(again.at(now) - again.at(end)))
+        others = [
+            fit_power_law(steps, fitted + generator.choice(rest, len(rest))) for _ in range(_NUM_RESAMPLES)
+        ]
+        gains = [float(other.at(now) - other.at(end)) for other in others]
         most = float(np.quantile(gains, 0.5 + self.confidence / 2))
         evidence = (
             f"until step {int(end):,} the curve still gains {gain:.4f}, at most {most:.4f} "
@@ -78,4 +79,20 @@ class ExpectedGain(Criterion):
             f"{self.min_gain:g}"
         )
         figures = {"gain": gain, "most_gain": most, "floor": curve.floor, "exponent": curve.exponent}
-        return Verdict(max(gain, most) < self.min_gain, evidence, figures)
+        lines = self._lines(curve, others, np.linspace(steps[0], end, _DRAWN_POINTS))
+        return Verdict(max(gain, most) < self.min_gain, evidence, figures, lines)
+
+    def _lines(
+        self, curve: PowerLaw, others: list[PowerLaw], steps: np.ndarray
+    ) -> tuple[EvidenceLine, EvidenceLine]:
+        """The curve drawn on to the end of the run, with its interval, and the floor that it falls to."""
+        drawn = np.array([other.at(steps) for other in others])
+        low, high = np.quantile(drawn, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2], axis=0)
+        points = tuple(steps.tolist())
+        ends = (points[0], points[-1])
+        return (
+            EvidenceLine(
+                "power law", points, tuple(curve.at(steps).tolist()), tuple(low.tolist()), tuple(high.tolist())
+            ),
+            EvidenceLine("its floor", ends, (curve.floor, curve.floor)),
+        )

@@ -9,6 +9,7 @@ import numpy as np
 from insight.runtime.errors import ConfigError
 from insight.training.stopping.base import Criterion, History, Verdict
 from insight.training.stopping.robust_line import theil_sen
+from insight.training.stopping.trend_line import trend_line
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class GrowingGap(Criterion):
             return Verdict(False, f"{len(known)} of {self.num_validations} validations beside training")
         steps = np.array([validation.step for validation in known], dtype=float)
         values = np.array([validation.value for validation in known])
-        gaps = values - np.array([validation.training_value for validation in known], dtype=float)
+        training = np.array([validation.training_value for validation in known], dtype=float)
+        gaps = values - training
         gap, value = theil_sen(steps, gaps, self.confidence), theil_sen(steps, values, self.confidence)
         growth = gap.value * (steps[-1] - steps[0])
         evidence = (
@@ -49,4 +51,14 @@ class GrowingGap(Criterion):
             f"{'still falls' if value.high < 0 else 'does not fall significantly'}"
         )
         figures = {"gap": float(gaps[-1]), "growth": growth}
-        return Verdict(bool(gap.low > 0 and value.high >= 0), evidence, figures)
+        lines = (
+            trend_line("trend of validation", steps, values, value, until=steps[-1]),
+            trend_line(
+                "trend of training",
+                steps,
+                training,
+                theil_sen(steps, training, self.confidence),
+                until=steps[-1],
+            ),
+        )
+        return Verdict(bool(gap.low > 0 and value.high >= 0), evidence, figures, lines)

@@ -1,4 +1,4 @@
-"""Stops at a fixed mark: the goal, a value that is beyond hope, a number of tokens."""
+"""Stops at a fixed mark: the goal, a value that is beyond hope, a number of tokens, a number of hours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from insight.runtime.errors import ConfigError
-from insight.training.stopping.base import Criterion, History, Verdict
+from insight.training.stopping.base import Criterion, EvidenceLine, History, Verdict
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class TargetReached(Criterion):
 
     def judge(self, history: History) -> Verdict:
         newest = history.newest.value
-        return Verdict(newest <= self.value, f"{newest:.4f}, target {self.value:g}", {"target": self.value})
+        evidence = f"{newest:.4f}, target {self.value:g}"
+        line = _flat("target", self.value, history)
+        return Verdict(newest <= self.value, evidence, {"target": self.value}, (line,))
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Divergence(Criterion):
             return Verdict(True, f"the metric is {values[-1]}")
         best = min(value for value in values if math.isfinite(value))
         bound = best + (self.factor - 1) * abs(best)
-        return Verdict(
-            values[-1] > bound, f"{values[-1]:.4f}, beyond hope above {bound:.4f}", {"bound": bound}
-        )
+        evidence = f"{values[-1]:.4f}, beyond hope above {bound:.4f}"
+        line = _flat("beyond hope", bound, history)
+        return Verdict(values[-1] > bound, evidence, {"bound": bound}, (line,))
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,32 @@ class TokenBudget(Criterion):
     def judge(self, history: History) -> Verdict:
         seen = history.newest.num_tokens
         return Verdict(seen >= self.num_tokens, f"{seen:,} of {self.num_tokens:,} tokens", {"tokens": seen})
+
+
+@dataclass(frozen=True)
+class DurationBudget(Criterion):
+    """The run has taken so many hours.
+
+    Unlike ``run.time_budget``, which plans the learning rate so that its decay ends in time, this only ends
+    the run at the first validation after that: for schedules without an end. The hours before an
+    interruption count, those until the run was resumed do not.
+
+    Args:
+        hours: Of the whole run, validations included.
+    """
+
+    hours: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hours < math.inf:
+            raise ConfigError(f"hours={self.hours}: must be a number above 0", "use e.g. 24")
+
+    def judge(self, history: History) -> Verdict:
+        if history.newest.seconds is None:
+            return Verdict(False, "how long the run has taken is not known")
+        hours = history.newest.seconds / 3600
+        return Verdict(hours >= self.hours, f"{hours:.3g} of {self.hours:g} hours", {"hours": hours})
+
+
+def _flat(label: str, value: float, history: History) -> EvidenceLine:
+    return EvidenceLine(label, (history.validations[0].step, history.newest.step), (value, value))

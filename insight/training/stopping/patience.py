@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from insight.runtime.errors import ConfigError
-from insight.training.stopping.base import Criterion, History, Verdict
+from insight.training.stopping.base import Criterion, EvidenceLine, History, Verdict
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,13 @@ class Patience(Criterion):
             raise ConfigError(f"min_delta={self.min_delta}: must not be negative", "use e.g. 0.001")
 
     def judge(self, history: History) -> Verdict:
-        best, waited = float("inf"), 0
+        best, waited, best_step = float("inf"), 0, history.validations[0].step
         for validation in history.validations:
             needed = self.min_delta * abs(best) if self.relative and best != float("inf") else self.min_delta
             if validation.value < best - needed or best == float("inf"):
-                best, waited = validation.value, 0
+                best, waited, best_step = validation.value, 0, validation.step
             else:
                 waited += 1
         evidence = f"no improvement on {best:.4f} in {waited} validations"
-        return Verdict(waited >= self.num_validations, evidence, {"best": best, "waited": waited})
+        line = EvidenceLine("best so far", (best_step, history.newest.step), (best, best))
+        return Verdict(waited >= self.num_validations, evidence, {"best": best, "waited": waited}, (line,))

@@ -9,6 +9,7 @@ import numpy as np
 from insight.runtime.errors import ConfigError
 from insight.training.stopping.base import Criterion, History, Verdict
 from insight.training.stopping.robust_line import theil_sen
+from insight.training.stopping.trend_line import trend_line
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Plateau(Criterion):
         if len(recent) < self.num_validations:
             return Verdict(False, f"{len(recent)} of {self.num_validations} validations for a trend")
         steps = np.array([validation.step for validation in recent], dtype=float)
-        slope = theil_sen(steps, np.array([validation.value for validation in recent]), self.confidence)
+        values = np.array([validation.value for validation in recent])
+        slope = theil_sen(steps, values, self.confidence)
         span = steps[-1] - steps[0]
         likely, most = -slope.value * span, -slope.low * span
         evidence = (
             f"the last {self.num_validations} validations fall by {likely:.4f}, at most {most:.4f} "
             f"({self.confidence:.0%} interval); worth going on for: {self.min_gain:g}"
         )
-        return Verdict(most < self.min_gain, evidence, {"fall": likely, "most_fall": most})
+        line = trend_line("trend", steps, values, slope, until=steps[-1] + span)
+        return Verdict(most < self.min_gain, evidence, {"fall": likely, "most_fall": most}, (line,))

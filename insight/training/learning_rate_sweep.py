@@ -1,0 +1,81 @@
+"""Which learning rate a network bears: a short run whose rate grows exponentially, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from insight.training.schedules import ScheduleConfig
+
+LOWEST, HIGHEST = 0.01, 100.0
+"""Ends of a sweep, as multiples of the configured rates."""
+# The window that slopes and means are taken over, as a share of the sweep.
+_WINDOW_SHARE = 0.1
+# A loss this many times the first one is worse than not to have trained at all.
+_DIVERGED = 1.2
+
+
+@dataclass(frozen=True)
+class ExponentialSweep(ScheduleConfig):
+    """The rate grows by the same factor at each step (Smith 2015, arXiv 1506.01186, section 3.3).
+
+    Args:
+        lowest: Factor of the first step.
+        highest: Factor of the last step.
+    """
+
+    lowest: float = LOWEST
+    highest: float = HIGHEST
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        return float(self.lowest * (self.highest / self.lowest) ** (step / max(1, num_steps - 1)))
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep says, in multiples of the configured learning rates.
+
+    Args:
+        steepest: Where the loss fell fastest: the rate to use. ``None`` where it never fell.
+        lowest_loss: Where the loss was lowest; beyond it the steps are too long.
+        diverged: Where the loss was worse than at the start; ``None`` where that was not reached.
+    """
+
+    steepest: float | None
+    lowest_loss: float | None
+    diverged: float | None
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Whether the newest loss is no number, or worse than the first by a fifth."""
+    return not losses[-1] <= _DIVERGED * losses[0]
+
+
+def judge_sweep(multipliers: Sequence[float], losses: Sequence[float]) -> SweepResult:
+    """Read a sweep.
+
+    Slopes are those of straight lines through a tenth of the sweep, against the logarithm of the rate.
+
+    Args:
+        multipliers: ``(steps,)``, growing by the same factor.
+        losses: ``(steps,)``; the last one may have diverged.
+    """
+    diverged = float(multipliers[-1]) if has_diverged(losses) else None
+    usable = np.array(losses[: len(losses) - 1] if diverged is not None else losses)
+    reach = max(1, round(_WINDOW_SHARE * len(multipliers) / 2))
+    middles = np.arange(reach, len(usable) - reach)
+    if not len(middles):
+        return SweepResult(None, None, diverged)
+    offsets = np.arange(-reach, reach + 1)
+    windows = usable[middles[:, None] + offsets]
+    slopes = windows @ offsets / (offsets**2).sum()
+    bottom = int(np.argmin(windows.mean(axis=1)))
+    steepest = int(np.argmin(slopes[: bottom + 1]))
+    falls = bool(slopes[steepest] < 0)
+    return SweepResult(
+        float(multipliers[middles[steepest]]) if falls else None,
+        float(multipliers[middles[bottom]]) if falls else None,
+        diverged,
+    )
