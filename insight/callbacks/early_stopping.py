@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.steps import planned_steps, step_completed
+from insight.callbacks.stopping_record import stopping_record
+from insight.callbacks.trainer_parts import run_folder_of
+from insight.reporting.json_files import write_object
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.messages import say
-from insight.training.stopping import Criterion, History, Patience, Validation
+from insight.training.stopping import Criterion, History, Patience, Validation, Verdict
 
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
@@ -19,14 +23,16 @@ _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 class EarlyStopping(Callback):
     """Ends training when its criterion says so; asked after every validation.
 
-    The reason and its numbers are printed, logged as ``early_stopping/...`` and noted in the report. The
-    history is part of every checkpoint, so a resumed run judges as the uninterrupted one would; it may be
-    resumed with another criterion, which then judges the whole history.
+    The reason and its numbers are printed, logged as ``early_stopping/...``, and drawn in the report beside
+    the curve, also while nothing stops (``early_stopping.json`` in the run folder). The history is part of
+    every checkpoint, so a resumed run judges as the uninterrupted one would; it may be resumed with another
+    criterion, which then judges the whole history.
 
     Args:
         monitor: Name of the logged metric.
         criterion: When to stop: ``Patience``, ``Plateau``, ``GrowingGap``, ``ExpectedGain``, ``Divergence``,
-            ``TargetReached``, ``TokenBudget``, or several of them in ``AnyOf`` or ``AllOf``.
+            ``TargetReached``, ``TokenBudget``, ``DurationBudget``, or several of them in ``AnyOf`` or
+            ``AllOf``.
         mode: ``min`` if smaller is better, ``max`` if larger is (criteria then see the negative).
     """
 
@@ -40,12 +46,20 @@ class EarlyStopping(Callback):
             raise ConfigError(f"EarlyStopping(mode={mode!r}): unknown mode", "use min or max")
         self.monitor = monitor
         self.criterion = criterion
+        self.mode = mode
         self.sign = 1.0 if mode == "min" else -1.0
         self.validations: list[Validation] = []
         self.stopping_reason_message: str | None = None
         self._training_loss = torch.zeros(())
         self._num_losses = 0
         self._num_tokens = 0
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def _seconds(self) -> float:
+        """How long the run has taken, in this process and in those that it was resumed from."""
+        return self._seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +67,7 @@ class EarlyStopping(Callback):
             "training_loss": float(self._training_loss),
             "num_losses": self._num_losses,
             "num_tokens": self._num_tokens,
+            "seconds": self._seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -60,11 +75,16 @@ class EarlyStopping(Callback):
         self._training_loss = torch.tensor(state_dict["training_loss"])
         self._num_losses = state_dict["num_losses"]
         self._num_tokens = state_dict["num_tokens"]
+        self._seconds_before = state_dict.get("seconds", 0.0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.validations, self.stopping_reason_message = [], None
             self._training_loss, self._num_losses, self._num_tokens = torch.zeros(()), 0, 0
+            self._seconds_before = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,14 +110,23 @@ class EarlyStopping(Callback):
         self._remember(trainer, pl_module)
         history = History(tuple(self.validations), planned_steps(trainer, pl_module))
         verdict = self.criterion.judge(history)
-        if trainer.logger is not None:
-            figures = {f"early_stopping/{name}": value for name, value in verdict.figures.items()}
-            trainer.logger.log_metrics(figures, step=trainer.global_step)
-        # Training losses differ between processes; all of them must stop at the same step.
-        if trainer.strategy.broadcast(verdict.stop) and not trainer.should_stop:
+        figures = {f"early_stopping/{name}": value for name, value in verdict.figures.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+        # Training losses and clocks differ between processes; all of them must stop at the same step.
+        stops = trainer.strategy.broadcast(verdict.stop) and not trainer.should_stop
+        if stops:
             trainer.should_stop = True
             self.stopping_reason_message = f"{self.monitor}: {verdict.evidence}"
             say(f"stopping early at step {trainer.global_step}: {self.stopping_reason_message}")
+        self._write(trainer, history, verdict, stops)
+
+    def _write(self, trainer: Trainer, history: History, verdict: Verdict, stops: bool) -> None:
+        """What the report draws; also while nothing stops, for a run that is killed."""
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            record = stopping_record(self.criterion, history, verdict, self.sign)
+            record |= {"monitor": self.monitor, "mode": self.mode, "stopped": stops}
+            write_object(run_folder_of(trainer).early_stopping_path, record)
 
     def _remember(self, trainer: Trainer, module: LightningModule) -> None:
         metrics = trainer.callback_metrics
@@ -109,6 +138,6 @@ class EarlyStopping(Callback):
             training = self.sign * unit * float(self._training_loss) / self._num_losses
         if not self.validations or self.validations[-1].step != trainer.global_step:
             self.validations.append(
-                Validation(trainer.global_step, self._num_tokens, self.sign * value, training)
+                Validation(trainer.global_step, self._num_tokens, self.sign * value, training, self._seconds)
             )
         self._training_loss, self._num_losses = torch.zeros(()), 0

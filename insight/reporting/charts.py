@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,14 @@ class Line:
         curve: Its points.
         color: Name of the page's CSS variable that colours it, e.g. ``"--line-1"``.
         faint: Whether it is background to another line (the raw form of a smoothed curve).
+        dashed: Whether it marks a place rather than a measured course.
     """
 
     label: str
     curve: Curve
     color: str
     faint: bool = False
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Chart:
         from_zero: Whether the vertical axis begins at 0.
         logarithmic: Whether the vertical axis is logarithmic.
         top: Where the vertical axis ends; ``None`` to end it at the largest value.
+        x_name: What the horizontal axis counts.
+        x_logarithmic: Whether the horizontal axis is logarithmic.
     """
 
     identifier: str
@@ -68,6 +73,8 @@ class Chart:
     from_zero: bool = False
     logarithmic: bool = False
     top: float | None = None
+    x_name: str = "step"
+    x_logarithmic: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(line for line in self.lines if line.curve.steps))
@@ -100,6 +107,7 @@ class Chart:
             sizing_mode="stretch_width",
             tools=[],
             toolbar_location="above",
+            x_axis_type="log" if self.x_logarithmic else "linear",
             y_axis_type="log" if self.logarithmic else "linear",
             output_backend="canvas",
             min_border=4,
@@ -110,13 +118,15 @@ class Chart:
         plot.border_fill_alpha = 0
         plot.outline_line_alpha = 0
         plot.xgrid.visible = False
-        plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
+        plot.xaxis.formatter = NumeralTickFormatter(format=self._x_format)
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
         plot.axis.minor_tick_line_alpha = 0
         plot.axis.major_tick_line_alpha = 0
         plot.yaxis.axis_line_alpha = 0
         plot.axis.major_label_text_font_size = "12px"
-        plot.x_range = DataRange1d(start=0, range_padding=0.02)  # charts side by side line up
+        plot.x_range = DataRange1d(range_padding=0.02)
+        if not self.x_logarithmic:
+            plot.x_range.start = 0  # charts side by side line up
         plot.y_range = DataRange1d()
         if self.from_zero:
             plot.y_range.start = 0
@@ -129,24 +139,31 @@ class Chart:
             drawn = plot.line("step", "value", source=source, line_width=width, line_join="round")
             drawn.glyph.tags = [line.color]
             drawn.glyph.line_alpha = 0.35 if line.faint else 1.0
-            if len(line.curve.steps) <= _FEW_POINTS and not line.faint:
+            if line.dashed:
+                drawn.glyph.line_dash = "dashed"
+            if len(line.curve.steps) <= _FEW_POINTS and not line.faint and not line.dashed:
                 points = plot.scatter("step", "value", source=source, size=6, line_alpha=0)
                 points.glyph.tags = [line.color]
             if not line.faint:
-                plot.add_tools(_hover(line, drawn, is_main=line is main))
+                plot.add_tools(_hover(line, drawn, (self.x_name, self._x_format), is_main=line is main))
         plot.add_tools(BoxZoomTool(dimensions="width"), ResetTool())
         plot.toolbar.active_drag = None  # a finger that scrolls the page must not zoom a chart
         return dict(json_item(plot, ID(self.identifier)))
 
+    @property
+    def _x_format(self) -> str:
+        return "0,0.[000]" if self.x_logarithmic else "0,0"
 
-def _hover(line: Line, drawn: GlyphRenderer[Any], is_main: bool) -> HoverTool:
+
+def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: bool) -> HoverTool:
     """A tooltip that follows the pointer along the main line, and shows at the points of the others.
 
     Its rows are HTML of the page's own making, coloured by variables, since Bokeh's are always light.
+    ``x`` is the name of the horizontal axis and the format of its numbers.
     """
     rows = "".join(
         f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>'
-        for name, value in ((line.label, "@value{%0.4g}"), ("step", "@step{0,0}"), ("time", "@time"))
+        for name, value in ((escape(line.label), "@value{%0.4g}"), (x[0], f"@step{{{x[1]}}}"), ("time", "@time"))
     )
     grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
     return HoverTool(

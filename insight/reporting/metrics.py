@@ -14,12 +14,12 @@ class Curve:
     """One metric over training.
 
     Args:
-        steps: Optimizer steps, ascending.
+        steps: Optimizer steps, ascending; or what else the horizontal axis counts.
         seconds: Seconds since the start of training at each of them.
         values: The metric; NaN where it was not a finite number.
     """
 
-    steps: tuple[int, ...]
+    steps: tuple[float, ...]
     seconds: tuple[float, ...]
     values: tuple[float, ...]
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_clock import FakeClock, Workload
+from test_monitors import Collect, logged
 from tiny_run import TinyModule, TinySchedule, tiny_fit
 
+from insight.callbacks import early_stopping
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.runtime.errors import ConfigError
@@ -12,6 +18,8 @@ from insight.training.stopping import (
     AllOf,
     Criterion,
     Divergence,
+    DurationBudget,
+    ExpectedGain,
     GrowingGap,
     Patience,
     TargetReached,
@@ -103,6 +111,98 @@ def test_an_interrupted_run_judges_as_the_uninterrupted_one(tmp_path: Path) -> N
     for ours, theirs in zip(halves.validations, whole.validations, strict=True):
         assert (ours.step, ours.num_tokens, ours.value) == (theirs.step, theirs.num_tokens, theirs.value)
         assert ours.training_value == pytest.approx(theirs.training_value, rel=1e-6)
+
+
+class Forgetful(EarlyStopping):
+    """The planted fault: nothing comes back from the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def stopped_at(folder: Path, kind: type[EarlyStopping], criterion: Criterion, interrupted: int = 0) -> str:
+    """Where a run stopped and why; ``interrupted`` in the middle of an interval of validations."""
+    checkpoint = None
+    for max_steps in (interrupted, 400):
+        if max_steps:
+            stopping = kind("validation/bits_per_byte", criterion)
+            callbacks = [stopping, RunCheckpoint()]
+            trainer, _ = tiny_fit(folder, callbacks, checkpoint, max_steps=max_steps, schedule=Still())
+            checkpoint = folder / "checkpoints/last.ckpt"
+    return f"{trainer.global_step}: {stopping.stopping_reason_message}"
+
+
+class Still(TinySchedule):
+    def multiplier(self, step: int, num_steps: int) -> float:
+        return 1.0
+
+
+def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    criterion = ExpectedGain(min_gain=0.02, num_steps=400)
+    whole = stopped_at(tmp_path / "whole", EarlyStopping, criterion)
+    assert int(whole.split(":")[0]) < 400, whole
+    assert "the curve still gains" in whole
+    assert stopped_at(tmp_path / "halves", EarlyStopping, criterion, interrupted=45) == whole
+
+
+def test_a_forgotten_history_would_be_noticed(tmp_path: Path) -> None:
+    criterion = ExpectedGain(min_gain=0.02, num_steps=400)
+    whole = stopped_at(tmp_path / "whole", EarlyStopping, criterion)
+    assert stopped_at(tmp_path / "halves", Forgetful, criterion, interrupted=45) != whole
+
+
+@pytest.mark.parametrize(("kind", "steps"), [(EarlyStopping, 80), (Forgetful, 110)])
+def test_hours_before_an_interruption_count_and_those_after_it_do_not(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, kind: type[EarlyStopping], steps: int
+) -> None:
+    """36 s a step: eighty steps are 0.8 hours. A callback that forgets the first thirty takes as many more."""
+    monkeypatch.setattr(early_stopping, "time", types.SimpleNamespace(monotonic=clock))
+    checkpoint = None
+    for max_steps in (30, 200):
+        stopping = kind(criterion=DurationBudget(0.8))
+        callbacks = [stopping, Workload(clock, batch=36.0), RunCheckpoint()]
+        trainer, _ = tiny_fit(tmp_path, callbacks, checkpoint, max_steps=max_steps)
+        checkpoint = tmp_path / "checkpoints/last.ckpt"
+        clock.seconds += 1e6  # waiting in the queue
+    assert trainer.global_step == steps
+    assert "0.8 of 0.8 hours" in str(stopping.stopping_reason_message)
+
+
+def test_the_evidence_is_written_at_every_validation(tmp_path: Path, scripted: list[float]) -> None:
+    scripted += [2.0, 1.0, 1.5, 1.2, 0.1]
+    loggers = [Collect(), Collect()]
+    criterion = AllOf((Patience(2), TargetReached(1.3)))
+    seen: list[dict[str, Any]] = []
+
+    class Reader(EarlyStopping):
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            super().on_validation_end(trainer, pl_module)
+            seen.append(json.loads((tmp_path / "early_stopping.json").read_text()))
+
+    tiny_fit(tmp_path, [Reader("validation/scripted", criterion)], max_steps=100, logger=loggers)
+    assert [record["step"] for record in seen] == [10, 20, 30, 40]
+    assert [record["stopped"] for record in seen] == [False, False, False, True]
+    newest = seen[-1]
+    assert [validation["value"] for validation in newest["validations"]] == [2.0, 1.0, 1.5, 1.2]
+    assert [answer["criterion"] for answer in newest["answers"]] == ["Patience", "TargetReached"]
+    assert newest["answers"][0]["lines"][0]["values"] == [1.0, 1.0]
+    assert newest["num_planned_steps"] == 100
+    for logger in loggers:
+        assert logged(logger, "early_stopping/waited") == {10: 0, 20: 0, 30: 1, 40: 2}
+
+
+def test_larger_is_better_is_written_as_it_was_measured(tmp_path: Path, scripted: list[float]) -> None:
+    scripted += [1.0, 3.0, 2.0]
+    tiny_fit(tmp_path, [EarlyStopping("validation/scripted", Patience(5), "max")], max_steps=30)
+    record = json.loads((tmp_path / "early_stopping.json").read_text())
+    assert [validation["value"] for validation in record["validations"]] == [1.0, 3.0, 2.0]
+    assert record["answers"][0]["lines"][0]["values"] == [3.0, 3.0]
+    assert record["stopped"] is False
+
+
+def test_a_trial_step_writes_nothing(tmp_path: Path) -> None:
+    tiny_fit(tmp_path, [EarlyStopping()], fast_dev_run=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_metric_is_one_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from insight.training.stopping import (
     AnyOf,
     Criterion,
     Divergence,
+    DurationBudget,
     ExpectedGain,
     GrowingGap,
     History,
@@ -23,6 +24,7 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
+    single_verdicts,
 )
 from insight.training.stopping.power_law import fit_power_law
 from insight.training.stopping.robust_line import theil_sen
@@ -169,6 +171,47 @@ def test_marks() -> None:
     assert _stops_at(TokenBudget(3000), _history([3, 3, 3, 3])) == 3
 
 
+def test_hours_count_where_they_are_known() -> None:
+    validations = tuple(Validation(i, i, 3.0, seconds=1800.0 * i) for i in range(1, 6))
+    assert _stops_at(DurationBudget(1.5), History(validations)) == 3
+    assert _stops_at(DurationBudget(3.0), History(validations)) is None
+    assert _stops_at(DurationBudget(1e-9), _history([3, 3])) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_trend_that_is_drawn_is_that_of_scipy(seed: int) -> None:
+    values = _noisy(np.linspace(3, 2.8, 8), 0.02, seed)
+    (line,) = Plateau(8, confidence=0.9).judge(_history(values)).lines
+    steps = 100.0 * np.arange(1, 9)
+    theirs = stats.theilslopes(values, steps, alpha=0.9, method="joint")
+    assert line.steps == (100.0, 450.0, 1500.0)
+    assert line.values == pytest.approx([theirs.intercept + theirs.slope * step for step in line.steps])
+    run = line.steps[2] - line.steps[1]
+    ends = sorted(line.values[1] + slope * run for slope in (theirs.low_slope, theirs.high_slope))
+    assert (line.low[2], line.high[2]) == pytest.approx(tuple(ends))
+    assert line.low[1] == line.high[1] == line.values[1]
+
+
+def test_the_curve_that_is_drawn_is_the_one_that_was_judged() -> None:
+    steps = 100 * np.arange(1, 31)
+    verdict = ExpectedGain(0.01).judge(_history(_noisy(1.5 + 20 * steps**-0.5, 0.004), num_planned_steps=9000))
+    law, floor = verdict.lines
+    now = np.interp(3000.0, law.steps, law.values)
+    assert now - law.values[-1] == pytest.approx(verdict.figures["gain"], rel=0.02)
+    assert floor.values == (verdict.figures["floor"],) * 2
+    assert law.steps[-1] == 9000
+    assert all(low <= value <= high for low, value, high in zip(law.low, law.values, law.high, strict=True))
+
+
+def test_several_criteria_keep_their_answers_apart() -> None:
+    patience, target, tokens = Patience(2), TargetReached(2.5), TokenBudget(10**9)
+    criterion = AnyOf((AllOf((patience, target)), tokens))
+    verdict = criterion.judge(_history([3, 2, 2, 2, 2]))
+    answers = [(single, answer.stop) for single, answer in single_verdicts(criterion, verdict)]
+    assert answers == [(patience, True), (target, True), (tokens, False)]
+    assert [single for single, _ in single_verdicts(patience, patience.judge(_history([3])))] == [patience]
+
+
 def test_any_and_all() -> None:
     history = _history([3, 2, 2, 2, 2])
     patience, target = Patience(2), TargetReached(2.5)
@@ -199,6 +242,8 @@ def test_the_same_history_gives_the_same_verdict_and_criteria_travel_as_json() -
         lambda: ExpectedGain(num_steps=0),
         lambda: Divergence(1.0),
         lambda: TokenBudget(0),
+        lambda: DurationBudget(0),
+        lambda: DurationBudget(float("inf")),
         lambda: AnyOf(()),
         lambda: AllOf(()),
     ],

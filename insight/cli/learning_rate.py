@@ -1,0 +1,121 @@
+"""``run.find_learning_rate``: a sweep before training, on objects of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight.callbacks import GracefulInterrupt
+from insight.callbacks.steps import step_completed
+from insight.cli.initial_weights import InitialWeights
+from insight.reporting.json_files import write_object
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.messages import say
+from insight.runtime.seeding import capture_random_state, restore_random_state
+from insight.training.compilation import CompileChoice
+from insight.training.guards import Guard, StepGuard
+from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
+
+if TYPE_CHECKING:
+    from insight.cli.lightning import InsightCLI
+    from insight.runtime.run_folder import RunFolder
+
+
+def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> None:
+    """Sweep the learning rates, say which multiple is best, and leave the figures for the report.
+
+    The sweep has a network, an optimizer and a data module of its own, built from the same configuration,
+    and gives the random states back: the run that follows is bit for bit the one without it.
+
+    Args:
+        cli: The run that is to follow; it goes on with the rates that it was given.
+        folder: Where ``learning_rate.json`` is written.
+        num_steps: Optimizer steps of the sweep.
+
+    Raises:
+        ConfigError: The run has several processes.
+    """
+    random_state = capture_random_state()
+    try:
+        sweep = _swept(cli, num_steps)
+    finally:
+        restore_random_state(random_state)
+    found = judge_sweep(sweep.multipliers, sweep.losses)
+    record = {"multipliers": sweep.multipliers, "losses": sweep.losses, "rates": sweep.rates}
+    write_object(folder.learning_rate_path, record | asdict(found))
+    if found.steepest is None:
+        say(f"learning rate: the loss did not fall in {len(sweep.losses)} steps; nothing can be said")
+        return
+    rates = ", ".join(f"{role} {found.steepest * rate:.3g}" for role, rate in sweep.rates.items())
+    end = f", worse than untrained at {found.diverged:.3g}" if found.diverged else ""
+    say(
+        f"learning rate: the loss falls fastest at {found.steepest:.3g} times the configured rates ({rates}), "
+        f"lowest at {found.lowest_loss:.3g}{end}; this run keeps the configured ones"
+    )
+
+
+def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
+    own: Any = cli.parser.instantiate(cli.config)
+    own.model.schedule = ExponentialSweep()
+    own.model.compile_choice = CompileChoice("off")
+    own.model.guard = StepGuard(Guard())  # a loss that is no number ends the sweep, whatever it does to the run
+    recorder = _SweepRecorder()
+    callbacks: list[Callback] = [recorder, GracefulInterrupt()]
+    if cli.config.get("init_from"):
+        callbacks.append(InitialWeights(cli.config.init_from))
+    options = {
+        "callbacks": callbacks,
+        "precision": cli.choices.precision,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "limit_val_batches": 0,
+        "max_steps": num_steps,
+        "max_epochs": -1,
+        "max_time": None,
+    }
+    trainer = Trainer(**{**own.trainer, **options})
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
+            f"{trainer.world_size}",
+            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
+        )
+    try:
+        trainer.fit(own.model, datamodule=own.data)
+    except InsightError:
+        # The engine refuses a loss that is no number. Here that is the answer, unless nothing came before.
+        if not recorder.losses:
+            raise
+        recorder.losses.append(math.nan)
+    return recorder
+
+
+class _SweepRecorder(Callback):
+    """Keeps the loss of every step, and ends the sweep where it is of no use any more."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rates: dict[str, float] = {}
+        self.num_steps = 0
+
+    @property
+    def multipliers(self) -> list[float]:
+        """Of the configured rates, at each loss."""
+        sweep = ExponentialSweep()
+        return [sweep.multiplier(step, self.num_steps) for step in range(len(self.losses))]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.num_steps = trainer.max_steps
+        groups = trainer.optimizers[0].param_groups
+        self.rates = {str(group.get("role", "all")): float(group["initial_lr"]) for group in groups}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if step_completed(trainer):
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+            trainer.should_stop |= has_diverged(self.losses)

@@ -1,0 +1,157 @@
+"""The report's section on early stopping: what it says, and that it draws what the criteria rest on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from insight.callbacks.stopping_record import stopping_record
+from insight.reporting import write_report
+from insight.reporting.json_files import write_object
+from insight.reporting.run_record import read_run_record
+from insight.reporting.sections.section import Section
+from insight.reporting.sections.stopping import build_stopping
+from insight.runtime.run_folder import RunFolder
+from insight.training.stopping import (
+    AnyOf,
+    Criterion,
+    ExpectedGain,
+    GrowingGap,
+    History,
+    Patience,
+    Plateau,
+    TargetReached,
+    TokenBudget,
+    Validation,
+)
+from insight.training.stopping.power_law import fit_power_law
+
+STEPS = np.arange(100, 2100, 100)
+CURVE = 1.5 + 30.0 * STEPS**-0.8
+TRAINING = CURVE - 0.0002 * STEPS
+
+
+def history(values: np.ndarray = CURVE, num_planned_steps: int = 4000) -> History:
+    points = zip(STEPS.tolist(), values.tolist(), TRAINING.tolist(), strict=True)
+    validations = tuple(Validation(step, 64 * step, value, training) for step, value, training in points)
+    return History(validations, num_planned_steps)
+
+
+def section(
+    folder: Path, criterion: Criterion, known: History | None = None, sign: float = 1.0, **changes: Any
+) -> Section:
+    known = known or history()
+    verdict = criterion.judge(known)
+    record = stopping_record(criterion, known, verdict, sign)
+    record |= {"monitor": "validation/bits_per_byte", "mode": "min", "stopped": verdict.stop} | changes
+    write_object(RunFolder(folder).early_stopping_path, record)
+    built = build_stopping(read_run_record(RunFolder(folder)))
+    assert built is not None
+    return built
+
+
+def line(built: Section, label: str, chart: int = 0) -> Any:
+    return next(line for line in built.charts[chart].lines if line.label == label)
+
+
+def test_the_power_law_is_drawn_on_to_the_end_of_the_run(tmp_path: Path) -> None:
+    built = section(tmp_path, ExpectedGain(min_gain=0.2))
+    law = line(built, "power law").curve
+    fitted = fit_power_law(STEPS[4:].astype(float), CURVE[4:])
+    assert (law.steps[0], law.steps[-1]) == (500, 4000)
+    assert law.values[-1] == pytest.approx(float(fitted.at(4000.0)), abs=1e-6)
+    assert line(built, "its floor").curve.values == pytest.approx((fitted.floor,) * 2)
+    assert line(built, "its floor").dashed
+    for end, sign in (("low end", -1), ("high end", 1)):
+        ends = line(built, f"power law, {end}").curve.values
+        assert all(sign * (end - value) >= -1e-6 for end, value in zip(ends, law.values, strict=True))
+    assert line(built, "validation").curve.values == pytest.approx(CURVE.tolist())
+    assert line(built, "stopped").curve.steps == (2000, 2000)
+    assert built.charts[0].title == "ExpectedGain says stop"
+    assert built.content["sentence"] == "Stopped at step 2,000 of 4,000 (validation/bits_per_byte, 20 validations)."
+
+
+def test_a_run_that_went_on_says_so(tmp_path: Path) -> None:
+    built = section(tmp_path, ExpectedGain(min_gain=0.001))
+    assert built.content["sentence"].startswith("Did not stop: at step 2,000 of 4,000")
+    assert built.content["rows"][0]["stops"] is False
+    assert "stopped" not in {found.label for found in built.charts[0].lines}
+
+
+def test_every_criterion_is_told_and_those_with_lines_are_drawn(tmp_path: Path) -> None:
+    criterion = AnyOf((Patience(3), AnyOf((Plateau(6), GrowingGap(6))), TokenBudget(1000), TargetReached(1.0)))
+    built = section(tmp_path, criterion)
+    names = ["Patience", "Plateau", "GrowingGap", "TokenBudget", "TargetReached"]
+    assert [row["name"] for row in built.content["rows"]] == names
+    assert [row["stops"] for row in built.content["rows"]] == [False, False, False, True, False]
+    assert [chart.title.split()[0] for chart in built.charts] == [n for n in names if n != "TokenBudget"]
+    labels = [{found.label for found in chart.lines if not found.faint} for chart in built.charts]
+    assert labels[0] == {"validation", "best so far"}
+    assert labels[1] == {"validation", "trend"}
+    assert labels[2] == {"validation", "training", "trend of validation", "trend of training"}
+    assert labels[3] == {"validation", "target"}
+    # Through the six newest points, and as far again.
+    assert line(built, "trend", 1).curve.steps == (1500, 1750, 2500)
+    assert line(built, "best so far").curve.steps == (2000, 2000)
+
+
+def test_the_trend_goes_through_its_points(tmp_path: Path) -> None:
+    values = 5.0 - 0.001 * STEPS
+    trend = line(section(tmp_path, Plateau(6), history(values)), "trend").curve
+    assert trend.values == pytest.approx([5.0 - 0.001 * step for step in trend.steps])
+
+
+def test_where_larger_is_better_the_lines_are_turned_back(tmp_path: Path) -> None:
+    built = section(tmp_path, Patience(2), history(-CURVE[::-1]), sign=-1.0)
+    assert line(built, "validation").curve.values == pytest.approx(CURVE[::-1].tolist())
+    assert line(built, "best so far").curve.values == pytest.approx((CURVE.max(),) * 2)
+
+
+def test_a_steep_start_does_not_flatten_the_rest(tmp_path: Path) -> None:
+    values = CURVE.copy()
+    values[0] = 9.0
+    built = section(tmp_path, Plateau(6), history(values))
+    assert built.charts[0].top is not None
+    assert built.charts[0].top < 2.5
+    assert built.charts[0].has_more_above
+    assert section(tmp_path, Plateau(6), history(5.0 - 0.001 * STEPS)).charts[0].top is None
+
+
+def test_it_is_in_the_page(tmp_path: Path) -> None:
+    section(tmp_path, ExpectedGain(min_gain=0.2))
+    page = write_report(RunFolder(tmp_path)).read_text(encoding="utf-8")
+    assert '<section id="stopping"' in page
+    assert "ExpectedGain" in page
+    assert "worth going on for: 0.2" in page
+    assert 'id="chart-stopping-0"' in page
+
+
+def test_a_run_without_early_stopping_has_no_such_section(tmp_path: Path) -> None:
+    assert build_stopping(read_run_record(RunFolder(tmp_path))) is None
+
+
+HOSTILE = "</div><img src=x onerror=alert(1)>@{value}\x1b"
+
+
+@pytest.mark.parametrize("wrong", [None, [], 3, "text", {"a": None}, [None], [3], [[1]], HOSTILE])
+def test_damaged_files_break_nothing(tmp_path: Path, wrong: object) -> None:
+    section(tmp_path, ExpectedGain(min_gain=0.2))
+    path = RunFolder(tmp_path).early_stopping_path
+    whole = json.loads(path.read_text())
+    for name in whole:
+        path.write_text(json.dumps({**whole, name: wrong}))
+        write_report(RunFolder(tmp_path))
+    for name in whole["answers"][0]:
+        answer = {**whole["answers"][0], name: wrong}
+        path.write_text(json.dumps({**whole, "answers": [answer]}))
+        write_report(RunFolder(tmp_path))
+    for name in whole["answers"][0]["lines"][0]:
+        drawn = {**whole["answers"][0]["lines"][0], name: wrong}
+        answer = {**whole["answers"][0], "lines": [drawn]}
+        path.write_text(json.dumps({**whole, "answers": [answer]}))
+        page = write_report(RunFolder(tmp_path)).read_text(encoding="utf-8")
+        assert "<img src=x" not in page
