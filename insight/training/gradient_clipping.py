@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from insight.runtime.sharded_tensors import local, whole
+from insight.runtime.sharded_tensors import local
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
@@ -16,14 +17,33 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 
     Every process that holds a part of them must ask at the same time.
     """
-    by_mesh: dict[object, list[torch.Tensor]] = {}  # what lies on different meshes cannot be stacked
+    by_cut: dict[tuple[DeviceMesh, tuple[int, ...]] | None, list[torch.Tensor]] = {}
     for parameter in parameters:
-        gradient = parameter.grad
-        if gradient is not None:
-            mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
-            by_mesh.setdefault(mesh, []).append(gradient)
-    norms = [whole(nn.utils.get_total_norm(gradients)) for gradients in by_mesh.values()]
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        if parameter.grad is not None:
+            by_cut.setdefault(_cut(parameter.grad), []).append(local(parameter.grad))
+    norms = [_over_parts(nn.utils.get_total_norm(parts), cut) for cut, parts in by_cut.items()]
+    if len(norms) == 1:
+        return norms[0]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def _cut(tensor: torch.Tensor) -> tuple[DeviceMesh, tuple[int, ...]] | None:
+    """The mesh over which a tensor is cut and along which of its dimensions; ``None`` where it is whole."""
+    if not isinstance(tensor, DTensor):
+        return None
+    placements = enumerate(tensor.placements)
+    return tensor.device_mesh, tuple(dim for dim, placement in placements if not placement.is_replicate())
+
+
+def _over_parts(norm: torch.Tensor, cut: tuple[DeviceMesh, tuple[int, ...]] | None) -> torch.Tensor:
+    """The norm of what all processes hold, from that of the part of this one."""
+    if cut is None:
+        return norm
+    mesh, dims = cut
+    square = norm.to(torch.promote_types(norm.dtype, torch.float32)).square()
+    for dim in dims:
+        distributed.all_reduce(square, group=mesh.get_group(dim))
+    return square.sqrt()
 
 
 @torch.no_grad()

@@ -1,107 +1,276 @@
-"""Two processes train as one would: same gradient of a global batch, same metrics, one checkpoint."""
+"""Several processes train as one would, however weights are spread over them, and go on from each other's
+checkpoints; and the proof would notice if it were not so."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
-from tiny_training import make_data, make_module, make_trainer
+from distributed_trainings import (
+    GLOBAL_BATCH_SIZE,
+    NUM_STEPS,
+    SAVED_STEP,
+    Scenario,
+    launch,
+    train,
+)
 
-from insight.runtime.seeding import seed_everything
-from insight.training import MuonAdamW
-from insight.training.accumulation import AccumulationWindow
+pytestmark = pytest.mark.slow
 
-NUM_STEPS = 6
-
-
-class Recorder(pl.Callback):
-    """Ignores targets unevenly over the rows, and keeps what every step logged."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        for row, row_id in enumerate(batch.input_ids.sum(1).tolist()):
-            batch.targets[row, row_id % 29 :] = -100
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.losses.append(float(trainer.callback_metrics["train/loss"]))
-            self.norms.append(float(trainer.callback_metrics["train/gradient_norm"]))
-
-
-def run(folder: Path, processes: int, batch_size: int, accumulate: int) -> dict[str, Any]:
-    """Train on this many processes; in the child processes, too, when Lightning starts them from here."""
-    seed_everything(1)
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    options: dict[str, Any] = {"devices": processes, "accumulate_grad_batches": accumulate}
-    if processes > 1:
-        options["strategy"] = "ddp"
-    trainer = make_trainer(
-        folder,
-        NUM_STEPS,
-        callbacks=[recorder],
-        gradient_clip_val=1.0,
-        log_every_n_steps=1,
-        limit_val_batches=None,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        **options,
-    )
-    module = make_module(optimizer=MuonAdamW(precision="float32"))  # bfloat16 blows last bits up
-    data = make_data(folder, batch_size=batch_size)
-    trainer.fit(module, data)
-    validated = {name: float(value) for name, value in trainer.callback_metrics.items() if "valid" in name}
-    return {
-        "rank": trainer.global_rank,
-        "losses": recorder.losses,
-        "norms": recorder.norms,
-        "validated": validated,
-        "consumed": data.state_dict()["num_samples_consumed"],
-        "weight": float(sum(p.detach().double().abs().sum() for p in module.parameters())),
+Result = dict[str, Any]
+CASES = {
+    f"{optimizer} {accumulate} {'packed' if packed else 'padded'}": {
+        "optimizer": optimizer,
+        "accumulate": accumulate,
+        "packed": packed,
     }
+    for optimizer, accumulate, packed in itertools.product(("adamw", "muon"), (1, 2), (False, True))
+}
+# Saved inside an accumulation window.
+SAVED = {"adamw": CASES["adamw 2 padded"], "muon": CASES["muon 2 packed"]}
+VARIANTS = {
+    "by value": {"clip": "value"},
+    "tied": {"network": "tied", "optimizer": "muon"},
+    "recomputing": {"network": "recomputing", "accumulate": 2},
+}
+# What is planted, and what it must change.
+FAULTS = {
+    ("ddp", "local counts"): "losses",
+    ("fsdp2", "local counts"): "losses",
+    ("ddp", "same rows"): "losses",
+    ("fsdp2", "same rows"): "losses",
+    ("fsdp2", "local norm"): "norms",
+    ("fsdp2", "repeated tail"): "num_bytes",
+    ("tensor", "rows as they lie"): "losses",
+}
 
 
-def distributed(folder: Path, fault: str, accumulate: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, str(folder), fault, str(accumulate)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return result
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("distributed")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("fault", "accumulate"), [("none", 1), ("none", 2), ("local counts", 1)])
-def test_two_processes_equal_one(tmp_path: Path, fault: str, accumulate: int) -> None:
-    """With the planted fault, each process normalises by the valid tokens of its own rows."""
-    two = distributed(tmp_path, fault, accumulate)
-    one = run(tmp_path, 1, batch_size=8, accumulate=accumulate)
-    assert len(two["losses"]) == NUM_STEPS
-    assert two["consumed"] == one["consumed"] == 8 * NUM_STEPS * accumulate
-    if fault == "none":
-        assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
-        assert two["norms"] == pytest.approx(one["norms"], rel=1e-4)
-        assert two["validated"] == pytest.approx(one["validated"], rel=1e-5)
-        assert two["weight"] == pytest.approx(one["weight"], rel=1e-6)
-    else:
-        assert two["losses"] != pytest.approx(one["losses"], abs=1e-4)
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Result]:
+    """What one process does."""
+    scenarios = {name: Scenario(f"alone {name}", **case) for name, case in {**CASES, **VARIANTS}.items()}
+    for optimizer, case in SAVED.items():
+        scenarios[f"{optimizer} saved"] = Scenario(f"alone {optimizer}", saves=True, **case)
+    return {name: train(folder, scenario) for name, scenario in scenarios.items()}
 
 
-def local_totals(self: AccumulationWindow, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return self.negative_log_likelihood, self.num_valid.to(torch.float32) * 2
+@pytest.fixture(scope="module")
+def four(folder: Path) -> dict[str, list[Result]]:
+    """Four processes, from the start."""
+    return launch(folder, 4, [Scenario("four", strategy="ddp", saves=True, **SAVED["adamw"])])
 
 
-if __name__ == "__main__":
-    if sys.argv[2] == "local counts":
-        AccumulationWindow.totals = local_totals  # type: ignore[method-assign]
-    outcome = run(Path(sys.argv[1]), 2, batch_size=4, accumulate=int(sys.argv[3]))
-    if outcome["rank"] == 0:
-        (Path(sys.argv[1]) / "result.json").write_text(json.dumps(outcome))
+@pytest.fixture(scope="module")
+def two(
+    folder: Path, alone: dict[str, Result], four: dict[str, list[Result]]
+) -> dict[str, list[Result]]:
+    """Two processes: from the start, from the checkpoints of others, and with planted faults."""
+    scenarios = [
+        Scenario(f"{strategy} {name}", strategy=strategy, **case)
+        for strategy in ("ddp", "fsdp2")
+        for name, case in CASES.items()
+    ]
+    scenarios += [
+        Scenario(f"{strategy} {name}", strategy=strategy, **case)
+        for strategy in ("fsdp2", "tensor")
+        for name, case in VARIANTS.items()
+    ]
+    scenarios += [
+        Scenario(f"{strategy} {optimizer}", strategy=strategy, saves=True, **case)
+        for strategy in ("fsdp2", "tensor")
+        for optimizer, case in SAVED.items()
+    ]
+    for strategy, name, optimizer in (
+        ("fsdp2", "alone adamw", "adamw"),
+        ("fsdp2", "alone muon", "muon"),
+        ("fsdp2", "four", "adamw"),
+        ("fsdp2", "tensor muon", "muon"),
+        ("tensor", "alone muon", "muon"),
+        ("tensor", "fsdp2 adamw", "adamw"),
+        ("ddp", "fsdp2 muon", "muon"),
+    ):
+        scenarios.append(resumed(folder, strategy, name, optimizer))
+    scenarios.append(resumed(folder, "fsdp2", "alone adamw", "adamw", fault="no optimizer state"))
+    scenarios += [
+        Scenario(f"{strategy} {fault}", strategy=strategy, fault=fault) for strategy, fault in FAULTS
+    ]
+    scenarios.append(Scenario("bfloat16", strategy="fsdp2", precision="bf16-mixed"))
+    return launch(folder, 2, scenarios)
+
+
+def resumed(
+    folder: Path, strategy: str, name: str, optimizer: str, fault: str | None = None
+) -> Scenario:
+    """Goes on from a checkpoint in another world."""
+    of = f"{strategy} from {name}{f' {fault}' if fault else ''}"
+    path = str(folder / f"{name}.ckpt")
+    return Scenario(of, strategy=strategy, resume=path, fault=fault, **SAVED[optimizer])
+
+
+def differences(one: Result, several: list[Result]) -> list[str]:
+    """In what several processes differ from one, over the steps that they did."""
+    first = several[0]
+    steps = list(first["losses"])
+    norms = dict(zip(one["losses"], one["norms"], strict=True))
+    begun = len(one["validated"]) - len(first["validated"])
+    bytes_of_all = [sum(counts) for counts in zip(*(each["num_bytes"] for each in several), strict=True)]
+    close = {
+        "steps": all(list(each["losses"]) == steps for each in several) and steps[-1] == str(NUM_STEPS),
+        "losses": all(
+            each["losses"] == pytest.approx({step: one["losses"][step] for step in steps}, abs=1e-5)
+            for each in several
+        ),
+        "norms": first["norms"] == pytest.approx([norms[step] for step in steps], rel=1e-4),
+        "validated": all(
+            mine == pytest.approx(theirs, rel=1e-5)
+            for mine, theirs in zip(first["validated"], one["validated"][begun:], strict=True)
+        ),
+        "num_bytes": bytes_of_all == one["num_bytes"][begun:],
+        "consumed": first["consumed"] == one["consumed"],
+        "weight": first["weight"] == pytest.approx(one["weight"], rel=1e-6),
+    }
+    return [name for name, is_close in close.items() if not is_close]
+
+
+def test_one_process_did_what_is_compared(alone: dict[str, Result]) -> None:
+    for name, case in CASES.items():
+        result = alone[name]
+        losses = list(result["losses"].values())
+        assert len(losses) == NUM_STEPS
+        assert losses[-1] < losses[0] - 0.5
+        assert result["consumed"] <= GLOBAL_BATCH_SIZE * NUM_STEPS * case["accumulate"]
+        assert max(result["norms"]) > 0.5 > 0  # of clipping
+        assert len(result["num_bytes"]) == len(result["validated"]) >= 3
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_equal_one(
+    alone: dict[str, Result], two: dict[str, list[Result]], strategy: str, name: str
+) -> None:
+    assert differences(alone[name], two[f"{strategy} {name}"]) == []
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("strategy", ["fsdp2", "tensor"])
+def test_variants_of_two_processes_equal_one(
+    alone: dict[str, Result], two: dict[str, list[Result]], strategy: str, name: str
+) -> None:
+    assert differences(alone[name], two[f"{strategy} {name}"]) == []
+
+
+@pytest.mark.parametrize("optimizer", SAVED)
+def test_processes_that_share_matrices_equal_one(
+    alone: dict[str, Result], two: dict[str, list[Result]], optimizer: str
+) -> None:
+    assert differences(alone[f"{optimizer} saved"], two[f"tensor {optimizer}"]) == []
+
+
+def test_four_processes_equal_one(alone: dict[str, Result], four: dict[str, list[Result]]) -> None:
+    assert differences(alone["adamw saved"], four["four"]) == []
+
+
+def test_each_process_holds_its_part_only(alone: dict[str, Result], two: dict[str, list[Result]]) -> None:
+    whole = alone["adamw 1 padded"]["numbers_held"]
+    sharded = [result["numbers_held"] for result in two["fsdp2 adamw 1 padded"]]
+    assert sum(sharded) == whole
+    assert max(sharded) < 0.51 * whole
+    shared = [result["numbers_held"] for result in two["tensor adamw"]]
+    assert 0.5 * whole < max(shared) < whole
+
+
+@pytest.mark.parametrize(("strategy", "fault"), FAULTS)
+def test_a_planted_fault_is_noticed(
+    alone: dict[str, Result], two: dict[str, list[Result]], strategy: str, fault: str
+) -> None:
+    assert FAULTS[strategy, fault] in differences(alone["adamw 1 padded"], two[f"{strategy} {fault}"])
+
+
+def test_mixed_precision_stays_near(alone: dict[str, Result], two: dict[str, list[Result]]) -> None:
+    narrow, wide = two["bfloat16"][0]["losses"], alone["adamw 1 padded"]["losses"]
+    assert list(narrow) == list(wide)
+    assert narrow == pytest.approx(wide, abs=0.1)
+    assert narrow != pytest.approx(wide, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "origin", "optimizer"),
+    [
+        ("fsdp2", "alone adamw", "adamw"),
+        ("fsdp2", "alone muon", "muon"),
+        ("fsdp2", "four", "adamw"),
+        ("fsdp2", "tensor muon", "muon"),
+        ("tensor", "alone muon", "muon"),
+        ("tensor", "fsdp2 adamw", "adamw"),
+        ("ddp", "fsdp2 muon", "muon"),
+    ],
+)
+def test_two_processes_go_on_from_any_checkpoint(
+    alone: dict[str, Result], two: dict[str, list[Result]], strategy: str, origin: str, optimizer: str
+) -> None:
+    result = two[f"{strategy} from {origin}"]
+    assert len(result[0]["losses"]) == NUM_STEPS - SAVED_STEP, "a resume that trains nothing proves nothing"
+    assert differences(alone[f"{optimizer} saved"], result) == []
+
+
+def test_four_processes_go_on_from_two(
+    folder: Path, alone: dict[str, Result], two: dict[str, list[Result]]
+) -> None:
+    scenario = resumed(folder, "ddp", "fsdp2 adamw", "adamw")
+    result = launch(folder, 4, [scenario])[scenario.name]
+    assert len(result[0]["losses"]) == NUM_STEPS - SAVED_STEP
+    assert differences(alone["adamw saved"], result) == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "optimizer"),
+    [("fsdp2 adamw", "adamw"), ("fsdp2 muon", "muon"), ("tensor muon", "muon"), ("four", "adamw")],
+)
+def test_one_process_goes_on_from_any_checkpoint(
+    folder: Path, alone: dict[str, Result], two: dict[str, list[Result]], origin: str, optimizer: str
+) -> None:
+    result = train(folder, resumed(folder, "auto", origin, optimizer))
+    assert len(result["losses"]) == NUM_STEPS - SAVED_STEP
+    assert differences(alone[f"{optimizer} saved"], [result]) == []
+
+
+def test_a_lost_optimizer_state_is_noticed(alone: dict[str, Result], two: dict[str, list[Result]]) -> None:
+    result = two["fsdp2 from alone adamw no optimizer state"]
+    assert "losses" in differences(alone["adamw saved"], result)
+
+
+def test_an_open_window_of_another_world_is_noticed(
+    folder: Path, alone: dict[str, Result], two: dict[str, list[Result]]
+) -> None:
+    """Two processes had averaged their gradients; taken as the sum of one they are half of it."""
+    result = train(folder, resumed(folder, "auto", "fsdp2 adamw", "adamw", fault="other world"))
+    assert "losses" in differences(alone["adamw saved"], [result])
+
+
+def test_the_file_of_two_processes_is_that_of_one(
+    folder: Path, alone: dict[str, Result], two: dict[str, list[Result]]
+) -> None:
+    one, several = (
+        torch.load(folder / f"{world} muon.ckpt", weights_only=True) for world in ("alone", "fsdp2")
+    )
+    assert several.keys() == one.keys()
+    assert list(several["state_dict"]) == list(one["state_dict"])
+    kept, expected = several["optimizer_states"][0], one["optimizer_states"][0]
+    assert kept["param_groups"] == expected["param_groups"]
+    assert kept["state"].keys() == expected["state"].keys()
+    for number, state in expected["state"].items():
+        for name, value in state.items():
+            same = kept["state"][number][name]
+            assert type(same) is type(value)
+            assert same.shape == value.shape
+            assert math.isclose(float(same.norm()), float(value.norm()), rel_tol=1e-3)

@@ -83,6 +83,13 @@ class FSDP2Strategy(ModelParallelStrategy):
             )
         super().setup_environment()
 
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Which samples are those of this process; known before the processes have met."""
+        shared = int(self._tensor_parallel_size)
+        num_processes = self.num_nodes * self.num_processes
+        return {"num_replicas": max(1, num_processes // shared), "rank": self.global_rank // shared}
+
     # ------------------------------------------------------------------ checkpoints
 
     @property

@@ -1,0 +1,266 @@
+"""Trainings that several processes do together, many in one start; run as a script by :func:`launch`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from tiny_training import NUM_BYTES, make_trainer
+
+from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
+from insight.data.corpora import read_corpus
+from insight.data.sampling import EvaluationWindows
+from insight.models import ActivationCheckpointing, DecoderConfig, GroupedQueryAttention, SwiGLU
+from insight.runtime.seeding import seed_everything
+from insight.runtime.sharded_tensors import local, whole
+from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
+from insight.training.accumulation import AccumulationWindow
+from insight.training.parallel import FSDP2Strategy
+
+GLOBAL_BATCH_SIZE = 8
+NUM_STEPS = 30
+SAVED_STEP = 12
+OPTIMIZERS: dict[str, OptimizerConfig] = {
+    "adamw": AdamW(learning_rate=3e-3),
+    "muon": MuonAdamW(precision="float32", weight_decay=0.01),  # bfloat16 blows last bits up
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One training; the same for any number of processes but for ``strategy``.
+
+    Args:
+        name: Of its results and of its checkpoint.
+        strategy: ``auto``, ``ddp``, ``fsdp2`` or ``tensor``: two processes share each matrix.
+        optimizer: ``adamw`` or ``muon``.
+        accumulate: Micro-batches a step.
+        packed: Whether rows hold several documents, or windows of which the targets are ignored unevenly.
+        clip: Gradients by ``norm`` or ``value``.
+        network: ``plain``, ``tied`` (embedding and head) or ``recomputing`` (activation checkpointing).
+        precision: Lightning's name.
+        num_steps: Where it ends.
+        saves: Whether it saves after ``SAVED_STEP`` steps, inside a window where there are some.
+        resume: Checkpoint that it goes on from.
+        fault: What is done wrongly; see :func:`planted`.
+    """
+
+    name: str
+    strategy: str = "auto"
+    optimizer: str = "adamw"
+    accumulate: int = 1
+    packed: bool = False
+    clip: str = "norm"
+    network: str = "plain"
+    precision: str = "32-true"
+    num_steps: int = NUM_STEPS
+    saves: bool = False
+    resume: str | None = None
+    fault: str | None = None
+
+
+class Observer(pl.Callback):
+    """Ignores targets, saves, and keeps what was logged at every step."""
+
+    def __init__(self, scenario: Scenario, checkpoint: Path) -> None:
+        self.scenario, self.checkpoint = scenario, checkpoint
+        self.losses: dict[int, float] = {}
+        self.norms: dict[int, float] = {}
+        self.validated: list[dict[str, float]] = []
+        self.num_bytes: list[int] = []
+        self.has_saved = False
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if self.scenario.packed:
+            return
+        for row, row_id in enumerate(batch.input_ids.sum(1).tolist()):
+            batch.targets[row, row_id % 29 :] = -100
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        is_open = trainer.fit_loop._should_accumulate()
+        if not is_open:
+            self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+            self.norms[trainer.global_step] = float(trainer.callback_metrics["train/gradient_norm"])
+        is_due = trainer.global_step == SAVED_STEP and is_open == (self.scenario.accumulate > 1)
+        if self.scenario.saves and is_due and not self.has_saved:
+            self.has_saved = True
+            trainer.save_checkpoint(self.checkpoint)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        metrics = trainer.callback_metrics
+        self.validated.append({name: float(metrics[name]) for name in metrics if "validation" in name})
+        self.num_bytes.append(int(module.likelihood.num_bytes))  # of this process alone
+
+
+def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str, Any]:
+    """Train on this process as one of so many, and tell what it saw."""
+    seed_everything(1)
+    observer = Observer(scenario, folder / f"{scenario.name}.ckpt")
+    strategy: Any = scenario.strategy
+    num_replicas = num_processes
+    if strategy == "tensor":
+        strategy, num_replicas = FSDP2Strategy(tensor_parallel_size=2), num_processes // 2
+    trainer = make_trainer(
+        folder,
+        scenario.num_steps,
+        callbacks=[observer],
+        strategy=strategy,
+        devices=num_processes,
+        precision=scenario.precision,
+        accumulate_grad_batches=scenario.accumulate,
+        gradient_clip_val=0.5 if scenario.clip == "norm" else 1e-3,
+        gradient_clip_algorithm=scenario.clip,
+        log_every_n_steps=1,
+        limit_val_batches=None,
+        val_check_interval=10 * scenario.accumulate,
+        check_val_every_n_epoch=None,
+    )
+    module = LanguageModelingModule(
+        DecoderConfig(
+            hidden_size=32,
+            num_layers=2,
+            attention=GroupedQueryAttention(num_heads=4, num_key_value_heads=2),
+            feed_forward=SwiGLU(intermediate_size=64),
+            max_sequence_length=64,
+            tie_embeddings=scenario.network == "tied",
+            activation_checkpointing=ActivationCheckpointing() if scenario.network == "recomputing" else None,
+        ),
+        optimizer=OPTIMIZERS[scenario.optimizer],
+        schedule=WarmupStableDecay(warmup_steps=3),
+        compile="off",
+    )
+    data = LanguageModelingDataModule(
+        str(documents(folder)),
+        tokenizer=ByteTokenizerConfig(),
+        sampling=Packing() if scenario.packed else Windows(),
+        sequence_length=32,
+        batch_size=GLOBAL_BATCH_SIZE // num_replicas,
+        validation_fraction=0.2,
+        cache_dir=str(folder / "cache"),
+    )
+    with planted(scenario.fault):
+        trainer.fit(module, data, ckpt_path=scenario.resume, weights_only=True)
+    weights = [whole(parameter.detach()).double() for parameter in module.network.parameters()]
+    return {
+        "losses": {str(step): loss for step, loss in observer.losses.items()},
+        "norms": list(observer.norms.values()),
+        "validated": observer.validated,
+        "num_bytes": observer.num_bytes,
+        "consumed": data.state_dict()["num_samples_consumed"],
+        "weight": float(sum(weight.abs().sum() for weight in weights)),
+        "numbers_held": sum(local(parameter).numel() for parameter in module.network.parameters()),
+    }
+
+
+def documents(folder: Path) -> Path:
+    """Parts of sentences of a novel, a document each."""
+    path = folder / "text.jsonl"
+    if not path.exists():
+        parts = read_corpus("austen-emma")[:NUM_BYTES].split(",")
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in parts if text))
+    return path
+
+
+@contextlib.contextmanager
+def planted(fault: str | None) -> Iterator[None]:
+    """Do something wrongly that a proof has to notice.
+
+    Args:
+        fault: ``local counts``: each process normalises by the valid tokens of its own rows;
+            ``same rows``: all processes read the rows of the first; ``local norm``: each clips by the norm
+            of its own part; ``repeated tail``: surplus rows of a validation repeat the last one;
+            ``no optimizer state``: it is not loaded; ``other world``: an open window is continued as if as
+            many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one.
+    """
+    if fault is None:
+        yield
+        return
+    gather, restore = EvaluationWindows.gather, AccumulationWindow.restore
+    places: dict[str, tuple[Any, str, Any]] = {
+        "local counts": (AccumulationWindow, "totals", _local_totals),
+        "same rows": (LanguageModelingDataModule, "_rank", property(lambda self: 0)),
+        "local norm": (
+            sys.modules["insight.training.gradient_clipping"],
+            "_over_parts",
+            lambda norm, cut: norm,
+        ),
+        "repeated tail": (
+            EvaluationWindows,
+            "gather",
+            lambda self, windows: gather(self, np.minimum(windows, self.num_windows - 1)),
+        ),
+        "no optimizer state": (FSDP2Strategy, "load_optimizer_state_dict", lambda self, checkpoint: None),
+        "other world": (
+            AccumulationWindow,
+            "restore",
+            lambda state, *rest: restore({k: v for k, v in state.items() if k != "replicas"}, *rest),
+        ),
+        "rows as they lie": (
+            sys.modules["insight.training.parallel.tensor_parallel"],
+            "rows_by_process",
+            lambda splits, size: torch.arange(sum(splits)),
+        ),
+    }
+    owner, name, wrong = places[fault]
+    with patch.object(owner, name, wrong):
+        yield
+
+
+def _local_totals(self: AccumulationWindow, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return self.negative_log_likelihood, self.num_valid.to(torch.float32) * trainer.world_size
+
+
+def launch(folder: Path, num_processes: int, scenarios: list[Scenario]) -> dict[str, list[dict[str, Any]]]:
+    """Do the trainings one after the other in so many processes; results by name, then by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    plan = json.dumps([dataclasses.asdict(scenario) for scenario in scenarios])
+    processes = []
+    try:
+        for rank in range(num_processes):
+            place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, __file__, str(folder), str(num_processes), plan],
+                    env={**os.environ, **place, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+                    stdout=subprocess.DEVNULL,
+                    stderr=(folder / f"errors-{rank}.txt").open("w"),
+                )
+            )
+        deadline = time.monotonic() + 240
+        while any(process.poll() is None for process in processes):
+            # One that fails leaves the others waiting for it.
+            failed = [rank for rank, process in enumerate(processes) if process.poll()]
+            assert not failed, (folder / f"errors-{failed[0]}.txt").read_text()[-3000:]
+            assert time.monotonic() < deadline, "the processes hang"
+            time.sleep(0.1)
+        assert not any(process.returncode for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    by_rank = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(num_processes)]
+    return {scenario.name: [results[scenario.name] for results in by_rank] for scenario in scenarios}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place, world = Path(sys.argv[1]), int(sys.argv[2])
+    done = {
+        plan["name"]: train(place, Scenario(**plan), num_processes=world) for plan in json.loads(sys.argv[3])
+    }
+    (place / f"results-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(done))

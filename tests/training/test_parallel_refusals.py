@@ -1,0 +1,85 @@
+"""What cannot be cut over processes is refused in a line that says what to do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import make_data, make_module, make_trainer
+
+from insight.models import (
+    MLP,
+    Attention,
+    DecoderConfig,
+    GroupedQueryAttention,
+    LatentAttention,
+    MixtureOfExperts,
+    RelativeBias,
+)
+from insight.runtime.errors import ConfigError
+from insight.training.parallel import FSDP2Strategy, shard_network
+from insight.training.parallel.tensor_parallel import rows_by_process, share_matrices
+
+
+def processes(count: int) -> Any:
+    return SimpleNamespace(size=lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("attention", "count", "complaint"),
+    [
+        (GroupedQueryAttention(num_heads=4, num_key_value_heads=2), 4, "num_key_value_heads=2"),
+        (GroupedQueryAttention(num_heads=4), 3, "num_heads=4"),
+        (GroupedQueryAttention(num_heads=4, qk_norm="rms"), 2, "qk_norm"),
+        (GroupedQueryAttention(num_heads=4, sinks=True), 2, "sinks"),
+        (GroupedQueryAttention(num_heads=4, position=RelativeBias()), 2, "RelativeBias"),
+        (LatentAttention(), 2, "cannot share"),
+    ],
+)
+def test_attention_that_cannot_be_shared(attention: Attention, count: int, complaint: str) -> None:
+    network = DecoderConfig(hidden_size=64, num_layers=1, attention=attention).build(50)
+    with pytest.raises(ConfigError, match=complaint):
+        share_matrices(network, processes(count))
+
+
+@pytest.mark.parametrize(
+    ("feed_forward", "complaint"),
+    [(MixtureOfExperts(4, 2), "feed-forward layer of block 0"), (MLP(intermediate_size=31), "31 channels")],
+)
+def test_feed_forward_that_cannot_be_shared(feed_forward: Any, complaint: str) -> None:
+    network = DecoderConfig(num_layers=1, feed_forward=feed_forward).build(50)
+    with pytest.raises(ConfigError, match=complaint):
+        share_matrices(network, processes(2))
+
+
+def test_weights_that_belong_to_several_blocks() -> None:
+    attention = GroupedQueryAttention(num_heads=4, position=RelativeBias())
+    network = DecoderConfig(hidden_size=64, num_layers=2, attention=attention).build(50)
+    with pytest.raises(ConfigError, match="shared by blocks.0 and blocks.1"):
+        shard_network(network, processes(2), "32-true", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("sizes", [{"data_parallel_size": 0}, {"tensor_parallel_size": 0}])
+def test_sizes_below_one(sizes: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        FSDP2Strategy(**sizes)  # type: ignore[arg-type]
+
+
+def test_sizes_that_are_not_the_number_of_processes(tmp_path: Any) -> None:
+    trainer = make_trainer(tmp_path, 1, strategy=FSDP2Strategy(data_parallel_size=2))
+    with pytest.raises(ConfigError, match="there are 1 processes"):
+        trainer.fit(make_module(), make_data(tmp_path))
+
+
+def test_a_precision_that_needs_a_scaler(tmp_path: Any) -> None:
+    strategy = FSDP2Strategy()
+    strategy.precision_plugin = SimpleNamespace(precision="16-mixed")  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="trainer.precision=16-mixed"):
+        strategy.setup_environment()
+
+
+def test_rows_of_each_process_lie_together() -> None:
+    order = rows_by_process([4, 2], 2).tolist()
+    assert order == [0, 1, 4, 2, 3, 5]
