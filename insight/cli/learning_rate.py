@@ -86,9 +86,9 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
         )
     try:
         trainer.fit(own.model, datamodule=own.data)
-    except InsightError:
-        # The engine refuses a loss that is no number. Here that is the answer, unless nothing came before.
-        if not recorder.losses:
+    except InsightError as error:
+        # The guard refuses a loss that is no number. Here that is the answer, unless nothing came before it.
+        if type(error) is not InsightError or not recorder.losses:
             raise
         recorder.losses.append(math.nan)
     return recorder
@@ -110,8 +110,9 @@ class _SweepRecorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.num_steps = trainer.max_steps
-        groups = trainer.optimizers[0].param_groups
-        self.rates = {str(group.get("role", "all")): float(group["initial_lr"]) for group in groups}
+        for group in trainer.optimizers[0].param_groups:
+            role, rate = str(group.get("role", "all")), float(group["initial_lr"])
+            self.rates[role] = max(rate, self.rates.get(role, 0.0))  # layers may have rates of their own
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
