@@ -99,6 +99,51 @@ def test_gradcheck_notices_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> 
     assert not torch.allclose(gradient, expected)
 
 
+def smoothed_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None, z_loss: float
+) -> torch.Tensor:
+    logits = F.linear(hidden, weight)
+    if soft_cap is not None:
+        logits = soft_cap * torch.tanh(logits / soft_cap)
+    penalty = (torch.logsumexp(logits, -1).square() * (targets != IGNORED_TARGET)).sum()
+    return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.2) + z_loss * penalty
+
+
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_label_smoothing_is_that_of_torch(
+    soft_cap: float | None, z_loss: float, chunk_size: int | None
+) -> None:
+    hidden, weight, targets = make_inputs()
+    options = {"soft_cap": soft_cap, "z_loss": z_loss, "label_smoothing": 0.2, "chunk_size": chunk_size}
+    expected = smoothed_loss(hidden, weight, targets, soft_cap, z_loss)
+    result = linear_cross_entropy(hidden, weight, targets, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=0)
+    # What is logged stays comparable with runs without smoothing.
+    plain = plain_loss(hidden, weight, targets, soft_cap).detach()
+    torch.testing.assert_close(result.negative_log_likelihood, plain, rtol=1e-12, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(result.loss, (hidden, weight)),
+        torch.autograd.grad(expected, (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        again = linear_cross_entropy(hidden, weight, targets, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(again.loss, expected.detach(), rtol=1e-12, atol=0)
+
+
+def test_smoothing_left_out_of_the_gradient_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, targets = make_inputs()
+    monkeypatch.setattr(torch.Tensor, "sub_", lambda self, *_: self)
+    result = linear_cross_entropy(hidden, weight, targets, label_smoothing=0.2)
+    gradient = torch.autograd.grad(result.loss, weight)[0]
+    monkeypatch.undo()
+    expected = torch.autograd.grad(smoothed_loss(hidden, weight, targets, None, 0.0), weight)[0]
+    assert not torch.allclose(gradient, expected)
+
+
 def test_confident_predictions_stay_finite_and_precise() -> None:
     """A target 200 nats below the best word: its probability is 0 in float32, its loss is not."""
     hidden = torch.eye(3, requires_grad=True)
