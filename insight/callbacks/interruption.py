@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import psutil
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.steps import step_completed
@@ -176,8 +176,7 @@ class GracefulInterrupt(Callback):
         step = trainer.global_step if trainer else 0
         checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") if trainer else ""
         ending = TrainingInterrupted(number, step, str(checkpoint), aborted)
-        if trainer and not aborted and _is_started_by_lightning(trainer):
-            # The first process watches those it started, and is killed when one of them ends in an error.
+        if trainer and not aborted and _ends_quietly(trainer):
             ending.code = 0
         return ending
 
@@ -225,6 +224,13 @@ def _is_training(trainer: Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
-def _is_started_by_lightning(trainer: Trainer) -> bool:
+def _ends_quietly(trainer: Trainer) -> bool:
+    """Whether the exit code of the first process is enough, and any other does harm.
+
+    Lightning's launcher and ``srun --kill-on-bad-exit`` kill all processes once one ends in an error, and
+    the first may still be writing.
+    """
     environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, SLURMEnvironment):
+        return trainer.global_rank > 0
     return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
