@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _SHARE_OF_MEMORY = 0.8
 # Larger batches than this leave too few steps to learn anything in an epoch.
 _LEAST_STEPS_AN_EPOCH = 100
-_PRECISIONS = {"16-mixed": "bf16-mixed", "16-true": "bf16-true"}  # with the same sizes
 
 
 def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
@@ -138,14 +137,13 @@ def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
 
 
 def _bytes_needed(cli: InsightCLI, size: int) -> int:
-    precision = _PRECISIONS.get(cli.choices.precision, cli.choices.precision)
     data, module = cli.datamodule, cli.model
     estimate = estimate_network(
         module.network_config,
         data.vocabulary_size,
         size,
         data.sequence_length,
-        precision,
+        cli.choices.precision,
         module.optimizer_config,
     )
     return int(estimate["peak_bytes"]) + resident_bytes()

@@ -79,11 +79,14 @@ def _examine_training(
 ) -> dict[str, Any]:
     """What can be said once there is text: batches, memory, disk, and how real steps go."""
     from insight.cli.batch_size import choose_batch_size
+    from insight.cli.batch_size import choose_batch_size
     from insight.cli.checks.batches import batches_of, check_batches
     from insight.cli.checks.disk import disk_of
     from insight.cli.checks.memory import check_memory, memory_of, network_of
     from insight.cli.checks.outlook import step_limit
 
+    if not findings.accepts(choose_batch_size, cli):
+        return {}
     if not findings.accepts(choose_batch_size, cli):
         return {}
     batches = findings.result(batches_of, cli.datamodule, trainer, processes)

@@ -91,7 +91,8 @@ def estimate_network(
         vocabulary_size: Tokens.
         batch_size: Sequences a batch.
         sequence_length: Tokens of each.
-        precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``.
+        precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and ``16-true``
+            have the same sizes.
         optimizer: Whose states are counted.
 
     Raises:
@@ -109,7 +110,7 @@ def estimate_network(
             f"sequence_length={sequence_length} exceeds max_sequence_length={decoder.max_sequence_length}",
             "estimate a shorter sequence, or a network with a longer context",
         )
-    dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    dtype = torch.bfloat16 if precision.endswith("16-true") else torch.float32
     products = torch.float32 if precision == "32-true" else torch.bfloat16
     size = network_size(config, vocabulary_size, sequence_length, dtype)
     memory = training_memory(
@@ -118,7 +119,7 @@ def estimate_network(
         batch_size,
         sequence_length,
         dtype,
-        products if precision == "bf16-mixed" else None,
+        products if precision.endswith("16-mixed") else None,
     )
     groups = parameter_groups(build_without_memory(config, vocabulary_size))
     numbers = {group.role: sum(p.numel() for p in group.parameters.values()) for group in groups}

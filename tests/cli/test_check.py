@@ -164,6 +164,17 @@ def test_checkpoints_that_are_kept(workplace: Path) -> None:
     assert beside["copy_bytes"] == beside["weight_bytes"] + beside["optimizer_bytes"]
 
 
+def test_an_average_of_the_weights(workplace: Path) -> None:
+    usual, numbers = found(), found("--trainer.callbacks+=WeightAveraging")
+    weights = usual["memory"]["weight_bytes"]
+    assert numbers["memory"]["average_bytes"] == 2 * weights
+    assert numbers["disk"]["checkpoint_bytes"] == usual["disk"]["checkpoint_bytes"] + weights
+
+
+def test_a_batch_size_that_is_to_be_found(workplace: Path) -> None:
+    assert found("--data.batch_size=auto")["batches"]["batch_size"] == 1  # of so little text
+
+
 def test_several_processes(workplace: Path) -> None:
     one = found()
     two = found("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
@@ -182,6 +193,14 @@ def test_sharding_saves_memory(workplace: Path) -> None:
         parts["process_bytes"] - parts["program_bytes"]
     )
     assert difference == pytest.approx(saved)
+
+
+def test_machines_that_are_not_here(workplace: Path) -> None:
+    """A configuration for a cluster is checked on one machine."""
+    numbers = found("--trainer.num_nodes=3", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+    assert numbers["processes"]["num_processes"] == 3
+    assert numbers["batches"]["tokens_per_step"] == 3 * 64
+    assert numbers["memory"]["needed_bytes"] == numbers["memory"]["process_bytes"]
 
 
 def test_more_processes_than_text(workplace: Path) -> None:

@@ -41,7 +41,7 @@ def disk_of(
     checkpoint = None
     if memory is not None:
         tokenizer = len(cli.datamodule.tokenizer.to_json().encode("utf-8"))
-        checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + tokenizer
+        checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + memory["average_bytes"] // 2 + tokenizer
     num_checkpoints = sum(_most_files(writer, num_steps) for writer in writers)
     root = Path(cli.run_config.root).absolute()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from insight.callbacks import WeightAveraging
 from insight.cli.checks.batches import Batches
 from insight.cli.checks.findings import Findings
 from insight.cli.checks.processes import Processes
@@ -18,9 +19,17 @@ from insight.runtime.memory import resident_bytes
 if TYPE_CHECKING:
     from insight.cli.lightning import InsightCLI
 
-# What has the same sizes as a precision that the estimate knows.
-_SAME_SIZES = {"16-mixed": "bf16-mixed", "16-true": "bf16-true"}
-_KNOWN = ("32-true", "bf16-mixed", "bf16-true")
+_KNOWN_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
+_PARTS = (
+    "num_parameters",
+    "num_active_parameters",
+    "weight_bytes",
+    "gradient_bytes",
+    "optimizer_bytes",
+    "activation_bytes",
+    "peak_activation_bytes",
+    "logits_bytes",
+)
 _REMEDY = (
     "lower data.batch_size (and raise trainer.accumulate_grad_batches), data.sequence_length or the network's "
     "size, or set model.network.activation_checkpointing"
@@ -46,8 +55,8 @@ def memory_of(
     """
     config = getattr(cli.model, "network_config", None)
     optimizer = getattr(cli.model, "optimizer_config", None)
-    precision = _SAME_SIZES.get(cli.choices.precision, cli.choices.precision)
-    if config is None or optimizer is None or precision not in _KNOWN:
+    precision = cli.choices.precision
+    if config is None or optimizer is None or precision not in _KNOWN_PRECISIONS:
         return None
     try:
         estimate = estimate_network(
@@ -69,14 +78,16 @@ def memory_of(
     # On a device there is almost nothing beside training; in main memory there are Python and its libraries.
     program = resident_bytes() if on_cpu else 0
     copy = saved if copies_checkpoints and on_cpu else 0
-    parts = ("num_parameters", "num_active_parameters", "weight_bytes", "gradient_bytes")
-    parts += ("optimizer_bytes", "activation_bytes", "peak_activation_bytes", "logits_bytes")
+    averages = [callback for callback in cli.callbacks if isinstance(callback, WeightAveraging)]
+    # The average, and the training weights set aside while it is measured.
+    average = 2 * estimate["weight_bytes"] * len(averages)
     return {
-        **{name: estimate[name] for name in parts},
+        **{name: estimate[name] for name in _PARTS},
+        "average_bytes": average,
         "program_bytes": program,
-        "process_bytes": peak + program,
+        "process_bytes": peak + average + program,
         "copy_bytes": copy,
-        "needed_bytes": (peak + program) * processes.num_sharing + copy,
+        "needed_bytes": (peak + average + program) * processes.num_sharing + copy,
         "usable_bytes": _usable_bytes(processes.accelerator),
         "free_bytes": _free_bytes(processes.accelerator),
     }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from insight.cli.checks.findings import Findings
-from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import Hardware
 
 _MEASURED = "use --trainer.precision null to have it chosen by measurement"
 
 
 def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
-    """Refuse what would silently become something else, warn of what is slow or coarse here.
+    """Warn of what is slow or coarse here.
 
     Args:
         precision: Lightning's name.
@@ -18,14 +17,7 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
         hardware: The machine as measured.
         findings: Where to keep what is wrong.
     """
-    if accelerator == "cpu" and precision == "16-mixed":
-        findings.refuse(
-            ConfigError(
-                "trainer.precision=16-mixed: there is no mixed float16 on a CPU",
-                "use --trainer.precision bf16-mixed or 32-true",
-            )
-        )
-    elif precision == "16-true":
+    if precision == "16-true":
         findings.warn(
             "trainer.precision=16-true: gradients below 6e-8 become zero without a scale for the loss",
             "use --trainer.precision bf16-true or 16-mixed",

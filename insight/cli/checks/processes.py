@@ -9,8 +9,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from insight.cli.checks.findings import Findings
+from insight.cli.placement import placement_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import plain_line
+from insight.runtime.processes import this_process
 
 if TYPE_CHECKING:
     from insight.cli.lightning import InsightCLI
@@ -50,9 +52,14 @@ class Processes:
 def planned_trainer(cli: InsightCLI) -> Trainer:
     """The Trainer of the run; making it starts no process and writes nothing.
 
+    Other machines than this one are taken to be there: who starts the processes is not known yet.
+
     Raises:
         ConfigError: Accelerator, devices, strategy and precision do not fit together, or not this machine.
     """
+    on_this_machine = cli.config.trainer.clone()
+    on_this_machine.num_nodes = 1
+    placement_of(on_this_machine, this_process())
     try:
         return cli.make_trainer()
     except (ValueError, RuntimeError) as error:

@@ -71,7 +71,8 @@ def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
         return format_bytes(memory[f"{name}_bytes"])
 
     usable = f" of {size('usable')}" if memory["usable_bytes"] is not None else ""
-    copy = [("  copy to save", size("copy"))] if memory["copy_bytes"] else []
+    more = [("  average", size("average"))] if memory["average_bytes"] else []
+    more += [("  copy to save", size("copy"))] if memory["copy_bytes"] else []
     return [
         ("memory", f"about {size('needed')} needed{usable}"),
         ("  weights", size("weight")),
@@ -80,7 +81,7 @@ def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
         ("  activations", f"{size('activation')} kept, {size('peak_activation')} at most"),
         ("  logits", f"{size('logits')}, a part at a time"),
         ("  the program", size("program")),
-        *copy,
+        *more,
     ]
 
 
