@@ -12,6 +12,7 @@ import torch
 
 from insight.data.batches import LanguageModelBatch
 from insight.runtime.files import writing_to
+from insight.training.parallel import num_replicas, replica_rank
 
 FILE_NAME = "suspicious_batches.jsonl"
 """In the run folder; processes other than the first write ``suspicious_batches.rankN.jsonl``."""
@@ -39,7 +40,7 @@ def record_suspects(
         OutputError: It cannot be written.
     """
     trainer = module.trainer
-    samples = samples_of(batches, trainer.datamodule, trainer.global_rank, trainer.world_size)
+    samples = samples_of(batches, trainer.datamodule, replica_rank(trainer), num_replicas(trainer))
     path = Path(trainer.default_root_dir) / (
         FILE_NAME if trainer.is_global_zero else f"suspicious_batches.rank{trainer.global_rank}.jsonl"
     )
@@ -61,28 +62,28 @@ def record_suspects(
 
 
 def samples_of(
-    batches: Sequence[LanguageModelBatch], data: Any, rank: int, world_size: int
+    batches: Sequence[LanguageModelBatch], data: Any, replica: int, num_of_replicas: int
 ) -> list[dict[str, Any]]:
     """The rows of micro-batches: which sample of the run each is, and how its documents begin.
 
     Args:
         batches: The last ones that were counted, oldest first.
         data: The data module whose position is behind them.
-        rank: This process, which has every ``world_size``-th sample.
-        world_size: Number of processes.
+        replica: Number of this copy of the network, which has every ``num_of_replicas``-th sample.
+        num_of_replicas: Copies that read different text.
     """
     counts = [batch.num_samples or len(batch.input_ids) for batch in batches]
-    position = int(data.state_dict()["num_samples_consumed"]) - sum(counts) * world_size
+    position = int(data.state_dict()["num_samples_consumed"]) - sum(counts) * num_of_replicas
     rows = []
     for batch, count in zip(batches, counts, strict=True):
         inputs = batch.input_ids.cpu()
         documents = None if batch.document_ids is None else batch.document_ids.cpu()
         for row, ids in enumerate(inputs):
             # A sample may have been cut into several rows.
-            sample = position + row * count // len(inputs) * world_size + rank
+            sample = position + row * count // len(inputs) * num_of_replicas + replica
             own = None if documents is None else documents[row]
             rows.append({"sample": sample, "row": row, "documents": document_heads(ids, own, data.tokenizer)})
-        position += count * world_size
+        position += count * num_of_replicas
     return rows
 
 
