@@ -32,7 +32,7 @@ def put_back_last_good(trainer: Any) -> Path:
     if found is None:
         raise InsightError(
             f"step {trainer.global_step}: there is no checkpoint from before the steps without a number",
-            "save more often and keep more (RunCheckpoint), or use --model.guard.non_finite skip",
+            "set RunCheckpoint's keep_every_n_steps, or use --model.guard.non_finite skip",
         )
     checkpoint = trainer.strategy.load_checkpoint(found, weights_only=True)
     use_training_weights(checkpoint)
