@@ -67,11 +67,15 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
             f"use --data.batch_size {max(1, datamodule.batch_size * whole // processes.num_readers)}, fewer "
             "processes or more text",
         )
+    accumulation = trainer.accumulate_grad_batches
+    sampling = getattr(datamodule, "sampling", None)
+    if accumulation <= per_epoch and sampling is not None and not sampling.counts_batches:
+        per_epoch -= per_epoch % accumulation  # an epoch of this data module is made of whole steps
     return Batches(
         batch_size=datamodule.batch_size,
         sequence_length=datamodule.sequence_length,
         num_readers=processes.num_readers,
-        accumulation=trainer.accumulate_grad_batches,
+        accumulation=accumulation,
         per_epoch=_limited(per_epoch, trainer.limit_train_batches),
         per_validation=_limited(_num_validation_batches(datamodule, processes), trainer.limit_val_batches),
     )
