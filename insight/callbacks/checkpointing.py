@@ -120,9 +120,9 @@ class RunCheckpoint(Checkpoint):
         if not self.best_model_path:
             return
         folder = Path(self.best_model_path).parent
-        best, *others = [(value, step) for value, step in state_dict["best_scores"]] or [None]
-        there = [entry for entry in others if (folder / name_of_best(entry[1])).is_file()]
-        self._scores.restore(there if best is None else [best, *there])
+        entries = [(value, step) for value, step in state_dict.get("best_scores", [])]
+        there = [entry for entry in entries[1:] if (folder / name_of_best(entry[1])).is_file()]
+        self._scores.restore([*entries[:1], *there])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":

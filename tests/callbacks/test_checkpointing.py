@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tiny_run import TinyData, TinyModule, tiny_fit, weights
+from tiny_run import StopAt, TinyData, TinyModule, tiny_fit, weights
 
 from insight.callbacks import atomic_io
 from insight.callbacks.checkpointing import RunCheckpoint
@@ -34,17 +34,6 @@ class Trace(Callback):
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         self.validations[trainer.global_step] = float(trainer.callback_metrics["validation/bits_per_byte"])
-
-
-class StopAt(Callback):
-    """A crash right before step ``step`` begins."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("stopped")
 
 
 def stop_and_resume(folder: Path, step: int, **options: Any) -> tuple[TinyModule, Trace]:
@@ -136,7 +125,7 @@ def test_a_stale_metric_does_not_make_a_best(tmp_path: Path, monkeypatch: pytest
     def counted(trainer: Any, is_best: bool = False) -> None:
         saves.append(is_best)
         # An equal older value would not be better; a worse best must not let it through either.
-        checkpoint.best_model_score = 0.5
+        checkpoint._scores.entries = [(0.5, 10)]
         save(trainer, is_best)
 
     monkeypatch.setattr(checkpoint, "_save", counted)
@@ -250,7 +239,7 @@ SAVE_ALWAYS = textwrap.dedent("""
     sys.path.insert(0, sys.argv[1])
     import torch
     from tiny_run import TinyModule, tiny_fit
-    from insight.callbacks import checkpointing
+    from insight.callbacks import checkpoint_files, checkpointing
 
     def ballast(self):
         self.register_buffer("ballast", torch.zeros(1_000_000))
@@ -265,7 +254,7 @@ SAVE_ALWAYS = textwrap.dedent("""
 
     TinyModule.configure_model = ballast
     if sys.argv[3] == "in place":
-        checkpointing.publish_copy = in_place
+        checkpoint_files.publish_copy = in_place
     checkpoint = checkpointing.RunCheckpoint(every_n_steps=1)
     tiny_fit(Path(sys.argv[2]), [checkpoint], max_steps=100_000, val_check_interval=3)
 """)
@@ -306,7 +295,16 @@ def test_the_kill_test_notices_a_file_written_in_place(tmp_path: Path) -> None:
         torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("options", [{"mode": "least"}, {"every_n_steps": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "least"},
+        {"every_n_steps": 0},
+        {"keep_best": 0},
+        {"keep_every_n_steps": 0},
+        {"upload_to": "nowhere://bucket"},
+    ],
+)
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="RunCheckpoint"):
         RunCheckpoint(**options)

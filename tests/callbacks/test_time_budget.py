@@ -7,24 +7,13 @@ import pytest
 import torch
 from fake_clock import FakeClock, Workload
 from lightning.pytorch import Callback
-from tiny_run import TinyModule, TinySchedule, tiny_fit, weights
+from tiny_run import StopAt, TinyModule, TinySchedule, tiny_fit, weights
 
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.time_budget import TimeBudget
 from insight.runtime.errors import ConfigError
 
 ENDLESS = {"max_steps": -1, "check_val_every_n_epoch": None}
-
-
-class StopAt(Callback):
-    """A crash right before step ``step`` begins."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("stopped")
 
 
 @pytest.mark.parametrize("batch", [0.04, 0.1, 1.7])

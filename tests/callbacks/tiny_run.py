@@ -160,6 +160,17 @@ class TinyData(LightningDataModule):
         self.consumed = state_dict["num_samples_consumed"]
 
 
+class StopAt(Callback):
+    """A crash right before step ``step`` begins."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("stopped")
+
+
 def tiny_trainer(folder: Path, callbacks: list[Callback] | None = None, **options: Any) -> Trainer:
     """A Trainer as the command line sets it up: the run folder is ``default_root_dir``."""
     settings: dict[str, Any] = {

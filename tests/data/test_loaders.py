@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,27 @@ def training(
     names = list(inner.weights) if isinstance(inner, Mixture) else [""]
     samples = sampling.build([Corpus(name, name, store) for name in names], length, seed)
     return TrainingBatches(samples, batch, rank, world)
+
+
+@pytest.mark.parametrize("sampling", [way for way in SAMPLINGS if not way.counts_batches], ids=repr)
+@pytest.mark.parametrize("num_batches_a_step", [1, 2, 3, 6])
+def test_the_samples_of_a_step_do_not_depend_on_its_number_of_batches(
+    store: TokenStore, sampling: SamplingConfig, num_batches_a_step: int
+) -> None:
+    whole = replace(training(store, 12, sampling=sampling), samples_per_step=12)
+    parts = replace(training(store, 12 // num_batches_a_step, sampling=sampling), samples_per_step=12)
+    assert parts.num_batches == whole.num_batches * num_batches_a_step
+    for step in range(3 * whole.num_batches):
+        batches = (parts(step * num_batches_a_step + number) for number in range(num_batches_a_step))
+        assert [row for batch in batches for row in batch.input_ids.tolist()] == whole(step).input_ids.tolist()
+
+
+def test_epochs_that_end_inside_a_step_would_be_noticed(store: TokenStore) -> None:
+    whole, halves = training(store, 12), training(store, 6)
+    steps = [whole(step).input_ids.tolist() for step in range(3 * whole.num_batches)]
+    pairs = [[*halves(2 * n).input_ids.tolist(), *halves(2 * n + 1).input_ids.tolist()] for n in range(len(steps))]
+    assert halves.num_batches % 2, "an odd number of halves is what goes wrong"
+    assert steps != pairs
 
 
 def equal(a: LanguageModelBatch, b: LanguageModelBatch) -> bool:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from insight.data import ByteTokenizerConfig, LanguageModelBatch, LanguageModelingDataModule
+from insight.data.sampling import Packing
 from insight.runtime.errors import CheckpointError
 
 NUM_BATCHES = 5  # an epoch, see data_module
@@ -143,9 +144,10 @@ def test_resume_with_accumulation_and_validation_inside_the_epoch(
 ) -> None:
     options = {"accumulate_grad_batches": 2, "val_check_interval": 2}
     whole = run(data_module(), tmp_path / "whole", **options)
-    # An epoch of 5 batches is 3 steps, the last of one batch: step 4 is after batch 7.
-    rest = run(data_module(), tmp_path / "rest", tmp_path / "whole" / "step=4.ckpt", **options)
-    assert rest.seen == whole.seen[7:]
+    # An epoch has text for 5 batches, and takes 2 whole steps of it: step 3 is in the middle of the second.
+    rest = run(data_module(), tmp_path / "rest", tmp_path / "whole" / "step=3.ckpt", **options)
+    assert len(whole.seen) == 3 * (NUM_BATCHES - 1)
+    assert rest.seen == whole.seen[6:]
     assert rest.validated == whole.validated[-len(rest.validated) :]
 
 
@@ -207,6 +209,7 @@ def test_planted_fault_advancing_after_the_callbacks(
         ({"sequence_length": 4}, "sequence_length=4 (saved: 8)"),
         ({"batch_size": 2}, "global_batch_size=2 (saved: 4)"),
         ({"seed": 1}, "seed=1 (saved: 0)"),
+        ({"sampling": Packing()}, "sampling="),
     ],
 )
 def test_other_settings_are_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,14 @@ from insight.runtime.run_folder import (
 def make_run(root: Path, name: str, *checkpoints: str) -> RunFolder:
     run = RunFolder.create(root, name)
     for checkpoint in checkpoints:
-        (run.checkpoints / f"{checkpoint}.ckpt").write_bytes(b"x")
+        write_checkpoint(run.checkpoints / f"{checkpoint}.ckpt")
     return run
+
+
+def write_checkpoint(path: Path) -> None:
+    """A file of the kind that ``torch.save`` writes, as far as finding one goes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 100)
 
 
 def test_numbers_grow_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -144,11 +151,37 @@ def test_resume_takes_the_last_checkpoint(tmp_path: Path) -> None:
     assert find_resumable(str(run.checkpoints / "best.ckpt"), tmp_path, "demo").name == "best.ckpt"
 
 
-def test_resume_auto_passes_runs_without_a_last_checkpoint(tmp_path: Path) -> None:
+def test_resume_auto_passes_runs_without_a_checkpoint(tmp_path: Path) -> None:
     run = make_run(tmp_path, "demo", "last")
-    make_run(tmp_path, "demo", "best")
+    make_run(tmp_path, "demo")
     make_run(tmp_path, "other", "last")
     assert find_resumable("auto", tmp_path, "demo") == run.checkpoints / "last.ckpt"
+
+
+def test_resuming_passes_torn_checkpoints_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = make_run(tmp_path, "demo", "last")
+    run = make_run(tmp_path, "demo", "step-00000010", "best", "step-00000030", "last")
+    names = ("step-00000010", "best", "step-00000030", "last")
+    paths = [run.checkpoints / f"{name}.ckpt" for name in names]
+    (run.checkpoints / ".new.ckpt").write_bytes(b"half")
+    for age, path in enumerate(paths):
+        os.utime(path, (age + 1, age + 1))
+    os.utime(paths[-1], (0, 0))  # copying a run may give times anew; last.ckpt is the last by its name
+    while paths:
+        assert find_resumable("auto", tmp_path, "demo") == paths[-1]
+        assert find_resumable(str(run.path), tmp_path, "demo") == paths[-1]
+        said = capsys.readouterr().err.splitlines()
+        torn = [f"{run.checkpoints / name}.ckpt is torn" for name in reversed(names[len(paths) :])]
+        assert len(said) == 2 * len(torn)
+        assert all(words in line for words, line in zip(torn * 2, said, strict=True))
+        path = paths.pop()
+        path.write_bytes(path.read_bytes()[: -1 - len(paths)])  # a byte of the tail is enough
+        os.utime(path, (len(paths) + 1, len(paths) + 1))
+    assert find_resumable("auto", tmp_path, "demo") == older.checkpoints / "last.ckpt"
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_resumable(str(run.path), tmp_path, "demo")
 
 
 def test_resume_where_nothing_is(tmp_path: Path) -> None:

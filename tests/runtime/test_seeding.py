@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from insight.runtime.errors import CheckpointError, ConfigError
-from insight.runtime.seeding import capture_random_state, restore_random_state, seed_everything
+from insight.runtime.seeding import (
+    begin_stream_of_process,
+    capture_random_state,
+    capture_random_states,
+    restore_random_state,
+    restore_random_states,
+    seed_everything,
+)
 
 
 def draw() -> list[float]:
@@ -98,6 +105,64 @@ def test_damaged_state_is_refused_and_changes_nothing(damage: Any) -> None:
     with pytest.raises(CheckpointError, match="random_state cannot be restored"):
         restore_random_state(state)
     assert draw() == expected
+
+
+def streams(num_processes: int) -> list[list[float]]:
+    """What each process of a run draws at its start."""
+    drawn = []
+    for rank in range(num_processes):
+        seed_everything(3)
+        begin_stream_of_process(rank)
+        drawn.append(draw())
+    return drawn
+
+
+def test_every_process_draws_numbers_of_its_own_and_the_first_as_if_alone() -> None:
+    drawn = streams(4)
+    assert all(drawn[a] != drawn[b] for a in range(4) for b in range(a))
+    seed_everything(3)
+    assert drawn[0] == draw()
+    assert drawn == streams(4)
+
+
+def test_every_process_gets_its_own_state_back(capsys: pytest.CaptureFixture[str]) -> None:
+    states, expected = [], []
+    for rank in range(3):
+        seed_everything(10 + rank)
+        (state,) = capture_random_states()  # alone, a process has only its own
+        states.append(through_a_checkpoint(state))
+        expected.append(draw())
+    for rank in range(3):
+        restore_random_states(states, rank, 3)
+        assert draw() == expected[rank]
+    assert capsys.readouterr().err == ""
+
+
+def test_another_number_of_processes_begins_new_streams_from_the_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed_everything(10)
+    states = capture_random_states()
+    first = draw()
+    states.append(capture_random_state())
+    drawn = []
+    for rank in range(4):
+        restore_random_states(states, rank, 4)
+        drawn.append(draw())
+    said = capsys.readouterr().err.splitlines()
+    assert "saved by 2 processes, now 4" in said[0]
+    assert len(said) == 4
+    assert drawn[0] == first
+    assert all(drawn[a] != drawn[b] for a in range(4) for b in range(a))
+    restore_random_states(states, 3, 4)
+    assert draw() == drawn[3]
+    restore_random_states(states, 3, 4, stream=1)  # as one of two that share a network
+    assert draw() == drawn[1]
+
+
+def test_a_checkpoint_without_states_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="random_states"):
+        restore_random_states([], 0, 1)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,281 @@
+"""Saving beside the training, keeping several, copying elsewhere: each file as complete as otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tiny_run import StopAt, TinyModule, tiny_fit
+
+from insight.callbacks import checkpoint_files, checkpointing
+from insight.callbacks.atomic_io import AtomicCheckpointIO
+from insight.callbacks.checkpointing import RunCheckpoint
+from insight.runtime.errors import OutputError
+from insight.runtime.run_folder import RunFolder, find_resumable
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """Names and steps of the checkpoints of a run."""
+    paths = (folder / "checkpoints").iterdir()
+    return {path.name: torch.load(path, weights_only=True)["global_step"] for path in sorted(paths)}
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Let the validations of the next runs measure these."""
+    left = iter(values)
+
+    class Scripted(TinyModule):
+        def on_validation_epoch_end(self) -> None:
+            self.log("validation/scripted", next(left))
+
+    monkeypatch.setattr("tiny_run.TinyModule", Scripted)
+
+
+# ---------------------------------------------------------------------- asynchronous
+
+
+class SlowDisk(Callback):
+    """Holds every write back until training is two steps further."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_further = threading.Event()
+        slow = self
+
+        class SlowIO(AtomicCheckpointIO):
+            def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+                assert slow.is_further.wait(60)
+                slow.is_further.clear()
+                super().save_checkpoint(*args, **kwargs)
+
+        monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", SlowIO)
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step > 5 and trainer.global_step % 5 == 2:
+            self.is_further.set()
+
+    def on_train_end(self, *args: Any) -> None:
+        self.is_further.set()
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_the_state_is_that_of_its_step_although_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_copy: bool
+) -> None:
+    """With the planted fault, what is written is the state that training changes meanwhile."""
+    options: dict[str, Any] = {"val_check_interval": 20, "max_steps": 24}
+    tiny_fit(tmp_path / "now", [RunCheckpoint(keep_every_n_steps=5)], **options)
+    if not has_copy:
+        monkeypatch.setattr(checkpointing, "host_copy", lambda checkpoint: checkpoint)
+    slow = [SlowDisk(monkeypatch), RunCheckpoint(keep_every_n_steps=5, asynchronous=True)]
+    tiny_fit(tmp_path / "later", slow, **options)
+    assert contents(tmp_path / "later") == contents(tmp_path / "now")
+    same = []
+    for path in (tmp_path / "now/checkpoints").iterdir():
+        other = torch.load(tmp_path / "later/checkpoints" / path.name, weights_only=True)
+        same.append(equal(torch.load(path, weights_only=True), other))
+    assert all(same) is has_copy
+
+
+@pytest.mark.parametrize("step", [5, 24])
+def test_a_write_that_fails_ends_the_run_at_the_next_save_or_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    class FullDisk(AtomicCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            if checkpoint["global_step"] >= step:
+                raise OutputError(f"step {step} does not fit", "free some space")
+            super().save_checkpoint(checkpoint, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", FullDisk)
+    saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
+    trainer_steps: list[int] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            trainer_steps.append(trainer.global_step)
+
+    with pytest.raises(OutputError, match=f"step {step} does not fit"):
+        tiny_fit(tmp_path, [Watch(), saving], max_steps=24, val_check_interval=20)
+    assert trainer_steps[-1] == {5: 10, 24: 24}[step]
+    if step == 24:
+        assert contents(tmp_path) == {"best.ckpt": 20, "last.ckpt": 20}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_run_that_ends_early_waits_for_its_last_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """With the planted fault nobody waits, and the file is not there when the run has ended."""
+    may_write = threading.Event()
+
+    class HeldBack(AtomicCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            assert may_write.wait(60)
+            super().save_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", HeldBack)
+    saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
+    if waits:
+        threading.Timer(0.3, may_write.set).start()
+    else:
+        monkeypatch.setattr(saving, "on_exception", lambda *_: None)
+    with pytest.raises(RuntimeError, match="stopped"):
+        tiny_fit(tmp_path, [saving, StopAt(7)])
+    last = tmp_path / "checkpoints/last.ckpt"
+    assert last.is_file() is waits
+    may_write.set()
+    saving._close()
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+
+
+def test_a_copy_keeps_tied_tensors_tied_and_shares_nothing() -> None:
+    weight = torch.randn(4, 3)
+    state = {"a": weight, "b": [weight.detach(), {"part": weight[:2]}], "n": 3, "text": "x", "none": None}
+    copy = checkpointing.host_copy(state)
+    assert copy["a"] is copy["b"][0]
+    assert equal(copy, state)
+    weight.zero_()
+    assert not equal(copy["a"], state["a"])
+    assert not equal(copy["b"][1]["part"], state["b"][1]["part"])
+
+
+# ---------------------------------------------------------------------- keeping several
+
+
+def test_the_best_are_kept_also_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, 3.0, 1.0, float("nan"), 2.0, 0.5)
+    first = RunCheckpoint("validation/scripted", keep_best=2)
+    tiny_fit(tmp_path, [first], max_steps=50)
+    kept = {"best-00000020.ckpt": 20, "best-00000050.ckpt": 50, "best.ckpt": 50, "last.ckpt": 50}
+    assert contents(tmp_path) == kept
+    links = [(tmp_path / "checkpoints" / name).stat().st_ino for name in ("best-00000050.ckpt", "best.ckpt")]
+    assert links[0] == links[1]
+    script(monkeypatch, 0.7, 0.6)
+    again = RunCheckpoint("validation/scripted", keep_best=2)
+    tiny_fit(tmp_path, [again], checkpoint=tmp_path / "checkpoints/last.ckpt", max_steps=70)
+    assert (again.best_model_score, again.best_step) == (0.5, 50)
+    kept = {"best-00000050.ckpt": 50, "best-00000070.ckpt": 70, "best.ckpt": 50, "last.ckpt": 70}
+    assert contents(tmp_path) == kept
+
+
+@pytest.mark.parametrize(("mode", "best", "kept"), [("min", 30, {20, 30}), ("max", 10, {10, 40})])
+def test_which_are_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, best: int, kept: set[int]
+) -> None:
+    script(monkeypatch, 4.0, 2.0, 1.0, 3.0, 2.0)
+    tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", mode, keep_best=2)], max_steps=50)
+    found = contents(tmp_path)
+    assert found["best.ckpt"] == best
+    assert {step for name, step in found.items() if name.startswith("best-")} == kept
+
+
+def test_kept_steps_are_never_removed(tmp_path: Path) -> None:
+    tiny_fit(tmp_path, [RunCheckpoint(keep_every_n_steps=7)])
+    steps = {f"step-{step:08d}.ckpt": step for step in (7, 14, 21, 28)}
+    found = contents(tmp_path)
+    assert found == {**steps, "best.ckpt": found["best.ckpt"], "last.ckpt": 30}
+    last = tmp_path / "checkpoints/last.ckpt"
+    tiny_fit(tmp_path, [RunCheckpoint()], checkpoint=last, max_steps=40)
+    assert steps.items() <= contents(tmp_path).items()
+
+
+def test_a_torn_file_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real files, cut at many lengths: none is taken for a complete one."""
+    run = RunFolder.create(tmp_path, "tiny")
+    tiny_fit(run.path, [RunCheckpoint(keep_every_n_steps=25)], max_steps=30)
+    last, kept = run.checkpoints / "last.ckpt", run.checkpoints / "step-00000025.ckpt"
+    whole = last.read_bytes()
+    (run.checkpoints / "best.ckpt").unlink()
+    for length in [*range(0, len(whole), len(whole) // 40), len(whole) - 1]:
+        last.unlink()  # the others may be links to it
+        last.write_bytes(whole[:length])
+        assert find_resumable("auto", tmp_path, "tiny") == kept
+        assert f"{last} is torn" in capsys.readouterr().err
+    _, module = tiny_fit(run.path, [RunCheckpoint()], checkpoint=kept, max_steps=30)
+    assert torch.load(last, weights_only=True)["global_step"] == 30
+    expected = tiny_fit(tmp_path / "whole", [RunCheckpoint()], max_steps=30)[1]
+    assert equal(dict(module.state_dict()), dict(expected.state_dict()))
+
+
+# ---------------------------------------------------------------------- copied elsewhere
+
+
+@pytest.mark.parametrize("place", ["path", "file", "memory"])
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_every_file_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, asynchronous: bool
+) -> None:
+    script(monkeypatch, 3.0, 1.0, 2.0, 0.5)
+    run = tmp_path / "runs/tiny/4"
+    url = {"path": str(tmp_path / "copy"), "file": f"file://{tmp_path}/copy", "memory": f"memory://{tmp_path}"}
+    saving = RunCheckpoint(
+        "validation/scripted",
+        keep_best=2,
+        keep_every_n_steps=15,
+        asynchronous=asynchronous,
+        upload_to=url[place] + "/",
+    )
+    tiny_fit(run, [saving], max_steps=40)
+    filesystem, folder = fsspec.core.url_to_fs(f"{url[place]}/tiny/4")
+    copies = {Path(path).name: filesystem.cat_file(path) for path in filesystem.ls(folder, detail=False)}
+    assert copies == {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert {"best-00000020.ckpt", "best-00000040.ckpt", "step-00000015.ckpt"} <= copies.keys()
+    assert "best-00000010.ckpt" not in copies
+
+
+def test_a_place_that_fails_is_tried_again_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "copy"
+    blocked.write_text("a file where a folder should be")
+
+    class Repair(Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            # Only once the first copies have failed, which happens beside the training.
+            if trainer.global_step == 20 and blocked.is_file():
+                saving._upload._thread.submit(lambda: None).result(60)  # type: ignore[union-attr]
+                blocked.unlink()
+
+    run = tmp_path / "run"
+    saving = RunCheckpoint(keep_every_n_steps=7, folder=str(run / "kept"), upload_to=str(blocked))
+    trainer, _ = tiny_fit(run, [Repair(), saving])
+    assert trainer.global_step == 30
+    said = capsys.readouterr().err
+    assert re.search(r"upload: step-00000007\.ckpt, last\.ckpt.* cannot be copied", said)
+    assert "tried again" in said
+    assert "not copied" not in said
+    copies = {path.name: path.read_bytes() for path in blocked.iterdir()}
+    assert copies == {path.name: path.read_bytes() for path in (run / "kept").iterdir()}
+
+
+def test_what_was_not_copied_is_said_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocked = tmp_path / "copy"
+    blocked.write_text("a file where a folder should be")
+    options: dict[str, Any] = {"folder": str(tmp_path / "kept"), "upload_to": str(blocked)}
+    tiny_fit(tmp_path, [RunCheckpoint(keep_every_n_steps=10, **options)], max_steps=10)
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("insight: upload: ")
+    assert "last.ckpt" in last_line
+    assert f"not copied to {blocked}" in last_line
+    # A later process copies what is kept for good, too.
+    blocked.unlink()
+    last = tmp_path / "kept/last.ckpt"
+    tiny_fit(tmp_path, [RunCheckpoint(**options)], checkpoint=last, max_steps=12)
+    assert {"step-00000010.ckpt", "last.ckpt"} <= set(os.listdir(blocked))

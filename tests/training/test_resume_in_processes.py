@@ -1,0 +1,128 @@
+"""Two processes with dropout go on bit for bit, each with its own random state; one goes on with their samples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from tiny_training import LossRecorder, make_data, make_module, make_trainer
+
+from insight.callbacks.steps import step_completed
+from insight.runtime.seeding import seed_everything
+
+N = 7
+OPTIONS: dict[str, Any] = {
+    "accumulate_grad_batches": 2,
+    "val_check_interval": 10,  # the checkpoint comes after one, in the middle of an epoch
+    "check_val_every_n_epoch": None,
+    "limit_val_batches": 2,
+}
+
+
+class Save(pl.Callback):
+    """Saves once, after a step; every process takes part."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == N and step_completed(trainer):
+            trainer.save_checkpoint(self.path)
+
+
+def run(folder: Path, processes: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """2N steps of eight samples in all, or what is left of them."""
+    seed_everything(1)
+    recorder = LossRecorder()
+    options = {"strategy": "ddp"} if processes > 1 else {}
+    callbacks: list[pl.Callback] = [recorder] if checkpoint else [recorder, Save(folder / "middle.ckpt")]
+    trainer = make_trainer(folder, 2 * N, callbacks=callbacks, devices=processes, **OPTIONS, **options)
+    module = make_module(dropout=0.2)
+    trainer.fit(
+        module,
+        make_data(folder, batch_size=4 // processes),
+        ckpt_path=None if checkpoint is None else str(checkpoint),
+        weights_only=True,
+    )
+    return {
+        "losses": recorder.losses,
+        "step": trainer.global_step,
+        "rank": trainer.global_rank,
+        "weights": [p.detach().flatten().tolist() for p in module.parameters()],
+        "draw": torch.rand(3).tolist(),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Uninterrupted, resumed, and resumed with a fault, all in the same two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-W", "ignore", __file__, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, {
+        f"{name} {rank}": json.loads((folder / f"{name}-{rank}.json").read_text())
+        for name in ("whole", "resumed", "faulty")
+        for rank in range(2)
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_bit_for_bit(runs: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, results = runs
+    for rank in range(2):
+        whole, resumed = results[f"whole {rank}"], results[f"resumed {rank}"]
+        assert resumed["step"] == 2 * N
+        assert len(resumed["losses"]) == 2 * N, "a resume that trains nothing proves nothing"
+        assert resumed["losses"] == whole["losses"][2 * N :]
+        assert resumed["weights"] == whole["weights"]
+        assert resumed["draw"] == whole["draw"]
+    assert results["whole 0"]["weights"] == results["whole 1"]["weights"]
+
+
+@pytest.mark.slow
+def test_processes_drop_other_units(runs: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    assert runs[1]["whole 0"]["draw"] != runs[1]["whole 1"]["draw"]
+
+
+@pytest.mark.slow
+def test_the_second_random_state_dropped_would_be_noticed(
+    runs: tuple[Path, dict[str, dict[str, Any]]],
+) -> None:
+    """The planted fault gives both processes the state of the first."""
+    _, results = runs
+    assert results["faulty 0"]["losses"][0] == results["whole 0"]["losses"][2 * N], "the first is not touched"
+    assert results["faulty 1"]["losses"] != results["whole 1"]["losses"][2 * N :]
+    assert results["faulty 0"]["weights"] != results["whole 0"]["weights"]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_checkpoint_of_two(
+    runs: tuple[Path, dict[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = runs
+    alone = run(folder, 1, folder / "middle.ckpt")
+    assert alone["step"] == 2 * N
+    assert len(alone["losses"]) == 2 * N
+    assert "random states: saved by 2 processes, now 1" in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    middle, damaged = place / "middle.ckpt", place / "damaged.ckpt"
+    for name in ("whole", "resumed", "faulty"):
+        if name == "faulty":
+            content = torch.load(middle, weights_only=True)
+            content["insight"]["random_states"][1] = content["insight"]["random_states"][0]
+            damaged = place / f"damaged-{rank}.ckpt"
+            torch.save(content, damaged)
+        result = run(place, 2, {"whole": None, "resumed": middle, "faulty": damaged}[name])
+        rank = result["rank"]
+        (place / f"{name}-{rank}.json").write_text(json.dumps(result))
