@@ -192,7 +192,7 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
         defaults.append(callbacks.RunCheckpoint())
     defaults.append(callbacks.RunRecord())
     if cli.config.init_from:
-        defaults.append(InitialWeights(cli.config.init_from))
+        defaults.append(InitialWeights(cli.config.init_from, cli.run_config.root))
     return defaults
 
 

@@ -65,7 +65,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):
-        callbacks.append(InitialWeights(cli.config.init_from))
+        callbacks.append(InitialWeights(cli.config.init_from, cli.run_config.root))
     options = {
         "callbacks": callbacks,
         "precision": cli.choices.precision,

@@ -81,3 +81,15 @@ def test_upload_and_saving_options_from_the_command_line(insight: Insight, workp
     outcome = insight(*FIT, "--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.upload_to=nowhere://x")
     assert outcome.code == 2
     assert "upload_to='nowhere://x'" in outcome.error_line
+
+
+def test_initial_weights_of_a_run_by_its_name(insight: Insight, workplace: Path) -> None:
+    elsewhere = "--run.root=elsewhere"
+    assert insight(*FIT, elsewhere, "--trainer.max_steps=2").code == 0
+    outcome = insight(*FIT, elsewhere, "--init_from=tiny", "--trainer.max_steps=1")
+    assert outcome.code == 0, outcome.err
+    assert "initial weights: elsewhere/tiny/1/checkpoints/best.ckpt" in outcome.err
+    begun = torch.load("elsewhere/tiny/2/checkpoints/last.ckpt", weights_only=True)
+    assert begun["global_step"] == 1, "only the weights are taken over"
+    state = begun["LanguageModelingDataModule"]
+    assert state["num_samples_consumed"] == state["global_batch_size"]
