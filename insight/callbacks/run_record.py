@@ -81,7 +81,9 @@ class RunRecord(Callback):
             self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.state.fn != "fit" or not run_folder_of(trainer).info_path.is_file():
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        if not run_folder_of(trainer).info_path.is_file():
             return
         if isinstance(exception, TrainingInterrupted):
             reason = str(exception)

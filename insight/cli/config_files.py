@@ -12,6 +12,7 @@ from insight.runtime.errors import ConfigError, nearest
 
 _OPTIONS = ("--config", "-c")
 _SUFFIXES = (".yaml", ".yml", ".json")
+_JOB_FILES = "cluster/"  # what schedulers read
 
 
 def resolve_config_options(arguments: list[str]) -> list[str]:
@@ -46,6 +47,22 @@ def option_value(arguments: list[str], *names: str) -> str | None:
     """The last of :func:`option_values`, or ``None``."""
     values = option_values(arguments, *names)
     return values[-1] if values else None
+
+
+def early_option(arguments: list[str], group: str, name: str) -> str | None:
+    """The value of ``--group.name`` on the command line or in its files, before anything is parsed.
+
+    Raises:
+        ConfigError: As :func:`resolve_config_options`.
+    """
+    given = option_value(arguments, f"--{group}.{name}")
+    if given is not None:
+        return given
+    for path in reversed(option_values(resolve_config_options(arguments), *_OPTIONS)):
+        options = read_config(Path(path)).get(group)
+        if isinstance(options, dict) and name in options:
+            return str(options[name])
+    return None
 
 
 def has_config(arguments: list[str]) -> bool:
@@ -87,7 +104,8 @@ def shipped_configs() -> dict[str, Path]:
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
             found = (path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES)
-            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+            named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+            return {name: path for name, path in named.items() if not name.startswith(_JOB_FILES)}
     return {}
 
 

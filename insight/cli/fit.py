@@ -204,6 +204,8 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
             say_differences(resumed.saved_config.read_text(encoding="utf-8"), config)
     else:
         say(f"run folder: {folder.path}")
+    if cli.placement.num_processes > 1:
+        say(f"training in {cli.placement}")
     atomic_write_text(folder.config_path, config)
     cli.datamodule.tokenizer.save(folder.path)
     update_run_info(folder.info_path, notes=cli.choices.notes)

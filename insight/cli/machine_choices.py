@@ -9,6 +9,7 @@ import torch
 from insight.callbacks.machine import this_machine
 from insight.runtime.denormals import flush_denormals
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe
+from insight.runtime.limits import usable_cores
 from insight.runtime.messages import say
 
 _CONFIGURED = "as configured"
@@ -31,21 +32,25 @@ class MachineChoices:
     notes: tuple[str, ...]
 
 
-def choose_for_this_machine(num_threads: int | None, precision: str | int | None) -> MachineChoices:
+def choose_for_this_machine(
+    num_threads: int | None, precision: str | int | None, num_processes: int = 1
+) -> MachineChoices:
     """Set torch up, measure the machine and choose what the user has left open.
 
     Args:
         num_threads: The user's choice; ``None`` tries out which number multiplies fastest.
         precision: The user's choice; ``None`` takes bfloat16 where its matmuls were measured to be faster.
+        num_processes: Processes of the run that share the cores of this machine.
     """
     flush_denormals()
-    threads = num_threads or choose_num_threads()
+    threads = num_threads or choose_num_threads(max(1, usable_cores() // num_processes))
     torch.set_num_threads(threads)
     hardware = this_machine()
     chosen = str(precision) if precision is not None else choose_precision(hardware)
     plural = "s" if threads > 1 else ""
+    each = " for each of the processes" if num_processes > 1 else ""
     notes = (
-        f"{threads} thread{plural}, {_CONFIGURED if num_threads else 'fastest when tried'}",
+        f"{threads} thread{plural}{each}, {_CONFIGURED if num_threads else 'fastest when tried'}",
         f"precision {chosen}, {_CONFIGURED if precision is not None else _reason(hardware)}",
     )
     say(f"machine: {describe(hardware)}")

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from insight.cli.checks.batches import Batches, batches_of, check_batches
+from insight.cli.checks.findings import Findings
+from insight.cli.checks.precision import check_precision
+from insight.cli.checks.processes import check_processes, processes_of
+from insight.data import LanguageModelingDataModule
 from insight.interchange import differing_tensors, load_checkpoint
+from insight.interchange.checkpoint import read_checkpoint
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from insight.cli.lightning import InsightCLI
 
-_NUM_SHOWN = 3
+_NUM_SHOWN, _NUM_NUMBERS = 3, 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
@@ -33,6 +41,56 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
         check_checkpoint(cli, checkpoint, "--resume")
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
+
+
+def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
+    """Check that precision, processes and batches go together; what is only odd is said.
+
+    Args:
+        cli: What was configured; its data is set up.
+        trainer: Made from it.
+        checkpoint: What to resume from, if anything.
+
+    Raises:
+        InsightError: They do not.
+    """
+    processes, findings = processes_of(trainer), Findings()
+    hardware = cli.choices.hardware
+    check_precision(cli.choices.precision, processes.accelerator, hardware, findings)
+    check_processes(processes, hardware.num_cores, findings)
+    if isinstance(cli.datamodule, LanguageModelingDataModule):
+        batches = batches_of(cli.datamodule, trainer, processes)
+        check_batches(batches, trainer, findings)
+        if checkpoint is not None:
+            check_global_batch(checkpoint, batches)
+    for mistake in findings.mistakes:
+        raise mistake
+    findings.say()
+
+
+def check_global_batch(checkpoint: Path, batches: Batches) -> None:
+    """Check that the processes share the samples of a step in which the position of a resumed run counts.
+
+    Raises:
+        CheckpointError: They cannot, or not with this batch size and accumulation.
+    """
+    position = read_checkpoint(checkpoint).get(LanguageModelingDataModule.__qualname__, {})
+    saved, each = position.get("global_batch_size"), batches.batch_size * batches.accumulation
+    num_processes = batches.num_readers
+    if not isinstance(saved, int) or saved in (each * num_processes, batches.batch_size * num_processes):
+        return
+    if saved % num_processes:
+        numbers = [str(number) for number in range(1, saved + 1) if saved % number == 0]
+        raise CheckpointError(
+            f"--resume={checkpoint}: its steps of {saved} sequences cannot be shared by {num_processes} processes",
+            f"use {', '.join(numbers[:_NUM_NUMBERS])} processes",
+        )
+    raise CheckpointError(
+        f"--resume={checkpoint}: its steps take {saved} sequences, and data.batch_size={batches.batch_size} times "
+        f"accumulation {batches.accumulation} times {num_processes} processes is {each * num_processes}",
+        f"use --data.batch_size {saved // num_processes} and --trainer.accumulate_grad_batches 1, or another "
+        f"product of {saved // num_processes}",
+    )
 
 
 def check_sequence_length(cli: InsightCLI) -> None:

@@ -30,10 +30,29 @@ class Resumed:
     checkpoint: Path
     run: RunFolder | None
 
+    @classmethod
+    def from_plain(cls, value: dict[str, str | None]) -> Resumed:
+        """Undo :meth:`to_plain`."""
+        run = value["run"]
+        return cls(Path(str(value["checkpoint"])), RunFolder(Path(run)) if run else None)
+
+    def to_plain(self) -> dict[str, str | None]:
+        """As JSON, for another process that may stand in another folder."""
+        run = self.run.path.absolute() if self.run else None
+        return {"checkpoint": str(self.checkpoint.absolute()), "run": str(run) if run else None}
+
     @property
     def saved_config(self) -> Path | None:
         """The configuration of the run, if it is there."""
         return self.run.config_path if self.run and self.run.config_path.is_file() else None
+
+    @property
+    def saved_batch_size(self) -> int | None:
+        """The batch size that the run was begun with, which its position counts in."""
+        if self.saved_config is None:
+            return None
+        size = read_config(self.saved_config).get("data", {}).get("init_args", {}).get("batch_size")
+        return size if isinstance(size, int) else None
 
 
 def find_resumed(arguments: list[str]) -> Resumed | None:
@@ -62,11 +81,15 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
 
 def say_differences(saved: str, present: str) -> None:
     """One line for each option whose value differs between two configurations in YAML."""
-    before, after = (_flat(yaml.safe_load(text) or {}) for text in (saved, present))
-    for option in sorted(before.keys() | after.keys()):
-        old, new = before.get(option), after.get(option)
-        if old != new:
-            say(f"differs from the saved configuration: {option}={new} (saved: {old})")
+    for option, old, new in differences(saved, present):
+        say(f"differs from the saved configuration: {option}={new} (saved: {old})")
+
+
+def differences(first: str, second: str) -> list[tuple[str, Any, Any]]:
+    """The options whose values differ between two configurations in YAML, with both values."""
+    before, after = (_flat(yaml.safe_load(text) or {}) for text in (first, second))
+    pairs = ((option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys()))
+    return [(option, old, new) for option, old, new in pairs if old != new]
 
 
 def _has_checkpoint(planned: RunConfig) -> bool:

@@ -29,6 +29,9 @@ class RunConfig:
         find_learning_rate: Optimizer steps of a sweep over learning rates before training, from a hundredth
             to a hundred times the configured ones; what it says is printed and drawn in the report, and the
             run goes on as it would without. ``null`` for none; 100 is a good number.
+        hang_timeout: Seconds after which a process of several that makes no progress ends the run, with a
+            message that says which it is and where; ``null`` waits for ever.
+        rendezvous_timeout: Seconds that the processes of a run wait for one another when it starts.
     """
 
     name: str = "run"
@@ -38,6 +41,8 @@ class RunConfig:
     num_threads: int | None = None
     test: bool = True
     find_learning_rate: int | None = None
+    hang_timeout: float | None = 1800.0
+    rendezvous_timeout: float = 300.0
 
     def __post_init__(self) -> None:
         check_run_name(self.name)
@@ -56,6 +61,10 @@ class RunConfig:
                 f"run.time_budget={self.time_budget}: must be a positive number of seconds",
                 "use for example 150",
             )
+        for name in ("hang_timeout", "rendezvous_timeout"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+                raise ConfigError(f"run.{name}={seconds}: must be a positive number of seconds", "use 300")
 
     @property
     def time_limit_seconds(self) -> float | None:

@@ -52,6 +52,10 @@ class OutputError(UserError):
     """Something cannot be written: read-only, full, or it exists already."""
 
 
+class LaunchError(UserError):
+    """The processes of a run do not come together, or would not do the same."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that ``name`` was probably meant to be, or ``None``."""
     matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)

@@ -8,6 +8,8 @@ import re
 import sys
 import warnings
 
+from insight.runtime.processes import is_first_process
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
@@ -17,8 +19,7 @@ def say(text: str) -> None:
     Only the first process of a distributed run speaks. Control characters (a file name may hold an escape
     sequence) are replaced, so a line is always one line and never drives the terminal.
     """
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    if rank == "0":
+    if is_first_process():
         print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
 
 
@@ -37,7 +38,7 @@ def silence_libraries() -> None:
     # jsonargparse announces changes of its own interface to whoever runs the program, who cannot act on
     # them. It reads this variable at import; a developer who wants to see them sets it to "all".
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for name in (*_LIGHTNING_LOGGERS, *_TORCHAO_LOGGERS):
+    for name in (*_LIGHTNING_LOGGERS, *_PROCESS_LOGGERS, *_TORCHAO_LOGGERS):
         logging.getLogger(name).addFilter(_is_worth_saying)
     for category, message in _NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
@@ -45,6 +46,9 @@ def silence_libraries() -> None:
 
 # Lightning says "information" through one of these two, depending on which was imported last.
 _LIGHTNING_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+
+# Says at each process that it joins, on a line of its own.
+_PROCESS_LOGGERS = ("lightning.fabric.utilities.distributed",)
 
 _TORCHAO_LOGGERS = ("torchao", "torch.utils._pytree")
 
@@ -63,6 +67,8 @@ _NOISY_INFORMATION = re.compile(
             r"^(Restoring states|Restored all states|Loaded model weights) from ",
             # `insight check` says itself that it took one step and kept nothing.
             r"^Running in `fast_dev_run` mode",
+            # How many processes train where is part of the line about the run folder.
+            r"^Initializing distributed: |All distributed processes registered",
             # A Ctrl-C is answered by a line that says how to go on.
             r"Detected KeyboardInterrupt",
             # torchao's kernels for CUDA, where there is none; what runs here is tried before it is used.

@@ -1,0 +1,119 @@
+"""Real commands in processes of their own, with a deadline, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from command_line import Outcome
+
+from insight.reporting import read_metrics
+
+SECONDS = 150
+PYTHON_INSIGHT = (sys.executable, "-m", "insight")
+# Of a launcher above the tests, or left from others.
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass
+class Started:
+    """A running command.
+
+    Args:
+        process: The process, first of a session of its own.
+        log: Where its standard error goes.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self, seconds: float = SECONDS) -> Outcome:
+        """What it did; fails the test if it takes too long."""
+        code = self.process.wait(seconds)
+        return Outcome(code, self.log.with_suffix(".out").read_text(), self.log.read_text())
+
+    def kill(self) -> None:
+        """End it and everything that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], folder: Path, name: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Started]:
+    """Run a command in a folder while the block lasts."""
+    log = folder / f"{name}.err"
+    inherited = {key: value for key, value in os.environ.items() if key not in _VARIABLES}
+    with log.open("wb") as err, log.with_suffix(".out").open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**inherited, **(environment or {})},
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    running = Started(process, log)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def run_together(
+    commands: Sequence[Sequence[str]], folder: Path, environments: Sequence[Mapping[str, str]]
+) -> list[Outcome]:
+    """Run commands at the same time and wait for all."""
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(started(command, folder, f"process-{rank}", environment))
+            for rank, (command, environment) in enumerate(zip(commands, environments, strict=True))
+        ]
+        return [process.wait() for process in running]
+
+
+def ranks(num_processes: int) -> list[dict[str, str]]:
+    """Environments of processes that a launcher of somebody's own starts on this machine."""
+    port = str(free_port())
+    return [
+        {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(num_processes),
+            "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(num_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        for rank in range(num_processes)
+    ]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until_there(path: Path, running: Started, seconds: float = SECONDS) -> None:
+    """Wait for a file that a running command writes."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert running.process.poll() is None, running.log.read_text()
+        assert time.monotonic() < deadline, running.log.read_text()
+        time.sleep(0.05)
+
+
+def losses(run: Path, name: str = "train/loss") -> dict[int, float]:
+    """What a run has logged, by step."""
+    return {record["step"]: record[name] for record in read_metrics(run) if name in record}

@@ -1,0 +1,275 @@
+"""Two processes, however they are started, do what one does; what cannot work ends in one line, all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from command_line import Outcome, run_insight, write_tiny
+from real_processes import PYTHON_INSIGHT, free_port, losses, ranks, run_together, started, wait_until_there
+
+import insight
+from insight.reporting import read_summary
+
+NUM_STEPS = 6
+# Muon multiplies in bfloat16, which blows the last bits of a sum in another order up.
+EXACT = (
+    *("--trainer.max_steps", str(NUM_STEPS), "--model.optimizer", "AdamW", "--run.rendezvous_timeout", "60"),
+    *("--trainer.accelerator", "cpu"),
+)
+FIT = ("fit", "--config", "tiny.yaml", *EXACT)
+# Two sequences on each of two processes are the four of the configuration.
+HALF = ("--data.batch_size", "2")
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The run folder of one process."""
+    folder = tmp_path_factory.mktemp("one")
+    write_tiny(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        outcome = run_insight(*FIT)
+    assert outcome.code == 0, outcome.err
+    return folder / "runs/tiny/1"
+
+
+def same_training(run: Path, expected: Path) -> bool:
+    """Whether two runs have the same losses and measure the same."""
+    if losses(run).keys() != losses(expected).keys() or len(losses(run)) != NUM_STEPS:
+        return False
+    measured, wanted = read_summary(run), read_summary(expected)
+    names = [name for name in wanted if name.startswith(("validation/", "test/"))]
+    return losses(run) == pytest.approx(losses(expected), abs=1e-5) and all(
+        measured[name].value == pytest.approx(wanted[name].value, rel=1e-5) for name in names
+    )
+
+
+def check_one_voice(outcome: Outcome, folder: Path) -> None:
+    """One run folder, and nothing said twice."""
+    assert [path.name for path in (folder / "runs/tiny").iterdir()] == ["1"]
+    said = [line for line in outcome.err.splitlines() if line.startswith("insight: ")]
+    assert sum("run folder" in line for line in said) == 1, outcome.err
+    assert len(said) == len(set(said)), outcome.err
+    assert outcome.out.count("report.html") == 1, outcome.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "accumulate"),
+    [((str(Path(sys.executable).with_name("insight")),), 1), (PYTHON_INSIGHT, 2)],
+    ids=["insight", "python"],
+)
+def test_a_plain_start(
+    workplace: Path, one_process: Path, command: tuple[str, ...], accumulate: int
+) -> None:
+    options = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", str(2 // accumulate))
+    options += ("--trainer.accumulate_grad_batches", str(accumulate))
+    options += ("--trainer.val_check_interval", str(2 * accumulate))
+    with started([*command, *FIT, *options], workplace, "plain") as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    assert "2 processes" in outcome.err
+    check_one_voice(outcome, workplace)
+    assert same_training(workplace / "runs/tiny/1", one_process)
+
+
+@pytest.mark.slow
+def test_torchrun(workplace: Path, one_process: Path) -> None:
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with started([*launcher, "-m", "insight", *FIT, *HALF], workplace, "torchrun") as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    check_one_voice(outcome, workplace)
+    assert same_training(workplace / "runs/tiny/1", one_process)
+
+
+@pytest.mark.slow
+def test_the_variables_of_slurm(workplace: Path, one_process: Path) -> None:
+    """As srun sets them; there is no SLURM here."""
+    common = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "insight",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    tasks = [{**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    outcomes = run_together([[*PYTHON_INSIGHT, *FIT, *HALF]] * 2, workplace, tasks)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    both = Outcome(0, outcomes[0].out + outcomes[1].out, outcomes[0].err + outcomes[1].err)
+    check_one_voice(both, workplace)
+    assert same_training(workplace / "runs/tiny/1", one_process)
+
+
+def test_another_training_would_be_noticed(workplace: Path, one_process: Path) -> None:
+    assert run_insight(*FIT, "--data.seed", "1").code == 0
+    assert not same_training(workplace / "runs/tiny/1", one_process)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run(workplace: Path) -> None:
+    """Whether the first process sees its connection break or its child die: it says who it was."""
+    options = ("--trainer.max_steps", "1000000", "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    with started([*PYTHON_INSIGHT, *FIT, *options, *HALF], workplace, "killed") as running:
+        wait_until_there(workplace / "runs/tiny/1/metrics.jsonl", running)
+        (child,) = psutil.Process(running.process.pid).children()
+        child.send_signal(signal.SIGKILL)
+        outcome = running.wait()
+    assert outcome.code == 1, outcome.err
+    assert "insight: error: rank 1 was ended by SIGKILL" in outcome.err
+    assert "a bug in Insight" not in outcome.err
+
+
+@pytest.mark.slow
+def test_processes_with_different_configurations(workplace: Path) -> None:
+    commands = [[*PYTHON_INSIGHT, *FIT, *HALF], [*PYTHON_INSIGHT, *FIT, "--data.batch_size", "3"]]
+    first, second = run_together(commands, workplace, ranks(2))
+    assert (first.code, second.code) == (2, 2), first.err + second.err
+    assert "error" not in first.err
+    assert "rank 1: another configuration than rank 0" in second.error_line
+    assert "batch_size=3 (rank 0: 2)" in second.error_line
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_different_code(workplace: Path) -> None:
+    package = Path(insight.__file__).parent
+    other = workplace / "other"
+    shutil.copytree(package, other / "insight", ignore=shutil.ignore_patterns("__pycache__"))
+    changed = other / "insight/training/schedules.py"
+    changed.write_text(changed.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    environments = ranks(2)
+    environments[1]["PYTHONPATH"] = str(other)
+    first, second = run_together([[*PYTHON_INSIGHT, *FIT, *HALF]] * 2, workplace, environments)
+    assert (first.code, second.code) == (2, 2), first.err + second.err
+    assert "error" not in first.err
+    assert "rank 1: other code than rank 0" in second.error_line
+    assert "source files of insight" in second.error_line
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once(workplace: Path) -> None:
+    command = [*PYTHON_INSIGHT, *FIT, "--data.train_files", "missing.txt"]
+    first, second = run_together([command] * 2, workplace, ranks(2))
+    assert (first.code, second.code) == (2, 2), first.err + second.err
+    assert "missing.txt" in first.error_line
+    assert second.err == ""
+    assert not (workplace / "runs").exists()
+
+
+@pytest.fixture
+def as_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], dict[str, str]]]:
+    """Makes this process one of several that somebody else would have to start."""
+
+    def become(rank: int, num_processes: int) -> dict[str, str]:
+        environment = ranks(num_processes)[rank]
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return environment
+
+    yield become
+    monkeypatch.undo()
+    assert not {"RANK", "NODE_RANK", "MASTER_PORT"} & os.environ.keys()
+
+
+def test_a_missing_process(
+    insight: Callable[..., Outcome], as_rank: Callable[[int, int], dict[str, str]]
+) -> None:
+    as_rank(0, 3)
+    outcome = insight(*FIT, "--run.rendezvous_timeout", "1")
+    assert outcome.code == 2
+    assert "1 of 3 processes came within 1 s: ranks 1, 2 are missing" in outcome.error_line
+
+
+def test_a_missing_first_process(
+    insight: Callable[..., Outcome], as_rank: Callable[[int, int], dict[str, str]]
+) -> None:
+    port = as_rank(1, 2)["MASTER_PORT"]
+    outcome = insight(*FIT, "--run.rendezvous_timeout=1")
+    assert outcome.code == 2
+    assert f"rank 1: nobody listens at MASTER_ADDR=127.0.0.1, MASTER_PORT={port}" in outcome.error_line
+
+
+def test_a_port_in_use(
+    insight: Callable[..., Outcome], as_rank: Callable[[int, int], dict[str, str]]
+) -> None:
+    port = as_rank(0, 2)["MASTER_PORT"]
+    with socket.socket() as other:
+        other.bind(("", int(port)))
+        other.listen()
+        outcome = insight(*FIT)
+    assert outcome.code == 2
+    assert f"MASTER_PORT={port}: is in use" in outcome.error_line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--trainer.num_nodes", "2"], ["trainer.num_nodes=2", "torchrun or srun"]),
+        (["--trainer.devices", "0"], ["trainer.devices=0", "1 or more"]),
+        (["--trainer.devices", "two"], ["trainer.devices=two"]),
+        (["--trainer.strategy", "dpp"], ["trainer.strategy=dpp", "did you mean 'ddp'?"]),
+        (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy=ddp_spawn", "use ddp"]),
+        (["--trainer.strategy", "fsdp"], ["trainer.strategy=fsdp", "use fsdp2"]),
+        (
+            ["--trainer.strategy", "fsdp2", "--trainer.precision", "16-mixed"],
+            ["trainer.precision=16-mixed", "fsdp2", "bf16-mixed"],
+        ),
+        (["--trainer.precision", "16-mixed"], ["trainer.precision=16-mixed", "bf16-mixed"]),
+        (["--trainer.accumulate_grad_batches", "1000"], ["accumulate_grad_batches=1000", "an epoch has only"]),
+        (["--run.hang_timeout", "0"], ["run.hang_timeout=0", "positive"]),
+        (["--run.rendezvous_timeout", "-1"], ["run.rendezvous_timeout=-1", "positive"]),
+    ],
+)
+def test_what_cannot_work(
+    insight: Callable[..., Outcome], workplace: Path, options: list[str], said: list[str]
+) -> None:
+    outcome = insight(*FIT, *options)
+    assert outcome.code == 2, outcome.err
+    for words in said:
+        assert words in outcome.error_line
+    assert not (workplace / "runs").exists()
+
+
+def test_a_device_that_is_not_there(insight: Callable[..., Outcome]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    outcome = insight(*FIT, "--trainer.accelerator", "gpu")
+    assert outcome.code == 2
+    assert "trainer.accelerator=gpu: torch finds no such device here" in outcome.error_line
+
+
+def test_a_launcher_that_started_another_number(
+    insight: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = insight(*FIT, "--trainer.devices", "4")
+    assert outcome.code == 2
+    assert "trainer.devices=4: srun started 1 on this machine" in outcome.error_line
+
+
+def test_a_global_batch_that_cannot_be_shared(
+    insight: Callable[..., Outcome], workplace: Path, one_process: Path
+) -> None:
+    """Refused before any process is started in vain: the position counts in steps of four sequences."""
+    shutil.copytree(one_process, workplace / "runs/tiny/1")
+    resume = (*FIT, "--resume", "auto", "--trainer.max_steps", "8")
+    outcome = insight(*resume, "--data.batch_size", "3")
+    assert outcome.code == 2
+    assert "its steps take 4 sequences" in outcome.error_line
+    assert "use --data.batch_size 4" in outcome.error_line
+    assert insight(*resume, "--data.batch_size", "2", "--trainer.accumulate_grad_batches", "2").code == 0

@@ -1,0 +1,80 @@
+"""The store of a run: what one process publishes all read, and one failure ends all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from insight.runtime.errors import LaunchError
+from insight.runtime.meeting import EndedElsewhere, Failure, Meeting
+from insight.runtime.processes import ProcessPlace
+
+
+@pytest.fixture
+def meetings() -> list[Meeting]:
+    """Of three processes, all of them in this one."""
+    first = Meeting(ProcessPlace(0, 3, 0, 3), "127.0.0.1", 0, 20)
+    others = [Meeting(ProcessPlace(rank, 3, rank, 3), "127.0.0.1", first.port, 20) for rank in (1, 2)]
+    return [first, *others]
+
+
+def in_thread(task: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(task())
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, results
+
+
+def test_what_is_published_is_read(meetings: list[Meeting]) -> None:
+    first, second, third = meetings
+    thread, results = in_thread(lambda: second.take("plan"))
+    assert third.look("plan") is None
+    first.publish("plan", {"folder": "runs/x/1", "resumed": None})
+    thread.join(20)
+    assert results == [{"folder": "runs/x/1", "resumed": None}] == [third.look("plan")]
+    second.publish_own("moment", 7)
+    assert first.of_every_rank("moment") == [None, 7, None]
+
+
+def test_all_wait_for_all(meetings: list[Meeting]) -> None:
+    waiting = [in_thread(lambda meeting=m: meeting.wait_for_all("ready", 20)) for m in meetings[:2]]  # type: ignore[misc]
+    assert not any(results for _, results in waiting)
+    meetings[2].wait_for_all("ready", 20)
+    for thread, results in waiting:
+        thread.join(20)
+        assert results == [None]
+
+
+def test_who_is_missing_is_said(meetings: list[Meeting]) -> None:
+    with pytest.raises(LaunchError, match="1 of 3 processes came within 0.2 s: ranks 1, 2 are missing"):
+        meetings[0].wait_for_all("ready", 0.2)
+
+
+def test_one_failure_ends_all_and_the_first_counts(meetings: list[Meeting]) -> None:
+    first, second, third = meetings
+    thread, results = in_thread(lambda: first.take("never"))
+    assert third.fail(2, "the data is damaged", 2) == Failure(2, "the data is damaged", 2)
+    assert second.fail(1, "connection lost", 1) == Failure(2, "the data is damaged", 2)
+    thread.join(20)
+    (error,) = results
+    assert isinstance(error, EndedElsewhere)
+    assert error.code == 2
+    assert first.failure() == Failure(2, "the data is damaged", 2)
+
+
+def test_what_happens_while_waiting_is_looked_at(meetings: list[Meeting]) -> None:
+    def child_died() -> None:
+        raise LaunchError("a child died")
+
+    meetings[0].while_waiting = child_died
+    with pytest.raises(LaunchError, match="a child died"):
+        meetings[0].take("never")
