@@ -50,8 +50,8 @@ class Attempt:
         number: Of the attempt.
         num_ranks: Processes.
         asynchronous: Save beside the training.
-        stop_at: Where the first process stops and waits to be killed: the number of a moment in its saves, each
-            of which has several; ``None`` for nowhere.
+        stop_at: The moment of its saves at which the first process stops and waits to be killed: the name of
+            the moment, and how many of them to let pass; ``None`` for nowhere.
         fault: What is broken on purpose: ``none``, ``in place`` or ``random state``.
     """
 
@@ -60,7 +60,7 @@ class Attempt:
     number: int
     num_ranks: int
     asynchronous: bool
-    stop_at: int | None
+    stop_at: tuple[str, int] | None
     fault: str
 
     def progress_path(self, rank: int) -> Path:
@@ -155,13 +155,13 @@ def make_data(folder: Path, num_ranks: int) -> LanguageModelingDataModule:
 
 def stop_in_saves(attempt: Attempt) -> None:
     """Let the process stop for good at one moment of a save: half written, or before a name appears."""
-    moments = iter(range(1_000_000))
-    path = attempt.progress_path(0)
+    path, passed = attempt.progress_path(0), Counter[str]()
 
-    def pass_moment() -> None:
-        if next(moments) == attempt.stop_at:
+    def pass_moment(name: str) -> None:
+        if (name, passed[name]) == attempt.stop_at:
             say(path, "saving")
             time.sleep(_ENDING_SECONDS * 2)
+        passed[name] += 1
 
     class Halfway:
         """A file that passes a moment after its first bytes."""
@@ -174,7 +174,7 @@ def stop_in_saves(attempt: Attempt) -> None:
             if not self.has_passed:
                 self.has_passed = True
                 self.file.flush()
-                pass_moment()
+                pass_moment("half written")
             return written
 
         def __getattr__(self, name: str) -> Any:
@@ -183,7 +183,8 @@ def stop_in_saves(attempt: Attempt) -> None:
     save, replace = atomic_io._save, os.replace
 
     def replace_after_moment(source: Any, target: Any) -> None:
-        pass_moment()
+        if Path(target).parent == attempt.run.checkpoints:
+            pass_moment("before a name")
         replace(source, target)
 
     def copy_in_place(source: Path, target: Path) -> None:
@@ -191,7 +192,7 @@ def stop_in_saves(attempt: Attempt) -> None:
         with target.open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            pass_moment()
+            pass_moment("before a name")
             file.write(data[len(data) // 2 :])
 
     atomic_io._save = lambda checkpoint, file: save(checkpoint, Halfway(file))
@@ -312,12 +313,10 @@ class Chaos:
         """Start, kill and resume until a training ends by itself; false where a torn file was found."""
         step = 0
         for _ in range(_MOST_ATTEMPTS):
-            kinds = ["any", "save"] + ["one rank"] * (self.num_ranks > 1)
-            kind = self.random.choice(kinds) if self.counts["kills"] < num_kills else "none"
-            if self.fault == "in place":
-                kind = "save"
-            # A save has three or four moments; a run that is nearly done has few left, and then ends.
-            attempt = self.attempt(run, self.random.randrange(60) if kind == "save" else None)
+            kind = self.next_kind(num_kills)
+            # A run that is nearly done may have fewer moments left; then it comes to its end.
+            stop_at = (self.next_moment(), self.random.randrange(1, 20)) if kind == "save" else None
+            attempt = self.attempt(run, stop_at)
             was_killed = self.kill(attempt, kind, self.random.uniform(0, seconds))
             self.count_steps(attempt, step)
             if not was_killed:
@@ -332,7 +331,17 @@ class Chaos:
             assert step >= step_before, f"step {step_before} was on the disk, now it is {step}"
         raise AssertionError("the training never came to its end")
 
-    def attempt(self, run: RunFolder, stop_at: int | None) -> Attempt:
+    def next_kind(self, num_kills: int) -> str:
+        """At any time, during a save, or one of two processes at any time, in turn."""
+        if self.counts["kills"] >= num_kills:
+            return "none"
+        kinds = ["save", "any"] + ["one rank"] * (self.num_ranks > 1)
+        return "save" if self.fault != "none" else kinds[self.counts["kills"] % len(kinds)]
+
+    def next_moment(self) -> str:
+        return ("half written", "before a name")[self.counts["kills: save"] % 2]
+
+    def attempt(self, run: RunFolder, stop_at: tuple[str, int] | None) -> Attempt:
         self.num_attempts += 1
         asynchronous = self.random.random() < 0.5
         return Attempt(
