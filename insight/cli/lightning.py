@@ -272,8 +272,8 @@ class InsightCLI(LightningCLI):
             trainer.max_epochs = -1
         schedule = getattr(self.model, "schedule", None)
         has_length = trainer.max_steps > 0 and seconds is None and not has_budget
-        if has_length and isinstance(schedule, ScheduleConfig):
-            schedule.check_fits(trainer.max_steps)
+        if self.command == "fit" and has_length and isinstance(schedule, ScheduleConfig):
+            schedule.check_fits(trainer.max_steps)  # `insight check` lists it among all that it finds
 
 
 @contextlib.contextmanager
