@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tiny_training import NUM_BYTES, make_trainer
 
+from insight.callbacks import WeightAveraging
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
 from insight.data.corpora import read_corpus
 from insight.data.sampling import EvaluationWindows
@@ -52,6 +53,7 @@ class Scenario:
         clip: Gradients by ``norm`` or ``value``.
         network: ``plain``, ``tied`` (embedding and head) or ``recomputing`` (activation checkpointing).
         precision: Lightning's name.
+        averages: Whether an average of the weights is measured and saved.
         num_steps: Where it ends.
         saves: Whether it saves after ``SAVED_STEP`` steps, inside a window where there are some.
         resume: Checkpoint that it goes on from.
@@ -66,6 +68,7 @@ class Scenario:
     clip: str = "norm"
     network: str = "plain"
     precision: str = "32-true"
+    averages: bool = False
     num_steps: int = NUM_STEPS
     saves: bool = False
     resume: str | None = None
@@ -116,7 +119,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
     trainer = make_trainer(
         folder,
         scenario.num_steps,
-        callbacks=[observer],
+        callbacks=[observer, *([WeightAveraging(0.9)] if scenario.averages else [])],
         strategy=strategy,
         devices=num_processes,
         precision=scenario.precision,

@@ -31,7 +31,11 @@ CASES = {
     for optimizer, accumulate, packed in itertools.product(("adamw", "muon"), (1, 2), (False, True))
 }
 # Saved inside an accumulation window.
-SAVED = {"adamw": CASES["adamw 2 padded"], "muon": CASES["muon 2 packed"]}
+SAVED = {
+    "adamw": CASES["adamw 2 padded"],
+    "muon": CASES["muon 2 packed"],
+    "averaged": {"averages": True, "accumulate": 2},
+}
 VARIANTS = {
     "by value": {"clip": "value"},
     "tied": {"network": "tied", "optimizer": "muon"},
@@ -95,6 +99,8 @@ def two(
         ("fsdp2", "alone muon", "muon"),
         ("fsdp2", "four", "adamw"),
         ("fsdp2", "tensor muon", "muon"),
+        ("fsdp2", "alone averaged", "averaged"),
+        ("tensor", "fsdp2 averaged", "averaged"),
         ("tensor", "alone muon", "muon"),
         ("tensor", "fsdp2 adamw", "adamw"),
         ("ddp", "fsdp2 muon", "muon"),
@@ -210,6 +216,8 @@ def test_mixed_precision_stays_near(alone: dict[str, Result], two: dict[str, lis
         ("fsdp2", "alone muon", "muon"),
         ("fsdp2", "four", "adamw"),
         ("fsdp2", "tensor muon", "muon"),
+        ("fsdp2", "alone averaged", "averaged"),
+        ("tensor", "fsdp2 averaged", "averaged"),
         ("tensor", "alone muon", "muon"),
         ("tensor", "fsdp2 adamw", "adamw"),
         ("ddp", "fsdp2 muon", "muon"),
@@ -234,7 +242,13 @@ def test_four_processes_go_on_from_two(
 
 @pytest.mark.parametrize(
     ("origin", "optimizer"),
-    [("fsdp2 adamw", "adamw"), ("fsdp2 muon", "muon"), ("tensor muon", "muon"), ("four", "adamw")],
+    [
+        ("fsdp2 adamw", "adamw"),
+        ("fsdp2 muon", "muon"),
+        ("tensor muon", "muon"),
+        ("four", "adamw"),
+        ("fsdp2 averaged", "averaged"),
+    ],
 )
 def test_one_process_goes_on_from_any_checkpoint(
     folder: Path, alone: dict[str, Result], two: dict[str, list[Result]], origin: str, optimizer: str
