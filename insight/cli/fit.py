@@ -99,7 +99,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     else:
         ensure_writable(present.path if present else root / name)
     check_data_and_network(cli, resumed.checkpoint if resumed else None)
-    identity = decided_identity(cli)
+    identity = decided_identity(cli) if launch.meeting is not None else {}
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))

@@ -29,7 +29,7 @@ _SECONDS_TO_END = 30.0
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
 _VARIABLES += ("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 # Where a collective operation finds that its partner is gone.
-_LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed", "gloo", "NCCL")
+_LOST = ("Connection", "connection", "Broken pipe", "Socket", "gloo", "NCCL")
 
 
 class Launch:
@@ -141,7 +141,7 @@ class Launch:
             EndedElsewhere: One of them failed.
         """
         if self.meeting is not None:
-            self.meeting.wait_for_all("ready", seconds or math.inf)
+            self.meeting.wait_for_all("ready", seconds or math.inf, "run.hang_timeout")
 
     def from_first(self, name: str, value: str | None) -> str | None:
         """The ``value`` of the first process, in all of them."""
@@ -229,6 +229,8 @@ class Launch:
         with contextlib.suppress(RuntimeError, OSError):  # the first process is gone
             self.meeting.publish_own("left")
         in_order = error is None or _is_interruption(error)
+        if not in_order:
+            self._kill_children_on_their_way()
         deadline = time.monotonic() + (_SECONDS_TO_END if in_order else _SECONDS_TO_LEARN)
         # A launcher ends the others as soon as one has ended; the first still has a report to write.
         with contextlib.suppress(RuntimeError, OSError):
@@ -242,6 +244,14 @@ class Launch:
         self.meeting = None
         if error is None and dead is not None:
             raise dead
+
+    def _kill_children_on_their_way(self) -> None:
+        """Those that still import have nothing to lose, and would keep the message waiting."""
+        assert self.meeting is not None
+        if self._children:
+            for child, arrived in zip(self._children, self.meeting.of_every_rank("arrived")[1:], strict=True):
+                if not arrived:
+                    child.kill()
 
     def _may_go(self, waits_for_first: bool) -> bool:
         assert self.meeting is not None

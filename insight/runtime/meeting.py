@@ -126,12 +126,13 @@ class Meeting:
         """Let all processes read this one's ``value``."""
         self.publish(f"{name}/{self.place.rank}", value)
 
-    def wait_for_all(self, name: str, seconds: float) -> None:
+    def wait_for_all(self, name: str, seconds: float, option: str = "run.rendezvous_timeout") -> None:
         """Come to a point, and wait until all have.
 
         Args:
             name: Of the point.
             seconds: How long at most.
+            option: Where the user sets that.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
@@ -145,7 +146,7 @@ class Meeting:
                 number, come = self.place.num_processes, self.place.num_processes - len(missing)
                 raise LaunchError(
                     f"{come} of {number} processes came within {seconds:g} s: {_named(missing)} missing",
-                    "start them all, see what they say, or raise --run.rendezvous_timeout",
+                    f"start them all, see what they say, or raise --{option}",
                 )
             self._wait()
 
