@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from insight.callbacks.averaged_weights import AveragedWeights
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.end_of_training import EndOfTraining
@@ -19,9 +20,9 @@ from insight.callbacks.schedule_check import ScheduleCheck
 from insight.callbacks.step_profiler import StepProfiler
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
-from insight.callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
+    "AveragedWeights",
     "EarlyStopping",
     "EndOfTraining",
     "EvaluationWeights",
@@ -40,5 +41,4 @@ __all__ = [
     "ThroughputMonitor",
     "TimeBudget",
     "TrainingInterrupted",
-    "WeightAveraging",
 ]

@@ -4,7 +4,7 @@ from insight.training.guards import Guard, SpikeDetector
 from insight.training.language_modeling import LanguageModelingModule
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
-from insight.training.optimizers import AdamW, MuonAdamW, OptimizerConfig
+from insight.training.optimizers import AdamW, AnyOptimizer, MuonAdamW, OptimizerConfig
 from insight.training.schedules import (
     Constant,
     InverseSquareRoot,
@@ -32,6 +32,7 @@ __all__ = [
     "AdamW",
     "AllOf",
     "AnyOf",
+    "AnyOptimizer",
     "Constant",
     "Criterion",
     "Divergence",

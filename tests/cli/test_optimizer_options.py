@@ -105,7 +105,7 @@ def test_a_class_of_an_own_package_with_own_rates(
 def test_averaged_weights_are_what_everything_uses(
     insight: Callable[..., Outcome], workplace: Path
 ) -> None:
-    configured(workplace, "z_loss: 0.0", "[{class_path: WeightAveraging, init_args: {decay: 0.5}}]")
+    configured(workplace, "z_loss: 0.0", "[{class_path: AveragedWeights, init_args: {decay: 0.5}}]")
     assert insight(*FIT, "--model.label_smoothing=0.1").code == 0
     run = workplace / "runs/tiny/1"
     path = run / "checkpoints/best.ckpt"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tiny_training import NUM_BYTES, make_trainer
 
-from insight.callbacks import WeightAveraging
+from insight.callbacks import AveragedWeights
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
 from insight.data.corpora import read_corpus
 from insight.data.sampling import EvaluationWindows
@@ -119,7 +119,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
     trainer = make_trainer(
         folder,
         scenario.num_steps,
-        callbacks=[observer, *([WeightAveraging(0.9)] if scenario.averages else [])],
+        callbacks=[observer, *([AveragedWeights(0.9)] if scenario.averages else [])],
         strategy=strategy,
         devices=num_processes,
         precision=scenario.precision,

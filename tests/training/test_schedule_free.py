@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
-from insight.callbacks import EvaluationWeights, WeightAveraging
+from insight.callbacks import EvaluationWeights, AveragedWeights
 from insight.runtime.errors import ConfigError
 from insight.runtime.seeding import seed_everything
 from insight.training import AnyOptimizer, Constant
@@ -168,6 +168,6 @@ def test_saving_does_not_touch_training(tmp_path: Path) -> None:
 
 def test_two_averages_are_refused(tmp_path: Path) -> None:
     module = make_module(optimizer=AnyOptimizer(ScheduleFreeSGD))
-    trainer = make_trainer(tmp_path, 2, callbacks=[WeightAveraging()])
+    trainer = make_trainer(tmp_path, 2, callbacks=[AveragedWeights()])
     with pytest.raises(ConfigError, match="an average of its own"):
         trainer.fit(module, make_data(tmp_path))

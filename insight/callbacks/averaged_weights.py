@@ -12,7 +12,7 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import local
 
 
-class WeightAveraging(EvaluationWeights):
+class AveragedWeights(EvaluationWeights):
     """Averages the weights over the last steps; validation, samples and checkpoints are of the average.
 
     After each optimizer step the average moves by ``1 - decay`` of the way to the new weights (Polyak and
@@ -28,7 +28,7 @@ class WeightAveraging(EvaluationWeights):
 
     def __init__(self, decay: float = 0.999, warm_up: bool = True) -> None:
         if not 0 <= decay < 1:
-            raise ConfigError(f"WeightAveraging(decay={decay}): must be at least 0 and below 1", "use 0.999")
+            raise ConfigError(f"AveragedWeights(decay={decay}): must be at least 0 and below 1", "use 0.999")
         super().__init__()
         self.decay = decay
         self.warm_up = warm_up
@@ -57,12 +57,12 @@ class WeightAveraging(EvaluationWeights):
     def begin(self, trainer: Trainer) -> bool:
         if super().begin(trainer):
             raise ConfigError(
-                "WeightAveraging: the optimizer makes an average of its own", "leave one of the two out"
+                "AveragedWeights: the optimizer makes an average of its own", "leave one of the two out"
             )
         narrow = next((p.dtype for p in self._parameters if p.dtype.itemsize < torch.float32.itemsize), None)
         if narrow is not None:
             raise ConfigError(
-                f"WeightAveraging: an average in {str(narrow).removeprefix('torch.')} would stand still",
+                f"AveragedWeights: an average in {str(narrow).removeprefix('torch.')} would stand still",
                 "use --trainer.precision bf16-mixed, which keeps the weights in float32",
             )
         training = [parameter.detach().clone() for parameter in self._parameters]

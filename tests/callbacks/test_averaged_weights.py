@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from tiny_run import TinyData, TinyModule, TinySchedule, tiny_fit, weights
 from torch import nn
 
-from insight.callbacks import EvaluationWeights, WeightAveraging
+from insight.callbacks import EvaluationWeights, AveragedWeights
 from insight.runtime.errors import ConfigError
 
 STEPS = 30
@@ -77,7 +77,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def test_it_is_the_average_computed_by_hand(tmp_path: Path, warm_up: bool) -> None:
     watch = Watch()
     path = tmp_path / "between.ckpt"
-    averaging = WeightAveraging(decay=0.7, warm_up=warm_up)
+    averaging = AveragedWeights(decay=0.7, warm_up=warm_up)
     _, module = tiny_fit(tmp_path, [averaging, watch, Save(path, 15, after_validation=False)])
     expected = averages(watch, lambda n: min(0.7, (1 + n) / (10 + n)) if warm_up else 0.7)
     assert len(watch.after_step) == STEPS
@@ -107,7 +107,7 @@ def validation_loss(state: dict[str, torch.Tensor]) -> float:
 def test_training_is_not_touched(tmp_path: Path) -> None:
     plain, averaged = Watch(), Watch()
     tiny_fit(tmp_path, [plain])
-    tiny_fit(tmp_path, [WeightAveraging(0.7), averaged])
+    tiny_fit(tmp_path, [AveragedWeights(0.7), averaged])
     assert all(same(*pair) for pair in zip(plain.after_step, averaged.after_step, strict=True))
 
 
@@ -124,7 +124,7 @@ def drop_training_weights(checkpoint: dict[str, Any]) -> None:
 
 
 def drop_count(checkpoint: dict[str, Any]) -> None:
-    checkpoint["callbacks"]["WeightAveraging"]["num_updates"] = 0
+    checkpoint["callbacks"]["AveragedWeights"]["num_updates"] = 0
 
 
 @pytest.mark.parametrize("after_validation", [False, True])
@@ -137,7 +137,7 @@ def test_resuming_goes_on_bit_for_bit(
     step = 10 if after_validation else 15
 
     def callbacks(watch: Watch, end: Path) -> list[Callback]:
-        return [WeightAveraging(decay=0.9), watch, Save(end, STEPS, after_validation=True)]
+        return [AveragedWeights(decay=0.9), watch, Save(end, STEPS, after_validation=True)]
 
     whole, resumed = Watch(), Watch()
     tiny_fit(tmp_path, [*callbacks(whole, last), Save(path, step, after_validation)])
@@ -165,7 +165,7 @@ def test_resuming_goes_on_bit_for_bit(
 
 def test_going_on_without_averaging_goes_on_from_the_training_weights(tmp_path: Path) -> None:
     path, whole, resumed = tmp_path / "middle.ckpt", Watch(), Watch()
-    tiny_fit(tmp_path, [WeightAveraging(0.9), whole, Save(path, 10, after_validation=True)])
+    tiny_fit(tmp_path, [AveragedWeights(0.9), whole, Save(path, 10, after_validation=True)])
     _, module = tiny_fit(tmp_path, [EvaluationWeights(), resumed], checkpoint=path)
     assert len(resumed.after_step) == STEPS - 10
     assert same(resumed.after_step[-1], whole.after_step[-1])
@@ -176,7 +176,7 @@ def test_averaging_may_begin_in_the_middle_of_a_run(tmp_path: Path) -> None:
     path, whole, resumed = tmp_path / "middle.ckpt", Watch(), Watch()
     tiny_fit(tmp_path, [EvaluationWeights(), whole, Save(path, 10, after_validation=True)])
     assert "training_weights" not in torch.load(path, weights_only=True)
-    _, module = tiny_fit(tmp_path, [WeightAveraging(0.7, warm_up=False), resumed], checkpoint=path)
+    _, module = tiny_fit(tmp_path, [AveragedWeights(0.7, warm_up=False), resumed], checkpoint=path)
     assert same(resumed.start, whole.after_step[9])
     assert close(weights(module), averages(resumed, lambda n: 0.7)[-1])
 
@@ -184,9 +184,9 @@ def test_averaging_may_begin_in_the_middle_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_has_its_bounds(decay: float) -> None:
     with pytest.raises(ConfigError, match="decay="):
-        WeightAveraging(decay)
+        AveragedWeights(decay)
 
 
 def test_weights_too_narrow_to_average_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bfloat16 would stand still"):
-        tiny_fit(tmp_path, [WeightAveraging()], precision="bf16-true", schedule=TinySchedule())
+        tiny_fit(tmp_path, [AveragedWeights()], precision="bf16-true", schedule=TinySchedule())
