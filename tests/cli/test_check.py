@@ -165,7 +165,7 @@ def test_checkpoints_that_are_kept(workplace: Path) -> None:
 
 
 def test_an_average_of_the_weights(workplace: Path) -> None:
-    usual, numbers = found(), found("--trainer.callbacks+=WeightAveraging")
+    usual, numbers = found(), found("--trainer.callbacks+=AveragedWeights")
     weights = usual["memory"]["weight_bytes"]
     assert numbers["memory"]["average_bytes"] == 2 * weights
     assert numbers["disk"]["checkpoint_bytes"] == usual["disk"]["checkpoint_bytes"] + weights

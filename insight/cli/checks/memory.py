@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
-from insight.callbacks import WeightAveraging
+from insight.callbacks import AveragedWeights
 from insight.cli.checks.batches import Batches
 from insight.cli.checks.findings import Findings
 from insight.cli.checks.processes import Processes
@@ -78,7 +78,7 @@ def memory_of(
     # On a device there is almost nothing beside training; in main memory there are Python and its libraries.
     program = resident_bytes() if on_cpu else 0
     copy = saved if copies_checkpoints and on_cpu else 0
-    averages = [callback for callback in cli.callbacks if isinstance(callback, WeightAveraging)]
+    averages = [callback for callback in cli.callbacks if isinstance(callback, AveragedWeights)]
     # The average, and the training weights set aside while it is measured.
     average = 2 * estimate["weight_bytes"] * len(averages)
     return {
