@@ -134,7 +134,7 @@ class ForgetsBytes(LRUCache[str, int]):
     def put(self, key: str, value: int) -> None:
         lost = self._entries.get(key)
         super().put(key, value)
-        self._num_bytes += lost.num_bytes if lost else 0
+        self._num_bytes += lost[1] if lost else 0
 
 
 @pytest.mark.parametrize("broken", [ForgetsToMove, ForgetsBytes])

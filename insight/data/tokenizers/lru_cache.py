@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from sys import getsizeof
+from typing import Any, Generic, TypeVar
 
 from insight.runtime.errors import ConfigError
 
@@ -38,12 +38,6 @@ class CacheStatistics:
     expirations: int
     num_entries: int
     num_bytes: int
-
-
-class _Entry(NamedTuple):
-    value: Any
-    num_bytes: int
-    dies_at: float
 
 
 class LRUCache(Generic[K, V]):
@@ -85,7 +79,8 @@ class LRUCache(Generic[K, V]):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._entries: OrderedDict[K, _Entry] = OrderedDict()
+        # Value, bytes, and when it is too old; plain tuples, since text brings new entries by the million.
+        self._entries: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
         self._num_bytes = 0
         self._hits = self._misses = self._evictions = self._expirations = 0
 
@@ -124,15 +119,19 @@ class LRUCache(Generic[K, V]):
 
     def put_many(self, items: Iterable[tuple[K, V]]) -> None:
         """:meth:`put` of each pair, in order, as one step."""
-        sized = [(key, value, self._size_of(key, value)) for key, value in items]
+        size_of = self._size_of
+        sized = [(key, value, size_of(key, value)) for key, value in items]
         with self._lock:
+            entries, max_entries, max_bytes = self._entries, self._max_entries, self._max_bytes
             dies_at = self._clock() + self._time_to_live
             for key, value, num_bytes in sized:
-                self._drop(key)
-                if num_bytes <= self._max_bytes:
-                    self._entries[key] = _Entry(value, num_bytes, dies_at)
+                if key in entries:
+                    self._drop(key)
+                if num_bytes <= max_bytes:
+                    entries[key] = (value, num_bytes, dies_at)
                     self._num_bytes += num_bytes
-                    self._evict(self._max_entries, self._max_bytes)
+                    if self._num_bytes > max_bytes or len(entries) > max_entries:
+                        self._evict(max_entries, max_bytes)
 
     def clear(self) -> None:
         """Forget every entry; the counters stay, and cleared entries count as no eviction."""
@@ -180,7 +179,7 @@ class LRUCache(Generic[K, V]):
 
     def _get(self, key: K, now: float) -> V | None:
         entry = self._entries.get(key)
-        if entry is not None and entry.dies_at <= now:
+        if entry is not None and entry[2] <= now:
             self._drop(key)
             self._expirations += 1
             entry = None
@@ -189,24 +188,23 @@ class LRUCache(Generic[K, V]):
             return None
         self._hits += 1
         self._entries.move_to_end(key)
-        value: V = entry.value
-        return value
+        return entry[0]
 
     def _drop(self, key: K) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._num_bytes -= entry.num_bytes
+            self._num_bytes -= entry[1]
 
     def _evict(self, max_entries: int, max_bytes: int) -> None:
         while self._entries and (len(self._entries) > max_entries or self._num_bytes > max_bytes):
             _, entry = self._entries.popitem(last=False)
-            self._num_bytes -= entry.num_bytes
+            self._num_bytes -= entry[1]
             self._evictions += 1
 
 
 def shallow_size(key: Any, value: Any) -> int:
     """Bytes of a key, a value and the entry itself; what they refer to is not followed."""
-    return sys.getsizeof(key) + sys.getsizeof(value) + ENTRY_BYTES
+    return getsizeof(key) + getsizeof(value) + ENTRY_BYTES
 
 
 def _require_bounds(max_entries: int, max_bytes: int) -> None:

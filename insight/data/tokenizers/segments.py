@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -82,7 +83,7 @@ class SegmentEncoder:
         missing = [segment for segment, known in zip(segments, found, strict=True) if known is None]
         if not missing:
             return [ids for ids in found if ids is not None]
-        encoded = [np.array(ids, dtype=_ID).tobytes() for ids in self._encode_segments(missing)]
+        encoded = [array(_ID.char, ids).tobytes() for ids in self._encode_segments(missing)]
         new = dict(zip(missing, encoded, strict=True))
         self.cache.put_many(pair for pair in new.items() if len(pair[0]) <= _LONGEST_KEPT)
         pairs = zip(segments, found, strict=True)

@@ -26,6 +26,10 @@ class SDPAKernel(MaskedKernel):
         causal: bool = False,
         allowed: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        if key.shape[1] == 1:
+            # One view for all heads: torch's backward of grouped heads gives each pair of key and value one
+            # thread, so a single pair leaves the other threads idle (123 against 89 ms measured).
+            key, value = (pair.expand(-1, query.shape[1], -1, -1) for pair in (key, value))
         return F.scaled_dot_product_attention(
             query,
             key,
