@@ -29,6 +29,7 @@ from benchmarks.tokenize_tables import tables
 OUTPUT = ROOT / "benchmarks" / "output" / "tokenize"
 WARM = "warm cache"
 _OWN, _ALONE = "benchmarks.own.encode_file", "benchmarks.own.encoder_alone"
+_WITHOUT_FAST = ("--without-fast", "--cores", "2")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Contender:
     Attributes:
         name: In the tables.
         module: What is run.
-        form: Of the text: ``txt`` (all of it), or ``jsonl`` or ``folder`` (the slice for the slow ones).
+        form: Of the text: ``txt`` (all of it), ``part.txt`` (what workers without ``fast`` take some seconds
+            for), or ``jsonl`` or ``folder`` (the slice for the slow ones).
         options: Of the module.
     """
 
@@ -59,6 +61,8 @@ CONTENDERS = (
     Contender("Insight with `fast`, 1 worker", _OWN, "txt", ("--cores", "2", "--workers", "1")),
     Contender("Insight with `fast`, 2 workers", _OWN, "txt", ("--cores", "2", "--workers", "2")),
     Contender("Insight without `fast`", _OWN, "jsonl", ("--without-fast",)),
+    Contender("Insight without `fast`, 1 worker", _OWN, "part.txt", (*_WITHOUT_FAST, "--workers", "1")),
+    Contender("Insight without `fast`, 2 workers", _OWN, "part.txt", (*_WITHOUT_FAST, "--workers", "2")),
     Contender("tokenizers' encode_batch_fast alone", _ALONE, "jsonl", ("--library", "tokenizers")),
     Contender("datasets.map with tokenizers", "benchmarks.peers.datasets_map", "jsonl"),
     Contender("nanoGPT's prepare (tiktoken)", "benchmarks.peers.nanogpt_prepare", "jsonl"),
@@ -71,7 +75,8 @@ def main() -> None:
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("contender", "text", "round"), arguments.fresh)
-    write_texts(output / "text", int(arguments.megabytes * 1e6), int(arguments.slice_megabytes * 1e6))
+    sizes = (arguments.megabytes, arguments.slice_megabytes, arguments.part_megabytes)
+    write_texts(output / "text", *(int(size * 1e6) for size in sizes))
     deadline = Deadline(arguments.deadline)
     keys = [key for key in _keys(arguments) if not records.has(key)]
     for index, key in enumerate(keys):
@@ -89,19 +94,20 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = benchmark_parser(
-        __doc__, only="contenders, e.g. insight litgpt warm", quick="one round, little text", minutes=10.0
+        __doc__, only="contenders, e.g. insight litgpt warm", quick="one round, little text", minutes=15.0
     )
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-bench/bin/python"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=768.0, help="of each text")
     parser.add_argument("--slice-megabytes", type=float, default=8.0, help="of it, for the slow contenders")
+    parser.add_argument("--part-megabytes", type=float, default=128.0, help="of it, for workers without fast")
     parser.add_argument("--warm-megabytes", type=float, default=512.0, help="of text, a token a byte")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds that one process may take")
     add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.megabytes, arguments.slice_megabytes = 1, 12.0, 4.0
-        arguments.warm_megabytes = 16.0
+        arguments.warm_megabytes, arguments.part_megabytes = 16.0, 8.0
     return arguments
 
 

@@ -24,16 +24,21 @@ _TRAINING_BYTES = 8_000_000
 _END = "<|endoftext|>"
 
 
-def write_texts(folder: Path, num_bytes: int, slice_bytes: int) -> None:
+def write_texts(folder: Path, num_bytes: int, slice_bytes: int, workers_bytes: int) -> None:
     """Everything that is not there yet.
 
-    For each text ``NAME.txt`` of ``num_bytes``, and its first ``slice_bytes`` as ``NAME.jsonl`` and as the
-    files ``NAME/*.txt``; ``tokenizer/`` with ``tokenizer.json``, a ``tokenizer_config.json`` for litgpt and
+    For each text ``NAME.txt`` of ``num_bytes``, its first ``workers_bytes`` as ``NAME.part.txt``, and its
+    first ``slice_bytes`` as ``NAME.jsonl`` and as the files ``NAME/*.txt``; ``tokenizer/`` with
+    ``tokenizer.json``, a ``tokenizer_config.json`` for litgpt and
     ``ranks.json`` for tiktoken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, documents in (("prose", _prose()), ("code", _code())):
         _write_text(folder, name, documents, num_bytes, slice_bytes)
+        part = folder / f"{name}.part.txt"
+        if not part.exists():
+            with open(folder / f"{name}.txt", "rb") as file:
+                part.write_bytes(file.read(workers_bytes).rpartition(b"\n")[0])
     _write_tokenizer(folder)
 
 
