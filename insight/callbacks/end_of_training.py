@@ -50,7 +50,7 @@ class EndOfTraining(Callback):
         # One may be empty: that of a run resumed at its end.
         if self._num_empty_epochs > 1:
             raise DataError(
-                f"the training loader promises {trainer.num_training_batches} batches an epoch and gives none",
+                f"the loader promises {trainer.num_training_batches} batches an epoch and gives none",
                 "look at the data module",
             )
 
@@ -64,6 +64,6 @@ class EndOfTraining(Callback):
         if trainer.global_step == 0:
             raise DataError("the training data gives no batch, so nothing was trained", _REMEDY)
         say(
-            f"nothing is left to train: step {trainer.global_step:,} was the last one; raise trainer.max_steps "
-            "or trainer.max_epochs to go on"
+            f"nothing is left to train: step {trainer.global_step:,} was the last one; raise "
+            "trainer.max_steps or trainer.max_epochs to go on"
         )

@@ -23,9 +23,7 @@ PREEMPTED = 128 + signal.SIGTERM
 # Stands for the time limit among the signals; nothing in here sets an alarm.
 TIME_LIMIT = signal.SIGALRM if hasattr(signal, "SIGALRM") else signal.SIGTERM
 # SIGUSR1 is what SLURM sends ahead of its own end (sbatch --signal=USR1@90).
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class TrainingInterrupted(SystemExit):

@@ -22,8 +22,8 @@ class RunConfig:
             ``trainer.max_epochs``. The environment variable INSIGHT_TIME_BUDGET overrides it.
         time_limit: Wall-clock time of this process, in seconds or as "HH:MM:SS", after which it saves, ends
             with exit code 143 and can be resumed, as after SIGTERM; ``null`` for none. The plan of the run
-            does not change: unlike ``time_budget``, which is when the whole run is finished. Leave room before
-            the limit of the job for a step, a validation and saving.
+            does not change: unlike ``time_budget``, which is when the whole run is finished. Leave room
+            before the limit of the job for a step, a validation and saving.
         num_threads: CPU threads of torch; ``null`` tries out which number multiplies fastest here.
         test: Measure the best checkpoint on the test text when training has ended, if there is one.
         find_learning_rate: Optimizer steps of a sweep over learning rates before training, from a hundredth
@@ -52,7 +52,8 @@ class RunConfig:
             )
         if self.find_learning_rate is not None and self.find_learning_rate < 20:
             raise ConfigError(
-                f"run.find_learning_rate={self.find_learning_rate}: a sweep needs at least 20 steps", "use 100"
+                f"run.find_learning_rate={self.find_learning_rate}: a sweep needs at least 20 steps",
+                "use 100",
             )
         if self.time_limit is not None:
             duration_in_seconds("run.time_limit", self.time_limit)

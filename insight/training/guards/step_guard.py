@@ -138,8 +138,8 @@ class StepGuard:
             raise InsightError(
                 f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row"
                 + (", although weights and optimizer had been put back" if self._went_back else ""),
-                "the weights rather than the data seem to be at fault: lower the learning rate and resume from "
-                "an earlier checkpoint",
+                "the weights rather than the data seem to be at fault: lower the learning rate and resume "
+                "from an earlier checkpoint",
             )
         return Verdict(is_taken=False, reason=reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -87,9 +88,7 @@ def samples_of(
     return rows
 
 
-def document_heads(
-    input_ids: torch.Tensor, document_ids: torch.Tensor | None, tokenizer: Any
-) -> list[str]:
+def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, tokenizer: Any) -> list[str]:
     """How each document of a row begins, as text; what holds no text is left out.
 
     Args:
@@ -103,7 +102,7 @@ def document_heads(
         starts = torch.nonzero(document_ids[1:] != document_ids[:-1]).flatten() + 1
     bounds = [0, *starts.tolist(), len(input_ids)]
     heads = []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         ids = input_ids[start : min(stop, start + _HEAD_TOKENS)].tolist()
         text = tokenizer.decode(ids)[:_HEAD_CHARACTERS]
         if text:
