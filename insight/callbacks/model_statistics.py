@@ -16,7 +16,7 @@ from insight.callbacks.steps import step_completed
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 from insight.runtime.sharded_tensors import whole
-from insight.training.optimizers.base import parameters_by_role
+from insight.training.optimizers import parameter_groups
 
 
 class ModelStatistics(Callback):
@@ -110,7 +110,7 @@ class ModelStatistics(Callback):
 
     def _groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
         if self.by == "role":
-            return {role: list(found.values()) for role, found in parameters_by_role(network).items()}
+            return {group.role: list(group.parameters.values()) for group in parameter_groups(network)}
         groups: dict[str, list[nn.Parameter]] = defaultdict(list)
         layers = layers_of(network)
         for name, parameter in network.named_parameters():
