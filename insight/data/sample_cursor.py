@@ -56,7 +56,7 @@ class SampleCursor:
             batch_size: Samples of a batch on all processes together.
 
         Raises:
-            CheckpointError: It counts in other data, another order or another batch, or stands inside a batch.
+            CheckpointError: It counts in other data, another order or another batch, or is inside a batch.
         """
         if not self._restored:
             return
@@ -74,14 +74,14 @@ class SampleCursor:
             )
             raise CheckpointError(
                 f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
-                "resume with the data settings of the run (batch_size times processes times accumulation has to "
-                "stay), or start from its weights with --init_from",
+                "resume with the data settings of the run (batch_size times processes times accumulation has "
+                "to stay), or start from its weights with --init_from",
             )
         num_consumed = int(restored["num_samples_consumed"])
         if num_consumed % batch_size:
             raise CheckpointError(
-                f"the checkpoint's position, {num_consumed} samples, is inside a batch of {batch_size}: it was "
-                "saved between the batches of one optimizer step",
+                f"the checkpoint's position, {num_consumed} samples, is inside a batch of {batch_size}: it "
+                "was saved between the batches of one optimizer step",
                 "resume with the batch_size and the accumulation of the run",
             )
         self.num_consumed = num_consumed

@@ -172,9 +172,7 @@ def load_weights(
     }
     differences = differing_tensors(weights, network.state_dict())
     if differences:
-        raise CheckpointError(
-            f"{path}: {differences[0]}", "use the network and vocabulary of the checkpoint"
-        )
+        raise CheckpointError(f"{path}: {differences[0]}", "use the network and vocabulary of the checkpoint")
     (load or network.load_state_dict)(weights)
 
 

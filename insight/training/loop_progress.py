@@ -10,8 +10,8 @@ from insight.runtime.errors import CheckpointError
 def count_batches_anew(checkpoint: dict[str, Any], size_before: int, size_now: int) -> None:
     """Put the Trainer's counts of training batches to what they are in batches of another size.
 
-    The data module refuses a checkpoint unless an optimizer step has the samples it had; but it may be made of
-    more and smaller batches, or of fewer and larger ones. Where a step and an epoch end, Lightning tells by
+    The data module refuses a checkpoint unless an optimizer step has the samples it had; but it may be made
+    of more and smaller batches, or of fewer and larger ones. Where a step and an epoch end, Lightning tells by
     counting batches.
 
     Args:
@@ -28,7 +28,7 @@ def count_batches_anew(checkpoint: dict[str, Any], size_before: int, size_now: i
             counts[name], rest = divmod(num_batches * size_before, size_now)
             if rest:
                 raise CheckpointError(
-                    f"the checkpoint was saved after {num_batches} batches of {size_before} samples, inside a "
-                    f"batch of {size_now}",
+                    f"the checkpoint was saved after {num_batches} batches of {size_before} samples, inside "
+                    f"a batch of {size_now}",
                     "resume with the batch_size and the accumulation of the run",
                 )

@@ -224,7 +224,11 @@ def test_every_file_is_copied(
 ) -> None:
     script(monkeypatch, 3.0, 1.0, 2.0, 0.5)
     run = tmp_path / "runs/tiny/4"
-    url = {"path": str(tmp_path / "copy"), "file": f"file://{tmp_path}/copy", "memory": f"memory://{tmp_path}"}
+    url = {
+        "path": str(tmp_path / "copy"),
+        "file": f"file://{tmp_path}/copy",
+        "memory": f"memory://{tmp_path}",
+    }
     saving = RunCheckpoint(
         "validation/scripted",
         keep_best=2,

@@ -50,7 +50,12 @@ def test_resume_auto_passes_a_torn_checkpoint(insight: Insight, workplace: Path)
     ],
 )
 def test_the_first_tensors_that_do_not_fit_are_named(
-    insight: Insight, workplace: Path, finished_run: Path, option: str, other: tuple[str, ...], said: list[str]
+    insight: Insight,
+    workplace: Path,
+    finished_run: Path,
+    option: str,
+    other: tuple[str, ...],
+    said: list[str],
 ) -> None:
     shutil.copy(finished_run / "checkpoints" / "last.ckpt", workplace / "other.ckpt")
     outcome = insight(*FIT, *other, option, "other.ckpt")

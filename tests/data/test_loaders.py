@@ -81,13 +81,17 @@ def test_the_samples_of_a_step_do_not_depend_on_its_number_of_batches(
     assert parts.num_batches == whole.num_batches * num_batches_a_step
     for step in range(3 * whole.num_batches):
         batches = (parts(step * num_batches_a_step + number) for number in range(num_batches_a_step))
-        assert [row for batch in batches for row in batch.input_ids.tolist()] == whole(step).input_ids.tolist()
+        assert [row for batch in batches for row in batch.input_ids.tolist()] == whole(
+            step
+        ).input_ids.tolist()
 
 
 def test_epochs_that_end_inside_a_step_would_be_noticed(store: TokenStore) -> None:
     whole, halves = training(store, 12), training(store, 6)
     steps = [whole(step).input_ids.tolist() for step in range(3 * whole.num_batches)]
-    pairs = [[*halves(2 * n).input_ids.tolist(), *halves(2 * n + 1).input_ids.tolist()] for n in range(len(steps))]
+    pairs = [
+        [*halves(2 * n).input_ids.tolist(), *halves(2 * n + 1).input_ids.tolist()] for n in range(len(steps))
+    ]
     assert halves.num_batches % 2, "an odd number of halves is what goes wrong"
     assert steps != pairs
 

@@ -1,7 +1,7 @@
 """A short training that is killed again and again, and resumed every time.
 
 One process imports everything once and forks each attempt, which then begins in a fraction of a second. By
-hand: ``OMP_NUM_THREADS=1 python tests/training/chaos_runs.py FOLDER one:30:1:none`` writes what it counted into
+hand: ``OMP_NUM_THREADS=1 python tests/training/chaos_runs.py FOLDER one:30:1:none`` writes its counts into
 ``FOLDER/counts.json``; a plan is ``NAME:KILLS:PROCESSES:FAULT``.
 """
 
@@ -138,7 +138,10 @@ def train(attempt: Attempt, rank: int, port: int) -> None:
         **options,
     )
     trainer.fit(
-        make_module(dropout=0.2), make_data(attempt.folder, attempt.num_ranks), ckpt_path=checkpoint, weights_only=True
+        make_module(dropout=0.2),
+        make_data(attempt.folder, attempt.num_ranks),
+        ckpt_path=checkpoint,
+        weights_only=True,
     )
 
 
@@ -344,9 +347,7 @@ class Chaos:
     def attempt(self, run: RunFolder, stop_at: tuple[str, int] | None) -> Attempt:
         self.num_attempts += 1
         asynchronous = self.random.random() < 0.5
-        return Attempt(
-            self.folder, run, self.num_attempts, self.num_ranks, asynchronous, stop_at, self.fault
-        )
+        return Attempt(self.folder, run, self.num_attempts, self.num_ranks, asynchronous, stop_at, self.fault)
 
     def kill(self, attempt: Attempt, kind: str, delay: float) -> bool:
         """Start, and kill as planned unless the training ends before; returns whether anybody was killed."""

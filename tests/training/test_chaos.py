@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments and resumed end in the same bits; the proof would notice if not."""
+"""Trainings that are killed at random moments and resumed end in the same bits, or it would be noticed."""
 
 from __future__ import annotations
 

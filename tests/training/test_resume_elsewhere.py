@@ -1,4 +1,4 @@
-"""A run goes on with other ranks, workers, accumulation or precision state: the same samples in every step."""
+"""A run goes on with another accumulation or other workers: the same samples in every step."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def tail(recorder: StepRecorder) -> Rows:
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 1), (4, 2), (2, 4), (1, 8)])
-def test_accumulation_may_change(
-    whole: tuple[StepRecorder, Path], batch_size: int, accumulate: int
-) -> None:
+def test_accumulation_may_change(whole: tuple[StepRecorder, Path], batch_size: int, accumulate: int) -> None:
     """As when half of the processes are gone and each makes twice as many batches."""
     before, path = whole
     assert max(before.epochs.values()) >= 2

@@ -1,4 +1,4 @@
-"""Two processes with dropout go on bit for bit, each with its own random state; one goes on with their samples."""
+"""Two processes with dropout go on bit for bit, each with its own random state; one can go on alone."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
-    middle, damaged = place / "middle.ckpt", place / "damaged.ckpt"
-    for name in ("whole", "resumed", "faulty"):
-        if name == "faulty":
-            content = torch.load(middle, weights_only=True)
-            content["insight"]["random_states"][1] = content["insight"]["random_states"][0]
-            damaged = place / f"damaged-{rank}.ckpt"
-            torch.save(content, damaged)
-        result = run(place, 2, {"whole": None, "resumed": middle, "faulty": damaged}[name])
-        rank = result["rank"]
+    middle = place / "middle.ckpt"
+    results = {"whole": run(place, 2), "resumed": run(place, 2, middle)}
+    rank = results["whole"]["rank"]
+    content = torch.load(middle, weights_only=True)
+    content["insight"]["random_states"][1] = content["insight"]["random_states"][0]
+    damaged = place / f"damaged-{rank}.ckpt"
+    torch.save(content, damaged)
+    results["faulty"] = run(place, 2, damaged)
+    for name, result in results.items():
         (place / f"{name}-{rank}.json").write_text(json.dumps(result))
