@@ -17,16 +17,13 @@ from insight.data.encode_tasks import EncodeTask, Selection, encode_part
 from insight.data.encoding_progress import EncodingProgress
 from insight.data.store import StoreWriter, TokenStore
 from insight.data.store.executors import Executor
+from insight.data.task_groups import group_ranges
 from insight.data.text_decoding import TextRepairs
 from insight.data.text_ranges import RangedText, RangeStart, TextRange, joined_ranges
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError
 
 _PARTS = "parts"
-# A few tasks a worker, so that all end at about the same time; not so many that starting them costs much.
-_TASKS_A_WORKER = 4
-_LEAST_TASK_BYTES, _MOST_TASK_BYTES = 1 << 22, 1 << 26
-_MOST_RANGES = 1000
 _COPIED_IDS = 1 << 22
 # Text is this many times its compressed form, roughly.
 _EXPANSION = 4
@@ -125,9 +122,6 @@ def _tasks(
     tokenizer_file = parts / "tokenizer.json"
     tokenizer.save(tokenizer_file)
     selection = _save(division, parts) if division else None
-    if task_bytes is None:
-        share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
-        task_bytes = min(_MOST_TASK_BYTES, max(_LEAST_TASK_BYTES, share))
     return [
         EncodeTask(
             tuple(ranges[first:stop]),
@@ -139,18 +133,8 @@ def _tasks(
             tokenizer.fingerprint(),
             parts,
         )
-        for first, stop in _groups(ranges, task_bytes)
+        for first, stop in group_ranges(executor, ranges, task_bytes)
     ]
-
-
-def _groups(ranges: Sequence[TextRange], task_bytes: int) -> Iterator[tuple[int, int]]:
-    """Neighbours together until they make ``task_bytes``, so that many small files are few tasks."""
-    first = size = 0
-    for index, text_range in enumerate(ranges, start=1):
-        size += text_range.num_bytes
-        if size >= task_bytes or index - first >= _MOST_RANGES or index == len(ranges):
-            yield first, index
-            first, size = index, 0
 
 
 def _save(division: Division, parts: Path) -> Selection:

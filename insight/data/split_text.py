@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from insight.data.document_sizes import measure_documents
 from insight.data.encoding_progress import EncodingProgress
 from insight.data.parallel_encoding import Division, encode_in_tasks, text_bytes
 from insight.data.sources import Source
@@ -88,9 +89,12 @@ class SplitText:
             if isinstance(source, Source)
         }
         divided = None
-        if self.division is not None:
-            divided = Division(self.division.division, is_validation=self.split != "train")
+        # Workers start while this process still looks at the text.
         with executor.build(num_workers) as running:
+            if self.division is not None:
+                if not self.division.is_measured:
+                    self.division.take_sizes(measure_documents(running, self.ranged, contents, folder))
+                divided = Division(self.division.division, is_validation=self.split != "train")
             encode_in_tasks(
                 running, self.ranged, contents, tokenizer, writer, folder, title, repairs, divided
             )

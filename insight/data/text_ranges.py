@@ -147,6 +147,10 @@ class RangedText:
         assert self._starts is not None
         return self._starts
 
+    @starts.setter
+    def starts(self, starts: list[RangeStart]) -> None:
+        self._starts = starts
+
     def parts(self, repairs: TextRepairs) -> Iterator[TextPart]:
         """The documents of all files, in order, in parts.
 
@@ -158,7 +162,7 @@ class RangedText:
         source, has_text = None, True
         for text_range in self.ranges:
             if text_range.source is not source:
-                _require_text(source, has_text)
+                require_text(source, has_text)
                 source, has_text = text_range.source, False
             starts.append(RangeStart(document, character))
             for part in without_empty(text_range.parts(self.reading, repairs), character > 0):
@@ -166,7 +170,7 @@ class RangedText:
                 has_text = True
                 character = 0 if part.is_last else character + len(part.text)
                 document += part.is_last
-        _require_text(source, has_text)
+        require_text(source, has_text)
         self._starts = starts
 
 
@@ -185,7 +189,12 @@ def joined_ranges(
     return joined, kept
 
 
-def _require_text(source: Source | None, has_text: bool) -> None:
+def require_text(source: Source | None, has_text: bool) -> None:
+    """Refuse a file in which there was no text.
+
+    Raises:
+        DataError: There was none.
+    """
     if source is not None and not has_text:
         raise DataError(f"{source.name}: holds no text", "leave it out or give a file with text")
 

@@ -20,7 +20,8 @@ _MOST_OVERSHOOT = 2.0
 # The best place to cut first. All of them are white space only.
 _BOUNDARIES = (re.compile(r"\n[ \t\r]*\n\s*"), re.compile(r"\n"), re.compile(r"\s"))
 _DRAWN_AT_ONCE = 1 << 18
-_SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
+SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
+"""UTF-8 bytes and characters of a document."""
 
 
 class ValidationSplit:
@@ -56,6 +57,16 @@ class ValidationSplit:
         self._fraction = fraction
         self._seed = seed
         self._names = names
+        self._measured: npt.NDArray[np.void] | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the size of every document is known, so that they need not be read for it."""
+        return self._measured is not None
+
+    def take_sizes(self, sizes: npt.NDArray[np.void]) -> None:
+        """Learn the :data:`SIZES` of all documents, which somebody else has measured."""
+        self._measured = sizes
 
     def training(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
         """The training part; ``repairs`` counts what of all the text was repaired."""
@@ -85,10 +96,11 @@ class ValidationSplit:
         """:attr:`chosen`, else :attr:`cuts`: all that :func:`select_parts` needs to know."""
         return self.cuts if self.chosen is None else self.chosen
 
-    @functools.cached_property
+    @property
     def _sizes(self) -> npt.NDArray[np.void]:
-        """UTF-8 bytes and characters of every document."""
-        return np.fromiter(_sizes_of(self._documents(TextRepairs())), dtype=_SIZES)
+        if self._measured is None:
+            self._measured = np.fromiter(sizes_of(self._documents(TextRepairs())), dtype=SIZES)
+        return self._measured
 
     @functools.cached_property
     def chosen(self) -> npt.NDArray[np.bool_] | None:
@@ -217,11 +229,21 @@ class _CutSearch:
             self._nearest[kind] = place
 
 
-def _sizes_of(parts: Iterator[TextPart]) -> Iterator[tuple[int, int]]:
+def sizes_of(parts: Iterable[TextPart], *, with_open: bool = False) -> Iterator[tuple[int, int]]:
+    """UTF-8 bytes and characters of each document.
+
+    Args:
+        parts: The documents.
+        with_open: Whether what there is of a last document that does not end counts, too.
+    """
     num_bytes = num_characters = 0
+    is_open = False
     for part in parts:
         num_bytes += len(part.text) if part.text.isascii() else len(part.text.encode("utf-8"))
         num_characters += len(part.text)
+        is_open = not part.is_last
         if part.is_last:
             yield num_bytes, num_characters
             num_bytes = num_characters = 0
+    if is_open and with_open:
+        yield num_bytes, num_characters

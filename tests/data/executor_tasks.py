@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +66,11 @@ def wait(call: Call) -> int:
     (Path(call.folder) / f"{call.number}.pid").write_text(str(os.getpid()))
     time.sleep(60)
     return call.number
+
+
+def has_loaded_wave(call: Call) -> bool:
+    """Whether its process has loaded a module that nothing here needs."""
+    return "wave" in sys.modules
 
 
 def print_and_return(call: Call) -> int:

@@ -24,8 +24,8 @@ from insight.data import (
     InProcess,
     Preparation,
     TextFiles,
-    parallel_encoding,
     read_corpus,
+    task_groups,
     text_ranges,
 )
 from insight.data.store.executors import ExecutorConfig
@@ -101,8 +101,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_ranges, "RANGE_BYTES", 20_000)
-    monkeypatch.setattr(parallel_encoding, "_LEAST_TASK_BYTES", 20_000)
-    monkeypatch.setattr(parallel_encoding, "_TASKS_A_WORKER", 40)
+    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 20_000)
+    monkeypatch.setattr(task_groups, "_TASKS_A_WORKER", 40)
 
 
 def stores(cache: Path, text: Path, executor: ExecutorConfig) -> dict[str, bytes]:

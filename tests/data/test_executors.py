@@ -75,6 +75,25 @@ def test_results_come_in_order_from_all_workers(tmp_path: Path, num_workers: int
     assert not any(map(is_running, used))
 
 
+@pytest.mark.parametrize("modules", [(), ("wave", "no_such_module")])
+def test_workers_start_at_once_and_load_what_they_will_need(tmp_path: Path, modules: tuple[str, ...]) -> None:
+    with ProcessPool(2, modules) as pool:
+        assert len(pool.process_ids) == 2
+        loaded = list(pool.map(executor_tasks.has_loaded_wave, calls(tmp_path, 4)))
+        assert loaded == [bool(modules)] * 4
+        assert len(pool.process_ids) == 2
+
+
+def test_what_encoding_needs_is_loaded_before_the_first_item() -> None:
+    with LocalProcesses(1).build(1) as pool:
+        assert isinstance(pool, ProcessPool)
+        command = psutil.Process(pool.process_ids[0]).cmdline()
+    assert {"insight.data.encode_tasks", "tokenizers"} <= set(command)
+    check = "import insight.data.encode_tasks, sys; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_in_this_process(tmp_path: Path) -> None:
     with InProcessExecutor() as executor:
         results = executor.map(executor_tasks.process_of, calls(tmp_path, 2))

@@ -25,6 +25,7 @@ from insight.data import (
     TextFiles,
     parallel_encoding,
     read_corpus,
+    task_groups,
     text_ranges,
 )
 from insight.data.encode_tasks import EncodeTask, encode_part
@@ -55,7 +56,7 @@ class Tasks(ExecutorConfig):
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_ranges, "RANGE_BYTES", 3000)
-    monkeypatch.setattr(parallel_encoding, "_LEAST_TASK_BYTES", 7000)
+    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 7000)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,10 @@ def test_long_document_is_encoded_in_parts_and_smaller_ones_while_memory_is_shor
         def _encode(self, texts: Sequence[str]) -> EncodedBatch:
             sizes.append(sum(map(len, texts)))
             return super()._encode(texts)
+
+        def encode_pieces(self, pieces: Sequence[str]) -> Any:
+            sizes.append(sum(map(len, pieces)))
+            return super().encode_pieces(pieces)
 
     reading = MemoryReading(0, 100, "machine")
     watcher = MemoryWatcher(read=lambda: reading)

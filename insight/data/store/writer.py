@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from insight.data.store.early_flush import EarlyFlush
 from insight.data.store.format import (
     MANIFEST_NAME,
     OFFSET_DTYPE,
@@ -33,6 +34,7 @@ class StoreWriter:
         folder: An empty folder that nobody else reads yet.
         tokenizer: The tokenizer that makes the ids.
         shard_tokens: A shard is closed after the document that takes it to this many ids.
+        is_kept: Whether the store will stay, so that its bytes go to the disk while more are being made.
 
     Attributes:
         num_unknown: Ids written so far that stand for what the vocabulary lacks.
@@ -41,7 +43,14 @@ class StoreWriter:
         DataError: ``shard_tokens`` is below 1.
     """
 
-    def __init__(self, folder: Path, tokenizer: BaseTokenizer, shard_tokens: int = _SHARD_TOKENS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: BaseTokenizer,
+        shard_tokens: int = _SHARD_TOKENS,
+        *,
+        is_kept: bool = True,
+    ) -> None:
         if shard_tokens < 1:
             raise DataError(f"shard_tokens={shard_tokens}: a shard holds tokens", "use 1 or more")
         self._folder = folder
@@ -51,6 +60,7 @@ class StoreWriter:
         self._fingerprint = tokenizer.fingerprint()
         self._dtype = token_dtype(tokenizer.vocabulary_size)
         self._shard_tokens = shard_tokens
+        self._is_kept = is_kept
         self._shards: list[Shard] = []
         self._num_bytes = 0
         self.num_unknown = 0
@@ -75,11 +85,14 @@ class StoreWriter:
         """
         self._check(batch)
         finished = batch.offsets[1:-1] if continues else batch.offsets[1:]
-        ids = np.insert(batch.ids, finished, self._end_of_text_id)
         ends = finished + np.arange(1, len(finished) + 1)
+        ids = np.full(len(batch.ids) + len(finished), self._end_of_text_id, dtype=self._dtype)
+        is_text = np.ones(len(ids), dtype=np.bool_)
+        is_text[ends - 1] = False
+        ids[is_text] = batch.ids
         unknown = self._unknown_id
         num_unknown = 0 if unknown is None else int(np.count_nonzero(batch.ids == unknown))
-        self.append_finished(ids.astype(self._dtype), ends, num_bytes, num_unknown)
+        self.append_finished(ids, ends, num_bytes, num_unknown)
 
     def append_stretch(self, ids: npt.NDArray[Any], num_bytes: int, *, is_last: bool = False) -> None:
         """Write a part of one document.
@@ -164,7 +177,7 @@ class StoreWriter:
 
     def _write(self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
         if self._open is None:
-            self._open = _OpenShard(self._folder, shard_name(len(self._shards)))
+            self._open = _OpenShard(self._folder, shard_name(len(self._shards)), self._is_kept)
         self._open.write(array_bytes(ids, self._dtype), len(ids), ends)
 
     def _close_shard(self) -> None:
@@ -193,12 +206,13 @@ class StoreWriter:
 class _OpenShard:
     """One pair of files that is being written."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, is_kept: bool) -> None:
         self._name = name
         self._tokens: IO[bytes] = open(folder / f"{name}.bin", "wb")  # noqa: SIM115 (closed in close)
         self._offsets: IO[bytes] = open(folder / f"{name}.idx", "wb")  # noqa: SIM115
         self._tokens_hash = xxhash.xxh3_128()
         self._offsets_hash = xxhash.xxh3_128()
+        self._flush = EarlyFlush(self._tokens) if is_kept else None
         self._num_documents = -1
         self.num_tokens = 0
         self._write_offsets(np.zeros(1, dtype=np.int64))
@@ -206,10 +220,14 @@ class _OpenShard:
     def write(self, data: bytes, num_tokens: int, ends: npt.NDArray[np.int64]) -> None:
         self._tokens.write(data)
         self._tokens_hash.update(data)
+        if self._flush is not None:
+            self._flush.wrote(len(data))
         self._write_offsets(ends + self.num_tokens)
         self.num_tokens += num_tokens
 
     def close(self) -> Shard:
+        if self._flush is not None:
+            self._flush.finish()
         self._tokens.close()
         self._offsets.close()
         return Shard(
@@ -221,6 +239,9 @@ class _OpenShard:
         )
 
     def abandon(self) -> None:
+        if self._flush is not None:
+            with contextlib.suppress(OSError):
+                self._flush.finish()
         for file in (self._tokens, self._offsets):
             with contextlib.suppress(OSError):  # such as a disk that was full before, too
                 file.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from insight.data.tokenizers.base import (
     END_OF_TEXT,
@@ -52,6 +53,9 @@ class ByteTokenizer(BaseTokenizer):
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
         for chunk in chunks:
             yield from self.text_parts(chunk, num_characters)
+
+    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[np.uint8]:
+        return np.frombuffer("".join(pieces).encode("utf-8"), dtype=np.uint8)
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         encoded = [text.encode("utf-8") for text in texts]

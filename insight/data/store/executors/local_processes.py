@@ -29,6 +29,8 @@ _WORTH_BYTES = 1 << 26
 _WORKER_BYTES = 600 << 20
 _SHARE_OF_MEMORY = 0.5
 _GOODBYE_SECONDS = 1.0
+# What encoding needs, loaded while the first item is still being made.
+_MODULES = ("insight.data.encode_tasks", "tokenizers", "fastokens")
 # One thread a worker: libraries with a thread a core in every worker would make all of them slower.
 _ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -55,8 +57,8 @@ class LocalProcesses(ExecutorConfig):
         return most if num_bytes >= _WORTH_BYTES and most > 1 else 0
 
     def build(self, num_workers: int) -> ProcessPool:
-        """The pool; its processes start with their first item."""
-        return ProcessPool(num_workers)
+        """The pool; its processes start at once."""
+        return ProcessPool(num_workers, _MODULES)
 
 
 class ProcessPool(Executor):
@@ -66,9 +68,10 @@ class ProcessPool(Executor):
 
     Args:
         num_workers: How many, 1 or more.
+        modules: What they import while they wait for their first item, where it is installed.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, modules: Sequence[str] = ()) -> None:
         if num_workers < 1:
             raise ConfigError(f"num_workers={num_workers}: a pool has at least 1", "use 1 or more")
         self._num_workers = num_workers
@@ -77,6 +80,9 @@ class ProcessPool(Executor):
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._is_closed = False
+        self._modules = tuple(modules)
+        for _ in range(num_workers):
+            self._idle.put(self._start())
 
     @property
     def num_workers(self) -> int:
@@ -131,11 +137,14 @@ class ProcessPool(Executor):
     def _take(self) -> _Worker:
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
-        # Threads and workers are the same number, so that here none is idle means that one may be started.
+        # Threads and workers are the same number, so none is idle only where one has died.
+        return self._start()
+
+    def _start(self) -> _Worker:
         with self._lock:
             if self._is_closed:
                 raise DataError("the workers were ended")
-            worker = _Worker()
+            worker = _Worker(self._modules)
             self._all.add(worker)
             return worker
 
@@ -152,11 +161,11 @@ class _WorkerDiedError(Exception):
 class _Worker:
     """One process, used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         package = Path(__file__).resolve().parents[4]  # the folder that holds `insight`
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "insight.data.store.executors.worker"],
+            [sys.executable, "-m", "insight.data.store.executors.worker", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},

@@ -1,17 +1,20 @@
 """One worker of :mod:`insight.data.store.executors.local_processes`: a function and an item in, a result out.
 
 Requests and replies are pickles on standard input and output. Whatever is printed goes to standard error.
+The names of modules on the command line are imported before the first request.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 from insight.data.store.executors.framing import read_message, write_message
 from insight.runtime.errors import InsightError
@@ -19,13 +22,20 @@ from insight.runtime.errors import InsightError
 _LOOK_SECONDS = 0.5
 
 
-def main() -> None:
-    """Serve until standard input ends, or the process that started this one."""
+def main(modules: Sequence[str]) -> None:
+    """Serve until standard input ends, or the process that started this one.
+
+    Args:
+        modules: What requests will need.
+    """
     # A Ctrl-C reaches the whole group; the process that started this one decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    for name in modules:
+        with contextlib.suppress(ImportError):  # whoever really needs it will say so
+            importlib.import_module(name)
     # A pipe that has ended: there is nobody left to work for, or to complain to.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -56,4 +66,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

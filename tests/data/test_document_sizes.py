@@ -1,0 +1,181 @@
+"""Sizes measured in tasks are those of reading all text in one process, and so is where ranges begin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insight.data import (
+    ByteTokenizer,
+    InProcess,
+    Preparation,
+    TextFiles,
+    expand_sources,
+    task_groups,
+    text_ranges,
+)
+from insight.data.document_sizes import SizeTask, measure_documents, measure_part
+from insight.data.store.executors import InProcessExecutor, ProcessPool
+from insight.data.store.executors.base import Executor
+from insight.data.text_decoding import Reading, TextRepairs
+from insight.data.text_ranges import RangedText, RangeStart
+from insight.data.validation_split import SIZES, sizes_of
+from insight.runtime.errors import DataError
+
+WORDS = st.sampled_from(["ab", " ", "\n", "éa", "日本", "\t", "word", ".\n\n", "😀"])
+TEXTS = st.lists(WORDS, max_size=40).map("".join)
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 60)
+
+
+def ranged(folder: Path, names: list[str], invalid_text: str = "skip") -> RangedText:
+    sources = expand_sources([str(folder / name) for name in names])
+    return RangedText(sources, Reading("text", invalid_text), range_bytes=25)
+
+
+def of_one_process(text: RangedText) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
+    sizes = np.fromiter(sizes_of(text.parts(TextRepairs())), dtype=SIZES)
+    return sizes, text.starts
+
+
+def measured(
+    text: RangedText, folder: Path, executor: Executor | None = None
+) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
+    contents = {each.source.path: each.source.name for each in text.ranges}
+    sizes = measure_documents(executor or InProcessExecutor(), text, contents, folder)
+    assert not list(folder.iterdir())  # nothing of the work is left behind
+    return sizes, text.starts
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=TEXTS.filter(bool), lines=st.lists(TEXTS, min_size=1, max_size=12))
+def test_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, lines: list[str]) -> None:
+    folder, work = (tmp_path_factory.mktemp(name) for name in ("texts", "work"))
+    (folder / "a.txt").write_bytes(b"\xff" + text.encode() + b"\xff\xff")
+    (folder / "b.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in lines))
+    (folder / "c.txt").write_text("the last of them, which has some words")
+    names = ["a.txt", "b.jsonl", "c.txt"] if any(lines) else ["a.txt", "c.txt"]
+    expected = of_one_process(ranged(folder, names))
+    found = measured(ranged(folder, names), work)
+    assert np.array_equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+def lines_of(folder: Path, count: int = 40) -> RangedText:
+    lines = (json.dumps({"text": f"line {number} é"}) + "\n" for number in range(count))
+    (folder / "lines.jsonl").write_text("".join(lines))
+    return ranged(folder, ["lines.jsonl"])
+
+
+def test_processes_measure_alike(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    expected = of_one_process(lines_of(tmp_path))
+    with ProcessPool(2) as pool:
+        found = measured(lines_of(tmp_path), tmp_path / "work", pool)
+    assert np.array_equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+class Seen(InProcessExecutor):
+    """Remembers the tasks, and does something to their results.
+
+    Args:
+        fault: Given a task that has been done.
+    """
+
+    def __init__(self, fault: Callable[[SizeTask], None] = lambda task: None) -> None:
+        self.tasks: list[SizeTask] = []
+        self.fault = fault
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        assert function is measure_part
+        self.tasks += items
+        for item in items:
+            key = function(item)
+            self.fault(item)
+            yield key
+
+
+def test_the_text_is_read_by_tasks_and_not_once_more_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store with a validation part is that of one process, and this process read no document for it."""
+    lines_of(tmp_path, 400)
+    files = TextFiles(str(tmp_path / "lines.jsonl"), None, None, None, "text", 0.1, 0)
+    monkeypatch.setattr(text_ranges, "RANGE_BYTES", 100)
+    stores = []
+    for number, executor in enumerate((InProcess(), _Tasks())):
+        preparation = Preparation(files, ByteTokenizer(), tmp_path / str(number), executor=executor)
+        if number:
+            monkeypatch.setattr(RangedText, "parts", _must_not_be_read)
+        stores.append(
+            {
+                (split, path.name): path.read_bytes()
+                for split in ("train", "validation")
+                for path in sorted(preparation.store(split).path.iterdir())
+            }
+        )
+    assert stores[0] == stores[1]
+
+
+def _must_not_be_read(text: RangedText, repairs: TextRepairs) -> Iterator[Any]:
+    raise AssertionError("read in this process")
+
+
+class _Tasks(InProcess):
+    def workers_for(self, num_bytes: int) -> int:
+        return 1
+
+    def build(self, num_workers: int) -> InProcessExecutor:
+        return InProcessExecutor()
+
+
+def test_a_task_run_again_leaves_the_same(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+
+    def again(task: SizeTask) -> None:
+        before = task.output.stat().st_ino
+        assert measure_part(task) == task.key
+        assert task.output.stat().st_ino == before  # done already
+
+    seen = Seen(again)
+    measured(lines_of(tmp_path), tmp_path / "work", seen)
+    assert len(seen.tasks) > 3
+    assert len({task.key for task in seen.tasks}) == len(seen.tasks)
+
+
+def test_planted_faults_are_found(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    expected, _ = of_one_process(lines_of(tmp_path))
+
+    def count_one_less(task: SizeTask) -> None:
+        with np.load(task.output) as result:
+            arrays = {name: result[name] for name in result.files}
+        arrays["sizes"]["bytes"][0] -= 1
+        np.savez(task.output, **arrays)
+
+    found, _ = measured(lines_of(tmp_path), tmp_path / "work", Seen(count_one_less))
+    assert not np.array_equal(found, expected)
+    with pytest.raises(DataError, match=r"lines.jsonl, bytes \d+–\d+: the result of its task was lost"):
+        measured(lines_of(tmp_path), tmp_path / "work", Seen(lambda task: task.output.unlink()))
+
+
+def test_files_without_text_and_damaged_lines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "empty.jsonl").write_text('{"text": ""}\n' * 40)
+    (tmp_path / "bad.jsonl").write_text('{"text": "some words"}\n' * 40 + "{ not json\n")
+    for name, said in (("empty.jsonl", "empty.jsonl: holds no text"), ("bad.jsonl", "line 41 is not JSON")):
+        for measure in (of_one_process, lambda text: measured(text, tmp_path / "work")):
+            with pytest.raises(DataError, match=said):
+                measure(ranged(tmp_path, [name]))
