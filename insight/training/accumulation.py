@@ -58,7 +58,7 @@ class AccumulationWindow:
         Lightning has divided the losses by the number of micro-batches, and DDP and FSDP2 have averaged over
         the replicas. Where no token is valid the gradient is zero, and stays so.
         """
-        factor = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
+        factor: int = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
         return factor / num_valid.clamp_min(1)
 
     def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
@@ -111,9 +111,7 @@ class AccumulationWindow:
         return window
 
 
-def _mean_over_replicas(
-    gradient: torch.Tensor, trainer: Any, row_order: torch.Tensor | None
-) -> torch.Tensor:
+def _mean_over_replicas(gradient: torch.Tensor, trainer: Any, row_order: torch.Tensor | None) -> torch.Tensor:
     if isinstance(gradient, DTensor):  # each part is that of the mean already
         return whole(gradient, row_order)
     if trainer.world_size == 1:

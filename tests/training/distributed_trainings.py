@@ -113,9 +113,9 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
     seed_everything(1)
     observer = Observer(scenario, folder / f"{scenario.name}.ckpt")
     strategy: Any = scenario.strategy
-    num_replicas = num_processes
+    num_sharing = 1
     if strategy == "tensor":
-        strategy, num_replicas = FSDP2Strategy(tensor_parallel_size=2), num_processes // 2
+        strategy, num_sharing = FSDP2Strategy(tensor_parallel_size=2), 2
     trainer = make_trainer(
         folder,
         scenario.num_steps,
@@ -150,7 +150,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         tokenizer=ByteTokenizerConfig(),
         sampling=Packing() if scenario.packed else Windows(),
         sequence_length=32,
-        batch_size=GLOBAL_BATCH_SIZE // num_replicas,
+        batch_size=GLOBAL_BATCH_SIZE * num_sharing // num_processes,
         validation_fraction=0.2,
         cache_dir=str(folder / "cache"),
     )
@@ -161,7 +161,8 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         "losses": {str(step): loss for step, loss in observer.losses.items()},
         "norms": list(observer.norms.values()),
         "validated": observer.validated,
-        "num_bytes": observer.num_bytes,
+        # Processes that share matrices count the same rows.
+        "num_bytes": observer.num_bytes if trainer.global_rank % num_sharing == 0 else [],
         "consumed": data.state_dict()["num_samples_consumed"],
         "weight": float(sum(weight.abs().sum() for weight in weights)),
         "numbers_held": sum(local(parameter).numel() for parameter in module.network.parameters()),
@@ -244,7 +245,7 @@ def launch(folder: Path, num_processes: int, scenarios: list[Scenario]) -> dict[
                     stderr=(folder / f"errors-{rank}.txt").open("w"),
                 )
             )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while any(process.poll() is None for process in processes):
             # One that fails leaves the others waiting for it.
             failed = [rank for rank, process in enumerate(processes) if process.poll()]

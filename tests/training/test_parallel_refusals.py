@@ -57,7 +57,7 @@ def test_feed_forward_that_cannot_be_shared(feed_forward: Any, complaint: str) -
 def test_weights_that_belong_to_several_blocks() -> None:
     attention = GroupedQueryAttention(num_heads=4, position=RelativeBias())
     network = DecoderConfig(hidden_size=64, num_layers=2, attention=attention).build(50)
-    with pytest.raises(ConfigError, match="shared by blocks.0 and blocks.1"):
+    with pytest.raises(ConfigError, match=r"shared by blocks\.0 and blocks\.1"):
         shard_network(network, processes(2), "32-true", torch.device("cpu"))
 
 
@@ -76,7 +76,7 @@ def test_sizes_that_are_not_the_number_of_processes(tmp_path: Any) -> None:
 def test_a_precision_that_needs_a_scaler(tmp_path: Any) -> None:
     strategy = FSDP2Strategy()
     strategy.precision_plugin = SimpleNamespace(precision="16-mixed")  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match="trainer.precision=16-mixed"):
+    with pytest.raises(ConfigError, match=r"trainer\.precision=16-mixed"):
         strategy.setup_environment()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
+from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
 from insight.models import row_orders
@@ -33,8 +33,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     whole, which is what sharding avoids.
 
     Args:
-        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as there are processes
-            for.
+        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as the processes make.
         tensor_parallel_size: Processes that share the matrices of a replica.
         process_group_backend: ``nccl``, ``gloo``, …; by default what suits the device.
         timeout: How long a process waits for the others.

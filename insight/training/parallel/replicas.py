@@ -24,7 +24,5 @@ def sum_over_replicas(tensor: torch.Tensor, trainer: Any) -> torch.Tensor:
     if trainer.world_size == 1:
         return tensor
     total: torch.Tensor = trainer.strategy.reduce(tensor, reduce_op="sum")
-    processes_each = trainer.world_size // num_replicas(trainer)
-    if processes_each == 1:
-        return total
+    processes_each: int = trainer.world_size // num_replicas(trainer)
     return total / processes_each if total.is_floating_point() else total // processes_each

@@ -32,15 +32,17 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
     """
     size = mesh.size()
     for index, block in enumerate(network.layers()):
-        _check(block.attention, size)
-        pairs = [(block.attention.query_key_value, block.attention.output)]
-        pairs.append(_feed_forward_pair(block.feed_forward, index))
+        attention = _checked(block.attention, size)
+        pairs = [
+            (attention.query_key_value, attention.output),
+            _feed_forward_pair(block.feed_forward, index),
+        ]
         for first, _ in pairs:
             _check_rows(first, size)
         for first, second in pairs:
             _share(first, second, mesh)
-        block.attention.num_heads //= size
-        block.attention.num_key_value_heads //= size
+        attention.num_heads //= size
+        attention.num_key_value_heads //= size
 
 
 def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
@@ -50,7 +52,7 @@ def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
         splits: Rows of the matrices that lie one below the other.
         size: Processes; divides each.
     """
-    numbers = torch.arange(sum(splits)).split(list(splits))
+    numbers = torch.split(torch.arange(sum(splits)), list(splits))
     return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
 
 
@@ -65,7 +67,7 @@ def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
     parallelize_module(second, mesh, RowwiseParallel(), src_data_rank=None)
 
 
-def _check(attention: AttentionModule, size: int) -> None:
+def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
     if not isinstance(attention, GroupedQueryModule):
         raise _refused(type(attention).__name__.removesuffix("Module"), "use GroupedQueryAttention")
     for name, heads in (
@@ -82,8 +84,9 @@ def _check(attention: AttentionModule, size: int) -> None:
     if attention.sinks is not None or attention.gate is not None:
         raise _refused("attention with sinks or output_gate", "switch them off")
     for norm in (attention.query_norm, attention.key_norm):
-        if list(norm.parameters()) or list(norm.children()):
+        if any(True for _ in norm.parameters()) or any(True for _ in norm.children()):
             raise _refused("qk_norm with factors or over all heads", "use rms_weightless or none")
+    return attention
 
 
 def _check_rows(projection: Projection, size: int) -> None:
