@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 _SECONDS_TO_LEARN = 5.0
 _SECONDS_TO_END = 30.0
 # What this file and the number of threads set for torch and Lightning.
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-_VARIABLES += ("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"),
+    *("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"),
+)
 # Where a collective operation finds that its partner is gone.
 _LOST = ("Connection", "connection", "Broken pipe", "Socket", "gloo", "NCCL")
 
@@ -182,7 +184,7 @@ class Launch:
         return None
 
     def _end_with(self, meeting: Meeting, error: BaseException) -> None:
-        """Tell the others, or find out what they know; raises what this process says in place of ``error``."""
+        """Tell the others, or find out what they know; raises what this process is to say instead."""
         if isinstance(error, EndedElsewhere) or _is_interruption(error):
             return  # said already
         known = translate(error)
@@ -316,7 +318,7 @@ def _exit_code(error: BaseException) -> int:
 
 def _main_address(place: ProcessPlace) -> tuple[str, int]:
     if place.launcher == "srun":
-        from lightning.fabric.plugins.environments import SLURMEnvironment
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
         try:
             slurm = SLURMEnvironment()

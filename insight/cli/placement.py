@@ -154,7 +154,8 @@ def _names_subclass(given: Any, base: type) -> bool:
     path = getattr(given, "class_path", None)
     if not isinstance(path, str):
         return False
-    return path.rpartition(".")[2] in {base.__name__, *(child.__name__ for child in base.__subclasses__())}
+    subclasses: list[type] = base.__subclasses__()
+    return path.rpartition(".")[2] in {kind.__name__ for kind in (base, *subclasses)}
 
 
 def _name_of(given: Any) -> str:

@@ -82,12 +82,14 @@ def check_global_batch(checkpoint: Path, batches: Batches) -> None:
     if saved % num_processes:
         numbers = [str(number) for number in range(1, saved + 1) if saved % number == 0]
         raise CheckpointError(
-            f"--resume={checkpoint}: its steps of {saved} sequences cannot be shared by {num_processes} processes",
+            f"--resume={checkpoint}: its steps of {saved} sequences cannot be shared by {num_processes} "
+            "processes",
             f"use {', '.join(numbers[:_NUM_NUMBERS])} processes",
         )
     raise CheckpointError(
-        f"--resume={checkpoint}: its steps take {saved} sequences, and data.batch_size={batches.batch_size} times "
-        f"accumulation {batches.accumulation} times {num_processes} processes is {each * num_processes}",
+        f"--resume={checkpoint}: its steps take {saved} sequences, and data.batch_size={batches.batch_size} "
+        f"times accumulation {batches.accumulation} times {num_processes} processes is "
+        f"{each * num_processes}",
         f"use --data.batch_size {saved // num_processes} and --trainer.accumulate_grad_batches 1, or another "
         f"product of {saved // num_processes}",
     )

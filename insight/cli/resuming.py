@@ -88,7 +88,9 @@ def say_differences(saved: str, present: str) -> None:
 def differences(first: str, second: str) -> list[tuple[str, Any, Any]]:
     """The options whose values differ between two configurations in YAML, with both values."""
     before, after = (_flat(yaml.safe_load(text) or {}) for text in (first, second))
-    pairs = ((option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys()))
+    pairs = (
+        (option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys())
+    )
     return [(option, old, new) for option, old, new in pairs if old != new]
 
 

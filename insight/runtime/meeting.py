@@ -75,7 +75,8 @@ class Meeting:
     """
 
     def __init__(self, place: ProcessPlace, address: str, port: int, seconds: float) -> None:
-        from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, TCPStore
+        from torch._C._distributed_c10d import PrefixStore, TCPStore
+        from torch.distributed import DistNetworkError, DistStoreError
 
         self.place = place
         self.while_waiting: Callable[[], None] = lambda: None
@@ -119,7 +120,7 @@ class Meeting:
         return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def of_every_rank(self, name: str) -> list[Any]:
-        """What each process has published under its own ``name`` by now (:meth:`publish_own`), or ``None``."""
+        """What each process has published of its own by now (:meth:`publish_own`), or ``None``."""
         return [self.look(f"{name}/{rank}") for rank in range(self.place.num_processes)]
 
     def publish_own(self, name: str, value: Any = True) -> None:
@@ -177,7 +178,8 @@ def _wait_for_listener(rank: int, address: str, port: int, seconds: float) -> No
             return
         if time.monotonic() > deadline:
             raise LaunchError(
-                f"rank {rank}: nobody listens at MASTER_ADDR={address}, MASTER_PORT={port} after {seconds:g} s",
+                f"rank {rank}: nobody listens at MASTER_ADDR={address}, MASTER_PORT={port} after "
+                f"{seconds:g} s",
                 "is rank 0 running there? raise --run.rendezvous_timeout if it needs longer to start",
             )
         time.sleep(_POLL_SECONDS)

@@ -194,8 +194,8 @@ def late(answers: dict[int, Answer | None], seconds: float) -> tuple[int, str]:
     for rank, answer in answers.items():
         if answer is None:
             return rank, (
-                f"rank {rank} has made no progress for {seconds:.0f} s and does not answer: it has not begun, "
-                "or its process or machine is stopped or gone"
+                f"rank {rank} has made no progress for {seconds:.0f} s and does not answer: it has not "
+                "begun, or its process or machine is stopped or gone"
             )
     given = [(rank, answer) for rank, answer in answers.items() if answer is not None]
     least = min(answer.moment for _, answer in given)

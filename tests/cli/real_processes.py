@@ -20,7 +20,15 @@ from insight.reporting import read_metrics
 SECONDS = 150
 PYTHON_INSIGHT = (sys.executable, "-m", "insight")
 # Of a launcher above the tests, or left from others.
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 
 
 @dataclass

@@ -55,7 +55,9 @@ def test_the_command_of_a_script(name: str) -> None:
 
 
 def test_a_wrong_option_in_a_script_would_be_noticed() -> None:
-    text = (FOLDER / SCRIPTS[0]).read_text(encoding="utf-8").replace("--run.hang_timeout", "--run.hang_timout")
+    text = (
+        (FOLDER / SCRIPTS[0]).read_text(encoding="utf-8").replace("--run.hang_timeout", "--run.hang_timout")
+    )
     with pytest.raises(InsightError, match="hang_timeout"):
         parse(command_of_script(text))
 

@@ -1,4 +1,4 @@
-"""Two processes, however they are started, do what one does; what cannot work ends in one line, all of them."""
+"""Two processes, however they are started, do what one does; what cannot work ends all, in one line."""
 
 from __future__ import annotations
 
@@ -67,10 +67,15 @@ def check_one_voice(outcome: Outcome, folder: Path) -> None:
     [((str(Path(sys.executable).with_name("insight")),), 1), (PYTHON_INSIGHT, 2)],
     ids=["insight", "python"],
 )
-def test_a_plain_start(
-    workplace: Path, one_process: Path, command: tuple[str, ...], accumulate: int
-) -> None:
-    options = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", str(2 // accumulate))
+def test_a_plain_start(workplace: Path, one_process: Path, command: tuple[str, ...], accumulate: int) -> None:
+    options = (
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--data.batch_size",
+        str(2 // accumulate),
+    )
     options += ("--trainer.accumulate_grad_batches", str(accumulate))
     options += ("--trainer.val_check_interval", str(2 * accumulate))
     with started([*command, *FIT, *options], workplace, "plain") as running:
@@ -227,7 +232,10 @@ def test_a_port_in_use(
             ["trainer.precision=16-mixed", "fsdp2", "bf16-mixed"],
         ),
         (["--trainer.precision", "16-mixed"], ["trainer.precision=16-mixed", "bf16-mixed"]),
-        (["--trainer.accumulate_grad_batches", "1000"], ["accumulate_grad_batches=1000", "an epoch has only"]),
+        (
+            ["--trainer.accumulate_grad_batches", "1000"],
+            ["accumulate_grad_batches=1000", "an epoch has only"],
+        ),
         (["--run.hang_timeout", "0"], ["run.hang_timeout=0", "positive"]),
         (["--run.rendezvous_timeout", "-1"], ["run.rendezvous_timeout=-1", "positive"]),
     ],

@@ -19,7 +19,7 @@ NUM_STEPS = 30
 FIT = ("fit", "--config", "tiny.yaml", "--trainer.max_steps", str(NUM_STEPS))
 FIT += ("--model.optimizer", "AdamW", "--trainer.accelerator", "cpu", "--trainer.val_check_interval", "10")
 # Writes down in which network each process was.
-CALLBACK = '''\
+CALLBACK = """\
 import os
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from lightning.pytorch import Callback
 class WritesNetwork(Callback):
     def on_train_start(self, trainer, module):
         Path(f"network-{trainer.global_rank}").write_text(os.readlink("/proc/self/ns/net"))
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Machine:
 def configure(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20)
     if done.returncode:
-        pytest.skip(f"this system allows no network namespaces: ip {' '.join(arguments)}: {done.stderr.strip()}")
+        pytest.skip(
+            f"this system allows no network namespaces: ip {' '.join(arguments)}: {done.stderr.strip()}"
+        )
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_all_wait_for_all(meetings: list[Meeting]) -> None:
 
 
 def test_who_is_missing_is_said(meetings: list[Meeting]) -> None:
-    with pytest.raises(LaunchError, match="1 of 3 processes came within 0.2 s: ranks 1, 2 are missing"):
+    with pytest.raises(LaunchError, match=r"1 of 3 processes came within 0\.2 s: ranks 1, 2 are missing"):
         meetings[0].wait_for_all("ready", 0.2)
 
 
