@@ -13,7 +13,7 @@ from insight.runtime.messages import say
 
 
 class ParameterTable(Callback):
-    """Prints the optimizer's groups by role (how many numbers, learning rate, weight decay) and what is frozen.
+    """Prints the optimizer's groups by role: how many numbers, learning rate, weight decay; what is frozen.
 
     The rates are the full ones, which the schedule multiplies. Where layers have rates of their own, the
     lowest and the highest are given. ``run.json`` and the report have the table too.

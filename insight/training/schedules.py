@@ -63,9 +63,7 @@ class ScheduleConfig(Component):
             ConfigError: They do not fit into ``num_steps`` steps.
         """
         lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
-        steps = {
-            name: length.steps(num_steps) for name, length in lengths.items() if length.unit != "tokens"
-        }
+        steps = {name: length.steps(num_steps) for name, length in lengths.items() if length.unit != "tokens"}
         needed = sum(steps.values())
         if needed > num_steps:
             given = " and ".join(f"{name}={getattr(self, name)} ({steps[name]:g} steps)" for name in steps)

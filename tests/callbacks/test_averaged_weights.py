@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from tiny_run import TinyData, TinyModule, TinySchedule, tiny_fit, weights
 from torch import nn
 
-from insight.callbacks import EvaluationWeights, AveragedWeights
+from insight.callbacks import AveragedWeights, EvaluationWeights
 from insight.runtime.errors import ConfigError
 
 STEPS = 30

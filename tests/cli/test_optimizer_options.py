@@ -102,9 +102,7 @@ def test_a_class_of_an_own_package_with_own_rates(
     assert any(line.split()[1] == "frozen" for line in outcome.err.splitlines() if len(line.split()) > 1)
 
 
-def test_averaged_weights_are_what_everything_uses(
-    insight: Callable[..., Outcome], workplace: Path
-) -> None:
+def test_averaged_weights_are_what_everything_uses(insight: Callable[..., Outcome], workplace: Path) -> None:
     configured(workplace, "z_loss: 0.0", "[{class_path: AveragedWeights, init_args: {decay: 0.5}}]")
     assert insight(*FIT, "--model.label_smoothing=0.1").code == 0
     run = workplace / "runs/tiny/1"
@@ -161,9 +159,7 @@ def test_lengths_in_tokens_or_epochs_are_judged_before_the_first_step(
     assert insight(*FIT, "--model.schedule.warmup_steps=128 tokens", "--trainer.max_steps=4").code == 0
 
 
-def test_resuming_with_another_optimizer_is_refused(
-    insight: Callable[..., Outcome], workplace: Path
-) -> None:
+def test_resuming_with_another_optimizer_is_refused(insight: Callable[..., Outcome], workplace: Path) -> None:
     assert insight(*FIT).code == 0
     outcome = insight("fit", "--resume", "runs/tiny/1", "--trainer.max_steps=6", "--model.optimizer=AdamW")
     assert outcome.code == 2, outcome.err

@@ -112,9 +112,7 @@ def test_an_optimizer_without_its_state_would_be_noticed(tmp_path: Path) -> None
 def _whole(folder: Path, config: AnyOptimizer) -> tuple[LossRecorder, nn.Module, Path]:
     """2 N steps without a break, with a checkpoint of the N-th."""
     path = folder / "half.ckpt"
-    recorder, module, _ = train(
-        folder, 2 * N, optimizer=config, dropout=0.1, callbacks=(SaveAt(N, path),)
-    )
+    recorder, module, _ = train(folder, 2 * N, optimizer=config, dropout=0.1, callbacks=(SaveAt(N, path),))
     return recorder, module, path
 
 

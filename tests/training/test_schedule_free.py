@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
-from insight.callbacks import EvaluationWeights, AveragedWeights
+from insight.callbacks import AveragedWeights, EvaluationWeights
 from insight.runtime.errors import ConfigError
 from insight.runtime.seeding import seed_everything
 from insight.training import AnyOptimizer, Constant
