@@ -82,8 +82,8 @@ def restore_random_states(
         restore_random_state(states[rank])
         return
     say(
-        f"random states: saved by {len(states)} processes, now {num_processes}; the first goes on with its own, the "
-        "others are seeded from it"
+        f"random states: saved by {len(states)} processes, now {num_processes}; the first goes on with its "
+        "own, the others are seeded from it"
     )
     restore_random_state(states[0])
     begin_stream_of_process(rank if stream is None else stream)
