@@ -90,6 +90,8 @@ _NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     # The loader holds no position because the data module does: it restarts in the middle of an epoch, and
     # refuses a position that belongs to other data.
     (UserWarning, r".*resuming from a checkpoint that ended before the epoch ended"),
+    # Metrics are added up over all processes before they are logged.
+    (UserWarning, r".*It is recommended to use `self\.log\(.*sync_dist=True\)`"),
     # Measuring a checkpoint needs none of the callbacks that trained it.
     (UserWarning, r".*callbacks used to create the checkpoint need to be provided"),
     # The model summary's guess of megabytes; the report shows parameters.
