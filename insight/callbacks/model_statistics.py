@@ -22,16 +22,17 @@ from insight.training.optimizers import parameter_groups
 class ModelStatistics(Callback):
     """Logs norm, root mean square, largest size and share of zeros of gradients and activations.
 
-    They are ``gradient/<group>/norm``, ``.../rms``, ``.../max`` and ``.../zeros``, and ``activation/<layer>/...``
-    for what each layer hands on. Gradients are those that the optimizer used, after clipping; activations those of
-    the first micro-batch of the step on the first process. Between the steps that are looked at nothing is
-    attached to the network, and looking draws no random number: training is bit for bit the same.
+    They are ``gradient/<group>/norm``, ``.../rms``, ``.../max`` and ``.../zeros``, and
+    ``activation/<layer>/...`` for what each layer hands on. Gradients are those that the optimizer used,
+    after clipping; activations those of the first micro-batch of the step on the first process. Between the
+    steps that are looked at nothing is attached to the network, and looking draws no random number:
+    training is bit for bit the same.
 
     A compiled network does not show its activations; set ``model.compile`` to ``off`` to see them.
 
     Args:
         every_n_steps: Optimizer steps from one look to the next.
-        by: Gradients of each ``layer``, or of all parameters of one ``role`` (embedding, hidden, head, vector).
+        by: Gradients of each ``layer``, or of all parameters of one ``role`` (embedding, hidden, head...).
         activations: Whether to look at activations, too.
     """
 
@@ -121,7 +122,7 @@ class ModelStatistics(Callback):
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a network by name: its children, and each of a list of them (``blocks.0``, ``blocks.1``)."""
+    """The parts of a network by name: its children, and each of a list of them (``blocks.0``)."""
     layers: dict[str, nn.Module] = {}
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleList):

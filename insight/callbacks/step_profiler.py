@@ -21,8 +21,8 @@ class StepProfiler(Callback):
     """Profiles a few optimizer steps of the first process with ``torch.profiler``.
 
     In ``profile/`` of the run folder it leaves ``trace.json.gz``, which chrome://tracing and
-    https://ui.perfetto.dev open, and ``operations.txt``, the operations by the time that they took themselves.
-    The profiled steps are slower (their throughput is measured with all others); what they compute is the same.
+    https://ui.perfetto.dev open, and ``operations.txt``, the operations by the time that they took
+    themselves. The profiled steps are slower; what they compute is the same.
 
     Args:
         start_step: Optimizer steps to let pass first: compilation and the choice of kernels say nothing.
@@ -46,7 +46,9 @@ class StepProfiler(Callback):
             ("num_operations", num_operations, 1),
         ):
             if value < least:
-                raise ConfigError(f"StepProfiler({name}={value}): must be at least {least}", "use 10, 3 and 30")
+                raise ConfigError(
+                    f"StepProfiler({name}={value}): must be at least {least}", "use 10, 3 and 30"
+                )
         self.start_step = start_step
         self.num_steps = num_steps
         self.num_operations = num_operations

@@ -52,8 +52,8 @@ def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> No
     rates = ", ".join(f"{role} {found.steepest * rate:.3g}" for role, rate in sweep.rates.items())
     end = f", worse than untrained at {found.diverged:.3g}" if found.diverged else ""
     say(
-        f"learning rate: the loss falls fastest at {found.steepest:.3g} times the configured rates ({rates}), "
-        f"lowest at {found.lowest_loss:.3g}{end}; this run keeps the configured ones"
+        f"learning rate: the loss falls fastest at {found.steepest:.3g} times the configured rates ({rates}),"
+        f" lowest at {found.lowest_loss:.3g}{end}; this run keeps the configured ones"
     )
 
 
@@ -61,7 +61,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     own: Any = cli.parser.instantiate(cli.config)
     own.model.schedule = ExponentialSweep()
     own.model.compile_choice = CompileChoice("off")
-    own.model.guard = StepGuard(Guard())  # a loss that is no number ends the sweep, whatever it does to the run
+    own.model.guard = StepGuard(Guard())  # whatever the run does about it: no number ends the sweep
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):

@@ -155,7 +155,7 @@ def test_a_forgotten_history_would_be_noticed(tmp_path: Path) -> None:
 def test_hours_before_an_interruption_count_and_those_after_it_do_not(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, kind: type[EarlyStopping], steps: int
 ) -> None:
-    """36 s a step: eighty steps are 0.8 hours. A callback that forgets the first thirty takes as many more."""
+    """36 s a step: 80 steps are 0.8 hours. A callback that forgets the first thirty takes as many more."""
     monkeypatch.setattr(early_stopping, "time", types.SimpleNamespace(monotonic=clock))
     checkpoint = None
     for max_steps in (30, 200):
@@ -183,7 +183,9 @@ def test_the_evidence_is_written_at_every_validation(tmp_path: Path, scripted: l
     assert [record["step"] for record in seen] == [10, 20, 30, 40]
     assert [record["stopped"] for record in seen] == [False, False, False, True]
     newest = seen[-1]
-    assert [validation["value"] for validation in newest["validations"]] == [2.0, 1.0, 1.5, 1.2]
+    assert [validation["value"] for validation in newest["validations"]] == pytest.approx(
+        [2.0, 1.0, 1.5, 1.2]
+    )
     assert [answer["criterion"] for answer in newest["answers"]] == ["Patience", "TargetReached"]
     assert newest["answers"][0]["lines"][0]["values"] == [1.0, 1.0]
     assert newest["num_planned_steps"] == 100

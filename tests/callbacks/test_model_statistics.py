@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from tiny_run import TinyModule, tiny_fit, weights
 
 from insight.callbacks.model_statistics import ModelStatistics, layers_of
 from insight.runtime.errors import ConfigError
+
+
+def keep_output(
+    kept: dict[str, torch.Tensor], name: str, layer: torch.nn.Module, inputs: Any, output: torch.Tensor
+) -> None:
+    kept.setdefault(name, output.detach().clone())
 
 
 class Witness(Callback):
@@ -31,9 +38,7 @@ class Witness(Callback):
         self.num_hooks.setdefault(step, sum(len(layer._forward_hooks) for layer in layers.values()))
         kept = self.outputs.setdefault(step, {})
         for name, layer in layers.items():
-            keep = lambda _, __, output, name=name: kept.setdefault(name, output.detach().clone())  # noqa: E731
-            # Returning the output would replace it by itself; nothing is returned.
-            self._handles.append(layer.register_forward_hook(lambda *a, keep=keep: keep(*a) and None))
+            self._handles.append(layer.register_forward_hook(functools.partial(keep_output, kept, name)))
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         for handle in self._handles:
@@ -64,9 +69,8 @@ def statistics(logger: Collect, kind: str) -> dict[int, dict[str, float]]:
 
 def test_the_figures_are_those_of_a_witness(tmp_path: Path) -> None:
     logger, witness = Collect(), Witness()
-    tiny_fit(
-        tmp_path, [ModelStatistics(every_n_steps=5), witness], logger=logger, max_steps=12, gradient_clip_val=0.1
-    )
+    callbacks = [ModelStatistics(every_n_steps=5), witness]
+    tiny_fit(tmp_path, callbacks, logger=logger, max_steps=12, gradient_clip_val=0.1)
     gradients, activations = statistics(logger, "gradient"), statistics(logger, "activation")
     assert list(gradients) == list(activations) == [4, 9]
     for step in gradients:
@@ -149,7 +153,9 @@ def test_a_list_of_blocks_is_taken_apart() -> None:
     }
 
 
-@pytest.mark.parametrize(("options", "named"), [({"every_n_steps": 0}, "every_n_steps=0"), ({"by": "x"}, "by='x'")])
+@pytest.mark.parametrize(
+    ("options", "named"), [({"every_n_steps": 0}, "every_n_steps=0"), ({"by": "x"}, "by='x'")]
+)
 def test_bad_options_are_refused(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         ModelStatistics(**options)

@@ -1,4 +1,4 @@
-"""The shipped configuration that ends by itself, made small: it stops before its last step and the report shows why."""
+"""The shipped configuration that ends by itself, made small: it stops before its last step and says why."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_without_a_reason_it_takes_all_its_steps(insight: Callable[..., Outcome]
 
 def test_it_passes_the_check_over_the_quickstart(insight: Callable[..., Outcome], workplace: Path) -> None:
     outcome = insight(
-        "check", "--config", "quickstart", "--config", "early_stopping", "--data.tokenizer", "ByteTokenizerConfig",
-        "--run.num_threads", "1", "--trainer.precision", "32-true",
+        "check", "--config", "quickstart", "--config", "early_stopping",
+        "--data.tokenizer", "ByteTokenizerConfig", "--run.num_threads", "1", "--trainer.precision", "32-true",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert not list(workplace.glob("early_stopping.json"))

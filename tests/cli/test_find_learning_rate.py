@@ -1,4 +1,4 @@
-"""``run.find_learning_rate``: a suggestion in print, in a file and in the report, and a run that is as without it."""
+"""``run.find_learning_rate``: a suggestion in print, in a file and in the report; the run is as before."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_it_suggests_and_leaves_the_run_as_it_was(insight: Insight, workplace: P
     assert not (plain / "learning_rate.json").exists()
 
 
-def test_rates_a_hundred_times_too_high_are_told(insight: Insight, workplace: Path) -> None:
-    """The planted answer: whatever suits the network, from rates a hundred times as high it is a hundredth of it."""
+def test_rates_ten_times_as_high_are_told(insight: Insight, workplace: Path) -> None:
+    """The planted answer: whatever suits the network, of rates ten times as high it is a tenth."""
     rates = {"learning_rate": 0.02, "adam_learning_rate": 0.003, "embedding_learning_rate": 0.09}
     suggested = []
     for factor in (0.1, 1.0):

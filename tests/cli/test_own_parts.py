@@ -1,4 +1,4 @@
-"""The examples of docs/callbacks.md: a package of the user's own, named in a YAML file and in nothing else."""
+"""The examples of docs/callbacks.md: a package of the user's own, named in a YAML file and nowhere else."""
 
 from __future__ import annotations
 

@@ -58,8 +58,9 @@ def test_a_sweep_that_found_nothing_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [None, [], 3, "text", {"a": None}, [None], [[1]]])
 def test_damaged_files_break_nothing(tmp_path: Path, wrong: object) -> None:
     for name in RECORD:
-        section(tmp_path, **{name: wrong})
-        write_report(RunFolder(tmp_path))
+        built = section(tmp_path, **{name: wrong})
+        for chart in built.charts if built else ():
+            json.dumps(chart.to_item(), allow_nan=False)
 
 
 def test_a_run_without_a_sweep_has_no_such_section(tmp_path: Path) -> None:

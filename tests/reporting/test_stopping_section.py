@@ -72,7 +72,8 @@ def test_the_power_law_is_drawn_on_to_the_end_of_the_run(tmp_path: Path) -> None
     assert line(built, "validation").curve.values == pytest.approx(CURVE.tolist())
     assert line(built, "stopped").curve.steps == (2000, 2000)
     assert built.charts[0].title == "ExpectedGain says stop"
-    assert built.content["sentence"] == "Stopped at step 2,000 of 4,000 (validation/bits_per_byte, 20 validations)."
+    expected = "Stopped at step 2,000 of 4,000 (validation/bits_per_byte, 20 validations)."
+    assert built.content["sentence"] == expected
 
 
 def test_a_run_that_went_on_says_so(tmp_path: Path) -> None:
@@ -83,7 +84,8 @@ def test_a_run_that_went_on_says_so(tmp_path: Path) -> None:
 
 
 def test_every_criterion_is_told_and_those_with_lines_are_drawn(tmp_path: Path) -> None:
-    criterion = AnyOf((Patience(3), AnyOf((Plateau(6), GrowingGap(6))), TokenBudget(1000), TargetReached(1.0)))
+    nested = AnyOf((Plateau(6), GrowingGap(6)))
+    criterion = AnyOf((Patience(3), nested, TokenBudget(1000), TargetReached(1.0)))
     built = section(tmp_path, criterion)
     names = ["Patience", "Plateau", "GrowingGap", "TokenBudget", "TargetReached"]
     assert [row["name"] for row in built.content["rows"]] == names
@@ -137,21 +139,35 @@ def test_a_run_without_early_stopping_has_no_such_section(tmp_path: Path) -> Non
 HOSTILE = "</div><img src=x onerror=alert(1)>@{value}\x1b"
 
 
-@pytest.mark.parametrize("wrong", [None, [], 3, "text", {"a": None}, [None], [3], [[1]], HOSTILE])
+def damaged(whole: dict[str, Any], wrong: object) -> list[dict[str, Any]]:
+    """The record with each of its values, of its first answer's and of that one's first line's replaced."""
+    answer = whole["answers"][0]
+    line = answer["lines"][0]
+    records = [{**whole, name: wrong} for name in whole]
+    records += [{**whole, "answers": [{**answer, name: wrong}]} for name in answer]
+    return records + [{**whole, "answers": [{**answer, "lines": [{**line, name: wrong}]}]} for name in line]
+
+
+@pytest.mark.parametrize("wrong", [None, [], 3, "text", {"a": None}, [None], [3], [[1]]])
 def test_damaged_files_break_nothing(tmp_path: Path, wrong: object) -> None:
     section(tmp_path, ExpectedGain(min_gain=0.2))
     path = RunFolder(tmp_path).early_stopping_path
-    whole = json.loads(path.read_text())
-    for name in whole:
-        path.write_text(json.dumps({**whole, name: wrong}))
-        write_report(RunFolder(tmp_path))
-    for name in whole["answers"][0]:
-        answer = {**whole["answers"][0], name: wrong}
-        path.write_text(json.dumps({**whole, "answers": [answer]}))
-        write_report(RunFolder(tmp_path))
-    for name in whole["answers"][0]["lines"][0]:
-        drawn = {**whole["answers"][0]["lines"][0], name: wrong}
-        answer = {**whole["answers"][0], "lines": [drawn]}
-        path.write_text(json.dumps({**whole, "answers": [answer]}))
-        page = write_report(RunFolder(tmp_path)).read_text(encoding="utf-8")
-        assert "<img src=x" not in page
+    for record in damaged(json.loads(path.read_text()), wrong):
+        path.write_text(json.dumps(record))
+        built = build_stopping(read_run_record(RunFolder(tmp_path)))
+        assert all(chart.description for chart in built.charts) if built else True
+    for chart in built.charts if built else ():  # with a damaged line
+        json.dumps(chart.to_item(), allow_nan=False)
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    section(tmp_path, ExpectedGain(min_gain=0.2))
+    path = RunFolder(tmp_path).early_stopping_path
+    record = json.loads(path.read_text())
+    answer = record["answers"][0] | {"criterion": HOSTILE, "evidence": HOSTILE}
+    answer["lines"] = [line | {"label": HOSTILE} for line in answer["lines"]]
+    path.write_text(json.dumps(record | {"answers": [answer], "monitor": HOSTILE, "evidence": HOSTILE}))
+    page = write_report(RunFolder(tmp_path)).read_text(encoding="utf-8")
+    assert "onerror=alert(1)" in page
+    assert "<img src=x" not in page
+    assert "\\u003cimg src=x" not in page, "a tooltip is HTML, too"

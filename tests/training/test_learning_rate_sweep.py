@@ -36,7 +36,7 @@ def test_a_planted_fall_is_found_in_noise(steepest: float) -> None:
 
 
 def quadratic_losses(curvature: float, rate: float) -> list[float]:
-    """Gradient descent by torch on ``curvature / 2 · |x|²``, whose steps are too long from rate 2 / curvature on."""
+    """Gradient descent by torch on ``curvature / 2 · |x|²``; its steps are too long from 2 / curvature on."""
     x = torch.ones(8, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([x], lr=rate)
     losses: list[float] = []
@@ -45,7 +45,7 @@ def quadratic_losses(curvature: float, rate: float) -> list[float]:
         loss = curvature / 2 * (x**2).sum()
         optimizer.zero_grad()
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if has_diverged(losses):
             break
         optimizer.step()

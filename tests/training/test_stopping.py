@@ -194,7 +194,8 @@ def test_the_trend_that_is_drawn_is_that_of_scipy(seed: int) -> None:
 
 def test_the_curve_that_is_drawn_is_the_one_that_was_judged() -> None:
     steps = 100 * np.arange(1, 31)
-    verdict = ExpectedGain(0.01).judge(_history(_noisy(1.5 + 20 * steps**-0.5, 0.004), num_planned_steps=9000))
+    history = _history(_noisy(1.5 + 20 * steps**-0.5, 0.004), num_planned_steps=9000)
+    verdict = ExpectedGain(0.01).judge(history)
     law, floor = verdict.lines
     now = np.interp(3000.0, law.steps, law.values)
     assert now - law.values[-1] == pytest.approx(verdict.figures["gain"], rel=0.02)

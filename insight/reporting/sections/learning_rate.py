@@ -63,9 +63,10 @@ def _rates(record: dict[str, Any], steepest: float) -> list[Fact]:
     rates = record.get("rates")
     if not isinstance(rates, dict) or not math.isfinite(steepest):
         return []
+    shown = [(str(role), number(rate)) for role, rate in list(rates.items())[:_MAX_GROUPS]]
     return [
-        Fact(str(role), f"{format_value(number(rate))} configured, {format_value(steepest * number(rate))} there")
-        for role, rate in list(rates.items())[:_MAX_GROUPS]
+        Fact(role, f"{format_value(rate)} configured, {format_value(steepest * rate)} there")
+        for role, rate in shown
     ]
 
 

@@ -87,12 +87,10 @@ class ExpectedGain(Criterion):
     ) -> tuple[EvidenceLine, EvidenceLine]:
         """The curve drawn on to the end of the run, with its interval, and the floor that it falls to."""
         drawn = np.array([other.at(steps) for other in others])
-        low, high = np.quantile(drawn, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2], axis=0)
+        ends = np.quantile(drawn, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2], axis=0)
+        low, high = (tuple(end.tolist()) for end in ends)
         points = tuple(steps.tolist())
-        ends = (points[0], points[-1])
         return (
-            EvidenceLine(
-                "power law", points, tuple(curve.at(steps).tolist()), tuple(low.tolist()), tuple(high.tolist())
-            ),
-            EvidenceLine("its floor", ends, (curve.floor, curve.floor)),
+            EvidenceLine("power law", points, tuple(curve.at(steps).tolist()), low, high),
+            EvidenceLine("its floor", (points[0], points[-1]), (curve.floor, curve.floor)),
         )
