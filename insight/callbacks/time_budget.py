@@ -171,7 +171,7 @@ class TimeBudget(StepTiming):
     def _freeze_if_due(self, module: LightningModule, step: int) -> None:
         if self.planned_steps is None:
             return
-        schedule = getattr(module, "schedule", None)
+        schedule: Any = getattr(module, "schedule", None)
         settled = schedule.settled_steps(self.planned_steps) if hasattr(schedule, "settled_steps") else 0
         # A decay that begins at once, or an unknown schedule: a few steps have to be measured all the same.
         # Where the rate never depends on the plan, an early end of planning makes the run's length known.

@@ -52,6 +52,7 @@ def states(path: Path) -> tuple[dict[str, object], list[dict[str, object]]]:
     return checkpoint, checkpoint["optimizer_states"][0]["param_groups"]
 
 
+@pytest.mark.slow
 def test_a_class_of_torch_named_directly(insight: Callable[..., Outcome], workplace: Path) -> None:
     """With the command line over the file, saved, and resumed from what was saved."""
     configured(
@@ -102,6 +103,7 @@ def test_a_class_of_an_own_package_with_own_rates(
     assert any(line.split()[1] == "frozen" for line in outcome.err.splitlines() if len(line.split()) > 1)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_everything_uses(insight: Callable[..., Outcome], workplace: Path) -> None:
     configured(workplace, "z_loss: 0.0", "[{class_path: AveragedWeights, init_args: {decay: 0.5}}]")
     assert insight(*FIT, "--model.label_smoothing=0.1").code == 0
@@ -113,7 +115,7 @@ def test_averaged_weights_are_what_everything_uses(insight: Callable[..., Outcom
     for network in (load_checkpoint(path).network, load_model(path).network):
         for name, value in network.state_dict().items():
             assert torch.equal(value, averaged[f"network.{name}"])
-    measured = insight("validate", "--checkpoint", str(path), "--json")
+    measured = insight("validate", "--checkpoint", str(path), "--json=true")
     assert measured.code == 0, measured.err
     best = json.loads((run / "summary.json").read_text())["metrics"]["best/validation/bits_per_byte"]["value"]
     assert json.loads(measured.out)["validation/bits_per_byte"] == pytest.approx(best, rel=1e-5)

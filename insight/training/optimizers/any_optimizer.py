@@ -82,8 +82,8 @@ class AnyOptimizer(OptimizerConfig):
     @property
     def _name(self) -> str:
         made = self.optimizer
-        if isinstance(made, functools.partial):  # jsonargparse's: the class is its first argument
-            made = made.args[0] if made.args else made.func
+        if isinstance(made, functools.partial):  # of jsonargparse: the class is among its arguments
+            made = next((argument for argument in made.args if isinstance(argument, type)), made.func)
         return str(getattr(made, "__name__", made))
 
 
