@@ -1,8 +1,8 @@
 """Several processes against one on the same cores, what a save costs, and a model of many ranks.
 
 Two processes with one thread each against one process with two, ``insight fit`` with all it does by default,
-the same global batch of 16 sequences of 256 tokens, fp32; DDP, DDP with accumulation, FSDP2. Saves: a step that
-a save follows against ordinary ones, and against writing the same bytes with a flush to the disk. Every
+the same global batch of 16 sequences of 256 tokens, fp32; DDP, DDP with accumulation, FSDP2. Saves: a step
+that a save follows against ordinary ones, and against writing the same bytes with a flush to the disk. Every
 measurement is a run of its own; they take turns, each round beginning with another one; medians over rounds.
 
 ``--simulate`` measures nothing: it writes the tables of docs/scaling.md from the model in scaling_model.py.
@@ -104,7 +104,9 @@ class Saving:
 
     def told(self, result: Record) -> str:
         """One line about a measurement."""
-        return f"stalled for {result['stall_seconds'] / result['write_seconds']:.2f} times the time of writing"
+        return (
+            f"stalled for {result['stall_seconds'] / result['write_seconds']:.2f} times the time of writing"
+        )
 
 
 _ONE, _TWO, _FOUR_TIMES = "1 process", "2 processes", "4 micro-batches"
@@ -139,7 +141,9 @@ def main() -> None:
     print(f"\n{body}")
     if arguments.write_results:
         command = "python -m benchmarks.distributed --write-results"
-        page = section("Several processes, and saving", command, commit(), machine_line(machine), today(), body)
+        page = section(
+            "Several processes, and saving", command, commit(), machine_line(machine), today(), body
+        )
         write_section("distributed", page)
 
 
@@ -152,7 +156,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--saves", type=int, default=6, help="saves measured in each run")
     parser.add_argument("--threads", type=int, default=2, help="of all processes of a run together")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds that one run may take")
-    parser.add_argument("--simulate", action="store_true", help="write docs/scaling.md from the model, and end")
+    parser.add_argument(
+        "--simulate", action="store_true", help="write docs/scaling.md from the model, and end"
+    )
     add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -196,16 +202,25 @@ def _body(records: Records) -> str:
     header = ("", "tokens/s", "of one process", "sum of the gradients alone, ms", "peak GiB", "rounds")
     parts = [table(header, list(_training_rows(records)))]
     parts.append(
-        "One process has two threads, two processes have one each, on the same two cores; 16 sequences of 256 "
-        "tokens a step for all. “Of one process” is the median of the ratios within a round. The sum is the "
-        "all-reduce of as many float32 numbers as there are parameters, over gloo, with nothing beside it."
+        "One process has two threads, two processes have one each, on the same two cores; 16 sequences of "
+        "256 tokens a step for all. “Of one process” is the median of the ratios within a round. The sum is "
+        "the all-reduce of as many float32 numbers as there are parameters, over gloo, with nothing beside."
     )
     rows = [_saving_row(way.name, found) for way in SAVINGS if (found := records.select(contender=way.name))]
-    header = ("", "MB", "write and flush, ms", "stall, ms", "of writing", "lost in all, ms", "of writing", "rounds")
+    header = (
+        "",
+        "MB",
+        "write and flush, ms",
+        "stall, ms",
+        "of writing",
+        "lost in all, ms",
+        "of writing",
+        "rounds",
+    )
     parts.append(table(header, rows))
     parts.append(
-        "Stall: how much longer the step takes that a save follows. Lost in all: with the steps that share the "
-        "machine with an asynchronous write. The Trainer over a bare loop: section “Training throughput”."
+        "Stall: how much longer the step takes that a save follows. Lost in all: with the steps that share "
+        "the machine with an asynchronous write. The Trainer over a bare loop: section “Training throughput”."
     )
     return "\n\n".join(parts)
 
@@ -215,7 +230,9 @@ def _training_rows(records: Records) -> Iterator[list[str]]:
         found = records.select(contender=way.name)
         if not found:
             continue
-        alone = next(one for one in TRAININGS if one.num_processes == 1 and one.accumulation == way.accumulation)
+        alone = next(
+            one for one in TRAININGS if one.num_processes == 1 and one.accumulation == way.accumulation
+        )
         ratios = [
             record["tokens_per_second"] / base["tokens_per_second"]
             for record in found

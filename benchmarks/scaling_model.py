@@ -5,8 +5,8 @@ the ring of Patarasu and Yuan 2009 (doi 10.1016/j.jpdc.2008.09.002), optimal in 
 and doubling (Rabenseifner; Thakur, Rabenseifner and Gropp 2005, doi 10.1177/1094342005051521), which needs
 few messages; trees with two roots come to the same (Sanders, Speck and Traeff 2009, doi
 10.1016/j.parco.2009.09.001). Parts are gathered and scattered around a ring. What overlaps: gradients in
-buckets behind the backward pass (Li et al. 2020, arXiv 2006.15704), and blocks gathered one ahead (Rajbhandari
-et al. 2020, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277).
+buckets behind the backward pass (Li et al. 2020, arXiv 2006.15704), and blocks gathered one ahead
+(Rajbhandari et al. 2020, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Transformer:
         return self.num_layers * self.block_parameters + self.embedding_parameters
 
     def step_flops(self, num_tokens: int, sequence_length: int) -> float:
-        """Forward and backward pass: 6 a parameter and token, and attention (Chowdhery et al. 2022, app. B)."""
+        """Forward and backward pass: 6 a parameter and token, and attention (arXiv 2204.02311, app. B)."""
         head = self.vocabulary_size * self.hidden_size
         matrices = 6 * (self.num_layers * self.block_parameters + head)
         attention = 12 * self.num_layers * self.hidden_size * sequence_length

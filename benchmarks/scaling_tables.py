@@ -44,8 +44,8 @@ def scaling_tables() -> str:
 def _part(model: Transformer) -> str:
     state = model.num_parameters * _STATE_BYTES / 1e9
     title = (
-        f"**{model.name}**: {model.num_parameters / 1e6:,.0f} million parameters, {state:,.0f} GB of weights, "
-        "gradients and optimizer, which DDP holds on every rank and FSDP2 divides."
+        f"**{model.name}**: {model.num_parameters / 1e6:,.0f} million parameters, {state:,.0f} GB of "
+        "weights, gradients and optimizer, which DDP holds on every rank and FSDP2 divides."
     )
     header = ("network", *(f"{ranks:,} rank{'s' if ranks > 1 else ''}" for ranks in RANKS))
     return f"{title}\n\n{table(header, list(_rows(model)))}"

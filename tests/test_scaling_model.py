@@ -1,4 +1,4 @@
-"""The model of many ranks: its formulas against the algorithms carried out message by message, and its limits."""
+"""The model of many ranks: its formulas against the algorithms carried out, and its limits."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def test_the_ring_as_carried_out(num_ranks: int) -> None:
 @pytest.mark.parametrize("num_ranks", [2, 4, 8, 32])
 def test_halving_as_carried_out(num_ranks: int) -> None:
     size = num_ranks * 64
-    assert halving_all_reduce(num_ranks, size * 8, NETWORK) == pytest.approx(carried_out_halving(num_ranks, size))
+    assert halving_all_reduce(num_ranks, size * 8, NETWORK) == pytest.approx(
+        carried_out_halving(num_ranks, size)
+    )
 
 
 def test_a_wrong_formula_would_be_noticed() -> None:
@@ -149,7 +151,7 @@ def test_more_ranks_and_less_bandwidth_cost_more(step: Step) -> None:
 
 
 def test_ddp_between_its_closed_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hidden but for the last bucket on a fast network; on a slow one all buckets but what precedes the first."""
+    """A fast network shows the last bucket only, a slow one all buckets behind what precedes the first."""
     compute = WORK.seconds(MODEL)
     num_buckets = math.ceil(MODEL.num_parameters * 4 / (25 * 2**20))
     assert num_buckets > 1
@@ -165,7 +167,7 @@ def test_ddp_between_its_closed_forms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fsdp_between_its_closed_forms() -> None:
-    """All that is sent on a slow network; on a fast one what comes before the first block and after the last."""
+    """A slow network shows all that is sent, a fast one what the first and the last block wait for."""
     compute = WORK.seconds(MODEL)
     for bandwidth in (1e6, 1e13):
         network = Network("", 0.0, bandwidth)

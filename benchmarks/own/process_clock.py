@@ -81,9 +81,9 @@ def _seconds_of_sums(num_numbers: int) -> float:
 class MeasureSaves(Callback):
     """Times steps that a save follows against others, and writing the same bytes with a flush to the disk.
 
-    A period is the steps from one save to the next. Its first step has waited for the save; in its first three
-    quarters an asynchronous save may still be writing; then the same bytes are written, and the steps of the
-    last quarter are the ordinary ones.
+    A period is the steps from one save to the next. Its first step has waited for the save; in its first
+    three quarters an asynchronous save may still be writing; then the same bytes are written, and the
+    steps of the last quarter are the ordinary ones.
 
     Args:
         period: ``every_n_steps`` of the run's ``RunCheckpoint``.

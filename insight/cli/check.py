@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from insight.cli.checks.processes import Processes
     from insight.cli.lightning import InsightCLI
 
+
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
     silence_libraries()
@@ -78,7 +79,6 @@ def _examine_training(
     findings: Findings,
 ) -> dict[str, Any]:
     """What can be said once there is text: batches, memory, disk, and how real steps go."""
-    from insight.cli.batch_size import choose_batch_size
     from insight.cli.batch_size import choose_batch_size
     from insight.cli.checks.batches import batches_of, check_batches
     from insight.cli.checks.disk import disk_of

@@ -91,8 +91,8 @@ def estimate_network(
         vocabulary_size: Tokens.
         batch_size: Sequences a batch.
         sequence_length: Tokens of each.
-        precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and ``16-true``
-            have the same sizes.
+        precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and
+            ``16-true`` have the same sizes.
         optimizer: Whose states are counted.
 
     Raises:

@@ -1,3 +1,3 @@
-"""What ``insight check`` looks at: processes, batches, precision, memory, disk, and a few real steps.
+"""What a run is judged by before it starts: processes, batches, precision, memory, disk, a few real steps.
 
-Each file answers one question with plain numbers; ``text.py`` prints them, ``findings.py`` collects what is wrong."""
+A file answers one question with plain numbers; ``text.py`` prints them, ``findings.py`` collects mistakes."""

@@ -62,8 +62,8 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
     if not per_epoch:
         needed = datamodule.batch_size * processes.num_readers
         raise DataError(
-            f"data.batch_size={datamodule.batch_size} on each of {processes.num_readers} processes: a step takes "
-            f"{needed} sequences, more than the training text has",
+            f"data.batch_size={datamodule.batch_size} on each of {processes.num_readers} processes: a step "
+            f"takes {needed} sequences, more than the training text has",
             f"use --data.batch_size {max(1, datamodule.batch_size * whole // processes.num_readers)}, fewer "
             "processes or more text",
         )
@@ -94,9 +94,9 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
         )
     elif per_epoch % accumulation and _crosses_an_epoch(trainer, batches):
         findings.warn(
-            f"trainer.accumulate_grad_batches={accumulation}: the last step of an epoch of {per_epoch} batches "
-            f"has only {per_epoch % accumulation}",
-            f"use {_nearest_divisor(per_epoch, accumulation)}, or know that this step counts as much as others",
+            f"trainer.accumulate_grad_batches={accumulation}: the last step of an epoch of {per_epoch} "
+            f"batches has only {per_epoch % accumulation}",
+            f"use {_nearest_divisor(per_epoch, accumulation)}, or know that this step counts as others do",
         )
     interval: Any = trainer.val_check_interval
     counts_in_epoch = trainer.check_val_every_n_epoch is not None
@@ -112,7 +112,7 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
 def batches_per_validation(batches: Batches, trainer: Trainer) -> float:
     """Training batches from one validation to the next; infinite where there is none."""
     interval: Any = trainer.val_check_interval
-    if not batches.per_validation or trainer._val_check_time_interval is not None:
+    if not batches.per_validation or getattr(trainer, "_val_check_time_interval", None) is not None:
         return math.inf
     if trainer.check_val_every_n_epoch is None:
         return float(interval)

@@ -21,7 +21,9 @@ def checkpoint_writers(cli: InsightCLI) -> list[RunCheckpoint]:
     """The callbacks that write checkpoints in the run: the configured ones, else the usual one."""
     if cli.config.trainer.enable_checkpointing is False:
         return []
-    return [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)] or [RunCheckpoint()]
+    return [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)] or [
+        RunCheckpoint()
+    ]
 
 
 def disk_of(
@@ -41,7 +43,8 @@ def disk_of(
     checkpoint = None
     if memory is not None:
         tokenizer = len(cli.datamodule.tokenizer.to_json().encode("utf-8"))
-        checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + memory["average_bytes"] // 2 + tokenizer
+        averages = memory["average_bytes"] // 2
+        checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + averages + tokenizer
     num_checkpoints = sum(_most_files(writer, num_steps) for writer in writers)
     root = Path(cli.run_config.root).absolute()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
@@ -73,6 +76,4 @@ def _most_files(writer: RunCheckpoint, num_steps: int | None) -> int:
 def _token_store_bytes(datamodule: Any) -> int:
     width = token_dtype(datamodule.vocabulary_size).itemsize
     splits = datamodule.summary()["splits"].values()
-    return sum(
-        split["tokens"] * width + (split["documents"] + 1) * OFFSET_DTYPE.itemsize for split in splits
-    )
+    return sum(split["tokens"] * width + (split["documents"] + 1) * OFFSET_DTYPE.itemsize for split in splits)

@@ -31,8 +31,8 @@ _PARTS = (
     "logits_bytes",
 )
 _REMEDY = (
-    "lower data.batch_size (and raise trainer.accumulate_grad_batches), data.sequence_length or the network's "
-    "size, or set model.network.activation_checkpointing"
+    "lower data.batch_size (and raise trainer.accumulate_grad_batches), data.sequence_length or the "
+    "network's size, or set model.network.activation_checkpointing"
 )
 
 

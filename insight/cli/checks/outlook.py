@@ -79,8 +79,8 @@ def check_schedule(cli: InsightCLI, batches: Batches, num_steps: int, findings: 
     highest = max(schedule.multiplier(step, num_steps) for step in points)
     if highest < _FULL_RATE:
         findings.warn(
-            f"model.schedule={type(schedule).__name__}: the learning rate reaches only {highest:.0%} of its full "
-            f"value in {num_steps:,} steps",
+            f"model.schedule={type(schedule).__name__}: the learning rate reaches only {highest:.0%} of its "
+            f"full value in {num_steps:,} steps",
             "shorten the warm-up or train longer",
         )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from insight.cli.checks.findings import Findings
+from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import Hardware
 
 _MEASURED = "use --trainer.precision null to have it chosen by measurement"
 
 
 def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
-    """Warn of what is slow or coarse here.
+    """Refuse what would silently become something else, warn of what is slow or coarse here.
 
     Args:
         precision: Lightning's name.
@@ -17,7 +18,14 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
         hardware: The machine as measured.
         findings: Where to keep what is wrong.
     """
-    if precision == "16-true":
+    if accelerator == "cpu" and precision in ("16-mixed", "16"):
+        findings.refuse(
+            ConfigError(
+                f"trainer.precision={precision}: there is no mixed float16 on a CPU",
+                "use --trainer.precision bf16-mixed or 32-true",
+            )
+        )
+    elif precision == "16-true":
         findings.warn(
             "trainer.precision=16-true: gradients below 6e-8 become zero without a scale for the loss",
             "use --trainer.precision bf16-true or 16-mixed",

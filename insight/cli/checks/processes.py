@@ -9,10 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from insight.cli.checks.findings import Findings
-from insight.cli.placement import placement_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import plain_line
-from insight.runtime.processes import this_process
 
 if TYPE_CHECKING:
     from insight.cli.lightning import InsightCLI
@@ -57,9 +55,7 @@ def planned_trainer(cli: InsightCLI) -> Trainer:
     Raises:
         ConfigError: Accelerator, devices, strategy and precision do not fit together, or not this machine.
     """
-    on_this_machine = cli.config.trainer.clone()
-    on_this_machine.num_nodes = 1
-    placement_of(on_this_machine, this_process())
+    assert cli.placement  # says in its own words what does not go together
     try:
         return cli.make_trainer()
     except (ValueError, RuntimeError) as error:
@@ -88,7 +84,7 @@ def check_processes(processes: Processes, num_cores: int, findings: Findings) ->
     """Warn of more processes than this machine can keep busy."""
     if processes.num_sharing > num_cores:
         findings.warn(
-            f"trainer.devices={processes.num_devices}: {num_cores} cores on this machine for that many processes",
+            f"trainer.devices={processes.num_devices}: {num_cores} cores here for that many processes",
             f"use --trainer.devices {num_cores} or fewer",
         )
 

@@ -110,8 +110,8 @@ def _outlook(outlook: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             "speed",
-            f"{format_latency(outlook['seconds_per_step'])} a step, {outlook['tokens_per_second']:,.0f} tokens/s "
-            "in two steps",
+            f"{format_latency(outlook['seconds_per_step'])} a step, "
+            f"{outlook['tokens_per_second']:,.0f} tokens/s in two steps",
         )
     ]
     if outlook["num_steps"] is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,16 +87,18 @@ def time_two_steps(cli: InsightCLI) -> StepTimes:
 
 
 def _train(cli: InsightCLI, num_batches: int, observer: Callback) -> Trainer:
-    callbacks, options, schedule = cli.callbacks, cli.config_init.trainer, getattr(cli.model, "schedule", None)
-    configured = {name: options[name] for name in _ALONE}
+    callbacks, options = cli.callbacks, cli.config_init.trainer
+    schedule = getattr(cli.model, "schedule", None)
+    configured = {name: options[name] for name in (*_ALONE, "default_root_dir")}
     cli.callbacks = [observer, *callbacks]
     if schedule is not None:  # that of the run need not fit into three steps
         cli.model.schedule = InverseSquareRoot()
     try:
-        for name, value in _ALONE.items():
-            options[name] = value
-        trainer = cli.make_trainer(fast_dev_run=num_batches)
-        trainer.fit(cli.model, datamodule=cli.datamodule)
+        with tempfile.TemporaryDirectory(prefix="insight-check-") as folder:
+            for name, value in {**_ALONE, "default_root_dir": folder}.items():
+                options[name] = value
+            trainer = cli.make_trainer(fast_dev_run=num_batches)
+            trainer.fit(cli.model, datamodule=cli.datamodule)
     finally:
         cli.callbacks = callbacks
         if schedule is not None:
