@@ -33,7 +33,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     whole, which is what sharding avoids.
 
     Args:
-        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as the processes make.
+        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as there can be.
         tensor_parallel_size: Processes that share the matrices of a replica.
         process_group_backend: ``nccl``, ``gloo``, …; by default what suits the device.
         timeout: How long a process waits for the others.
