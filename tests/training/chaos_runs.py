@@ -31,7 +31,7 @@ from insight.runtime import files
 from insight.runtime.errors import CheckpointError
 from insight.runtime.run_folder import RunFolder, find_resumable, is_complete
 from insight.runtime.seeding import seed_everything
-from insight.training import language_modeling
+from insight.training import MuonAdamW, language_modeling
 
 NUM_STEPS = 24
 _STARTUP_SECONDS = 120
@@ -138,7 +138,7 @@ def train(attempt: Attempt, rank: int, port: int) -> None:
         **options,
     )
     trainer.fit(
-        make_module(dropout=0.2),
+        make_module(dropout=0.2, optimizer=MuonAdamW(precision="float32")),
         make_data(attempt.folder, attempt.num_ranks),
         ckpt_path=checkpoint,
         weights_only=True,

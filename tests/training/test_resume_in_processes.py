@@ -15,6 +15,7 @@ from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
 from insight.callbacks.steps import step_completed
 from insight.runtime.seeding import seed_everything
+from insight.training import MuonAdamW
 
 N = 7
 OPTIONS: dict[str, Any] = {
@@ -43,7 +44,7 @@ def run(folder: Path, processes: int, checkpoint: Path | None = None) -> dict[st
     options = {"strategy": "ddp"} if processes > 1 else {}
     callbacks: list[pl.Callback] = [recorder] if checkpoint else [recorder, Save(folder / "middle.ckpt")]
     trainer = make_trainer(folder, 2 * N, callbacks=callbacks, devices=processes, **OPTIONS, **options)
-    module = make_module(dropout=0.2)
+    module = make_module(dropout=0.2, optimizer=MuonAdamW(precision="float32"))
     trainer.fit(
         module,
         make_data(folder, batch_size=4 // processes),

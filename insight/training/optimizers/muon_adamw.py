@@ -21,7 +21,7 @@ from insight.training.optimizers.base import (
     check_rate,
     check_share,
 )
-from insight.training.optimizers.newton_schulz import faster_dtype, orthogonalize
+from insight.training.optimizers.newton_schulz import agreed_dtype, orthogonalize
 from insight.training.optimizers.parameter_groups import check_layer_decay, parameter_groups
 
 _PRECISIONS = ("auto", "bfloat16", "float32")
@@ -88,7 +88,7 @@ class MuonAdamW(OptimizerConfig):
                 settings = {
                     "momentum": self.momentum,
                     "num_iterations": self.num_iterations,
-                    "dtype": faster_dtype(device) if self.precision == "auto" else self.precision,
+                    "dtype": agreed_dtype(device) if self.precision == "auto" else self.precision,
                     "weight_decay": self.weight_decay,
                 }
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch import distributed
 
 from insight.runtime.matmul_rate import measure_matmul_rate
 
@@ -55,3 +56,14 @@ def faster_dtype(device: str) -> str:
     except (RuntimeError, NotImplementedError):  # the device lacks the type
         return "float32"
     return "bfloat16" if half > _BFLOAT16_GAIN_NEEDED * single else "float32"
+
+
+def agreed_dtype(device: str) -> str:
+    """:func:`faster_dtype` of the first process, for all processes of a run: their updates must be the same.
+
+    Every process has to ask at the same time.
+    """
+    choice = [faster_dtype(device)]
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast_object_list(choice, src=0)
+    return choice[0]
