@@ -14,3 +14,12 @@ def _denormal_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """The address of a browser's proxy, and every address that pages asked it for."""
+    from watched_browser import watched_proxy
+
+    with watched_proxy() as watched:
+        yield watched

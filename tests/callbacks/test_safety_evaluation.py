@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from tiny_run import TinyData, TinyLoader, TinyModule, tiny_fit, weights
+from tiny_decoder import use_decoder
+from tiny_run import TinyData, TinyLoader, tiny_fit, weights
 
 from insight.callbacks import RunCheckpoint, SafetyEvaluation
 from insight.data.batches import LanguageModelBatch
-from insight.data.tokenizers import ByteTokenizer
-from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.reporting import MetricsFile, read_metrics
 from insight.runtime.errors import ConfigError, DataError
 
@@ -30,23 +29,6 @@ measures:
 @pytest.fixture(autouse=True)
 def _real_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real decoder, with dropout, in the tiny module; data that can give no text back."""
-    tokenizer = ByteTokenizer()
-    config = DecoderConfig(
-        hidden_size=16,
-        num_layers=1,
-        attention=GroupedQueryAttention(num_heads=2, num_key_value_heads=1),
-        feed_forward=SwiGLU(intermediate_size=16),
-        max_sequence_length=64,
-        dropout=0.3,
-    )
-
-    class WithDecoder(TinyModule):
-        def __init__(self, schedule: Any = None) -> None:
-            super().__init__(schedule)
-            self.network = config.build(tokenizer.vocabulary_size)  # type: ignore[assignment]
-
-        def logits(self, batch: Any) -> torch.Tensor:
-            return self.network.logits(self.network(batch.input_ids))  # type: ignore[operator]
 
     def no_store(self: TinyData, split: str) -> Any:
         raise DataError(f"{split}_files is not set", "")
@@ -58,9 +40,8 @@ def _real_network(monkeypatch: pytest.MonkeyPatch) -> None:
             for batch in super().__iter__():
                 yield LanguageModelBatch(97 + batch.input_ids % 26, 97 + batch.targets % 26)
 
-    monkeypatch.setattr("tiny_run.TinyModule", WithDecoder)
+    use_decoder(monkeypatch, max_sequence_length=64)
     monkeypatch.setattr("tiny_run.TinyLoader", LetterLoader)
-    monkeypatch.setattr(TinyData, "tokenizer", tokenizer, raising=False)
     monkeypatch.setattr(TinyData, "store", no_store, raising=False)
 
 

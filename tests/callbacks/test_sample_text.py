@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from tiny_run import TinyData, TinyModule, tiny_fit, weights
+from tiny_decoder import use_decoder
+from tiny_run import tiny_fit, weights
 
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.sample_text import SampleText
-from insight.data.tokenizers import ByteTokenizer
 from insight.generation import GenerationSettings
-from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.reporting import RunTensorBoard, Sample, append_sample, read_samples
 from insight.runtime.errors import ConfigError
 
@@ -21,27 +20,7 @@ SETTINGS = GenerationSettings(max_new_tokens=5)
 
 @pytest.fixture(autouse=True)
 def _real_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real decoder, with dropout, in the tiny module."""
-    tokenizer = ByteTokenizer()
-    config = DecoderConfig(
-        hidden_size=16,
-        num_layers=1,
-        attention=GroupedQueryAttention(num_heads=2, num_key_value_heads=1),
-        feed_forward=SwiGLU(intermediate_size=16),
-        max_sequence_length=32,
-        dropout=0.3,
-    )
-
-    class WithDecoder(TinyModule):
-        def __init__(self, schedule: Any = None) -> None:
-            super().__init__(schedule)
-            self.network = config.build(tokenizer.vocabulary_size)  # type: ignore[assignment]
-
-        def logits(self, batch: Any) -> torch.Tensor:
-            return self.network.logits(self.network(batch.input_ids))  # type: ignore[operator]
-
-    monkeypatch.setattr("tiny_run.TinyModule", WithDecoder)
-    monkeypatch.setattr(TinyData, "tokenizer", tokenizer, raising=False)
+    use_decoder(monkeypatch, max_sequence_length=32)
 
 
 class Disturbing(SampleText):

@@ -1,102 +1,23 @@
-"""The page in a real browser: the charts are drawn, nothing is fetched, hostile text executes nothing.
-
-The browser's proxy is a server of the test, so that every request to any host, also to this machine,
-arrives there and is written down.
-"""
+"""The page in a real browser: the charts are drawn, nothing is fetched, hostile text executes nothing."""
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
-import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from watched_browser import HOST, NEEDS_BROWSER, open_page
 
 from insight.reporting import Sample, append_sample, update_run_info, write_report
 from insight.runtime.run_folder import RunFolder
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-HOST = "canary.invalid"
-# What the browser asks for whatever page it shows: updates, the time, its account service.
-BROWSERS_OWN_HOSTS = {
-    "accounts.google.com",
-    "android.clients.google.com",
-    "clients2.google.com",
-    "optimizationguide-pa.googleapis.com",
-    "redirector.gvt1.com",
-    "update.googleapis.com",
-    "www.google.com",
-}
 HOSTILE = (
     f"</script></pre><script>document.title='hacked'; fetch('http://{HOST}/fetch')</script>"
     f"<img src='http://{HOST}/image' onerror=\"document.title='hacked'\">"
     f"<link rel=stylesheet href='http://{HOST}/style'><iframe src='http://{HOST}/frame'></iframe>"
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium (apt-get install chromium)"),
-]
-
-
-class Recorder(BaseHTTPRequestHandler):
-    """Refuses everything and notes the address."""
-
-    def __init__(self, requests: list[str], *arguments: object) -> None:
-        self.requests = requests
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        host = urlsplit(self.path).hostname or self.path.partition(":")[0]
-        if host not in BROWSERS_OWN_HOSTS:
-            self.requests.append(self.path)
-        self.send_error(403)
-
-    do_CONNECT = do_GET  # noqa: N815 (the name that the server looks for)
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def proxy() -> Iterator[tuple[str, list[str]]]:
-    requests: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Recorder, requests))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", requests
-    server.shutdown()
-    server.server_close()
-
-
-def open_page(path: Path, proxy: str, profile: Path) -> str:
-    """The document after its scripts have run."""
-    assert BROWSER is not None
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-default-apps",
-        "--disable-extensions",
-        "--disable-domain-reliability",
-        "--dump-dom",
-        "--virtual-time-budget=8000",
-    ]
-    command = [BROWSER, *options, f"--user-data-dir={profile}", f"--proxy-server={proxy}"]
-    command += ["--proxy-bypass-list=<-loopback>", path.as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+pytestmark = NEEDS_BROWSER
 
 
 def make_hostile(run: RunFolder) -> None:

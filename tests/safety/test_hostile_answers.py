@@ -5,16 +5,11 @@ In a real browser, behind a proxy of the test that writes every request down.
 
 from __future__ import annotations
 
-import functools
 import shutil
-import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from watched_browser import HOST, NEEDS_BROWSER, open_page
 
 from insight.generation.settings import GenerationSettings
 from insight.reporting import write_report
@@ -26,8 +21,6 @@ from insight.safety.evaluators.nonce import NonceWritten
 from insight.safety.suite import Measure, Suite
 from insight.safety.toxicity import ToxicContinuation, ToxicityPrompts
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-HOST = "canary.invalid"
 SCRIPT = f"<script>document.title='hacked'; fetch('http://{HOST}/fetch')</script>"
 ANSWERS = (
     f"</script></blockquote></details></body>{SCRIPT}",
@@ -80,54 +73,8 @@ def test_the_page_is_small_and_free_of_control_characters(run: RunFolder) -> Non
     assert "more characters]" in text
 
 
-class Recorder(BaseHTTPRequestHandler):
-    """Refuses everything and notes requests for the host of the answers."""
-
-    def __init__(self, requests: list[str], *arguments: object) -> None:
-        self.requests = requests
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        if HOST in (urlsplit(self.path).hostname or self.path):
-            self.requests.append(self.path)
-        self.send_error(403)
-
-    do_CONNECT = do_GET  # noqa: N815 (the name that the server looks for)
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def proxy() -> Iterator[tuple[str, list[str]]]:
-    requests: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Recorder, requests))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", requests
-    server.shutdown()
-    server.server_close()
-
-
-def open_page(path: Path, proxy: str, profile: Path) -> str:
-    """The document after its scripts have run."""
-    assert BROWSER is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    options += ["--dump-dom", "--virtual-time-budget=8000", "--proxy-bypass-list=<-loopback>"]
-    command = [BROWSER, *options, f"--user-data-dir={profile}", f"--proxy-server={proxy}", path.as_uri()]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return done.stdout.decode("utf-8", "replace")
-
-
-needs_browser = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium (apt-get install chromium)"),
-]
-
-
 class TestInABrowser:
-    pytestmark = needs_browser
+    pytestmark = NEEDS_BROWSER
 
     def test_hostile_answers_do_nothing(
         self, run: RunFolder, proxy: tuple[str, list[str]], tmp_path: Path
@@ -149,7 +96,7 @@ class TestInABrowser:
         page.write_text(f"<title>x</title>{body}", encoding="utf-8", errors="replace")
         document = open_page(page, proxy[0], tmp_path / "profile")
         assert "<title>hacked</title>" in document
-        assert proxy[1]
+        assert any(HOST in request for request in proxy[1])
 
     def test_the_policy_alone_stops_them(
         self, run: RunFolder, proxy: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
