@@ -44,10 +44,11 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
         return
     if saved is None:
         trainer = cli.make_trainer()
-        most = _most(cli, trainer)
-        size = largest_that_fits(_test_of(cli, trainer), most)
-        why = "an epoch would have too few steps with more" if size == most else "the most that fits"
-        say(f"data.batch_size: {size} on each process, {why} (--data.batch_size overrides)")
+        size = largest_that_fits(_test_of(cli, trainer), _most(cli, trainer))
+        say(
+            f"data.batch_size: {size} on each process, the most that fits into memory and leaves "
+            f"{_LEAST_STEPS_AN_EPOCH} steps an epoch"
+        )
     else:
         size = saved
         say(f"data.batch_size: {size}, as the run has found it")
@@ -113,12 +114,8 @@ def _settle(cli: InsightCLI, size: int) -> None:
 
 
 def _most(cli: InsightCLI, trainer: Trainer) -> int:
-    data: Any = cli.datamodule
-    data.use_batch_size(1)
-    num_processes = trainer.num_devices * trainer.num_nodes
-    steps = len(data.train_dataloader()) // (num_processes * trainer.accumulate_grad_batches)
-    data.chooses_batch_size = True
-    return max(1, steps // _LEAST_STEPS_AN_EPOCH)
+    batches_a_step = trainer.num_devices * trainer.num_nodes * trainer.accumulate_grad_batches
+    return max(1, cli.datamodule.num_training_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
 
 
 def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:

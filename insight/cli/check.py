@@ -87,8 +87,6 @@ def _examine_training(
 
     if not findings.accepts(choose_batch_size, cli):
         return {}
-    if not findings.accepts(choose_batch_size, cli):
-        return {}
     batches = findings.result(batches_of, cli.datamodule, trainer, processes)
     if batches is None:
         return {}

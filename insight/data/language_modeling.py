@@ -131,7 +131,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._stores: dict[str, TokenStore] = {}
         self._corpora: list[Corpus] = []
         self._samples: Samples | None = None
-        self._samples_per_step = batch_size
+        self._samples_per_step = self.batch_size
         self._cursor = SampleCursor()
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
@@ -147,6 +147,15 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def use_batch_size(self, batch_size: int) -> None:
         """Train on batches of this many samples, in place of ``auto``."""
         self.batch_size, self.chooses_batch_size = batch_size, False
+        if "train" in self._stores:
+            self._samples_per_step = self._count_samples_per_step()
+
+    @property
+    def num_training_samples(self) -> int:
+        """Samples in one pass over the training text."""
+        self.store("train")  # says what is missing
+        assert self._samples is not None
+        return self._samples.num_samples
 
     @property
     def validation_batch_size(self) -> int:
@@ -316,6 +325,16 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._cursor.load_state_dict(state_dict)
         if "train" in self._stores:
             self._cursor.restore(self._identity(), self.global_batch_size)
+
+    def check_position(self, state_dict: dict[str, Any]) -> None:
+        """Refuse the saved state of other data or another order, before there are processes to train on.
+
+        Raises:
+            CheckpointError: It is one; what differs is named.
+        """
+        saved = SampleCursor()
+        saved.load_state_dict(state_dict)
+        saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})
 
     def _identity(self) -> dict[str, Any]:
         """What decides which samples a cursor stands between."""

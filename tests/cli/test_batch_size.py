@@ -1,0 +1,128 @@
+"""``--data.batch_size auto``: the greatest that fits, and the same run as with that number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command_line import SENTENCES, Outcome
+
+from insight.cli import batch_size as searching
+from insight.cli.batch_size import largest_that_fits
+from insight.cli.model_estimate import estimate_network
+from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
+from insight.models import DecoderConfig, GroupedQueryAttention
+from insight.runtime.errors import ConfigError
+from insight.training import MuonAdamW
+
+Insight = Callable[..., Outcome]
+FIT = ("fit", "--config", "tiny.yaml", "--run.test=false", "--trainer.max_steps=2")
+BUDGET = 5_000_000
+
+
+@pytest.fixture
+def long_text(workplace: Path) -> Path:
+    """Enough for thousands of samples, so that memory is what limits the batch."""
+    text = "".join(f"{index}. {SENTENCES}\n" for index in range(2000))
+    (workplace / "train.txt").write_text(text, encoding="utf-8")
+    return workplace
+
+
+def found(workplace: Path, run: int = 1) -> int:
+    config = yaml.safe_load((workplace / f"runs/tiny/{run}/config.yaml").read_text())
+    size = config["data"]["init_args"]["batch_size"]
+    assert isinstance(size, int)
+    return size
+
+
+def training_bytes(size: int) -> int:
+    attention = GroupedQueryAttention(num_heads=2, num_key_value_heads=1)
+    network = DecoderConfig(16, 1, attention=attention, max_sequence_length=32)
+    return int(estimate_network(network, 257, size, 16, "32-true", MuonAdamW())["peak_bytes"])
+
+
+@pytest.mark.slow
+def test_it_finds_the_most_that_fits_and_keeps_the_number(
+    insight: Insight, long_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a budget beside what this process holds, which is not the tests' business."""
+    monkeypatch.setattr(searching, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(searching, "usable_memory_bytes", lambda: int(BUDGET / 0.8))
+    outcome = insight(*FIT, "--data.batch_size=auto")
+    assert outcome.code == 0, outcome.err
+    size = found(long_text)
+    assert f"data.batch_size: {size} on each process, the most that fits into memory" in outcome.err
+    assert training_bytes(size) <= BUDGET
+    assert training_bytes(size + size // 4 + 1) > BUDGET
+    assert size > 8
+    # The run is that of somebody who gave the number: trying leaves no trace in the random numbers.
+    assert insight(*FIT, f"--data.batch_size={size}").code == 0
+    weights = [
+        torch.load(long_text / f"runs/tiny/{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in (1, 2)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    # Going on keeps the number, whatever fits by now.
+    monkeypatch.setattr(searching, "usable_memory_bytes", lambda: BUDGET // 3)
+    more = ("--data.batch_size=auto", "--trainer.max_steps=3", "--resume=runs/tiny/1")
+    outcome = insight(*FIT[:3], "--run.test=false", *more)
+    assert outcome.code == 0, outcome.err
+    assert found(long_text) == size
+
+
+def test_a_smaller_budget_gives_a_smaller_batch(
+    insight: Insight, long_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that looks at no memory would be noticed."""
+    monkeypatch.setattr(searching, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(searching, "usable_memory_bytes", lambda: BUDGET // 4)
+    assert insight(*FIT, "--data.batch_size=auto").code == 0
+    assert training_bytes(found(long_text)) <= BUDGET // 4
+    monkeypatch.setattr(searching, "usable_memory_bytes", lambda: 1000)
+    outcome = insight(*FIT, "--data.batch_size=auto")
+    assert outcome.code == 2
+    assert "not even one sequence fits" in outcome.error_line
+
+
+def test_short_text_limits_it_and_check_says_so(insight: Insight, workplace: Path) -> None:
+    """An epoch keeps a hundred steps where it can, and one sample a step where it cannot."""
+    outcome = insight("check", "--config", "tiny.yaml", "--data.batch_size=auto")
+    assert outcome.code == 0, outcome.err
+    assert "data.batch_size: 1 on each process" in outcome.err
+
+
+def test_nothing_else_chooses(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(SENTENCES * 9)
+    data = LanguageModelingDataModule(
+        str(tmp_path / "train.txt"),
+        tokenizer=ByteTokenizerConfig(),
+        sequence_length=16,
+        batch_size="auto",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    data.setup("fit")
+    with pytest.raises(ConfigError, match="batch_size=auto: nothing has chosen"):
+        data.train_dataloader()
+    data.use_batch_size(3)
+    assert next(iter(data.train_dataloader())).input_ids.shape == (3, 16)
+    assert data.validation_batch_size == 3
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 16, 23, 1000])
+def test_the_search_is_that_of_trying_every_size(most: int) -> None:
+    tried: list[int] = []
+    sizes = [1, 2, 3, 4, 5, 6, 7, *(base * step // 4 for base in (8, 16, 32, 64) for step in (4, 5, 6, 7))]
+    for limit in range(1, 100):
+
+        def fits(size: int, limit: int = limit) -> bool:
+            tried.append(size)
+            return size <= limit
+
+        expected = max(size for size in sizes if size <= min(limit, most))
+        assert largest_that_fits(fits, most) == expected
+    assert max(tried) <= max(1, most)
+    with pytest.raises(ConfigError, match="not even one"):
+        largest_that_fits(lambda size: False, most)
