@@ -15,6 +15,7 @@ from insight.callbacks.trainer_parts import run_folder_of
 from insight.reporting.json_files import write_object
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.messages import say
+from insight.training.parallel import num_replicas
 from insight.training.stopping import Criterion, History, Patience, Validation, Verdict
 
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
@@ -89,7 +90,7 @@ class EarlyStopping(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._num_tokens += batch.input_ids.numel() * trainer.world_size
+        self._num_tokens += batch.input_ids.numel() * num_replicas(trainer)
         loss = trainer.callback_metrics.get(_TRAINING)
         if loss is not None and step_completed(trainer):
             self._training_loss = (

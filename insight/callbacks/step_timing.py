@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.step_clock import StepClock
 from insight.callbacks.steps import num_targets, step_completed
+from insight.training.parallel import num_replicas
 
 
 class StepTiming(Callback):
@@ -33,7 +34,7 @@ class StepTiming(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.clock.count_tokens(num_targets(batch) * trainer.world_size)
+        self.clock.count_tokens(num_targets(batch) * num_replicas(trainer))
         self._between_steps = step_completed(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

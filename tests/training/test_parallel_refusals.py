@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from insight.models import (
     RelativeBias,
 )
 from insight.runtime.errors import ConfigError
+from insight.training import LanguageModelingModule
+from insight.training.compilation import CompileChoice
 from insight.training.parallel import FSDP2Strategy, shard_network
 from insight.training.parallel.tensor_parallel import rows_by_process, share_matrices
 
@@ -78,6 +81,18 @@ def test_a_precision_that_needs_a_scaler(tmp_path: Any) -> None:
     strategy.precision_plugin = SimpleNamespace(precision="16-mixed")  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r"trainer\.precision=16-mixed"):
         strategy.setup_environment()
+
+
+def test_a_compiled_network() -> None:
+    module = make_module()
+    module.compile_choice = CompileChoice("on")
+    data = SimpleNamespace(sequence_length=32, vocabulary_size=50)
+    with (
+        patch.object(LanguageModelingModule, "_data", data),
+        patch.object(LanguageModelingModule, "device_mesh", processes(2)),
+        pytest.raises(ConfigError, match="compile='on'"),
+    ):
+        module.configure_model()
 
 
 def test_rows_of_each_process_lie_together() -> None:

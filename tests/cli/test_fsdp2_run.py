@@ -1,0 +1,49 @@
+"""A run whose network is cut over two processes does all that a run does, and one process goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import run_insight
+from real_processes import PYTHON_INSIGHT, losses, started
+
+from insight.interchange import load_checkpoint
+from insight.reporting import read_samples
+
+TWO = ("--data.batch_size", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
+ONE = ("--data.batch_size", "4", "--trainer.devices", "1", "--trainer.strategy", "auto")
+
+
+@pytest.mark.slow
+def test_two_processes_then_one(workplace: Path) -> None:
+    fit = ("fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, "--trainer.max_steps", "6")
+    with started([*PYTHON_INSIGHT, *fit], workplace, "fsdp2") as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    run = workplace / "runs/fsdp2/1"
+    assert read_samples(run)  # written by both, kept by the first
+    checkpoint = run / "checkpoints/last.ckpt"
+    assert load_checkpoint(checkpoint).metadata["step"] == 6
+    assert list(losses(run)) == list(range(6))
+
+    outcome = run_insight("fit", "--resume", str(run), *ONE, "--trainer.max_steps", "9")
+    assert outcome.code == 0, outcome.err
+    assert list(losses(run)) == list(range(9))
+    assert load_checkpoint(checkpoint).metadata["step"] == 9
+
+
+@pytest.mark.slow
+def test_weights_to_begin_with(workplace: Path) -> None:
+    """Every process takes its part of the weights of a run of one."""
+    assert run_insight("fit", "--config", "tiny.yaml", "--trainer.max_steps", "4").code == 0
+    options = ("--init_from", "runs/tiny/1", "--trainer.max_steps", "1")
+    with started(
+        [*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, *options],
+        workplace,
+        "initial",
+    ) as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    one, two = losses(workplace / "runs/tiny/1"), losses(workplace / "runs/fsdp2/1")
+    assert two[0] < one[0] - 0.05
