@@ -39,6 +39,9 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
     cli.datamodule.setup("fit")
     if checkpoint is not None:
         check_checkpoint(cli, checkpoint, "--resume")
+        if isinstance(cli.datamodule, LanguageModelingDataModule):
+            position = read_checkpoint(checkpoint).get(type(cli.datamodule).__qualname__, {})
+            cli.datamodule.check_position(position)
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
 

@@ -16,6 +16,7 @@ from tiny_training import LossRecorder, make_data, make_module, make_trainer
 from insight.callbacks.steps import step_completed
 from insight.runtime.seeding import seed_everything
 from insight.training import MuonAdamW
+from insight.training.optimizers import newton_schulz
 
 N = 7
 OPTIONS: dict[str, Any] = {
@@ -93,6 +94,14 @@ def test_processes_drop_other_units(runs: tuple[Path, dict[str, dict[str, Any]]]
 
 
 @pytest.mark.slow
+def test_processes_agree_on_the_precision_of_their_updates(
+    runs: tuple[Path, dict[str, dict[str, Any]]],
+) -> None:
+    """Each measured another one to be faster; with two, the copies of the network would drift apart."""
+    assert [runs[1][f"whole {rank}"]["dtype"] for rank in range(2)] == ["float32", "float32"]
+
+
+@pytest.mark.slow
 def test_the_second_random_state_dropped_would_be_noticed(
     runs: tuple[Path, dict[str, dict[str, Any]]],
 ) -> None:
@@ -125,5 +134,7 @@ if __name__ == "__main__":
     damaged = place / f"damaged-{rank}.ckpt"
     torch.save(content, damaged)
     results["faulty"] = run(place, 2, damaged)
+    newton_schulz.faster_dtype = lambda device: ("float32", "bfloat16")[rank]  # as when one was disturbed
+    results["whole"]["dtype"] = newton_schulz.agreed_dtype("cpu")
     for name, result in results.items():
         (place / f"{name}-{rank}.json").write_text(json.dumps(result))
