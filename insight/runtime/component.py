@@ -74,7 +74,8 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
     for key, value in arguments.items():
         if key not in fields:
             match = nearest(str(key), fields)
-            raise ConfigError(f"{name} has no field {key!r}", f"did you mean {match!r}?" if match else "")
+            remedy = f"did you mean {match!r}?" if match else f"it has {', '.join(fields) or 'none'}"
+            raise ConfigError(f"{name} has no field {key!r}", remedy)
         values[key] = _from_plain(value, allowed_packages)
         # JSON has no tuples; a frozen dataclass with a list in it could be neither compared nor hashed.
         if isinstance(value, list) and str(fields[key].type).startswith("tuple"):

@@ -29,6 +29,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Attention,
@@ -64,13 +65,9 @@ def each(cases: dict[str, Attention]) -> pytest.MarkDecorator:
 
 
 def network(attention: Attention, num_layers: int = 2) -> Decoder:
-    torch.manual_seed(0)
     config = DecoderConfig(hidden_size=32, num_layers=num_layers, attention=attention, max_sequence_length=64)
-    decoder = config.build(30)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return decoder.double().eval()
+    decoder: Decoder = build_shaken(config, 30, noise=0.2).eval()
+    return decoder
 
 
 def ids(length: int = 24) -> torch.Tensor:

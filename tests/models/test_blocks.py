@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Block,
@@ -34,15 +35,11 @@ LAYOUTS: dict[str, BlockLayout] = {
 
 
 def decoder(layout: BlockLayout) -> Decoder:
-    torch.manual_seed(0)
     config = DecoderConfig(
         hidden_size=16, num_layers=2, block=layout, norm=LayerNorm(), max_sequence_length=32
     )
-    network = config.build(20)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.double().eval()
+    network: Decoder = build_shaken(config, 20, noise=0.2).eval()
+    return network
 
 
 def written_down(name: str, block: Any, x: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 from torch._dynamo.utils import counters
 
 from insight.models import (
@@ -66,21 +67,15 @@ PAIRS = [
 ]
 
 
-def config(attention: str, position: str) -> DecoderConfig:
+def config(attention: str, position: str, num_layers: int = 2) -> DecoderConfig:
     inside, at_input = POSITIONS[position]
     mixer: Any = replace(ATTENTIONS[attention], position=inside)  # type: ignore[call-arg]
-    return DecoderConfig(
-        hidden_size=32, num_layers=2, attention=mixer, max_sequence_length=64, input_position=at_input
-    )
+    return DecoderConfig(32, num_layers, attention=mixer, max_sequence_length=64, input_position=at_input)
 
 
 def decoder(config: DecoderConfig) -> Decoder:
-    torch.manual_seed(0)
-    network = config.build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network.double()
+    network: Decoder = build_shaken(config, 30, noise=0.1)
+    return network
 
 
 def ids(length: int, seed: int = 1) -> torch.Tensor:
@@ -138,7 +133,7 @@ def test_bfloat16_stays_near_and_angles_stay_precise(attention: str, position: s
 
 @pytest.mark.parametrize(("attention", "position"), PAIRS)
 def test_compiles_whole_with_the_same_numbers(attention: str, position: str) -> None:
-    network = decoder(config(attention, position))
+    network = decoder(config(attention, position, num_layers=1))
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True, dynamic=False)
@@ -158,7 +153,7 @@ def test_compiles_whole_with_the_same_numbers(attention: str, position: str) -> 
 
 @pytest.mark.parametrize(("attention", "position"), PAIRS)
 def test_decoding_compiles_no_more_after_its_first_steps(attention: str, position: str) -> None:
-    network = decoder(config(attention, position)).eval()
+    network = decoder(config(attention, position, num_layers=1)).eval()
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)

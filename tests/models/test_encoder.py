@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,13 +53,9 @@ POSITIONS: dict[str, dict[str, Any]] = {
 
 
 def encoder(**options: Any) -> Encoder:
-    torch.manual_seed(0)
     settings = {"hidden_size": 32, "num_layers": 2, "max_sequence_length": 64} | options
-    network = EncoderConfig(**settings).build(VOCABULARY)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network.double().eval()
+    network: Encoder = build_shaken(EncoderConfig(**settings), VOCABULARY, noise=0.1).eval()
+    return network
 
 
 def ids(batch: int = 2, length: int = 24) -> torch.Tensor:

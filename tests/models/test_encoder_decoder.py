@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 from torch._dynamo.utils import counters
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,12 +96,9 @@ VARIANTS: dict[str, EncoderDecoderConfig] = {
 
 
 def build(shape: EncoderDecoderConfig, source_vocabulary_size: int | None = None) -> EncoderDecoder:
-    torch.manual_seed(0)
-    network = shape.build(VOCABULARY, source_vocabulary_size)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network.double().eval()
+    sizes = (VOCABULARY,) if source_vocabulary_size is None else (VOCABULARY, source_vocabulary_size)
+    network: EncoderDecoder = build_shaken(shape, *sizes, noise=0.1).eval()
+    return network
 
 
 def source(batch: int = 3, length: int = 13) -> torch.Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
 from insight.models.masks import Mask
 from insight.models.norms import rms_norm
+from insight.models.norms.base import require_eps
 from insight.models.positions import Position, PositionEncoding
 from insight.runtime.errors import ConfigError
 
@@ -61,8 +62,7 @@ class DifferentialAttention(GroupedQueryAttention):
             raise ConfigError(
                 f"weight_std={self.weight_std}: a standard deviation must be zero or more", "use 0.1"
             )
-        if not 0 < self.norm_eps < 1:
-            raise ConfigError(f"norm_eps={self.norm_eps}: must lie between 0 and 1", "use 1e-5")
+        require_eps(self.norm_eps, "norm_eps")
 
     def _build(
         self,

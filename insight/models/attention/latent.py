@@ -14,6 +14,7 @@ from insight.models.checks import require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
 from insight.models.norms import RMSNorm
+from insight.models.norms.base import require_eps
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError
@@ -69,7 +70,7 @@ class LatentAttention(Attention):
                 "a value has at most as many channels as a key",
                 f"use value_dim={self.head_dim + self.rotary_dim} or less",
             )
-        RMSNorm(self.norm_eps)
+        require_eps(self.norm_eps, "norm_eps")
         make_kernel(self.kernel)
         position = self.position.build(self.rotary_dim, self.num_heads)
         if position.extra_channels or position.has_bias:

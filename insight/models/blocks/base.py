@@ -6,6 +6,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,12 @@ class SequentialBlock(Block):
         make_norm: Makes a norm over the residual stream.
         dropout: As in :class:`Block`.
         cross_attention: As in :class:`Block`.
+
+    Attributes:
+        norms: Kinds of norms that each branch has.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("norm",)
 
     def __init__(
         self,
@@ -94,12 +100,9 @@ class SequentialBlock(Block):
         self.branches = ["attention", "feed_forward"]
         if cross_attention is not None:
             self.branches.insert(1, "cross_attention")
-        self.add_norms("norm", make_norm)
-
-    def add_norms(self, kind: str, make_norm: Callable[[], nn.Module]) -> None:
-        """A norm of a further kind for every branch, ``<branch>_<kind>``."""
-        for branch in self.branches:
-            self.add_module(f"{branch}_{kind}", make_norm())
+        for kind in self.norms:
+            for branch in self.branches:
+                self.add_module(f"{branch}_{kind}", make_norm())
 
     def forward(
         self,
@@ -128,7 +131,7 @@ class SequentialBlock(Block):
         raise NotImplementedError
 
     def norm(self, branch: str, kind: str = "norm") -> nn.Module:
-        """What :meth:`add_norms` made."""
+        """The norm of a branch, of one of the kinds in :attr:`norms`."""
         norm: nn.Module = getattr(self, f"{branch}_{kind}")
         return norm
 
@@ -165,6 +168,27 @@ class BlockLayout(Component):
     def takes_memory(self) -> bool:
         """Whether there is a place for cross-attention."""
         return True
+
+
+@dataclass(frozen=True)
+class SequentialLayout(BlockLayout):
+    """A layout whose branches follow one another.
+
+    Attributes:
+        block: What a kind builds.
+    """
+
+    block: ClassVar[type[SequentialBlock]]
+
+    def build(
+        self,
+        attention: AttentionModule,
+        feed_forward: nn.Module,
+        make_norm: Callable[[], nn.Module],
+        dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
+    ) -> Block:
+        return self.block(attention, feed_forward, make_norm, dropout, cross_attention)
 
 
 def add(hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:

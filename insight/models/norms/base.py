@@ -20,11 +20,15 @@ class Norm(Component):
         """A module ``(..., size) -> (..., size)``."""
 
 
-def require_eps(eps: float) -> None:
+def require_eps(eps: float, name: str = "eps") -> None:
     """Refuse what would not keep a root away from zero, or would swamp it.
+
+    Args:
+        eps: Added before a root.
+        name: Of the option.
 
     Raises:
         ConfigError: ``eps`` is not between 0 and 1.
     """
     if not 0 < eps < 1:
-        raise ConfigError(f"eps={eps}: eps must lie between 0 and 1", "use 1e-6 or 1e-5")
+        raise ConfigError(f"{name}={eps}: {name} must lie between 0 and 1", "use 1e-6 or 1e-5")

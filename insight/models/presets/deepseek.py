@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from insight.models.attention import LatentAttention
 from insight.models.decoder import DecoderConfig
 from insight.models.feed_forward import BalanceBias, FeedForwardPattern, MixtureOfExperts, SwiGLU
@@ -14,7 +12,7 @@ from insight.models.presets.preset import Preset
 # Both mscales of the published configuration are 1: their ratio leaves queries and keys as they are, and the
 # scores are multiplied by the square of what YaRN would have multiplied each by.
 _SCALING = YarnScaling(40.0, 4096, attention_factor=1.0)
-_MSCALE = 0.1 * math.log(40.0) + 1.0
+_MSCALE = YarnScaling(40.0, 4096).amplitude
 
 DEEPSEEK_V3 = Preset(
     DecoderConfig(

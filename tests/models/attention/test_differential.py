@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import CausalMask, Decoder, DecoderConfig, DifferentialAttention, GroupedQueryAttention
 from insight.models.norms import rms_norm
@@ -13,13 +14,10 @@ from insight.runtime.errors import ConfigError
 
 
 def decoder(num_key_value_heads: int = 2, **options: Any) -> Decoder:
-    torch.manual_seed(0)
     attention = DifferentialAttention(4, num_key_value_heads, **options)
-    network = DecoderConfig(hidden_size=32, num_layers=2, attention=attention).build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.double().eval()
+    config = DecoderConfig(hidden_size=32, num_layers=2, attention=attention)
+    network: Decoder = build_shaken(config, 30, noise=0.2).eval()
+    return network
 
 
 def ids(length: int = 20) -> torch.Tensor:

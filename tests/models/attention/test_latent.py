@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Alibi,
@@ -23,15 +24,12 @@ from insight.runtime.errors import ConfigError
 
 
 def decoder(**options: Any) -> Decoder:
-    torch.manual_seed(0)
     attention = LatentAttention(
         **({"latent_size": 12, "head_dim": 6, "rotary_dim": 4, "value_dim": 8} | options)  # type: ignore[arg-type]
     )
-    network = DecoderConfig(hidden_size=32, num_layers=2, attention=attention).build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.double().eval()
+    config = DecoderConfig(hidden_size=32, num_layers=2, attention=attention)
+    network: Decoder = build_shaken(config, 30, noise=0.2).eval()
+    return network
 
 
 def ids(length: int = 20) -> torch.Tensor:
@@ -107,7 +105,7 @@ def test_roles_splits_and_json() -> None:
         ({"query_latent_size": 0}, "query_latent_size=0"),
         ({"value_dim": 11}, "value_dim=11"),
         ({"score_scale": -1.0}, "score_scale=-1"),
-        ({"norm_eps": 0.0}, "eps=0"),
+        ({"norm_eps": 0.0}, "norm_eps=0"),
         ({"kernel": "flesh"}, "kernel='flesh'"),
         ({"window": 0}, "window=0"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Alibi,
@@ -34,14 +35,10 @@ from insight.runtime.errors import ConfigError
 
 
 def decoder(num_layers: int = 2, **options: Any) -> Decoder:
-    torch.manual_seed(0)
     attention = GroupedQueryAttention(4, 2, **options)
     config = DecoderConfig(hidden_size=32, num_layers=num_layers, attention=attention, max_sequence_length=64)
-    network = config.build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.double().eval()
+    network: Decoder = build_shaken(config, 30, noise=0.2).eval()
+    return network
 
 
 def ids(length: int = 20) -> torch.Tensor:

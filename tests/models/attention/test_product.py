@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 from torch.nn.attention import flex_attention as torch_flex
 
 from insight.models import (
@@ -51,13 +52,10 @@ MASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def decoder(heads: tuple[int, int], position: Position, kernel: str, options: dict[str, Any]) -> Decoder:
-    torch.manual_seed(0)
     attention = GroupedQueryAttention(*heads, head_dim=8, position=position, kernel=kernel, **options)  # type: ignore[arg-type]
-    network = DecoderConfig(hidden_size=16, num_layers=1, attention=attention).build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.double()
+    config = DecoderConfig(hidden_size=16, num_layers=1, attention=attention)
+    network: Decoder = build_shaken(config, 30, noise=0.2)
+    return network
 
 
 @pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     CrossCache,
@@ -25,18 +26,14 @@ LAYERS = 2
 
 
 def network(**options: Any) -> EncoderDecoder:
-    torch.manual_seed(0)
     attention = GroupedQueryAttention(2, 1, **options)
     config = EncoderDecoderConfig(
         EncoderConfig(hidden_size=24, num_layers=LAYERS, attention=GroupedQueryAttention(2)),
         DecoderConfig(hidden_size=16, num_layers=LAYERS, attention=attention, max_sequence_length=32),
         GroupedQueryAttention(4, 2, position=NoPosition()),
     )
-    model = config.build(30)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.double().eval()
+    model: EncoderDecoder = build_shaken(config, 30, noise=0.2).eval()
+    return model
 
 
 def ids(length: int, seed: int = 1) -> torch.Tensor:

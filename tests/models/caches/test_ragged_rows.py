@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Alibi,
@@ -22,17 +23,13 @@ LENGTHS = [9, 3, 14]
 
 
 def network(position: Position = Rope(), window: int | None = None) -> Decoder:
-    torch.manual_seed(0)
     attention = GroupedQueryAttention(4, 2, position=position, window=window)
     learned = LearnedPosition(std=0.5) if isinstance(position, NoPosition) else None
     config = DecoderConfig(
         hidden_size=32, num_layers=2, attention=attention, max_sequence_length=40, input_position=learned
     )
-    model = config.build(30)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.double().eval()
+    model: Decoder = build_shaken(config, 30, noise=0.1).eval()
+    return model
 
 
 def ids() -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Alibi,
@@ -24,14 +25,11 @@ WINDOW = 5
 
 
 def network(position: Position = Rope(), window: int = WINDOW) -> Decoder:
-    torch.manual_seed(0)
     local = GroupedQueryAttention(4, 2, position=position, window=window)
     attention = LayerPattern((local, GroupedQueryAttention(4, 2, position=position)))
-    model = DecoderConfig(hidden_size=32, num_layers=3, attention=attention, max_sequence_length=64).build(30)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.double().eval()
+    config = DecoderConfig(hidden_size=32, num_layers=3, attention=attention, max_sequence_length=64)
+    model: Decoder = build_shaken(config, 30, noise=0.1).eval()
+    return model
 
 
 def ids(length: int = 24, batch: int = 2) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.models import (
     Alibi,
@@ -27,13 +28,10 @@ from insight.runtime.errors import ConfigError
 
 
 def decoder(position: Position, **options: object) -> Decoder:
-    torch.manual_seed(0)
     attention = GroupedQueryAttention(6, 3, head_dim=8, position=position, **options)  # type: ignore[arg-type]
-    network = DecoderConfig(hidden_size=24, num_layers=2, attention=attention).build(30)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network.double().eval()
+    config = DecoderConfig(hidden_size=24, num_layers=2, attention=attention)
+    network: Decoder = build_shaken(config, 30, noise=0.1).eval()
+    return network
 
 
 def ids(length: int = 20) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from insight.models.attention.kernels.base import MaskedKernel, ScoreChange
-from insight.models.attention.kernels.reference import softmax_weights
+from insight.models.attention.kernels.reference import softmax_weights, weighted_values
 from insight.models.masks import CausalMask
 
 
@@ -29,4 +29,4 @@ class PlainKernel(MaskedKernel):
         if causal:
             allowed = CausalMask().allowed(query.shape[2], key.shape[2], query.device)
         weights = softmax_weights(query, key, allowed, scale, ScoreChange(soft_cap=soft_cap))
-        return weights @ value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+        return weighted_values(weights, value)

@@ -27,8 +27,7 @@ class ReferenceKernel(Kernel):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        weights = self.weights(query, key, mask, scale, change)
-        return weights @ value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+        return weighted_values(self.weights(query, key, mask, scale, change), value)
 
     def weights(
         self,
@@ -75,3 +74,13 @@ def softmax_weights(
         scores = torch.cat([scores, sink], dim=-1)
     weights = scores.softmax(dim=-1)[..., : key.shape[2]]
     return weights if allowed is None else weights * allowed
+
+
+def weighted_values(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Sums of values ``(batch, num_heads, num_queries, channels)``; a value head serves a group of queries.
+
+    Args:
+        weights: ``(batch, num_heads, num_queries, num_keys)``.
+        value: ``(batch, num_key_value_heads, num_keys, channels)``.
+    """
+    return weights @ value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
