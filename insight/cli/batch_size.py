@@ -115,7 +115,8 @@ def _settle(cli: InsightCLI, size: int) -> None:
 
 def _most(cli: InsightCLI, trainer: Trainer) -> int:
     batches_a_step = trainer.num_devices * trainer.num_nodes * trainer.accumulate_grad_batches
-    return max(1, cli.datamodule.num_training_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
+    num_samples: int = cli.datamodule.num_training_samples
+    return max(1, num_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
 
 
 def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
@@ -165,8 +166,8 @@ def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
 
 def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device) -> None:
     data, module = cli.datamodule, cli.model
-    network = trainer.precision_plugin.convert_module(module.network_config.build(data.vocabulary_size))
-    network = network.to(device).train()
+    network: Any = module.network_config.build(data.vocabulary_size)
+    network = trainer.precision_plugin.convert_module(network).to(device).train()
     states = [torch.empty_like(parameter) for parameter in network.parameters() for _ in range(2)]
     ids = torch.randint(data.vocabulary_size, (size, data.sequence_length), device=device)
     with trainer.precision_plugin.forward_context():
@@ -178,5 +179,5 @@ def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device
             soft_cap=module.network_config.logit_soft_cap,
             z_loss=module.z_loss,
         )
-    summed.loss.backward()
+    torch.autograd.backward(summed.loss)
     del states
