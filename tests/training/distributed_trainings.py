@@ -24,7 +24,21 @@ from insight.callbacks import AveragedWeights
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
 from insight.data.corpora import read_corpus
 from insight.data.sampling import EvaluationWindows
-from insight.models import ActivationCheckpointing, DecoderConfig, GroupedQueryAttention, SwiGLU
+from insight.models import (
+    MLP,
+    ActivationCheckpointing,
+    Attention,
+    BalanceBias,
+    DecoderConfig,
+    FeedForward,
+    GatedDeltaNet,
+    GroupedQueryAttention,
+    LayerNorm,
+    MixtureOfExperts,
+    Norm,
+    RMSNorm,
+    SwiGLU,
+)
 from insight.runtime.seeding import seed_everything
 from insight.runtime.sharded_tensors import local, whole
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
@@ -51,7 +65,8 @@ class Scenario:
         accumulate: Micro-batches a step.
         packed: Whether rows hold several documents, or windows of which the targets are ignored unevenly.
         clip: Gradients by ``norm`` or ``value``.
-        network: ``plain``, ``tied`` (embedding and head) or ``recomputing`` (activation checkpointing).
+        network: ``plain``, ``tied`` (embedding and head), ``recomputing`` (activation checkpointing),
+            ``biased`` (layer norms and biases), ``experts`` or ``linear`` (a mixer without softmax).
         precision: Lightning's name.
         averages: Whether an average of the weights is measured and saved.
         num_steps: Where it ends.
@@ -132,15 +147,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         check_val_every_n_epoch=None,
     )
     module = LanguageModelingModule(
-        DecoderConfig(
-            hidden_size=32,
-            num_layers=2,
-            attention=GroupedQueryAttention(num_heads=4, num_key_value_heads=2),
-            feed_forward=SwiGLU(intermediate_size=64),
-            max_sequence_length=64,
-            tie_embeddings=scenario.network == "tied",
-            activation_checkpointing=ActivationCheckpointing() if scenario.network == "recomputing" else None,
-        ),
+        network_of(scenario.network),
         optimizer=OPTIMIZERS[scenario.optimizer],
         schedule=WarmupStableDecay(warmup_steps=3),
         compile="off",
@@ -167,6 +174,30 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         "weight": float(sum(weight.abs().sum() for weight in weights)),
         "numbers_held": sum(local(parameter).numel() for parameter in module.network.parameters()),
     }
+
+
+def network_of(kind: str) -> DecoderConfig:
+    """The network that :class:`Scenario` calls so."""
+    attention: Attention = GroupedQueryAttention(num_heads=4, num_key_value_heads=2)
+    feed_forward: FeedForward = SwiGLU(intermediate_size=64)
+    norm: Norm = RMSNorm()
+    if kind == "biased":
+        attention = GroupedQueryAttention(num_heads=4, qkv_bias=True, output_bias=True)
+        feed_forward, norm = MLP(intermediate_size=64, bias=True), LayerNorm()
+    elif kind == "experts":
+        feed_forward = MixtureOfExperts(4, 2, intermediate_size=32, balance=BalanceBias(0.01))
+    elif kind == "linear":
+        attention = GatedDeltaNet(num_heads=2)
+    return DecoderConfig(
+        hidden_size=32,
+        num_layers=2,
+        attention=attention,
+        feed_forward=feed_forward,
+        norm=norm,
+        max_sequence_length=64,
+        tie_embeddings=kind == "tied",
+        activation_checkpointing=ActivationCheckpointing() if kind == "recomputing" else None,
+    )
 
 
 def documents(folder: Path) -> Path:

@@ -40,7 +40,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by value": {"clip": "value"},
     "tied": {"network": "tied", "optimizer": "muon"},
     "recomputing": {"network": "recomputing", "accumulate": 2},
+    "biased": {"network": "biased", "optimizer": "muon"},
 }
+# Nothing that processes could share.
+UNSHARED: dict[str, dict[str, Any]] = {
+    "experts": {"network": "experts", "packed": True},
+    "linear": {"network": "linear", "packed": True},
+}
+# Two processes go on from what these have saved.
+RESUMED = [
+    ("fsdp2", "alone adamw", "adamw"),
+    ("fsdp2", "alone muon", "muon"),
+    ("fsdp2", "four", "adamw"),
+    ("fsdp2", "tensor muon", "muon"),
+    ("fsdp2", "alone averaged", "averaged"),
+    ("tensor", "fsdp2 averaged", "averaged"),
+    ("tensor", "alone muon", "muon"),
+    ("tensor", "fsdp2 adamw", "adamw"),
+    ("ddp", "fsdp2 muon", "muon"),
+]
 # What is planted, and what it must change.
 FAULTS = {
     ("ddp", "local counts"): "losses",
@@ -62,7 +80,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict[str, Result]:
     """What one process does."""
-    scenarios = {name: Scenario(f"alone {name}", **case) for name, case in {**CASES, **VARIANTS}.items()}
+    cases = {**CASES, **VARIANTS, **UNSHARED, "biased adamw": {"network": "biased"}}
+    scenarios = {name: Scenario(f"alone {name}", **case) for name, case in cases.items()}
     for optimizer, case in SAVED.items():
         scenarios[f"{optimizer} saved"] = Scenario(f"alone {optimizer}", saves=True, **case)
     return {name: train(folder, scenario) for name, scenario in scenarios.items()}
@@ -71,7 +90,11 @@ def alone(folder: Path) -> dict[str, Result]:
 @pytest.fixture(scope="module")
 def four(folder: Path) -> dict[str, list[Result]]:
     """Four processes, from the start."""
-    return launch(folder, 4, [Scenario("four", strategy="ddp", saves=True, **SAVED["adamw"])])
+    scenarios = [
+        Scenario("four", strategy="ddp", saves=True, **SAVED["adamw"]),
+        Scenario("two by two", strategy="tensor", saves=True, **SAVED["muon"]),
+    ]
+    return launch(folder, 4, scenarios)
 
 
 @pytest.fixture(scope="module")
@@ -87,28 +110,22 @@ def two(folder: Path, alone: dict[str, Result], four: dict[str, list[Result]]) -
         for strategy in ("fsdp2", "tensor")
         for name, case in VARIANTS.items()
     ]
+    scenarios += [Scenario(f"fsdp2 {name}", strategy="fsdp2", **case) for name, case in UNSHARED.items()]
     scenarios += [
         Scenario(f"{strategy} {optimizer}", strategy=strategy, saves=True, **case)
         for strategy in ("fsdp2", "tensor")
         for optimizer, case in SAVED.items()
     ]
-    for strategy, name, optimizer in (
-        ("fsdp2", "alone adamw", "adamw"),
-        ("fsdp2", "alone muon", "muon"),
-        ("fsdp2", "four", "adamw"),
-        ("fsdp2", "tensor muon", "muon"),
-        ("fsdp2", "alone averaged", "averaged"),
-        ("tensor", "fsdp2 averaged", "averaged"),
-        ("tensor", "alone muon", "muon"),
-        ("tensor", "fsdp2 adamw", "adamw"),
-        ("ddp", "fsdp2 muon", "muon"),
-    ):
+    for strategy, name, optimizer in RESUMED:
         scenarios.append(resumed(folder, strategy, name, optimizer))
     scenarios.append(resumed(folder, "fsdp2", "alone adamw", "adamw", fault="no optimizer state"))
     scenarios += [
         Scenario(f"{strategy} {fault}", strategy=strategy, fault=fault) for strategy, fault in FAULTS
     ]
-    scenarios.append(Scenario("bfloat16", strategy="fsdp2", precision="bf16-mixed"))
+    scenarios += [
+        Scenario(f"bfloat16 {kind}", strategy="fsdp2", precision="bf16-mixed", network=kind)
+        for kind in ("plain", "biased")
+    ]
     return launch(folder, 2, scenarios)
 
 
@@ -172,6 +189,13 @@ def test_variants_of_two_processes_equal_one(
     assert differences(alone[name], two[f"{strategy} {name}"]) == []
 
 
+@pytest.mark.parametrize("name", UNSHARED)
+def test_other_networks_of_two_processes_equal_one(
+    alone: dict[str, Result], two: dict[str, list[Result]], name: str
+) -> None:
+    assert differences(alone[name], two[f"fsdp2 {name}"]) == []
+
+
 @pytest.mark.parametrize("optimizer", SAVED)
 def test_processes_that_share_matrices_equal_one(
     alone: dict[str, Result], two: dict[str, list[Result]], optimizer: str
@@ -179,8 +203,11 @@ def test_processes_that_share_matrices_equal_one(
     assert differences(alone[f"{optimizer} saved"], two[f"tensor {optimizer}"]) == []
 
 
-def test_four_processes_equal_one(alone: dict[str, Result], four: dict[str, list[Result]]) -> None:
-    assert differences(alone["adamw saved"], four["four"]) == []
+@pytest.mark.parametrize(("name", "optimizer"), [("four", "adamw"), ("two by two", "muon")])
+def test_four_processes_equal_one(
+    alone: dict[str, Result], four: dict[str, list[Result]], name: str, optimizer: str
+) -> None:
+    assert differences(alone[f"{optimizer} saved"], four[name]) == []
 
 
 def test_each_process_holds_its_part_only(alone: dict[str, Result], two: dict[str, list[Result]]) -> None:
@@ -199,27 +226,17 @@ def test_a_planted_fault_is_noticed(
     assert FAULTS[strategy, fault] in differences(alone["adamw 1 padded"], two[f"{strategy} {fault}"])
 
 
-def test_mixed_precision_stays_near(alone: dict[str, Result], two: dict[str, list[Result]]) -> None:
-    narrow, wide = two["bfloat16"][0]["losses"], alone["adamw 1 padded"]["losses"]
+@pytest.mark.parametrize(("kind", "same"), [("plain", "adamw 1 padded"), ("biased", "biased adamw")])
+def test_mixed_precision_stays_near(
+    alone: dict[str, Result], two: dict[str, list[Result]], kind: str, same: str
+) -> None:
+    narrow, wide = two[f"bfloat16 {kind}"][0]["losses"], alone[same]["losses"]
     assert list(narrow) == list(wide)
     assert narrow == pytest.approx(wide, abs=0.1)
     assert narrow != pytest.approx(wide, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "origin", "optimizer"),
-    [
-        ("fsdp2", "alone adamw", "adamw"),
-        ("fsdp2", "alone muon", "muon"),
-        ("fsdp2", "four", "adamw"),
-        ("fsdp2", "tensor muon", "muon"),
-        ("fsdp2", "alone averaged", "averaged"),
-        ("tensor", "fsdp2 averaged", "averaged"),
-        ("tensor", "alone muon", "muon"),
-        ("tensor", "fsdp2 adamw", "adamw"),
-        ("ddp", "fsdp2 muon", "muon"),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "origin", "optimizer"), RESUMED)
 def test_two_processes_go_on_from_any_checkpoint(
     alone: dict[str, Result], two: dict[str, list[Result]], strategy: str, origin: str, optimizer: str
 ) -> None:
@@ -228,13 +245,18 @@ def test_two_processes_go_on_from_any_checkpoint(
     assert differences(alone[f"{optimizer} saved"], result) == []
 
 
-def test_four_processes_go_on_from_two(
+def test_four_processes_go_on_from_fewer(
     folder: Path, alone: dict[str, Result], two: dict[str, list[Result]]
 ) -> None:
-    scenario = resumed(folder, "ddp", "fsdp2 adamw", "adamw")
-    result = launch(folder, 4, [scenario])[scenario.name]
-    assert len(result[0]["losses"]) == NUM_STEPS - SAVED_STEP
-    assert differences(alone["adamw saved"], result) == []
+    scenarios = {
+        "adamw": resumed(folder, "ddp", "fsdp2 adamw", "adamw"),
+        "muon": resumed(folder, "tensor", "alone muon", "muon"),
+    }
+    results = launch(folder, 4, list(scenarios.values()))
+    for optimizer, scenario in scenarios.items():
+        result = results[scenario.name]
+        assert len(result[0]["losses"]) == NUM_STEPS - SAVED_STEP
+        assert differences(alone[f"{optimizer} saved"], result) == []
 
 
 @pytest.mark.parametrize(
@@ -244,6 +266,7 @@ def test_four_processes_go_on_from_two(
         ("fsdp2 muon", "muon"),
         ("tensor muon", "muon"),
         ("four", "adamw"),
+        ("two by two", "muon"),
         ("fsdp2 averaged", "averaged"),
     ],
 )
