@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from lightning.pytorch import Callback
 from tiny_run import StopAt, TinyModule, tiny_fit
 
-from insight.callbacks import checkpoint_files, checkpointing
+from insight.callbacks import GracefulInterrupt, TrainingInterrupted, checkpoint_files, checkpointing
 from insight.callbacks.atomic_io import AtomicCheckpointIO
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.runtime.errors import OutputError
@@ -143,6 +145,24 @@ def test_a_run_that_ends_early_waits_for_its_last_write(
     may_write.set()
     saving._close()
     assert torch.load(last, weights_only=True)["global_step"] == 5
+
+
+def test_an_interrupted_run_waits_for_its_last_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 13:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    class Slow(AtomicCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            time.sleep(0.3)
+            super().save_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", Slow)
+    with pytest.raises(TrainingInterrupted) as interruption:
+        tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), RunCheckpoint(asynchronous=True)])
+    assert interruption.value.code == 143
+    assert contents(tmp_path)["last.ckpt"] == 14
 
 
 def test_a_copy_keeps_tied_tensors_tied_and_shares_nothing() -> None:

@@ -7,6 +7,7 @@ hand: ``OMP_NUM_THREADS=1 python tests/training/chaos_runs.py FOLDER one:30:1:no
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -52,7 +53,7 @@ class Attempt:
         asynchronous: Save beside the training.
         stop_at: The moment of its saves at which the first process stops and waits to be killed: the name of
             the moment, and how many of them to let pass; ``None`` for nowhere.
-        fault: What is broken on purpose: ``none``, ``in place`` or ``random state``.
+        fault: What is broken on purpose: ``none``, ``in place``, ``random state`` or ``full disk``.
     """
 
     folder: Path
@@ -198,7 +199,12 @@ def stop_in_saves(attempt: Attempt) -> None:
             pass_moment("before a name")
             file.write(data[len(data) // 2 :])
 
-    atomic_io._save = lambda checkpoint, file: save(checkpoint, Halfway(file))
+    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+        if attempt.fault == "full disk" and checkpoint["global_step"] == NUM_STEPS // 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(checkpoint, Halfway(file))
+
+    atomic_io._save = save_halfway
     files.os.replace = replace_after_moment
     if attempt.fault == "in place":
         checkpoint_files.publish_copy = copy_in_place
@@ -300,6 +306,14 @@ class Chaos:
             same = equal(expected, state(run.checkpoints / "last.ckpt"))
             self.counts["identical" if same else "different"] += 1
         return dict(self.counts)
+
+    def fill_disk(self) -> dict[str, Any]:
+        """How the processes end when the first cannot write in the middle of a training."""
+        run = RunFolder.create(self.folder / "runs", "full")
+        num_ended = Processes(self.attempt(run, stop_at=None)).wait_for_end()
+        errors = (run.path / "errors.txt").read_text()
+        step = step_of(run.checkpoints / "last.ckpt")
+        return {"ended by themselves": num_ended, "errors": errors, "step": step}
 
     def uninterrupted(self) -> tuple[dict[str, Any], float]:
         """The state at the end of a training that nobody kills, and how long its steps took."""
@@ -412,8 +426,9 @@ def equal(first: Any, second: Any) -> bool:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place, *plans = sys.argv[1:]
-    results = {}
+    results: dict[str, Any] = {}
     for plan in plans:
         name, kills, ranks, fault = plan.split(":")
-        results[name] = Chaos(Path(place) / name, int(ranks), fault).run(int(kills))
+        chaos = Chaos(Path(place) / name, int(ranks), fault)
+        results[name] = chaos.fill_disk() if fault == "full disk" else chaos.run(int(kills))
     (Path(place) / "counts.json").write_text(json.dumps(results, indent=2))
