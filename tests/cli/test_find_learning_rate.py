@@ -36,6 +36,7 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
+@pytest.mark.slow
 def test_it_suggests_and_leaves_the_run_as_it_was(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT).code == 0
     outcome = insight(*FIT, FIND)
@@ -56,6 +57,7 @@ def test_it_suggests_and_leaves_the_run_as_it_was(insight: Insight, workplace: P
     assert not (plain / "learning_rate.json").exists()
 
 
+@pytest.mark.slow
 def test_rates_ten_times_as_high_are_told(insight: Insight, workplace: Path) -> None:
     """The planted answer: whatever suits the network, of rates ten times as high it is a tenth."""
     rates = {"learning_rate": 0.02, "adam_learning_rate": 0.003, "embedding_learning_rate": 0.09}
@@ -68,6 +70,7 @@ def test_rates_ten_times_as_high_are_told(insight: Insight, workplace: Path) -> 
     assert 3 < suggested[0] / suggested[1] < 33
 
 
+@pytest.mark.slow
 def test_a_sweep_that_draws_from_the_run_would_be_noticed(
     insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_sweep_that_draws_from_the_run_would_be_noticed(
     assert not same(state(workplace / "runs/tiny/1"), state(workplace / "runs/tiny/2"))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_sweep_again(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT, FIND).code == 0
     outcome = insight("fit", "--resume", "runs/tiny/1", "--trainer.max_steps=6")
