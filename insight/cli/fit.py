@@ -146,7 +146,8 @@ def _watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
     from insight.callbacks.hang_watch import HangWatch
 
     seconds = cli.run_config.hang_timeout
-    launch.everyone_is_ready(seconds)
+    # Each machine may have to encode the text for itself.
+    launch.everyone_is_ready(seconds and max(seconds, cli.run_config.rendezvous_timeout))
     if launch.meeting is not None and seconds is not None:
         # First, so that it ends before others do what only the first process does.
         cast(Any, trainer).callbacks.insert(0, HangWatch(launch.meeting, seconds, launch.kill_children))

@@ -91,6 +91,8 @@ class Launch:
         """What the first process decided; ``None`` in the first process itself."""
         if self.meeting is None or self.is_first:
             return None
+        import insight.cli.lightning  # noqa: F401 (takes seconds, in which the first process decides)
+
         plan: dict[str, Any] = self.meeting.take("plan")
         return plan
 

@@ -136,5 +136,5 @@ def test_without_a_cable_they_would_not_meet(machines: tuple[Machine, Machine], 
     insight = (sys.executable, "-m", "insight", *FIT, "--run.rendezvous_timeout", "4")
     first, second = run_together([m.command(*insight) for m in machines], workplace, environments)
     assert (first.code, second.code) == (2, 2), first.err + second.err
-    assert "1 of 2 processes came within 4 s: rank 1 is missing" in first.error_line
+    assert "insight: error: 1 of 2 processes came within 4 s: rank 1 is missing" in first.err
     assert f"nobody listens at MASTER_ADDR={machines[0].address}" in second.error_line
