@@ -34,16 +34,17 @@ def test_two_processes_then_one(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weights_to_begin_with(workplace: Path) -> None:
-    """Every process takes its part of the weights of a run of one."""
-    assert run_insight("fit", "--config", "tiny.yaml", "--trainer.max_steps", "4").code == 0
-    options = ("--init_from", "runs/tiny/1", "--trainer.max_steps", "1")
-    with started(
-        [*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, *options],
-        workplace,
-        "initial",
-    ) as running:
+def test_processes_that_share_matrices_begin_with_the_weights_of_one(workplace: Path) -> None:
+    heads = ("--model.network.attention.num_key_value_heads", "2")
+    assert run_insight("fit", "--config", "tiny.yaml", *heads, "--trainer.max_steps", "4").code == 0
+    (workplace / "shared.yaml").write_text(
+        "run: {name: shared}\n"
+        "trainer: {devices: 2, max_steps: 1, accelerator: cpu,\n"
+        "  strategy: {class_path: FSDP2Strategy, init_args: {tensor_parallel_size: 2}}}\n"
+    )
+    options = ("--config", "shared.yaml", *heads, "--init_from", "runs/tiny/1")
+    with started([*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml", *options], workplace, "shared") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
-    one, two = losses(workplace / "runs/tiny/1"), losses(workplace / "runs/fsdp2/1")
+    one, two = losses(workplace / "runs/tiny/1"), losses(workplace / "runs/shared/1")
     assert two[0] < one[0] - 0.05

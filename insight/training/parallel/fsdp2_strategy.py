@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
 from torch.distributed.constants import default_pg_timeout
@@ -81,6 +82,13 @@ class FSDP2Strategy(ModelParallelStrategy):
                 "change trainer.devices, trainer.num_nodes or one of the sizes",
             )
         super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        super().setup(trainer)
+        # What is gathered in inference mode could not be trained afterwards, and its memory is used again.
+        loops = (trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
+        for loop in (*loops, trainer.fit_loop.epoch_loop.val_loop):
+            loop.inference_mode = False
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:

@@ -23,6 +23,6 @@ def sum_over_replicas(tensor: torch.Tensor, trainer: Any) -> torch.Tensor:
     """Sum of what each replica counted; every process must ask at the same time."""
     if trainer.world_size == 1:
         return tensor
-    total: torch.Tensor = trainer.strategy.reduce(tensor, reduce_op="sum")
+    total: torch.Tensor = trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # works in place
     processes_each: int = trainer.world_size // num_replicas(trainer)
     return total / processes_each if total.is_floating_point() else total // processes_each
