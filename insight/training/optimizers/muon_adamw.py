@@ -33,7 +33,8 @@ class MuonAdamW(OptimizerConfig):
 
     Muon: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); the update of a matrix is scaled
     by sqrt(max(1, rows / columns)). Matrices that share one weight (queries, keys and values; gate and up;
-    experts) are orthogonalised one by one, all of equal shape in one batched product.
+    experts) are orthogonalised one by one, all of equal shape in one batched product. Where processes hold
+    parts of a matrix, each gathers the whole, orthogonalises it and keeps its part.
 
     Args:
         learning_rate: Of Muon: about the spectral norm of a step.
