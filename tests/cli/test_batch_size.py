@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from command_line import SENTENCES, Outcome
+from lightning.pytorch import Callback
 
 from insight.cli import batch_size as searching
-from insight.cli.batch_size import largest_that_fits
+from insight.cli.batch_size import AgreedBatchSize, largest_that_fits
 from insight.cli.model_estimate import estimate_network
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
 from insight.models import DecoderConfig, GroupedQueryAttention
@@ -126,3 +132,43 @@ def test_the_search_is_that_of_trying_every_size(most: int) -> None:
     assert max(tried) <= max(1, most)
     with pytest.raises(ConfigError, match="not even one"):
         largest_that_fits(lambda size: False, most)
+
+
+def train_with_own_size(folder: Path, agrees: bool) -> None:
+    """One of two processes: the first has room for batches of 6, the second for batches of 4."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    from tiny_training import make_data, make_module, make_trainer
+
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    data = make_data(folder, batch_size="auto")
+    data.use_batch_size((6, 4)[rank])
+    own = types.SimpleNamespace(
+        datamodule=data,
+        config=types.SimpleNamespace(data=types.SimpleNamespace(init_args=types.SimpleNamespace())),
+        saved_config=lambda: f"batch_size: {data.batch_size}",
+    )
+    sizes: list[int] = []
+
+    class Sizes(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+            sizes.append(len(batch.input_ids))
+
+    callbacks = [AgreedBatchSize(own), Sizes()] if agrees else [Sizes()]  # type: ignore[arg-type]
+    make_trainer(folder, 2, callbacks=callbacks, devices=2, strategy="ddp").fit(make_module(), data)
+    (folder / f"{rank}.txt").write_text(str(sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agrees", [True, False])
+def test_processes_take_the_smallest(tmp_path: Path, agrees: bool) -> None:
+    """With the planted fault, nobody asks the others."""
+    command = [sys.executable, __file__, str(tmp_path), "agree" if agrees else ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert sizes == (["[4, 4]"] * 2 if agrees else ["[6, 6]", "[4, 4]"])
+    assert (tmp_path / "config.yaml").is_file() is agrees
+
+
+if __name__ == "__main__":
+    train_with_own_size(Path(sys.argv[1]), bool(sys.argv[2]))
