@@ -20,6 +20,11 @@
 | buckets of T5, slopes of ALiBi | positions/test_biases |
 | differential attention without its second part | attention/test_differential |
 | drafts taken back were never there | here, caches/test_ring_cache |
+| a source's keys and values are computed once | caches/test_cross_cache |
+| bfloat16; four times the context; compiled whole, decoded without compiling anew | test_compile_matrix |
+| exported with any length | test_compiling_variants, test_encoder_decoder_graphs |
+| weights through a file, tied matrices, the meta device | test_building |
+| what cannot work is refused | test_rejected_combinations |
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from insight.models import (
     GatedDeltaNet,
     GeGLU,
     GroupedQueryAttention,
+    LatentAttention,
     LayerNorm,
     LayerPattern,
     LearnedPosition,
@@ -61,6 +62,7 @@ VARIANTS: dict[str, DecoderConfig] = {
         ),
         "sinks and gate": DecoderConfig(attention=replace(BASE, sinks=True, output_gate=True)),
         "differential": DecoderConfig(attention=DifferentialAttention(4, 2)),
+        "latent": DecoderConfig(attention=LatentAttention(4, 12, 6, rotary_dim=8, value_dim=8)),
         "delta net": DecoderConfig(attention=GatedDeltaNet(4)),
     }.items()
 }
@@ -89,7 +91,18 @@ def test_one_graph_and_the_same_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "alibi", "relative bias", "learned", "olmo", "neox", "sinks and gate", "differential"]
+    "name",
+    [
+        "plain",
+        "alibi",
+        "relative bias",
+        "learned",
+        "olmo",
+        "neox",
+        "sinks and gate",
+        "differential",
+        "latent",
+    ],
 )
 def test_export_with_dynamic_length(name: str) -> None:
     torch.manual_seed(0)
