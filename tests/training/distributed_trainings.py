@@ -69,6 +69,7 @@ class Scenario:
             ``biased`` (layer norms and biases), ``experts`` or ``linear`` (a mixer without softmax).
         precision: Lightning's name.
         averages: Whether an average of the weights is measured and saved.
+        freeze: Parts of the network that are not trained.
         num_steps: Where it ends.
         saves: Whether it saves after ``SAVED_STEP`` steps, inside a window where there are some.
         resume: Checkpoint that it goes on from.
@@ -84,6 +85,7 @@ class Scenario:
     network: str = "plain"
     precision: str = "32-true"
     averages: bool = False
+    freeze: tuple[str, ...] = ()
     num_steps: int = NUM_STEPS
     saves: bool = False
     resume: str | None = None
@@ -150,6 +152,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         network_of(scenario.network),
         optimizer=OPTIMIZERS[scenario.optimizer],
         schedule=WarmupStableDecay(warmup_steps=3),
+        freeze=scenario.freeze,
         compile="off",
     )
     data = LanguageModelingDataModule(

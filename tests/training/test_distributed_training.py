@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by value": {"clip": "value"},
     "tied": {"network": "tied", "optimizer": "muon"},
     "recomputing": {"network": "recomputing", "accumulate": 2},
+    "frozen": {"freeze": ("embedding", "blocks.0.*", "norm"), "optimizer": "muon"},
     "biased": {"network": "biased", "optimizer": "muon"},
 }
 # Nothing that processes could share.

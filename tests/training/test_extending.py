@@ -59,6 +59,14 @@ def test_the_plateau_goes_on(
     assert first.rates[SAVED + 1 :] != resumed.rates[1 : PLANNED - SAVED]
 
 
+def test_a_plan_that_is_not_renewed_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = WarmupStableDecay(3, 0.5)
+    first = run(tmp_path, schedule, PLANNED, save_at=SAVED)
+    monkeypatch.setattr(LanguageModelingModule, "_steps_of_trainer", lambda self: None)
+    resumed = run(tmp_path, schedule, LONGER, ckpt_path=tmp_path / f"{SAVED}.ckpt")
+    assert resumed.rates[: PLANNED - SAVED] == first.rates[SAVED:]
+
+
 @pytest.mark.parametrize(
     ("schedule", "settled"), [(WarmupStableDecay(3, 0.5), SAVED), (WarmupCosine(3), 3)], ids=["wsd", "cosine"]
 )
