@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -75,6 +76,8 @@ class StepProfiler(Callback):
         if trainer.strategy.root_device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
         self._first_step = trainer.global_step
+        # The library under it announces its start and end on stderr, whatever happens.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._profile = profile(
             activities=activities, record_shapes=self.record_shapes, profile_memory=self.profile_memory
         )

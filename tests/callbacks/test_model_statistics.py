@@ -141,6 +141,23 @@ def test_a_crash_leaves_no_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not any(layer._forward_hooks for layer in seen[0].modules())
 
 
+def test_a_compiled_network_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Compiled(TinyModule):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.network.compile(backend="eager", fullgraph=True)
+
+    monkeypatch.setattr("tiny_run.TinyModule", Compiled)
+    logger = Collect()
+    callbacks = [ModelStatistics(every_n_steps=1)]
+    tiny_fit(tmp_path, callbacks, logger=logger, max_steps=4, limit_val_batches=0)
+    assert len(statistics(logger, "gradient")) == 4
+    assert statistics(logger, "activation") == {}
+    assert capsys.readouterr().err.count("runs compiled, so its activations cannot be seen") == 1
+
+
 def test_a_list_of_blocks_is_taken_apart() -> None:
     network = torch.nn.Module()
     network.blocks = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
