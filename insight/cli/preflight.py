@@ -44,10 +44,13 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
             cli.datamodule.check_position(position)
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
+    findings = Findings()
+    check_precision(cli.choices.precision, cli.placement.accelerator, cli.choices.hardware, findings)
+    _heed(findings)
 
 
 def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Check that precision, processes and batches go together; what is only odd is said.
+    """Check that processes and batches go together; what is only odd is said.
 
     Args:
         cli: What was configured; its data is set up.
@@ -58,17 +61,13 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
         InsightError: They do not.
     """
     processes, findings = processes_of(trainer), Findings()
-    hardware = cli.choices.hardware
-    check_precision(cli.choices.precision, processes.accelerator, hardware, findings)
-    check_processes(processes, hardware.num_cores, findings)
+    check_processes(processes, cli.choices.hardware.num_cores, findings)
     if isinstance(cli.datamodule, LanguageModelingDataModule):
         batches = batches_of(cli.datamodule, trainer, processes)
         check_batches(batches, trainer, findings)
         if checkpoint is not None:
             check_global_batch(checkpoint, batches)
-    for mistake in findings.mistakes:
-        raise mistake
-    findings.say()
+    _heed(findings)
 
 
 def check_global_batch(checkpoint: Path, batches: Batches) -> None:
@@ -146,3 +145,9 @@ def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> None:
             f"{shown}",
             "use the model settings of its run",
         )
+
+
+def _heed(findings: Findings) -> None:
+    for mistake in findings.mistakes:
+        raise mistake
+    findings.say()
