@@ -34,6 +34,18 @@ class CompileChoice:
             match = nearest(self.value, ("auto", "on", "off"))
             raise ConfigError(f"compile={self.value!r}: unknown choice", f"use {match or 'auto, on or off'}")
 
+    def check_network_in_parts(self) -> None:
+        """Refuse to compile a network of which each process has only a part.
+
+        Raises:
+            ConfigError: It is asked for.
+        """
+        if self.value == "on":
+            raise ConfigError(
+                "compile='on': a network that is cut over processes runs eager",
+                "use --model.compile off, or --trainer.strategy ddp",
+            )
+
 
 def compiled_or_eager(
     network: nn.Module, choice: CompileChoice, expected_seconds: float | Callable[[float], float]

@@ -36,7 +36,13 @@ from insight.training.optimizers import (
     as_optimizer_config,
     refuse_other_state,
 )
-from insight.training.parallel import is_sharded, num_replicas, replica_rank, shard_network
+from insight.training.parallel import (
+    draw_as_first_process,
+    is_sharded,
+    num_replicas,
+    replica_rank,
+    shard_network,
+)
 from insight.training.schedule_extension import say_new_length
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 from insight.training.training_weights import use_training_weights
@@ -122,14 +128,12 @@ class LanguageModelingModule(pl.LightningModule):
                 f"data.sequence_length={window}: the network holds max_sequence_length={longest}",
                 f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
             )
+        if self.device_mesh is not None:
+            self.compile_choice.check_network_in_parts()
+            draw_as_first_process(self.trainer.strategy)
         self.network = self.network_config.build(self._data.vocabulary_size)
         freeze_parameters(self.network, self.freeze_patterns)
         if self.device_mesh is not None:
-            if self.compile_choice.value == "on":
-                raise ConfigError(
-                    "compile='on': a network that is cut over processes runs eager",
-                    "use --model.compile off, or --trainer.strategy ddp",
-                )
             trainer = self.trainer
             shard_network(self.network, self.device_mesh, trainer.precision, trainer.strategy.root_device)
         lengths = torch.from_numpy(self._data.tokenizer.token_byte_lengths())

@@ -165,6 +165,8 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         cache_dir=str(folder / "cache"),
     )
     with planted(scenario.fault):
+        if num_processes > 1 and os.environ["LOCAL_RANK"] != "0":
+            torch.rand(1)  # whatever a process may have drawn before
         trainer.fit(module, data, ckpt_path=scenario.resume, weights_only=True)
     weights = [whole(parameter.detach()).double() for parameter in module.network.parameters()]
     return {
@@ -221,7 +223,8 @@ def planted(fault: str | None) -> Iterator[None]:
             ``same rows``: all processes read the rows of the first; ``local norm``: each clips by the norm
             of its own part; ``repeated tail``: surplus rows of a validation repeat the last one;
             ``no optimizer state``: it is not loaded; ``other world``: an open window is continued as if as
-            many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one.
+            many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one;
+            ``own values``: each process draws first values of its own.
     """
     if fault is None:
         yield
@@ -250,6 +253,11 @@ def planted(fault: str | None) -> Iterator[None]:
             sys.modules["insight.training.parallel.tensor_parallel"],
             "rows_by_process",
             lambda splits, size: torch.arange(sum(splits)),
+        ),
+        "own values": (
+            sys.modules["insight.training.language_modeling"],
+            "draw_as_first_process",
+            lambda strategy: None,
         ),
     }
     owner, name, wrong = places[fault]

@@ -3,10 +3,11 @@
 import insight.training.parallel.ddp_strategy  # noqa: F401  (registers it)
 from insight.training.parallel.fsdp2_strategy import FSDP2Strategy
 from insight.training.parallel.replicas import num_replicas, replica_rank, sum_over_replicas
-from insight.training.parallel.shard_network import is_sharded, shard_network
+from insight.training.parallel.shard_network import draw_as_first_process, is_sharded, shard_network
 
 __all__ = [
     "FSDP2Strategy",
+    "draw_as_first_process",
     "is_sharded",
     "num_replicas",
     "replica_rank",

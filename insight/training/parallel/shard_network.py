@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -10,6 +12,15 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
 from insight.training.parallel.tensor_parallel import share_matrices
+
+
+def draw_as_first_process(strategy: Any) -> None:
+    """Let every process draw the first values that the first one draws: nobody sends them around later.
+
+    Args:
+        strategy: Lightning's, whose processes have met.
+    """
+    torch.set_rng_state(strategy.broadcast(torch.get_rng_state()))
 
 
 def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: torch.device) -> None:
@@ -22,7 +33,7 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: to
     several processes, they share the matrices of every block first.
 
     Args:
-        network: Whole, with its first values; every process has the same.
+        network: Whole, with its first values; every process has the same (:func:`draw_as_first_process`).
         mesh: Of all processes, with the dimensions ``data_parallel`` and ``tensor_parallel``.
         precision: Lightning's name. Under ``bf16-mixed`` the blocks are gathered in bfloat16; gradients of
             narrow types are averaged in float32.
