@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -15,9 +16,13 @@ class BackgroundWriter:
 
     A job that comes while another is running waits for it, so that there is never more than one copy of the
     state in memory. The process does not end before the last job has.
+
+    Attributes:
+        copies: Tensors of the last copy, for the next one.
     """
 
     def __init__(self) -> None:
+        self.copies: list[torch.Tensor] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._job: Future[None] | None = None
 
@@ -45,18 +50,29 @@ class BackgroundWriter:
         self._thread.shutdown()
 
 
-def host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[str, Any]:
     """A checkpoint that training no longer changes: all its tensors copied, to the host's memory.
 
     Tensors that are one (tied weights) stay one.
+
+    Args:
+        checkpoint: What to copy.
+        earlier: Copies that nobody needs any more. They are written over where they fit, since getting fresh
+            memory takes longer than copying; afterwards the list holds the new copies.
     """
+    unused: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
+    for tensor in earlier:
+        unused[tensor.dtype, tensor.shape, tensor.stride()].append(tensor)
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def copied(tensor: torch.Tensor) -> torch.Tensor:
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        layout = (tensor.dtype, tensor.shape, tensor.stride())
+        place = (tensor.device, tensor.data_ptr(), *layout)
         if place not in copies:
-            copies[place] = tensor.detach().to("cpu", copy=True)
+            source, fitting = tensor.detach(), unused[layout]
+            copies[place] = fitting.pop().copy_(source) if fitting else source.to("cpu", copy=True)
         return copies[place]
 
     copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
+    earlier[:] = copies.values()
     return copy

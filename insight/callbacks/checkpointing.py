@@ -241,7 +241,7 @@ class RunCheckpoint(Checkpoint):
             if self._writer is None:
                 self._writer = BackgroundWriter()
             self._writer.wait()  # before there is another copy of the state
-            checkpoint = host_copy(checkpoint)
+            checkpoint = host_copy(checkpoint, self._writer.copies)
         if self.upload_to is not None and self._upload is None:
             self._upload = CheckpointUpload(folder, upload_folder(self.upload_to, folder))
         upload = self._upload

@@ -84,7 +84,7 @@ def test_the_state_is_that_of_its_step_although_training_goes_on(
     options: dict[str, Any] = {"val_check_interval": 20, "max_steps": 24}
     tiny_fit(tmp_path / "now", [RunCheckpoint(keep_every_n_steps=5)], **options)
     if not has_copy:
-        monkeypatch.setattr(checkpointing, "host_copy", lambda checkpoint: checkpoint)
+        monkeypatch.setattr(checkpointing, "host_copy", lambda checkpoint, earlier: checkpoint)
     slow = [SlowDisk(monkeypatch), RunCheckpoint(keep_every_n_steps=5, asynchronous=True)]
     tiny_fit(tmp_path / "later", slow, **options)
     assert contents(tmp_path / "later") == contents(tmp_path / "now")
@@ -168,12 +168,29 @@ def test_an_interrupted_run_waits_for_its_last_write(tmp_path: Path, monkeypatch
 def test_a_copy_keeps_tied_tensors_tied_and_shares_nothing() -> None:
     weight = torch.randn(4, 3)
     state = {"a": weight, "b": [weight.detach(), {"part": weight[:2]}], "n": 3, "text": "x", "none": None}
-    copy = checkpointing.host_copy(state)
+    copy = checkpointing.host_copy(state, [])
     assert copy["a"] is copy["b"][0]
     assert equal(copy, state)
     weight.zero_()
     assert not equal(copy["a"], state["a"])
     assert not equal(copy["b"][1]["part"], state["b"][1]["part"])
+
+
+def test_the_next_copy_takes_the_memory_of_the_last() -> None:
+    """Also where another tensor has come, one has gone, and two are of one shape."""
+    state: dict[str, Any] = {"a": torch.randn(4, 3), "b": torch.randn(4, 3), "t": torch.randn(3, 4).T}
+    copies: list[torch.Tensor] = []
+    checkpointing.host_copy(state, copies)
+    places = {tensor.data_ptr() for tensor in copies}
+    assert len(places) == 3
+    state["a"].add_(1)
+    again = checkpointing.host_copy(state, copies)
+    assert equal(again, state)
+    assert {tensor.data_ptr() for tensor in copies} == places
+    other = {"a": torch.randn(4, 3), "c": torch.randn(5)}
+    assert equal(checkpointing.host_copy(other, copies), other)
+    assert len(copies) == 2
+    assert len(places & {tensor.data_ptr() for tensor in copies}) == 1
 
 
 # ---------------------------------------------------------------------- keeping several
