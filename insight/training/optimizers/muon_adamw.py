@@ -134,8 +134,8 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["role"] == "hidden":
                 # Where parameters are cut, each is gathered alone: all at once would be the whole network.
-                cut = [[p] for p in parameters if isinstance(p, DTensor)]
-                for chosen in cut or [parameters]:
+                is_cut = any(isinstance(p, DTensor) for p in parameters)
+                for chosen in [[p] for p in parameters] if is_cut else [parameters]:
                     self._muon(group, chosen)
             elif parameters:
                 self._adamw(group, parameters)
