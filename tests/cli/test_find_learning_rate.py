@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Outcome
+from command_line import Outcome, run_insight, write_tiny
 
 from insight.cli import learning_rate
 from insight.reporting import read_metrics
@@ -36,25 +39,62 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> dict[str, tuple[Path, Outcome]]:
+    """The same training without a sweep, after one, and after one that keeps the numbers it has drawn."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    write_tiny(folder)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, options in (("plain", ()), ("swept", (FIND,)), ("careless", (FIND,))):
+            if name == "careless":
+                patch.setattr(learning_rate, "restore_random_state", lambda state: None)
+            outcome = run_insight(*FIT, *options, f"--run.name={name}")
+            assert outcome.code == 0, outcome.err
+            found[name] = (folder / "runs" / name / "1", outcome)
+    return found
+
+
+Runs = dict[str, tuple[Path, Outcome]]
+
+
 @pytest.mark.slow
-def test_it_suggests_and_leaves_the_run_as_it_was(insight: Insight, workplace: Path) -> None:
-    assert insight(*FIT).code == 0
-    outcome = insight(*FIT, FIND)
-    assert outcome.code == 0, outcome.err
-    plain, found = workplace / "runs/tiny/1", workplace / "runs/tiny/2"
-    assert same(state(plain), state(found))
-    losses = [[r["train/loss"] for r in read_metrics(run) if "train/loss" in r] for run in (plain, found)]
+def test_the_run_is_as_it_was(runs: Runs) -> None:
+    plain, swept = runs["plain"][0], runs["swept"][0]
+    assert same(state(plain), state(swept))
+    losses = [[r["train/loss"] for r in read_metrics(run) if "train/loss" in r] for run in (plain, swept)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 4
+    assert not (plain / "learning_rate.json").exists()
 
-    record = json.loads((found / "learning_rate.json").read_text())
+
+@pytest.mark.slow
+def test_a_sweep_that_draws_from_the_run_would_be_noticed(runs: Runs) -> None:
+    assert not same(state(runs["plain"][0]), state(runs["careless"][0]))
+
+
+@pytest.mark.slow
+def test_it_suggests_in_print_in_a_file_and_in_the_report(runs: Runs) -> None:
+    run, outcome = runs["swept"]
+    record = json.loads((run / "learning_rate.json").read_text())
     assert 20 < len(record["losses"]) <= 40
     assert record["rates"]["embedding"] == 0.09
     assert 0.01 < record["steepest"] < (record["diverged"] or 100.1)
     assert "the loss falls fastest at" in outcome.err
-    assert "The loss fell fastest at" in (found / "report.html").read_text()
-    assert 'id="chart-sweep"' in (found / "report.html").read_text()
-    assert not (plain / "learning_rate.json").exists()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "The loss fell fastest at" in page
+    assert 'id="chart-sweep"' in page
+
+
+@pytest.mark.slow
+def test_a_resumed_run_does_not_sweep_again(runs: Runs, workplace: Path) -> None:
+    shutil.copytree(runs["swept"][0], workplace / "runs" / "swept" / "1")
+    outcome = run_insight("fit", "--resume", "runs/swept/1", "--trainer.max_steps=6")
+    assert outcome.code == 0, outcome.err
+    assert "falls fastest" not in outcome.err
+    steps = [r["step"] for r in read_metrics(workplace / "runs/swept/1") if "train/loss" in r]
+    assert steps == list(range(6))
 
 
 @pytest.mark.slow
@@ -71,23 +111,18 @@ def test_rates_ten_times_as_high_are_told(insight: Insight, workplace: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_sweep_that_draws_from_the_run_would_be_noticed(
-    insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learning_rate, "restore_random_state", lambda state: None)
-    assert insight(*FIT).code == 0
-    assert insight(*FIT, FIND).code == 0
-    assert not same(state(workplace / "runs/tiny/1"), state(workplace / "runs/tiny/2"))
-
-
-@pytest.mark.slow
-def test_a_resumed_run_does_not_sweep_again(insight: Insight, workplace: Path) -> None:
-    assert insight(*FIT, FIND).code == 0
-    outcome = insight("fit", "--resume", "runs/tiny/1", "--trainer.max_steps=6")
-    assert outcome.code == 0, outcome.err
-    assert "falls fastest" not in outcome.err
-    steps = [r["step"] for r in read_metrics(workplace / "runs/tiny/1") if "train/loss" in r]
-    assert steps == list(range(6))
+def test_several_processes_are_refused(workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "insight", *FIT, FIND, "--trainer.devices=2"],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "the sweep runs in one process, this run has 2" in done.stderr.splitlines()[-1]
+    assert not (workplace / "runs").exists()
 
 
 @pytest.mark.parametrize(
