@@ -146,7 +146,7 @@ def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint file has its end, where the list of its contents is.
 
     A file that lost its tail in a crash or on its way is found for the price of reading that list. Bytes that
-    changed in its middle are not: reading it finds those.
+    changed in its middle are not.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
