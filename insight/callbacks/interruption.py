@@ -158,13 +158,16 @@ class GracefulInterrupt(Callback):
         """Whether any process was asked to end; all get the same answer, and the same reason."""
         if self.requested is None and time.monotonic() >= self._end:
             self._request(TIME_LIMIT)
-        if trainer.world_size > 1:
-            own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
-            agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
-            if agreed and self.requested is None:
+        if trainer.world_size == 1:
+            return self.requested is not None
+        own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
+        agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
+        if agreed:
+            if self.requested is None:
                 self._request(agreed)
-            self.requested = agreed or None
-        return self.requested is not None
+            self.requested = agreed
+        # Otherwise it stays: a signal that came while the others were asked is for the next time.
+        return agreed > 0
 
     def _end_if(self, condition: bool, trainer: Trainer) -> None:
         if condition and self.requested is not None:

@@ -142,6 +142,22 @@ def test_a_limit_has_to_be_positive() -> None:
         GracefulInterrupt(time_limit=0.0)
 
 
+def test_a_signal_during_the_agreement_waits_for_the_next() -> None:
+    """Most of the time of a fast step is spent there; the others have been told "no" for this step."""
+    interrupt = GracefulInterrupt()
+
+    def reduce(own: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        if not interrupt.requested:
+            interrupt._handle(signal.SIGUSR1, None)
+        return own
+
+    strategy = types.SimpleNamespace(root_device="cpu", reduce=reduce)
+    trainer: Any = types.SimpleNamespace(world_size=2, strategy=strategy)
+    assert not interrupt._everyone_agrees(trainer)
+    assert interrupt._everyone_agrees(trainer)
+    assert interrupt.requested == signal.SIGUSR1
+
+
 class TellOne(Callback):
     """Only the second of two processes is told to end, in the middle of a step."""
 
