@@ -36,13 +36,7 @@ from insight.training.optimizers import (
     as_optimizer_config,
     refuse_other_state,
 )
-from insight.training.parallel import (
-    draw_as_first_process,
-    is_sharded,
-    num_replicas,
-    replica_rank,
-    shard_network,
-)
+from insight.training.parallel import build_in_parts, is_sharded, num_replicas, replica_rank
 from insight.training.schedule_extension import say_new_length
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 from insight.training.training_weights import use_training_weights
@@ -128,16 +122,18 @@ class LanguageModelingModule(pl.LightningModule):
                 f"data.sequence_length={window}: the network holds max_sequence_length={longest}",
                 f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
             )
-        if self.device_mesh is not None:
+        if self.device_mesh is None:
+            self.network = self._build()
+        else:
             self.compile_choice.check_network_in_parts()
-            draw_as_first_process(self.trainer.strategy)
-        self.network = self.network_config.build(self._data.vocabulary_size)
-        freeze_parameters(self.network, self.freeze_patterns)
-        if self.device_mesh is not None:
-            trainer = self.trainer
-            shard_network(self.network, self.device_mesh, trainer.precision, trainer.strategy.root_device)
+            self.network = build_in_parts(self._build, self.device_mesh, self.trainer)
         lengths = torch.from_numpy(self._data.tokenizer.token_byte_lengths())
         self.register_buffer("token_byte_lengths", lengths, persistent=False)
+
+    def _build(self) -> Decoder:
+        network = self.network_config.build(self._data.vocabulary_size)
+        freeze_parameters(network, self.freeze_patterns)
+        return network
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; its rates are set at each step by the schedule."""
@@ -321,7 +317,7 @@ class LanguageModelingModule(pl.LightningModule):
         self.likelihood.reset()
 
     def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """Add the batch to the sums; its hidden states ``(batch, sequence, hidden_size)`` are for callbacks."""
+        """Add the batch to the sums; callbacks get its hidden states ``(batch, sequence, hidden_size)``."""
         return self._measure(batch, batch_idx)
 
     def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:

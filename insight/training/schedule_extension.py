@@ -23,6 +23,7 @@ def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | No
     before, now = (schedule.multiplier(step, planned) for planned in (planned_before, planned_now))
     say(
         f"the run had {planned_before:,} planned steps and has {planned_now:,} now, but its learning rate "
-        f"depends on that from step {settled:,} on: it goes on at {now:.0%} of the full rate, not {before:.0%}"
-        f"; a checkpoint up to step {settled:,} goes on as if {planned_now:,} had always been planned"
+        f"depends on that from step {settled:,} on: it goes on at {now:.0%} of the full rate, not "
+        f"{before:.0%}; a checkpoint up to step {settled:,} goes on as if {planned_now:,} had always been "
+        f"planned"
     )
