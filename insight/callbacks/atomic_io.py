@@ -58,8 +58,7 @@ def publish_copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _without_checksums() -> Iterator[None]:
-    """Spare the checksums of the archive: computing them took two thirds of the time of writing, and
-    ``torch.load`` never looks at them."""
+    """Spare the checksums of the archive, which take as long as the rest of a save: torch never compares them."""
     configured = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
