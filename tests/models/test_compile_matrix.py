@@ -60,8 +60,8 @@ POSITIONS: dict[str, tuple[Position, InputPosition | None]] = {
 REFUSED = {("latent", "alibi"), ("latent", "learned bias")}
 QUICK = {("grouped", "rope"), ("latent", "interleaved")}
 ALL = [(attention, position) for attention in ATTENTIONS for position in POSITIONS]
-# What a step of decoding could be compiled anew for: the kind of cache (full, ring, latent) with each position,
-# and what each projection adds to it.
+# A step of decoding could be compiled anew for the kind of cache (full, ring, latent) with each position, and
+# for what a projection adds to it.
 DECODED = [
     (attention, position)
     for attention, position in ALL
