@@ -25,6 +25,23 @@ EXACT = (
     *("--trainer.accelerator", "cpu"),
 )
 FIT = ("fit", "--config", "tiny.yaml", *EXACT)
+PROGRAM = f"""\
+import os
+
+import insight
+
+print("the program runs", flush=True)
+common = {{
+    "trainer.max_steps": {NUM_STEPS},
+    "model.optimizer": "AdamW",
+    "trainer.accelerator": "cpu",
+    "trainer.devices": 2,
+}}
+insight.fit("tiny.yaml", common | {{"data.batch_size": 2}})
+accumulated = {{"trainer.accumulate_grad_batches": 2, "trainer.val_check_interval": 4}}
+insight.fit("tiny.yaml", common | accumulated | {{"data.batch_size": 1}})
+print("variables:", [name for name in ("RANK", "WORLD_SIZE", "MASTER_PORT") if name in os.environ])
+"""
 # Two sequences on each of two processes are the four of the configuration.
 HALF = ("--data.batch_size", "2")
 
@@ -62,28 +79,28 @@ def check_one_voice(outcome: Outcome, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "accumulate"),
-    [((str(Path(sys.executable).with_name("insight")),), 1), (PYTHON_INSIGHT, 2)],
-    ids=["insight", "python"],
-)
-def test_a_plain_start(workplace: Path, one_process: Path, command: tuple[str, ...], accumulate: int) -> None:
-    options = (
-        "--trainer.devices",
-        "2",
-        "--trainer.strategy",
-        "ddp",
-        "--data.batch_size",
-        str(2 // accumulate),
-    )
-    options += ("--trainer.accumulate_grad_batches", str(accumulate))
-    options += ("--trainer.val_check_interval", str(2 * accumulate))
-    with started([*command, *FIT, *options], workplace, "plain") as running:
+def test_a_plain_start(workplace: Path, one_process: Path) -> None:
+    command = (str(Path(sys.executable).with_name("insight")), *FIT, *HALF)
+    options = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    with started([*command, *options], workplace, "plain") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
     assert "2 processes" in outcome.err
     check_one_voice(outcome, workplace)
     assert same_training(workplace / "runs/tiny/1", one_process)
+
+
+@pytest.mark.slow
+def test_a_program_that_trains_twice(workplace: Path, one_process: Path) -> None:
+    """It is run once itself, and leaves nothing in its environment; accumulation changes no loss."""
+    (workplace / "program.py").write_text(PROGRAM, encoding="utf-8")
+    with started([sys.executable, "program.py"], workplace, "program") as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("the program runs") == 1
+    assert "variables: []" in outcome.out
+    for number in (1, 2):
+        assert same_training(workplace / f"runs/tiny/{number}", one_process)
 
 
 @pytest.mark.slow

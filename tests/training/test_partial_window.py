@@ -77,9 +77,7 @@ def test_a_short_window_is_a_mean_over_its_tokens(tmp_path: Path) -> None:
     assert same(*last_gradients(tmp_path))
 
 
-def test_the_scale_of_a_full_window_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scale_of_a_full_window_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Lightning's own division by the accumulation makes of it."""
     monkeypatch.setattr(AccumulationWindow, "gradient_factor", lambda *_: torch.tensor(1.0))
     assert not same(*last_gradients(tmp_path))
