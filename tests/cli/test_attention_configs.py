@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "configs" / "attention"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.yaml"))]
 
 
+@functools.cache
 def network_of(*arguments: str) -> DecoderConfig:
     config: DecoderConfig = InsightCLI("fit", list(arguments), "").model.network_config
     return config
