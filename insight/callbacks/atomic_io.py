@@ -58,7 +58,7 @@ def publish_copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _without_checksums() -> Iterator[None]:
-    """Spare the checksums of the archive, which take as long as the rest of a save: torch never compares them."""
+    """Spare the checksums of the archive: they take as long as the rest of a save, and nobody reads them."""
     configured = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:

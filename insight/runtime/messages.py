@@ -94,6 +94,8 @@ _NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r".*It is recommended to use `self\.log\(.*sync_dist=True\)`"),
     # Measuring a checkpoint needs none of the callbacks that trained it.
     (UserWarning, r".*callbacks used to create the checkpoint need to be provided"),
+    # Would take bf16-mixed in place of 16-mixed on a CPU; `insight check` and `fit` refuse that instead.
+    (UserWarning, r".*AMP with fp16 is not supported on CPU"),
     # The model summary's guess of megabytes; the report shows parameters.
     (UserWarning, r".*Precision .* is not supported by the model summary"),
     # A cluster's login node has srun although nobody asked for it.
