@@ -248,6 +248,13 @@ def test_a_port_in_use(
             ["--trainer.strategy", "fsdp2", "--trainer.precision", "16-mixed"],
             ["trainer.precision=16-mixed", "fsdp2", "bf16-mixed"],
         ),
+        (
+            [
+                '--trainer.strategy={"class_path": "insight.training.parallel.FSDP2Strategy"}',
+                "--trainer.precision=16-mixed",
+            ],
+            ["trainer.precision=16-mixed", "FSDP2Strategy"],
+        ),
         (["--trainer.precision", "16-mixed"], ["trainer.precision=16-mixed", "bf16-mixed"]),
         (
             ["--trainer.accumulate_grad_batches", "1000"],
