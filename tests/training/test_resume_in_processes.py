@@ -28,14 +28,15 @@ OPTIONS: dict[str, Any] = {
 
 
 class Save(pl.Callback):
-    """Saves once, after a step; every process takes part."""
+    """Saves after a step, and once more inside the accumulation of the next; every process takes part."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == N and step_completed(trainer):
-            trainer.save_checkpoint(self.path)
+        if trainer.global_step == N:
+            name = "middle.ckpt" if step_completed(trainer) else "inside.ckpt"
+            trainer.save_checkpoint(self.folder / name)
 
 
 def run(folder: Path, processes: int, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def run(folder: Path, processes: int, checkpoint: Path | None = None) -> dict[st
     seed_everything(1)
     recorder = LossRecorder()
     options = {"strategy": "ddp"} if processes > 1 else {}
-    callbacks: list[pl.Callback] = [recorder] if checkpoint else [recorder, Save(folder / "middle.ckpt")]
+    callbacks: list[pl.Callback] = [recorder] if checkpoint else [recorder, Save(folder)]
     trainer = make_trainer(folder, 2 * N, callbacks=callbacks, devices=processes, **OPTIONS, **options)
     module = make_module(dropout=0.2, optimizer=MuonAdamW(precision="float32"))
     trainer.fit(
@@ -70,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, {
         f"{name} {rank}": json.loads((folder / f"{name}-{rank}.json").read_text())
-        for name in ("whole", "resumed", "faulty")
+        for name in ("whole", "resumed", "inside", "faulty")
         for rank in range(2)
     }
 
@@ -86,6 +87,18 @@ def test_two_processes_go_on_bit_for_bit(runs: tuple[Path, dict[str, dict[str, A
         assert resumed["weights"] == whole["weights"]
         assert resumed["draw"] == whole["draw"]
     assert results["whole 0"]["weights"] == results["whole 1"]["weights"]
+
+
+@pytest.mark.slow
+def test_inside_an_accumulation_two_processes_go_on_up_to_rounding(
+    runs: tuple[Path, dict[str, dict[str, Any]]],
+) -> None:
+    """What is saved there is the mean of their gradients."""
+    for rank in range(2):
+        whole, inside = runs[1][f"whole {rank}"], runs[1][f"inside {rank}"]
+        assert len(inside["losses"]) == 2 * N - 1
+        assert inside["losses"] == pytest.approx(whole["losses"][2 * N + 1 :], abs=1e-4)
+        assert inside["draw"] == whole["draw"]
 
 
 @pytest.mark.slow
@@ -128,6 +141,7 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     middle = place / "middle.ckpt"
     results = {"whole": run(place, 2), "resumed": run(place, 2, middle)}
+    results["inside"] = run(place, 2, place / "inside.ckpt")
     rank = results["whole"]["rank"]
     content = torch.load(middle, weights_only=True)
     content["insight"]["random_states"][1] = content["insight"]["random_states"][0]
