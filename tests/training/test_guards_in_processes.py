@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_training import make_data, make_module, make_trainer
 
+from insight.callbacks import RunCheckpoint
 from insight.runtime.seeding import seed_everything
 from insight.training import Guard, SpikeDetector
 from insight.training.accumulation import AccumulationWindow
@@ -23,7 +24,8 @@ NAN_STEP, SPIKE_STEP, NUM_STEPS = 40, 50, 54
 class BadTextOfOne(pl.Callback):
     """In the second process alone: a loss that is no number, later text that nobody has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, *nan_steps: int) -> None:
+        self.nan_steps = nan_steps
         self.weights: list[float] = []
         self._is_due = False
 
@@ -33,18 +35,73 @@ class BadTextOfOne(pl.Callback):
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
         step, is_second = trainer.global_step, trainer.global_rank == 1
-        self._is_due = is_second and step == NAN_STEP
+        self._is_due = is_second and step in self.nan_steps
         if is_second and step == SPIKE_STEP:
             batch.targets[:] = torch.arange(batch.targets.numel()).view_as(batch.targets) % 7 + 240
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        self.weights.append(float(sum(p.detach().double().abs().sum() for p in module.parameters())))
+        self.weights.append(_size(module.parameters()))
+
+
+class SizesAtSteps(pl.Callback):
+    """How large weights and optimizer state are when a step begins, behind whatever the guard does there."""
+
+    def __init__(self) -> None:
+        self.sizes: list[list[float]] = []
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        training_step = module.training_step
+
+        def measured(*args: Any) -> Any:
+            states = trainer.optimizers[0].state_dict()["state"].values()
+            kept = [value for state in states for value in state.values()]
+            self.sizes.append([_size(module.parameters()), _size(kept)])
+            return training_step(*args)
+
+        module.training_step = measured
+
+
+def _size(tensors: Any) -> float:
+    whole = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor for tensor in tensors)
+    return float(sum(tensor.detach().double().abs().sum() for tensor in whole))
+
+
+def run_sharded(folder: Path) -> dict[str, Any]:
+    """Two bad steps in a row, the checkpoint before them is that of step 4."""
+    seed_everything(1)
+    torch.set_num_threads(1)
+    sizes, bad = SizesAtSteps(), BadTextOfOne(5, 6)
+    trainer = make_trainer(
+        folder,
+        9,
+        callbacks=[bad, sizes, RunCheckpoint(every_n_steps=4)],
+        enable_checkpointing=True,
+        devices=2,
+        strategy="fsdp2",
+    )
+    module = make_module(guard=Guard(non_finite="roll_back", num_in_a_row=2))
+    trainer.fit(module, make_data(folder))
+    return {"rank": trainer.global_rank, "sizes": sizes.sizes}
+
+
+@pytest.mark.slow
+def test_a_network_in_two_parts_goes_back(tmp_path: Path) -> None:
+    command = [sys.executable, __file__, str(tmp_path), "sharded"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text())["sizes"] for rank in (0, 1))
+    assert first == second
+    assert len(first) == 9
+    assert first[5] == first[6]
+    assert first[7] == first[4]
+    assert first[7] != first[6]
+    assert first[8] != first[7]
 
 
 def run(folder: Path) -> dict[str, Any]:
     seed_everything(1)
     torch.set_num_threads(1)
-    bad = BadTextOfOne()
+    bad = BadTextOfOne(NAN_STEP)
     trainer = make_trainer(folder, NUM_STEPS, callbacks=[bad], devices=2, strategy="ddp")
     guard = Guard(non_finite="skip", spikes=SpikeDetector(window=16, min_losses=8, action="skip"))
     module = make_module(guard=guard)
@@ -58,7 +115,7 @@ def run(folder: Path) -> dict[str, Any]:
 def test_both_leave_the_step_out(tmp_path: Path, fault: str) -> None:
     """With the planted fault, each process judges the loss of its own rows."""
     command = [sys.executable, __file__, str(tmp_path), fault]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert len(first["weights"]) == NUM_STEPS
@@ -86,5 +143,5 @@ def own_totals(self: AccumulationWindow, *_: Any) -> tuple[torch.Tensor, torch.T
 if __name__ == "__main__":
     if sys.argv[2] == "local losses":
         AccumulationWindow.totals = own_totals  # type: ignore[method-assign]
-    result = run(Path(sys.argv[1]))
+    result = (run_sharded if sys.argv[2] == "sharded" else run)(Path(sys.argv[1]))
     (Path(sys.argv[1]) / f"{result['rank']}.json").write_text(json.dumps(result))
