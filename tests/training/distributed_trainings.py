@@ -40,7 +40,7 @@ from insight.models import (
     SwiGLU,
 )
 from insight.runtime.seeding import seed_everything
-from insight.runtime.sharded_tensors import local, whole
+from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
 from insight.training.accumulation import AccumulationWindow
 from insight.training.parallel import FSDP2Strategy
@@ -224,7 +224,7 @@ def planted(fault: str | None) -> Iterator[None]:
             of its own part; ``repeated tail``: surplus rows of a validation repeat the last one;
             ``no optimizer state``: it is not loaded; ``other world``: an open window is continued as if as
             many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one;
-            ``own values``: each process draws first values of its own.
+            ``no values``: what the first process drew does not reach the others.
     """
     if fault is None:
         yield
@@ -254,11 +254,7 @@ def planted(fault: str | None) -> Iterator[None]:
             "rows_by_process",
             lambda splits, size: torch.arange(sum(splits)),
         ),
-        "own values": (
-            sys.modules["insight.training.language_modeling"],
-            "draw_as_first_process",
-            lambda strategy: None,
-        ),
+        "no values": (sys.modules["insight.training.parallel.build_in_parts"], "part_like", _nothing_sent),
     }
     owner, name, wrong = places[fault]
     with patch.object(owner, name, wrong):
@@ -267,6 +263,10 @@ def planted(fault: str | None) -> Iterator[None]:
 
 def _local_totals(self: AccumulationWindow, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return self.negative_log_likelihood, self.num_valid.to(torch.float32) * trainer.world_size
+
+
+def _nothing_sent(value: torch.Tensor, part: torch.Tensor, row_order: torch.Tensor | None) -> torch.Tensor:
+    return part_like(value * (os.environ["LOCAL_RANK"] == "0"), part, row_order)
 
 
 def launch(folder: Path, num_processes: int, scenarios: list[Scenario]) -> dict[str, list[dict[str, Any]]]:

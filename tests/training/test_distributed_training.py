@@ -66,7 +66,7 @@ FAULTS = {
     ("fsdp2", "local counts"): "losses",
     ("ddp", "same rows"): "losses",
     ("fsdp2", "same rows"): "losses",
-    ("fsdp2", "own values"): "losses",
+    ("fsdp2", "no values"): "losses",
     ("fsdp2", "local norm"): "norms",
     ("fsdp2", "repeated tail"): "num_bytes",
     ("tensor", "rows as they lie"): "losses",

@@ -7,7 +7,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-import torch
 from tiny_training import make_data, make_module, make_trainer
 
 from insight.models import (
@@ -22,7 +21,8 @@ from insight.models import (
 from insight.runtime.errors import ConfigError
 from insight.training import LanguageModelingModule
 from insight.training.compilation import CompileChoice
-from insight.training.parallel import FSDP2Strategy, shard_network
+from insight.training.parallel import FSDP2Strategy
+from insight.training.parallel.shard_network import shard_network
 from insight.training.parallel.tensor_parallel import rows_by_process, share_matrices
 
 
@@ -61,7 +61,7 @@ def test_weights_that_belong_to_several_blocks() -> None:
     attention = GroupedQueryAttention(num_heads=4, position=RelativeBias())
     network = DecoderConfig(hidden_size=64, num_layers=2, attention=attention).build(50)
     with pytest.raises(ConfigError, match=r"shared by blocks\.0 and blocks\.1"):
-        shard_network(network, processes(2), "32-true", torch.device("cpu"))
+        shard_network(network, processes(2), "32-true")
 
 
 @pytest.mark.parametrize("sizes", [{"data_parallel_size": 0}, {"tensor_parallel_size": 0}])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -14,16 +12,7 @@ from insight.runtime.errors import ConfigError
 from insight.training.parallel.tensor_parallel import share_matrices
 
 
-def draw_as_first_process(strategy: Any) -> None:
-    """Let every process draw the first values that the first one draws: nobody sends them around later.
-
-    Args:
-        strategy: Lightning's, whose processes have met.
-    """
-    torch.set_rng_state(strategy.broadcast(torch.get_rng_state()))
-
-
-def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: torch.device) -> None:
+def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     """Cut every parameter along its first dimension over the processes of ``mesh["data_parallel"]``.
 
     Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3; Zhao et al. 2023,
@@ -33,11 +22,10 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: to
     several processes, they share the matrices of every block first.
 
     Args:
-        network: Whole, with its first values; every process has the same (:func:`draw_as_first_process`).
+        network: Whole, on the meta device.
         mesh: Of all processes, with the dimensions ``data_parallel`` and ``tensor_parallel``.
         precision: Lightning's name. Under ``bf16-mixed`` the blocks are gathered in bfloat16; gradients of
             narrow types are averaged in float32.
-        device: Where the parts go.
 
     Raises:
         ConfigError: The network has parameters that cannot be cut.
@@ -55,9 +43,7 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str, device: to
     )
     replicas = mesh["data_parallel"]
     for block in network.layers():
-        block.to(device)  # one after the other: the device never holds the whole network
         fully_shard(block, mesh=replicas, mp_policy=inner)
-    network.to(device)
     # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward.
     fully_shard(network, mesh=replicas, mp_policy=outer, reshard_after_forward=False)
 

@@ -24,7 +24,7 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
     one backward. Embedding, norms and head stay whole.
 
     Args:
-        network: On every process the same.
+        network: On the meta device: whoever gives it values lays rows in ``row_order`` first.
         mesh: Of one dimension.
 
     Raises:
@@ -57,12 +57,7 @@ def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
 
 
 def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
-    order = rows_by_process(first.splits, mesh.size())
-    with torch.no_grad():
-        for parameter in first.parameters():
-            parameter.copy_(parameter[order.to(parameter.device)])
-    first.row_order = order
-    # Every process has the same values already: nothing has to be sent.
+    first.row_order = rows_by_process(first.splits, mesh.size())
     parallelize_module(first, mesh, ColwiseParallel(), src_data_rank=None)
     parallelize_module(second, mesh, RowwiseParallel(), src_data_rank=None)
 
