@@ -18,7 +18,7 @@ def whole(tensor: torch.Tensor, row_order: torch.Tensor | None = None) -> torch.
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part that this process holds, in the same memory: what is written to it is written to ``tensor``."""
+    """The part that this process holds, in the same memory: writing to it writes to ``tensor``."""
     if isinstance(tensor, DTensor):
         part: torch.Tensor = tensor.to_local()
         return part
