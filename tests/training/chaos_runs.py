@@ -2,7 +2,7 @@
 
 One process imports everything once and forks each attempt, which then begins in a fraction of a second. By
 hand: ``OMP_NUM_THREADS=1 python tests/training/chaos_runs.py FOLDER one:30:1:none`` writes its counts into
-``FOLDER/counts.json``; a plan is ``NAME:KILLS:PROCESSES:FAULT``.
+``FOLDER/counts.json``; a plan is ``NAME:KILLS:PROCESSES:FAULT`` or ``NAME:KILLS:PROCESSES:FAULT:STRATEGY``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Attempt:
         run: The run.
         number: Of the attempt.
         num_ranks: Processes.
+        strategy: Of the Trainer, where there are several.
         asynchronous: Save beside the training.
         stop_at: The moment of its saves at which the first process stops and waits to be killed: the name of
             the moment, and how many of them to let pass; ``None`` for nowhere.
@@ -60,6 +61,7 @@ class Attempt:
     run: RunFolder
     number: int
     num_ranks: int
+    strategy: str
     asynchronous: bool
     stop_at: tuple[str, int] | None
     fault: str
@@ -123,7 +125,7 @@ def train(attempt: Attempt, rank: int, port: int) -> None:
     seed_everything(1)
     options: dict[str, Any] = {"devices": attempt.num_ranks}
     if attempt.num_ranks > 1:
-        options["strategy"] = "ddp"
+        options["strategy"] = attempt.strategy
     trainer = make_trainer(
         attempt.run.path,
         NUM_STEPS,
@@ -284,12 +286,12 @@ class Chaos:
         folder: An empty folder.
         num_ranks: Processes of the training.
         fault: What is broken on purpose.
-        seed: Chooses when to kill whom.
+        strategy: Of the Trainer, where there are several processes.
     """
 
-    def __init__(self, folder: Path, num_ranks: int, fault: str = "none", seed: int = 0) -> None:
-        self.folder, self.num_ranks, self.fault = folder, num_ranks, fault
-        self.random = random.Random(seed)
+    def __init__(self, folder: Path, num_ranks: int, fault: str, strategy: str = "ddp") -> None:
+        self.folder, self.num_ranks, self.fault, self.strategy = folder, num_ranks, fault, strategy
+        self.random = random.Random(0)
         self.counts: Counter[str] = Counter()
         self.num_attempts = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -361,7 +363,16 @@ class Chaos:
     def attempt(self, run: RunFolder, stop_at: tuple[str, int] | None) -> Attempt:
         self.num_attempts += 1
         asynchronous = self.random.random() < 0.5
-        return Attempt(self.folder, run, self.num_attempts, self.num_ranks, asynchronous, stop_at, self.fault)
+        return Attempt(
+            self.folder,
+            run,
+            self.num_attempts,
+            self.num_ranks,
+            self.strategy,
+            asynchronous,
+            stop_at,
+            self.fault,
+        )
 
     def kill(self, attempt: Attempt, kind: str, delay: float) -> bool:
         """Start, and kill as planned unless the training ends before; returns whether anybody was killed."""
@@ -428,7 +439,7 @@ if __name__ == "__main__":
     place, *plans = sys.argv[1:]
     results: dict[str, Any] = {}
     for plan in plans:
-        name, kills, ranks, fault = plan.split(":")
-        chaos = Chaos(Path(place) / name, int(ranks), fault)
+        name, kills, ranks, fault, *strategy = plan.split(":")
+        chaos = Chaos(Path(place) / name, int(ranks), fault, *strategy)
         results[name] = chaos.fill_disk() if fault == "full disk" else chaos.run(int(kills))
     (Path(place) / "counts.json").write_text(json.dumps(results, indent=2))
