@@ -91,6 +91,8 @@ class _Warmup(ScheduleConfig):
     _usual_warmup_steps: ClassVar[int] = _DEFAULT_WARMUP_STEPS
 
     def __post_init__(self) -> None:
+        if self.warmup_steps == "None":  # how `null` on a command line arrives where a text is allowed
+            object.__setattr__(self, "warmup_steps", None)
         self._check_lengths()
 
     def settled_steps(self, num_steps: int) -> int:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import jsonargparse
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -205,6 +206,13 @@ def test_settled_steps_have_the_same_factor_in_every_longer_run(schedule: Schedu
     settled = schedule.settled_steps(60)
     for longer in (61, 90, 1000):
         assert _ours(schedule, longer)[:settled] == _ours(schedule, 60)[:settled]
+
+
+def test_null_of_a_command_line_is_the_usual_warm_up() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_subclass_arguments(ScheduleConfig, "schedule")
+    parsed = parser.parse_args(["--schedule=WarmupCosine", "--schedule.warmup_steps=null"])
+    assert parser.instantiate(parsed).schedule == WarmupCosine()
 
 
 def test_what_is_settled_at_least() -> None:
