@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from command_line import Outcome
@@ -73,3 +77,34 @@ def test_usr1_before_training_has_the_code_that_scripts_wait_for() -> None:
         signal.raise_signal(signal.SIGUSR1)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGUSR1) is handler
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_told_and_the_same_command_goes_on(workplace: Path) -> None:
+    """As a scheduler that signals one process only: both end after one step, the command's code is 143."""
+    two = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+    command = [sys.executable, "-m", "insight", *JOB, *two, "--model.schedule=Constant"]
+    last = workplace / "runs/tiny/1/checkpoints/last.ckpt"
+    job = subprocess.Popen([*command, "--trainer.max_steps=1000000"], stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 240
+        while not last.is_file():
+            assert job.poll() is None
+            assert time.monotonic() < end, "no checkpoint"
+            time.sleep(0.1)
+        (second,) = [
+            child for child in psutil.Process(job.pid).children() if "insight" in " ".join(child.cmdline())
+        ]
+        second.send_signal(signal.SIGUSR1)
+        err = job.communicate(timeout=120)[1]
+    finally:
+        for process in (*psutil.Process(job.pid).children(), job) if job.poll() is None else ():
+            process.kill()
+    assert job.returncode == 143, err
+    step = step_of(last.parents[1])
+    assert f"interrupted by SIGUSR1 at step {step}; go on with" in err.splitlines()[-1]
+    done = subprocess.run(
+        [*command, f"--trainer.max_steps={step + 2}"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert step_of(last.parents[1]) == step + 2
