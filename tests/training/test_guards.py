@@ -13,11 +13,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from scipy.stats import median_abs_deviation
-from tiny_training import make_data, same_weights, train
+from tiny_training import make_data, make_trainer, same_weights, train
 
 from insight.callbacks import RunCheckpoint
+from insight.models import BalanceBias, DecoderConfig, GroupedQueryAttention, MixtureOfExperts
 from insight.runtime.errors import ConfigError, InsightError
-from insight.training import Guard, SpikeDetector, language_modeling
+from insight.training import Guard, LanguageModelingModule, SpikeDetector, language_modeling
 from insight.training.guards import step_guard
 from insight.training.guards.suspects import samples_of
 
@@ -125,6 +126,23 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     train(tmp_path, NUM_STEPS, callbacks=(by_hand, whole), trainer_options=options)
     assert same(snapshots.at[NUM_STEPS][0], whole.at[NUM_STEPS][0])
     assert same(optimizer_state(snapshots.at[NUM_STEPS]), optimizer_state(whole.at[NUM_STEPS]))
+
+
+def test_a_skipped_step_moves_no_balance_of_experts(tmp_path: Path) -> None:
+    """The bias of a router is no weight of the optimizer, and follows every step that is taken."""
+    mixture = MixtureOfExperts(8, 2, intermediate_size=16, balance=BalanceBias(0.01))
+    attention = GroupedQueryAttention(num_heads=4, num_key_value_heads=2)
+    network = DecoderConfig(32, 2, attention=attention, feed_forward=mixture, max_sequence_length=64)
+    module = LanguageModelingModule(network, compile="off", guard=Guard(non_finite="skip"))
+    snapshots = Snapshots()
+    trainer = make_trainer(tmp_path, 4, callbacks=[Poison(2), snapshots])
+    trainer.fit(module, make_data(tmp_path))
+    biases = [
+        {name: value for name, value in snapshots.at[step][0].items() if "choice_bias" in name}
+        for step in range(5)
+    ]
+    assert biases[0]
+    assert [same(biases[step], biases[step + 1]) for step in range(4)] == [False, False, True, False]
 
 
 def test_a_guard_that_keeps_the_gradient_would_be_noticed(
