@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+
+# What Lightning leaves behind where a test trains on several processes, or on one of a strategy for several.
+_PLACES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PLACES_AT_FIRST = {name: os.environ.get(name) for name in _PLACES}
+
+
+@pytest.fixture(autouse=True)
+def _place_among_processes() -> Iterator[None]:
+    """A process that a later test starts would take these for its own place, and wait for the others."""
+    yield
+    for name, value in _PLACES_AT_FIRST.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(autouse=True)
