@@ -87,8 +87,9 @@ def test_workers_start_at_once_and_load_what_they_will_need(tmp_path: Path, modu
 def test_what_encoding_needs_is_loaded_before_the_first_item() -> None:
     with LocalProcesses(1).build(1) as pool:
         assert isinstance(pool, ProcessPool)
-        command = psutil.Process(pool.process_ids[0]).cmdline()
-    assert {"insight.data.encode_tasks", "tokenizers"} <= set(command)
+        worker = psutil.Process(pool.process_ids[0])
+        needed = {"insight.data.encode_tasks", "tokenizers"}
+        wait_until(lambda: needed <= set(worker.cmdline()))  # empty while the process is being started
     check = "import insight.data.encode_tasks, sys; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -156,10 +157,13 @@ def _take_one(results: Iterator[object]) -> None:
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from executor_tasks import Call, wait
 from insight.data.store.executors import ProcessPool
+# A job that a shell has put into the background inherits that this signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ProcessPool(1) as pool:
     list(pool.map(wait, [Call(0, sys.argv[1])]))
 """
