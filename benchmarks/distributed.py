@@ -219,7 +219,7 @@ def _body(records: Records) -> str:
     )
     parts.append(table(header, rows))
     parts.append(
-        "Stall: how much longer the step takes that a save follows. Lost in all: with the steps that share "
+        "Stall: how much longer the step right after a save takes. Lost in all: with the steps that share "
         "the machine with an asynchronous write. The Trainer over a bare loop: section “Training throughput”."
     )
     return "\n\n".join(parts)

@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from insight.data.encode_tasks import content_of_ranges, require_folder
 from insight.data.store.executors import Executor
 from insight.data.task_groups import group_ranges
 from insight.data.text_decoding import Reading, TextRepairs
 from insight.data.text_parts import TextPart
 from insight.data.text_ranges import RangedText, RangeStart, TextRange, require_text
 from insight.data.validation_split import SIZES, sizes_of
-from insight.runtime.errors import DataError
-
-_FOLDER = "sizes"
 
 
 @dataclass(frozen=True)
 class SizeTask:
-    """Ranges whose documents are measured; it holds paths and hashes, and no text.
+    """Ranges whose documents are measured; it holds paths and no text.
 
     Attributes:
         ranges: What is read, in order.
-        contents: Content hash of the file of each range.
         reading: How bytes become documents.
-        folder: Where the result goes, under the task's :attr:`key`.
     """
 
     ranges: tuple[TextRange, ...]
-    contents: tuple[str, ...]
     reading: Reading
-    folder: Path
-
-    @functools.cached_property
-    def key(self) -> str:
-        """A hash of everything that decides the result."""
-        content = {"sizes": content_of_ranges(self.ranges, self.contents, self.reading)}
-        return str(xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8")))
-
-    @property
-    def output(self) -> Path:
-        """The file of the result."""
-        return self.folder / f"{self.key}.npz"
 
     def __str__(self) -> str:
         return f"{self.ranges[0]}"
 
 
-class _Pieces(NamedTuple):
+class RangeSizes(NamedTuple):
     """What lies of documents in one range.
 
     Attributes:
@@ -71,66 +46,39 @@ class _Pieces(NamedTuple):
     is_open: bool
 
 
-def measure_documents(
-    executor: Executor, text: RangedText, contents: Mapping[Path, str], folder: Path
-) -> npt.NDArray[np.void]:
+def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.void]:
     """The sizes of all documents, as :class:`ValidationSplit` wants them; ``text`` learns where ranges begin.
+
+    The results are numbers, sixteen bytes a document, and travel as what the tasks return.
 
     Args:
         executor: Runs the tasks.
         text: What to measure.
-        contents: Content hash of each file.
-        folder: Where tasks leave their results meanwhile; every worker sees it under this path.
 
     Raises:
-        DataError: A file cannot be read or holds no text, or the result of a task is missing.
+        DataError: A file cannot be read or holds no text.
     """
-    parts = folder.absolute() / _FOLDER
-    parts.mkdir()
-    try:
-        tasks = [
-            SizeTask(
-                tuple(text.ranges[first:stop]),
-                tuple(contents[each.source.path] for each in text.ranges[first:stop]),
-                text.reading,
-                parts,
-            )
-            for first, stop in group_ranges(executor, text.ranges)
-        ]
-        sizes, starts = _join(text, _results(executor, tasks))
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
+    tasks = [
+        SizeTask(tuple(text.ranges[first:stop]), text.reading)
+        for first, stop in group_ranges(executor, text.ranges)
+    ]
+    # Closed here when something fails, so that no task is begun any more.
+    with contextlib.closing(_ranges_of(executor, tasks)) as measured:
+        sizes, starts = _join(text, measured)
     text.starts = starts
     return sizes
 
 
-def measure_part(task: SizeTask) -> str:
-    """Measure the documents of a task and leave the result at :attr:`SizeTask.output`, also when run again.
-
-    Returns:
-        The key of the task.
+def measure_part(task: SizeTask) -> list[RangeSizes]:
+    """The documents of each range of a task.
 
     Raises:
-        DataError: A file cannot be read, or this machine does not see the files of the task.
-        OSError: The result cannot be written.
+        DataError: A file cannot be read.
     """
-    if task.output.is_file():
-        return task.key
-    require_folder(task.folder)
-    pieces = [_measure(text_range, task.reading) for text_range in task.ranges]
-    descriptor, name = tempfile.mkstemp(prefix=f".{task.key}.", suffix=".npz", dir=task.folder)
-    with os.fdopen(descriptor, "wb") as file:
-        np.savez(
-            file,
-            sizes=np.concatenate([each.sizes for each in pieces]),
-            counts=np.array([len(each.sizes) for each in pieces]),
-            is_open=np.array([each.is_open for each in pieces]),
-        )
-    os.replace(name, task.output)
-    return task.key
+    return [_measure(text_range, task.reading) for text_range in task.ranges]
 
 
-def _measure(text_range: TextRange, reading: Reading) -> _Pieces:
+def _measure(text_range: TextRange, reading: Reading) -> RangeSizes:
     is_open = False
 
     def watched() -> Iterator[TextPart]:
@@ -140,24 +88,15 @@ def _measure(text_range: TextRange, reading: Reading) -> _Pieces:
             yield part
 
     sizes = np.fromiter(sizes_of(watched(), with_open=True), dtype=SIZES)
-    return _Pieces(sizes, is_open)
+    return RangeSizes(sizes, is_open)
 
 
-def _results(executor: Executor, tasks: list[SizeTask]) -> Iterator[_Pieces]:
-    """What was measured, range by range in order."""
-    keys = executor.map(measure_part, tasks)
-    for task in tasks:
-        if next(keys, None) != task.key or not task.output.is_file():
-            raise DataError(f"{task}: the result of its task was lost", "start again")
-        with np.load(task.output) as result:
-            arrays: dict[str, npt.NDArray[Any]] = {name: result[name] for name in result.files}
-        task.output.unlink()
-        ends = np.cumsum(arrays["counts"])
-        for sizes, is_open in zip(np.split(arrays["sizes"], ends[:-1]), arrays["is_open"], strict=True):
-            yield _Pieces(sizes, bool(is_open))
+def _ranges_of(executor: Executor, tasks: list[SizeTask]) -> Generator[RangeSizes, None, None]:
+    for measured in executor.map(measure_part, tasks):
+        yield from measured
 
 
-def _join(text: RangedText, measured: Iterator[_Pieces]) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
+def _join(text: RangedText, measured: Iterator[RangeSizes]) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
     """Sizes of whole documents, empty ones left out, and where each range begins among them."""
     documents: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=SIZES)]
     starts: list[RangeStart] = []
@@ -171,6 +110,7 @@ def _join(text: RangedText, measured: Iterator[_Pieces]) -> tuple[npt.NDArray[np
         sizes, is_open = next(measured)
         if not len(sizes):
             continue
+        sizes = sizes.copy()  # Dask's are not to be written to
         has_text = has_text or bool(sizes["characters"].any())
         sizes["bytes"][0] += begun[0]
         sizes["characters"][0] += begun[1]

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,17 @@ class EncodeTask:
     @functools.cached_property
     def key(self) -> str:
         """A hash of everything that decides the result; names and places of files play no part."""
+        spans = [
+            (text_range.byte_range.start, text_range.byte_range.stop) if text_range.byte_range else None
+            for text_range in self.ranges
+        ]
         chosen = self.selection and [self.selection.content, self.selection.is_validation]
         content = {
             "format_version": FORMAT_VERSION,
-            **content_of_ranges(self.ranges, self.contents, self.reading),
+            "sources": self.contents,
+            "ranges": spans,
+            "open": [text_range.is_open for text_range in self.ranges],
+            "reading": [self.reading.text_field, self.reading.invalid_text],
             "selection": chosen,
             "starts": [[start.document, start.character] for start in self.starts] if chosen else None,
             "tokenizer": self.tokenizer_fingerprint,
@@ -99,33 +106,6 @@ class EncodeTask:
         return f"{self.ranges[0]}" + (f" and {others} more" if others else "")
 
 
-def content_of_ranges(
-    ranges: Sequence[TextRange], contents: Sequence[str], reading: Reading
-) -> dict[str, Any]:
-    """What decides the text of some ranges, plain JSON values; ``contents`` are hashes of their files."""
-    return {
-        "sources": list(contents),
-        "ranges": [
-            (each.byte_range.start, each.byte_range.stop) if each.byte_range else None for each in ranges
-        ],
-        "open": [each.is_open for each in ranges],
-        "reading": [reading.text_field, reading.invalid_text],
-    }
-
-
-def require_folder(folder: Path) -> None:
-    """Refuse a folder for results that this machine does not see.
-
-    Raises:
-        DataError: It is not there.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: {socket.gethostname()} does not see this folder",
-            "workers need the text and the cache under the same paths: use a shared file system",
-        )
-
-
 def encode_part(task: EncodeTask) -> str:
     """Encode the text of a task into a store at :attr:`EncodeTask.output`; run again it leaves the same.
 
@@ -142,7 +122,11 @@ def encode_part(task: EncodeTask) -> str:
     """
     if task.output.is_dir():
         return task.key
-    require_folder(task.folder)
+    if not task.folder.is_dir():
+        raise DataError(
+            f"{task.folder}: {socket.gethostname()} does not see this folder",
+            "workers need the text and the cache under the same paths: use a shared file system",
+        )
     tokenizer = _tokenizer(task.tokenizer_file, task.tokenizer_fingerprint)
     temporary = Path(tempfile.mkdtemp(prefix=f".{task.key}.", suffix=".tmp", dir=task.folder))
     try:

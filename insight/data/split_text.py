@@ -93,7 +93,7 @@ class SplitText:
         with executor.build(num_workers) as running:
             if self.division is not None:
                 if not self.division.is_measured:
-                    self.division.take_sizes(measure_documents(running, self.ranged, contents, folder))
+                    self.division.take_sizes(measure_documents(running, self.ranged))
                 divided = Division(self.division.division, is_validation=self.split != "train")
             encode_in_tasks(
                 running, self.ranged, contents, tokenizer, writer, folder, title, repairs, divided

@@ -161,7 +161,9 @@ def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: b
     Its rows are HTML of the page's own making, coloured by variables, since Bokeh's are always light.
     ``x`` is the name of the horizontal axis and the format of its numbers.
     """
-    shown = {escape(line.label): "@value{%0.4g}", x[0]: f"@step{{{x[1]}}}", "time": "@time"}
+    shown = {escape(line.label): "@value{%0.4g}", x[0]: f"@step{{{x[1]}}}"}
+    if any(map(math.isfinite, line.curve.seconds)):
+        shown["time"] = "@time"
     rows = "".join(
         f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>' for name, value in shown.items()
     )

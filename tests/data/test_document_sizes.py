@@ -22,7 +22,7 @@ from insight.data import (
     task_groups,
     text_ranges,
 )
-from insight.data.document_sizes import SizeTask, measure_documents, measure_part
+from insight.data.document_sizes import RangeSizes, SizeTask, measure_documents, measure_part
 from insight.data.store.executors import InProcessExecutor, ProcessPool
 from insight.data.store.executors.base import Executor
 from insight.data.text_decoding import Reading, TextRepairs
@@ -50,24 +50,22 @@ def of_one_process(text: RangedText) -> tuple[npt.NDArray[np.void], list[RangeSt
 
 
 def measured(
-    text: RangedText, folder: Path, executor: Executor | None = None
+    text: RangedText, executor: Executor | None = None
 ) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
-    contents = {each.source.path: each.source.name for each in text.ranges}
-    sizes = measure_documents(executor or InProcessExecutor(), text, contents, folder)
-    assert not list(folder.iterdir())  # nothing of the work is left behind
+    sizes = measure_documents(executor or InProcessExecutor(), text)
     return sizes, text.starts
 
 
 @settings(deadline=None, max_examples=100)
 @given(text=TEXTS.filter(bool), lines=st.lists(TEXTS, min_size=1, max_size=12))
 def test_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, lines: list[str]) -> None:
-    folder, work = (tmp_path_factory.mktemp(name) for name in ("texts", "work"))
+    folder = tmp_path_factory.mktemp("texts")
     (folder / "a.txt").write_bytes(b"\xff" + text.encode() + b"\xff\xff")
     (folder / "b.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in lines))
     (folder / "c.txt").write_text("the last of them, which has some words")
     names = ["a.txt", "b.jsonl", "c.txt"] if any(lines) else ["a.txt", "c.txt"]
     expected = of_one_process(ranged(folder, names))
-    found = measured(ranged(folder, names), work)
+    found = measured(ranged(folder, names))
     assert np.array_equal(found[0], expected[0])
     assert found[1] == expected[1]
 
@@ -79,10 +77,9 @@ def lines_of(folder: Path, count: int = 40) -> RangedText:
 
 
 def test_processes_measure_alike(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
     expected = of_one_process(lines_of(tmp_path))
     with ProcessPool(2) as pool:
-        found = measured(lines_of(tmp_path), tmp_path / "work", pool)
+        found = measured(lines_of(tmp_path), pool)
     assert np.array_equal(found[0], expected[0])
     assert found[1] == expected[1]
 
@@ -91,20 +88,26 @@ class Seen(InProcessExecutor):
     """Remembers the tasks, and does something to their results.
 
     Args:
-        fault: Given a task that has been done.
+        fault: Given the ranges of a task that has been done.
     """
 
-    def __init__(self, fault: Callable[[SizeTask], None] = lambda task: None) -> None:
+    def __init__(self, fault: Callable[[list[RangeSizes]], None] = lambda ranges: None) -> None:
         self.tasks: list[SizeTask] = []
         self.fault = fault
+        self.is_closed = False
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         assert function is measure_part
-        self.tasks += items
-        for item in items:
-            key = function(item)
-            self.fault(item)
-            yield key
+        try:
+            for item in items:
+                self.tasks.append(item)
+                ranges = function(item)
+                self.fault(ranges)
+                for each in ranges:
+                    each.sizes.flags.writeable = False  # as Dask hands them over
+                yield ranges
+        finally:
+            self.is_closed = True
 
 
 def test_the_text_is_read_by_tasks_and_not_once_more_before(
@@ -141,41 +144,36 @@ class _Tasks(InProcess):
         return InProcessExecutor()
 
 
-def test_a_task_run_again_leaves_the_same(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
+def test_a_fault_in_a_task_moves_where_the_next_ranges_begin(tmp_path: Path) -> None:
+    """Both what is returned and what the text learns come from the tasks alone."""
+    expected, starts = of_one_process(lines_of(tmp_path))
 
-    def again(task: SizeTask) -> None:
-        before = task.output.stat().st_ino
-        assert measure_part(task) == task.key
-        assert task.output.stat().st_ino == before  # done already
+    def one_character_more(ranges: list[RangeSizes]) -> None:
+        ranges[0].sizes["characters"][-1] += 1
 
-    seen = Seen(again)
-    measured(lines_of(tmp_path), tmp_path / "work", seen)
+    seen = Seen(one_character_more)
+    found, moved = measured(lines_of(tmp_path), seen)
     assert len(seen.tasks) > 3
-    assert len({task.key for task in seen.tasks}) == len(seen.tasks)
+    assert int(found["characters"].sum()) == int(expected["characters"].sum()) + len(seen.tasks)
+    assert moved != starts or not any(start.character for start in starts)
 
 
-def test_planted_faults_are_found(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    expected, _ = of_one_process(lines_of(tmp_path))
-
-    def count_one_less(task: SizeTask) -> None:
-        with np.load(task.output) as result:
-            arrays = {name: result[name] for name in result.files}
-        arrays["sizes"]["bytes"][0] -= 1
-        np.savez(task.output, **arrays)
-
-    found, _ = measured(lines_of(tmp_path), tmp_path / "work", Seen(count_one_less))
-    assert not np.array_equal(found, expected)
-    with pytest.raises(DataError, match=r"lines.jsonl, bytes \d+–\d+: the result of its task was lost"):
-        measured(lines_of(tmp_path), tmp_path / "work", Seen(lambda task: task.output.unlink()))
+def test_no_task_is_begun_after_one_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text('{"text": ""}\n' * 40)
+    lines_of(tmp_path, 400)
+    seen = Seen()
+    with pytest.raises(DataError, match=r"empty.jsonl: holds no text"):
+        measured(ranged(tmp_path, ["empty.jsonl", "lines.jsonl"]), seen)
+    whole = Seen()
+    measured(lines_of(tmp_path, 400), whole)
+    assert seen.is_closed
+    assert len(seen.tasks) < len(whole.tasks)
 
 
 def test_files_without_text_and_damaged_lines_are_named(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
     (tmp_path / "empty.jsonl").write_text('{"text": ""}\n' * 40)
     (tmp_path / "bad.jsonl").write_text('{"text": "some words"}\n' * 40 + "{ not json\n")
     for name, said in (("empty.jsonl", "empty.jsonl: holds no text"), ("bad.jsonl", "line 41 is not JSON")):
-        for measure in (of_one_process, lambda text: measured(text, tmp_path / "work")):
+        for measure in (of_one_process, measured):
             with pytest.raises(DataError, match=said):
                 measure(ranged(tmp_path, [name]))

@@ -28,7 +28,7 @@ def write(folder: Path, is_kept: bool = True) -> dict[str, bytes]:
 
 
 class Disk:
-    """Counts flushes, which take their time, and fails at one of them.
+    """Counts flushes, and fails at one of them.
 
     Args:
         fails_at: Number of that flush; never if not given.
@@ -55,7 +55,8 @@ def test_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before = threading.active_count()
     assert write(tmp_path / "early") == expected
     assert threading.active_count() == before
-    assert disk.num_flushes >= 10  # at least one a shard
+    # One a shard at least; more where one has ended when enough is there for the next.
+    assert disk.num_flushes >= sum(name.endswith(".bin") for name in expected)
     assert threading.get_ident() not in disk.threads
     TokenStore(tmp_path / "early").verify()
 

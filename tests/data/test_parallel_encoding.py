@@ -294,12 +294,12 @@ def test_keys_of_tasks_name_what_decides_their_result(tmp_path: Path, texts: dic
 
     class Remember(InProcessExecutor):
         def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-            tasks.extend(items)
+            tasks.extend(item for item in items if isinstance(item, EncodeTask))
             return map(function, items)
 
     for number, fraction in enumerate((0.0, 0.1)):
         encode(tmp_path / str(number), str(texts["one.txt"]), Tasks(Remember()), fraction=fraction)
-    assert len({task.key for task in tasks}) == len(tasks)
+    assert len({task.key for task in tasks}) == len(tasks) > 3
     assert encode_part.__module__ == "insight.data.encode_tasks"  # importable by name, by any worker
 
 

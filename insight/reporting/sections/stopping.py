@@ -57,7 +57,7 @@ def build_stopping(run: RunRecord) -> Section | None:
 
 
 def _sentence(record: Mapping[str, Any], num_validations: int) -> str:
-    """For example: "Stopped at step 1,200 of 4,000: validation/bits_per_byte, after 24 validations."."""
+    """For example: "Stopped at step 1,200 of 4,000 (validation/bits_per_byte, 24 validations)."."""
     step, planned = number(record.get("step")), number(record.get("num_planned_steps"))
     place = f"step {step:,.0f}" if math.isfinite(step) else "an unknown step"
     if math.isfinite(planned):
