@@ -13,6 +13,7 @@ from insight.models import (
     MLP,
     Attention,
     DecoderConfig,
+    DifferentialAttention,
     GroupedQueryAttention,
     LatentAttention,
     MixtureOfExperts,
@@ -39,6 +40,7 @@ def processes(count: int) -> Any:
         (GroupedQueryAttention(num_heads=4, sinks=True), 2, "sinks"),
         (GroupedQueryAttention(num_heads=4, position=RelativeBias()), 2, "RelativeBias"),
         (LatentAttention(), 2, "cannot share"),
+        (DifferentialAttention(num_heads=4), 2, "cannot share Differential"),
     ],
 )
 def test_attention_that_cannot_be_shared(attention: Attention, count: int, complaint: str) -> None:

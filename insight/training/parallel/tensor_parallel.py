@@ -63,7 +63,7 @@ def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
 
 
 def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
-    if not isinstance(attention, GroupedQueryModule):
+    if type(attention) is not GroupedQueryModule:  # heads of a subclass may depend on one another
         raise _refused(type(attention).__name__.removesuffix("Module"), "use GroupedQueryAttention")
     for name, heads in (
         ("num_heads", attention.num_heads),
