@@ -171,7 +171,7 @@ class BlockLayout(Component):
 
 
 @dataclass(frozen=True)
-class SequentialLayout(BlockLayout):
+class _SequentialLayout(BlockLayout):
     """A layout whose branches follow one another.
 
     Attributes:

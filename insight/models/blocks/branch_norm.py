@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.blocks.base import Branch, SequentialBlock, SequentialLayout, add
+from insight.models.blocks.base import Branch, SequentialBlock, _SequentialLayout, add
 
 
 class _BranchNormBlock(SequentialBlock):
@@ -15,7 +15,7 @@ class _BranchNormBlock(SequentialBlock):
 
 
 @dataclass(frozen=True)
-class BranchNorm(SequentialLayout):
+class BranchNorm(_SequentialLayout):
     """x + norm(attention(x)), then x + norm(feed_forward(x)): bounds what a branch can add."""
 
     block = _BranchNormBlock

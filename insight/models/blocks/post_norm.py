@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.blocks.base import Branch, SequentialBlock, SequentialLayout, add
+from insight.models.blocks.base import Branch, SequentialBlock, _SequentialLayout, add
 
 
 class _PostNormBlock(SequentialBlock):
@@ -16,7 +16,7 @@ class _PostNormBlock(SequentialBlock):
 
 
 @dataclass(frozen=True)
-class PostNorm(SequentialLayout):
+class PostNorm(_SequentialLayout):
     """norm(x + attention(x)), then norm(x + feed_forward(x)); there is no norm before the head."""
 
     block = _PostNormBlock

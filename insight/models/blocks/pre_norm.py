@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.blocks.base import Branch, SequentialBlock, SequentialLayout, add
+from insight.models.blocks.base import Branch, SequentialBlock, _SequentialLayout, add
 
 
 class _PreNormBlock(SequentialBlock):
@@ -15,7 +15,7 @@ class _PreNormBlock(SequentialBlock):
 
 
 @dataclass(frozen=True)
-class PreNorm(SequentialLayout):
+class PreNorm(_SequentialLayout):
     """x + attention(norm(x)), then x + feed_forward(norm(x)): trains stably at any depth."""
 
     block = _PreNormBlock

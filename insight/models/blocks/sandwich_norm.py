@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.blocks.base import Branch, SequentialBlock, SequentialLayout, add
+from insight.models.blocks.base import Branch, SequentialBlock, _SequentialLayout, add
 
 
 class _SandwichNormBlock(SequentialBlock):
@@ -18,7 +18,7 @@ class _SandwichNormBlock(SequentialBlock):
 
 
 @dataclass(frozen=True)
-class SandwichNorm(SequentialLayout):
+class SandwichNorm(_SequentialLayout):
     """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x)))."""
 
     block = _SandwichNormBlock
