@@ -49,8 +49,9 @@ class AnyOptimizer(OptimizerConfig):
                 [{"params": list(group.parameters.values()), "role": group.role} for group in groups]
             )
         except (TypeError, ValueError, RuntimeError) as error:
+            problem = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(
-                f"model.optimizer={self._name}: {str(error).splitlines()[0]}",
+                f"model.optimizer={self._name}: {problem}",
                 "change its options, or choose another class",
             ) from error
         for built, group in zip(optimizer.param_groups, groups, strict=True):

@@ -178,13 +178,15 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = local(state["momentum"]).lerp_(local(gradient), 1 - group["momentum"])
-            update = gradient.clone()
-            local(update).lerp_(momentum, group["momentum"])
             target: torch.Tensor = parameter
             if isinstance(parameter, DTensor):  # a part of a matrix cannot be made orthogonal
+                update = gradient.clone()
+                local(update).lerp_(momentum, group["momentum"])
                 update = whole(update, self._order_of.get(parameter))
                 target = torch.zeros_like(update)
                 changes.append((parameter, target))
+            else:
+                update = gradient.lerp(momentum, group["momentum"])
             rows = list(self._rows_of[parameter])
             for matrix, part in zip(_matrices(target, rows), _matrices(update, rows), strict=True):
                 batches.setdefault(part.shape, []).append((matrix, part))
