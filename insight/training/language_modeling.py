@@ -137,7 +137,10 @@ class LanguageModelingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; its rates are set at each step by the schedule."""
-        return refuse_other_state(self.optimizer_config.build(self.network))
+        optimizer = refuse_other_state(self.optimizer_config.build(self.network))
+        # Gradients are judged and clipped before the step: the step is too late to take the loss scale out.
+        cast(Any, optimizer)._step_supports_amp_scaling = False
+        return optimizer
 
     @property
     def _data(self) -> Any:
