@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from insight.runtime.files import writing_to
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 _NEW = ".new.ckpt"
+# What name_of_best makes: a copy of the user's own with another name is not ours to remove.
+_BEST_OF_STEP = re.compile(r"best-\d{8,}\.ckpt")
 
 
 def name_of_best(step: int) -> str:
@@ -34,7 +37,7 @@ def kept_checkpoints(folder: Path) -> list[Path]:
 
 
 def write_checkpoint(
-    checkpoint: dict[str, Any], folder: Path, names: Iterable[str], best_steps: Iterable[int]
+    checkpoint: dict[str, Any], folder: Path, names: Iterable[str], best_steps: Iterable[int] | None
 ) -> list[str]:
     """Write a checkpoint under several names, and remove the best ones that no longer are.
 
@@ -45,7 +48,7 @@ def write_checkpoint(
         checkpoint: Tensors and plain values.
         folder: Where to.
         names: In the order they appear: after a crash in between, the later ones are still the older file.
-        best_steps: Steps whose :func:`name_of_best` stays.
+        best_steps: Steps whose :func:`name_of_best` stays; ``None`` where none is written, and none removed.
 
     Returns:
         Names that were written or removed.
@@ -58,13 +61,14 @@ def write_checkpoint(
     AtomicCheckpointIO().save_checkpoint(checkpoint, new)
     for name in changed:
         publish_copy(new, folder / name)
-    staying = {name_of_best(step) for step in best_steps}
     with writing_to(folder):
         new.unlink()
-        for path in folder.glob("best-*.ckpt"):
-            if path.name not in staying:
-                path.unlink()
-                changed.append(path.name)
+        if best_steps is not None:
+            staying = {name_of_best(step) for step in best_steps}
+            for path in folder.iterdir():
+                if _BEST_OF_STEP.fullmatch(path.name) and path.name not in staying:
+                    path.unlink()
+                    changed.append(path.name)
     return changed
 
 

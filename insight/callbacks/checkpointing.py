@@ -120,7 +120,10 @@ class RunCheckpoint(Checkpoint):
         if not self.best_model_path:
             return
         folder = Path(self.best_model_path).parent
-        entries = [(value, step) for value, step in state_dict.get("best_scores", [])]
+        # Checkpoints of before hold the best alone.
+        alone = [[state_dict.get("best_model_score"), state_dict.get("best_step")]]
+        saved = state_dict.get("best_scores", [] if alone[0][0] is None else alone)
+        entries = [(value, step) for value, step in saved]
         there = [entry for entry in entries[1:] if (folder / name_of_best(entry[1])).is_file()]
         self._scores.restore([*entries[:1], *there])
 
@@ -167,7 +170,9 @@ class RunCheckpoint(Checkpoint):
         if self._saved_step != trainer.global_step:
             self._save(trainer)
         self.wait(trainer)
-        self._close()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()  # not before: an upload may take long, and a watch for hung processes ends here
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
@@ -215,13 +220,17 @@ class RunCheckpoint(Checkpoint):
             return
         assert self.folder is not None
         self._due, self._saved_step = False, trainer.global_step
-        checkpoint = collect_checkpoint(trainer, self.folder)
         error: Exception | None = None
-        if trainer.is_global_zero:
-            try:
+        try:
+            checkpoint = collect_checkpoint(trainer, self.folder)
+            if trainer.is_global_zero:
                 self._write(checkpoint, self.folder, self._names(trainer.global_step, is_best))
-            except Exception as caught:
-                error = caught
+            # What is interrupted ends with a code that asks to be started again, so a disk that is full must
+            # be known by now.
+            if self._writer is not None and _interrupted(trainer):
+                self._writer.wait()
+        except Exception as caught:
+            error = caught
         _fail_together(trainer, error)
         self.last_model_path = str(self.folder / LAST)
         if is_best:
@@ -245,7 +254,7 @@ class RunCheckpoint(Checkpoint):
         if self.upload_to is not None and self._upload is None:
             self._upload = CheckpointUpload(folder, upload_folder(self.upload_to, folder))
         upload = self._upload
-        best_steps = self._scores.steps if self.keep_best > 1 else set()
+        best_steps = self._scores.steps if self.keep_best > 1 else None
 
         def write() -> None:
             changed = write_checkpoint(checkpoint, folder, names, best_steps)

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insight.callbacks.trainer_parts import run_folder_of
 from insight.reporting import update_run_info
 from insight.runtime.messages import say
+from insight.runtime.text_table import aligned
 
 
 class ParameterTable(Callback):
@@ -25,7 +26,7 @@ class ParameterTable(Callback):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         frozen = sum(p.numel() for p in pl_module.parameters() if not p.requires_grad)
         table = parameter_table(groups, frozen)
-        for line in aligned_lines(table):
+        for line in aligned(table).splitlines():
             say(line)
         path = run_folder_of(trainer).info_path
         if path.is_file():
@@ -55,16 +56,6 @@ def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> li
     if num_frozen:
         table.append(("frozen", f"{num_frozen:,}", "0", "0"))
     return table
-
-
-def aligned_lines(table: list[tuple[str, str, str, str]]) -> list[str]:
-    """The rows as lines, numbers to the right."""
-    first, *widths = [max(len(row[column]) for row in table) for column in range(4)]
-    lines = []
-    for role, *cells in table:
-        numbers = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join([role.ljust(first), *numbers]))
-    return lines
 
 
 def _range(values: list[float]) -> str:

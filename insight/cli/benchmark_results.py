@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from insight import __version__
-from insight.cli.text_table import aligned
+from insight.runtime.text_table import aligned
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
 from insight.reporting.formats import format_bytes, format_difference, format_latency

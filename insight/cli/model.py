@@ -45,7 +45,7 @@ def _parser() -> CommandParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from insight.cli.text_table import aligned
+    from insight.runtime.text_table import aligned
     from insight.models import PRESETS
     from insight.reporting.formats import format_count
 

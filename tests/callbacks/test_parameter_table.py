@@ -10,9 +10,10 @@ from tiny_run import TinySchedule, tiny_fit
 from torch import nn
 
 from insight.callbacks import ParameterTable, ScheduleCheck
-from insight.callbacks.parameter_table import aligned_lines, parameter_table
+from insight.callbacks.parameter_table import parameter_table
 from insight.reporting import read_run_info, update_run_info
 from insight.runtime.errors import ConfigError
+from insight.runtime.text_table import aligned
 from insight.training import Constant, WarmupStableDecay
 
 
@@ -36,7 +37,7 @@ def test_roles_are_rows_with_the_range_of_their_rates() -> None:
 
 
 def test_columns_are_aligned() -> None:
-    lines = aligned_lines(parameter_table([group("hidden", 1500, 0.02), group("head", 7, 1e-5)]))
+    lines = aligned(parameter_table([group("hidden", 1500, 0.02), group("head", 7, 1e-5)])).splitlines()
     assert lines == [
         "parameters  numbers  learning rate  weight decay",
         "hidden        1,500           0.02             0",

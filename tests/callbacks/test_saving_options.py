@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, int]:
 
 def equal(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
+        return first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
     if isinstance(first, (list, tuple)):
@@ -166,6 +166,24 @@ def test_an_interrupted_run_waits_for_its_last_write(tmp_path: Path, monkeypatch
     assert contents(tmp_path)["last.ckpt"] == 14
 
 
+def test_an_interrupted_run_whose_last_write_fails_does_not_ask_to_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 13:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    class FullDisk(AtomicCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            raise OutputError("it does not fit", "free some space")
+
+    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", FullDisk)
+    saving = RunCheckpoint(asynchronous=True, at_validation=False)
+    with pytest.raises(OutputError, match="it does not fit"):
+        tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), saving], val_check_interval=20)
+
+
 def test_a_copy_keeps_tied_tensors_tied_and_shares_nothing() -> None:
     weight = torch.randn(4, 3)
     state = {"a": weight, "b": [weight.detach(), {"part": weight[:2]}], "n": 3, "text": "x", "none": None}
@@ -246,6 +264,36 @@ def test_kept_steps_are_never_removed(tmp_path: Path) -> None:
     last = tmp_path / "checkpoints/last.ckpt"
     tiny_fit(tmp_path, [RunCheckpoint()], checkpoint=last, max_steps=40)
     assert steps.items() <= contents(tmp_path).items()
+
+
+def test_files_of_the_users_own_are_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, 3.0, 2.0, 1.0, 0.5)
+    tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", keep_best=2)], max_steps=20)
+    own = tmp_path / "checkpoints/best-paper.ckpt"
+    own.write_bytes((tmp_path / "checkpoints/best.ckpt").read_bytes())
+    last = tmp_path / "checkpoints/last.ckpt"
+    tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", keep_best=2)], checkpoint=last, max_steps=30)
+    found = contents(tmp_path)
+    assert found["best-paper.ckpt"] == 20
+    assert {"best-00000020.ckpt", "best-00000030.ckpt"} <= found.keys()
+    # Going on with the best alone writes no such files, and removes none.
+    tiny_fit(tmp_path, [RunCheckpoint("validation/scripted")], checkpoint=last, max_steps=40)
+    assert contents(tmp_path).keys() == found.keys()
+
+
+def test_the_best_of_a_checkpoint_of_before_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, 3.0, 1.0)
+    saving = RunCheckpoint("validation/scripted")
+    tiny_fit(tmp_path, [saving], max_steps=20)
+    last = tmp_path / "checkpoints/last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["callbacks"][saving.state_key] = {"best_model_score": 1.0, "best_step": 20}
+    torch.save(checkpoint, last)
+    script(monkeypatch, 2.0)
+    again = RunCheckpoint("validation/scripted")
+    tiny_fit(tmp_path, [again], checkpoint=last, max_steps=30)
+    assert (again.best_model_score, again.best_step) == (1.0, 20)
+    assert contents(tmp_path)["best.ckpt"] == 20
 
 
 def test_a_torn_file_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
