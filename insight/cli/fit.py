@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from insight.cli.commands import COMMANDS
 from insight.cli.launch import Launch
@@ -15,6 +15,7 @@ from insight.cli.out_of_memory import explained_memory_errors
 from insight.cli.plan import Plan, decided_identity
 from insight.cli.preemption import preemptible
 from insight.cli.resuming import Resumed, find_resumed, say_differences
+from insight.cli.watch_ranks import watch_ranks
 from insight.reporting import read_samples, update_run_info, write_report
 from insight.reporting.safe_text import safe_text
 from insight.runtime.files import atomic_write_text, ensure_writable
@@ -108,7 +109,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
             _write_start(cli, folder, resumed)
             decided = Plan(resumed, folder, cli.choices.num_threads, cli.choices.precision, identity)
             launch.share(decided.to_plain(), cli.run_config.rendezvous_timeout)
-        _watch_ranks(cli, launch, trainer)
+        watch_ranks(cli, launch, trainer)
         if cli.run_config.find_learning_rate and not resumed:
             from insight.cli.learning_rate import find_learning_rate
 
@@ -139,18 +140,6 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
         else:
             say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
         raise
-
-
-def _watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
-    """Wait for all processes, and have none of them wait for ever for one that hangs."""
-    from insight.callbacks.hang_watch import HangWatch
-
-    seconds = cli.run_config.hang_timeout
-    # Each machine may have to encode the text for itself.
-    launch.everyone_is_ready(seconds and max(seconds, cli.run_config.rendezvous_timeout))
-    if launch.meeting is not None and seconds is not None:
-        # First, so that it ends before others do what only the first process does.
-        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.meeting, seconds, launch.kill_children))
 
 
 @contextlib.contextmanager

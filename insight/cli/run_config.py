@@ -30,7 +30,8 @@ class RunConfig:
             to a hundred times the configured ones; what it says is printed and drawn in the report, and the
             run goes on as it would without. ``null`` for none; 100 is a good number.
         hang_timeout: Seconds after which a process of several that makes no progress ends the run, with a
-            message that says which it is and where; ``null`` waits for ever.
+            message that says which it is and where; ``null`` leaves that to torch's exchanges of data, which
+            fail after a time-out of their own and name nobody.
         rendezvous_timeout: Seconds that the processes of a run wait for one another when it starts.
     """
 
@@ -41,7 +42,7 @@ class RunConfig:
     num_threads: int | None = None
     test: bool = True
     find_learning_rate: int | None = None
-    hang_timeout: float | None = 1800.0
+    hang_timeout: float | None = 1200.0
     rendezvous_timeout: float = 300.0
 
     def __post_init__(self) -> None:

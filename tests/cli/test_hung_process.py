@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from real_processes import PYTHON_INSIGHT, started, wait_until_there
+from torch.distributed.constants import default_pg_timeout
+
+from insight.cli.run_config import RunConfig
+from insight.cli.watch_ranks import let_collectives_wait
+from insight.training.parallel import FSDP2Strategy
 
 SECONDS = 15.0
 CALLBACK = '''\
@@ -62,3 +69,21 @@ def test_without_the_watch_it_would_hang(workplace: Path) -> None:
         wait_until_there(workplace / "asleep", running)
         time.sleep(1.2 * SECONDS)
         assert running.process.poll() is None, running.log.read_text()
+
+
+@pytest.mark.parametrize("make", [DDPStrategy, FSDP2Strategy])
+def test_the_watch_judges_before_an_exchange_times_out(make: type[DDPStrategy] | type[FSDP2Strategy]) -> None:
+    default = RunConfig().hang_timeout
+    assert default is not None
+    for seconds in (default, 3600.0):
+        strategy = make()
+        let_collectives_wait(strategy, seconds)
+        assert strategy._timeout is not None
+        assert strategy._timeout >= max(default_pg_timeout, timedelta(seconds=seconds + 120))
+
+
+def test_a_time_out_of_the_user_stays() -> None:
+    strategy = DDPStrategy(timeout=timedelta(seconds=90))
+    let_collectives_wait(strategy, 3600)
+    assert strategy._timeout == timedelta(seconds=90)
+    let_collectives_wait(SingleDeviceStrategy(), 3600)  # which exchanges nothing
