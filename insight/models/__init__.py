@@ -91,7 +91,7 @@ from insight.models.positions import (
     YarnScaling,
 )
 from insight.models.presets import PRESETS, Preset
-from insight.models.roles import muon_splits, parameter_role, row_orders
+from insight.models.roles import muon_splits, parameter_role, row_orders, row_orders_by_parameter
 from insight.models.stack import StackConfig, TokenStack
 
 __all__ = [
@@ -194,4 +194,5 @@ __all__ = [
     "muon_splits",
     "parameter_role",
     "row_orders",
+    "row_orders_by_parameter",
 ]

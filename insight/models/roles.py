@@ -47,3 +47,9 @@ def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
         if isinstance(module, Projection) and module.row_order is not None
         for kind, _ in module.named_parameters()
     }
+
+
+def row_orders_by_parameter(network: nn.Module) -> dict[torch.Tensor, torch.Tensor]:
+    """As :func:`row_orders`, by the parameter itself."""
+    orders = row_orders(network)
+    return {parameter: orders[name] for name, parameter in network.named_parameters() if name in orders}

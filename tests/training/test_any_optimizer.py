@@ -156,6 +156,20 @@ def test_the_state_of_another_optimizer_is_refused(other: Any, said: str) -> Non
     refuse_other_state(AdamW(learning_rate=1.0).build(network())).load_state_dict(state)
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_state_does_not_change_which_kernel_runs(guarded: bool) -> None:
+    """Under tensor parallelism AdamW is not fused; as torch does it, it would stay so on one process."""
+    saved = AdamW().build(network()).state_dict()
+    for group in saved["param_groups"]:
+        group["fused"], group["lr"] = False, 0.5
+    optimizer = AdamW().build(network())
+    if guarded:
+        refuse_other_state(optimizer)
+    optimizer.load_state_dict(saved)
+    assert {group["fused"] for group in optimizer.param_groups} == {guarded}
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5}
+
+
 @pytest.mark.parametrize("config", [AdamW, MuonAdamW])
 def test_rates_fall_by_layer(config: Any) -> None:
     """Head and last norm have the full rate, then each block, then the embedding: half as much each time."""

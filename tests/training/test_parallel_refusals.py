@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from lightning.pytorch import LightningModule
 from tiny_training import make_data, make_module, make_trainer
 
 from insight.models import (
@@ -19,9 +20,11 @@ from insight.models import (
     MixtureOfExperts,
     RelativeBias,
 )
-from insight.runtime.errors import ConfigError
-from insight.training import LanguageModelingModule
+from insight.runtime.errors import CheckpointError, ConfigError
+from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig
 from insight.training.compilation import CompileChoice
+from insight.training.freezing import freeze_parameters
+from insight.training.optimizers import refuse_other_state
 from insight.training.parallel import FSDP2Strategy
 from insight.training.parallel.shard_network import shard_network
 from insight.training.parallel.tensor_parallel import rows_by_process, share_matrices
@@ -95,6 +98,27 @@ def test_a_compiled_network() -> None:
         pytest.raises(ConfigError, match="compile='on'"),
     ):
         module.configure_model()
+
+
+@pytest.mark.parametrize(
+    ("other", "freeze", "said"),
+    [
+        (MuonAdamW(precision="float32"), (), "of another optimizer"),
+        (AdamW(layer_decay=0.5), (), "other groups of parameters"),
+        (AdamW(), ("blocks.0.*",), "other groups of parameters"),
+    ],
+)
+def test_the_state_of_another_optimizer(other: OptimizerConfig, freeze: tuple[str, ...], said: str) -> None:
+    config = DecoderConfig(hidden_size=32, num_layers=2)
+    state = AdamW().build(config.build(50)).state_dict()
+    module = LightningModule()
+    module.network = config.build(50)
+    freeze_parameters(module.network, freeze)
+    strategy = FSDP2Strategy()
+    strategy._lightning_module = module
+    strategy.optimizers = [refuse_other_state(other.build(module.network))]
+    with pytest.raises(CheckpointError, match=said):
+        strategy.load_optimizer_state_dict({"optimizer_states": [state]})
 
 
 def test_rows_of_each_process_lie_together() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
-from insight.models import muon_splits, row_orders
+from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import (
@@ -76,7 +76,7 @@ class MuonAdamW(OptimizerConfig):
             raise ConfigError(f"precision={self.precision!r}: unknown type", f"use {', '.join(_PRECISIONS)}")
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        splits, orders = muon_splits(network), row_orders(network)
+        splits = muon_splits(network)
         groups: list[dict[str, Any]] = []
         rows_of: dict[nn.Parameter, tuple[int, ...]] = {}
         for group in parameter_groups(network, self.layer_decay):
@@ -97,8 +97,7 @@ class MuonAdamW(OptimizerConfig):
                 settings = {"beta1": self.beta1, "beta2": self.beta2}
             rate *= group.rate_factor
             groups.append({**common, "lr": rate, "initial_lr": rate, **settings})
-        order_of = {p: orders[name] for name, p in network.named_parameters() if name in orders}
-        return MuonAdamWOptimizer(groups, rows_of, order_of)
+        return MuonAdamWOptimizer(groups, rows_of, row_orders_by_parameter(network))
 
     def numbers_kept(self, role: str) -> int:
         return 1 if role == "hidden" else 2
@@ -117,7 +116,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
         self,
         groups: list[dict[str, Any]],
         rows_of: dict[nn.Parameter, tuple[int, ...]],
-        order_of: dict[nn.Parameter, torch.Tensor],
+        order_of: dict[torch.Tensor, torch.Tensor],
     ) -> None:
         super().__init__(groups, {})
         self._rows_of = rows_of

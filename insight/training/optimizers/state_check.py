@@ -17,6 +17,8 @@ _REMEDY = (
 def refuse_other_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Make ``optimizer`` refuse, in one line, the state of one with other groups or other options.
 
+    What it takes over leaves ``fused`` as it is: that depends on how this process's parameters are cut.
+
     Returns:
         ``optimizer``, whose ``load_state_dict`` raises a :class:`CheckpointError` from now on.
     """
@@ -24,7 +26,7 @@ def refuse_other_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimize
     return optimizer
 
 
-def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     saved, present = state["param_groups"], optimizer.param_groups
     if _described(saved) != _described(present):
         raise CheckpointError(
@@ -41,6 +43,11 @@ def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
                 f"{', '.join(missing)}",
                 _REMEDY,
             )
+    groups = [
+        {**theirs, "fused": ours["fused"]} if "fused" in ours else theirs
+        for theirs, ours in zip(saved, present, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def _described(groups: list[dict[str, Any]]) -> str:

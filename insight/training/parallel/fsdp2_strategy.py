@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
-from insight.models import row_orders
+from insight.models import row_orders, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.parallel.shard_network import drop_gathered
@@ -116,9 +116,10 @@ class FSDP2Strategy(ModelParallelStrategy):
             optimizer = optimizer.optimizer
         state = optimizer.state_dict()
         gathered = {}
+        orders_of = self._row_orders()
         for number, parameter in _numbered_parameters(state, optimizer):
             if number in state["state"]:
-                kept, order = state["state"][number], self._order_of(parameter)
+                kept, order = state["state"][number], orders_of.get(parameter)
                 orders = {name: order for name, value in kept.items() if _is_like(value, parameter)}
                 gathered[number] = self._gathered(kept, orders)
         return {**state, "state": gathered}
@@ -136,19 +137,16 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give every process its part of the optimizers' state."""
+        orders_of = self._row_orders()
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            fused = [group.get("fused") for group in optimizer.param_groups]
             state = {}
             for number, parameter in _numbered_parameters(saved, optimizer):
-                order = self._order_of(parameter)
+                order = orders_of.get(parameter)
                 state[number] = {
                     name: part_like(value, parameter, order) if _is_like(value, parameter) else value
                     for name, value in saved["state"].get(number, {}).items()
                 }
             optimizer.load_state_dict({**saved, "state": {n: kept for n, kept in state.items() if kept}})
-            for group, was_fused in zip(optimizer.param_groups, fused, strict=True):
-                if "fused" in group:  # depends on how this process's parameters are cut
-                    group["fused"] = was_fused
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -175,11 +173,10 @@ class FSDP2Strategy(ModelParallelStrategy):
                 gathered[name] = value
         return gathered
 
-    def _order_of(self, parameter: torch.Tensor) -> torch.Tensor | None:
+    def _row_orders(self) -> dict[torch.Tensor, torch.Tensor]:
         module = self.lightning_module
         assert module is not None
-        parameters = dict(module.named_parameters())
-        return next((o for name, o in row_orders(module).items() if parameters[name] is parameter), None)
+        return row_orders_by_parameter(module)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -203,10 +200,13 @@ class FSDP2Strategy(ModelParallelStrategy):
 def _numbered_parameters(
     state: Mapping[str, Any], optimizer: Optimizer
 ) -> Iterable[tuple[int, torch.Tensor]]:
-    """Parameters with their numbers in a state: they belong together by their place in the groups."""
+    """Parameters with their numbers in a state: they belong together by their place in the groups.
+
+    A state of other groups is not for this to refuse: ``refuse_other_state`` says what differs.
+    """
     numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
     parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
-    return zip(numbers, parameters, strict=True)
+    return zip(numbers, parameters, strict=False)
 
 
 def _is_like(value: Any, parameter: torch.Tensor) -> bool:
