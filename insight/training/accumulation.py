@@ -65,21 +65,24 @@ class AccumulationWindow:
         """A window that a checkpoint cuts, with its gradients so far.
 
         Several processes save what they have in common: the sum of their counts and the mean of their
-        gradients, which is what DDP would have made of them and FSDP2 has.
+        gradients, which is what DDP would have made of them and FSDP2 has; the gradients are those of the
+        first process, which writes, alone.
         """
         nll, num_valid = self.totals(trainer)
         orders = row_orders(network)
+        gradients = {}
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                mean = _mean_over_replicas(parameter.grad, trainer, orders.get(name))
+                if trainer.is_global_zero:  # one after the other, so that no device holds them all
+                    gradients[name] = mean.cpu()
         return {
             "divisor": self.divisor,
             "accumulation": trainer.accumulate_grad_batches,
             "replicas": num_replicas(trainer),
             "negative_log_likelihood": nll,
             "num_valid": num_valid,
-            "gradients": {
-                name: _mean_over_replicas(p.grad, trainer, orders.get(name))
-                for name, p in network.named_parameters()
-                if p.grad is not None
-            },
+            "gradients": gradients,
             "expert_counts": self.expert_totals(trainer),
         }
 
