@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from insight.callbacks.evaluation_weights import EvaluationWeights
 from insight.runtime.errors import ConfigError
 from insight.runtime.sharded_tensors import local
+from insight.training.training_weights import EVALUATION_WEIGHTS
 
 
 class AveragedWeights(EvaluationWeights):
@@ -65,14 +66,25 @@ class AveragedWeights(EvaluationWeights):
                 f"AveragedWeights: an average in {str(narrow).removeprefix('torch.')} would stand still",
                 "use --trainer.precision bf16-mixed, which keeps the weights in float32",
             )
-        training = [parameter.detach().clone() for parameter in self._parameters]
-        if self._restored is not None:
-            trainer.strategy.load_model_state_dict({"state_dict": self._restored}, strict=False)
-        self._averages = [parameter.detach().clone() for parameter in self._parameters]
-        self._copy(training)
+        self._begin_averages(trainer, self._restored)
         # Right behind the step, so that whoever saves after it saves the average of it too.
         self._hook = trainer.optimizers[0].register_step_post_hook(self._update)
         return True
+
+    def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        self.num_updates = 0  # of a checkpoint without an average
+        kept = checkpoint.get("callbacks", {}).get(self.state_key)
+        if kept is not None:
+            self.load_state_dict(kept)
+        self._begin_averages(trainer, checkpoint.get(EVALUATION_WEIGHTS))
+
+    def _begin_averages(self, trainer: Trainer, restored: dict[str, Any] | None) -> None:
+        """Begin with the averages of a checkpoint, or else with the weights of the network."""
+        training = [parameter.detach().clone() for parameter in self._parameters]
+        if restored is not None:
+            trainer.strategy.load_model_state_dict({"state_dict": restored}, strict=False)
+        self._averages = [parameter.detach().clone() for parameter in self._parameters]
+        self._copy(training)
 
     @torch.no_grad()
     def _update(self, *_: Any) -> None:

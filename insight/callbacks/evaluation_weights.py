@@ -51,6 +51,14 @@ class EvaluationWeights(Callback):
         for optimizer in _switching_optimizers(trainer):
             optimizer.train()
 
+    def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Take note that weights and optimizer state of a checkpoint have been put into a run that goes on.
+
+        Args:
+            trainer: Between two steps.
+            checkpoint: As :func:`use_training_weights` leaves it.
+        """
+
     # ------------------------------------------------------------------ moments of a run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

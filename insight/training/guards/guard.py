@@ -17,13 +17,15 @@ class Guard(Component):
     """What happens at a step whose loss or gradient is no number, or whose loss is far above the recent ones.
 
     A step that is left out changes neither weights nor optimizer state; the data, the step's number and the
-    learning rate go on. All processes come to the same verdict, since they judge the loss of the global
-    batch and the norm of the whole gradient.
+    learning rate go on, and so do counters that a schedule-free optimizer keeps in its groups. All processes
+    come to the same verdict, since they judge the loss of the global batch and the norm of the whole
+    gradient.
 
     Args:
         non_finite: ``stop`` ends the run with the step's number; ``skip`` leaves the step out; ``roll_back``
             leaves it out too and, after ``num_in_a_row`` of them, puts back the weights and the optimizer
-            state of the last checkpoint from before. On an accelerator ``stop`` looks only at steps that
+            state of the last checkpoint from before. ``stop`` looks at the gradient only where its norm is
+            known, at steps that are logged or clipped by norm, and on an accelerator only at steps that
             are logged, since looking waits for the device; the others look at every step.
         num_in_a_row: Steps left out one after the other at which ``skip`` ends the run and ``roll_back``
             goes back.
