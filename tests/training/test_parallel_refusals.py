@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule
 from tiny_training import make_data, make_module, make_trainer
 
@@ -119,6 +120,22 @@ def test_the_state_of_another_optimizer(other: OptimizerConfig, freeze: tuple[st
     strategy.optimizers = [refuse_other_state(other.build(module.network))]
     with pytest.raises(CheckpointError, match=said):
         strategy.load_optimizer_state_dict({"optimizer_states": [state]})
+
+
+def test_a_state_by_rows_and_columns() -> None:
+    module = LightningModule()
+    module.network = DecoderConfig(hidden_size=32, num_layers=1).build(50)
+    optimizer = torch.optim.Adafactor(module.network.parameters(), lr=1e-3)
+    for parameter in module.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    strategy = FSDP2Strategy()
+    strategy._lightning_module = module
+    strategy.optimizers = [optimizer]
+    with pytest.raises(
+        CheckpointError, match=r"Adafactor keeps 'row_var' of shape .*--trainer\.strategy ddp"
+    ):
+        strategy.load_optimizer_state_dict({"optimizer_states": [optimizer.state_dict()]})
 
 
 def test_rows_of_each_process_lie_together() -> None:

@@ -16,7 +16,7 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
 from insight.models import row_orders, row_orders_by_parameter
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.parallel.shard_network import drop_gathered
 
@@ -147,6 +147,7 @@ class FSDP2Strategy(ModelParallelStrategy):
                     for name, value in saved["state"].get(number, {}).items()
                 }
             optimizer.load_state_dict({**saved, "state": {n: kept for n, kept in state.items() if kept}})
+            _check_shapes(optimizer)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -207,6 +208,18 @@ def _numbered_parameters(
     numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
     parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
     return zip(numbers, parameters, strict=False)
+
+
+def _check_shapes(optimizer: Optimizer) -> None:
+    """Refuse what is kept by row or column, as Adafactor does: it would have to be cut in another way."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.numel() > 1 and not _is_like(value, parameter):
+                raise CheckpointError(
+                    f"{type(optimizer).__name__} keeps {name!r} of shape {tuple(value.shape)} for weights of "
+                    f"shape {tuple(parameter.shape)}: strategy fsdp2 cannot cut it",
+                    "resume with --trainer.strategy ddp",
+                )
 
 
 def _is_like(value: Any, parameter: torch.Tensor) -> bool:
