@@ -30,8 +30,8 @@ _VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"),
     *("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"),
 )
-# Where a collective operation finds that its partner is gone.
-_LOST = ("Connection", "connection", "Broken pipe", "Socket", "gloo", "NCCL")
+# In what collective operations say: gloo names its source files.
+_BACKENDS = ("gloo", "NCCL")
 
 
 class Launch:
@@ -206,8 +206,7 @@ class Launch:
     def _raise_cause(self, meeting: Meeting, error: BaseException) -> None:
         """Raise what ended another process, if that is why a collective operation failed here."""
         deadline = time.monotonic() + _SECONDS_TO_LEARN
-        lost = any(words in str(error) for words in _LOST)
-        while lost:
+        while _is_lost(error):
             try:
                 failure = meeting.failure()
             except (RuntimeError, OSError):  # the process that served the store is gone
@@ -228,7 +227,7 @@ class Launch:
         """Let the others read what this process wrote, then end what was started here."""
         if self.meeting is None:
             return
-        if error is None:
+        if error is None and not self.place.launcher:
             self._destroy_group()
         with contextlib.suppress(RuntimeError, OSError):  # the first process is gone
             self.meeting.publish_own("left")
@@ -282,7 +281,11 @@ class Launch:
 
     @staticmethod
     def _destroy_group() -> None:
-        """A program that trains again begins with a group of its own."""
+        """A program that trains again starts other processes, which need a group of their own.
+
+        Those of a launcher stay, and so does their group: in its store a second one of the same name would
+        find the addresses of the first.
+        """
         import torch.distributed
 
         if torch.distributed.is_initialized():
@@ -303,6 +306,13 @@ class Launch:
             "MASTER_PORT": port,
         }
         os.environ.update({name: str(value) for name, value in values.items()})
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether a collective operation or torch's store has found that another process is gone."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or any(name in str(error) for name in _BACKENDS)
 
 
 def _is_interruption(error: BaseException) -> bool:

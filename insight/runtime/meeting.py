@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -18,6 +19,8 @@ from insight.runtime.processes import ProcessPlace
 _POLL_SECONDS = 0.1
 _OPERATION_SECONDS = 60.0
 _FAILURE = "failure"
+# Launchers start a program once, which may train several times: its processes count alike.
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Meeting:
 
         self.place = place
         self.while_waiting: Callable[[], None] = lambda: None
+        number = next(_numbers) if place.launcher else 0
         served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         serves = place.rank == 0 and not served_by_agent
         if not serves:
@@ -97,9 +101,9 @@ class Meeting:
             raise _no_store(error, serves, address, port) from error
         store.set_timeout(timedelta(seconds=_OPERATION_SECONDS))
         self.port = store.port
-        # A restarted run meets anew, also where the store is the same.
+        # A restarted run meets anew, and so does the next one of a program, also where the store is the same.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = PrefixStore(f"insight/{attempt}", store)
+        self._store = PrefixStore(f"insight/{attempt}/{number}", store)
 
     def publish(self, name: str, value: Any) -> None:
         """Let all processes read ``value``."""

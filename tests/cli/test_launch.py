@@ -14,9 +14,14 @@ import psutil
 import pytest
 from command_line import Outcome, run_insight, write_tiny
 from real_processes import PYTHON_INSIGHT, free_port, losses, ranks, run_together, started, wait_until_there
+from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
+from insight.cli import launch
 from insight.reporting import read_summary
+from insight.runtime.errors import InsightError
+from insight.runtime.meeting import Meeting
+from insight.runtime.processes import ProcessPlace
 
 NUM_STEPS = 6
 # Muon multiplies in bfloat16, which blows the last bits of a sum in another order up.
@@ -42,6 +47,7 @@ accumulated = {{"trainer.accumulate_grad_batches": 2, "trainer.val_check_interva
 insight.fit("tiny.yaml", common | accumulated | {{"data.batch_size": 1}})
 print("variables:", [name for name in ("RANK", "WORLD_SIZE", "MASTER_PORT") if name in os.environ])
 """
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Two sequences on each of two processes are the four of the configuration.
 HALF = ("--data.batch_size", "2")
 
@@ -104,9 +110,21 @@ def test_a_program_that_trains_twice(workplace: Path, one_process: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_program_that_trains_twice_under_torchrun(workplace: Path, one_process: Path) -> None:
+    """Its processes stay, and so does the store in which they find one another."""
+    (workplace / "program.py").write_text(PROGRAM, encoding="utf-8")
+    with started([*TORCHRUN, "program.py"], workplace, "program") as running:
+        outcome = running.wait()
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("the program runs") == 2
+    assert outcome.err.count("run folder") == 2, outcome.err
+    for number in (1, 2):
+        assert same_training(workplace / f"runs/tiny/{number}", one_process)
+
+
+@pytest.mark.slow
 def test_torchrun(workplace: Path, one_process: Path) -> None:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    with started([*launcher, "-m", "insight", *FIT, *HALF], workplace, "torchrun") as running:
+    with started([*TORCHRUN, "-m", "insight", *FIT, *HALF], workplace, "torchrun") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
     check_one_voice(outcome, workplace)
@@ -188,6 +206,37 @@ def test_a_mistake_is_said_once(workplace: Path) -> None:
     assert "missing.txt" in first.error_line
     assert second.err == ""
     assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed"), True),
+        (DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited"), True),
+        (DistNetworkError("recvValue failed on SocketImpl: Connection reset by peer"), True),
+        (ConnectionError("Connection to bucket.example.org was reset"), False),
+        (RuntimeError("Socket of the database: Broken pipe"), False),
+    ],
+)
+def test_only_collective_operations_say_that_a_process_is_gone(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, is_lost: bool
+) -> None:
+    """Whatever else breaks has a cause of its own, which is told to the others."""
+    monkeypatch.setattr(launch, "_SECONDS_TO_LEARN", 0.0)
+    expected = InsightError if is_lost else type(error)
+    place = ProcessPlace(0, 2, 0, 2)
+    meeting = Meeting(place, "127.0.0.1", 0, 20)
+
+    def fail() -> None:
+        with launch.Launch([]) as begun:
+            begun.place, begun.meeting = place, meeting
+            raise error
+
+    with pytest.raises(expected, match="another process is gone" if is_lost else str(error)):
+        fail()
+    told = meeting.failure()
+    assert (told is None) == is_lost
+    assert told is None or told.message == str(error)
 
 
 @pytest.fixture

@@ -78,3 +78,15 @@ def test_what_happens_while_waiting_is_looked_at(meetings: list[Meeting]) -> Non
     meetings[0].while_waiting = child_died
     with pytest.raises(LaunchError, match="a child died"):
         meetings[0].take("never")
+
+
+@pytest.mark.parametrize(("launcher", "meets_anew"), [("torchrun", True), ("", False)])
+def test_a_program_that_trains_again_meets_anew(launcher: str, meets_anew: bool) -> None:
+    """In the store that torchrun keeps; without a number of its own the second run would see the first."""
+    place = ProcessPlace(0, 2, 0, 2, launcher)
+    before = Meeting(place, "127.0.0.1", 0, 20)
+    before.publish("plan", "of the first run")
+    before.publish_own("arrived")
+    again = Meeting(place, "127.0.0.1", before.port, 20)
+    assert (again.look("plan") is None) == meets_anew
+    assert (again.of_every_rank("arrived") == [None, None]) == meets_anew
