@@ -151,7 +151,8 @@ def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
     """Whether a forward and backward pass on random tokens goes through beside the optimizer's state."""
     device = trainer.strategy.root_device
     try:
-        with torch.random.fork_rng():  # the run's first weights are those it would have without this
+        # The run's first weights are those it would have without this; other devices are other processes'.
+        with torch.random.fork_rng(devices=[device]):
             _one_pass(cli, trainer, size, device)
         return torch.cuda.max_memory_reserved(device) <= _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1]
     except (MemoryError, RuntimeError) as error:

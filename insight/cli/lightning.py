@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -26,7 +27,7 @@ from insight.callbacks import TimeBudget
 from insight.cli.config_files import resolve_config_options
 from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
 from insight.cli.parser_messages import condense, user_mistake
-from insight.cli.placement import Placement, accelerator_of, placement_of
+from insight.cli.placement import Placement, accelerator_of, device_number, placement_of
 from insight.cli.run_config import RunConfig
 from insight.reporting import MetricsFile, RunTensorBoard
 from insight.runtime.errors import ConfigError
@@ -158,6 +159,10 @@ class InsightCLI(LightningCLI):
         """Threads and precision; measured, said and written into the configuration at first use."""
         # `check` tries on one device what it judges for all.
         num_local = self.placement.num_local if self.command == "fit" else 1
+        if num_local > 1 and self.placement.accelerator == "cuda":
+            # Each measures its own, not all of them the first at the same time.
+            number = device_number(self.config.trainer.devices, this_process().local_rank)
+            torch.cuda.set_device(min(number, torch.cuda.device_count() - 1))
         chosen = choose_for_this_machine(
             self.run_config.num_threads, self.config.trainer.precision, num_local
         )

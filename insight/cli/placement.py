@@ -82,6 +82,20 @@ def accelerator_of(given: Any) -> str:
     return given if isinstance(given, str) else ""  # an object of the user's own knows what it needs
 
 
+def device_number(given: Any, local_rank: int) -> int:
+    """Which device of this machine is a process's own: those that were listed, or all, in turn.
+
+    Args:
+        given: The option ``trainer.devices``.
+        local_rank: Of the process.
+    """
+    if isinstance(given, (list, tuple)):
+        listed = list(given)
+    else:
+        listed = [part for part in str(given).split(",") if part.strip()] if "," in str(given) else []
+    return int(listed[local_rank]) if local_rank < len(listed) else local_rank
+
+
 def _num_devices(given: Any, accelerator: str) -> int:
     """How many devices of this machine are asked for, counted as Lightning does."""
     import torch
