@@ -63,7 +63,7 @@ def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
         return numbers
     processes = processes_of(trainer)
     check_precision(cli.choices.precision, processes.accelerator, cli.choices.hardware, findings)
-    check_processes(processes, cli.choices.hardware.num_cores, findings)
+    check_processes(processes, findings)
     numbers["machine"] = {"precision": cli.choices.precision, "notes": list(cli.choices.notes)}
     numbers["processes"] = dataclasses.asdict(processes) | {"num_processes": processes.num_processes}
     if "data" in numbers and fits:

@@ -18,6 +18,7 @@ from insight.cli.resuming import Resumed, find_resumed, say_differences
 from insight.cli.watch_ranks import watch_ranks
 from insight.reporting import read_samples, update_run_info, write_report
 from insight.reporting.safe_text import safe_text
+from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder
@@ -70,8 +71,24 @@ def _run(arguments: list[str], owns_process: bool = True) -> RunFolder:
         from insight.cli.lightning import InsightCLI
 
         cli = InsightCLI("fit", arguments, COMMANDS["fit"].summary, owns_process)
+        check_sweep(cli, resumed)
         launch.start_others(cli.placement)
         return _train(cli, launch, resumed, plan)
+
+
+def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
+    """Refuse a sweep over learning rates in several processes, before any is started.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
+    if num_steps and num_processes > 1 and not resumed:
+        raise ConfigError(
+            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
+            f"{num_processes}",
+            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
+        )
 
 
 def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
@@ -99,7 +116,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
         present = plan.folder
     else:
         ensure_writable(present.path if present else root / name)
-    check_data_and_network(cli, resumed.checkpoint if resumed else None)
+    check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
     identity = decided_identity(cli) if launch.meeting is not None else {}
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     with _new_or(present, root, name) as folder:

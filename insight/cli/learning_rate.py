@@ -12,7 +12,7 @@ from insight.callbacks import GracefulInterrupt
 from insight.callbacks.steps import step_completed
 from insight.cli.initial_weights import InitialWeights
 from insight.reporting.json_files import write_object
-from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.errors import InsightError
 from insight.runtime.messages import say
 from insight.runtime.seeding import capture_random_state, restore_random_state
 from insight.training.compilation import CompileChoice
@@ -34,9 +34,6 @@ def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> No
         cli: The run that is to follow; it goes on with the rates that it was given.
         folder: Where ``learning_rate.json`` is written.
         num_steps: Optimizer steps of the sweep.
-
-    Raises:
-        ConfigError: The run has several processes.
     """
     random_state = capture_random_state()
     try:
@@ -78,12 +75,6 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
         "max_time": None,
     }
     trainer = Trainer(**{**own.trainer, **options})
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
-            f"{trainer.world_size}",
-            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
-        )
     try:
         trainer.fit(own.model, datamodule=own.data)
     except InsightError as error:

@@ -9,8 +9,8 @@ import torch
 from insight.callbacks.machine import this_machine
 from insight.runtime.denormals import flush_denormals
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe
-from insight.runtime.limits import usable_cores
 from insight.runtime.messages import say
+from insight.runtime.processes import shared_cores
 
 _CONFIGURED = "as configured"
 
@@ -43,7 +43,7 @@ def choose_for_this_machine(
         num_processes: Processes of the run that share the cores of this machine.
     """
     flush_denormals()
-    threads = num_threads or choose_num_threads(max(1, usable_cores() // num_processes))
+    threads = num_threads or choose_num_threads(max(1, shared_cores(num_processes) // num_processes))
     torch.set_num_threads(threads)
     hardware = this_machine()
     chosen = str(precision) if precision is not None else choose_precision(hardware)

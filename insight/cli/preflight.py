@@ -25,28 +25,35 @@ if TYPE_CHECKING:
 _NUM_SHOWN, _NUM_NUMBERS = 3, 12
 
 
-def check_data_and_network(cli: InsightCLI, checkpoint: Path | None) -> None:
+def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
     """Prepare the data, and check that network and checkpoint go with it.
 
     Args:
         cli: What was configured.
         checkpoint: What to resume from, if anything.
+        is_first: Whether this process looks into checkpoints, whole networks that fill its memory; another
+            one is here when the first has found them to be right.
 
     Raises:
         InsightError: Something does not fit; nothing but the cache has been written.
     """
     check_sequence_length(cli)
     cli.datamodule.setup("fit")
-    if checkpoint is not None:
-        check_checkpoint(cli, checkpoint, "--resume")
-        if isinstance(cli.datamodule, LanguageModelingDataModule):
-            position = read_checkpoint(checkpoint).get(type(cli.datamodule).__qualname__, {})
-            cli.datamodule.check_position(position)
-    if cli.config.get("init_from"):
-        check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
+    if is_first:
+        _check_checkpoints(cli, checkpoint)
     findings = Findings()
     check_precision(cli.choices.precision, cli.placement.accelerator, cli.choices.hardware, findings)
     _heed(findings)
+
+
+def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
+    if resumed is not None:
+        check_checkpoint(cli, resumed, "--resume")
+        if isinstance(cli.datamodule, LanguageModelingDataModule):
+            position = read_checkpoint(resumed).get(type(cli.datamodule).__qualname__, {})
+            cli.datamodule.check_position(position)
+    if cli.config.get("init_from"):
+        check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
 
 
 def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
@@ -61,7 +68,7 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
         InsightError: They do not.
     """
     processes, findings = processes_of(trainer), Findings()
-    check_processes(processes, cli.choices.hardware.num_cores, findings)
+    check_processes(processes, findings)
     if isinstance(cli.datamodule, LanguageModelingDataModule):
         batches = batches_of(cli.datamodule, trainer, processes)
         check_batches(batches, trainer, findings)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from insight.runtime.errors import LaunchError
+from insight.runtime.limits import usable_cores
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,21 @@ def this_process() -> ProcessPlace:
         num_local = _number("LOCAL_WORLD_SIZE", None if "LOCAL_RANK" in os.environ else 1)
         return _checked("environment", "RANK", "WORLD_SIZE", "LOCAL_RANK", num_local)
     return ProcessPlace()
+
+
+def shared_cores(num_processes: int) -> int:
+    """Cores that the processes of a run on this machine have together.
+
+    srun binds each process to as many as ``--cpus-per-task`` says, so what one may use is not to be divided.
+
+    Args:
+        num_processes: Those that share the machine.
+    """
+    cores = usable_cores()
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if this_process().launcher == "srun" and own.isdecimal():
+        return num_processes * max(1, min(cores, int(own)))
+    return cores
 
 
 def is_first_process() -> bool:

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from insight.runtime import processes
 from insight.runtime.errors import LaunchError
-from insight.runtime.processes import ProcessPlace, is_first_process, this_process
+from insight.runtime.processes import ProcessPlace, is_first_process, shared_cores, this_process
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
@@ -90,3 +91,28 @@ def test_variables_that_contradict(
         this_process()
     assert said in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "usable", "expected"),
+    [
+        ({}, 12, 12),
+        (TORCHRUN, 12, 12),
+        (SLURM, 12, 12),  # srun was not told how many are whose
+        (SLURM | {"SLURM_CPUS_PER_TASK": "4"}, 4, 12),  # bound to its own
+        (SLURM | {"SLURM_CPUS_PER_TASK": "4"}, 64, 12),  # not bound
+        (SLURM | {"SLURM_CPUS_PER_TASK": "4"}, 2, 6),  # a container lends fewer
+        (
+            SLURM | TORCHRUN | {"SLURM_CPUS_PER_TASK": "4"},
+            12,
+            12,
+        ),  # of torchrun, with all in it
+    ],
+)
+def test_cores_of_one_process_are_not_divided_again(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], usable: int, expected: int
+) -> None:
+    """Each of three processes takes a third of what this says."""
+    become(monkeypatch, variables)
+    monkeypatch.setattr(processes, "usable_cores", lambda: usable)
+    assert shared_cores(3) == expected

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from insight.cli.checks.findings import Findings
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import plain_line
+from insight.runtime.processes import shared_cores
 
 if TYPE_CHECKING:
     from insight.cli.lightning import InsightCLI
@@ -80,8 +81,9 @@ def processes_of(trainer: Trainer) -> Processes:
     )
 
 
-def check_processes(processes: Processes, num_cores: int, findings: Findings) -> None:
+def check_processes(processes: Processes, findings: Findings) -> None:
     """Warn of more processes than this machine can keep busy."""
+    num_cores = shared_cores(processes.num_sharing)
     if processes.num_sharing > num_cores:
         findings.warn(
             f"trainer.devices={processes.num_devices}: {num_cores} cores here for that many processes",
