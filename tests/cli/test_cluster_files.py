@@ -66,14 +66,15 @@ def test_a_wrong_option_in_a_script_would_be_noticed() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_requeues_a_run_that_made_room(tmp_path: Path, name: str, code: int, requeued: bool) -> None:
     """With an srun that only has an exit code, and an scontrol that writes down what it was asked."""
-    (tmp_path / "srun").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$SRUN_CPUS_PER_TASK" > {tmp_path}/cores\nexit {code}\n')
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     for command in ("srun", "scontrol"):
         (tmp_path / command).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "8"}
     script = ["bash", str(FOLDER / name), "quickstart"]
     done = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, timeout=20)
     assert done.returncode == code
+    assert (tmp_path / "cores").read_text() == "8\n"  # which srun does not take over from the job by itself
     asked = tmp_path / "asked"
     assert asked.exists() == requeued
     assert not requeued or asked.read_text() == "requeue 17\n"
@@ -88,6 +89,12 @@ def test_the_job_of_kubernetes() -> None:
     options = dict(word.split("=", 1) for word in container["args"] if word.startswith("--") and "=" in word)
     assert int(options["--nnodes"]) == spec["completions"] == spec["parallelism"]
     assert int(options["--nproc-per-node"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert options["--max-restarts"] == "0"
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert 30 < int(variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < grace
+    # torchrun's exit code is 1 whatever that of its processes was, so that no rule can go by it.
+    assert not [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     name, service_name = job["metadata"]["name"], service["metadata"]["name"]
     assert options["--rdzv-endpoint"].partition(":")[0] == f"{name}-0.{service_name}"
     assert spec["template"]["spec"]["subdomain"] == service_name
