@@ -99,8 +99,8 @@ class Observer(pl.Callback):
         self.scenario, self.checkpoint = scenario, checkpoint
         self.losses: dict[int, float] = {}
         self.norms: dict[int, float] = {}
-        self.validated: list[dict[str, float]] = []
-        self.num_bytes: list[int] = []
+        self.validated: dict[int, dict[str, float]] = {}
+        self.num_bytes: dict[int, int] = {}
         self.has_saved = False
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
@@ -120,9 +120,10 @@ class Observer(pl.Callback):
             trainer.save_checkpoint(self.checkpoint)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        metrics = trainer.callback_metrics
-        self.validated.append({name: float(metrics[name]) for name in metrics if "validation" in name})
-        self.num_bytes.append(int(module.likelihood.num_bytes))  # of this process alone
+        metrics, step = trainer.callback_metrics, trainer.global_step
+        assert step not in self.validated
+        self.validated[step] = {name: float(metrics[name]) for name in metrics if "validation" in name}
+        self.num_bytes[step] = int(module.likelihood.num_bytes)  # of this process alone
 
 
 def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str, Any]:
@@ -170,15 +171,20 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         trainer.fit(module, data, ckpt_path=scenario.resume, weights_only=True)
     weights = [whole(parameter.detach()).double() for parameter in module.network.parameters()]
     return {
-        "losses": {str(step): loss for step, loss in observer.losses.items()},
-        "norms": list(observer.norms.values()),
-        "validated": observer.validated,
+        "losses": _by_name(observer.losses),
+        "norms": _by_name(observer.norms),
+        "validated": _by_name(observer.validated),
         # Processes that share matrices count the same rows.
-        "num_bytes": observer.num_bytes if trainer.global_rank % num_sharing == 0 else [],
+        "num_bytes": _by_name(observer.num_bytes) if trainer.global_rank % num_sharing == 0 else None,
         "consumed": data.state_dict()["num_samples_consumed"],
         "weight": float(sum(weight.abs().sum() for weight in weights)),
         "numbers_held": sum(local(parameter).numel() for parameter in module.network.parameters()),
     }
+
+
+def _by_name(values: dict[int, Any]) -> dict[str, Any]:
+    """By step, as JSON has it."""
+    return {str(step): value for step, value in values.items()}
 
 
 def network_of(kind: str) -> DecoderConfig:

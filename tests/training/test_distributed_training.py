@@ -142,26 +142,33 @@ def differences(one: Result, several: list[Result]) -> list[str]:
     """In what several processes differ from one, over the steps that they did."""
     first = several[0]
     steps = list(first["losses"])
-    norms = dict(zip(one["losses"], one["norms"], strict=True))
-    begun = len(one["validated"]) - len(first["validated"])
-    counted = [each["num_bytes"] for each in several if each["num_bytes"]]
-    bytes_of_all = [sum(counts) for counts in zip(*counted, strict=True)]
+    begun = int(steps[0])
+    # Whoever validates at a step has done it: a run that does not validate is no run that agrees.
+    expected: Any = {
+        name: {step: value for step, value in one[name].items() if int(step) >= begun}
+        for name in ("losses", "norms", "validated", "num_bytes")
+    }
+    counted = [each["num_bytes"] for each in several if each["num_bytes"] is not None]
+    bytes_of_all = {step: sum(counts.get(step, 0) for counts in counted) for step in set().union(*counted)}
     close = {
         "steps": all(list(each["losses"]) == steps for each in several) and steps[-1] == str(NUM_STEPS),
-        "losses": all(
-            each["losses"] == pytest.approx({step: one["losses"][step] for step in steps}, abs=1e-5)
-            for each in several
-        ),
-        "norms": first["norms"] == pytest.approx([norms[step] for step in steps], rel=1e-4),
-        "validated": all(
-            mine == pytest.approx(theirs, rel=1e-5)
-            for mine, theirs in zip(first["validated"], one["validated"][begun:], strict=True)
-        ),
-        "num_bytes": bytes_of_all == one["num_bytes"][begun:],
+        "losses": all(each["losses"] == pytest.approx(expected["losses"], abs=1e-5) for each in several),
+        "norms": all(each["norms"] == pytest.approx(expected["norms"], rel=1e-4) for each in several),
+        "validated": all(_agree(each["validated"], expected["validated"]) for each in several),
+        "num_bytes": bytes_of_all == expected["num_bytes"],
         "consumed": first["consumed"] == one["consumed"],
         "weight": first["weight"] == pytest.approx(one["weight"], rel=1e-6),
     }
     return [name for name, is_close in close.items() if not is_close]
+
+
+def _agree(validated: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether the same steps were validated, at least one, with the same metrics."""
+    return (
+        bool(expected)
+        and validated.keys() == expected.keys()
+        and all(metrics == pytest.approx(expected[step], rel=1e-5) for step, metrics in validated.items())
+    )
 
 
 def test_one_process_did_what_is_compared(alone: dict[str, Result]) -> None:
@@ -171,8 +178,42 @@ def test_one_process_did_what_is_compared(alone: dict[str, Result]) -> None:
         assert len(losses) == NUM_STEPS
         assert losses[-1] < losses[0] - 0.5
         assert result["consumed"] <= GLOBAL_BATCH_SIZE * NUM_STEPS * case["accumulate"]
-        assert max(result["norms"]) > 0.5 > 0  # of clipping
-        assert len(result["num_bytes"]) == len(result["validated"]) >= 3
+        assert max(result["norms"].values()) > 0.5  # which is where they are clipped
+        assert result["num_bytes"].keys() == result["validated"].keys() == {"10", "20", "30"}
+
+
+def resumed_of(whole: Result) -> Result:
+    """What a run that goes on from the saved step would tell."""
+    late = {
+        name: {step: value for step, value in whole[name].items() if int(step) > SAVED_STEP}
+        for name in ("losses", "norms", "validated", "num_bytes")
+    }
+    return {**whole, **late}
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "noticed"),
+    [
+        ("validated", None, "validated"),
+        ("validated", "20", "validated"),
+        ("num_bytes", None, "num_bytes"),
+        ("norms", "20", "norms"),
+        ("losses", "20", "losses"),
+    ],
+)
+def test_what_a_process_leaves_out_is_noticed(
+    alone: dict[str, Result], name: str, step: str | None, noticed: str
+) -> None:
+    """On the second process of two that agree in all else; ``None`` leaves out every step."""
+    whole = alone["adamw saved"]
+    first = resumed_of(whole)
+    second = {**first, "num_bytes": None}
+    assert differences(whole, [first, second]) == []
+    kept = {} if step is None else {each: value for each, value in first[name].items() if each != step}
+    if name == "num_bytes":
+        assert noticed in differences(whole, [{**first, name: kept}, second])
+    else:
+        assert noticed in differences(whole, [first, {**second, name: kept}])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -101,9 +101,11 @@ def test_an_average_is_put_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert is_finite(last["state_dict"]) is is_mended
 
 
-@pytest.mark.parametrize("step", [SAVED_STEP + 100, SAVED_STEP - 1])
-def test_a_file_of_a_later_step_is_none_of_its_past(tmp_path: Path, step: int) -> None:
-    """Nor is one of an earlier step taken where there is a later one."""
+@pytest.mark.parametrize(
+    ("step", "is_taken"), [(SAVED_STEP - 1, False), (SAVED_STEP + 1, True), (NUM_STEPS + 100, False)]
+)
+def test_a_file_of_a_later_step_is_none_of_its_past(tmp_path: Path, step: int, is_taken: bool) -> None:
+    """Of the files of the past the latest is taken, which shows that the other file could be."""
     _, _, saved = roll_back(tmp_path / "first")
     strange = {**saved, "global_step": step}
     strange["state_dict"] = {name: torch.zeros_like(value) for name, value in saved["state_dict"].items()}
@@ -111,7 +113,8 @@ def test_a_file_of_a_later_step_is_none_of_its_past(tmp_path: Path, step: int) -
     (folder / "saved").mkdir(parents=True)
     torch.save(strange, folder / "saved" / "of-another-run.ckpt")
     after, _, again = roll_back(folder)
-    assert equal(after.weights, again["state_dict"])
+    assert equal(after.weights, again["state_dict"]) is not is_taken
+    assert equal(after.weights, strange["state_dict"]) is is_taken
 
 
 def test_a_torn_file_is_passed_over(tmp_path: Path) -> None:
