@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def test_two_processes_then_one(workplace: Path) -> None:
     assert load_checkpoint(checkpoint).metadata["step"] == 9
 
 
+CALLBACK = '''\
+"""How long the exchanges of each group wait."""
+
+import json
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+
+
+class TimeOuts(Callback):
+    def on_fit_start(self, trainer, module):
+        groups = [None, *trainer.strategy.device_mesh.get_all_groups()]
+        groups = [group or torch.distributed.group.WORLD for group in groups]
+        backends = [group._get_backend(torch.device("cpu")) for group in groups]
+        seconds = [backend.options._timeout.total_seconds() for backend in backends]
+        Path(f"time-outs-{trainer.global_rank}.json").write_text(json.dumps(seconds))
+'''
+
+
 @pytest.mark.slow
 def test_processes_that_share_matrices_begin_with_the_weights_of_one(workplace: Path) -> None:
     heads = ("--model.network.attention.num_key_value_heads", "2")
@@ -42,9 +63,14 @@ def test_processes_that_share_matrices_begin_with_the_weights_of_one(workplace: 
         "trainer: {devices: 2, max_steps: 1, accelerator: cpu,\n"
         "  strategy: {class_path: FSDP2Strategy, init_args: {tensor_parallel_size: 2}}}\n"
     )
+    (workplace / "time_outs.py").write_text(CALLBACK, encoding="utf-8")
     options = ("--config", "shared.yaml", *heads, "--init_from", "runs/tiny/1")
+    options += ("--run.hang_timeout", "3600", "--trainer.callbacks+", "time_outs.TimeOuts")
     with started([*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml", *options], workplace, "shared") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
     one, two = losses(workplace / "runs/tiny/1"), losses(workplace / "runs/shared/1")
     assert two[0] < one[0] - 0.05
+    for rank in range(2):  # the watch judges before an exchange of any group times out
+        waiting = json.loads((workplace / f"time-outs-{rank}.json").read_text(encoding="utf-8"))
+        assert waiting == [3720.0] * 3

@@ -18,8 +18,10 @@ from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
 from insight.cli import launch
+from insight.cli.checks.batches import Batches
+from insight.cli.preflight import check_global_batch
 from insight.reporting import read_summary
-from insight.runtime.errors import InsightError
+from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.meeting import Meeting
 from insight.runtime.processes import ProcessPlace
 
@@ -354,3 +356,11 @@ def test_a_global_batch_that_cannot_be_shared(
     assert "its steps take 4 sequences" in outcome.error_line
     assert "use --data.batch_size 4" in outcome.error_line
     assert insight(*resume, "--data.batch_size", "2", "--trainer.accumulate_grad_batches", "2").code == 0
+
+
+def test_a_number_of_processes_that_does_not_divide_a_step(one_process: Path) -> None:
+    batches = Batches(4, 16, num_readers=3, accumulation=1, per_epoch=1, per_validation=1)
+    with pytest.raises(
+        CheckpointError, match=r"steps of 4 sequences cannot be shared by 3 .*use 1, 2, 4 proc"
+    ):
+        check_global_batch(one_process / "checkpoints/last.ckpt", batches)

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
 from torch.distributed.constants import default_pg_timeout
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.optim import Optimizer
 
 from insight.models import row_orders, row_orders_by_parameter
@@ -82,6 +83,10 @@ class FSDP2Strategy(ModelParallelStrategy):
                 "change trainer.devices, trainer.num_nodes or one of the sizes",
             )
         super().setup_environment()
+        if self._timeout is not None:
+            # Parts of the mesh have groups of their own, to which torch gives its default time-out.
+            for group in self.device_mesh.get_all_groups():
+                _set_pg_timeout(self._timeout, group)
 
     def setup(self, trainer: Trainer) -> None:
         super().setup(trainer)
