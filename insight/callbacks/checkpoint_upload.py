@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterable
@@ -55,9 +56,10 @@ class CheckpointUpload:
         with self._lock:
             names, self._waiting = self._waiting, {}
         failed, reason = {}, ""
+        copied: dict[tuple[int, int, int], str] = {}
         for name, is_new in names.items():
             try:
-                self._copy(name, is_new)
+                self._copy(name, is_new, copied)
             except Exception as error:  # whatever a place far away has to say must not end the training
                 failed[name] = is_new
                 reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -69,7 +71,8 @@ class CheckpointUpload:
                 "tried again with the next checkpoint"
             )
 
-    def _copy(self, name: str, is_new: bool) -> None:
+    def _copy(self, name: str, is_new: bool, copied: dict[tuple[int, int, int], str]) -> None:
+        """Copy one file; where ``copied`` knows it by another name, from there: within the place far away."""
         filesystem, folder = fsspec.core.url_to_fs(self._url)
         source, target = self._folder / name, f"{folder}/{name}"
         if not source.is_file():
@@ -82,9 +85,16 @@ class CheckpointUpload:
         # Under another name first: not every place shows a file only when it is complete.
         part = f"{target}.part"
         # A file that is open stays what it is when its name goes to a newer one.
-        with source.open("rb") as file, filesystem.open(part, "wb") as copy:
-            shutil.copyfileobj(file, copy, _CHUNK_BYTES)
+        with source.open("rb") as file:
+            status = os.fstat(file.fileno())
+            identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            if identity in copied:
+                filesystem.cp_file(copied[identity], part)
+            else:
+                with filesystem.open(part, "wb") as copy:
+                    shutil.copyfileobj(file, copy, _CHUNK_BYTES)
         filesystem.mv(part, target)
+        copied[identity] = target
 
 
 def upload_folder(url: str, folder: Path) -> str:

@@ -80,9 +80,10 @@ class EvaluationWeights(Callback):
         self._restored = checkpoint[EVALUATION_WEIGHTS]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trained = [(name, p) for name, p in pl_module.named_parameters() if p.requires_grad]
-        self._names = [name for name, _ in trained]
-        self._parameters = [parameter for _, parameter in trained]
+        # A parameter in two places has two names in a state dict.
+        everywhere = pl_module.named_parameters(remove_duplicate=False)
+        self._names = [name for name, parameter in everywhere if parameter.requires_grad]
+        self._parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
         self._is_active = self.begin(trainer)
         self._restored = None
 

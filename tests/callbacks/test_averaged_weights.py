@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from save_once import SaveOnce
 from tiny_run import TinyData, TinyModule, TinySchedule, tiny_fit, weights
 from torch import nn
 
@@ -37,21 +38,6 @@ class Watch(Callback):
         self.validated[trainer.global_step] = (weights(module), loss)
 
 
-class Save(Callback):
-    """Saves once: after a step, or after the validation that follows it."""
-
-    def __init__(self, path: Path, step: int, after_validation: bool) -> None:
-        self.path, self.step, self.after_validation = path, step, after_validation
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step and not self.after_validation:
-            trainer.save_checkpoint(self.path)
-
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        if trainer.global_step == self.step and self.after_validation:
-            trainer.save_checkpoint(self.path)
-
-
 def averages(watch: Watch, decay: Callable[[int], float]) -> list[dict[str, torch.Tensor]]:
     """The average after each step, one number at a time in float64."""
     average = {name: value.double() for name, value in watch.start.items()}
@@ -78,7 +64,7 @@ def test_it_is_the_average_computed_by_hand(tmp_path: Path, warm_up: bool) -> No
     watch = Watch()
     path = tmp_path / "between.ckpt"
     averaging = AveragedWeights(decay=0.7, warm_up=warm_up)
-    _, module = tiny_fit(tmp_path, [averaging, watch, Save(path, 15, after_validation=False)])
+    _, module = tiny_fit(tmp_path, [averaging, watch, SaveOnce(path, 15, after_validation=False)])
     expected = averages(watch, lambda n: min(0.7, (1 + n) / (10 + n)) if warm_up else 0.7)
     assert len(watch.after_step) == STEPS
     assert sorted(watch.validated) == [10, 20, 30]
@@ -137,10 +123,10 @@ def test_resuming_goes_on_bit_for_bit(
     step = 10 if after_validation else 15
 
     def callbacks(watch: Watch, end: Path) -> list[Callback]:
-        return [AveragedWeights(decay=0.9), watch, Save(end, STEPS, after_validation=True)]
+        return [AveragedWeights(decay=0.9), watch, SaveOnce(end, STEPS, after_validation=True)]
 
     whole, resumed = Watch(), Watch()
-    tiny_fit(tmp_path, [*callbacks(whole, last), Save(path, step, after_validation)])
+    tiny_fit(tmp_path, [*callbacks(whole, last), SaveOnce(path, step, after_validation)])
     checkpoint = torch.load(path, weights_only=True)
     damage(checkpoint)
     torch.save(checkpoint, path)
@@ -163,9 +149,20 @@ def test_resuming_goes_on_bit_for_bit(
         assert equal[3] is (damage is not drop_training_weights)
 
 
+def test_a_parameter_in_two_places_is_averaged_in_both(tmp_path: Path) -> None:
+    path = tmp_path / "between.ckpt"
+    tied = TinyModule()
+    tied.network.again = tied.network.head  # one module under two names, as tied weights are
+    averaging, saving = AveragedWeights(decay=0.7), SaveOnce(path, 15, after_validation=False)
+    _, module = tiny_fit(tmp_path, [averaging, saving], module=tied)
+    saved = torch.load(path, weights_only=True)
+    for state in (saved["state_dict"], saved["training_weights"], weights(module)):
+        assert torch.equal(state["network.again.weight"], state["network.head.weight"])
+
+
 def test_going_on_without_averaging_goes_on_from_the_training_weights(tmp_path: Path) -> None:
     path, whole, resumed = tmp_path / "middle.ckpt", Watch(), Watch()
-    tiny_fit(tmp_path, [AveragedWeights(0.9), whole, Save(path, 10, after_validation=True)])
+    tiny_fit(tmp_path, [AveragedWeights(0.9), whole, SaveOnce(path, 10, after_validation=True)])
     _, module = tiny_fit(tmp_path, [EvaluationWeights(), resumed], checkpoint=path)
     assert len(resumed.after_step) == STEPS - 10
     assert same(resumed.after_step[-1], whole.after_step[-1])
@@ -174,7 +171,7 @@ def test_going_on_without_averaging_goes_on_from_the_training_weights(tmp_path: 
 
 def test_averaging_may_begin_in_the_middle_of_a_run(tmp_path: Path) -> None:
     path, whole, resumed = tmp_path / "middle.ckpt", Watch(), Watch()
-    tiny_fit(tmp_path, [EvaluationWeights(), whole, Save(path, 10, after_validation=True)])
+    tiny_fit(tmp_path, [EvaluationWeights(), whole, SaveOnce(path, 10, after_validation=True)])
     assert "training_weights" not in torch.load(path, weights_only=True)
     _, module = tiny_fit(tmp_path, [AveragedWeights(0.7, warm_up=False), resumed], checkpoint=path)
     assert same(resumed.start, whole.after_step[9])

@@ -344,6 +344,31 @@ def test_every_file_is_copied(
     assert "best-00000010.ckpt" not in copies
 
 
+def test_names_of_one_file_are_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    memory = type(fsspec.filesystem("memory"))
+    opened = memory.open
+
+    def spy(self: Any, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "wb":
+            sent.append(Path(path).name)
+        return opened(self, path, mode, **options)
+
+    monkeypatch.setattr(memory, "open", spy)
+    url = f"memory://{tmp_path}/once"
+    tiny_fit(
+        tmp_path,
+        [RunCheckpoint(keep_every_n_steps=10, folder=str(tmp_path / "kept"), upload_to=url)],
+        max_steps=10,
+    )
+    filesystem, folder = fsspec.core.url_to_fs(url)
+    names = sorted(Path(path).name for path in filesystem.ls(folder, detail=False))
+    assert names == ["best.ckpt", "last.ckpt", "step-00000010.ckpt"]
+    assert len(sent) == 1
+    kept = (tmp_path / "kept/last.ckpt").read_bytes()
+    assert all(filesystem.cat_file(f"{folder}/{name}") == kept for name in names)
+
+
 def test_a_place_that_fails_is_tried_again_and_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

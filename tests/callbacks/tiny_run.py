@@ -194,7 +194,7 @@ def tiny_fit(
 ) -> tuple[Trainer, TinyModule]:
     """Train from a fixed seed."""
     torch.manual_seed(7)
-    module = TinyModule(options.pop("schedule", None))
+    module = options.pop("module", None) or TinyModule(options.pop("schedule", None))
     data = options.pop("data", None) or TinyData()
     trainer = tiny_trainer(folder, callbacks, **options)
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))

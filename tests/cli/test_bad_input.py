@@ -44,6 +44,17 @@ ATTENTION = "--model.network.attention"
         (["--run.time_budget", "-5"], ["run.time_budget=-5"]),
         (["--run.num_threads", "0"], ["run.num_threads=0"]),
         (["--seed", "-1"], ["seed=-1"]),
+        (["--run.find_learning_rate=5"], ["find_learning_rate=5"]),
+        (["--run.find_learning_rate=many"], ["find_learning_rate"]),
+        (["--data.sampling=Packng"], ["Packng"]),
+        (["--data.sampling=Mixture", '--data.sampling.weights={"a": 1}'], ["weights names a"]),
+        (["--data.sampling=SequenceLengthWarmup", "--data.sampling.start_length=5"], ["start_length=5"]),
+        (["--data.sampling=SequenceLengthWarmup", "--data.sampling.num_batches=0"], ["num_batches=0"]),
+        (['--data.train_files={"a": "train.txt", "b": "test.txt"}'], ["takes one"]),
+        (["--data.canaries.num_canaries=0"], ["num_canaries=0"]),
+        (["--data.canaries.num_digits=9"], ["num_digits=9"]),
+        (["--data.canaries.format=no places"], ["no places"]),
+        (["--data.canaries.num_canarys=2"], ["num_canaries"]),
     ],
 )
 def test_wrong_options(

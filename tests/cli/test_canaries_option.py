@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 import yaml
 from command_line import Outcome
@@ -55,21 +54,3 @@ def test_help_explains_it(insight: Insight) -> None:
     assert shown.code == 0, shown.err
     assert "--data.canaries" in shown.out
     assert "remembers them" in " ".join(shown.out.split())
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--data.canaries.num_canaries=0",), "num_canaries=0"),
-        (("--data.canaries.num_digits=9",), "num_digits=9"),
-        (("--data.canaries.format=no places",), "no places"),
-        (("--data.canaries.num_canarys=2",), "num_canaries"),
-    ],
-)
-def test_bad_values_end_before_anything_is_written(
-    insight: Insight, workplace: Path, options: tuple[str, ...], named: str
-) -> None:
-    outcome = insight(*FIT, *options)
-    assert outcome.code == 2
-    assert named in outcome.error_line
-    assert not (workplace / "runs").exists()

@@ -142,19 +142,3 @@ def test_several_processes_of_a_launcher_are_refused(
     with pytest.raises(ConfigError, match="the sweep runs in one process, this run has 2"):
         check_sweep(InsightCLI("fit", arguments, ""), None)
     check_sweep(InsightCLI("fit", arguments, ""), Resumed(workplace / "last.ckpt", None))
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--run.find_learning_rate=5",), "find_learning_rate=5"),
-        (("--run.find_learning_rate=many",), "find_learning_rate"),
-    ],
-)
-def test_bad_values_end_before_anything_is_written(
-    insight: Insight, workplace: Path, options: tuple[str, ...], named: str
-) -> None:
-    outcome = insight(*FIT, *options)
-    assert outcome.code == 2
-    assert named in outcome.error_line
-    assert not (workplace / "runs").exists()

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 from command_line import Outcome
 
@@ -86,22 +85,3 @@ def test_help_explains_it(insight: Insight) -> None:
     assert "--data.sampling" in shown.out
     for name in ("Windows", "Packing", "Mixture", "SequenceLengthWarmup"):
         assert name in shown.out
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--data.sampling=Packng",), "Packng"),
-        (("--data.sampling=Mixture", '--data.sampling.weights={"a": 1}'), "weights names a"),
-        (("--data.sampling=SequenceLengthWarmup", "--data.sampling.start_length=5"), "start_length=5"),
-        (("--data.sampling=SequenceLengthWarmup", "--data.sampling.num_batches=0"), "num_batches=0"),
-        (('--data.train_files={"a": "train.txt", "b": "test.txt"}',), "takes one"),
-    ],
-)
-def test_bad_values_end_before_anything_is_written(
-    insight: Insight, workplace: Path, options: tuple[str, ...], named: str
-) -> None:
-    outcome = insight(*FIT, *options)
-    assert outcome.code == 2
-    assert named in outcome.error_line
-    assert not (workplace / "runs").exists()

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from save_once import SaveOnce
 from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
 from insight.callbacks import AveragedWeights, EvaluationWeights
@@ -87,21 +88,6 @@ class Watch(pl.Callback):
         self.validated[trainer.global_step] = ([p.detach().clone() for p in module.parameters()], loss)
 
 
-class Save(pl.Callback):
-    """Saves after a step, or after the validation that follows it."""
-
-    def __init__(self, path: Path, step: int, after_validation: bool) -> None:
-        self.path, self.step, self.after_validation = path, step, after_validation
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step and not self.after_validation:
-            trainer.save_checkpoint(self.path)
-
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        if trainer.global_step == self.step and self.after_validation:
-            trainer.save_checkpoint(self.path)
-
-
 def run(
     folder: Path, callbacks: list[pl.Callback], ckpt_path: Path | None = None
 ) -> tuple[LossRecorder, Watch]:
@@ -125,7 +111,7 @@ def run(
 
 def test_validations_and_checkpoints_are_of_the_average(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("step.ckpt", "validation.ckpt")]
-    _, watch = run(tmp_path, [Save(paths[0], HALF, False), Save(paths[1], HALF, True)])
+    _, watch = run(tmp_path, [SaveOnce(paths[0], HALF, False), SaveOnce(paths[1], HALF, True)])
     assert sorted(watch.validated) == [3, 6, 9, 12]
     for step, (weights, _) in watch.validated.items():
         for weight, average in zip(weights, watch.averages[step], strict=True):
@@ -146,7 +132,7 @@ def test_resuming_goes_on_bit_for_bit(tmp_path: Path, after_validation: bool, da
     """With the planted fault, training goes on from the average."""
     path = tmp_path / "middle.ckpt"
     saved = HALF if after_validation else HALF + 1
-    whole, watch = run(tmp_path, [Save(path, saved, after_validation)])
+    whole, watch = run(tmp_path, [SaveOnce(path, saved, after_validation)])
     if damaged:
         checkpoint = torch.load(path, weights_only=True)
         del checkpoint["training_weights"]
@@ -162,7 +148,7 @@ def test_resuming_goes_on_bit_for_bit(tmp_path: Path, after_validation: bool, da
 
 def test_saving_does_not_touch_training(tmp_path: Path) -> None:
     plain, _ = run(tmp_path, [])
-    saving, _ = run(tmp_path, [Save(tmp_path / f"{step}.ckpt", step, False) for step in (2, 5, 7)])
+    saving, _ = run(tmp_path, [SaveOnce(tmp_path / f"{step}.ckpt", step, False) for step in (2, 5, 7)])
     assert plain.losses == saving.losses
 
 
