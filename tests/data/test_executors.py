@@ -138,6 +138,21 @@ def test_an_item_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
         list(pool.map(executor_tasks.die, calls(tmp_path, 1)))
 
 
+def test_no_worker_is_left_where_one_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = subprocess.Popen, []
+
+    def second_fails(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(start(*arguments, **options))  # type: ignore[call-overload]
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", second_fails)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        ProcessPool(2)
+    assert started[0].poll() is not None
+
+
 def test_closing_ends_workers_in_the_middle(tmp_path: Path) -> None:
     with deadline(20):
         pool = ProcessPool(2)

@@ -81,8 +81,12 @@ class ProcessPool(Executor):
         self._lock = threading.Lock()
         self._is_closed = False
         self._modules = tuple(modules)
-        for _ in range(num_workers):
-            self._idle.put(self._start())
+        try:
+            for _ in range(num_workers):
+                self._idle.put(self._start())
+        except BaseException:  # nobody gets this pool, so nobody could end the workers it has
+            self.close()
+            raise
 
     @property
     def num_workers(self) -> int:
