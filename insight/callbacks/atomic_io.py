@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch.utils.serialization import config
 
+from insight.runtime.direct_file import DISK_BLOCK
 from insight.runtime.errors import OutputError
-from insight.runtime.files import atomic_file, flush, writing_to
+from insight.runtime.files import LARGE_BYTES, atomic_file, flush, freed_beside, writing_to
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,8 +34,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: Read-only or full; an older file at ``path`` is untouched then.
         """
-        with atomic_file(Path(path)) as file:
-            _save(checkpoint, file)
+        is_large = _num_bytes(checkpoint) >= LARGE_BYTES
+        with atomic_file(Path(path), is_large=is_large) as file:
+            _save(checkpoint, file, is_large)
 
 
 def publish_copy(source: Path, target: Path) -> None:
@@ -52,24 +56,37 @@ def publish_copy(source: Path, target: Path) -> None:
         except OSError:
             shutil.copyfile(source, temporary)
             flush(temporary)
-        os.replace(temporary, target)
+        with freed_beside(target):
+            os.replace(temporary, target)
         flush(target.parent)
 
 
 @contextlib.contextmanager
-def _without_checksums() -> Iterator[None]:
-    """Spare the checksums of the archive: they take as long as the rest of a save, and nobody reads them."""
-    configured = torch.serialization.get_crc32_options()
+def _archives(alignment: int) -> Iterator[None]:
+    """How torch writes its archives: tensors at multiples of ``alignment`` bytes, and no checksums.
+
+    Those take as long as the rest of a save, and nobody reads them.
+    """
+    checksums, before = torch.serialization.get_crc32_options(), config.save.storage_alignment
     torch.serialization.set_crc32_options(False)
+    config.save.storage_alignment = alignment
     try:
         yield
     finally:
-        torch.serialization.set_crc32_options(configured)
+        torch.serialization.set_crc32_options(checksums)
+        config.save.storage_alignment = before
 
 
-def _save(checkpoint: dict[str, Any], file: Any) -> None:
+def _num_bytes(checkpoint: dict[str, Any]) -> int:
+    """Of its tensors, those that share memory counted for each."""
+    sizes: list[int] = []
+    apply_to_collection(checkpoint, torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
+    return sum(sizes)
+
+
+def _save(checkpoint: dict[str, Any], file: Any, is_large: bool) -> None:
     try:
-        with _without_checksums():
+        with _archives(DISK_BLOCK if is_large else config.save.storage_alignment):
             torch.save(checkpoint, file)
     except RuntimeError as error:
         # torch's archive writer reports a failed write as its own error, with the system's as the cause.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +13,9 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
+
+_OWN_PAGES_BYTES = 1 << 20
+_LEAST_PRIORITY = 19
 
 
 class BackgroundWriter:
@@ -23,7 +30,7 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self.copies: list[torch.Tensor] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_stand_back)
         self._job: Future[None] | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -50,6 +57,12 @@ class BackgroundWriter:
         self._thread.shutdown()
 
 
+def _stand_back() -> None:
+    """Leave the processors to the training wherever it wants them, and run when it waits."""
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+
+
 def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[str, Any]:
     """A checkpoint that training no longer changes: all its tensors copied, to the host's memory.
 
@@ -70,9 +83,24 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
         place = (tensor.device, tensor.data_ptr(), *layout)
         if place not in copies:
             source, fitting = tensor.detach(), unused[layout]
-            copies[place] = fitting.pop().copy_(source) if fitting else source.to("cpu", copy=True)
+            target = fitting.pop() if fitting else _memory_for(source)
+            copies[place] = target.copy_(source, non_blocking=target.is_pinned())
         return copies[place]
 
     copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
+    if any(tensor.is_pinned() for tensor in copies.values()):
+        torch.cuda.synchronize()  # copies to pinned memory go on by themselves
     earlier[:] = copies.values()
     return copy
+
+
+def _memory_for(tensor: torch.Tensor) -> torch.Tensor:
+    """The host's memory for a copy; that of a large one begins where a disk can read it from."""
+    if tensor.nbytes < _OWN_PAGES_BYTES or not tensor.is_contiguous() or type(tensor) is not torch.Tensor:
+        return torch.empty_like(tensor, device="cpu")
+    if tensor.is_cuda:  # which copies to such memory several times faster
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    memory = mmap.mmap(-1, tensor.nbytes)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # to get small pages takes longer than to fill them
+    return torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape)

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from insight.callbacks.atomic_io import AtomicCheckpointIO, publish_copy
 from insight.runtime.errors import ConfigError
-from insight.runtime.files import writing_to
+from insight.runtime.files import freed_beside, writing_to
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -67,7 +67,8 @@ def write_checkpoint(
             staying = {name_of_best(step) for step in best_steps}
             for path in folder.iterdir():
                 if _BEST_OF_STEP.fullmatch(path.name) and path.name not in staying:
-                    path.unlink()
+                    with freed_beside(path):
+                        path.unlink()
                     changed.append(path.name)
     return changed
 

@@ -8,12 +8,16 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from insight.runtime.direct_file import CAN_WRITE_DIRECTLY, DirectFile
 from insight.runtime.errors import OutputError
 
+LARGE_BYTES = 1 << 25
+"""A file from this size on is handled as one that would fill caches and occupy the disk."""
 _PROBE_BYTES = 65_536
 # What the rename of a folder reports when another process has published the same folder first.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
@@ -33,8 +37,12 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, is_large: bool = False) -> Iterator[BinaryIO]:
     """A file to write that takes the name ``path`` when the block ends, as :func:`atomic_write_bytes`.
+
+    Args:
+        path: Its name.
+        is_large: Whether it would push other files out of the system's cache, and is written past that.
 
     Raises:
         OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
@@ -44,7 +52,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         try:
-            with temporary.open("xb") as file:
+            opened = DirectFile(temporary) if is_large and CAN_WRITE_DIRECTLY else temporary.open("xb")
+            with cast(BinaryIO, opened) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -54,6 +63,26 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
             raise
         flush(path.parent)
+
+
+@contextlib.contextmanager
+def freed_beside(path: Path) -> Iterator[None]:
+    """Have the space of a large file that is replaced or removed in the block given back in a thread.
+
+    A file system works on that for about a fifth of the time that writing the file took, and begins when
+    nobody has it open any more.
+    """
+    descriptor = None
+    with contextlib.suppress(OSError):
+        if os.name == "posix":  # elsewhere what is open can be neither replaced nor removed
+            descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            is_large = os.fstat(descriptor).st_size >= LARGE_BYTES
+            close = threading.Thread(target=os.close, args=(descriptor,), daemon=True)
+            close.start() if is_large else close.run()
 
 
 def atomic_write_text(path: Path, text: str) -> None:

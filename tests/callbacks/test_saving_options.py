@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import zipfile
@@ -16,10 +17,19 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from tiny_run import StopAt, TinyModule, tiny_fit
+from torch.utils.serialization import config as torch_config
 
-from insight.callbacks import GracefulInterrupt, TrainingInterrupted, checkpoint_files, checkpointing
+from insight.callbacks import (
+    GracefulInterrupt,
+    TrainingInterrupted,
+    atomic_io,
+    checkpoint_files,
+    checkpointing,
+)
 from insight.callbacks.atomic_io import AtomicCheckpointIO
+from insight.callbacks.background_writer import BackgroundWriter
 from insight.callbacks.checkpointing import RunCheckpoint
+from insight.runtime.direct_file import DISK_BLOCK
 from insight.runtime.errors import OutputError
 from insight.runtime.run_folder import RunFolder, find_resumable
 
@@ -210,6 +220,59 @@ def test_the_next_copy_takes_the_memory_of_the_last() -> None:
     assert equal(checkpointing.host_copy(other, copies), other)
     assert len(copies) == 2
     assert len(places & {tensor.data_ptr() for tensor in copies}) == 1
+
+
+def test_a_large_copy_lies_where_a_disk_can_read_it() -> None:
+    state = {"large": torch.randn(1024, 300), "small": torch.randn(3)}
+    copies: list[torch.Tensor] = []
+    copy = checkpointing.host_copy(state, copies)
+    place = copy["large"].data_ptr()
+    assert place % DISK_BLOCK == 0
+    assert equal(copy, state)
+    state["large"].add_(1)
+    again = checkpointing.host_copy(state, copies)
+    assert again["large"].data_ptr() == place
+    assert equal(again, state)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_copy_of_what_a_gpu_holds_is_complete() -> None:
+    state = {"large": torch.randn(4096, 4096, device="cuda"), "small": torch.randn(3, device="cuda")}
+    expected = {name: tensor.cpu() for name, tensor in state.items()}
+    copy = checkpointing.host_copy(state, [])
+    state["large"].zero_()
+    assert copy["large"].is_pinned()
+    assert equal(copy, expected)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_files_of_large_networks_hold_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    tiny_fit(tmp_path / "small", [RunCheckpoint(asynchronous=asynchronous)])
+    monkeypatch.setattr(atomic_io, "LARGE_BYTES", 0)
+    tiny_fit(tmp_path / "large", [RunCheckpoint(asynchronous=asynchronous)])
+    files = [tmp_path / name / "checkpoints/last.ckpt" for name in ("small", "large")]
+    assert equal(*(torch.load(file, weights_only=True) for file in files))
+    alignments = [torch.load(file, weights_only=True, mmap=True) for file in files]
+    remainders = [
+        {tensor.data_ptr() % DISK_BLOCK for tensor in loaded["state_dict"].values()} for loaded in alignments
+    ]
+    assert remainders[1] == {0}
+    assert remainders[0] != {0}
+    assert torch.serialization.get_crc32_options()
+    assert torch_config.save.storage_alignment == 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
+def test_who_writes_leaves_the_processors_to_the_training() -> None:
+    found: list[int] = []
+    writer = BackgroundWriter()
+    writer.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    writer.close()
+    assert found == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
 
 
 def test_no_checksums_that_nobody_looks_at(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from insight.runtime.files import (
     atomic_write_bytes,
     atomic_write_text,
     ensure_writable,
+    freed_beside,
     publish_folder,
     writing_to,
 )
@@ -114,6 +116,39 @@ def _sizes_seen_by_a_reader(path: Path, write: object) -> set[int]:
     done.set()
     reader.join()
     return sizes
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")
+@pytest.mark.parametrize("is_large", [True, False])
+@pytest.mark.parametrize("removes", [True, False])
+def test_space_is_given_back_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool, removes: bool
+) -> None:
+    monkeypatch.setattr(files, "LARGE_BYTES", 3 if is_large else 4)
+    path, new = tmp_path / "file", tmp_path / "new"
+    path.write_bytes(b"old")
+    new.write_bytes(b"new")
+    closing: list[int] = []
+    close = os.close
+
+    def closed_by(descriptor: int) -> None:
+        closing.append(threading.get_ident())
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", closed_by)
+    before = set(os.listdir("/proc/self/fd"))
+    with freed_beside(path):
+        path.unlink() if removes else os.replace(new, path)
+    end = time.monotonic() + 10
+    while not closing or len(os.listdir("/proc/self/fd")) > len(before):
+        assert time.monotonic() < end
+    assert (closing[0] == threading.get_ident()) is not is_large
+    assert not path.exists() if removes else path.read_bytes() == b"new"
+
+
+def test_what_is_not_there_needs_no_space(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), freed_beside(tmp_path / "file"):
+        (tmp_path / "file").unlink()
 
 
 def test_publish_moves_a_complete_folder(tmp_path: Path) -> None:

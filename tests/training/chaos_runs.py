@@ -201,12 +201,14 @@ def stop_in_saves(attempt: Attempt) -> None:
             pass_moment("before a name")
             file.write(data[len(data) // 2 :])
 
-    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO, is_large: bool) -> None:
         if attempt.fault == "full disk" and checkpoint["global_step"] == NUM_STEPS // 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(checkpoint, Halfway(file))
+        save(checkpoint, Halfway(file), is_large)
 
     atomic_io._save = save_halfway
+    if attempt.asynchronous:
+        atomic_io.LARGE_BYTES = 0  # as those of large networks, past the system's cache
     files.os.replace = replace_after_moment
     if attempt.fault == "in place":
         checkpoint_files.publish_copy = copy_in_place
