@@ -24,7 +24,7 @@ from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError
 
 _PARTS = "parts"
-_COPIED_IDS = 1 << 22
+_COPIED_IDS = 1 << 19
 # Text is this many times its compressed form, roughly.
 _EXPANSION = 4
 
@@ -151,18 +151,15 @@ def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
         DataError: It is missing or damaged.
     """
     try:
-        store = TokenStore(task.output)
-        store.verify()
+        store = TokenStore(task.output, is_use=False)
+        if store.manifest.shards:
+            ends = store.shard(0)[1][1:].astype(np.int64)
+            # In pieces, each used while it is at hand, so that a large part is never in memory as a whole.
+            for start, ids in store.checked_ids(0, _COPIED_IDS):
+                first, last = np.searchsorted(ends, (start, start + len(ids)), side="right")
+                writer.append_finished(ids, ends[first:last] - start, 0)
     except DataError as error:
         raise DataError(f"{task}: the result of its task is gone ({error.problem})", "start again") from error
-    if store.manifest.shards:
-        ids, offsets = store.shard(0)
-        ends = offsets[1:].astype(np.int64)
-        # In pieces, so that a large part is never in memory as a whole.
-        for start in range(0, len(ids), _COPIED_IDS):
-            stop = min(start + _COPIED_IDS, len(ids))
-            first, last = np.searchsorted(ends, (start, stop), side="right")
-            writer.append_finished(ids[start:stop], ends[first:last] - start, 0)
     origin = store.manifest.origin
     nothing = np.zeros(0, dtype=store.manifest.dtype), np.zeros(0, dtype=np.int64)
     writer.append_finished(*nothing, store.num_bytes, int(origin["num_unknown"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,7 @@ def test_damaged_store_is_set_aside_and_rebuilt(
     assert build.builds == 2
 
 
-def test_large_store_is_verified_at_first_use_and_after_changes(
+def test_large_store_of_others_is_verified_at_first_use_and_any_after_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("insight.data.store.cache._ALWAYS_VERIFIED_BYTES", 0)
@@ -230,6 +231,10 @@ def test_large_store_is_verified_at_first_use_and_after_changes(
     verify = TokenStore.verify
     monkeypatch.setattr(TokenStore, "verify", lambda self: (verified.append(self.path), verify(self)))
     build = Builder()
+    for _ in range(3):
+        StoreCache(tmp_path).find_or_build("key", build, "a.txt")
+    assert not verified  # its bytes were hashed as they were written
+    shutil.rmtree(tmp_path / "verified")  # as of a store that was copied here
     for _ in range(3):
         StoreCache(tmp_path).find_or_build("key", build, "a.txt")
     assert len(verified) == 1

@@ -43,16 +43,19 @@ class StoreCache:
         self._stores = self.root / "stores"
 
     def find(self, key: str) -> TokenStore | None:
-        """The store with this key, every byte of it checked at its first use, or ``None``.
+        """The store with this key, every byte of it checked at its first use on this machine, or ``None``.
 
         Raises:
             DataError: It is there, and damaged; or ``key`` can be no key.
         """
+        return self._open(key, is_known=False)
+
+    def _open(self, key: str, is_known: bool) -> TokenStore | None:
         folder = self._stores / checked_key(key)
         if not folder.is_dir():
             return None
         store = TokenStore(folder)
-        self._verify_once(store)
+        self._verify_once(store, is_known)
         return store
 
     def find_or_build(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
@@ -102,10 +105,10 @@ class StoreCache:
         try:
             build(temporary)
             os.chmod(temporary, 0o755)
-            publish_folder(temporary, self._stores / key)
+            is_ours = publish_folder(temporary, self._stores / key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        store = self.find(key)
+        store = self._open(key, is_known=is_ours)  # whose bytes were hashed on their way
         if store is None:
             raise DataError(
                 f"{self._stores / key}: vanished while it was built", "is something clearing the cache?"
@@ -139,17 +142,24 @@ class StoreCache:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _verify_once(self, store: TokenStore) -> None:
-        """Check every byte, unless a large store was checked before and its files are unchanged since."""
+    def _verify_once(self, store: TokenStore, is_known: bool) -> None:
+        """Check every byte, unless a large store was checked before and its files are unchanged since.
+
+        Args:
+            store: It.
+            is_known: Whether this process has just written it.
+        """
         files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
         stats = [path.stat() for path in files]
         if sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES:
-            store.verify()
+            if not is_known:
+                store.verify()
             return
         stamp = json.dumps([[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats])
         record = self.root / "verified" / f"{store.path.name}.json"
         if record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
             return
-        store.verify()
+        if not is_known:
+            store.verify()
         with contextlib.suppress(OutputError):  # a cache that is read-only is still good to read
             atomic_write_text(record, stamp)

@@ -22,7 +22,7 @@ from insight.runtime.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-HASHED_BYTES = 1 << 22
+HASHED_BYTES = 1 << 18
 """Bytes of a file that are hashed at once."""
 
 
@@ -148,9 +148,9 @@ def file_hash(path: Path) -> str:
     return str(hasher.hexdigest())
 
 
-def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
-    """``array`` as the format stores it."""
-    return array.astype(dtype, copy=False).tobytes()
+def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
+    """``array`` as the format stores it; where it is so already, its own memory."""
+    return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
 
 
 def _is_sound(manifest: Manifest) -> bool:

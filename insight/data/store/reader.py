@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from insight.data.store.format import HASHED_BYTES, OFFSET_DTYPE, Manifest, Shard, read_manifest
+from insight.data.store.format import HASHED_BYTES, OFFSET_DTYPE, Manifest, Shard, array_bytes, read_manifest
 from insight.data.store.lease import take_lease
 from insight.data.store.stream import MappedStream
 from insight.runtime.errors import DataError
@@ -174,6 +175,30 @@ class TokenStore:
             self._verify_tokens(shard)
             self._verify_offsets(shard)
 
+    def checked_ids(self, index: int, num_ids: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """The ids of one shard, read and compared with the manifest in one go.
+
+        Args:
+            index: Of the shard.
+            num_ids: How many come at once.
+
+        Yields:
+            Where they begin in the shard, and the ids, memory-mapped, in the store's type.
+
+        Raises:
+            DataError: The shard is damaged. Ids are known to be right only when the last have come; offsets
+                from the beginning.
+        """
+        shard, ids = self.manifest.shards[index], self._shards[index]
+        self._verify_offsets(shard)
+        hasher, largest = xxhash.xxh3_128(), 0
+        for start in range(0, len(ids), num_ids):
+            piece = ids[start : start + num_ids]
+            hasher.update(array_bytes(piece, self.manifest.dtype))
+            largest = max(largest, int(piece.max()))
+            yield start, piece
+        self._compare(shard, hasher.hexdigest(), largest)
+
     def _verify_tokens(self, shard: Shard) -> None:
         dtype = self.manifest.dtype
         largest = 0
@@ -185,8 +210,11 @@ class TokenStore:
                 # A file that was cut since it was opened ends anywhere.
                 ids = np.frombuffer(data, dtype=dtype, count=len(data) // dtype.itemsize)
                 largest = max(largest, int(ids.max(initial=0)))
-        if hasher.hexdigest() != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
-            raise DataError(f"{path}: damaged", "encode the text again")
+        self._compare(shard, hasher.hexdigest(), largest)
+
+    def _compare(self, shard: Shard, tokens_hash: str, largest: int) -> None:
+        if tokens_hash != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
+            raise DataError(f"{self.path / shard.name}.bin: damaged", "encode the text again")
 
     def _verify_offsets(self, shard: Shard) -> None:
         path = self.path / f"{shard.name}.idx"

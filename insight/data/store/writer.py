@@ -217,7 +217,7 @@ class _OpenShard:
         self.num_tokens = 0
         self._write_offsets(np.zeros(1, dtype=np.int64))
 
-    def write(self, data: bytes, num_tokens: int, ends: npt.NDArray[np.int64]) -> None:
+    def write(self, data: memoryview, num_tokens: int, ends: npt.NDArray[np.int64]) -> None:
         self._tokens.write(data)
         self._tokens_hash.update(data)
         if self._flush is not None:
