@@ -23,6 +23,7 @@ from insight.data import (
     load_tokenizer,
     read_corpus,
 )
+from insight.data.tokenizers.base import utf8_length
 from insight.data.tokenizers.segmented import cut_text
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError, TokenizerError
@@ -254,3 +255,16 @@ def test_pretrained_with_another_name_and_a_template() -> None:
 def test_bpe_class_is_what_the_config_builds() -> None:
     assert type(BPE) is BPETokenizer
     assert BPE.vocabulary_size == 600
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_length_in_bytes(text: str) -> None:
+    """Also of halves of surrogate pairs, which no text may have; asked twice, since the first answer is kept."""
+    for _ in range(2):
+        try:
+            expected = len(text.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            with pytest.raises(TokenizerError, match=f"surrogate pair at character {error.start}"):
+                utf8_length(text)
+        else:
+            assert utf8_length(text) == expected

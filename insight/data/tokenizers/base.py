@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 from abc import ABC, abstractmethod
@@ -289,6 +290,13 @@ def check_length(num_characters: int) -> None:
         raise TokenizerError(f"num_characters={num_characters!r}: a part has at least 1", "use 1 or more")
 
 
+# The bytes that it makes stay with the text, and an encoder that asks for them gets the same: made once, not
+# by each of them.
+_keep_utf8 = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
+_keep_utf8.argtypes = (ctypes.py_object, ctypes.c_void_p)
+_keep_utf8.restype = ctypes.c_void_p
+
+
 def utf8_length(text: str, name: str = "text") -> int:
     """Length of ``text`` in UTF-8 bytes.
 
@@ -300,7 +308,9 @@ def utf8_length(text: str, name: str = "text") -> int:
     if text.isascii():
         return len(text)
     try:
-        return len(text.encode("utf-8"))
+        size = ctypes.c_ssize_t()
+        _keep_utf8(text, ctypes.byref(size))
+        return size.value
     except UnicodeEncodeError as error:
         raise TokenizerError(
             f"{name} has half a surrogate pair at character {error.start}",
