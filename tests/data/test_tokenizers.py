@@ -259,7 +259,7 @@ def test_bpe_class_is_what_the_config_builds() -> None:
 
 @given(st.text(st.characters(exclude_categories=[])))
 def test_length_in_bytes(text: str) -> None:
-    """Also of halves of surrogate pairs, which no text may have; asked twice, since the first answer is kept."""
+    """Also of halves of surrogate pairs, which no text may have; twice, since the first answer is kept."""
     for _ in range(2):
         try:
             expected = len(text.encode("utf-8"))
