@@ -83,8 +83,7 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
         place = (tensor.device, tensor.data_ptr(), *layout)
         if place not in copies:
             source, fitting = tensor.detach(), unused[layout]
-            target = fitting.pop() if fitting else _memory_for(source)
-            copies[place] = target.copy_(source, non_blocking=target.is_pinned())
+            copies[place] = _copy_to(fitting.pop(), source) if fitting else _first_copy(source)
         return copies[place]
 
     copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
@@ -94,13 +93,17 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
     return copy
 
 
-def _memory_for(tensor: torch.Tensor) -> torch.Tensor:
-    """The host's memory for a copy; that of a large one begins where a disk can read it from."""
+def _first_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the host's memory; that of a large one begins where a disk can read it from."""
     if tensor.nbytes < _OWN_PAGES_BYTES or not tensor.is_contiguous() or type(tensor) is not torch.Tensor:
-        return torch.empty_like(tensor, device="cpu")
-    if tensor.is_cuda:  # which copies to such memory several times faster
-        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+        return tensor.to("cpu", copy=True)
+    if tensor.is_cuda:  # which copies to pinned memory several times faster
+        return _copy_to(torch.empty_like(tensor, device="cpu", pin_memory=True), tensor)
     memory = mmap.mmap(-1, tensor.nbytes)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)  # to get small pages takes longer than to fill them
-    return torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape)
+    return _copy_to(torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape), tensor)
+
+
+def _copy_to(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    return target.copy_(source, non_blocking=target.is_pinned())

@@ -101,7 +101,10 @@ class DirectFile:
         """Begin to write what is held."""
         self._wait()
         self._held, self._spare, self._num_held = self._spare, self._held, 0
-        self._under_way = self._thread.submit(self._write_all, [self._spare])
+        try:
+            self._under_way = self._thread.submit(self._write_all, [self._spare])
+        except RuntimeError:  # the program is ending, and no thread begins any more
+            self._write_all([self._spare])
 
     def _wait(self) -> None:
         under_way, self._under_way = self._under_way, None

@@ -80,9 +80,13 @@ def freed_beside(path: Path) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            is_large = os.fstat(descriptor).st_size >= LARGE_BYTES
-            close = threading.Thread(target=os.close, args=(descriptor,), daemon=True)
-            close.start() if is_large else close.run()
+            try:
+                if os.fstat(descriptor).st_size < LARGE_BYTES:
+                    os.close(descriptor)
+                else:
+                    threading.Thread(target=os.close, args=(descriptor,), daemon=True).start()
+            except RuntimeError:  # the program is ending, and no thread begins any more
+                os.close(descriptor)
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -273,6 +274,33 @@ def test_who_writes_leaves_the_processors_to_the_training() -> None:
     writer.close()
     assert found == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
+
+
+ENDS_AT_ONCE = """
+import sys, time
+from pathlib import Path
+import torch
+from insight.callbacks.background_writer import BackgroundWriter
+from insight.callbacks.checkpoint_files import write_checkpoint
+
+def job():
+    time.sleep(1)
+    for number in range(2):
+        checkpoint = {"weight": torch.full((12_000_000,), number)}
+        write_checkpoint(checkpoint, Path(sys.argv[1]), ["last.ckpt"], None)
+
+BackgroundWriter().submit(job)
+"""
+
+
+def test_a_program_that_ends_meanwhile_ends_after_its_last_file(tmp_path: Path) -> None:
+    """When no thread can be started any more, be it to write or to give an earlier file back."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_AT_ONCE, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["weight"].unique().tolist() == [1]
 
 
 def test_no_checksums_that_nobody_looks_at(tmp_path: Path) -> None:
