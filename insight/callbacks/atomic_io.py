@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.serialization import config
 
 from insight.runtime.direct_file import DISK_BLOCK
@@ -77,11 +76,13 @@ def _archives(alignment: int) -> Iterator[None]:
         config.save.storage_alignment = before
 
 
-def _num_bytes(checkpoint: dict[str, Any]) -> int:
-    """Of its tensors, those that share memory counted for each."""
-    sizes: list[int] = []
-    apply_to_collection(checkpoint, torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
-    return sum(sizes)
+def _num_bytes(value: Any) -> int:
+    """Of the tensors in a checkpoint, about: those that share memory are counted for each."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes if value.layout is torch.strided else 0
+    if isinstance(value, Mapping):
+        return sum(map(_num_bytes, value.values()))
+    return sum(map(_num_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _save(checkpoint: dict[str, Any], file: Any, is_large: bool) -> None:

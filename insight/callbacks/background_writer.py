@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -60,7 +61,8 @@ class BackgroundWriter:
 def _stand_back() -> None:
     """Leave the processors to the training wherever it wants them, and run when it waits."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+        with contextlib.suppress(OSError):  # where that is denied it goes on as it is
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
 
 
 def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[str, Any]:
@@ -87,22 +89,23 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
         return copies[place]
 
     copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
-    if any(tensor.is_pinned() for tensor in copies.values()):
-        torch.cuda.synchronize()  # copies to pinned memory go on by themselves
+    for device in {place[0] for place, tensor in copies.items() if tensor.is_pinned()}:
+        torch.cuda.synchronize(device)  # copies to pinned memory go on by themselves
     earlier[:] = copies.values()
     return copy
 
 
 def _first_copy(tensor: torch.Tensor) -> torch.Tensor:
     """A copy in the host's memory; that of a large one begins where a disk can read it from."""
-    if tensor.nbytes < _OWN_PAGES_BYTES or not tensor.is_contiguous() or type(tensor) is not torch.Tensor:
+    is_plain = type(tensor) is torch.Tensor and tensor.is_contiguous() and not tensor.is_quantized
+    if tensor.nbytes < _OWN_PAGES_BYTES or not is_plain:
         return tensor.to("cpu", copy=True)
-    if tensor.is_cuda:  # which copies to pinned memory several times faster
-        return _copy_to(torch.empty_like(tensor, device="cpu", pin_memory=True), tensor)
-    memory = mmap.mmap(-1, tensor.nbytes)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)  # to get small pages takes longer than to fill them
-    return _copy_to(torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape), tensor)
+    if tensor.is_cuda:
+        with contextlib.suppress(RuntimeError):  # there is only so much memory that may be pinned
+            # To which a GPU copies several times faster.
+            return _copy_to(torch.empty_like(tensor, device="cpu", pin_memory=True), tensor)
+    memory = torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=tensor.dtype)
+    return _copy_to(memory.as_strided(tensor.shape, tensor.stride()), tensor)
 
 
 def _copy_to(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

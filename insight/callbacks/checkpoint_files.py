@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from insight.callbacks.atomic_io import AtomicCheckpointIO, publish_copy
 from insight.runtime.errors import ConfigError
-from insight.runtime.files import freed_beside, writing_to
+from insight.runtime.files import FREED, freed_beside, writing_to
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -75,7 +75,7 @@ def write_checkpoint(
 
 def remove_remains(folder: Path) -> None:
     """Remove what a process left that was killed while it saved."""
-    for pattern in (f"*{_NEW}*", "*.ckpt.tmp"):
+    for pattern in (f"*{_NEW}*", "*.ckpt.tmp", f"*{FREED}"):
         for remains in folder.glob(pattern):
             remains.unlink()
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
@@ -88,13 +89,20 @@ class CheckpointUpload:
         with source.open("rb") as file:
             status = os.fstat(file.fileno())
             identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
-            if identity in copied:
-                filesystem.cp_file(copied[identity], part)
-            else:
+            if not (identity in copied and _copied_there(filesystem, copied[identity], part)):
                 with filesystem.open(part, "wb") as copy:
                     shutil.copyfileobj(file, copy, _CHUNK_BYTES)
         filesystem.mv(part, target)
         copied[identity] = target
+
+
+def _copied_there(filesystem: Any, source: str, target: str) -> bool:
+    """Whether the place could copy a file that it has; not every one can."""
+    try:
+        filesystem.cp_file(source, target)
+    except Exception:  # of whatever kind: the bytes are sent then, and tell what is wrong
+        return False
+    return True
 
 
 def upload_folder(url: str, folder: Path) -> str:

@@ -224,11 +224,10 @@ class RunCheckpoint(Checkpoint):
         try:
             checkpoint = collect_checkpoint(trainer, self.folder)
             if trainer.is_global_zero:
-                self._write(checkpoint, self.folder, self._names(trainer.global_step, is_best))
-            # What is interrupted ends with a code that asks to be started again, so a disk that is full must
-            # be known by now.
-            if self._writer is not None and _interrupted(trainer):
-                self._writer.wait()
+                # What is interrupted ends with a code that asks to be started again, so a disk that is full
+                # must be known by now; and it has little time left.
+                beside = self.asynchronous and not _interrupted(trainer)
+                self._write(checkpoint, self.folder, self._names(trainer.global_step, is_best), beside)
         except Exception as caught:
             error = caught
         _fail_together(trainer, error)
@@ -245,12 +244,13 @@ class RunCheckpoint(Checkpoint):
         # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
         return [*names, BEST, LAST] if is_best else [*names, LAST]
 
-    def _write(self, checkpoint: dict[str, Any], folder: Path, names: list[str]) -> None:
-        if self.asynchronous:
-            if self._writer is None:
-                self._writer = BackgroundWriter()
-            self._writer.wait()  # before there is another copy of the state
-            checkpoint = host_copy(checkpoint, self._writer.copies)
+    def _write(self, checkpoint: dict[str, Any], folder: Path, names: list[str], beside: bool) -> None:
+        if beside and self._writer is None:
+            self._writer = BackgroundWriter()
+        if self._writer is not None:
+            self._writer.wait()  # before there is another copy of the state, or a newer file
+            if beside:
+                checkpoint = host_copy(checkpoint, self._writer.copies)
         if self.upload_to is not None and self._upload is None:
             self._upload = CheckpointUpload(folder, upload_folder(self.upload_to, folder))
         upload = self._upload
@@ -261,7 +261,7 @@ class RunCheckpoint(Checkpoint):
             if upload is not None:
                 upload.submit(changed)
 
-        if self._writer is not None:
+        if beside and self._writer is not None:
             self._writer.submit(write)
         else:
             write()

@@ -19,6 +19,9 @@ _HELD_BYTES = 1 << 23
 # What is shorter is gathered: a disk takes about as long for it as for its neighbours with it.
 _WRITTEN_IN_PLACE_BYTES = 1 << 20
 
+# A place in memory or in the file, or a file system, from which or to which nothing goes past the cache.
+_REFUSED = (errno.EINVAL, errno.EFAULT, errno.EOPNOTSUPP)
+
 
 class DirectFile:
     """Opened for writing from its beginning to its end; after :meth:`flush` it holds all that was written.
@@ -39,7 +42,7 @@ class DirectFile:
         # One is filled while the other is written.
         self._held, self._spare = (memoryview(mmap.mmap(-1, _HELD_BYTES)) for _ in range(2))
         self._num_held = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="direct-file")
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="direct-file")
         self._under_way: Future[None] | None = None
         self._is_direct = self._set_direct(True)
 
@@ -80,8 +83,10 @@ class DirectFile:
         self._write_now()
 
     def close(self) -> None:
-        self._thread.shutdown()
-        os.close(self._file)
+        if self._thread is not None:
+            self._thread.shutdown()
+        file, self._file = self._file, -1  # a number that may soon be another file's
+        os.close(file)
 
     def __enter__(self) -> DirectFile:
         return self
@@ -101,10 +106,14 @@ class DirectFile:
         """Begin to write what is held."""
         self._wait()
         self._held, self._spare, self._num_held = self._spare, self._held, 0
-        try:
-            self._under_way = self._thread.submit(self._write_all, [self._spare])
-        except RuntimeError:  # the program is ending, and no thread begins any more
-            self._write_all([self._spare])
+        if self._thread is not None:
+            try:
+                self._under_way = self._thread.submit(self._write_all, [self._spare])
+                return
+            except RuntimeError:  # no thread can be started: too many, or the program is ending
+                self._thread.shutdown(cancel_futures=True)  # what was not begun would be done a second time
+                self._thread = None
+        self._write_all([self._spare])
 
     def _wait(self) -> None:
         under_way, self._under_way = self._under_way, None
@@ -117,7 +126,7 @@ class DirectFile:
                 num_written = os.writev(self._file, parts)
             except OSError as error:
                 # A place that refuses it only now, or the place that a write which was cut short has left.
-                if error.errno != errno.EINVAL or not self._is_direct:
+                if error.errno not in _REFUSED or not self._is_direct:
                     raise
                 self._is_direct = self._set_direct(False)
                 continue

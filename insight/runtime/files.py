@@ -18,6 +18,8 @@ from insight.runtime.errors import OutputError
 
 LARGE_BYTES = 1 << 25
 """A file from this size on is handled as one that would fill caches and occupy the disk."""
+FREED = ".freed"
+"""Ends the name of a file whose space is being given back."""
 _PROBE_BYTES = 65_536
 # What the rename of a folder reports when another process has published the same folder first.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
@@ -69,24 +71,29 @@ def atomic_file(path: Path, *, is_large: bool = False) -> Iterator[BinaryIO]:
 def freed_beside(path: Path) -> Iterator[None]:
     """Have the space of a large file that is replaced or removed in the block given back in a thread.
 
-    A file system works on that for about a fifth of the time that writing the file took, and begins when
-    nobody has it open any more.
+    A file system works on that for about a fifth of the time that writing the file took, once the last of its
+    names has gone: until then it has another one here, which ends with :data:`FREED`.
     """
-    descriptor = None
-    with contextlib.suppress(OSError):
-        if os.name == "posix":  # elsewhere what is open can be neither replaced nor removed
-            descriptor = os.open(path, os.O_RDONLY)
+    other = None
+    with contextlib.suppress(OSError):  # not there, or a file system without second names
+        status = path.stat()
+        if status.st_size >= LARGE_BYTES and status.st_nlink == 1:
+            name = path.with_name(f".{path.name}.{secrets.token_hex(8)}{FREED}")
+            os.link(path, name)
+            other = name
     try:
         yield
     finally:
-        if descriptor is not None:
+        if other is not None:
             try:
-                if os.fstat(descriptor).st_size < LARGE_BYTES:
-                    os.close(descriptor)
-                else:
-                    threading.Thread(target=os.close, args=(descriptor,), daemon=True).start()
-            except RuntimeError:  # the program is ending, and no thread begins any more
-                os.close(descriptor)
+                threading.Thread(target=_unlink, args=(other,)).start()
+            except RuntimeError:  # no thread can be started: too many, or the program is ending
+                _unlink(other)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):  # whoever cleans the folder up finds it
+        path.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,39 @@ def test_files_of_large_networks_hold_the_same(
     assert torch_config.save.storage_alignment == 64
 
 
+@dataclass(frozen=True)
+class Watched:
+    value: int
+
+
+def test_whatever_torch_saves_is_saved(tmp_path: Path) -> None:
+    strange = {
+        "numbers": range(3),
+        "own": Watched(1),
+        "sparse": torch.eye(3).to_sparse(),
+        "large": torch.ones(9_000_000),
+        "nested": [{"empty": (torch.zeros(2, 0),)}],
+    }
+    AtomicCheckpointIO().save_checkpoint(strange, tmp_path / "strange.ckpt")
+    loaded = torch.load(tmp_path / "strange.ckpt", weights_only=False)
+    assert loaded["numbers"] == range(3)
+    assert loaded["own"] == Watched(1)
+    assert torch.equal(loaded["sparse"].to_dense(), torch.eye(3))
+    assert torch.equal(loaded["large"], strange["large"])
+
+
+def test_priority_that_may_not_be_changed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", denied)
+    done: list[int] = []
+    writer = BackgroundWriter()
+    writer.submit(lambda: done.append(1))
+    writer.close()
+    assert done == [1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
 def test_who_writes_leaves_the_processors_to_the_training() -> None:
     found: list[int] = []
@@ -435,7 +469,11 @@ def test_every_file_is_copied(
     assert "best-00000010.ckpt" not in copies
 
 
-def test_names_of_one_file_are_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("can_copy", [True, False])
+def test_names_of_one_file_are_sent_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_copy: bool
+) -> None:
+    """Where the place can copy its own files; others are sent each."""
     sent: list[str] = []
     memory = type(fsspec.filesystem("memory"))
     opened = memory.open
@@ -445,7 +483,14 @@ def test_names_of_one_file_are_sent_once(tmp_path: Path, monkeypatch: pytest.Mon
             sent.append(Path(path).name)
         return opened(self, path, mode, **options)
 
+    def cannot(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
     monkeypatch.setattr(memory, "open", spy)
+    if not can_copy:
+        monkeypatch.setattr(memory, "cp_file", cannot)
+        rename = lambda self, old, new, **_: self.store.update({new: self.store.pop(old)})  # noqa: E731
+        monkeypatch.setattr(memory, "mv", rename)
     url = f"memory://{tmp_path}/once"
     tiny_fit(
         tmp_path,
@@ -455,7 +500,7 @@ def test_names_of_one_file_are_sent_once(tmp_path: Path, monkeypatch: pytest.Mon
     filesystem, folder = fsspec.core.url_to_fs(url)
     names = sorted(Path(path).name for path in filesystem.ls(folder, detail=False))
     assert names == ["best.ckpt", "last.ckpt", "step-00000010.ckpt"]
-    assert len(sent) == 1
+    assert len(sent) == (1 if can_copy else 3)
     kept = (tmp_path / "kept/last.ckpt").read_bytes()
     assert all(filesystem.cat_file(f"{folder}/{name}") == kept for name in names)
 

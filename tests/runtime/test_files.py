@@ -118,32 +118,45 @@ def _sizes_seen_by_a_reader(path: Path, write: object) -> set[int]:
     return sizes
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")
-@pytest.mark.parametrize("is_large", [True, False])
+@pytest.mark.parametrize("kind", ["large", "small", "two names", "no thread"])
 @pytest.mark.parametrize("removes", [True, False])
 def test_space_is_given_back_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool, removes: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, removes: bool
 ) -> None:
-    monkeypatch.setattr(files, "LARGE_BYTES", 3 if is_large else 4)
+    monkeypatch.setattr(files, "LARGE_BYTES", 4 if kind == "small" else 3)
     path, new = tmp_path / "file", tmp_path / "new"
     path.write_bytes(b"old")
     new.write_bytes(b"new")
-    closing: list[int] = []
-    close = os.close
+    names = {"file"} if not removes else {"new"}
+    if kind == "two names":
+        os.link(path, tmp_path / "kept")
+        names |= {"kept"}
+    may_free, freeing = threading.Event(), []
+    unlink = files._unlink
 
-    def closed_by(descriptor: int) -> None:
-        closing.append(threading.get_ident())
-        close(descriptor)
+    def held_back(other: Path) -> None:
+        freeing.append(other)
+        assert may_free.wait(10)
+        unlink(other)
 
-    monkeypatch.setattr(os, "close", closed_by)
-    before = set(os.listdir("/proc/self/fd"))
+    def no_thread(self: threading.Thread) -> None:
+        may_free.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(files, "_unlink", held_back)
+    if kind == "no thread":
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
     with freed_beside(path):
         path.unlink() if removes else os.replace(new, path)
-    end = time.monotonic() + 10
-    while not closing or len(os.listdir("/proc/self/fd")) > len(before):
-        assert time.monotonic() < end
-    assert (closing[0] == threading.get_ident()) is not is_large
     assert not path.exists() if removes else path.read_bytes() == b"new"
+    if kind == "large":
+        held = {name for name in os.listdir(tmp_path) if name.endswith(files.FREED)}
+        assert len(held) == 1
+    may_free.set()
+    end = time.monotonic() + 10
+    while set(os.listdir(tmp_path)) != names:
+        assert time.monotonic() < end, os.listdir(tmp_path)
+    assert bool(freeing) is (kind in ("large", "no thread"))
 
 
 def test_what_is_not_there_needs_no_space(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class StoreCache:
         self._stores = self.root / "stores"
 
     def find(self, key: str) -> TokenStore | None:
-        """The store with this key, every byte of it checked at its first use on this machine, or ``None``.
+        """The store with this key or ``None``; every byte is checked at its first use if others wrote it.
 
         Raises:
             DataError: It is there, and damaged; or ``key`` can be no key.

@@ -292,9 +292,9 @@ def check_length(num_characters: int) -> None:
 
 # The bytes that it makes stay with the text, and an encoder that asks for them gets the same: made once, not
 # by each of them.
-_keep_utf8 = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
-_keep_utf8.argtypes = (ctypes.py_object, ctypes.c_void_p)
-_keep_utf8.restype = ctypes.c_void_p
+_keep_utf8 = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+    ("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)
+)
 
 
 def utf8_length(text: str, name: str = "text") -> int:
