@@ -62,7 +62,7 @@ def commit() -> str:
 
 def today() -> str:
     """The date, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _git(*arguments: str) -> str:

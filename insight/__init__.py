@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from insight.runtime.lazy import lazy_exports
+from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from insight.cli.benchmark import benchmark as benchmark
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from insight.runtime.run_folder import RunFolder as RunFolder
     from insight.runtime.run_folder import find_checkpoint as find_checkpoint
     from insight.training import LanguageModelingModule as LanguageModelingModule
-
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "DecoderConfig": "models",

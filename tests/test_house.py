@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +59,7 @@ def test_wrong_arrows_are_found(tmp_path: Path) -> None:
 
 
 def test_every_file_is_short_enough_to_read() -> None:
-    long = {str(path.relative_to(ROOT)): count for path in FILES if (count := _lines(path)) >= 400}
+    long = {str(path.relative_to(ROOT)): count for path in FILES if (count := _lines(path)) > 600}
     assert not long
 
 
@@ -83,7 +86,47 @@ def test_tests_mirror_the_package() -> None:
     }
     others = {"parity", "benchmarks", "__pycache__"}
     tested = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - others
-    assert tested <= folders
+    assert tested == folders - {"configs"}
+    for folder in folders - {"configs"}:
+        assert list((ROOT / "tests" / folder).rglob("test_*.py")), folder
+
+
+RIDDLES = re.compile(
+    r"^(Of (the|a|an|this|that|those|these|it|which|what|how|all|each)\b|As (there|here|above|given|before)\b|"
+    r"What |The same[ ,.;:]|Also |Whose |Among |None\.|It\.|Not |There\b.{0,12}$)"
+)
+
+
+def test_sentences_have_a_subject() -> None:
+    """Docstrings, their argument lines and comments may not begin with a riddle."""
+    found = [f"{place}: {text[:60]}" for path in FILES for place, text in _prose(path) if RIDDLES.match(text)]
+    assert not found, "\n".join(found)
+
+
+def test_a_riddle_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "planted.py"
+    path.write_text(
+        'def f(limit):\n    """Do it.\n\n    Args:\n        limit: Of the memory.\n    """\n    # As there.\n    return 1\n'
+    )
+    assert [text for _, text in _prose(path) if RIDDLES.match(text)] == ["Of the memory.", "As there."]
+
+
+def _prose(path: Path) -> Iterator[tuple[str, str]]:
+    """Every place where a person begins to read: docstrings, their argument lines, blocks of comments."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        text = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            for number, line in enumerate(text.value.splitlines()):
+                stripped = re.sub(r"^\s+\w+( \([^)]*\))?: ", "", line) if number else line
+                if not number or stripped != line:
+                    yield f"{path}:{node.lineno + number}", stripped.strip()
+    before = -1
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            if token.start[0] != before + 1:
+                yield f"{path}:{token.start[0]}", token.string.lstrip("# ")
+            before = token.start[0]
 
 
 def _lines(path: Path) -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight import __version__
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
@@ -32,6 +31,7 @@ from insight.reporting.summary import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
 from insight.runtime.messages import say
+from insight.runtime.version import __version__
 from insight.training.kernel_report import kernels_of
 
 _KEPT = (
@@ -162,4 +162,4 @@ def _stop_reason(trainer: Trainer) -> str:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

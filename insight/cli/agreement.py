@@ -11,6 +11,7 @@ import xxhash
 import insight
 from insight.cli.resuming import differences
 from insight.runtime.errors import LaunchError
+from insight.runtime.version import __version__
 
 _SHOWN = 3
 
@@ -23,7 +24,7 @@ def identity_of(config: str) -> dict[str, str]:
     """
     return {
         "host": socket.gethostname(),
-        "insight": insight.__version__,
+        "insight": __version__,
         "torch": version("torch"),
         "lightning": version("lightning"),
         "source": source_hash(Path(insight.__file__).parent),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from insight import __version__
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
 from insight.reporting.formats import format_bytes, format_difference, format_latency
@@ -23,6 +22,7 @@ from insight.reporting.summary import Metric
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.text_table import aligned
+from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1
 _NAME_CHARACTERS = 60

@@ -22,7 +22,6 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
-from insight import __version__
 from insight.callbacks import TimeBudget
 from insight.cli.config_files import resolve_config_options
 from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
@@ -35,6 +34,7 @@ from insight.runtime.messages import say
 from insight.runtime.processes import this_process
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.seeding import seed_everything
+from insight.runtime.version import __version__
 from insight.training import ScheduleConfig
 
 DEFAULTS = {

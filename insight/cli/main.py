@@ -39,7 +39,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(overview(), end="")
         return 0
     if name in ("-V", "--version"):
-        from insight import __version__
+        from insight.runtime.version import __version__
 
         print(f"insight {__version__}")
         return 0

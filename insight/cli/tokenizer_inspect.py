@@ -109,7 +109,7 @@ def describe_quality(quality: TokenizerQuality, rare_below: int) -> dict[str, An
 def _summary(
     paths: list[str], tokenizers: list[BaseTokenizer], options: argparse.Namespace
 ) -> dict[str, Any]:
-    from insight import __version__
+    from insight.runtime.version import __version__
 
     described = [{"name": path, **describe(each)} for path, each in zip(paths, tokenizers, strict=True)]
     summary: dict[str, Any] = {"format_version": FORMAT_VERSION, "tokenizers": described}

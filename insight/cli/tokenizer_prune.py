@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 def _summary(
     tokenizer: BaseTokenizer, search: PruningSearch, pruned: PrunedTokenizer, options: argparse.Namespace
 ) -> dict[str, Any]:
-    from insight import __version__
+    from insight.runtime.version import __version__
 
     chosen = pruned.tokenizer.vocabulary_size
     trials = sorted(search.trials.values(), key=lambda trial: trial.vocabulary_size)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import xxhash
 
-from insight import __version__
 from insight.data.tokenizers import load_tokenizer
 from insight.interchange import LoadedCheckpoint
 from insight.models import Decoder, DecoderConfig
@@ -27,6 +26,7 @@ from insight.runtime.component import component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 from insight.runtime.hardware import compiler_path
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
+from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS, REPORT = ARTIFACT_DESCRIPTION, "weights.pt", "report.json"

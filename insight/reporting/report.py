@@ -13,12 +13,12 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from insight import __version__
 from insight.reporting.run_record import read_run_record
 from insight.reporting.safe_text import safe_text
 from insight.reporting.sections import SECTIONS, SectionBuilder
 from insight.runtime.files import atomic_write_text
 from insight.runtime.run_folder import RunFolder
+from insight.runtime.version import __version__
 
 _MAX_PAGE_BYTES = 3_000_000
 # How long a single text in the page may be; the next one is tried while the page is too large.

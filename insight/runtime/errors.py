@@ -7,23 +7,27 @@ from collections.abc import Iterable
 
 
 class InsightError(Exception):
-    """Base of every error that Insight raises on purpose.
+    """The base of every error that Insight raises on purpose.
 
     Args:
-        problem: What is wrong, naming the option or file and its value, e.g.
-            ``"num_heads=6, num_key_value_heads=4: num_key_value_heads must divide num_heads"``.
+        problem: What is wrong, e.g. ``"must divide num_heads"``. Where ``option`` is given, the message
+            begins with ``option=value: ``, so the problem must not repeat them.
         remedy: What the user can do about it, e.g. ``"use 1, 2, 3 or 6"``.
+        option: The option, field, argument or file that is at fault, e.g. ``"num_key_value_heads"``.
+        value: The value that it has.
 
     Attributes:
-        exit_code: What the process returns when this error ends a command.
+        exit_code: The exit code of the process when this error ends a command.
     """
 
     exit_code = 1
 
-    def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
+    def __init__(self, problem: str, remedy: str = "", *, option: str = "", value: object = None) -> None:
+        self.problem = f"{option}={_shown(value)}: {problem}" if option else problem
         self.remedy = remedy
-        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+        self.option = option
+        self.value = value
+        super().__init__(f"{self.problem}: {remedy}" if remedy else self.problem)
 
 
 class UserError(InsightError):
@@ -54,6 +58,13 @@ class OutputError(UserError):
 
 class LaunchError(UserError):
     """The processes of a run do not come together, or would not do the same."""
+
+
+def _shown(value: object) -> str:
+    """A value as a user would type it: short, on one line."""
+    text = str(value) if value is not None else "null"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
