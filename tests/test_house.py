@@ -92,7 +92,8 @@ def test_tests_mirror_the_package() -> None:
 
 
 RIDDLES = re.compile(
-    r"^(Of (the|a|an|this|that|those|these|it|which|what|how|all|each)\b|As (there|here|above|given|before)\b|"
+    r"^(Of (the|a|an|this|that|those|these|it|which|what|how|all|each)\b|"
+    r"As (there|here|above|given|before)\b|"
     r"What |The same[ ,.;:]|Also |Whose |Among |None\.|It\.|Not |There\b.{0,12}$)"
 )
 
@@ -106,7 +107,8 @@ def test_sentences_have_a_subject() -> None:
 def test_a_riddle_is_found(tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(
-        'def f(limit):\n    """Do it.\n\n    Args:\n        limit: Of the memory.\n    """\n    # As there.\n    return 1\n'
+        'def f(limit):\n    """Do it.\n\n    Args:\n        limit: Of the memory.\n    """\n'
+        "    # As there.\n    return 1\n"
     )
     assert [text for _, text in _prose(path) if RIDDLES.match(text)] == ["Of the memory.", "As there."]
 

@@ -1,0 +1,1 @@
+"""What the commands do, as typed functions that return results."""
