@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import run_folder_of
 from insight.reporting import update_run_info
-from insight.runtime.meeting import Meeting
-from insight.runtime.rank_watch import RankWatch
+from insight.runtime.launching.meeting import Meeting
+from insight.runtime.launching.rank_watch import RankWatch
 
 
 class HangWatch(Callback):

@@ -32,7 +32,7 @@ from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
 from insight.runtime.messages import say
 from insight.runtime.version import __version__
-from insight.training.kernel_report import kernels_of
+from insight.training.compilation import kernels_of
 
 _KEPT = (
     "validation/",

@@ -9,13 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insight.api.launch import Launch, preemptible
+from insight.api.plan import Plan, decided_identity, watch_ranks
 from insight.cli.commands import COMMANDS
-from insight.cli.launch import Launch
 from insight.cli.out_of_memory import explained_memory_errors
-from insight.cli.plan import Plan, decided_identity
-from insight.cli.preemption import preemptible
 from insight.cli.resuming import Resumed, find_resumed, say_differences
-from insight.cli.watch_ranks import watch_ranks
 from insight.reporting import read_samples, update_run_info, write_report
 from insight.reporting.safe_text import safe_text
 from insight.runtime.errors import ConfigError

@@ -22,11 +22,11 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
+from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.callbacks import TimeBudget
 from insight.cli.config_files import resolve_config_options
 from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
 from insight.cli.parser_messages import condense, user_mistake
-from insight.cli.placement import Placement, accelerator_of, device_number, placement_of
 from insight.cli.run_config import RunConfig
 from insight.reporting import MetricsFile, RunTensorBoard
 from insight.runtime.errors import ConfigError

@@ -1,13 +1,15 @@
-"""Whether training runs compiled, and what to do where it cannot."""
+"""How training runs the network: compiled or eager, and by which attention kernels."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from insight.models import AttentionModule
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.hardware import compiler_path, measure_hardware
 from insight.runtime.messages import say
@@ -73,3 +75,25 @@ def compiled_or_eager(
     say(f"compile: {choice.value}; the first step takes up to a minute longer")
     compiled: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False)
     return compiled
+
+
+def kernels_of(network: nn.Module, device: str, precision: str, num_tokens: int) -> list[str]:
+    """One entry for each kernel of the network's layers, with the reason and the number of layers.
+
+    Args:
+        network: Any network with attention of Insight inside; others give an empty list.
+        device: ``"cpu"`` or ``"cuda"``.
+        precision: Lightning's name, e.g. ``"bf16-mixed"``.
+        num_tokens: Of a sequence.
+    """
+    dtype = torch.float32
+    if precision.startswith("bf16"):
+        dtype = torch.bfloat16
+    elif precision.startswith("16"):
+        dtype = torch.float16
+    found: Counter[str] = Counter()
+    for module in network.modules():
+        if isinstance(module, AttentionModule):
+            description = module.describe_kernel(device, dtype, num_tokens)
+            found.update([description] if description else [])
+    return [f"{text} ({count} layer{'s' if count > 1 else ''})" for text, count in found.items()]

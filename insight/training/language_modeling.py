@@ -17,7 +17,6 @@ from insight.training.accumulation import AccumulationWindow
 from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.expert_load import ExpertLoad
-from insight.training.freezing import freeze_parameters
 from insight.training.gradient_clipping import (
     clip_to_norm,
     clip_to_value,
@@ -36,9 +35,9 @@ from insight.training.optimizers import (
     as_optimizer_config,
     refuse_other_state,
 )
+from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import build_in_parts, is_sharded, num_replicas, replica_rank
-from insight.training.schedule_extension import say_new_length
-from insight.training.schedules import ScheduleConfig, WarmupStableDecay
+from insight.training.schedules import ScheduleConfig, WarmupStableDecay, say_new_length
 from insight.training.training_weights import use_training_weights
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from command_line import Outcome
 
-from insight.cli.preemption import preemptible
+from insight.api.launch import preemptible
 
 Insight = Callable[..., Outcome]
 JOB = ("fit", "--config", "tiny.yaml", "--run.test=false", "--resume", "auto_or_new")

@@ -17,12 +17,12 @@ from real_processes import PYTHON_INSIGHT, free_port, losses, ranks, run_togethe
 from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
-from insight.cli import launch
+from insight.api import launch
 from insight.cli.checks.batches import Batches
 from insight.cli.preflight import check_global_batch
 from insight.reporting import read_summary
 from insight.runtime.errors import CheckpointError, InsightError
-from insight.runtime.meeting import Meeting
+from insight.runtime.launching.meeting import Meeting
 from insight.runtime.processes import ProcessPlace
 
 NUM_STEPS = 6

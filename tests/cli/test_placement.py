@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from insight.cli.placement import device_number
+from insight.api.placement import device_number
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from insight.training.stopping import (
     TokenBudget,
     Validation,
 )
-from insight.training.stopping.power_law import fit_power_law
+from insight.training.stopping.extrapolation import fit_power_law
 
 STEPS = np.arange(100, 2100, 100)
 CURVE = 1.5 + 30.0 * STEPS**-0.8

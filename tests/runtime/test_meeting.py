@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from insight.runtime.errors import LaunchError
-from insight.runtime.meeting import EndedElsewhere, Failure, Meeting
+from insight.runtime.launching.meeting import EndedElsewhere, Failure, Meeting
 from insight.runtime.processes import ProcessPlace
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from insight.runtime.rank_watch import Answer, late, place_of
+from insight.runtime.launching.rank_watch import Answer, late, place_of
 
 
 def test_who_has_counted_least_is_late() -> None:

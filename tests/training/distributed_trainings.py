@@ -256,11 +256,11 @@ def planted(fault: str | None) -> Iterator[None]:
             lambda state, *rest: restore({k: v for k, v in state.items() if k != "replicas"}, *rest),
         ),
         "rows as they lie": (
-            sys.modules["insight.training.parallel.tensor_parallel"],
+            sys.modules["insight.training.parallel.sharding"],
             "rows_by_process",
             lambda splits, size: torch.arange(sum(splits)),
         ),
-        "no values": (sys.modules["insight.training.parallel.build_in_parts"], "part_like", _nothing_sent),
+        "no values": (sys.modules["insight.training.parallel.sharding"], "part_like", _nothing_sent),
     }
     owner, name, wrong = places[fault]
     with patch.object(owner, name, wrong):

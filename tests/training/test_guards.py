@@ -20,7 +20,7 @@ from insight.models import BalanceBias, DecoderConfig, GroupedQueryAttention, Mi
 from insight.runtime.errors import ConfigError, InsightError
 from insight.training import Guard, LanguageModelingModule, SpikeDetector, language_modeling
 from insight.training.guards import step_guard
-from insight.training.guards.suspects import samples_of
+from insight.training.guards.step_guard import samples_of
 
 BAD_STEP = 5
 NUM_STEPS = 12

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from insight.models import DecoderConfig, GroupedQueryAttention, LatentAttention, LayerPattern
-from insight.training.kernel_report import kernels_of
+from insight.training.compilation import kernels_of
 
 
 def network() -> nn.Module:

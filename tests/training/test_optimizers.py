@@ -12,8 +12,8 @@ from torch import nn
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU, muon_splits, parameter_role
 from insight.runtime.errors import ConfigError
 from insight.training import AdamW, MuonAdamW
-from insight.training.optimizers import newton_schulz
-from insight.training.optimizers.newton_schulz import orthogonalize
+from insight.training.optimizers import muon_adamw as newton_schulz
+from insight.training.optimizers.muon_adamw import orthogonalize
 
 
 def network() -> nn.Module:

@@ -24,11 +24,10 @@ from insight.models import (
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig
 from insight.training.compilation import CompileChoice
-from insight.training.freezing import freeze_parameters
 from insight.training.optimizers import refuse_other_state
+from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import FSDP2Strategy
-from insight.training.parallel.shard_network import shard_network
-from insight.training.parallel.tensor_parallel import rows_by_process, share_matrices
+from insight.training.parallel.sharding import rows_by_process, shard_network, share_matrices
 
 
 def processes(count: int) -> Any:

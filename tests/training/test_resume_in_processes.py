@@ -16,7 +16,7 @@ from tiny_training import LossRecorder, make_data, make_module, make_trainer
 from insight.callbacks.steps import step_completed
 from insight.runtime.seeding import seed_everything
 from insight.training import MuonAdamW
-from insight.training.optimizers import newton_schulz
+from insight.training.optimizers import muon_adamw as newton_schulz
 
 N = 7
 OPTIONS: dict[str, Any] = {

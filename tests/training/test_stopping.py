@@ -26,8 +26,8 @@ from insight.training.stopping import (
     Validation,
     single_verdicts,
 )
-from insight.training.stopping.power_law import fit_power_law
-from insight.training.stopping.robust_line import theil_sen
+from insight.training.stopping.criteria import theil_sen
+from insight.training.stopping.extrapolation import fit_power_law
 
 
 def _history(

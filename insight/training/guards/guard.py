@@ -1,13 +1,70 @@
-"""The choice of what happens at a step that looks wrong."""
+"""The choice of what happens at a step that looks wrong, and the score of a loss far above the recent ones."""
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
-from insight.training.guards.spikes import SpikeDetector
+
+# The median absolute deviation of a normal distribution times this is its standard deviation.
+_NORMAL_DEVIATIONS = 1.4826
+# A loss that hardly moves has no deviation worth the name; a share of its median stands in.
+_SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True)
+class SpikeDetector(Component):
+    """Finds losses far above the recent ones.
+
+    The score of a loss is its distance above the median of the recent losses, in units of 1.4826 times
+    their median absolute deviation (the modified z-score of Iglewicz and Hoaglin 1993, "How to Detect and
+    Handle Outliers"). Up to half of the recent losses may be outliers without hiding the next one, and a
+    level that has risen for good is accepted once it makes up half of the window.
+
+    Args:
+        window: How many losses are recent.
+        min_losses: Nothing is judged before there are so many.
+        threshold: Score from which on a loss is a spike.
+        action: ``log`` writes the batch's documents to ``suspicious_batches.jsonl`` in the run folder;
+            ``skip`` also leaves the step out.
+    """
+
+    window: int = 128
+    min_losses: int = 32
+    threshold: float = 6.0
+    action: Literal["log", "skip"] = "log"
+
+    def __post_init__(self) -> None:
+        if self.min_losses < 2:
+            raise ConfigError(f"min_losses={self.min_losses}: must be at least 2", "use 32")
+        if self.window < self.min_losses:
+            raise ConfigError(
+                f"window={self.window}: must hold at least min_losses={self.min_losses} losses", "use 128"
+            )
+        if not 0 < self.threshold < math.inf:
+            raise ConfigError(f"threshold={self.threshold}: must be above 0", "use 6")
+        if self.action not in ("log", "skip"):
+            raise ConfigError(f"action={self.action!r}: unknown action", "use log or skip")
+
+    def score(self, loss: float, recent: Sequence[float]) -> float | None:
+        """How far a loss lies above the recent ones; ``None`` where there are too few of them.
+
+        Args:
+            loss: A finite one.
+            recent: Those before it, finite too.
+        """
+        if len(recent) < self.min_losses:
+            return None
+        median = statistics.median(recent)
+        deviation = statistics.median(abs(each - median) for each in recent)
+        unit = max(_NORMAL_DEVIATIONS * deviation, _SMALLEST_DEVIATION * abs(median)) or math.ulp(1.0)
+        return (loss - median) / unit
+
 
 _ACTIONS = ("stop", "skip", "roll_back")
 

@@ -2,10 +2,9 @@
 
 from insight.training.optimizers.adamw import AdamW
 from insight.training.optimizers.any_optimizer import AnyOptimizer, OptimizerFactory, as_optimizer_config
-from insight.training.optimizers.base import OptimizerConfig
+from insight.training.optimizers.base import OptimizerConfig, refuse_other_state
 from insight.training.optimizers.muon_adamw import MuonAdamW
 from insight.training.optimizers.parameter_groups import ParameterGroup, parameter_groups
-from insight.training.optimizers.state_check import refuse_other_state
 
 __all__ = [
     "AdamW",

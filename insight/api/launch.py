@@ -8,19 +8,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from insight.cli.config_files import early_option
 from insight.cli.failures import translate
 from insight.cli.run_config import RunConfig
 from insight.runtime.errors import InsightError, LaunchError
-from insight.runtime.meeting import EndedElsewhere, Failure, Meeting
+from insight.runtime.launching.meeting import EndedElsewhere, Failure, Meeting
 from insight.runtime.processes import ProcessPlace, this_process
 
 if TYPE_CHECKING:
-    from insight.cli.placement import Placement
+    from insight.api.placement import Placement
+
 
 # How long a process that fails waits for the others to learn of it, and those that were started here to end.
 _SECONDS_TO_LEARN = 5.0
@@ -361,3 +364,27 @@ def _rendezvous_timeout(arguments: list[str]) -> float:
         return float(early_option(arguments, "run", "rendezvous_timeout") or default)
     except (InsightError, ValueError):
         return default
+
+
+_PREEMPTED = 143
+
+
+@contextlib.contextmanager
+def preemptible() -> Iterator[None]:
+    """Inside the block SIGUSR1 ends the process with exit code 143, as SIGTERM would.
+
+    Left alone it would end it with 138, which no job script takes for a reason to start again. Once training
+    begins, ``GracefulInterrupt`` takes over.
+    """
+    if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_PREEMPTED)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from insight.runtime.meeting import Failure, Meeting
+from insight.runtime.launching.meeting import Failure, Meeting
 from insight.runtime.messages import plain_line
 
 _LONGEST_INTERVAL = 5.0

@@ -1,4 +1,4 @@
-"""``--trainer.strategy fsdp2``: sharded training whose checkpoints are those of one process."""
+"""The strategies ``fsdp2``, whose checkpoints are those of one process, and ``ddp`` without a second copy of gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    ModelParallelStrategy,
+    ParallelStrategy,
+    StrategyRegistry,
+)
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.optim import Optimizer
@@ -19,7 +24,7 @@ from torch.optim import Optimizer
 from insight.models import row_orders, row_orders_by_parameter
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.sharded_tensors import part_like, whole
-from insight.training.parallel.shard_network import drop_gathered
+from insight.training.parallel.sharding import drop_gathered
 
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
 
@@ -233,3 +238,14 @@ def _is_like(value: Any, parameter: torch.Tensor) -> bool:
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism (FSDP2)")
+
+
+# Gradients become views of the buckets that are summed (Li et al. 2020, arXiv 2006.15704, section 3.2.3): the
+# buckets take no memory beside them, and what was summed need not be copied back.
+StrategyRegistry.register(
+    "ddp",
+    DDPStrategy,
+    description="Data parallelism, gradients summed in buckets that they are views of",
+    override=True,
+    gradient_as_bucket_view=True,
+)

@@ -1,0 +1,201 @@
+"""Cuts a network over processes: tensor parallelism inside blocks, FSDP2 around them, first values sent part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from insight.models import Decoder, row_orders
+from insight.models.attention import AttentionModule
+from insight.models.attention.grouped_query import GroupedQueryModule
+from insight.models.linear import Projection
+from insight.runtime.errors import ConfigError
+from insight.runtime.sharded_tensors import local, part_like
+
+
+def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
+    """Let each process of a mesh do its share of every block.
+
+    Shoeybi et al. 2019, arXiv 1909.08053 (Megatron-LM): what makes queries, keys and values (or gate and up)
+    is cut by rows, what reads them by columns, so that a branch needs one sum over the processes forward and
+    one backward. Embedding, norms and head stay whole.
+
+    Args:
+        network: On the meta device: whoever gives it values lays rows in ``row_order`` first.
+        mesh: Of one dimension.
+
+    Raises:
+        ConfigError: A block cannot be shared so.
+    """
+    size = mesh.size()
+    for index, block in enumerate(network.layers()):
+        attention = _checked(block.attention, size)
+        pairs = [
+            (attention.query_key_value, attention.output),
+            _feed_forward_pair(block.feed_forward, index),
+        ]
+        for first, _ in pairs:
+            _check_rows(first, size)
+        for first, second in pairs:
+            _share(first, second, mesh)
+        attention.num_heads //= size
+        attention.num_key_value_heads //= size
+
+
+def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
+    """Order in which rows are laid so that equal cuts give every process its part of each fused matrix.
+
+    Args:
+        splits: Rows of the matrices that lie one below the other.
+        size: Processes; divides each.
+    """
+    numbers = torch.split(torch.arange(sum(splits)), list(splits))
+    return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
+
+
+def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
+    first.row_order = rows_by_process(first.splits, mesh.size())
+    parallelize_module(first, mesh, ColwiseParallel(), src_data_rank=None)
+    parallelize_module(second, mesh, RowwiseParallel(), src_data_rank=None)
+
+
+def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
+    if type(attention) is not GroupedQueryModule:  # heads of a subclass may depend on one another
+        raise _refused(type(attention).__name__.removesuffix("Module"), "use GroupedQueryAttention")
+    for name, heads in (
+        ("num_heads", attention.num_heads),
+        ("num_key_value_heads", attention.num_key_value_heads),
+    ):
+        if heads % size:
+            raise ConfigError(
+                f"tensor_parallel_size={size}: does not divide {name}={heads}",
+                "use a divisor of both numbers of heads, or 1",
+            )
+    if attention.position.has_bias or attention.position.extra_channels:
+        raise _refused(f"{type(attention.position).__name__} (scores by head)", "use Rope")
+    if attention.sinks is not None or attention.gate is not None:
+        raise _refused("attention with sinks or output_gate", "switch them off")
+    for norm in (attention.query_norm, attention.key_norm):
+        if any(True for _ in norm.parameters()) or any(True for _ in norm.children()):
+            raise _refused("qk_norm with factors or over all heads", "use rms_weightless or none")
+    return attention
+
+
+def _check_rows(projection: Projection, size: int) -> None:
+    for rows in projection.splits:
+        if rows % size:
+            raise ConfigError(
+                f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch",
+                "use a divisor of them, or 1",
+            )
+
+
+def _feed_forward_pair(feed_forward: nn.Module, index: int) -> tuple[Projection, Projection]:
+    first = getattr(feed_forward, "gate_up", None) or getattr(feed_forward, "up", None)
+    second = getattr(feed_forward, "down", None)
+    if not (isinstance(first, Projection) and isinstance(second, Projection)):
+        raise _refused(f"the feed-forward layer of block {index}", "use SwiGLU, GeGLU or MLP")
+    return first, second
+
+
+def _refused(what: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"tensor_parallel_size above 1: cannot share {what}", f"{remedy}, or --trainer.strategy fsdp2"
+    )
+
+
+def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
+    """Cut every parameter along its first dimension over the processes of ``mesh["data_parallel"]``.
+
+    Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3; Zhao et al. 2023,
+    arXiv 2304.11277) in torch's second form: a block's weights are gathered right before it runs, forward
+    and backward, and dropped after it; its gradient is averaged over the processes and only the own part
+    kept. Embedding, last norm and head are gathered once a step. Where ``mesh["tensor_parallel"]`` has
+    several processes, they share the matrices of every block first.
+
+    Args:
+        network: Whole, on the meta device.
+        mesh: Of all processes, with the dimensions ``data_parallel`` and ``tensor_parallel``.
+        precision: Lightning's name. Under ``bf16-mixed`` the blocks are gathered in bfloat16; gradients of
+            narrow types are averaged in float32.
+
+    Raises:
+        ConfigError: The network has parameters that cannot be cut.
+    """
+    _check(network)
+    if mesh["tensor_parallel"].size() > 1:
+        share_matrices(network, mesh["tensor_parallel"])
+    reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
+    # The residual stream keeps its width: nothing that a block is given is cast.
+    outer = MixedPrecisionPolicy(reduce_dtype=reduce_dtype, cast_forward_inputs=False)
+    inner = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bf16-mixed" else None,
+        reduce_dtype=reduce_dtype,
+        cast_forward_inputs=False,
+    )
+    replicas = mesh["data_parallel"]
+    for block in network.layers():
+        fully_shard(block, mesh=replicas, mp_policy=inner)
+    # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward.
+    fully_shard(network, mesh=replicas, mp_policy=outer, reshard_after_forward=False)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether each process holds only a part of the network, so that all must run it together."""
+    return isinstance(network, FSDPModule)
+
+
+def drop_gathered(network: nn.Module) -> None:
+    """Free what a forward pass without a backward pass has left gathered."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def _check(network: Decoder) -> None:
+    owners: dict[nn.Parameter, str] = {}
+    for index, block in enumerate(network.layers()):
+        for name, parameter in block.named_parameters():
+            if owners.setdefault(parameter, f"blocks.{index}") != f"blocks.{index}":
+                raise ConfigError(
+                    f"strategy fsdp2: {name} is shared by {owners[parameter]} and blocks.{index}",
+                    "use --trainer.strategy ddp, or positions without weights such as Rope",
+                )
+
+
+@torch.no_grad()
+def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any) -> Decoder:
+    """A network cut over processes, with the first values that one process would draw.
+
+    The first process draws them, in main memory, and sends them tensor by tensor; each takes its part.
+
+    Args:
+        build: Makes the whole network, on the meta device without values.
+        mesh: As in :func:`shard_network`.
+        trainer: Lightning's, whose processes have met.
+
+    Raises:
+        ConfigError: As :func:`shard_network`.
+    """
+    strategy = trainer.strategy
+    with torch.device("meta"):
+        network = build()
+    shard_network(network, mesh, trainer.precision)
+    values = build().state_dict() if strategy.is_global_zero else {}
+    # The others have drawn nothing, but go on as if.
+    torch.set_rng_state(strategy.broadcast(torch.get_rng_state()))
+    network.to_empty(device=strategy.root_device)
+    orders = row_orders(network)
+    for name, part in network.state_dict().items():
+        value = torch.empty(part.shape, dtype=part.dtype, device=part.device)
+        if strategy.is_global_zero:
+            value.copy_(values.pop(name))
+        distributed.broadcast(value, 0)
+        local(part).copy_(local(part_like(value, part, orders.get(name))))
+    return network
