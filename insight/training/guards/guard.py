@@ -1,4 +1,4 @@
-"""The choice of what happens at a step that looks wrong, and the score of a loss far above the recent ones."""
+"""The choice of what happens at a step that looks wrong, and the score of an outlying loss."""
 
 from __future__ import annotations
 

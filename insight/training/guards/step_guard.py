@@ -1,4 +1,4 @@
-"""The judgment of every optimizer step before it is taken, what is written down of suspicious ones, and the way back."""
+"""Judges every optimizer step before it is taken, records suspicious ones, and rolls back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts a network over processes: tensor parallelism inside blocks, FSDP2 around them, first values sent part by part."""
+"""Cuts a network over processes: tensor parallelism inside the blocks, FSDP2 around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strategies ``fsdp2``, whose checkpoints are those of one process, and ``ddp`` without a second copy of gradients."""
+"""The strategies ``fsdp2``, whose checkpoints are those of one process, and ``ddp``."""
 
 from __future__ import annotations
 

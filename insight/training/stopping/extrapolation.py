@@ -1,4 +1,4 @@
-"""Stops when what the rest of the run can still gain is not worth it, by a power law fitted to the validations."""
+"""Stops when what a power law expects of the rest of the run is not worth it."""
 
 from __future__ import annotations
 
