@@ -8,6 +8,7 @@ from insight.runtime.lazy import lazy_exports
 from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.fit import fit as fit
     from insight.cli.quantize import quantize as quantize
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from insight.generation import GenerationSettings as GenerationSettings
     from insight.generation import generate as generate
     from insight.generation import stream as stream
-    from insight.interchange import load_checkpoint as load_checkpoint
     from insight.models import DecoderConfig as DecoderConfig
     from insight.optimization import QuantizationConfig as QuantizationConfig
     from insight.optimization import load_model as load_model
@@ -39,7 +39,7 @@ _EXPORTS = {
     "find_checkpoint": "runtime.run_folder",
     "fit": "cli.fit",
     "generate": "generation",
-    "load_checkpoint": "interchange",
+    "load_checkpoint": "checkpoints",
     "load_model": "optimization",
     "load_tokenizer": "data",
     "quantize": "cli.quantize",

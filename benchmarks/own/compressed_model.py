@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.peers.protocol import print_result
+from insight.checkpoints import load_checkpoint
 from insight.data.preparation import Preparation
-from insight.interchange import load_checkpoint
 from insight.models import Decoder
 from insight.optimization import Calibration, load_model, save_artifact
 from insight.optimization.execution import compile_network

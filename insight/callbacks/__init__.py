@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from insight.callbacks.averaged_weights import AveragedWeights
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
-from insight.callbacks.end_of_training import EndOfTraining
-from insight.callbacks.evaluation_weights import EvaluationWeights
+from insight.callbacks.evaluation_weights import AveragedWeights, EvaluationWeights
 from insight.callbacks.interruption import GracefulInterrupt, TrainingInterrupted
-from insight.callbacks.memory import MemoryMonitor
-from insight.callbacks.model_statistics import ModelStatistics
-from insight.callbacks.parameter_table import ParameterTable
+from insight.callbacks.monitors import MemoryMonitor, ModelStatistics, StepProfiler
 from insight.callbacks.progress_line import ProgressLine
 from insight.callbacks.quantize_at_end import QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord
 from insight.callbacks.safety_evaluation import SafetyEvaluation
 from insight.callbacks.sample_text import SampleText
-from insight.callbacks.schedule_check import ScheduleCheck
-from insight.callbacks.step_profiler import StepProfiler
+from insight.callbacks.start_and_end import EndOfTraining, ParameterTable, ScheduleCheck
 from insight.callbacks.throughput import ThroughputMonitor
 from insight.callbacks.time_budget import TimeBudget
 

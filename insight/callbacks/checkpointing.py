@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from insight.callbacks.atomic_io import AtomicCheckpointIO
-from insight.callbacks.background_writer import BackgroundWriter, host_copy
-from insight.callbacks.best_gate import BestGate
-from insight.callbacks.best_scores import BestScores
-from insight.callbacks.checkpoint_files import (
+from insight.callbacks.interruption import GracefulInterrupt
+from insight.callbacks.trainer_parts import callbacks_of, run_folder_of, step_completed, validation_follows
+from insight.checkpoints import load_weights_into
+from insight.checkpoints.upload import CheckpointUpload, check_upload_url, upload_folder
+from insight.checkpoints.writer import (
     BEST,
     LAST,
+    AtomicCheckpointIO,
+    BackgroundWriter,
+    BestScores,
     collect_checkpoint,
+    host_copy,
     name_of_best,
     name_of_kept,
     remove_remains,
     write_checkpoint,
 )
-from insight.callbacks.checkpoint_upload import CheckpointUpload, check_upload_url, upload_folder
-from insight.callbacks.interruption import GracefulInterrupt
-from insight.callbacks.steps import step_completed, validation_follows
-from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
 from insight.runtime.errors import ConfigError, OutputError, nearest
 from insight.runtime.messages import say
+from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
+
+
+class BestGate(Callback):
+    """A callback with a veto: while it blocks, RunCheckpoint writes ``last.ckpt`` only.
+
+    Attributes:
+        blocks_best: Whether the state of the validation that has just ended must not become ``best.ckpt``.
+    """
+
+    blocks_best: bool = False
 
 
 class RunCheckpoint(Checkpoint):
@@ -291,3 +302,27 @@ def _interrupted(trainer: Trainer) -> bool:
 
 def _existing(path: Path) -> str:
     return str(path) if path.is_file() else ""
+
+
+class InitialWeights(Callback):
+    """Loads the weights of a checkpoint before training starts; optimizer, position and step begin anew.
+
+    Args:
+        checkpoint: A run folder or a ``.ckpt`` file with the same network and tokenizer.
+        root: Where runs are kept, for a run that is given by its name.
+    """
+
+    def __init__(self, checkpoint: str, root: Path | str = DEFAULT_ROOT) -> None:
+        self.checkpoint, self.root = checkpoint, root
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load them; the network has been built and nothing has been restored yet."""
+        path = find_checkpoint(self.checkpoint, self.root)
+        module, data = cast(Any, pl_module), cast(Any, trainer).datamodule
+
+        def load(weights: dict[str, Any]) -> None:
+            named = {f"network.{name}": tensor for name, tensor in weights.items()}
+            trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
+
+        load_weights_into(module.network, path, data.tokenizer, load)
+        say(f"initial weights: {path}")

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.steps import planned_steps, step_completed
-from insight.callbacks.stopping_record import stopping_record
-from insight.callbacks.trainer_parts import run_folder_of
+from insight.callbacks.trainer_parts import planned_steps, run_folder_of, step_completed
 from insight.reporting.json_files import write_object
+from insight.reporting.stopping_record import stopping_record
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.messages import say
 from insight.training.parallel import num_replicas
-from insight.training.stopping import Criterion, History, Patience, Validation, Verdict
+from insight.training.stopping import Criterion, History, Patience, Validation, Verdict, single_verdicts
 
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
@@ -125,7 +124,15 @@ class EarlyStopping(Callback):
     def _write(self, trainer: Trainer, history: History, verdict: Verdict, stops: bool) -> None:
         """What the report draws; also while nothing stops, for a run that is killed."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            record = stopping_record(self.criterion, history, verdict, self.sign)
+            answers = single_verdicts(self.criterion, verdict)
+            record = stopping_record(
+                self.criterion.to_dict(),
+                [asdict(validation) for validation in history.validations],
+                history.num_planned_steps,
+                verdict.evidence,
+                [(type(criterion).__name__, asdict(answer)) for criterion, answer in answers],
+                self.sign,
+            )
             record |= {"monitor": self.monitor, "mode": self.mode, "stopped": stops}
             write_object(run_folder_of(trainer).early_stopping_path, record)
 

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.steps import step_completed
+from insight.callbacks.trainer_parts import step_completed
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 

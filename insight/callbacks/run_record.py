@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
-from insight.callbacks.machine import this_machine
+from insight.callbacks.throughput import this_machine
 from insight.callbacks.time_budget import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
 from insight.reporting import (

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.best_gate import BestGate
+from insight.callbacks.checkpointing import BestGate
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
 from insight.optimization import load_model
 from insight.reporting import Metric, update_summary

@@ -9,8 +9,8 @@ from typing import Any, cast
 import psutil
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.step_timing import StepTiming
-from insight.callbacks.steps import step_completed, steps_per_validation
+from insight.callbacks.throughput import StepTiming
+from insight.callbacks.trainer_parts import step_completed, steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.runtime.run_folder import RunFolder
 
@@ -25,3 +26,48 @@ def datamodule_of(trainer: Trainer) -> Any:
 def run_folder_of(trainer: Trainer) -> RunFolder:
     """The run folder: the Trainer's ``default_root_dir``, which the command line sets to it."""
     return RunFolder(Path(trainer.default_root_dir))
+
+
+def step_completed(trainer: Trainer) -> bool:
+    """Whether the batch that just ended completed an optimizer step (gradients may accumulate)."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
+    """The optimizer step after which training ends, or ``None`` when nothing limits it."""
+    planned = getattr(module, "num_planned_steps", None)
+    if isinstance(planned, int) and planned > 0:
+        return planned
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    if epochs is not None and epochs > 0 and math.isfinite(batches):
+        limits.append(epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+    return min(limits, default=None)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates right after the training batch that just ended."""
+    fit_loop = trainer.fit_loop
+    assert fit_loop._data_fetcher is not None
+    return bool(fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher))
+
+
+def steps_per_validation(trainer: Trainer) -> float:
+    """Optimizer steps from one validation to the next on average; infinite when there is none in sight."""
+    batches = trainer.val_check_batch
+    if not trainer.enable_validation or batches is None or not math.isfinite(batches):
+        return math.inf
+    every_n_epochs = trainer.check_val_every_n_epoch
+    per_epoch = trainer.num_training_batches
+    if every_n_epochs is None or not math.isfinite(per_epoch):
+        return max(1.0, batches / trainer.accumulate_grad_batches)
+    if batches > per_epoch:
+        return math.inf
+    steps = math.ceil(per_epoch / trainer.accumulate_grad_batches)
+    return max(1.0, every_n_epochs * steps / (per_epoch // batches))
+
+
+def num_targets(batch: Any) -> int:
+    """Target positions in ``batch``, padding included; 0 for a batch without targets."""
+    targets = getattr(batch, "targets", None)
+    return 0 if targets is None else int(targets.numel())

@@ -15,8 +15,8 @@ from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkp
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
+    from insight.checkpoints import LoadedCheckpoint
     from insight.cli.lightning import InsightCLI
-    from insight.interchange import LoadedCheckpoint
     from insight.optimization.measurement import Quality
 
 _SPLITS = {"validate": "validation", "test": "test"}

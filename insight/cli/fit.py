@@ -177,7 +177,7 @@ def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFol
 
 def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
     from insight import callbacks
-    from insight.cli.initial_weights import InitialWeights
+    from insight.callbacks.checkpointing import InitialWeights
 
     # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
     limit = cli.run_config.time_limit_seconds

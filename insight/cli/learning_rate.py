@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks import GracefulInterrupt
-from insight.callbacks.steps import step_completed
-from insight.cli.initial_weights import InitialWeights
+from insight.callbacks.checkpointing import InitialWeights
+from insight.callbacks.trainer_parts import step_completed
 from insight.reporting.json_files import write_object
 from insight.runtime.errors import InsightError
 from insight.runtime.messages import say

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.callbacks.machine import this_machine
+from insight.callbacks.throughput import this_machine
 from insight.runtime.denormals import flush_denormals
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe
 from insight.runtime.messages import say

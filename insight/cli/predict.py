@@ -17,8 +17,8 @@ from insight.runtime.messages import say, silence_libraries
 if TYPE_CHECKING:
     import torch
 
+    from insight.checkpoints import LoadedCheckpoint
     from insight.cli.lightning import InsightCLI
-    from insight.interchange import LoadedCheckpoint
 
 
 def run(name: str, arguments: list[str]) -> int:

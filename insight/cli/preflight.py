@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from insight.checkpoints import differing_tensors, load_checkpoint
+from insight.checkpoints.reader import read_checkpoint
 from insight.cli.checks.batches import Batches, batches_of, check_batches
 from insight.cli.checks.findings import Findings
 from insight.cli.checks.precision import check_precision
 from insight.cli.checks.processes import check_processes, processes_of
 from insight.data import LanguageModelingDataModule
-from insight.interchange import differing_tensors, load_checkpoint
-from insight.interchange.checkpoint import read_checkpoint
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.run_folder import find_checkpoint
 

@@ -19,7 +19,7 @@ from insight.runtime.messages import plain_line, say, silence_libraries
 from insight.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from insight.interchange import LoadedCheckpoint
+    from insight.checkpoints import LoadedCheckpoint
     from insight.safety import Material, Results, Target
     from insight.safety.compare import Comparison
 
@@ -204,7 +204,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
-    from insight.callbacks.terminal_line import TerminalLine
+    from insight.callbacks.progress_line import TerminalLine
 
     line = TerminalLine(sys.stderr)
     line.open()

@@ -147,6 +147,6 @@ def _write(
             kind="tokenizer",
         )
         if checkpoint is not None:
-            from insight.interchange.pruned_vocabulary import write_pruned_checkpoint
+            from insight.checkpoints.pruned_vocabulary import write_pruned_checkpoint
 
             write_pruned_checkpoint(checkpoint, pruned, tokenizer.fingerprint(), temporary / "model.ckpt")

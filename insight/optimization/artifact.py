@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import xxhash
 
+from insight.checkpoints import LoadedCheckpoint
 from insight.data.tokenizers import load_tokenizer
-from insight.interchange import LoadedCheckpoint
 from insight.models import Decoder, DecoderConfig
 from insight.optimization.config import QuantizationConfig
 from insight.optimization.execution import compile_network

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from insight.interchange import LoadedCheckpoint, load_checkpoint
+from insight.checkpoints import LoadedCheckpoint, load_checkpoint
 from insight.optimization.artifact import is_artifact, load_artifact
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 from insight.optimization.calibration import Calibration
 from insight.optimization.config import QuantizationConfig
 from insight.optimization.report import OptimizationReport

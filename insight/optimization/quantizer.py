@@ -8,7 +8,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 from insight.models import Decoder
 from insight.optimization.calibration import Calibration
 from insight.optimization.config import QuantizationConfig

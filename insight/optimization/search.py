@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 from insight.models import Decoder
 from insight.optimization.calibration import Calibration
 from insight.optimization.candidate import ORIGINAL, Candidate

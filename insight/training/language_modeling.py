@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import lightning.pytorch as pl
 import torch
 
+from insight.checkpoints.format import use_training_weights
 from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
@@ -38,7 +39,6 @@ from insight.training.optimizers import (
 from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import build_in_parts, is_sharded, num_replicas, replica_rank
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay, say_new_length
-from insight.training.training_weights import use_training_weights
 
 
 class LanguageModelingModule(pl.LightningModule):

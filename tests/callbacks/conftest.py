@@ -9,7 +9,7 @@ import types
 import pytest
 from fake_clock import FakeClock
 
-from insight.callbacks import step_clock, step_timing, time_budget
+from insight.callbacks import throughput, time_budget
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,6 @@ def _quiet_lightning() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock of every callback in the test."""
     fake = FakeClock()
-    monkeypatch.setattr(step_timing, "StepClock", functools.partial(step_clock.StepClock, now=fake))
+    monkeypatch.setattr(throughput, "StepClock", functools.partial(throughput.StepClock, now=fake))
     monkeypatch.setattr(time_budget, "time", types.SimpleNamespace(monotonic=fake, time=fake))
     return fake

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import Callback
 from tiny_run import StopAt, TinyData, TinyModule, tiny_fit, weights
 
-from insight.callbacks import atomic_io
 from insight.callbacks.checkpointing import RunCheckpoint
+from insight.checkpoints import writer
 from insight.runtime.errors import ConfigError, OutputError
 
 HERE = Path(__file__).parent
@@ -150,7 +150,7 @@ def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.Mo
     def no_links(*args: Any) -> None:
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(atomic_io.os, "link", no_links)
+    monkeypatch.setattr(writer.os, "link", no_links)
     tiny_fit(tmp_path, [RunCheckpoint()], max_steps=10)
     best, last = (tmp_path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     assert best.read_bytes() == last.read_bytes()
@@ -221,7 +221,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic_io.os, "fsync", full)
+    monkeypatch.setattr(writer.os, "fsync", full)
     with pytest.raises(OutputError, match=r"checkpoints.*the disk is full"):
         tiny_fit(tmp_path, [RunCheckpoint()])
     assert list((tmp_path / "checkpoints").iterdir()) == []
@@ -239,7 +239,8 @@ SAVE_ALWAYS = textwrap.dedent("""
     sys.path.insert(0, sys.argv[1])
     import torch
     from tiny_run import TinyModule, tiny_fit
-    from insight.callbacks import checkpoint_files, checkpointing
+    from insight.callbacks import checkpointing
+    from insight.checkpoints import writer
 
     def ballast(self):
         self.register_buffer("ballast", torch.zeros(1_000_000))
@@ -254,7 +255,7 @@ SAVE_ALWAYS = textwrap.dedent("""
 
     TinyModule.configure_model = ballast
     if sys.argv[3] == "in place":
-        checkpoint_files.publish_copy = in_place
+        writer.publish_copy = in_place
     checkpoint = checkpointing.RunCheckpoint(every_n_steps=1)
     tiny_fit(Path(sys.argv[2]), [checkpoint], max_steps=100_000, val_check_interval=3)
 """)

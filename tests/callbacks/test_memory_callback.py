@@ -13,7 +13,7 @@ import torch
 from test_monitors import Collect, logged
 from tiny_run import TinyModule, tiny_fit
 
-from insight.callbacks.memory import MemoryMonitor
+from insight.callbacks.monitors import MemoryMonitor
 from insight.runtime.errors import ConfigError
 from insight.runtime.memory_watcher import MemoryReading, MemoryThresholds, process_watcher
 
@@ -89,7 +89,7 @@ from pathlib import Path
 import psutil, torch
 from test_monitors import Collect, logged
 from tiny_run import TinyModule, tiny_fit
-from insight.callbacks.memory import MemoryMonitor
+from insight.callbacks.monitors import MemoryMonitor
 from insight.data.tokenizers.lru_cache import LRUCache
 from insight.runtime.memory_watcher import process_watcher
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from test_monitors import Collect
 from tiny_run import TinyModule, tiny_fit, weights
 
-from insight.callbacks.model_statistics import ModelStatistics, layers_of
+from insight.callbacks.monitors import ModelStatistics, layers_of
 from insight.runtime.errors import ConfigError
 
 

@@ -13,10 +13,9 @@ from tiny_run import TinyData, tiny_fit
 
 from insight.callbacks import throughput
 from insight.callbacks.checkpointing import RunCheckpoint
-from insight.callbacks.memory import MemoryMonitor
-from insight.callbacks.step_timing import StepTiming
-from insight.callbacks.steps import steps_per_validation
-from insight.callbacks.throughput import ThroughputMonitor
+from insight.callbacks.monitors import MemoryMonitor
+from insight.callbacks.throughput import StepTiming, ThroughputMonitor
+from insight.callbacks.trainer_parts import steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.memory import resident_bytes
 

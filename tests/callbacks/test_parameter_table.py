@@ -10,7 +10,7 @@ from tiny_run import TinySchedule, tiny_fit
 from torch import nn
 
 from insight.callbacks import ParameterTable, ScheduleCheck
-from insight.callbacks.parameter_table import parameter_table
+from insight.callbacks.start_and_end import parameter_table
 from insight.reporting import read_run_info, update_run_info
 from insight.runtime.errors import ConfigError
 from insight.runtime.text_table import aligned

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insight.callbacks.progress_line import ProgressLine
-from insight.callbacks.progress_text import Style, duration, progress_line
+from insight.callbacks.progress_line import ProgressLine, Style, duration, progress_line
 from insight.runtime.errors import ConfigError
 
 HERE = Path(__file__).parent

@@ -28,9 +28,8 @@ from insight.callbacks import (
     checkpoint_files,
     checkpointing,
 )
-from insight.callbacks.atomic_io import AtomicCheckpointIO
-from insight.callbacks.background_writer import BackgroundWriter
 from insight.callbacks.checkpointing import RunCheckpoint
+from insight.checkpoints.writer import AtomicCheckpointIO, BackgroundWriter
 from insight.runtime.direct_file import DISK_BLOCK
 from insight.runtime.errors import OutputError
 from insight.runtime.run_folder import RunFolder, find_resumable
@@ -314,8 +313,8 @@ ENDS_AT_ONCE = """
 import sys, time
 from pathlib import Path
 import torch
-from insight.callbacks.background_writer import BackgroundWriter
-from insight.callbacks.checkpoint_files import write_checkpoint
+from insight.checkpoints.writer import BackgroundWriter
+from insight.checkpoints.writer import write_checkpoint
 
 def job():
     time.sleep(1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fake_clock import FakeClock
 
-from insight.callbacks.step_clock import StepClock
+from insight.callbacks.throughput import StepClock
 
 
 def run(clock: StepClock, now: FakeClock, durations: list[tuple[float, str | None]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_run import tiny_fit, weights
 
-from insight.callbacks.step_profiler import StepProfiler
+from insight.callbacks.monitors import StepProfiler
 from insight.runtime.errors import ConfigError
 
 

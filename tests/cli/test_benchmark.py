@@ -93,7 +93,7 @@ def test_a_checkpoint_beside_its_quantized_form(
     insight: Insight, finished_run: Path, workplace: Path
 ) -> None:
     """Artefacts and checkpoints are taken alike, by folder and by file."""
-    from insight.interchange import load_checkpoint
+    from insight.checkpoints import load_checkpoint
     from insight.optimization import QuantizationConfig, save_artifact
 
     checkpoint = finished_run / "checkpoints" / "best.ckpt"

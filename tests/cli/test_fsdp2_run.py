@@ -9,7 +9,7 @@ import pytest
 from command_line import run_insight
 from real_processes import PYTHON_INSIGHT, losses, started
 
-from insight.interchange import load_checkpoint
+from insight.checkpoints import load_checkpoint
 from insight.reporting import read_samples
 
 TWO = ("--data.batch_size", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")

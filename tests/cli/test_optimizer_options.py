@@ -11,7 +11,7 @@ import torch
 import yaml
 from command_line import TINY, Outcome
 
-from insight.interchange import load_checkpoint
+from insight.checkpoints import load_checkpoint
 from insight.optimization import load_model
 
 FIT = ("fit", "--config", "tiny.yaml")

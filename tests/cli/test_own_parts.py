@@ -18,8 +18,8 @@ from command_line import TINY, Outcome, run_insight, write_tiny
 from lightning.pytorch import Callback
 
 import insight.callbacks
+from insight.checkpoints import load_checkpoint
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
-from insight.interchange import load_checkpoint
 from insight.reporting import read_metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding="utf-8")

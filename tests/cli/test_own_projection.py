@@ -12,7 +12,7 @@ import torch
 import yaml
 from command_line import TINY, Outcome
 
-from insight.interchange import load_checkpoint
+from insight.checkpoints import load_checkpoint
 from insight.runtime.errors import CheckpointError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "attention.md").read_text(encoding="utf-8")

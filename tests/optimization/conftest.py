@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_model import trained
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 
 
 @pytest.fixture(scope="session")

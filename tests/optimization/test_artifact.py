@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_model import calibration, scores, some_ids
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 from insight.optimization import (
     METHODS,
     OptimizedModel,

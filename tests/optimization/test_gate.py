@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_model import calibration, measured_text
 
-from insight.interchange import LoadedCheckpoint
+from insight.checkpoints import LoadedCheckpoint
 from insight.optimization import QuantizationConfig, Quantizer, load_artifact, quality_gate, save_artifact
 from insight.optimization.measured_text import MeasuredText
 from insight.runtime.errors import ConfigError

@@ -11,8 +11,8 @@ import torch
 from tiny_model import calibration, scores, some_ids, untrained
 from torch._dynamo.utils import counters
 
+from insight.checkpoints import LoadedCheckpoint
 from insight.data.tokenizers import ByteTokenizer
-from insight.interchange import LoadedCheckpoint
 from insight.optimization import METHODS, Calibration, QuantizationConfig, Quantizer
 from insight.optimization.modules import modules_with_parameters
 from insight.runtime.errors import ConfigError

@@ -13,8 +13,8 @@ import pytest
 import torch
 from tiny_model import LENGTH, TEXT, calibration, measured_text, store_of
 
+from insight.checkpoints import LoadedCheckpoint
 from insight.data.tokenizers import ByteTokenizer
-from insight.interchange import LoadedCheckpoint
 from insight.optimization import METHODS, Calibration, QuantizationConfig, QuantizationSearch, load_model
 from insight.optimization.measured_text import MeasuredText
 from insight.optimization.plan import plan

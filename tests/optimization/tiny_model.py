@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from insight.checkpoints import LoadedCheckpoint
 from insight.data.store import StoreWriter, TokenStore, encode_documents
 from insight.data.tokenizers import BaseTokenizer, ByteTokenizer
-from insight.interchange import LoadedCheckpoint
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.optimization import Calibration
 from insight.optimization.measured_text import MeasuredText

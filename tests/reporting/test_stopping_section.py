@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from insight.callbacks.stopping_record import stopping_record
 from insight.reporting import write_report
 from insight.reporting.json_files import write_object
 from insight.reporting.run_record import read_run_record
 from insight.reporting.sections.section import Section
 from insight.reporting.sections.stopping import build_stopping
+from insight.reporting.stopping_record import stopping_record
 from insight.runtime.run_folder import RunFolder
 from insight.training.stopping import (
     AnyOf,
@@ -27,6 +28,7 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
+    single_verdicts,
 )
 from insight.training.stopping.extrapolation import fit_power_law
 
@@ -46,7 +48,14 @@ def section(
 ) -> Section:
     known = known or history()
     verdict = criterion.judge(known)
-    record = stopping_record(criterion, known, verdict, sign)
+    record = stopping_record(
+        criterion.to_dict(),
+        [asdict(validation) for validation in known.validations],
+        known.num_planned_steps,
+        verdict.evidence,
+        [(type(one).__name__, asdict(answer)) for one, answer in single_verdicts(criterion, verdict)],
+        sign,
+    )
     record |= {"monitor": "validation/bits_per_byte", "mode": "min", "stopped": verdict.stop} | changes
     write_object(RunFolder(folder).early_stopping_path, record)
     built = build_stopping(read_run_record(RunFolder(folder)))

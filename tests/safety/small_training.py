@@ -9,8 +9,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from insight.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
-from insight.interchange.checkpoint import LoadedCheckpoint, load_checkpoint
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.runtime.messages import silence_libraries
 from insight.runtime.seeding import seed_everything

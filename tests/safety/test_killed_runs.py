@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from insight.interchange.checkpoint import load_checkpoint
+from insight.checkpoints.reader import load_checkpoint
 from insight.reporting import write_report
 from insight.runtime.run_folder import RunFolder
 from insight.safety import NetworkTarget, find_suite, red_team

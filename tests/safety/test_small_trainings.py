@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_training import train_on
 
+from insight.checkpoints.reader import LoadedCheckpoint
 from insight.data import CanaryInjection, read_corpus
-from insight.interchange.checkpoint import LoadedCheckpoint
 from insight.safety import Figure, Material, NetworkTarget, red_team
 from insight.safety.attacks.canaries import PlantedSecrets
 from insight.safety.bias import StereotypePairs, StereotypePreference, read_pairs

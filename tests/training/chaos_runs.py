@@ -26,7 +26,8 @@ import lightning.pytorch as pl
 import torch
 from tiny_training import make_module, make_trainer, text_file
 
-from insight.callbacks import RunCheckpoint, atomic_io, checkpoint_files
+from insight.callbacks import RunCheckpoint
+from insight.checkpoints import writer
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
 from insight.runtime import files
 from insight.runtime.errors import CheckpointError
@@ -186,7 +187,7 @@ def stop_in_saves(attempt: Attempt) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    save, replace = atomic_io._save, os.replace
+    save, replace = writer._save, os.replace
 
     def replace_after_moment(source: Any, target: Any) -> None:
         if Path(target).parent == attempt.run.checkpoints:
@@ -206,12 +207,12 @@ def stop_in_saves(attempt: Attempt) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(checkpoint, Halfway(file), is_large)
 
-    atomic_io._save = save_halfway
+    writer._save = save_halfway
     if attempt.asynchronous:
-        atomic_io.LARGE_BYTES = 0  # as those of large networks, past the system's cache
+        writer.LARGE_BYTES = 0  # as those of large networks, past the system's cache
     files.os.replace = replace_after_moment
     if attempt.fault == "in place":
-        checkpoint_files.publish_copy = copy_in_place
+        writer.publish_copy = copy_in_place
 
 
 def fork(attempt: Attempt, rank: int, port: int) -> int:

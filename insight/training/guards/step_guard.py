@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from insight.checkpoints.format import use_training_weights
 from insight.data.batches import LanguageModelBatch
 from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.files import writing_to
@@ -18,7 +19,6 @@ from insight.runtime.messages import say
 from insight.runtime.run_folder import is_complete
 from insight.training.guards.guard import Guard
 from insight.training.parallel import num_replicas, replica_rank
-from insight.training.training_weights import use_training_weights
 
 FILE_NAME = "suspicious_batches.jsonl"
 """In the run folder; processes other than the first write ``suspicious_batches.rankN.jsonl``."""

@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from insight.checkpoints import load_checkpoint, load_weights_into
+from insight.checkpoints.pruned_vocabulary import write_pruned_checkpoint
 from insight.data import BPETokenizerConfig, ByteTokenizer, read_corpus
 from insight.data.tokenizers.pruning import plan_pruning, prune_tokenizer
-from insight.interchange import load_checkpoint, load_weights_into
-from insight.interchange.pruned_vocabulary import write_pruned_checkpoint
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime.errors import CheckpointError
 

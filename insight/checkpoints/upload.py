@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 
-from insight.callbacks.checkpoint_files import LAST, kept_checkpoints
+from insight.checkpoints.writer import LAST, kept_checkpoints
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 from insight.runtime.run_folder import run_of_checkpoint

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from insight.checkpoints.reader import read_checkpoint
 from insight.data.tokenizers import load_tokenizer
 from insight.data.tokenizers.pruning import PrunedTokenizer
-from insight.interchange.checkpoint import read_checkpoint
 from insight.runtime.errors import CheckpointError
 from insight.runtime.files import atomic_file
 

@@ -12,8 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from tiny_training import train
 
+from insight.checkpoints import load_checkpoint, load_weights_into
 from insight.data import BPETokenizerConfig
-from insight.interchange import load_checkpoint, load_weights_into
 from insight.runtime.errors import CheckpointError
 
 

@@ -1,0 +1,342 @@
+"""Logs how much memory training holds, and watches that it does not run out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.hooks import RemovableHandle
+
+from insight.callbacks.trainer_parts import run_folder_of, step_completed
+from insight.runtime.errors import ConfigError
+from insight.runtime.files import atomic_write_text, writing_to
+from insight.runtime.memory import peak_resident_bytes, resident_bytes
+from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
+from insight.runtime.messages import say
+from insight.runtime.sharded_tensors import whole
+from insight.training.optimizers import parameter_groups
+
+
+class MemoryMonitor(Callback):
+    """Logs memory, and lets caches shrink while it is short.
+
+    At every logged step ``memory/resident_bytes`` and ``memory/peak_bytes``: on CUDA what torch holds on the
+    device, elsewhere the physical memory of the process. While training runs, the watcher of the process
+    looks at the tightest of machine, containers and address-space limit: ``memory/limit_share`` is how much
+    of it is used. Once the watcher has acted, ``memory/num_shrinks`` and ``memory/num_clears`` are how often
+    caches were halved and emptied since the process began, encoding included, and ``memory/work_share`` is
+    the share of the usual amount of text that is encoded at once. Training batches stay as they are: their
+    sums, and so the weights, would come to depend on the machine.
+
+    Args:
+        relax: Below this share of the limit memory is plentiful again.
+        shrink: From this share on caches are halved at every look, and texts encoded in smaller batches.
+        clear: From this share on caches are emptied.
+    """
+
+    def __init__(self, relax: float = 0.75, shrink: float = 0.85, clear: float = 0.95) -> None:
+        self.thresholds = MemoryThresholds(relax, shrink, clear)
+        self._watching: contextlib.ExitStack | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self._watching is None:
+            watcher = process_watcher()
+            self._watching = contextlib.ExitStack()
+            self._watching.callback(setattr, watcher, "thresholds", watcher.thresholds)
+            watcher.thresholds = self.thresholds
+            self._watching.enter_context(watcher.watching())
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not (trainer._logger_connector.should_update_logs and step_completed(trainer)):
+            return
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            resident, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+        else:
+            resident, peak = resident_bytes(), peak_resident_bytes()
+        watcher = process_watcher()
+        values = {"resident_bytes": float(resident), "peak_bytes": float(peak)}
+        if watcher.newest is not None:
+            values["limit_share"] = watcher.newest.share
+        if watcher.num_events:  # a call costs a tenth of a millisecond, and in most runs nothing happens
+            values |= {
+                "num_shrinks": float(watcher.num_events["shrink"]),
+                "num_clears": float(watcher.num_events["clear"]),
+                "work_share": watcher.work_share,
+            }
+        pl_module.log_dict({f"memory/{name}": value for name, value in values.items()}, batch_size=1)
+
+    def _stop(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
+            self._watching = None
+
+
+class ModelStatistics(Callback):
+    """Logs norm, root mean square, largest size and share of zeros of gradients and activations.
+
+    They are ``gradient/<group>/norm``, ``.../rms``, ``.../max`` and ``.../zeros``, and
+    ``activation/<layer>/...`` for what each layer hands on. Gradients are those that the optimizer used,
+    after clipping; activations those of the first micro-batch of the step on the first process. Between the
+    steps that are looked at nothing is attached to the network, and looking draws no random number:
+    training is bit for bit the same.
+
+    A compiled network does not show its activations; set ``model.compile`` to ``off`` to see them.
+
+    Args:
+        every_n_steps: Optimizer steps from one look to the next.
+        by: Gradients of each ``layer``, or of all parameters of one ``role`` (embedding, hidden, head...).
+        activations: Whether to look at activations, too.
+    """
+
+    def __init__(
+        self, every_n_steps: int = 100, by: Literal["layer", "role"] = "layer", activations: bool = True
+    ) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(
+                f"ModelStatistics(every_n_steps={every_n_steps}): must be at least 1",
+                "remove ModelStatistics to have no statistics",
+            )
+        if by not in ("layer", "role"):
+            raise ConfigError(f"ModelStatistics(by={by!r}): unknown grouping", "use layer or role")
+        self.every_n_steps = every_n_steps
+        self.by = by
+        self.activations = activations
+        self._hooks: list[RemovableHandle] = []
+        self._sizes: dict[str, torch.Tensor] = {}
+        self._looked_at = -1
+        self._told_compiled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._looked_at = -1
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.activations and self._is_due(step) and step != self._looked_at:
+            self._looked_at = step
+            self._sizes = {}
+            for name, layer in layers_of(_network(pl_module)).items():
+                self._hooks.append(layer.register_forward_hook(self._measuring(name)))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        attached = bool(self._hooks)
+        self._detach()
+        if attached and not self._sizes and not self._told_compiled:
+            self._told_compiled = True
+            say("ModelStatistics: the network runs compiled, so its activations cannot be seen")
+        step = trainer.global_step - 1
+        if not (step_completed(trainer) and self._is_due(step)):
+            return
+        values = {
+            f"gradient/{group}/{name}": value
+            for group, parameters in self._groups(_network(pl_module)).items()
+            for name, value in _shown(_sizes([p.grad for p in parameters if p.grad is not None])).items()
+        }
+        for layer, sizes in self._sizes.items():
+            values |= {f"activation/{layer}/{name}": value for name, value in _shown(sizes).items()}
+        self._sizes = {}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._detach()
+
+    def _is_due(self, step: int) -> bool:
+        return (step + 1) % self.every_n_steps == 0
+
+    def _detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _measuring(self, name: str) -> Any:
+        def measure(module: nn.Module, inputs: Any, output: Any) -> None:
+            if torch.compiler.is_compiling() or not isinstance(output, torch.Tensor):
+                return
+            if output.is_floating_point():
+                self._sizes[name] = _sizes([output.detach()])
+
+        return measure
+
+    def _groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        if self.by == "role":
+            return {group.role: list(group.parameters.values()) for group in parameter_groups(network)}
+        groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+        layers = layers_of(network)
+        for name, parameter in network.named_parameters():
+            parts = name.split(".")
+            layer = next((path for path in (".".join(parts[:2]), parts[0]) if path in layers), parts[0])
+            groups[layer].append(parameter)
+        return dict(groups)
+
+
+def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a network by name: its children, and each of a list of them (``blocks.0``)."""
+    layers: dict[str, nn.Module] = {}
+    for name, child in network.named_children():
+        if isinstance(child, nn.ModuleList):
+            layers |= {f"{name}.{index}": part for index, part in enumerate(child)}
+        else:
+            layers[name] = child
+    return layers
+
+
+@torch.no_grad()
+def _sizes(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Numbers, sum of squares, largest size and zeros of all ``tensors`` together, float64 ``(4,)``."""
+    total = torch.zeros(4, dtype=torch.float64)
+    for tensor in tensors:
+        if not tensor.numel():
+            continue
+        norm = torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+        # Of a tensor that is sharded over processes each knows its part.
+        squares, largest, zeros = (
+            float(whole(value)) for value in (norm.square(), tensor.abs().amax(), (tensor == 0).sum())
+        )
+        total[0] += tensor.numel()
+        total[1] += squares
+        total[2] = max(float(total[2]), largest) if math.isfinite(largest) else largest
+        total[3] += zeros
+    return total
+
+
+def _shown(sizes: torch.Tensor) -> dict[str, float]:
+    count, squares, largest, zeros = sizes.tolist()
+    if not count:
+        return {}
+    return {
+        "norm": math.sqrt(squares),
+        "rms": math.sqrt(squares / count),
+        "max": largest,
+        "zeros": zeros / count,
+    }
+
+
+def _network(module: LightningModule) -> nn.Module:
+    """The network that is trained: the module's, or the module itself where it has none."""
+    network = getattr(module, "network", module)
+    return cast(nn.Module, network)
+
+
+_NAME_COLUMN = 60
+
+
+class StepProfiler(Callback):
+    """Profiles a few optimizer steps of the first process with ``torch.profiler``.
+
+    In ``profile/`` of the run folder it leaves ``trace.json.gz``, which chrome://tracing and
+    https://ui.perfetto.dev open, and ``operations.txt``, the operations by the time that they took
+    themselves. The profiled steps are slower; what they compute is the same.
+
+    Args:
+        start_step: Optimizer steps to let pass first: compilation and the choice of kernels say nothing.
+        num_steps: Optimizer steps to profile.
+        num_operations: Rows of the table.
+        record_shapes: Whether to tell operations apart by the shapes of what they work on.
+        profile_memory: Whether to record what operations allocate.
+    """
+
+    def __init__(
+        self,
+        start_step: int = 10,
+        num_steps: int = 3,
+        num_operations: int = 30,
+        record_shapes: bool = False,
+        profile_memory: bool = False,
+    ) -> None:
+        for name, value, least in (
+            ("start_step", start_step, 0),
+            ("num_steps", num_steps, 1),
+            ("num_operations", num_operations, 1),
+        ):
+            if value < least:
+                raise ConfigError(
+                    f"StepProfiler({name}={value}): must be at least {least}", "use 10, 3 and 30"
+                )
+        self.start_step = start_step
+        self.num_steps = num_steps
+        self.num_operations = num_operations
+        self.record_shapes = record_shapes
+        self.profile_memory = profile_memory
+        self._first_step = 0
+        self._profile: profile | None = None
+        self._done = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step, self._done = trainer.global_step + self.start_step, False
+        if getattr(trainer, "fast_dev_run", False):
+            self._done = True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._done or self._profile is not None or trainer.global_step < self._first_step:
+            return
+        if not trainer.is_global_zero:
+            self._done = True
+            return
+        activities = [ProfilerActivity.CPU]
+        if trainer.strategy.root_device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._first_step = trainer.global_step
+        # The library under it announces its start and end on stderr, whatever happens.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        self._profile = profile(
+            activities=activities, record_shapes=self.record_shapes, profile_memory=self.profile_memory
+        )
+        self._profile.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last = self._first_step + self.num_steps
+        if self._profile is not None and step_completed(trainer) and trainer.global_step >= last:
+            self._finish(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._profile is not None:
+            self._finish(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+
+    def _finish(self, trainer: Trainer) -> None:
+        assert self._profile is not None
+        found, self._profile, self._done = self._profile, None, True
+        found.stop()
+        folder = run_folder_of(trainer).profile
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            found.export_chrome_trace(str(folder / "trace.json.gz"))
+        on_cuda = trainer.strategy.root_device.type == "cuda"
+        table = found.key_averages(group_by_input_shape=self.record_shapes).table(
+            sort_by="self_cuda_time_total" if on_cuda else "self_cpu_time_total",
+            row_limit=self.num_operations,
+            max_name_column_width=_NAME_COLUMN,
+        )
+        steps = trainer.global_step - self._first_step
+        head = f"Steps {self._first_step} to {trainer.global_step - 1}, torch {torch.__version__}\n\n"
+        atomic_write_text(folder / "operations.txt", head + table + "\n")
+        say(f"profile of {steps} step{'' if steps == 1 else 's'}: {folder}")

@@ -1,0 +1,151 @@
+"""Says at the start of training which parameters learn how fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
+from insight.reporting import update_run_info
+from insight.runtime.errors import DataError
+from insight.runtime.messages import say
+from insight.runtime.text_table import aligned
+from insight.training import ScheduleConfig
+
+
+class ParameterTable(Callback):
+    """Prints the optimizer's groups by role: how many numbers, learning rate, weight decay; what is frozen.
+
+    The rates are the full ones, which the schedule multiplies. Where layers have rates of their own, the
+    lowest and the highest are given. ``run.json`` and the report have the table too.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        frozen = sum(p.numel() for p in pl_module.parameters() if not p.requires_grad)
+        table = parameter_table(groups, frozen)
+        for line in aligned(table).splitlines():
+            say(line)
+        path = run_folder_of(trainer).info_path
+        if path.is_file():
+            described = {
+                role: f"{count}, learning rate {rate}, weight decay {decay}"
+                for role, count, rate, decay in table[1:]
+            }
+            update_run_info(path, parameter_groups=described)
+
+
+def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> list[tuple[str, str, str, str]]:
+    """Rows (role, numbers, learning rate, weight decay), the head first.
+
+    Args:
+        groups: Of a torch optimizer.
+        num_frozen: Numbers that no optimizer has.
+    """
+    by_role: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_role.setdefault(str(group.get("role", "all")), []).append(group)
+    table = [("parameters", "numbers", "learning rate", "weight decay")]
+    for role, members in by_role.items():
+        count = sum(parameter.numel() for group in members for parameter in group["params"])
+        rates = [float(group.get("initial_lr", group["lr"])) for group in members]
+        decays = [float(group.get("weight_decay", 0.0)) for group in members]
+        table.append((role, f"{count:,}", _range(rates), _range(decays)))
+    if num_frozen:
+        table.append(("frozen", f"{num_frozen:,}", "0", "0"))
+    return table
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+class ScheduleCheck(Callback):
+    """Refuses, before the first step, a schedule whose phases are longer than the run.
+
+    A run under a time budget has no length yet and is not judged.
+    """
+
+    def __init__(self) -> None:
+        self._is_done = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._is_done = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._is_done or callbacks_of(trainer, TimeBudget):
+            return
+        self._is_done = True
+        # Here and not earlier: only now the module knows how long an epoch and how large a step is.
+        schedule = getattr(pl_module, "schedule", None)
+        num_steps = getattr(pl_module, "num_planned_steps", None)
+        if isinstance(schedule, ScheduleConfig) and isinstance(num_steps, int):
+            schedule.check_fits(num_steps)
+
+
+_REMEDY = "give more text, or a smaller data.batch_size or data.sequence_length"
+
+
+class EndOfTraining(Callback):
+    """Ends a run whose data gives nothing, and says why another one ends early or at once.
+
+    Lightning finishes without a word when the loader is empty, when a resumed run is complete, and when
+    ``max_epochs`` comes before ``max_steps``; a loader that promises batches and gives none keeps it
+    beginning epochs for ever.
+    """
+
+    def __init__(self) -> None:
+        self._num_batches = 0
+        self._num_empty_epochs = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._num_batches = self._num_empty_epochs = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epochs, batches = trainer.max_epochs, trainer.num_training_batches
+        if not epochs or epochs < 0 or trainer.max_steps <= 0 or not math.isfinite(batches):
+            return
+        steps = epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+        if steps < trainer.max_steps:
+            say(
+                f"trainer.max_epochs={epochs} ends training after {steps:,} steps, before "
+                f"trainer.max_steps={trainer.max_steps:,}"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._num_batches += 1
+        self._num_empty_epochs = -1  # this one is none
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._num_empty_epochs += 1
+        # One may be empty: that of a run resumed at its end.
+        if self._num_empty_epochs > 1:
+            raise DataError(
+                f"the loader promises {trainer.num_training_batches} batches an epoch and gives none",
+                "look at the data module",
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._num_batches:
+            return
+        for option in ("limit_train_batches", "max_steps", "max_epochs"):
+            if getattr(trainer, option) == 0:
+                say(f"trainer.{option}=0: nothing was trained")
+                return
+        if trainer.global_step == 0:
+            raise DataError("the training data gives no batch, so nothing was trained", _REMEDY)
+        say(
+            f"nothing is left to train: step {trainer.global_step:,} was the last one; raise "
+            "trainer.max_steps or trainer.max_epochs to go on"
+        )
