@@ -24,11 +24,10 @@ from torch.utils.serialization import config as torch_config
 from insight.callbacks import (
     GracefulInterrupt,
     TrainingInterrupted,
-    atomic_io,
-    checkpoint_files,
     checkpointing,
 )
 from insight.callbacks.checkpointing import RunCheckpoint
+from insight.checkpoints import writer
 from insight.checkpoints.writer import AtomicCheckpointIO, BackgroundWriter
 from insight.runtime.direct_file import DISK_BLOCK
 from insight.runtime.errors import OutputError
@@ -78,7 +77,7 @@ class SlowDisk(Callback):
                 slow.is_further.clear()
                 super().save_checkpoint(*args, **kwargs)
 
-        monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", SlowIO)
+        monkeypatch.setattr(writer, "AtomicCheckpointIO", SlowIO)
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         if trainer.global_step > 5 and trainer.global_step % 5 == 2:
@@ -117,7 +116,7 @@ def test_a_write_that_fails_ends_the_run_at_the_next_save_or_at_the_end(
                 raise OutputError(f"step {step} does not fit", "free some space")
             super().save_checkpoint(checkpoint, *args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", FullDisk)
+    monkeypatch.setattr(writer, "AtomicCheckpointIO", FullDisk)
     saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
     trainer_steps: list[int] = []
 
@@ -144,7 +143,7 @@ def test_a_run_that_ends_early_waits_for_its_last_write(
             assert may_write.wait(60)
             super().save_checkpoint(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", HeldBack)
+    monkeypatch.setattr(writer, "AtomicCheckpointIO", HeldBack)
     saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
     if waits:
         threading.Timer(0.3, may_write.set).start()
@@ -170,7 +169,7 @@ def test_an_interrupted_run_waits_for_its_last_write(tmp_path: Path, monkeypatch
             time.sleep(0.3)
             super().save_checkpoint(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", Slow)
+    monkeypatch.setattr(writer, "AtomicCheckpointIO", Slow)
     with pytest.raises(TrainingInterrupted) as interruption:
         tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), RunCheckpoint(asynchronous=True)])
     assert interruption.value.code == 143
@@ -189,7 +188,7 @@ def test_an_interrupted_run_whose_last_write_fails_does_not_ask_to_be_started_ag
         def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             raise OutputError("it does not fit", "free some space")
 
-    monkeypatch.setattr(checkpoint_files, "AtomicCheckpointIO", FullDisk)
+    monkeypatch.setattr(writer, "AtomicCheckpointIO", FullDisk)
     saving = RunCheckpoint(asynchronous=True, at_validation=False)
     with pytest.raises(OutputError, match="it does not fit"):
         tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), saving], val_check_interval=20)
@@ -252,7 +251,7 @@ def test_files_of_large_networks_hold_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     tiny_fit(tmp_path / "small", [RunCheckpoint(asynchronous=asynchronous)])
-    monkeypatch.setattr(atomic_io, "LARGE_BYTES", 0)
+    monkeypatch.setattr(writer, "LARGE_BYTES", 0)
     tiny_fit(tmp_path / "large", [RunCheckpoint(asynchronous=asynchronous)])
     files = [tmp_path / name / "checkpoints/last.ckpt" for name in ("small", "large")]
     assert equal(*(torch.load(file, weights_only=True) for file in files))
@@ -293,18 +292,18 @@ def test_priority_that_may_not_be_changed_is_left(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "setpriority", denied)
     done: list[int] = []
-    writer = BackgroundWriter()
-    writer.submit(lambda: done.append(1))
-    writer.close()
+    background = BackgroundWriter()
+    background.submit(lambda: done.append(1))
+    background.close()
     assert done == [1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
 def test_who_writes_leaves_the_processors_to_the_training() -> None:
     found: list[int] = []
-    writer = BackgroundWriter()
-    writer.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
-    writer.close()
+    background = BackgroundWriter()
+    background.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    background.close()
     assert found == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
 
