@@ -60,7 +60,7 @@ def make(folder: Path, kind: str, num_bytes: int, num_words: int) -> dict[str, A
 def encode(folder: Path, kind: str, encoder: str, fraction: float, num_workers: int) -> dict[str, Any]:
     """From the file to published stores, in a new cache; the most memory that this process ever held."""
     if encoder == "tokenizers":
-        from insight.data.tokenizers import segmented
+        from insight.data.tokenizers import library as segmented
 
         segmented.proven_encoder = lambda *_: None  # type: ignore[assignment]
     cache = folder / "cache"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from insight.data import BPETokenizerConfig, list_corpora, load_tokenizer, read_corpus
-from insight.data.tokenizers.pre_tokenizers import GPT2_PATTERN
+from insight.data.tokenizers.tokenizer_json import GPT2_PATTERN
 
 TEXTS = ("prose", "code")
 _VOCABULARY = 32_000

@@ -93,7 +93,7 @@ def _parser() -> CommandParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from insight.data.vocabularies import joint_vocabulary
+    from insight.data.tokenizers.training import joint_vocabulary
     from insight.runtime.files import ensure_writable
 
     labelled = dict(labelled_texts(options.text, options.text_field))
@@ -114,7 +114,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_separately(options: argparse.Namespace, labelled: dict[str, Callable[[], Iterable[str]]]) -> int:
-    from insight.data.vocabularies import separate_vocabularies
+    from insight.data.tokenizers.training import separate_vocabularies
     from insight.runtime.files import ensure_writable
 
     if options.files or len(labelled) < 2:

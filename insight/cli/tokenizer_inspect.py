@@ -21,8 +21,8 @@ from insight.runtime.files import ensure_writable
 from insight.runtime.messages import plain_line
 
 if TYPE_CHECKING:
-    from insight.data.tokenizer_quality import TextQuality, TokenizerQuality
     from insight.data.tokenizers import BaseTokenizer
+    from insight.data.tokenizers.quality import TextQuality, TokenizerQuality
 
 FORMAT_VERSION = 1
 _NUM_EXAMPLES = 10
@@ -114,7 +114,7 @@ def _summary(
     described = [{"name": path, **describe(each)} for path, each in zip(paths, tokenizers, strict=True)]
     summary: dict[str, Any] = {"format_version": FORMAT_VERSION, "tokenizers": described}
     if options.files or options.text:
-        from insight.data.tokenizer_quality import compare_tokenizers, measure_tokenizer
+        from insight.data.tokenizers.quality import compare_tokenizers, measure_tokenizer
 
         texts = named_texts(options.files, options.text_field) if options.files else []
         texts += labelled_texts(options.text, options.text_field)

@@ -13,9 +13,8 @@ from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.files import ensure_writable
 
 if TYPE_CHECKING:
-    from insight.data.tokenizer_pruning import PruningSearch, PruningTrial
     from insight.data.tokenizers import BaseTokenizer
-    from insight.data.tokenizers.pruning import PrunedTokenizer
+    from insight.data.tokenizers.pruning import PrunedTokenizer, PruningSearch, PruningTrial
 
 FORMAT_VERSION = 1
 
@@ -52,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prune, measure, write."""
-    from insight.data.tokenizer_pruning import PruningSearch
     from insight.data.tokenizers import load_tokenizer
+    from insight.data.tokenizers.pruning import PruningSearch
     from insight.optimization.output_folder import require_new
     from insight.runtime.run_folder import find_checkpoint
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from insight.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from insight.data.tokenizer_quality import NamedText
+    from insight.data.tokenizers.quality import NamedText
 
 
 def add_tokenizer(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -61,9 +61,9 @@ def texts(patterns: list[str], text_field: str) -> Iterator[str]:
     Raises:
         DataError: A file cannot be read.
     """
-    from insight.data.sources import expand_sources
-    from insight.data.text_decoding import Reading
-    from insight.data.text_parts import training_texts
+    from insight.data.sources.decoding import Reading
+    from insight.data.sources.files import expand_sources
+    from insight.data.sources.formats import training_texts
 
     for source in expand_sources(patterns, "FILES"):
         yield from training_texts(source.parts(Reading(text_field)))
@@ -75,7 +75,7 @@ def named_texts(patterns: list[str], text_field: str) -> list[NamedText]:
     Raises:
         DataError: A file is missing, empty or of no supported format.
     """
-    from insight.data.sources import expand_sources
+    from insight.data.sources.files import expand_sources
 
     return [
         (source.name, functools.partial(source.documents, text_field))

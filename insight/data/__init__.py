@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from insight.data.language_modeling import LanguageModelingDataModule
     from insight.data.preparation import Preparation, TextFiles, default_cache_dir
     from insight.data.sampling import Mixture, Packing, SamplingConfig, SequenceLengthWarmup, Windows
-    from insight.data.sources import Source, expand_sources
+    from insight.data.sources.files import Source, expand_sources
+    from insight.data.sources.texts import Texts
     from insight.data.store import TokenStore
     from insight.data.store.executors import DaskCluster, ExecutorConfig, InProcess, LocalProcesses
-    from insight.data.texts import Texts
     from insight.data.tokenizers import (
         BaseTokenizer,
         BPETokenizer,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         WordTokenizerConfig,
         load_tokenizer,
     )
-    from insight.data.vocabularies import joint_vocabulary, separate_vocabularies
+    from insight.data.tokenizers.training import joint_vocabulary, separate_vocabularies
 
 __getattr__ = lazy_exports(
     __name__,
@@ -54,21 +54,21 @@ __getattr__ = lazy_exports(
         "PretrainedTokenizerConfig": "tokenizers",
         "SamplingConfig": "sampling",
         "SequenceLengthWarmup": "sampling",
-        "Source": "sources",
+        "Source": "sources.files",
         "TextFiles": "preparation",
-        "Texts": "texts",
+        "Texts": "sources.texts",
         "TokenStore": "store",
         "TokenizerConfig": "tokenizers",
         "Windows": "sampling",
         "WordTokenizer": "tokenizers",
         "WordTokenizerConfig": "tokenizers",
         "default_cache_dir": "preparation",
-        "expand_sources": "sources",
-        "joint_vocabulary": "vocabularies",
+        "expand_sources": "sources.files",
+        "joint_vocabulary": "tokenizers.training",
         "list_corpora": "corpora",
         "load_tokenizer": "tokenizers",
         "read_corpus": "corpora",
-        "separate_vocabularies": "vocabularies",
+        "separate_vocabularies": "tokenizers.training",
     },
 )
 

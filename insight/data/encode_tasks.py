@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.formats import TextPart, without_empty
+from insight.data.sources.ranges import RangeStart, TextRange
 from insight.data.store.encode import encode_parts
 from insight.data.store.format import FORMAT_VERSION
 from insight.data.store.writer import StoreWriter
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart, without_empty
-from insight.data.text_ranges import RangeStart, TextRange
 from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.data.validation_split import select_parts
 from insight.runtime.errors import DataError, TokenizerError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from insight.data.text_parts import TextPart
+from insight.data.sources.formats import TextPart
 from insight.runtime.messages import say
 
 

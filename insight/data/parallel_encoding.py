@@ -15,11 +15,11 @@ import xxhash
 
 from insight.data.encode_tasks import EncodeTask, Selection, encode_part
 from insight.data.encoding_progress import EncodingProgress
+from insight.data.sources.decoding import TextRepairs
+from insight.data.sources.ranges import RangedText, RangeStart, TextRange, joined_ranges
 from insight.data.store import StoreWriter, TokenStore
 from insight.data.store.executors import Executor
 from insight.data.task_groups import group_ranges
-from insight.data.text_decoding import TextRepairs
-from insight.data.text_ranges import RangedText, RangeStart, TextRange, joined_ranges
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError
 

@@ -15,17 +15,17 @@ from typing import Any
 import xxhash
 
 from insight.data.canaries import CanaryInjection
-from insight.data.content_hashes import ContentHashes
-from insight.data.sources import Source, expand_sources
+from insight.data.sources.content_hashes import ContentHashes
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.files import Source, expand_sources
+from insight.data.sources.formats import training_texts
+from insight.data.sources.ranges import RangedText
+from insight.data.sources.texts import Texts
 from insight.data.split_text import AnySource, SplitText, holds_tokens, names_of, parts_of, ranged_text
 from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
 from insight.data.store.executors import ExecutorConfig, LocalProcesses
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import training_texts
-from insight.data.text_ranges import RangedText
-from insight.data.texts import Texts
-from insight.data.tokenizer_cache import TokenizerCache
 from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
+from insight.data.tokenizers.training import TokenizerCache
 from insight.data.validation_split import ValidationSplit
 from insight.runtime.errors import ConfigError, DataError, nearest
 from insight.runtime.messages import say

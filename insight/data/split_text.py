@@ -9,15 +9,15 @@ from pathlib import Path
 from insight.data.document_sizes import measure_documents
 from insight.data.encoding_progress import EncodingProgress
 from insight.data.parallel_encoding import Division, encode_in_tasks, text_bytes
-from insight.data.sources import Source
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.files import Source
+from insight.data.sources.formats import TextPart
+from insight.data.sources.ranges import RangedText
+from insight.data.sources.texts import Texts
+from insight.data.sources.token_files import read_token_batches
 from insight.data.store import StoreWriter, encode_parts
 from insight.data.store.executors import ExecutorConfig
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart
-from insight.data.text_ranges import RangedText
-from insight.data.texts import Texts
-from insight.data.token_files import read_token_batches
-from insight.data.tokenizers import BaseTokenizer
+from insight.data.tokenizers import BaseTokenizer, EncodedBatch
 from insight.data.validation_split import ValidationSplit
 from insight.runtime.errors import DataError
 
@@ -108,9 +108,16 @@ class SplitText:
         lengths = tokenizer.token_byte_lengths()
         for source in self.sources:
             if isinstance(source, Source) and source.holds_tokens:
-                batches = read_token_batches(source.path, source.name, source.format, tokenizer)
-                for batch, continues in batches:
-                    writer.append(batch, int(lengths[batch.ids].sum()), continues=continues)
+                batches = read_token_batches(
+                    source.path,
+                    source.name,
+                    source.format,
+                    tokenizer.vocabulary_size,
+                    tokenizer.end_of_text_id,
+                )
+                for ids, offsets, continues in batches:
+                    num_bytes = int(lengths[ids].sum())
+                    writer.append(EncodedBatch(ids, offsets), num_bytes, continues=continues)
             else:
                 encode_parts(source.parts(self.reading, repairs), tokenizer, writer)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from insight.data.sources.ranges import TextRange
 from insight.data.store.executors import Executor
-from insight.data.text_ranges import TextRange
 
 # So many tasks a worker that all end at about the same time; not so many that starting them costs much.
 _TASKS_A_WORKER = 16

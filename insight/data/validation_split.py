@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from insight.data.sampling import permute
-from insight.data.text_decoding import TextRepairs
-from insight.data.text_parts import TextPart, without_empty
+from insight.data.sources.decoding import TextRepairs
+from insight.data.sources.formats import TextPart, without_empty
 from insight.runtime.errors import ConfigError, DataError
 
 # Whole documents are taken while they make a part of at most this many times the asked fraction.

@@ -90,7 +90,7 @@ import psutil, torch
 from test_monitors import Collect, logged
 from tiny_run import TinyModule, tiny_fit
 from insight.callbacks.monitors import MemoryMonitor
-from insight.data.tokenizers.lru_cache import LRUCache
+from insight.data.tokenizers.segments import LRUCache
 from insight.runtime.memory_watcher import process_watcher
 
 torch.set_num_threads(1)

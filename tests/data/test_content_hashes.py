@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from insight.data import content_hashes
-from insight.data.content_hashes import ContentHashes
+from insight.data.sources import content_hashes
+from insight.data.sources.content_hashes import ContentHashes
 from insight.runtime.errors import DataError
 
 OLD = 1_500_000_000

@@ -26,8 +26,8 @@ from insight.data import (
     TextFiles,
     read_corpus,
     task_groups,
-    text_ranges,
 )
+from insight.data.sources import ranges
 from insight.data.store.executors import ExecutorConfig
 from insight.runtime.errors import ConfigError, DataError
 
@@ -100,7 +100,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_ranges, "RANGE_BYTES", 20_000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 20_000)
     monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 20_000)
     monkeypatch.setattr(task_groups, "_TASKS_A_WORKER", 40)
 

@@ -20,13 +20,13 @@ from insight.data import (
     TextFiles,
     expand_sources,
     task_groups,
-    text_ranges,
 )
 from insight.data.document_sizes import RangeSizes, SizeTask, measure_documents, measure_part
+from insight.data.sources import ranges
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.ranges import RangedText, RangeStart
 from insight.data.store.executors import InProcessExecutor, ProcessPool
 from insight.data.store.executors.base import Executor
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_ranges import RangedText, RangeStart
 from insight.data.validation_split import SIZES, sizes_of
 from insight.runtime.errors import DataError
 
@@ -116,7 +116,7 @@ def test_the_text_is_read_by_tasks_and_not_once_more_before(
     """The store with a validation part is that of one process, and this process read no document for it."""
     lines_of(tmp_path, 400)
     files = TextFiles(str(tmp_path / "lines.jsonl"), None, None, None, "text", 0.1, 0)
-    monkeypatch.setattr(text_ranges, "RANGE_BYTES", 100)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 100)
     stores = []
     for number, executor in enumerate((InProcess(), _Tasks())):
         preparation = Preparation(files, ByteTokenizer(), tmp_path / str(number), executor=executor)

@@ -15,7 +15,7 @@ from insight.data import BPETokenizer, BPETokenizerConfig, WordTokenizerConfig, 
 from insight.data.tokenizers import fast_encoder
 from insight.data.tokenizers.base import EncodedBatch
 from insight.data.tokenizers.fast_encoder import FastEncoder, probes, proven_encoder
-from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
 
 TEXT = read_corpus("austen-emma")[:200_000]
 TOKENIZERS = [
@@ -129,7 +129,7 @@ def test_short_texts_do_not_set_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("set up for a short text")
 
-    monkeypatch.setattr("insight.data.tokenizers.segmented.proven_encoder", refuse)
+    monkeypatch.setattr("insight.data.tokenizers.library.proven_encoder", refuse)
     assert fresh().encode("a short text")
 
 

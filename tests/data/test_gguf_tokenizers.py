@@ -18,8 +18,7 @@ from tokenizer_texts import HARD_TEXTS, TRAINING_TEXT
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from insight.data import BPETokenizer, BPETokenizerConfig, PretrainedTokenizer, load_tokenizer
-from insight.data.tokenizers.gguf import tokenizer_json_of_gguf
-from insight.data.tokenizers.gguf_metadata import read_gguf_metadata
+from insight.data.tokenizers.gguf import read_gguf_metadata, tokenizer_json_of_gguf
 from insight.runtime.errors import TokenizerError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

@@ -17,7 +17,7 @@ from insight.data import (
     WordTokenizerConfig,
     load_tokenizer,
 )
-from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, PRE_TOKENIZERS
+from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
 
 
 def _pretrained() -> PretrainedTokenizer:

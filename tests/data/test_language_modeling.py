@@ -84,8 +84,8 @@ def test_second_start_is_quick_and_reads_no_text(
     os.utime(tmp_path / "text.txt", (10**9, 10**9))
     first = ready(make(tokenizer=BPETokenizerConfig(300)))
     capsys.readouterr()
-    monkeypatch.setattr("insight.data.sources.read_parts", None)
-    monkeypatch.setattr("insight.data.content_hashes.file_hash", None)
+    monkeypatch.setattr("insight.data.sources.files.read_parts", None)
+    monkeypatch.setattr("insight.data.sources.content_hashes.file_hash", None)
     started = time.perf_counter()
     second = ready(make(tokenizer=BPETokenizerConfig(300)))
     assert time.perf_counter() - started < 1
@@ -285,7 +285,7 @@ def test_damaged_cached_tokenizer_is_trained_again(
 def test_source_that_changes_while_it_is_read(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from insight.data import sources
+    from insight.data.sources import files as sources
 
     read = sources.read_parts
 

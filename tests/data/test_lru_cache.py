@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from insight.data.tokenizers.lru_cache import ENTRY_BYTES, CacheStatistics, LRUCache, shallow_size
+from insight.data.tokenizers.segments import ENTRY_BYTES, CacheStatistics, LRUCache, shallow_size
 from insight.runtime.errors import ConfigError
 
 

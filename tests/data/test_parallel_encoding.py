@@ -26,13 +26,13 @@ from insight.data import (
     parallel_encoding,
     read_corpus,
     task_groups,
-    text_ranges,
 )
 from insight.data.encode_tasks import EncodeTask, encode_part
 from insight.data.encoding_progress import EncodingProgress
+from insight.data.sources import ranges
+from insight.data.sources.formats import TextPart
 from insight.data.store.executors import Executor, InProcessExecutor
 from insight.data.store.executors.base import ExecutorConfig
-from insight.data.text_parts import TextPart
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError, TokenizerError
 
@@ -55,7 +55,7 @@ class Tasks(ExecutorConfig):
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_ranges, "RANGE_BYTES", 3000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 3000)
     monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 7000)
 
 

@@ -17,8 +17,8 @@ from insight.data import (
     TokenStore,
     load_tokenizer,
 )
-from insight.data.content_hashes import ContentHashes
 from insight.data.preparation import cache_limit
+from insight.data.sources.content_hashes import ContentHashes
 from insight.data.store import StoreWriter, encode_documents, store_key
 from insight.data.store.format import token_dtype
 from insight.data.tokenizers import EncodedBatch

@@ -226,7 +226,7 @@ def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
 
 
 def test_record_that_is_too_long_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("insight.data.formats._MOST_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("insight.data.sources.formats._MOST_LINE_BYTES", 1 << 20)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + json.dumps({"text": "x" * (1 << 20)}))
     assert "line 2, from byte 17, is longer than 1 MiB" in error_of(str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from insight.data import ByteTokenizer, Preparation, TextFiles
-from insight.data.text_decoding import TextDecoder
+from insight.data.sources.decoding import TextDecoder
 from insight.runtime.errors import DataError, OutputError
 
 

@@ -22,13 +22,12 @@ from insight.data import (
     TextFiles,
     expand_sources,
 )
-from insight.data.formats import ByteRange
+from insight.data.sources.cuts import cut_stream, safe_cut
+from insight.data.sources.decoding import Reading
+from insight.data.sources.formats import ByteRange, TextPart, as_documents, training_texts
 from insight.data.store import StoreWriter, encode_documents, encode_parts
-from insight.data.text_decoding import Reading
-from insight.data.text_parts import TextPart, as_documents, training_texts
-from insight.data.tokenizers import segmented
-from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, PRE_TOKENIZERS
-from insight.data.tokenizers.segmented import cut_stream, safe_cut
+from insight.data.sources import cuts
+from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
 from insight.runtime.errors import DataError, TokenizerError
 
 WORDS = (
@@ -117,7 +116,7 @@ def test_one_line_of_words_and_lines_of_one_word_can_be_cut() -> None:
 
 
 def test_what_cannot_be_cut_is_refused_before_it_takes_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmented, "_MOST_UNCUT_CHARACTERS", 1000)
+    monkeypatch.setattr(cuts, "_MOST_UNCUT_CHARACTERS", 1000)
     tokenizer = BUILT["gpt2", "none"]
     with pytest.raises(TokenizerError, match="characters without white space behind a word"):
         list(tokenizer.stream_parts(["x" * 100] * 50, 10))
@@ -125,7 +124,7 @@ def test_what_cannot_be_cut_is_refused_before_it_takes_all_memory(monkeypatch: p
 
 
 def test_long_text_trains_the_same_tokenizer_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("insight.data.text_parts._TRAINING_CHARACTERS", 50)
+    monkeypatch.setattr("insight.data.sources.formats._TRAINING_CHARACTERS", 50)
     text = "Some words, again and again: it's 12 o'clock.\n\nSome lines\nof words。" * 40
     chunks = in_chunks(text, list(range(0, len(text), 7)))
     parts = [TextPart(chunk, index == len(chunks) - 1) for index, chunk in enumerate(chunks)]
@@ -182,7 +181,7 @@ def test_small_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     files = TextFiles(str(tmp_path / "a.txt"), None, None, None, "text", 0.1, 0)
     stores = []
     for size, batch in ((1 << 20, 1 << 22), (97, 500)):
-        monkeypatch.setattr("insight.data.formats._TEXT_BYTES", size)
+        monkeypatch.setattr("insight.data.sources.formats._TEXT_BYTES", size)
         monkeypatch.setattr(encode_parts, "__kwdefaults__", {"batch_bytes": batch, "watcher": None})
         preparation = Preparation(files, BPETokenizerConfig(265), tmp_path / str(size))
         stores.append([preparation.store(split).manifest.to_json() for split in ("train", "validation")])

@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from insight.data import ByteTokenizer, Preparation, TextFiles, expand_sources
-from insight.data.text_decoding import Reading, TextDecoder, TextRepairs
-from insight.data.text_parts import as_documents
+from insight.data.sources.decoding import Reading, TextDecoder, TextRepairs
+from insight.data.sources.formats import as_documents
 from insight.runtime.errors import ConfigError, DataError
 
 AWKWARD = st.lists(
@@ -158,7 +158,7 @@ def test_policies_must_exist() -> None:
 def test_planted_fault_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that forgets the bytes of a cut character breaks it."""
     (tmp_path / "a.txt").write_text("x" + "é" * 30, encoding="utf-8")
-    monkeypatch.setattr("insight.data.formats._TEXT_BYTES", 4)
+    monkeypatch.setattr("insight.data.sources.formats._TEXT_BYTES", 4)
     assert read(tmp_path / "a.txt", "replace")[0] == ["x" + "é" * 30]
     original = TextDecoder.decode
 

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insight.data import BPETokenizerConfig, ByteTokenizer, WordTokenizerConfig, expand_sources
-from insight.data.formats import ByteRange
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart, as_documents
-from insight.data.text_ranges import RangedText, RangeStart, TextRange, _text_place, joined_ranges
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.formats import ByteRange, TextPart, as_documents
+from insight.data.sources.ranges import RangedText, RangeStart, TextRange, _text_place, joined_ranges
 from insight.runtime.errors import DataError
 
 TEXT = "ab ab\nab éa éa bb, ba. 日本語。日本\tword1 word2\n\n  end\u3000x"

@@ -144,7 +144,7 @@ def test_how_the_file_is_read_changes_nothing(
             documents[-1].append(index)
     expected = [document for document in documents if document]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("insight.data.token_files._BATCH_IDS", at_once)
+        patch.setattr("insight.data.sources.token_files._BATCH_IDS", at_once)
         store = prepared(str(path), folder / "cache")
     assert [store.document(index).tolist() for index in range(store.num_documents)] == expected
     assert store.num_bytes == sum(len(TOKENIZER.decode_bytes(document)) for document in expected)

@@ -24,9 +24,9 @@ from insight.data import (
     load_tokenizer,
     read_corpus,
 )
-from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, PRE_TOKENIZERS
-from insight.data.tokenizers.segmented import cut_text, safe_cut
+from insight.data.sources.cuts import cut_text, safe_cut
 from insight.data.tokenizers.segments import segment_pattern
+from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError, TokenizerError
 from insight.runtime.memory_watcher import MemoryReading, process_watcher

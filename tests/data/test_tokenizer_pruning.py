@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 
 from insight.data import BPETokenizerConfig, ByteTokenizer, WordTokenizerConfig, load_tokenizer, read_corpus
-from insight.data.tokenizer_pruning import PruningSearch
-from insight.data.tokenizers.pruning import PrunedTokenizer, plan_pruning, prune_tokenizer
+from insight.data.tokenizers.pruning import PrunedTokenizer, PruningSearch, plan_pruning, prune_tokenizer
 from insight.runtime.errors import ConfigError, TokenizerError
 
 TEXT = read_corpus("austen-emma")[:120_000]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insight.data import BaseTokenizer, BPETokenizerConfig, ByteTokenizer, WordTokenizerConfig, read_corpus
-from insight.data import tokenizer_quality as module
-from insight.data.tokenizer_quality import (
+from insight.data.tokenizers import quality as module
+from insight.data.tokenizers.quality import (
     STRETCH_BYTES,
     NamedText,
     TokenizerQuality,

@@ -23,8 +23,9 @@ from insight.data import (
     load_tokenizer,
     read_corpus,
 )
+from insight.data.sources.cuts import cut_text, safe_cut
 from insight.data.tokenizers.base import utf8_length
-from insight.data.tokenizers.segmented import cut_text
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError, TokenizerError
 
@@ -83,7 +84,7 @@ def test_batch_is_the_texts_one_by_one(texts: list[str]) -> None:
     st.integers(1, 6),
 )
 def test_cutting_changes_no_id(text: str, size: int) -> None:
-    pieces = list(cut_text(text, size))
+    pieces = list(cut_text(text, size, safe_cut(PRE_TOKENIZERS["gpt2"].boundaries)))
     assert "".join(pieces) == text
     reference = Tokenizer.from_str(BPE.to_json())
     whole = reference.encode(text).ids

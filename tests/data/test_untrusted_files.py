@@ -15,8 +15,8 @@ import xxhash
 
 import insight.data
 from insight.data import BPETokenizerConfig, ByteTokenizer, TokenStore, expand_sources, load_tokenizer
+from insight.data.sources.token_files import read_token_batches
 from insight.data.store import StoreCache, StoreWriter, encode_documents
-from insight.data.token_files import read_token_batches
 from insight.runtime.errors import DataError, TokenizerError
 
 TOKENIZER = ByteTokenizer()
@@ -153,7 +153,11 @@ def test_pickles_are_not_executed(tmp_path: Path, payload: bytes) -> None:
     (tmp_path / "meta.pkl").write_bytes(payload)  # which nanoGPT puts beside its ids
     (source,) = expand_sources(str(tmp_path / "a.bin"))
     with pytest.raises(DataError):
-        list(read_token_batches(source.path, source.name, source.format, TOKENIZER))
+        list(
+            read_token_batches(
+                source.path, source.name, source.format, TOKENIZER.vocabulary_size, TOKENIZER.end_of_text_id
+            )
+        )
     assert not (tmp_path / "executed").exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from insight.data import read_corpus
 from insight.data.sampling import permute
-from insight.data.text_parts import TextPart, as_documents, as_parts
+from insight.data.sources.formats import TextPart, as_documents, as_parts
 from insight.data.validation_split import ValidationSplit
 from insight.runtime.errors import ConfigError, DataError
 

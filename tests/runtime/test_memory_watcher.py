@@ -132,7 +132,7 @@ def test_a_forked_child_starts_its_own_thread() -> None:
 CHILD = """
 import resource, sys, time
 import psutil
-from insight.data.tokenizers.lru_cache import LRUCache
+from insight.data.tokenizers.segments import LRUCache
 from insight.runtime.memory_watcher import process_watcher
 
 room = 300 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
+from insight.data.sources.formats import TextPart, as_parts
 from insight.data.store.writer import StoreWriter
-from insight.data.text_parts import TextPart, as_parts
 from insight.data.tokenizers import BaseTokenizer
 from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError

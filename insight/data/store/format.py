@@ -139,15 +139,6 @@ def shard_name(index: int) -> str:
     return f"{index:05d}"
 
 
-def file_hash(path: Path) -> str:
-    """xxh3 (128 bits, hexadecimal) of a file's bytes."""
-    hasher = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while chunk := file.read(HASHED_BYTES):
-            hasher.update(chunk)
-    return str(hasher.hexdigest())
-
-
 def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
     """``array`` as the format stores it; where it is so already, its own memory."""
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data

@@ -3,8 +3,7 @@
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.bpe import BPETokenizer, BPETokenizerConfig
 from insight.data.tokenizers.byte import ByteTokenizer, ByteTokenizerConfig
-from insight.data.tokenizers.loading import load_tokenizer
-from insight.data.tokenizers.pretrained import PretrainedTokenizer, PretrainedTokenizerConfig
+from insight.data.tokenizers.pretrained import PretrainedTokenizer, PretrainedTokenizerConfig, load_tokenizer
 from insight.data.tokenizers.word import WordTokenizer, WordTokenizerConfig
 
 __all__ = [

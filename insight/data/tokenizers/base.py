@@ -280,16 +280,6 @@ class TokenizerConfig(Component):
         """
 
 
-def check_length(num_characters: int) -> None:
-    """Refuse a length that no part of a text can have.
-
-    Raises:
-        TokenizerError: ``num_characters`` is no whole number above 0.
-    """
-    if isinstance(num_characters, bool) or not isinstance(num_characters, int) or num_characters < 1:
-        raise TokenizerError(f"num_characters={num_characters!r}: a part has at least 1", "use 1 or more")
-
-
 # The bytes that it makes stay with the text, and an encoder that asks for them gets the same: made once, not
 # by each of them.
 _keep_utf8 = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.byte_alphabet import BYTE_CHARACTERS
-from insight.data.tokenizers.library import parallel_library
-from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, PRE_TOKENIZERS, pre_tokenizer_of
-from insight.data.tokenizers.segmented import CountedPieces, SegmentedTokenizer
+from insight.data.tokenizers.library import CountedPieces, SegmentedTokenizer, parallel_library
+from insight.data.tokenizers.tokenizer_json import (
+    BYTE_CHARACTERS,
+    NORMALIZATIONS,
+    PRE_TOKENIZERS,
+    pre_tokenizer_of,
+)
 from insight.runtime.errors import ConfigError, TokenizerError, nearest
 
 _NUM_BYTES = 256

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insight.data.sources.cuts import check_length
 from insight.data.tokenizers.base import (
     END_OF_TEXT,
     BaseTokenizer,
     EncodedBatch,
     TokenizerConfig,
-    check_length,
 )
-from insight.data.tokenizers.byte_alphabet import BYTE_CHARACTERS
+from insight.data.tokenizers.tokenizer_json import BYTE_CHARACTERS
 
 _END_OF_TEXT_ID = 256
 

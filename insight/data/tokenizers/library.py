@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch
-from insight.data.tokenizers.token_text import token_text_of
+from insight.data.sources.cuts import PIECE_CHARACTERS, cut_stream, cut_text, safe_cut
+from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch, utf8_length
+from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
+from insight.data.tokenizers.segments import LRUCache, SegmentEncoder, segment_pattern
+from insight.data.tokenizers.tokenizer_json import token_text_of
 from insight.runtime.errors import TokenizerError
+from insight.runtime.memory_watcher import process_watcher
 
 
 class LibraryTokenizer(BaseTokenizer):
@@ -126,3 +133,108 @@ def parallel_library() -> Iterator[None]:
             os.environ.pop(name, None)  # another thread may have been here
         else:
             os.environ[name] = before
+
+
+# Setting up the fast encoder takes as long as encoding this much without it.
+_FAST_FROM_CHARACTERS = 1 << 17
+_CACHE_ENTRIES = 1 << 17
+_CACHE_BYTES = 1 << 25
+
+
+class SegmentedTokenizer(LibraryTokenizer):
+    """A tokenizer whose ids do not depend on what stands beyond certain white space, if :meth:`_boundaries`
+    names some; otherwise every text goes to the library as a whole.
+    """
+
+    def _boundaries(self, data: dict[str, Any]) -> str | None:
+        """Before which white space a text may be cut (:attr:`PreTokenizer.boundaries`); ``None`` nowhere.
+
+        Args:
+            data: The content of the ``tokenizer.json``.
+        """
+        raise NotImplementedError
+
+    def _start(self, tokenizer_json: str, end_of_text: str) -> None:
+        super()._start(tokenizer_json, end_of_text)
+        self._cut_before = boundaries = self._boundaries(json.loads(self._json))
+        self._safe_cut: re.Pattern[str] | None = None
+        self._segments: SegmentEncoder | None = None
+        if boundaries is not None:
+            cache: LRUCache[str, bytes] = LRUCache(_CACHE_ENTRIES, _CACHE_BYTES)
+            process_watcher().register(cache)
+            self._safe_cut = safe_cut(boundaries)
+            self._segments = SegmentEncoder(segment_pattern(boundaries), self._encode_with_library, cache)
+
+    @property
+    def boundaries(self) -> str | None:
+        return self._cut_before
+
+    @property
+    def cache(self) -> LRUCache[str, bytes] | None:
+        """The ids of words met before, if any are kept; ``cache.statistics()`` says how well it serves."""
+        return self._segments.cache if self._segments else None
+
+    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
+        return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
+
+    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
+        if self._safe_cut is None:
+            return super().stream_parts(chunks, num_characters)
+        return cut_stream(chunks, num_characters, self._safe_cut)
+
+    @property
+    def encoder(self) -> str:
+        return self._fast.name if self._fast else super().encoder
+
+    def _encode(self, texts: Sequence[str]) -> EncodedBatch:
+        if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode(texts)
+        return self._encode_exactly(texts)
+
+    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
+        if sum(map(len, pieces)) >= _FAST_FROM_CHARACTERS and self._fast:
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode_flat(pieces)[0]
+        return self._encode_exactly(pieces).ids
+
+    @functools.cached_property
+    def _fast(self) -> FastEncoder | None:
+        """Made, and compared with the exact one, when the first long text comes."""
+        return proven_encoder(self._json, list(self._special), self._encode_exactly)
+
+    def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
+        if self._segments is None:
+            return super()._encode(texts)
+        pieces: list[str] = []
+        first_piece = [0]
+        for text in texts:
+            if len(text) <= PIECE_CHARACTERS:
+                pieces.append(text)
+            else:
+                pieces += self.text_parts(text, PIECE_CHARACTERS)
+            first_piece.append(len(pieces))
+        ids, piece_offsets = self._segments.encode(pieces)
+        return EncodedBatch(ids, piece_offsets[first_piece])
+
+
+class CountedPieces:
+    """Texts in pieces for a trainer, which counts words in parallel by piece; counts their bytes.
+
+    Args:
+        texts: Any texts.
+        boundaries: Before which white space they may be cut.
+
+    Attributes:
+        num_bytes: UTF-8 length of the texts that have been handed out.
+    """
+
+    def __init__(self, texts: Iterable[str], boundaries: str) -> None:
+        self._texts = texts
+        self._place = safe_cut(boundaries)
+        self.num_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            self.num_bytes += utf8_length(text)
+            yield from cut_text(text, place=self._place)

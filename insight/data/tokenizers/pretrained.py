@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, TokenizerConfig
-from insight.data.tokenizers.gguf import tokenizer_json_of_gguf
-from insight.data.tokenizers.gguf_metadata import MAGIC
-from insight.data.tokenizers.pre_tokenizers import NORMALIZATIONS, pre_tokenizer_of
-from insight.data.tokenizers.segmented import SegmentedTokenizer
-from insight.data.tokenizers.templates import end_template, last_of_template
+from insight.data.tokenizers.bpe import BPETokenizer, is_bpe_tokenizer
+from insight.data.tokenizers.byte import ByteTokenizer, is_byte_tokenizer
+from insight.data.tokenizers.gguf import MAGIC, tokenizer_json_of_gguf
+from insight.data.tokenizers.library import SegmentedTokenizer
+from insight.data.tokenizers.tokenizer_json import (
+    NORMALIZATIONS,
+    end_template,
+    last_of_template,
+    pre_tokenizer_of,
+)
+from insight.data.tokenizers.word import WordTokenizer, is_word_tokenizer
 from insight.runtime.errors import ConfigError, TokenizerError
 
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
@@ -98,7 +104,7 @@ class PretrainedTokenizerConfig(TokenizerConfig):
         Raises:
             TokenizerError: It is missing, damaged, or loses text.
         """
-        from insight.data.tokenizers.loading import load_tokenizer
+        from insight.data.tokenizers.pretrained import load_tokenizer
 
         return load_tokenizer(self.path)
 
@@ -171,3 +177,31 @@ def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
     return data
+
+
+def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
+    """The tokenizer in a file, a folder or a string.
+
+    Args:
+        path_or_json: A ``tokenizer.json``, a folder that holds one, a GGUF file, or the content of a
+            ``tokenizer.json`` (starts with ``{``).
+
+    Raises:
+        TokenizerError: It is missing, damaged, has no end-of-text token, or loses text.
+    """
+    if not isinstance(path_or_json, (str, os.PathLike)) or not os.fspath(path_or_json):
+        raise TokenizerError(
+            f"{path_or_json!r} names no tokenizer", "give a tokenizer.json, its folder or its content"
+        )
+    if isinstance(path_or_json, str) and path_or_json.lstrip().startswith("{"):
+        content, name = path_or_json, "tokenizer.json"
+    else:
+        content, name = read_tokenizer_file(path_or_json), os.fspath(path_or_json)
+    data = parsed(content, name)
+    if is_byte_tokenizer(data):
+        return ByteTokenizer()
+    if is_bpe_tokenizer(data):
+        return BPETokenizer(content)
+    if is_word_tokenizer(data):
+        return WordTokenizer(content)
+    return PretrainedTokenizer(content, name)

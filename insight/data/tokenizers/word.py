@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.library import parallel_library
-from insight.data.tokenizers.pre_tokenizers import PRE_TOKENIZERS
-from insight.data.tokenizers.segmented import CountedPieces, SegmentedTokenizer
+from insight.data.tokenizers.library import CountedPieces, SegmentedTokenizer, parallel_library
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
 from insight.runtime.errors import ConfigError, TokenizerError
 
 UNKNOWN = "<|unknown|>"

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from insight.data.preparation import Preparation, TextFiles, default_cache_dir
-from insight.data.sources import expand_sources
+from insight.data.sources.files import expand_sources
+from insight.data.sources.texts import Texts
 from insight.data.store import TokenStore
-from insight.data.texts import Texts
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import xxhash
 
-from insight.data.store.format import file_hash
 from insight.runtime.errors import DataError, OutputError
 from insight.runtime.files import atomic_write_text
 
 # A file changed this shortly before it was hashed could change again without a new time stamp, so its record
 # is not trusted (git calls such an index entry "racily clean").
 _DOUBT_NANOSECONDS = 2_000_000_000
+
+_HASHED_BYTES = 1 << 18
 
 _Record = tuple[int, int, int, str]
 
@@ -74,6 +75,15 @@ class ContentHashes:
             with contextlib.suppress(OutputError):
                 atomic_write_text(file, json.dumps({**records, **new}))
         return hashes
+
+
+def file_hash(path: Path) -> str:
+    """xxh3 (128 bits, hexadecimal) of a file's bytes."""
+    hasher = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while chunk := file.read(_HASHED_BYTES):
+            hasher.update(chunk)
+    return str(hasher.hexdigest())
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

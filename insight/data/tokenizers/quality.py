@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.tokenizers import BaseTokenizer, EncodedBatch
-from insight.data.tokenizers.base import utf8_length
+from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch, utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
 

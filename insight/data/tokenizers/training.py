@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import xxhash
+from filelock import FileLock, Timeout
 
-from insight.data.store.lock import file_lock
-from insight.data.tokenizers import BaseTokenizer, load_tokenizer
-from insight.runtime.errors import OutputError, TokenizerError
+from insight.data.tokenizers.base import BaseTokenizer, TokenizerConfig
+from insight.data.tokenizers.pretrained import load_tokenizer
+from insight.runtime.errors import ConfigError, OutputError, TokenizerError
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.messages import say
 
@@ -43,11 +45,13 @@ class TokenizerCache:
         try:
             with writing_to(self._root):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                lock = file_lock(
-                    self._folder / f"{key}.lock",
-                    lambda: say(f"waiting for another process that is training a tokenizer on {title}"),
-                )
-                with lock:
+                lock = FileLock(self._folder / f"{key}.lock", mode=0o666)
+                try:
+                    held = lock.acquire(timeout=0)
+                except Timeout:
+                    say(f"waiting for another process that is training a tokenizer on {title}")
+                    held = lock.acquire()
+                with held:
                     found = _read(file)
                     if found is not None:
                         return found
@@ -72,3 +76,48 @@ def _read(file: Path) -> BaseTokenizer | None:
         return load_tokenizer(tokenizer_json) if content == _with_hash(tokenizer_json) else None
     except (OSError, UnicodeDecodeError, TokenizerError):
         return None
+
+
+def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> BaseTokenizer:
+    """One tokenizer trained on all texts, in their order (Sennrich et al. 2016, arXiv 1508.07909).
+
+    Languages of one script then share names, loans and numbers, and source and target embeddings may be one
+    matrix. A language with more text gets more of the vocabulary.
+
+    Args:
+        config: How to train it.
+        texts: Documents by the name of their language.
+
+    Raises:
+        ConfigError: There is no text, or the tokenizer does not learn from any.
+        TokenizerError: The texts do not support it.
+    """
+    _check(config, texts)
+    return config.build(itertools.chain.from_iterable(texts.values()))
+
+
+def separate_vocabularies(
+    config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
+) -> dict[str, BaseTokenizer]:
+    """A tokenizer for each text, by its name: every language gets all of a vocabulary of its own.
+
+    Args:
+        config: How to train each.
+        texts: Documents by the name of their language.
+
+    Raises:
+        ConfigError: There is no text, or the tokenizer does not learn from any.
+        TokenizerError: A text does not support it.
+    """
+    _check(config, texts)
+    return {name: config.build(documents) for name, documents in texts.items()}
+
+
+def _check(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> None:
+    if not texts:
+        raise ConfigError("texts is empty", "give at least one language")
+    if not config.learns_from_text:
+        raise ConfigError(
+            f"{type(config).__name__} does not learn from text",
+            "use BPETokenizerConfig or WordTokenizerConfig",
+        )

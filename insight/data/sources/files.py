@@ -8,12 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from insight.data.compressed_files import COMPRESSIONS
 from insight.data.corpora import corpus_path
-from insight.data.formats import FORMATS, RANGED_FORMATS, ByteRange, read_parts
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart, as_documents, without_empty
-from insight.data.token_files import TOKEN_FORMAT, is_token_format, token_folder_files
+from insight.data.sources.decoding import COMPRESSIONS, Reading, TextRepairs
+from insight.data.sources.formats import (
+    FORMATS,
+    RANGED_FORMATS,
+    ByteRange,
+    TextPart,
+    as_documents,
+    read_parts,
+    without_empty,
+)
+from insight.data.sources.token_files import TOKEN_FORMAT, is_token_format, token_folder_files
 from insight.runtime.errors import DataError, nearest
 
 _CORPUS_PREFIX = "corpus:"
@@ -28,7 +34,7 @@ class Source:
         path: The file, with links resolved.
         name: What the user called it, for messages and reports.
         format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``; or of a file of token ids
-            (:mod:`insight.data.token_files`).
+            (:mod:`insight.data.sources.token_files`).
         compression: ``""``, ``"gz"``, ``"xz"`` or ``"zst"``.
     """
 

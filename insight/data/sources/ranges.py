@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from insight.data.formats import ByteRange
-from insight.data.sources import Source
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart, without_empty
-from insight.data.tokenizers.segmented import EVERY_RULE_CUT
+from insight.data.sources.cuts import EVERY_RULE_CUT
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.files import Source
+from insight.data.sources.formats import ByteRange, TextPart, without_empty
 from insight.runtime.errors import DataError
 
 RANGE_BYTES = 1 << 22

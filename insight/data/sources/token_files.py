@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.tokenizers import BaseTokenizer, EncodedBatch
 from insight.runtime.errors import DataError
 
 TOKEN_FORMAT = "bin"
@@ -48,14 +47,16 @@ _MOST_GUESSED_IDS = 1 << 12
 
 
 class TokenBatch(NamedTuple):
-    """Ids of one or more documents.
+    """The token ids of one or more documents.
 
     Attributes:
-        batch: The ids, without end-of-text ids.
-        continues: Whether the last document goes on in the next batch.
+        ids: The ids of all documents without end-of-text ids, int64 ``(tokens,)``.
+        offsets: Where each document begins and the last one ends, int64 ``(documents + 1,)``.
+        continues: Whether the last document continues in the next batch.
     """
 
-    batch: EncodedBatch
+    ids: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
     continues: bool
 
 
@@ -119,7 +120,9 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def read_token_batches(path: Path, name: str, format: str, tokenizer: BaseTokenizer) -> Iterator[TokenBatch]:
+def read_token_batches(
+    path: Path, name: str, format: str, vocabulary_size: int, end_of_text_id: int
+) -> Iterator[TokenBatch]:
     """The ids of a file, about a million at a time; documents end at the end-of-text id and with the file.
 
     Empty documents are left out.
@@ -128,27 +131,28 @@ def read_token_batches(path: Path, name: str, format: str, tokenizer: BaseTokeni
         path: The file.
         name: What messages call it.
         format: ``"bin"``, or what :func:`token_folder_files` gave.
-        tokenizer: The tokenizer that made the ids.
+        vocabulary_size: Number of ids of the tokenizer that made them.
+        end_of_text_id: The id that ends a document.
 
     Raises:
         DataError: It cannot be read, is damaged, or holds an id that the tokenizer does not have.
     """
     try:
-        layout = _layout(path, name, format, tokenizer.vocabulary_size)
+        layout = _layout(path, name, format, vocabulary_size)
         with open(path, "rb") as file:
             file.seek(layout.first_byte)
             first, is_open = 0, False
             while data := file.read(_BATCH_IDS * layout.dtype.itemsize):
                 ids = np.frombuffer(data, dtype=layout.dtype).astype(np.int64)
-                _check_range(ids, first, name, layout, tokenizer.vocabulary_size)
+                _check_range(ids, first, name, layout, vocabulary_size)
                 inside = layout.ends[(layout.ends > first) & (layout.ends <= first + len(ids))] - first
-                batch = _documents(ids, inside, tokenizer.end_of_text_id, is_open)
-                if len(batch.batch.offsets) > 1:
+                batch = _documents(ids, inside, end_of_text_id, is_open)
+                if len(batch.offsets) > 1:
                     yield batch
                     is_open = batch.continues
                 first += len(ids)
             if is_open:
-                yield TokenBatch(EncodedBatch(np.zeros(0, np.int64), np.zeros(2, np.int64)), False)
+                yield TokenBatch(np.zeros(0, np.int64), np.zeros(2, np.int64), False)
     except OSError as error:
         raise DataError(
             f"{name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
@@ -177,7 +181,7 @@ def _documents(
     rest = [len(text)] if continues else []
     offsets = np.concatenate([np.zeros(1, np.int64), all_ends, np.array(rest, np.int64)])
     # A document that was begun before, and of which nothing is here, stays open.
-    return TokenBatch(EncodedBatch(text, offsets.astype(np.int64)), continues)
+    return TokenBatch(text, offsets.astype(np.int64), continues)
 
 
 def _layout(path: Path, name: str, format: str, vocabulary_size: int) -> _Layout:

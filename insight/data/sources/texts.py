@@ -7,9 +7,8 @@ from typing import Any
 
 import xxhash
 
-from insight.data.formats import checked_text, choose_field
-from insight.data.text_decoding import Reading, TextRepairs
-from insight.data.text_parts import TextPart, without_empty
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.formats import TextPart, checked_text, choose_field, without_empty
 from insight.runtime.errors import DataError
 
 

@@ -1,0 +1,1 @@
+"""Text from files, folders, corpora and Python collections, as documents that are read in parts."""
