@@ -22,11 +22,11 @@ from insight.data import (
     TextFiles,
     expand_sources,
 )
+from insight.data.sources import cuts
 from insight.data.sources.cuts import cut_stream, safe_cut
 from insight.data.sources.decoding import Reading
 from insight.data.sources.formats import ByteRange, TextPart, as_documents, training_texts
 from insight.data.store import StoreWriter, encode_documents, encode_parts
-from insight.data.sources import cuts
 from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
 from insight.runtime.errors import DataError, TokenizerError
 
