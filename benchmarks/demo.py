@@ -82,15 +82,15 @@ def _seconds_to_first_step(cache: Path, number: int) -> float:
     """Start a run of one step with a warm cache; imports are timed inside the process and left out."""
     script = (
         "import time, sys\n"
-        "import insight.cli.lightning, insight.cli.fit, insight.cli.preflight\n"
+        "import insight.api.configuration, insight.api.fit, insight.api.check.examine\n"
         "imported = time.perf_counter()\n"
         "from lightning.pytorch import Callback\n"
         "class First(Callback):\n"
         "    def on_train_batch_end(self, trainer, *_):\n"
         "        print('FIRST-STEP', time.perf_counter() - imported, flush=True)\n"
         "import insight.callbacks\n"
-        "original = insight.cli.fit._default_callbacks\n"
-        "insight.cli.fit._default_callbacks = lambda cli: [*original(cli), First()]\n"
+        "original = insight.api.fit._default_callbacks\n"
+        "insight.api.fit._default_callbacks = lambda cli: [*original(cli), First()]\n"
         "from insight.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from insight.runtime.lazy import lazy_exports
+from insight.runtime.imports import lazy_exports
 from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from insight.api.fit import fit as fit
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.cli.benchmark import benchmark as benchmark
-    from insight.cli.fit import fit as fit
     from insight.cli.quantize import quantize as quantize
     from insight.cli.redteam import redteam as redteam
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule

@@ -29,7 +29,7 @@ from insight.models import (
 )
 from insight.models.attention import causal_mask
 from insight.runtime.denormals import flush_denormals
-from insight.runtime.memory import resident_bytes
+from insight.runtime.resources import resident_bytes
 
 HIDDEN, HEADS, WINDOW, DOCUMENT = 256, 4, 256, 512
 _EARLY, _LATE, _STEPS = 10, 1000, 12

@@ -26,7 +26,7 @@ from insight.optimization.measurement import (
     weight_bytes,
 )
 from insight.optimization.plan import plan
-from insight.runtime.memory import resident_bytes
+from insight.runtime.resources import resident_bytes
 
 ORIGINAL, INSIGHT, TORCHAO, TORCH_AO = "original", "insight", "torchao", "torch.ao"
 MODEL = "model.pt"

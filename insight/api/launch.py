@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from insight.cli.config_files import early_option
-from insight.cli.failures import translate
-from insight.cli.run_config import RunConfig
+from insight.api.config_files import early_option
+from insight.api.run_config import RunConfig
 from insight.runtime.errors import InsightError, LaunchError
+from insight.runtime.failures import translate
 from insight.runtime.launching.meeting import EndedElsewhere, Failure, Meeting
 from insight.runtime.processes import ProcessPlace, this_process
 
@@ -94,7 +94,7 @@ class Launch:
         """What the first process decided; ``None`` in the first process itself."""
         if self.meeting is None or self.is_first:
             return None
-        import insight.cli.lightning  # noqa: F401 (takes seconds, in which the first process decides)
+        import insight.api.configuration  # noqa: F401 (takes seconds, in which the first process decides)
 
         plan: dict[str, Any] = self.meeting.take("plan")
         return plan

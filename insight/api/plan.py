@@ -21,7 +21,7 @@ from insight.runtime.version import __version__
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
 
 
 _SHOWN = 3

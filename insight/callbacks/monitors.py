@@ -18,9 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from insight.callbacks.trainer_parts import run_folder_of, step_completed
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, writing_to
-from insight.runtime.memory import peak_resident_bytes, resident_bytes
 from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
 from insight.runtime.messages import say
+from insight.runtime.resources import peak_resident_bytes, resident_bytes
 from insight.runtime.sharded_tensors import whole
 from insight.training.optimizers import parameter_groups
 

@@ -15,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
-from insight.callbacks.throughput import this_machine
 from insight.callbacks.time_budget import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
 from insight.reporting import (
@@ -30,6 +29,7 @@ from insight.reporting import (
 from insight.reporting.summary import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
+from insight.runtime.hardware import this_machine
 from insight.runtime.messages import say
 from insight.runtime.version import __version__
 from insight.training.compilation import kernels_of

@@ -12,8 +12,7 @@ from insight.callbacks.time_budget import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
 from insight.reporting import update_run_info
 from insight.runtime.errors import DataError
-from insight.runtime.messages import say
-from insight.runtime.text_table import aligned
+from insight.runtime.messages import aligned, say
 from insight.training import ScheduleConfig
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import statistics
 import time
 from collections import deque
@@ -13,26 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import num_targets, planned_steps, step_completed, steps_per_validation
 from insight.runtime.errors import ConfigError
-from insight.runtime.hardware import Hardware, measure_hardware
+from insight.runtime.hardware import matmul_rate
 from insight.training.parallel import num_replicas
-
-
-@functools.cache
-def this_machine() -> Hardware:
-    """The machine, measured at the first call with the threads that training uses."""
-    return measure_hardware()
-
-
-def matmul_rate(precision: str) -> float | None:
-    """The measured FLOP/s of the type that matmuls have under a Trainer precision, or ``None`` if unknown.
-
-    Args:
-        precision: Lightning's name, e.g. ``"bf16-mixed"`` or ``"32-true"``.
-    """
-    names = {"bf16": "bfloat16", "16": "float16", "32": "float32", "64": "float64"}
-    name = names.get(str(precision).split("-")[0])
-    return this_machine().matmul_flops.get(name) if name else None
-
 
 # The first steps choose kernels, compile and fill caches: they say nothing about the rest.
 _STEPS_TO_SKIP = 2

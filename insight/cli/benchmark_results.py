@@ -13,15 +13,14 @@ import torch
 
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
-from insight.reporting.formats import format_bytes, format_difference, format_latency
 from insight.reporting.json_files import to_line, write_object
 from insight.reporting.report import write_report
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.benchmark import build_benchmark, build_benchmark_setup
 from insight.reporting.summary import Metric
+from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
 from insight.runtime.hardware import measure_hardware
+from insight.runtime.messages import aligned
 from insight.runtime.run_folder import RunFolder
-from insight.runtime.text_table import aligned
 from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1

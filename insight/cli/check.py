@@ -1,37 +1,22 @@
-"""``insight check``: all that can be checked without training, and a table of what the run would do."""
+"""``insight check``: what can be checked without training, and a table of what the run would do."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from insight.cli.checks.findings import Findings
-from insight.cli.commands import COMMANDS
-from insight.runtime.messages import silence_libraries
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
-    from insight.callbacks import RunCheckpoint
-    from insight.cli.checks.batches import Batches
-    from insight.cli.checks.processes import Processes
-    from insight.cli.lightning import InsightCLI
+from insight.api.config_files import option_value
+from insight.runtime.formats import format_bytes, format_count, format_duration, format_latency
+from insight.runtime.messages import plain_line
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
-    silence_libraries()
+    from insight.api.check.examine import examine_arguments
 
-    from insight.cli.checks.disk import check_disk
-    from insight.cli.checks.text import lines
-    from insight.cli.lightning import InsightCLI
-
-    cli = InsightCLI(name, arguments, COMMANDS[name].summary)
-    findings = Findings()
-    numbers = _examine(cli, findings)
-    findings.accepts(check_disk, cli, numbers.get("disk"))
-    if cli.config.json:
+    examination = examine_arguments(arguments)
+    numbers, findings = examination.numbers, examination.findings
+    if option_value(arguments, "--json") is not None:
         print(json.dumps({**numbers, **findings.as_json()}))
     else:
         print(lines(numbers))
@@ -40,94 +25,147 @@ def run(name: str, arguments: list[str]) -> int:
     return findings.say()
 
 
-def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Look at everything; what needs something that is missing is left out.
+def lines(numbers: dict[str, Any]) -> str:
+    """Two columns, in the order in which a run comes to it.
 
-    Returns:
-        Plain JSON values, one mapping a part.
+    Args:
+        numbers: As ``insight check --json`` prints them; parts that could not be found out are missing.
     """
-    from insight.cli.checks.disk import checkpoint_writers
-    from insight.cli.checks.precision import check_precision
-    from insight.cli.checks.processes import check_processes, planned_trainer, processes_of
-    from insight.cli.checks.trial import without_clocks_and_files
-    from insight.cli.preflight import check_sequence_length
-
-    fits = findings.accepts(check_sequence_length, cli)
-    numbers: dict[str, Any] = {}
-    if _set_up_data(cli, findings):
-        numbers["data"] = _data_facts(cli)
-    writers = checkpoint_writers(cli)
-    cli.callbacks = without_clocks_and_files(cli.callbacks)
-    trainer = findings.result(planned_trainer, cli)
-    if trainer is None:
-        return numbers
-    processes = processes_of(trainer)
-    check_precision(cli.choices.precision, processes.accelerator, cli.choices.hardware, findings)
-    check_processes(processes, findings)
-    numbers["machine"] = {"precision": cli.choices.precision, "notes": list(cli.choices.notes)}
-    numbers["processes"] = dataclasses.asdict(processes) | {"num_processes": processes.num_processes}
-    if "data" in numbers and fits:
-        numbers |= _examine_training(cli, trainer, processes, writers, findings)
-    return numbers
+    rows: list[tuple[str, str]] = []
+    for part, rows_of in _PARTS.items():
+        if numbers.get(part) is not None:
+            rows += rows_of(numbers[part])
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name:{width}}  {plain_line(value)}" for name, value in rows)
 
 
-def _examine_training(
-    cli: InsightCLI,
-    trainer: Trainer,
-    processes: Processes,
-    writers: list[RunCheckpoint],
-    findings: Findings,
-) -> dict[str, Any]:
-    """What can be said once there is text: batches, memory, disk, and how real steps go."""
-    from insight.cli.batch_size import choose_batch_size
-    from insight.cli.checks.batches import batches_of, check_batches
-    from insight.cli.checks.disk import disk_of
-    from insight.cli.checks.memory import check_memory, memory_of, network_of
-    from insight.cli.checks.outlook import step_limit
-
-    if not findings.accepts(choose_batch_size, cli):
-        return {}
-    batches = findings.result(batches_of, cli.datamodule, trainer, processes)
-    if batches is None:
-        return {}
-    check_batches(batches, trainer, findings)
-    numbers: dict[str, Any] = {"batches": batches.as_json()}
-    copies = any(writer.asynchronous for writer in writers)
-    memory = memory_of(cli, processes, batches, copies, findings)
-    if memory is not None:
-        numbers |= {"network": network_of(cli, memory), "memory": memory}
-        check_memory(memory, processes, findings)
-    numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
-    # What does not fit into memory must not be tried, and what cannot run has no time.
-    if not findings.mistakes:
-        numbers |= findings.result(_try, cli, trainer, processes, batches, findings) or {}
-    return numbers
+def _data(data: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for split, about in data["splits"].items():
+        files = len(about["files"])
+        note = f", {about['division']}" if about["division"] else ""
+        text = (
+            f"{files} file{'s' if files > 1 else ''}, {about['documents']:,} documents, "
+            f"{about['bytes'] / 1e6:.2f} MB, {about['tokens']:,} tokens{note}"
+        )
+        rows.append((split, text))
+    tokenizer = data["tokenizer"]
+    about = f"{tokenizer['kind']}, {tokenizer['vocabulary_size']:,} tokens, encoded by {tokenizer['encoder']}"
+    return [*rows, ("tokenizer", about)]
 
 
-def _try(
-    cli: InsightCLI, trainer: Trainer, processes: Processes, batches: Batches, findings: Findings
-) -> dict[str, Any]:
-    from insight.cli.checks.outlook import check_schedule, outlook_of
-    from insight.cli.checks.trial import time_two_steps, try_two_sequences
-
-    trial = try_two_sequences(cli, batches, findings)
-    outlook = outlook_of(cli, trainer, processes, batches, time_two_steps(cli))
-    if outlook["num_steps"] is not None:
-        check_schedule(cli, batches, outlook["num_steps"], findings)
-    return {"trial": trial, "outlook": outlook}
+def _processes(processes: dict[str, Any]) -> list[tuple[str, str]]:
+    count = processes["num_processes"]
+    where = f" on each of {processes['num_nodes']} machines" if processes["num_nodes"] > 1 else ""
+    several = f"{processes['num_devices']}{where}, {processes['strategy']}" if count > 1 else "1"
+    return [("processes", f"{several}, on {processes['accelerator']}")]
 
 
-def _set_up_data(cli: InsightCLI, findings: Findings) -> bool:
-    """Whether all text is there and encoded; where some is missing, the rest is looked for as well."""
-    if findings.accepts(cli.datamodule.setup, "fit"):
-        return True
-    for stage, split in (("validate", "validation"), ("test", "test")):
-        if cli.has_files(split):
-            findings.accepts(cli.datamodule.setup, stage)
-    return False
+def _machine(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("machine", "; ".join(machine["notes"]))]
 
 
-def _data_facts(cli: InsightCLI) -> dict[str, Any]:
-    summary = cli.datamodule.summary()
-    tokenizer = {**summary["tokenizer"], "encoder": cli.datamodule.tokenizer.encoder}
-    return {"splits": summary["splits"], "tokenizer": tokenizer}
+def _batches(batches: dict[str, Any]) -> list[tuple[str, str]]:
+    factors = [f"{batches['batch_size']:,} sequences", f"{batches['sequence_length']:,} tokens"]
+    if batches["num_readers"] > 1:
+        factors.append(f"{batches['num_readers']} processes")
+    if batches["accumulation"] > 1:
+        factors.append(f"{batches['accumulation']} batches accumulated")
+    return [
+        ("one step", f"{' x '.join(factors)} = {batches['tokens_per_step']:,} tokens"),
+        ("one epoch", f"{batches['steps_per_epoch']:,} steps"),
+    ]
+
+
+def _network(network: dict[str, Any]) -> list[tuple[str, str]]:
+    total, active = network["num_parameters"], network["num_active_parameters"]
+    some = f", of which a token uses {active:,}" if active != total else ""
+    return [("network", f"{network['class']}, {total:,} parameters{some}")]
+
+
+def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
+    def size(name: str) -> str:
+        return format_bytes(memory[f"{name}_bytes"])
+
+    usable = f" of {size('usable')}" if memory["usable_bytes"] is not None else ""
+    more = [("  average", size("average"))] if memory["average_bytes"] else []
+    more += [("  copy to save", size("copy"))] if memory["copy_bytes"] else []
+    return [
+        ("memory", f"about {size('needed')} needed{usable}"),
+        ("  weights", size("weight")),
+        ("  gradients", size("gradient")),
+        ("  optimizer", size("optimizer")),
+        ("  activations", f"{size('activation')} kept, {size('peak_activation')} at most"),
+        ("  logits", f"{size('logits')}, a part at a time"),
+        ("  the program", size("program")),
+        *more,
+    ]
+
+
+def _disk(disk: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    if disk["checkpoint_bytes"] is not None:
+        needed = (
+            f"{format_bytes(disk['needed_bytes'])} needed for {disk['num_checkpoints']} checkpoints of "
+            f"{format_bytes(disk['checkpoint_bytes'])}, {format_bytes(disk['free_bytes'])} free"
+        )
+        rows.append(("disk", needed))
+    return [*rows, ("token ids", f"{format_bytes(disk['token_store_bytes'])}, in the cache now")]
+
+
+def _trial(trial: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            "trial",
+            f"forward and backward ran on {trial['num_sequences']} sequences, loss {trial['loss']:.3f}; "
+            "nothing of it is kept",
+        )
+    ]
+
+
+def _outlook(outlook: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        (
+            "speed",
+            f"{format_latency(outlook['seconds_per_step'])} a step, "
+            f"{outlook['tokens_per_second']:,.0f} tokens/s in two steps",
+        )
+    ]
+    if outlook["num_steps"] is None:
+        return [*rows, ("training ends", "by a callback")]
+    budget = outlook["seconds_allowed"]
+    within = f", about as many as fit into {format_duration(budget)}" if _ends_by_time(outlook) else ""
+    validations = outlook["num_validations"]
+    validating = (
+        f", with {validations:,} validations of {format_latency(outlook['seconds_per_validation'])}"
+        if validations
+        else ""
+    )
+    return [
+        *rows,
+        (
+            "training ends",
+            f"after {outlook['num_steps']:,} steps{within}: {format_count(outlook['num_tokens'])} tokens, "
+            f"{outlook['num_epochs']:.3g} epochs",
+        ),
+        ("expected time", f"about {format_duration(outlook['seconds'])}{validating}"),
+    ]
+
+
+def _ends_by_time(outlook: dict[str, Any]) -> bool:
+    budget = outlook["seconds_allowed"]
+    more = outlook["seconds"] + outlook["seconds_per_step"]
+    return budget is not None and more >= budget
+
+
+_PARTS = {
+    "data": _data,
+    "network": _network,
+    "processes": _processes,
+    "machine": _machine,
+    "batches": _batches,
+    "memory": _memory,
+    "disk": _disk,
+    "trial": _trial,
+    "outlook": _outlook,
+}

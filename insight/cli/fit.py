@@ -1,231 +1,34 @@
-"""``insight fit``: check everything, make the run folder, train, test, sample, report."""
+"""``insight fit`` trains as one YAML file says; ``insight demo`` does so with the shipped quickstart."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from insight.api.launch import Launch, preemptible
-from insight.api.plan import Plan, decided_identity, watch_ranks
+from insight.api.config_files import shipped_configs
+from insight.api.fit import fit_arguments
+from insight.api.launch import preemptible
 from insight.cli.commands import COMMANDS
-from insight.cli.out_of_memory import explained_memory_errors
-from insight.cli.resuming import Resumed, find_resumed, say_differences
-from insight.reporting import read_samples, update_run_info, write_report
-from insight.reporting.safe_text import safe_text
-from insight.runtime.errors import ConfigError
-from insight.runtime.files import atomic_write_text, ensure_writable
-from insight.runtime.messages import say, silence_libraries
-from insight.runtime.run_folder import RunFolder
+from insight.runtime.messages import say
 
-if TYPE_CHECKING:
-    from lightning.pytorch import Callback, Trainer
+_DEMO_HELP = """\
+usage: insight demo [options of insight fit]
 
-    from insight.cli.lightning import InsightCLI
+{summary}
 
-_SHOWN_CHARACTERS = 2000
+It is `insight fit --config quickstart`, and takes the same options, for example:
+  --run.time_budget 60    train for a minute
+  --run.root FOLDER       put the run folder elsewhere than in runs/
+  --help                  show this; `insight fit --help` shows every option
+"""
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Run the command."""
+    """Run one of the two commands."""
+    if name == "demo":
+        if {"-h", "--help"} & set(arguments):
+            print(_DEMO_HELP.format(summary=COMMANDS[name].summary), end="")
+            return 0
+        config = shipped_configs()["quickstart"]
+        say(f"this is: insight fit --config {config}")
+        arguments = ["--config", str(config), *arguments]
     with preemptible():
-        _run(arguments)
+        fit_arguments(arguments)
     return 0
-
-
-def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFolder:
-    """Train as ``insight fit`` does, from Python.
-
-    Args:
-        config: A YAML file, or the name of a shipped one (``"quickstart"``).
-        options: Overrides by dotted name, e.g. ``{"run.time_budget": 60, "trainer.max_steps": 100}``.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        InsightError: As the command would print.
-    """
-    overrides = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in (options or {}).items()
-    ]
-    return _run(["--config", str(config), *overrides], owns_process=False)
-
-
-def _run(arguments: list[str], owns_process: bool = True) -> RunFolder:
-    silence_libraries()
-    with Launch(arguments) as launch:
-        # Of several processes the first does everything first; the others do what it decided, if it could.
-        given = launch.plan()
-        plan = Plan.from_plain(given) if given else None
-        resumed = plan.resumed if plan else find_resumed(arguments)
-        if resumed and resumed.saved_config:
-            arguments = ["--config", str(resumed.saved_config), *arguments]
-
-        from insight.cli.lightning import InsightCLI
-
-        cli = InsightCLI("fit", arguments, COMMANDS["fit"].summary, owns_process)
-        check_sweep(cli, resumed)
-        launch.start_others(cli.placement)
-        return _train(cli, launch, resumed, plan)
-
-
-def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
-    """Refuse a sweep over learning rates in several processes, before any is started.
-
-    Raises:
-        ConfigError: It is one.
-    """
-    num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
-    if num_steps and num_processes > 1 and not resumed:
-        raise ConfigError(
-            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
-            f"{num_processes}",
-            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
-        )
-
-
-def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
-    """Train as configured, and everything after it.
-
-    Args:
-        cli: The parsed configuration and what was built from it.
-        launch: The processes of the run.
-        resumed: What to go on from; ``None`` begins a run.
-        plan: What the first process decided, where this is another.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        InsightError: The input was wrong; a run folder made for it has been removed again.
-    """
-    from insight.cli.batch_size import choose_batch_size
-    from insight.cli.preflight import check_data_and_network, check_trainer
-
-    root, name = Path(cli.run_config.root), cli.run_config.name
-    present = resumed.run if resumed else None
-    if plan:
-        plan.follow(cli)
-        present = plan.folder
-    else:
-        ensure_writable(present.path if present else root / name)
-    check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
-    identity = decided_identity(cli) if launch.meeting is not None else {}
-    choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
-    with _new_or(present, root, name) as folder:
-        trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
-        if launch.is_first:
-            check_trainer(cli, trainer, resumed.checkpoint if resumed else None)
-            _write_start(cli, folder, resumed)
-            decided = Plan(resumed, folder, cli.choices.num_threads, cli.choices.precision, identity)
-            launch.share(decided.to_plain(), cli.run_config.rendezvous_timeout)
-        watch_ranks(cli, launch, trainer)
-        if cli.run_config.find_learning_rate and not resumed:
-            from insight.cli.learning_rate import find_learning_rate
-
-            find_learning_rate(cli, folder, cli.run_config.find_learning_rate)
-        _fit(cli, trainer, folder, resumed)
-    if cli.run_config.test and cli.has_files("test"):
-        best = launch.from_first("best", _best(folder))
-        trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
-    if trainer.is_global_zero:
-        _write_end(folder)
-    return folder
-
-
-def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:
-    from insight.callbacks import TrainingInterrupted
-
-    try:
-        with explained_memory_errors(cli.datamodule):
-            trainer.fit(
-                cli.model,
-                datamodule=cli.datamodule,
-                ckpt_path=str(resumed.checkpoint) if resumed else None,
-                weights_only=True,
-            )
-    except TrainingInterrupted as interruption:
-        if folder.last_checkpoint:
-            say(f"{interruption}; go on with: insight fit --resume {folder.path}")
-        else:
-            say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
-        raise
-
-
-@contextlib.contextmanager
-def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFolder]:
-    """The folder to train in; a new one disappears again when the start fails before anything was kept."""
-    if present is not None:
-        yield present
-        return
-    folder = RunFolder.create(root, name)
-    try:
-        yield folder
-    except BaseException:
-        if not (folder.last_checkpoint or folder.metrics_path.exists()):
-            shutil.rmtree(folder.path, ignore_errors=True)
-            for parent in (root / name, root):
-                with contextlib.suppress(OSError):  # other runs are in it
-                    parent.rmdir()
-        raise
-
-
-def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
-    from insight import callbacks
-    from insight.callbacks.checkpointing import InitialWeights
-
-    # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
-    limit = cli.run_config.time_limit_seconds
-    defaults: list[Callback] = [callbacks.GracefulInterrupt(limit, include_startup=cli.owns_process)]
-    defaults.append(callbacks.EndOfTraining())
-    if cli.config.trainer.enable_progress_bar is not False:
-        defaults.append(callbacks.ProgressLine())
-    defaults += [
-        callbacks.ThroughputMonitor(),
-        callbacks.MemoryMonitor(),
-        callbacks.SampleText(),
-        callbacks.EvaluationWeights(),
-        callbacks.ParameterTable(),
-        callbacks.ScheduleCheck(),
-    ]
-    if cli.config.trainer.enable_checkpointing is not False:
-        defaults.append(callbacks.RunCheckpoint())
-    defaults.append(callbacks.RunRecord())
-    if cli.config.init_from:
-        defaults.append(InitialWeights(cli.config.init_from, cli.run_config.root))
-    return defaults
-
-
-def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
-    config = cli.saved_config()
-    if resumed:
-        say(f"resuming {resumed.checkpoint} in {folder.path}")
-        if resumed.saved_config:
-            say_differences(resumed.saved_config.read_text(encoding="utf-8"), config)
-    else:
-        say(f"run folder: {folder.path}")
-    if cli.placement.num_processes > 1:
-        say(f"training in {cli.placement}")
-    atomic_write_text(folder.config_path, config)
-    cli.datamodule.tokenizer.save(folder.path)
-    update_run_info(folder.info_path, notes=cli.choices.notes)
-
-
-def _write_end(folder: RunFolder) -> None:
-    report = write_report(folder)
-    samples = read_samples(folder.path)
-    newest = [sample for sample in samples if sample.step == samples[-1].step]
-    if newest:
-        print(f"\n{safe_text(newest[0].prompt + newest[0].text, _SHOWN_CHARACTERS)}\n", flush=True)
-    prompt = newest[0].prompt if newest else "Once"
-    print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
-
-
-def _best(folder: RunFolder) -> str | None:
-    best = folder.best_checkpoint or folder.last_checkpoint
-    return str(best) if best else None

@@ -7,7 +7,7 @@ import sys
 
 from insight.cli.arguments import CommandParser, read_standard_input
 from insight.cli.commands import COMMANDS
-from insight.reporting.safe_text import safe_text
+from insight.runtime.formats import safe_text
 from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import find_checkpoint
 

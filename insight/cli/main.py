@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from insight.cli.commands import COMMANDS, overview
-from insight.cli.failures import report_failure
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.failures import report_failure
 
 
 def run() -> NoReturn:

@@ -46,8 +46,8 @@ def _parser() -> CommandParser:
 
 def _list(options: argparse.Namespace) -> int:
     from insight.models import PRESETS
-    from insight.reporting.formats import format_count
-    from insight.runtime.text_table import aligned
+    from insight.runtime.formats import format_count
+    from insight.runtime.messages import aligned
 
     facts = {name: _facts(preset) for name, preset in PRESETS.items()}
     if options.json:

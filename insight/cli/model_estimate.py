@@ -164,7 +164,7 @@ def _cache(layers: Any, sequence_length: int, dtype: torch.dtype) -> dict[str, A
 
 
 def _text(estimate: dict[str, Any]) -> str:
-    from insight.reporting.formats import format_bytes, format_count
+    from insight.runtime.formats import format_bytes, format_count
 
     def size(name: str) -> str:
         return format_bytes(estimate[name])

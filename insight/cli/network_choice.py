@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.cli.config_files import read_config, resolve_config_options
+from insight.api.config_files import read_config, resolve_config_options
 from insight.runtime.errors import ConfigError, InsightError, nearest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _preset(name: str) -> NetworkChoice:
 def _network_alone(content: dict[str, Any], title: str) -> NetworkConfig:
     import jsonargparse
 
-    from insight.cli.parser_messages import condense, user_mistake
+    from insight.api.parser_messages import condense, user_mistake
     from insight.models import DecoderConfig, EncoderDecoderConfig
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
@@ -105,9 +105,9 @@ def _network_alone(content: dict[str, Any], title: str) -> NetworkConfig:
 
 
 def _of_run(arguments: list[str], title: str) -> NetworkChoice:
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
 
-    cli = InsightCLI("check", arguments, "")
+    cli = InsightCLI("check", arguments)
     return NetworkChoice(
         title,
         cli.model.network_config,

@@ -85,8 +85,8 @@ def quantize(
 
     configs = plan(method, compile, dtype, group_size)
 
+    from insight.api.evaluate import cli_for_checkpoint
     from insight.cli.device import usable_device
-    from insight.cli.evaluate import cli_for_checkpoint
     from insight.optimization import Calibration, QuantizationSearch
     from insight.optimization.measured_text import MeasuredText
     from insight.optimization.result_folder import write_result

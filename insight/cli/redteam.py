@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
-from insight.reporting.safe_text import safe_text
 from insight.runtime.errors import ConfigError, DataError, OutputError
+from insight.runtime.formats import safe_text
 from insight.runtime.messages import plain_line, say, silence_libraries
 from insight.runtime.run_folder import RunFolder
 
@@ -242,7 +242,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
 
 def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
     """The model, and the texts of its run if they can still be read."""
-    from insight.cli.evaluate import cli_for_checkpoint
+    from insight.api.evaluate import cli_for_checkpoint
     from insight.safety.run_material import material_of
 
     options = ["--config", str(config)] if config else []

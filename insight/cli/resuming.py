@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from insight.cli.config_files import option_value, option_values, read_config, resolve_config_options
-from insight.cli.run_config import RunConfig
+from insight.api.config_files import option_value, option_values, read_config, resolve_config_options
+from insight.api.run_config import RunConfig
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 from insight.runtime.run_folder import RunFolder, find_resumable, list_runs, run_of_checkpoint

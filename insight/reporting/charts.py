@@ -21,8 +21,8 @@ from bokeh.models import (
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-from insight.reporting.formats import format_duration
 from insight.reporting.metrics import Curve
+from insight.runtime.formats import format_duration
 
 # More points than this are averaged in groups of equal size: no screen shows more, and the page stays small.
 MAX_POINTS = 1000

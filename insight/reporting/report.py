@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from insight.reporting.run_record import read_run_record
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections import SECTIONS, SectionBuilder
 from insight.runtime.files import atomic_write_text
+from insight.runtime.formats import safe_text
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.version import __version__
 

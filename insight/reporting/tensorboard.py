@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from insight.reporting.safe_text import safe_text
 from insight.reporting.samples import Sample
+from insight.runtime.formats import safe_text
 
 _SAMPLE_CHARACTERS = 20_000
 # Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, when training ends;

@@ -2,18 +2,122 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
 import sys
 import sysconfig
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from insight.runtime.limits import usable_cores, usable_memory_bytes
-from insight.runtime.matmul_rate import measure_matmul_rate
+from insight.runtime.resources import usable_cores, usable_memory_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Sides of the square matrices tried, smallest first; a CPU is full at 1024, an accelerator later.
+_CPU_SIZES = (64, 128, 256, 512, 1024)
+_ACCELERATOR_SIZES = (256, 512, 1024, 2048, 4096, 8192)
+_READING_SECONDS = 0.002
+
+
+def measure_matmul_rate(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.04) -> float:
+    """The best rate of a square matmul, in FLOP/s, at torch's present thread count.
+
+    First a size is found: it grows by two (the work by eight) while the next one fits into a quarter of
+    ``seconds``, so a type that the machine emulates (bfloat16 under AVX2 was measured 50 times slower than
+    float32) costs milliseconds, not seconds. The rest of the time is spent repeating that size.
+
+    Args:
+        dtype: Type of both matrices and of the product.
+        device: Where to multiply.
+        seconds: Time to spend, warm-up calls included; exceeded by a few multiplications at most.
+
+    Returns:
+        2·n³ divided by the shortest time of one multiplication: a rate that the machine has reached, so
+        that shares of it computed later are not flattered by a neighbour that was busy during the probe.
+    """
+    import torch
+
+    deadline = time.perf_counter() + seconds
+    threads = torch.get_num_threads()
+    try:
+        # One thread: on a busy machine every multiplication with more waits for the scheduler (16 ms
+        # were seen for matrices of 64), which says nothing about the cost of the next size.
+        if device == "cpu":
+            torch.set_num_threads(1)
+        size, matmul = _find_size(dtype, device, seconds / 4)
+    finally:
+        torch.set_num_threads(threads)
+    elapsed = matmul.seconds(count=1)  # warms the other threads up
+    shortest = elapsed
+    while True:
+        elapsed = matmul.seconds(max(1, int(_READING_SECONDS / elapsed)))
+        shortest = min(shortest, elapsed)
+        if time.perf_counter() + elapsed > deadline:
+            return 2 * size**3 / shortest
+
+
+def _find_size(dtype: torch.dtype, device: str, longest: float) -> tuple[int, _Matmul]:
+    """The largest size whose multiplication is expected to take at most ``longest`` seconds."""
+    sizes = _CPU_SIZES if device == "cpu" else _ACCELERATOR_SIZES
+    for size, following in zip(sizes, (*sizes[1:], None), strict=True):
+        matmul = _Matmul(size, dtype, device)
+        matmul.seconds(count=1)  # kernels are chosen and built at the first call
+        # The best of three: one reading that a busy neighbour spoiled must not end the search at a size that
+        # says nothing.
+        elapsed = min(matmul.seconds(count=1) for _ in range(3))
+        if following is None or (following / size) ** 3 * elapsed > longest:
+            break
+    return size, matmul
+
+
+class _Matmul:
+    """One multiplication that can be repeated.
+
+    Args:
+        size: Rows and columns of both matrices.
+        dtype: Their type.
+        device: Where they lie.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype, device: str) -> None:
+        import torch
+
+        # Zeros would let an accelerator clock higher than real numbers do.
+        generator = torch.Generator().manual_seed(0)
+        self.left = torch.randn(size, size, generator=generator).to(device=device, dtype=dtype)
+        self.right = self.left.t().contiguous()
+        self.product = torch.empty_like(self.left)
+        self.device = device
+
+    def seconds(self, count: int) -> float:
+        """Seconds that one of ``count`` multiplications takes."""
+        import torch
+
+        self._wait()
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(count):
+                torch.mm(self.left, self.right, out=self.product)
+        self._wait()
+        return max(time.perf_counter() - start, 1e-9) / count
+
+    def _wait(self) -> None:
+        """Until the device has done what it was given: it works asynchronously."""
+        import torch
+
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
 
 # bf16-mixed adds casts around every matmul: it pays only when the multiplication itself gains clearly.
 _BFLOAT16_GAIN_NEEDED = 1.3
@@ -213,3 +317,20 @@ def _accelerator_name(accelerator: str) -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
+
+
+@functools.cache
+def this_machine() -> Hardware:
+    """The machine, measured at the first call with the threads that training uses."""
+    return measure_hardware()
+
+
+def matmul_rate(precision: str) -> float | None:
+    """The measured FLOP/s of the type that matmuls have under a Trainer precision, or ``None`` if unknown.
+
+    Args:
+        precision: Lightning's name, e.g. ``"bf16-mixed"`` or ``"32-true"``.
+    """
+    names = {"bf16": "bfloat16", "16": "float16", "32": "float32", "64": "float64"}
+    name = names.get(str(precision).split("-")[0])
+    return this_machine().matmul_flops.get(name) if name else None

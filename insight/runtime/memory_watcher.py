@@ -15,8 +15,8 @@ from typing import Protocol
 import psutil
 
 from insight.runtime.errors import ConfigError
-from insight.runtime.limits import group_memory
 from insight.runtime.messages import say
+from insight.runtime.resources import group_memory
 
 _SHRINK_TO = 0.5
 _SMALLER = 0.25

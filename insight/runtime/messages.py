@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Collection, Sequence
 
 from insight.runtime.processes import is_first_process
 
@@ -113,3 +114,16 @@ _NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
     return not _NOISY_INFORMATION.search(record.getMessage().strip())
+
+
+def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> str:
+    """Columns under one another: numbers to the right, the columns ``words`` to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

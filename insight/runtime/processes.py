@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from insight.runtime.errors import LaunchError
-from insight.runtime.limits import usable_cores
+from insight.runtime.resources import usable_cores
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from insight.callbacks.monitors import MemoryMonitor
 from insight.callbacks.throughput import StepTiming, ThroughputMonitor
 from insight.callbacks.trainer_parts import steps_per_validation
 from insight.runtime.errors import ConfigError
-from insight.runtime.memory import resident_bytes
+from insight.runtime.resources import resident_bytes
 
 
 class Collect(Logger):

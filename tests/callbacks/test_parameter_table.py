@@ -13,7 +13,7 @@ from insight.callbacks import ParameterTable, ScheduleCheck
 from insight.callbacks.start_and_end import parameter_table
 from insight.reporting import read_run_info, update_run_info
 from insight.runtime.errors import ConfigError
-from insight.runtime.text_table import aligned
+from insight.runtime.messages import aligned
 from insight.training import Constant, WarmupStableDecay
 
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 from command_line import Outcome, run_insight
 
-from insight.cli.config_files import shipped_configs
-from insight.cli.lightning import InsightCLI
+from insight.api.config_files import shipped_configs
+from insight.api.configuration import InsightCLI
 from insight.models import Alibi, DecoderConfig, DifferentialAttention, Rope
 
 Insight = Callable[..., Outcome]
@@ -22,7 +22,7 @@ NAMES = [path.stem for path in sorted(FOLDER.glob("*.yaml"))]
 
 @functools.cache
 def network_of(*arguments: str) -> DecoderConfig:
-    config: DecoderConfig = InsightCLI("fit", list(arguments), "").model.network_config
+    config: DecoderConfig = InsightCLI("fit", list(arguments)).model.network_config
     return config
 
 

@@ -16,8 +16,8 @@ import yaml
 from command_line import SENTENCES, Outcome
 from lightning.pytorch import Callback
 
-from insight.cli import batch_size as searching
-from insight.cli.batch_size import AgreedBatchSize, largest_that_fits
+from insight.api import batch_size as searching
+from insight.api.batch_size import AgreedBatchSize, largest_that_fits
 from insight.cli.model_estimate import estimate_network
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
 from insight.models import DecoderConfig, GroupedQueryAttention

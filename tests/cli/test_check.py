@@ -14,7 +14,7 @@ import torch
 from command_line import Outcome, run_insight
 
 from insight.models import DecoderConfig, GroupedQueryAttention
-from insight.runtime import limits
+from insight.runtime import resources as limits
 from insight.runtime.hardware import Hardware
 from insight.runtime.messages import silence_libraries
 
@@ -251,7 +251,7 @@ def test_bfloat16_by_measured_rates(
 ) -> None:
     flops = {"float32": 1e11, "bfloat16": rate}
     machine = Hardware(2, 8 << 30, "AVX2", "cpu", "made up", True, flops)
-    monkeypatch.setattr("insight.cli.machine_choices.this_machine", lambda: machine)
+    monkeypatch.setattr("insight.api.configuration.this_machine", lambda: machine)
     words = warned(found("--trainer.precision=bf16-mixed"))
     assert said in words
     assert bool(words) == bool(said)

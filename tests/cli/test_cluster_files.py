@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from insight.cli.config_files import shipped_configs
+from insight.api.config_files import shipped_configs
 from insight.runtime.errors import InsightError
 
 FOLDER = Path(__file__).parents[2] / "configs/cluster"
@@ -33,10 +33,10 @@ def command_of_job(text: str) -> list[str]:
 
 
 def parse(arguments: list[str]) -> None:
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
 
     assert arguments[0] == "fit"
-    cli = InsightCLI("fit", arguments[1:], "")
+    cli = InsightCLI("fit", arguments[1:])
     assert cli.config.resume == "auto_or_new"
 
 

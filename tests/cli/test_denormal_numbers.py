@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from insight.api.configuration import choose_for_this_machine
 from insight.cli.device import usable_device
-from insight.cli.machine_choices import choose_for_this_machine
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from command_line import Outcome, run_insight, write_tiny
 
-from insight.cli import learning_rate
-from insight.cli.fit import check_sweep
+from insight.api import learning_rate
+from insight.api.fit import check_sweep
 from insight.cli.resuming import Resumed
 from insight.reporting import read_metrics
 from insight.runtime.errors import ConfigError
@@ -132,13 +132,13 @@ def test_several_processes_of_a_launcher_are_refused(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which ``trainer.devices`` does not tell, as it is left out there."""
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
 
     arguments = [*FIT[1:], FIND, "--trainer.accelerator=cpu"]
-    check_sweep(InsightCLI("fit", arguments, ""), None)
+    check_sweep(InsightCLI("fit", arguments), None)
     launched = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     for name, value in (launched | {"LOCAL_WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="the sweep runs in one process, this run has 2"):
-        check_sweep(InsightCLI("fit", arguments, ""), None)
-    check_sweep(InsightCLI("fit", arguments, ""), Resumed(workplace / "last.ckpt", None))
+        check_sweep(InsightCLI("fit", arguments), None)
+    check_sweep(InsightCLI("fit", arguments), Resumed(workplace / "last.ckpt", None))

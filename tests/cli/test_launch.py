@@ -18,8 +18,8 @@ from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
 from insight.api import launch
-from insight.cli.checks.batches import Batches
-from insight.cli.preflight import check_global_batch
+from insight.api.check.batches import Batches
+from insight.api.check.examine import check_global_batch
 from insight.reporting import read_summary
 from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.launching.meeting import Meeting

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import SENTENCES, Outcome
 
-from insight.cli.out_of_memory import explained_memory_errors
+from insight.api.fit import explained_memory_errors
 from insight.runtime.errors import InsightError
 
 Insight = Callable[..., Outcome]
@@ -22,7 +22,7 @@ SETTINGS += ("activation_checkpointing ActivationCheckpointing",)
 SHORT_OF_MEMORY = textwrap.dedent("""
     import resource, sys
     import psutil
-    import insight.cli.lightning
+    import insight.api.configuration
     from insight.cli.main import main
     room = psutil.Process().memory_info().vms + 1_000_000_000
     resource.setrlimit(resource.RLIMIT_AS, (room, room))

@@ -52,7 +52,7 @@ READ = """
 import sys
 import numpy as np
 from insight.data.store import stream
-from insight.runtime.memory import resident_bytes
+from insight.runtime.resources import resident_bytes
 
 if sys.argv[2] == "kept":
     stream._SMALL_BYTES = 1 << 60

@@ -194,7 +194,7 @@ from pathlib import Path
 from insight.data import Preparation, TextFiles, load_tokenizer
 from insight.data.store import StoreWriter, encode_documents
 from insight.data.store.executors import InProcess
-from insight.runtime.memory import peak_resident_bytes
+from insight.runtime.resources import peak_resident_bytes
 text, tokenizer, cache = Path(sys.argv[1]), load_tokenizer(sys.argv[2]), Path(sys.argv[3])
 if sys.argv[4] == "streamed":
     files = TextFiles(str(text), None, None, None, "text", 0.05, 0)

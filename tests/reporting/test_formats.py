@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from insight.reporting import formats
+from insight.runtime import formats
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from insight.reporting.safe_text import safe_text
+from insight.runtime.formats import safe_text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from insight.runtime.durations import duration_in_seconds
+from insight.api.run_config import duration_in_seconds
 from insight.runtime.errors import ConfigError
 
 

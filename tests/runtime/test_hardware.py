@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from insight.runtime import hardware as hardware_module
-from insight.runtime import matmul_rate
+from insight.runtime import hardware as matmul_rate
 from insight.runtime.hardware import (
     Hardware,
     choose_num_threads,
@@ -22,8 +22,8 @@ from insight.runtime.hardware import (
     describe,
     format_flops,
     measure_hardware,
+    measure_matmul_rate,
 )
-from insight.runtime.matmul_rate import measure_matmul_rate
 
 MACHINE = Hardware(2, 16 << 30, "AVX2", "cpu", "A processor", True, {"float32": 1e11, "bfloat16": 3e11})
 

@@ -14,7 +14,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").write_text(
-        "from insight.runtime.lazy import lazy_exports\n"
+        "from insight.runtime.imports import lazy_exports\n"
         "__getattr__ = lazy_exports(__name__, {'answer': 'heavy', 'broken': 'faulty'})\n"
     )
     (folder / "heavy.py").write_text("answer = 42\n")
@@ -53,8 +53,8 @@ def test_error_inside_a_submodule_is_not_hidden(package: str) -> None:
     "statement",
     [
         "import insight.runtime.component, insight.runtime.errors, insight.runtime.files",
-        "import insight.runtime.run_folder, insight.runtime.messages, insight.runtime.memory",
-        "import insight.runtime.seeding, insight.runtime.hardware, insight.runtime.matmul_rate",
+        "import insight.runtime.run_folder, insight.runtime.messages, insight.runtime.resources",
+        "import insight.runtime.seeding, insight.runtime.hardware, insight.runtime.hardware",
         "from insight.reporting import read_metrics, read_samples, read_summary, update_run_info",
         "from insight.reporting import write_report",
     ],

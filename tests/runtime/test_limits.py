@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from insight.runtime import limits
-from insight.runtime.limits import usable_cores, usable_memory_bytes
+from insight.runtime import resources as limits
+from insight.runtime.resources import usable_cores, usable_memory_bytes
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from insight.runtime.memory import peak_resident_bytes, resident_bytes
+from insight.runtime.resources import peak_resident_bytes, resident_bytes
 
 _MEGABYTE = 1 << 20
 
 
 def test_an_allocation_shows_and_the_peak_stays() -> None:
     code = (
-        "from insight.runtime.memory import *\n"
+        "from insight.runtime.resources import *\n"
         "import numpy as np\n"
         "before = resident_bytes()\n"
         "block = np.ones(200 << 20, dtype=np.uint8)\n"
@@ -32,7 +32,7 @@ def test_an_allocation_shows_and_the_peak_stays() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="what ru_maxrss inherits is Linux's affair")
 def test_peak_of_a_large_parent_is_not_inherited() -> None:
     block = np.ones(300 << 20, dtype=np.uint8)
-    (peak,) = _run("from insight.runtime.memory import *\nprint(peak_resident_bytes())")
+    (peak,) = _run("from insight.runtime.resources import *\nprint(peak_resident_bytes())")
     assert block.nbytes == 300 << 20
     assert peak < 250 * _MEGABYTE
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from insight.runtime import limits
+from insight.runtime import resources as limits
 from insight.runtime.errors import ConfigError
 from insight.runtime.memory_watcher import (
     MemoryReading,

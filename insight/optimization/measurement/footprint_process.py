@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from insight.optimization import load_model
-from insight.runtime.memory import resident_bytes
+from insight.runtime.resources import resident_bytes
 
 
 def main(path: Path, device: str) -> None:

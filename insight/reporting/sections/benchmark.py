@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.formats import format_bytes, format_latency
 from insight.reporting.json_files import read_object
 from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.compared_models import (
@@ -22,6 +21,7 @@ from insight.reporting.sections.compared_models import (
 from insight.reporting.sections.facts import Fact, facts_of, readable, shown
 from insight.reporting.sections.machine import hardware_facts
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_bytes, format_latency
 
 
 def build_benchmark(run: RunRecord) -> Section | None:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insight.reporting.formats import format_bytes, format_difference
-from insight.reporting.safe_text import safe_text
 from insight.reporting.scatter import Point, ScatterChart
+from insight.runtime.formats import format_bytes, format_difference, safe_text
 
 _NAME_CHARACTERS = 120
 

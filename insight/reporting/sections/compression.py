@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.formats import format_duration, format_latency
 from insight.reporting.json_files import read_object
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.compared_models import (
     ComparedModel,
     difference_of,
@@ -23,6 +21,7 @@ from insight.reporting.sections.compared_models import (
 from insight.reporting.sections.facts import Fact, facts_of
 from insight.reporting.sections.machine import hardware_facts
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_duration, format_latency, safe_text
 
 _MAX_CANDIDATES = 40
 _MAX_MODULES = 200

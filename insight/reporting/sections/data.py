@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.formats import format_bytes
 from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.facts import facts_of, shown
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_bytes
 
 _MAX_FILES = 50
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from insight.reporting.formats import format_time
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.facts import Fact, facts_of
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_time, safe_text
 
 _MAX_NOTES = 200
 _NOTE_CHARACTERS = 1_000

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from insight.reporting.charts import Chart, Line, smooth
-from insight.reporting.formats import format_value
 from insight.reporting.json_files import read_object
 from insight.reporting.metrics import Curve
 from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.compared_models import number
 from insight.reporting.sections.facts import Fact
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_value
 from insight.runtime.run_folder import RunFolder
 
 _MAX_GROUPS = 40

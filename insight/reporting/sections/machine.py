@@ -6,11 +6,11 @@ import math
 import statistics
 from collections.abc import Mapping
 
-from insight.reporting.formats import format_bytes, format_count
 from insight.reporting.metrics import curve
 from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.facts import Fact, facts_of, readable, shown
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import format_bytes, format_count
 from insight.runtime.hardware import format_flops
 
 _LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "torch.compile can build"}

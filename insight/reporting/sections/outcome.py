@@ -6,11 +6,11 @@ import math
 import re
 from typing import Any
 
-from insight.reporting.formats import format_bytes, format_count, format_duration, format_time, format_value
 from insight.reporting.metrics import curve
 from insight.reporting.run_record import RunRecord
 from insight.reporting.sections.section import Section
 from insight.reporting.summary import Metric, unit_of
+from insight.runtime.formats import format_bytes, format_count, format_duration, format_time, format_value
 
 # Key, label and what it means, in reading order.
 _MEASURES = (

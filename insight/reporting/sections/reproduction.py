@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import safe_text
 
 _COMMAND_CHARACTERS = 8_000
 _CONFIG_CHARACTERS = 100_000

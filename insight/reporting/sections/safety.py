@@ -10,11 +10,11 @@ from typing import Any
 
 from insight.reporting.json_files import read_object, read_records
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.compared_models import number
 from insight.reporting.sections.safety_curves import safety_charts
 from insight.reporting.sections.safety_items import shown_items
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import safe_text
 
 _MAX_TARGETS = 6
 _MAX_MEASURES = 30

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.compared_models import number
 from insight.reporting.sections.facts import readable, shown
+from insight.runtime.formats import safe_text
 
 _MAX_ITEMS = 24
 _MAX_TEXTS = 8

@@ -6,9 +6,9 @@ from typing import Any
 
 from insight.reporting.metrics import curve
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.samples import Sample
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import safe_text
 
 _PROMPT_CHARACTERS = 1_000
 _TEXT_CHARACTERS = 6_000

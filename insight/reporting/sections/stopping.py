@@ -10,9 +10,9 @@ from insight.reporting.charts import Chart, Line
 from insight.reporting.json_files import read_object
 from insight.reporting.metrics import Curve
 from insight.reporting.run_record import RunRecord
-from insight.reporting.safe_text import safe_text
 from insight.reporting.sections.compared_models import name_of, number
 from insight.reporting.sections.section import Section
+from insight.runtime.formats import safe_text
 from insight.runtime.run_folder import RunFolder
 
 _MAX_ANSWERS = 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from insight.runtime.lazy import lazy_exports
+from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
     from insight.safety.targets.base import Blocked as Blocked

@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 
 from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
-from insight.runtime.matmul_rate import measure_matmul_rate
+from insight.runtime.hardware import measure_matmul_rate
 from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import (
     OptimizerConfig,

@@ -13,7 +13,7 @@ from typing import Any
 
 from insight.data.store.executors.base import ATTEMPTS, Executor, ExecutorConfig, Item, Result
 from insight.runtime.errors import ConfigError, DataError
-from insight.runtime.limits import usable_cores
+from insight.runtime.resources import usable_cores
 
 _LOOK_SECONDS = 1.0
 

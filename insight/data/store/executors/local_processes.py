@@ -20,8 +20,8 @@ import psutil
 from insight.data.store.executors.base import ATTEMPTS, Executor, ExecutorConfig, Item, Result
 from insight.data.store.executors.framing import read_message, write_message
 from insight.runtime.errors import ConfigError, DataError
-from insight.runtime.limits import usable_cores, usable_memory_bytes
 from insight.runtime.messages import say
+from insight.runtime.resources import usable_cores, usable_memory_bytes
 
 # Text below this is encoded sooner than workers have started.
 _WORTH_BYTES = 1 << 26

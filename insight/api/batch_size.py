@@ -11,17 +11,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from insight.callbacks.trainer_parts import run_folder_of
-from insight.cli.failures import is_out_of_memory
 from insight.cli.model_estimate import estimate_network
 from insight.runtime.errors import ConfigError
+from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text
-from insight.runtime.limits import usable_memory_bytes
-from insight.runtime.memory import resident_bytes
 from insight.runtime.messages import say
+from insight.runtime.resources import resident_bytes, usable_memory_bytes
 from insight.training import linear_cross_entropy
 
 if TYPE_CHECKING:
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
+
 
 # The rest is for what differs from batch to batch, and for others.
 _SHARE_OF_MEMORY = 0.8

@@ -20,7 +20,7 @@ from insight.training.guards import Guard, StepGuard
 from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
 
 if TYPE_CHECKING:
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
     from insight.runtime.run_folder import RunFolder
 
 

@@ -1,26 +1,54 @@
-"""What is checked before a run folder is made: the data, the network, and that a checkpoint fits them."""
+"""What `fit` checks before it makes a run folder, and the rest of what `check` looks at."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from insight.api.batch_size import choose_batch_size
+from insight.api.check.batches import (
+    Batches,
+    Processes,
+    batches_of,
+    check_batches,
+    check_processes,
+    planned_trainer,
+    processes_of,
+)
+from insight.api.check.findings import Findings
+from insight.api.check.resources import (
+    check_disk,
+    check_memory,
+    check_precision,
+    checkpoint_writers,
+    disk_of,
+    memory_of,
+    network_of,
+)
+from insight.api.check.trial import (
+    check_schedule,
+    outlook_of,
+    step_limit,
+    time_two_steps,
+    try_two_sequences,
+    without_clocks_and_files,
+)
+from insight.callbacks import RunCheckpoint
 from insight.checkpoints import differing_tensors, load_checkpoint
 from insight.checkpoints.reader import read_checkpoint
-from insight.cli.checks.batches import Batches, batches_of, check_batches
-from insight.cli.checks.findings import Findings
-from insight.cli.checks.precision import check_precision
-from insight.cli.checks.processes import check_processes, processes_of
 from insight.data import LanguageModelingDataModule
 from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-    from insight.cli.lightning import InsightCLI
+    from insight.api.configuration import InsightCLI
+
 
 _NUM_SHOWN, _NUM_NUMBERS = 3, 12
 
@@ -158,3 +186,114 @@ def _heed(findings: Findings) -> None:
     for mistake in findings.mistakes:
         raise mistake
     findings.say()
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What a check has found.
+
+    Args:
+        numbers: Plain JSON values, one mapping a part; parts that could not be found out are missing.
+        findings: The mistakes and the warnings.
+    """
+
+    numbers: dict[str, Any]
+    findings: Findings
+
+
+def examine_arguments(arguments: list[str]) -> Examination:
+    """Check everything that can be checked without training, as the command line of ``insight check`` says.
+
+    Raises:
+        InsightError: The configuration cannot even be read.
+    """
+    silence_libraries()
+
+    from insight.api.configuration import InsightCLI
+
+    cli = InsightCLI("check", arguments)
+    findings = Findings()
+    numbers = _examine(cli, findings)
+    findings.accepts(check_disk, cli, numbers.get("disk"))
+    return Examination(numbers, findings)
+
+
+def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
+    """Look at everything; what needs something that is missing is left out.
+
+    Returns:
+        Plain JSON values, one mapping a part.
+    """
+
+    fits = findings.accepts(check_sequence_length, cli)
+    numbers: dict[str, Any] = {}
+    if _set_up_data(cli, findings):
+        numbers["data"] = _data_facts(cli)
+    writers = checkpoint_writers(cli)
+    cli.callbacks = without_clocks_and_files(cli.callbacks)
+    trainer = findings.result(planned_trainer, cli)
+    if trainer is None:
+        return numbers
+    processes = processes_of(trainer)
+    check_precision(cli.choices.precision, processes.accelerator, cli.choices.hardware, findings)
+    check_processes(processes, findings)
+    numbers["machine"] = {"precision": cli.choices.precision, "notes": list(cli.choices.notes)}
+    numbers["processes"] = dataclasses.asdict(processes) | {"num_processes": processes.num_processes}
+    if "data" in numbers and fits:
+        numbers |= _examine_training(cli, trainer, processes, writers, findings)
+    return numbers
+
+
+def _examine_training(
+    cli: InsightCLI,
+    trainer: Trainer,
+    processes: Processes,
+    writers: list[RunCheckpoint],
+    findings: Findings,
+) -> dict[str, Any]:
+    """What can be said once there is text: batches, memory, disk, and how real steps go."""
+
+    if not findings.accepts(choose_batch_size, cli):
+        return {}
+    batches = findings.result(batches_of, cli.datamodule, trainer, processes)
+    if batches is None:
+        return {}
+    check_batches(batches, trainer, findings)
+    numbers: dict[str, Any] = {"batches": batches.as_json()}
+    copies = any(writer.asynchronous for writer in writers)
+    memory = memory_of(cli, processes, batches, copies, findings)
+    if memory is not None:
+        numbers |= {"network": network_of(cli, memory), "memory": memory}
+        check_memory(memory, processes, findings)
+    numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
+    # What does not fit into memory must not be tried, and what cannot run has no time.
+    if not findings.mistakes:
+        numbers |= findings.result(_try, cli, trainer, processes, batches, findings) or {}
+    return numbers
+
+
+def _try(
+    cli: InsightCLI, trainer: Trainer, processes: Processes, batches: Batches, findings: Findings
+) -> dict[str, Any]:
+
+    trial = try_two_sequences(cli, batches, findings)
+    outlook = outlook_of(cli, trainer, processes, batches, time_two_steps(cli))
+    if outlook["num_steps"] is not None:
+        check_schedule(cli, batches, outlook["num_steps"], findings)
+    return {"trial": trial, "outlook": outlook}
+
+
+def _set_up_data(cli: InsightCLI, findings: Findings) -> bool:
+    """Whether all text is there and encoded; where some is missing, the rest is looked for as well."""
+    if findings.accepts(cli.datamodule.setup, "fit"):
+        return True
+    for stage, split in (("validate", "validation"), ("test", "test")):
+        if cli.has_files(split):
+            findings.accepts(cli.datamodule.setup, stage)
+    return False
+
+
+def _data_facts(cli: InsightCLI) -> dict[str, Any]:
+    summary = cli.datamodule.summary()
+    tokenizer = {**summary["tokenizer"], "encoder": cli.datamodule.tokenizer.encoder}
+    return {"splits": summary["splits"], "tokenizer": tokenizer}

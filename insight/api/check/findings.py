@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from insight.cli.failures import report_failure, translate
 from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.failures import report_failure, translate
 from insight.runtime.messages import say
 
 _Result = TypeVar("_Result")

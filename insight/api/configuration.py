@@ -1,4 +1,4 @@
-"""From one YAML (seed, run, model, data, trainer) to a data module, a module and a Trainer."""
+"""A configuration (seed, run, model, data, trainer) becomes a data module, a module and a Trainer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
+from insight.api.config_files import resolve_config_options
+from insight.api.parser_messages import condense, user_mistake
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
+from insight.api.run_config import RunConfig
 from insight.callbacks import TimeBudget
-from insight.cli.config_files import resolve_config_options
-from insight.cli.machine_choices import MachineChoices, choose_for_this_machine
-from insight.cli.parser_messages import condense, user_mistake
-from insight.cli.run_config import RunConfig
 from insight.reporting import MetricsFile, RunTensorBoard
+from insight.runtime.denormals import flush_denormals
 from insight.runtime.errors import ConfigError
+from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe, this_machine
 from insight.runtime.messages import say
-from insight.runtime.processes import this_process
+from insight.runtime.processes import shared_cores, this_process
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.seeding import seed_everything
 from insight.runtime.version import __version__
@@ -46,6 +48,57 @@ DEFAULTS = {
     "trainer.log_every_n_steps": 10,
 }
 _TIME_BUDGET_VARIABLE = "INSIGHT_TIME_BUDGET"
+_CONFIGURED = "as configured"
+
+
+@dataclass(frozen=True)
+class MachineChoices:
+    """What a run uses.
+
+    Args:
+        hardware: The machine as measured.
+        num_threads: CPU threads of torch.
+        precision: Lightning's name, e.g. ``"bf16-mixed"``.
+        notes: One line a choice, for run.json.
+    """
+
+    hardware: Hardware
+    num_threads: int
+    precision: str
+    notes: tuple[str, ...]
+
+
+def choose_for_this_machine(
+    num_threads: int | None, precision: str | int | None, num_processes: int = 1
+) -> MachineChoices:
+    """Set torch up, measure the machine and choose what the user has left open.
+
+    Args:
+        num_threads: The user's choice; ``None`` tries out which number multiplies fastest.
+        precision: The user's choice; ``None`` takes bfloat16 where its matmuls were measured to be faster.
+        num_processes: Processes of the run that share the cores of this machine.
+    """
+    flush_denormals()
+    threads = num_threads or choose_num_threads(max(1, shared_cores(num_processes) // num_processes))
+    torch.set_num_threads(threads)
+    hardware = this_machine()
+    chosen = str(precision) if precision is not None else choose_precision(hardware)
+    plural = "s" if threads > 1 else ""
+    each = " for each of the processes" if num_processes > 1 else ""
+    notes = (
+        f"{threads} thread{plural}{each}, {_CONFIGURED if num_threads else 'fastest when tried'}",
+        f"precision {chosen}, {_CONFIGURED if precision is not None else _reason(hardware)}",
+    )
+    say(f"machine: {describe(hardware)}")
+    say(f"chosen: {'; '.join(notes)} (--run.num_threads, --trainer.precision override)")
+    return MachineChoices(hardware, threads, chosen, notes)
+
+
+def _reason(hardware: Hardware) -> str:
+    single, half = (hardware.matmul_flops.get(name) for name in ("float32", "bfloat16"))
+    if not single or not half:
+        return "the only one measured"
+    return f"since bfloat16 matmuls run at {half / single:.1f} times the rate of float32 ones"
 
 
 class InsightCLI(LightningCLI):
@@ -57,20 +110,16 @@ class InsightCLI(LightningCLI):
     Args:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``check``.
         arguments: Its command line.
-        description: First line of its help.
         owns_process: Whether the process exists for this run, so that a time budget counts its start.
     """
 
-    def __init__(
-        self, command: str, arguments: list[str], description: str, owns_process: bool = True
-    ) -> None:
+    def __init__(self, command: str, arguments: list[str], owns_process: bool = True) -> None:
         self.command = command
         self.owns_process = owns_process
         super().__init__(
             save_config_callback=None,
             parser_kwargs={
                 "prog": f"insight {command}",
-                "description": description,
                 "exit_on_error": False,
                 "dump_header": [f"insight=={__version__} lightning=={version('lightning')}"],
             },

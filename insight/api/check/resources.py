@@ -1,0 +1,238 @@
+"""Whether a precision fits the machine, by rates that were measured on it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+
+from insight.api.check.batches import Batches, Processes
+from insight.api.check.findings import Findings
+from insight.callbacks import AveragedWeights, RunCheckpoint
+from insight.cli.model_estimate import estimate_network
+from insight.data.store.format import OFFSET_DTYPE, token_dtype
+from insight.runtime.errors import ConfigError
+from insight.runtime.files import ensure_writable
+from insight.runtime.hardware import Hardware
+from insight.runtime.resources import resident_bytes, usable_memory_bytes
+
+if TYPE_CHECKING:
+    from insight.api.configuration import InsightCLI
+
+
+_MEASURED = "use --trainer.precision null to have it chosen by measurement"
+
+
+def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
+    """Refuse what would silently become something else, warn of what is slow or coarse here.
+
+    Args:
+        precision: Lightning's name.
+        accelerator: Where training runs: ``cpu``, ``cuda`` or ``mps``.
+        hardware: The machine as measured.
+        findings: Where to keep what is wrong.
+    """
+    if accelerator == "cpu" and precision in ("16-mixed", "16"):
+        findings.refuse(
+            ConfigError(
+                f"trainer.precision={precision}: there is no mixed float16 on a CPU",
+                "use --trainer.precision bf16-mixed or 32-true",
+            )
+        )
+    elif precision == "16-true":
+        findings.warn(
+            "trainer.precision=16-true: gradients below 6e-8 become zero without a scale for the loss",
+            "use --trainer.precision bf16-true or 16-mixed",
+        )
+    if not precision.startswith("bf16") or hardware.accelerator != accelerator:
+        return
+    single, half = (hardware.matmul_flops.get(name) for name in ("float32", "bfloat16"))
+    if half is None:
+        findings.warn(
+            f"trainer.precision={precision}: this {accelerator} device has no bfloat16 of its own", _MEASURED
+        )
+    elif single and half < single:
+        findings.warn(
+            f"trainer.precision={precision}: bfloat16 products run at {half / single:.2g} times the rate of "
+            "float32 ones on this machine",
+            _MEASURED,
+        )
+
+
+_KNOWN_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
+_PARTS = (
+    "num_parameters",
+    "num_active_parameters",
+    "weight_bytes",
+    "gradient_bytes",
+    "optimizer_bytes",
+    "activation_bytes",
+    "peak_activation_bytes",
+    "logits_bytes",
+)
+_REMEDY = (
+    "lower data.batch_size (and raise trainer.accumulate_grad_batches), data.sequence_length or the "
+    "network's size, or set model.network.activation_checkpointing"
+)
+
+
+def memory_of(
+    cli: InsightCLI, processes: Processes, batches: Batches, copies_checkpoints: bool, findings: Findings
+) -> dict[str, Any] | None:
+    """Bytes of one process, part by part, and of all that share this machine or device.
+
+    The parts are those of ``insight model estimate``.
+
+    Args:
+        cli: What was configured; its data is set up.
+        processes: Of the run.
+        batches: Of the run.
+        copies_checkpoints: Whether the first process copies weights and optimizer to write them meanwhile.
+        findings: Where to say that the memory depends on the text, and cannot be told before.
+
+    Returns:
+        Plain numbers; ``None`` where the estimate does not know the module, the precision or the network.
+    """
+    config = getattr(cli.model, "network_config", None)
+    optimizer = getattr(cli.model, "optimizer_config", None)
+    precision = cli.choices.precision
+    if config is None or optimizer is None or precision not in _KNOWN_PRECISIONS:
+        return None
+    try:
+        estimate = estimate_network(
+            config,
+            cli.datamodule.vocabulary_size,
+            batches.batch_size,
+            batches.sequence_length,
+            precision,
+            optimizer,
+        )
+    except ConfigError as error:
+        findings.warn(error.problem, error.remedy)
+        return None
+    saved = estimate["weight_bytes"] + estimate["optimizer_bytes"]
+    peak = estimate["peak_bytes"]
+    if processes.shards_weights:
+        peak -= saved - saved // processes.num_processes
+    on_cpu = processes.accelerator == "cpu"
+    # On a device there is almost nothing beside training; in main memory there are Python and its libraries.
+    program = resident_bytes() if on_cpu else 0
+    copy = saved if copies_checkpoints and on_cpu else 0
+    averages = [callback for callback in cli.callbacks if isinstance(callback, AveragedWeights)]
+    # The average, and the training weights set aside while it is measured.
+    average = 2 * estimate["weight_bytes"] * len(averages)
+    return {
+        **{name: estimate[name] for name in _PARTS},
+        "average_bytes": average,
+        "program_bytes": program,
+        "process_bytes": peak + average + program,
+        "copy_bytes": copy,
+        "needed_bytes": (peak + average + program) * processes.num_sharing + copy,
+        "usable_bytes": _usable_bytes(processes.accelerator),
+        "free_bytes": _free_bytes(processes.accelerator),
+    }
+
+
+def network_of(cli: InsightCLI, memory: dict[str, Any]) -> dict[str, Any]:
+    """What the network is, and how large."""
+    name = type(cli.model.network_config).__name__.removesuffix("Config")
+    return {"class": name, **{key: memory[key] for key in ("num_parameters", "num_active_parameters")}}
+
+
+def check_memory(memory: dict[str, Any], processes: Processes, findings: Findings) -> None:
+    """Refuse what does not fit into this machine, warn where others hold too much of it."""
+    needed, usable, free = (memory[f"{name}_bytes"] for name in ("needed", "usable", "free"))
+    plural = f" for {processes.num_sharing} processes" if processes.num_sharing > 1 else ""
+    if usable is not None and needed > usable:
+        findings.refuse(
+            ConfigError(
+                f"about {needed / 1e9:.1f} GB of memory needed{plural}, {usable / 1e9:.1f} GB there", _REMEDY
+            )
+        )
+    elif free is not None and needed > free:
+        findings.warn(
+            f"about {needed / 1e9:.1f} GB of memory needed{plural}, {free / 1e9:.1f} GB free at this moment",
+            f"end other programs, or {_REMEDY}",
+        )
+
+
+def _usable_bytes(accelerator: str) -> int | None:
+    if accelerator == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return usable_memory_bytes() if accelerator == "cpu" else None
+
+
+def _free_bytes(accelerator: str) -> int | None:
+    if accelerator == "cuda":
+        return int(torch.cuda.mem_get_info(0)[0])
+    # This process is counted among what is needed.
+    return int(psutil.virtual_memory().available) + resident_bytes() if accelerator == "cpu" else None
+
+
+# Configuration, metrics and the page of a run.
+_SMALL_FILES = 1 << 20
+
+
+def checkpoint_writers(cli: InsightCLI) -> list[RunCheckpoint]:
+    """The callbacks that write checkpoints in the run: the configured ones, else the usual one."""
+    if cli.config.trainer.enable_checkpointing is False:
+        return []
+    return [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)] or [
+        RunCheckpoint()
+    ]
+
+
+def disk_of(
+    cli: InsightCLI, memory: dict[str, Any] | None, writers: list[RunCheckpoint], num_steps: int | None
+) -> dict[str, Any]:
+    """Bytes of a checkpoint, of all that are there at once, and of the token ids, which are there already.
+
+    Args:
+        cli: What was configured; its data is set up.
+        memory: Of training, with the bytes of weights and optimizer; ``None`` where they are not known.
+        writers: Of :func:`checkpoint_writers`.
+        num_steps: Of the run; ``None`` where only time limits it.
+
+    Returns:
+        Plain numbers; ``None`` where they are not known.
+    """
+    checkpoint = None
+    if memory is not None:
+        tokenizer = len(cli.datamodule.tokenizer.to_json().encode("utf-8"))
+        averages = memory["average_bytes"] // 2
+        checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + averages + tokenizer
+    num_checkpoints = sum(_most_files(writer, num_steps) for writer in writers)
+    root = Path(cli.run_config.root).absolute()
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    return {
+        "checkpoint_bytes": checkpoint,
+        "num_checkpoints": num_checkpoints,
+        "needed_bytes": None if checkpoint is None else checkpoint * num_checkpoints,
+        "free_bytes": shutil.disk_usage(existing).free,
+        "token_store_bytes": _token_store_bytes(cli.datamodule),
+    }
+
+
+def check_disk(cli: InsightCLI, disk: dict[str, Any] | None) -> None:
+    """Try whether the run folder can be written to, and can hold what is needed if that is known.
+
+    Raises:
+        OutputError: It cannot be written to, or has not enough room.
+    """
+    needed = (disk or {}).get("needed_bytes") or 0
+    ensure_writable(Path(cli.run_config.root) / cli.run_config.name, max(_SMALL_FILES, needed))
+
+
+def _most_files(writer: RunCheckpoint, num_steps: int | None) -> int:
+    """Different files at the worst moment: all that are kept, and the one that is being written."""
+    kept = num_steps // writer.keep_every_n_steps if writer.keep_every_n_steps and num_steps else 0
+    return writer.keep_best + kept + 2  # last.ckpt and the new one
+
+
+def _token_store_bytes(datamodule: Any) -> int:
+    width = token_dtype(datamodule.vocabulary_size).itemsize
+    splits = datamodule.summary()["splits"].values()
+    return sum(split["tokens"] * width + (split["documents"] + 1) * OFFSET_DTYPE.itemsize for split in splits)

@@ -1,0 +1,202 @@
+"""Measure a checkpoint on a text: as a whole, or document by document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insight.api.config_files import has_config, option_value
+from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.messages import say, silence_libraries
+from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from lightning.pytorch import Callback
+
+    from insight.api.configuration import InsightCLI
+    from insight.checkpoints import LoadedCheckpoint
+    from insight.optimization.measurement import Quality
+
+
+_SPLITS = {"validate": "validation", "test": "test"}
+
+
+def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
+    """Measure a checkpoint as the command line of ``insight validate`` or ``insight test`` says.
+
+    Args:
+        name: ``"validate"`` or ``"test"``.
+        arguments: The command line, without the command itself.
+
+    Returns:
+        The metrics by name, e.g. ``"validation/loss"``.
+
+    Raises:
+        InsightError: As the command prints it.
+    """
+    silence_libraries()
+    cli, checkpoint, loaded = cli_for_checkpoint(name, arguments)
+    if not cli.has_files(_SPLITS[name]):
+        raise ConfigError(
+            f"data.{_SPLITS[name]}_files is not set", f"give --data.{_SPLITS[name]}_files FILES"
+        )
+    if checkpoint.is_dir():
+        return _measure_artifact(cli, name, loaded)
+    # The numbers of another text or of other settings do not belong into the record of the run.
+    folder = run_of_checkpoint(checkpoint) if _only_checkpoint(arguments) else None
+    return _measure(cli, name, checkpoint, folder)
+
+
+def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
+    """Score each document of a text as the command line of ``insight predict`` says.
+
+    Returns:
+        One record a document, in the order of the files.
+
+    Raises:
+        InsightError: As the command prints it.
+    """
+    silence_libraries()
+    cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments)
+    if not cli.has_files("predict"):
+        raise ConfigError("data.predict_files is not set", "give --data.predict_files FILES")
+    return list(_documents(cli, checkpoint, loaded))
+
+
+def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Path, LoadedCheckpoint]:
+    """Parse a command that measures a checkpoint; without ``--config`` the configuration of its run is taken.
+
+    Returns:
+        The parsed configuration, the path of the checkpoint (a folder for a quantized model), and the model.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, it is damaged, or its network is not the configured one.
+        ConfigError: The configuration is wrong, or there is none.
+    """
+    if {"-h", "--help"} & set(arguments):
+        _cli(name, arguments)
+    text = option_value(arguments, "--checkpoint")
+    if text is None:
+        raise ConfigError("--checkpoint is missing", "name a run folder or a .ckpt file")
+    checkpoint = find_checkpoint(text)
+    if not has_config(arguments):
+        folder = RunFolder(checkpoint) if checkpoint.is_dir() else run_of_checkpoint(checkpoint)
+        if folder is None or not folder.config_path.is_file():
+            raise CheckpointError(
+                f"--checkpoint={text!r} lies in no run folder with a config.yaml", "give --config FILE too"
+            )
+        arguments = ["--config", str(folder.config_path), *arguments]
+    say(f"checkpoint: {checkpoint}")
+
+    from insight.optimization import load_model
+
+    loaded = load_model(checkpoint)
+    cli = _cli(name, arguments)
+    if cli.model.network_config != loaded.network_config:
+        raise CheckpointError(
+            f"--checkpoint={text!r} holds another network than the configuration describes",
+            "leave --config and --model out: both are in the run folder",
+        )
+    cli.datamodule.use_tokenizer(loaded.tokenizer)
+    return cli, checkpoint, loaded
+
+
+def artifact_quality(cli: InsightCLI, name: str, split: str, loaded: LoadedCheckpoint) -> Quality:
+    """How well a quantized model predicts a split, run as it was measured: its own types, compiled if it is.
+
+    Lightning takes no part: it would cast, and build the network anew from the configuration.
+    """
+    from insight.optimization.measurement import measure_quality
+
+    say(f"quantized: {loaded.metadata['quantization']['method']}, in its own precision")
+    cli.datamodule.setup(name)
+    store = cli.datamodule.store(split)
+    return measure_quality(
+        loaded.network,
+        store.tokens(0, store.num_tokens),
+        loaded.tokenizer.token_byte_lengths(),
+        cli.datamodule.sequence_length,
+        cli.datamodule.validation_batch_size,
+        end_of_text_id=store.end_of_text_id,
+    )
+
+
+def _cli(name: str, arguments: list[str]) -> InsightCLI:
+    from insight.api.configuration import InsightCLI
+
+    return InsightCLI(name, arguments)
+
+
+def _measure(cli: InsightCLI, name: str, checkpoint: Path, folder: RunFolder | None) -> dict[str, float]:
+    from insight import callbacks
+
+    defaults: list[Callback] = [callbacks.GracefulInterrupt(), callbacks.ProgressLine()]
+    if folder:
+        defaults.append(callbacks.RunRecord())
+    trainer = cli.make_trainer(folder.path if folder else None, defaults)
+    measure = trainer.test if name == "test" else trainer.validate
+    results = measure(
+        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), verbose=False, weights_only=True
+    )
+    return {metric: float(value) for metric, value in results[0].items()}
+
+
+def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> dict[str, float]:
+    split = _SPLITS[name]
+    quality = artifact_quality(cli, name, split, loaded)
+    loss = float(quality.token_nats.mean())
+    values = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": quality.bits_per_byte}
+    return {f"{split}/{metric}": value for metric, value in values.items()}
+
+
+def _only_checkpoint(arguments: list[str]) -> bool:
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return set(options) <= {"--checkpoint", "--json"}
+
+
+def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> Iterator[dict[str, Any]]:
+    """One record a document, in the order of the files."""
+    import torch
+
+    if checkpoint.is_dir():
+        losses = torch.from_numpy(artifact_quality(cli, "predict", "predict", loaded).token_nats)
+    else:
+        losses = _predicted_losses(cli, checkpoint)
+    store = cli.datamodule.store("predict")
+    targets = torch.from_numpy(store.tokens(0, store.num_tokens))
+    lengths = torch.from_numpy(cli.datamodule.tokenizer.token_byte_lengths())
+    ends = (targets == store.end_of_text_id).nonzero().flatten() + 1
+    start = 0
+    for index, end in enumerate(ends.tolist()):
+        loss, num_bytes = float(losses[start:end].sum()), int(lengths[targets[start:end]].sum())
+        yield {
+            "document": index,
+            "bytes": num_bytes,
+            "tokens": end - start,
+            "loss": loss / (end - start),
+            "bits_per_byte": loss / math.log(2) / num_bytes,
+        }
+        start = end
+
+
+def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:
+    """Negative log-likelihood of every token in nats, float64."""
+    import torch
+
+    from insight import callbacks
+
+    trainer = cli.make_trainer(default_callbacks=[callbacks.GracefulInterrupt(), callbacks.ProgressLine()])
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices: {trainer.world_size} processes, but documents are put together in one",
+            "use --trainer.devices 1",
+        )
+    batches: Any = trainer.predict(
+        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True
+    )
+    # Windows come in the order of the text, and only the last one is filled up.
+    num_tokens = cli.datamodule.store("predict").num_tokens
+    return torch.cat([batch.flatten() for batch in batches])[:num_tokens].double().cpu()

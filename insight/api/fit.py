@@ -1,0 +1,263 @@
+"""Train a model as a configuration says: check everything, make the run folder, train, test and report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insight.api.launch import Launch
+from insight.api.plan import Plan, decided_identity, watch_ranks
+from insight.cli.resuming import Resumed, find_resumed, say_differences
+from insight.reporting import read_samples, update_run_info, write_report
+from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.failures import is_out_of_memory
+from insight.runtime.files import atomic_write_text, ensure_writable
+from insight.runtime.formats import safe_text
+from insight.runtime.messages import say, silence_libraries
+from insight.runtime.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+
+    from insight.api.configuration import InsightCLI
+
+
+_SHOWN_CHARACTERS = 2000
+
+
+def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFolder:
+    """Train as ``insight fit`` does, from Python.
+
+    Args:
+        config: A YAML file, or the name of a shipped one (``"quickstart"``).
+        options: Overrides by dotted name, e.g. ``{"run.time_budget": 60, "trainer.max_steps": 100}``.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InsightError: As the command would print.
+    """
+    overrides = [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in (options or {}).items()
+    ]
+    return fit_arguments(["--config", str(config), *overrides], owns_process=False)
+
+
+def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
+    """Train as the command line of ``insight fit`` says.
+
+    Args:
+        arguments: The command line, without the command itself.
+        owns_process: Whether the process exists for this run, so that a time budget counts its start.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InsightError: As the command prints it.
+    """
+    silence_libraries()
+    with Launch(arguments) as launch:
+        # Of several processes the first does everything first; the others do what it decided, if it could.
+        given = launch.plan()
+        plan = Plan.from_plain(given) if given else None
+        resumed = plan.resumed if plan else find_resumed(arguments)
+        if resumed and resumed.saved_config:
+            arguments = ["--config", str(resumed.saved_config), *arguments]
+
+        from insight.api.configuration import InsightCLI
+
+        cli = InsightCLI("fit", arguments, owns_process)
+        check_sweep(cli, resumed)
+        launch.start_others(cli.placement)
+        return _train(cli, launch, resumed, plan)
+
+
+def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
+    """Refuse a sweep over learning rates in several processes, before any is started.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
+    if num_steps and num_processes > 1 and not resumed:
+        raise ConfigError(
+            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
+            f"{num_processes}",
+            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
+        )
+
+
+def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
+    """Train as configured, and everything after it.
+
+    Args:
+        cli: The parsed configuration and what was built from it.
+        launch: The processes of the run.
+        resumed: What to go on from; ``None`` begins a run.
+        plan: What the first process decided, where this is another.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InsightError: The input was wrong; a run folder made for it has been removed again.
+    """
+    from insight.api.batch_size import choose_batch_size
+    from insight.api.check.examine import check_data_and_network, check_trainer
+
+    root, name = Path(cli.run_config.root), cli.run_config.name
+    present = resumed.run if resumed else None
+    if plan:
+        plan.follow(cli)
+        present = plan.folder
+    else:
+        ensure_writable(present.path if present else root / name)
+    check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
+    identity = decided_identity(cli) if launch.meeting is not None else {}
+    choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
+    with _new_or(present, root, name) as folder:
+        trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
+        if launch.is_first:
+            check_trainer(cli, trainer, resumed.checkpoint if resumed else None)
+            _write_start(cli, folder, resumed)
+            decided = Plan(resumed, folder, cli.choices.num_threads, cli.choices.precision, identity)
+            launch.share(decided.to_plain(), cli.run_config.rendezvous_timeout)
+        watch_ranks(cli, launch, trainer)
+        if cli.run_config.find_learning_rate and not resumed:
+            from insight.api.learning_rate import find_learning_rate
+
+            find_learning_rate(cli, folder, cli.run_config.find_learning_rate)
+        _fit(cli, trainer, folder, resumed)
+    if cli.run_config.test and cli.has_files("test"):
+        best = launch.from_first("best", _best(folder))
+        trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+    if trainer.is_global_zero:
+        _write_end(folder)
+    return folder
+
+
+def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:
+    from insight.callbacks import TrainingInterrupted
+
+    try:
+        with explained_memory_errors(cli.datamodule):
+            trainer.fit(
+                cli.model,
+                datamodule=cli.datamodule,
+                ckpt_path=str(resumed.checkpoint) if resumed else None,
+                weights_only=True,
+            )
+    except TrainingInterrupted as interruption:
+        if folder.last_checkpoint:
+            say(f"{interruption}; go on with: insight fit --resume {folder.path}")
+        else:
+            say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
+        raise
+
+
+@contextlib.contextmanager
+def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFolder]:
+    """The folder to train in; a new one disappears again when the start fails before anything was kept."""
+    if present is not None:
+        yield present
+        return
+    folder = RunFolder.create(root, name)
+    try:
+        yield folder
+    except BaseException:
+        if not (folder.last_checkpoint or folder.metrics_path.exists()):
+            shutil.rmtree(folder.path, ignore_errors=True)
+            for parent in (root / name, root):
+                with contextlib.suppress(OSError):  # other runs are in it
+                    parent.rmdir()
+        raise
+
+
+def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
+    from insight import callbacks
+    from insight.callbacks.checkpointing import InitialWeights
+
+    # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
+    limit = cli.run_config.time_limit_seconds
+    defaults: list[Callback] = [callbacks.GracefulInterrupt(limit, include_startup=cli.owns_process)]
+    defaults.append(callbacks.EndOfTraining())
+    if cli.config.trainer.enable_progress_bar is not False:
+        defaults.append(callbacks.ProgressLine())
+    defaults += [
+        callbacks.ThroughputMonitor(),
+        callbacks.MemoryMonitor(),
+        callbacks.SampleText(),
+        callbacks.EvaluationWeights(),
+        callbacks.ParameterTable(),
+        callbacks.ScheduleCheck(),
+    ]
+    if cli.config.trainer.enable_checkpointing is not False:
+        defaults.append(callbacks.RunCheckpoint())
+    defaults.append(callbacks.RunRecord())
+    if cli.config.init_from:
+        defaults.append(InitialWeights(cli.config.init_from, cli.run_config.root))
+    return defaults
+
+
+def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
+    config = cli.saved_config()
+    if resumed:
+        say(f"resuming {resumed.checkpoint} in {folder.path}")
+        if resumed.saved_config:
+            say_differences(resumed.saved_config.read_text(encoding="utf-8"), config)
+    else:
+        say(f"run folder: {folder.path}")
+    if cli.placement.num_processes > 1:
+        say(f"training in {cli.placement}")
+    atomic_write_text(folder.config_path, config)
+    cli.datamodule.tokenizer.save(folder.path)
+    update_run_info(folder.info_path, notes=cli.choices.notes)
+
+
+def _write_end(folder: RunFolder) -> None:
+    report = write_report(folder)
+    samples = read_samples(folder.path)
+    newest = [sample for sample in samples if sample.step == samples[-1].step]
+    if newest:
+        print(f"\n{safe_text(newest[0].prompt + newest[0].text, _SHOWN_CHARACTERS)}\n", flush=True)
+    prompt = newest[0].prompt if newest else "Once"
+    print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
+
+
+def _best(folder: RunFolder) -> str | None:
+    best = folder.best_checkpoint or folder.last_checkpoint
+    return str(best) if best else None
+
+
+@contextlib.contextmanager
+def explained_memory_errors(datamodule: Any) -> Iterator[None]:
+    """Turn a failed allocation inside the block into one line with the three settings that help.
+
+    Args:
+        datamodule: That of the training.
+
+    Raises:
+        InsightError: In place of what torch and Python raise.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        shape = ", ".join(
+            f"data.{name}={getattr(datamodule, name)}"
+            for name in ("batch_size", "sequence_length")
+            if hasattr(datamodule, name)
+        )
+        raise InsightError(
+            f"out of memory in training ({shape})",
+            "lower --data.batch_size and raise --trainer.accumulate_grad_batches by as much, lower "
+            "--data.sequence_length, or set --model.network.activation_checkpointing ActivationCheckpointing",
+        ) from error
