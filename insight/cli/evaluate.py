@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from insight.api.config_files import option_value
-from insight.api.evaluate import evaluate_arguments, predict_arguments
 from insight.runtime.errors import OutputError
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.messages import say
@@ -18,6 +17,9 @@ def run(name: str, arguments: list[str]) -> int:
     if name == "predict":
         _predict(arguments)
         return 0
+
+    from insight.api.evaluate import evaluate_arguments
+
     metrics = evaluate_arguments(name, arguments)
     if option_value(arguments, "--json") is not None:
         print(json.dumps(metrics))
@@ -28,6 +30,8 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> None:
+    from insight.api.evaluate import predict_arguments
+
     given = option_value(arguments, "--output")
     output = Path(given) if given else None
     if output:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from insight.api.config_files import shipped_configs
-from insight.api.fit import fit_arguments
-from insight.api.launch import preemptible
 from insight.cli.commands import COMMANDS
 from insight.runtime.messages import say
 
@@ -29,6 +27,9 @@ def run(name: str, arguments: list[str]) -> int:
         config = shipped_configs()["quickstart"]
         say(f"this is: insight fit --config {config}")
         arguments = ["--config", str(config), *arguments]
+    from insight.api.fit import fit_arguments
+    from insight.api.launch import preemptible
+
     with preemptible():
         fit_arguments(arguments)
     return 0
