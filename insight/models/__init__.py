@@ -43,7 +43,14 @@ from insight.models.caches import (
 )
 from insight.models.checkpointing import ActivationCheckpointing
 from insight.models.decoder import Decoder, DecoderConfig
-from insight.models.encoder import Encoder, EncoderConfig
+from insight.models.encoder import (
+    Encoder,
+    EncoderConfig,
+    FirstTokenPooling,
+    LastTokenPooling,
+    MeanPooling,
+    Pooling,
+)
 from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from insight.models.feed_forward import (
     MLP,
@@ -60,7 +67,16 @@ from insight.models.feed_forward import (
     SwiGLU,
 )
 from insight.models.initialization import Initialization, ScaledInitialization, ZeroOutputInitialization
-from insight.models.linear import OutputHead, Projection, StackedProjection, TokenEmbedding
+from insight.models.linear import (
+    OutputHead,
+    Projection,
+    StackedProjection,
+    TokenEmbedding,
+    muon_splits,
+    parameter_role,
+    row_orders,
+    row_orders_by_parameter,
+)
 from insight.models.masks import (
     BidirectionalMask,
     CausalMask,
@@ -71,7 +87,6 @@ from insight.models.masks import (
     PrefixMask,
 )
 from insight.models.norms import LayerNorm, Norm, OffsetRMSNorm, RMSNorm
-from insight.models.pooling import FirstTokenPooling, LastTokenPooling, MeanPooling, Pooling
 from insight.models.positions import (
     Alibi,
     DynamicNTKScaling,
@@ -91,7 +106,6 @@ from insight.models.positions import (
     YarnScaling,
 )
 from insight.models.presets import PRESETS, Preset
-from insight.models.roles import muon_splits, parameter_role, row_orders, row_orders_by_parameter
 from insight.models.stack import StackConfig, TokenStack
 
 __all__ = [

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from insight.models.attention import Attention
+from insight.models.attention.kernels.base import soft_cap
 from insight.models.caches import CrossCache, DecoderCache, Memory
 from insight.models.checks import require_positive
 from insight.models.initialization import without_drawing
 from insight.models.input_checks import check_inputs, check_memory
 from insight.models.linear import OutputHead, TokenEmbedding
 from insight.models.masks import Mask, PrefixMask, causal_mask
-from insight.models.soft_cap import soft_cap
 from insight.models.stack import StackConfig, TokenStack
 from insight.runtime.errors import ConfigError
 

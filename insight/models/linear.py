@@ -2,12 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from insight.models.grouped_linear import grouped_linear
+# An operation of its own, because a compiler cannot see through slices whose sizes depend on the data.
+
+
+@torch.library.custom_op("insight::grouped_linear", mutates_args=())
+def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """``rows[start:end] @ weight[group].T`` for every group.
+
+    Args:
+        rows: ``(rows, inputs)``, group after group.
+        weight: ``(groups, outputs, inputs)``, of the dtype of ``rows``.
+        ends: int64 ``(groups,)``: where the rows of each group end; a group may have none.
+
+    Returns:
+        ``(rows, outputs)``.
+    """
+    if has_fused_kernel(rows, weight):
+        return fused_products(rows, weight, ends)
+    output = rows.new_empty(rows.shape[0], weight.shape[1])
+    for group, members in _groups(ends):
+        torch.mm(rows[members], weight[group].T, out=output[members])
+    return output
+
+
+@torch.library.custom_op("insight::grouped_linear_backward", mutates_args=())
+def grouped_linear_backward(
+    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of ``rows`` and ``weight`` for that of the output of :func:`grouped_linear`."""
+    if has_fused_kernel(rows, weight):
+        return fused_gradients(gradient, rows, weight, ends)
+    rows_gradient, weight_gradient = torch.empty_like(rows), torch.zeros_like(weight)
+    for group, members in _groups(ends):
+        torch.mm(gradient[members], weight[group], out=rows_gradient[members])
+        torch.mm(gradient[members].T, rows[members], out=weight_gradient[group])
+    return rows_gradient, weight_gradient
+
+
+def has_fused_kernel(rows: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether one kernel multiplies all groups: bfloat16 on CUDA, rows of whole 16 bytes."""
+    sizes = weight.shape[1:]
+    return rows.is_cuda and rows.dtype == torch.bfloat16 and not any(size % 8 for size in sizes)
+
+
+def fused_products(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """What :func:`grouped_linear` returns, by torch's own grouped product."""
+    return F.grouped_mm(rows, weight.mT, offs=ends.int())
+
+
+def fused_gradients(
+    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :func:`grouped_linear_backward` returns, by torch's own grouped product."""
+    gradient, offsets = gradient.contiguous(), ends.int()
+    return F.grouped_mm(gradient, weight, offs=offsets), F.grouped_mm(gradient.mT, rows, offs=offsets)
+
+
+def _groups(ends: torch.Tensor) -> Iterator[tuple[int, slice]]:
+    """Number and rows of every group that has some."""
+    start = 0
+    for group, end in enumerate(ends.tolist()):
+        if end > start:
+            yield group, slice(start, end)
+        start = end
+
+
+def _outputs_like(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    return rows.new_empty(rows.shape[0], weight.shape[1])
+
+
+def _gradients_like(
+    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(rows), torch.empty_like(weight)
+
+
+def _save(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    rows_gradient, weight_gradient = grouped_linear_backward(gradient, *ctx.saved_tensors)
+    return rows_gradient, weight_gradient, None
+
+
+grouped_linear.register_fake(_outputs_like)
+grouped_linear_backward.register_fake(_gradients_like)
+grouped_linear.register_autograd(_backward, setup_context=_save)
 
 
 class Projection(nn.Linear):
@@ -131,3 +219,50 @@ class OutputHead(nn.Linear):
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__(hidden_size, vocabulary_size, bias=False)
+
+
+def parameter_role(network: nn.Module) -> dict[str, str]:
+    """The role of every parameter by its name in ``network.named_parameters()``.
+
+    Roles: ``embedding`` (token table), ``head`` (output matrix of its own), ``hidden`` (matrices inside
+    blocks, of three dimensions where experts are stacked), ``router`` (scores of experts), ``vector`` (norm
+    factors, biases, scalars, tables of positions). A matrix that serves as both embedding and head is an
+    ``embedding``.
+    """
+    roles: dict[str, str] = {}
+    owners = dict(network.named_modules())
+    for name, parameter in network.named_parameters():
+        owner = owners[name.rpartition(".")[0]]
+        tag = getattr(owner, "parameter_role", "hidden")
+        is_vector = parameter.ndim < 2 or name.endswith(".bias")  # stacked biases have two dimensions
+        roles[name] = "vector" if is_vector else str(tag)
+    return roles
+
+
+def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Row counts of the separate matrices inside each fused weight, by parameter name.
+
+    Muon orthogonalises matrices as wholes, so it must treat ``weight.split(rows, dim=-2)`` one by one,
+    of each expert where these are stacked. Weights that hold one matrix (each) are not listed.
+    """
+    return {
+        f"{name}.weight" if name else "weight": module.splits
+        for name, module in network.named_modules()
+        if isinstance(module, (Projection, StackedProjection)) and len(module.splits) > 1
+    }
+
+
+def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Of each parameter whose rows lie in another order the order, by parameter name."""
+    return {
+        f"{name}.{kind}" if name else kind: module.row_order
+        for name, module in network.named_modules()
+        if isinstance(module, Projection) and module.row_order is not None
+        for kind, _ in module.named_parameters()
+    }
+
+
+def row_orders_by_parameter(network: nn.Module) -> dict[torch.Tensor, torch.Tensor]:
+    """As :func:`row_orders`, by the parameter itself."""
+    orders = row_orders(network)
+    return {parameter: orders[name] for name, parameter in network.named_parameters() if name in orders}

@@ -27,8 +27,8 @@ from insight.models import (
     muon_splits,
     parameter_role,
 )
-from insight.models.feed_forward.balance import balance_loss
-from insight.models.grouped_linear import (
+from insight.models.feed_forward.routing import balance_loss
+from insight.models.linear import (
     fused_gradients,
     fused_products,
     grouped_linear,

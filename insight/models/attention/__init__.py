@@ -1,6 +1,6 @@
 """Attention = projection x position x mask x kernel, each its own file."""
 
-from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule
+from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule, LayerPattern
 from insight.models.attention.differential import DifferentialAttention
 from insight.models.attention.grouped_query import GroupedQueryAttention
 from insight.models.attention.kernels import (
@@ -12,10 +12,9 @@ from insight.models.attention.kernels import (
     TiledKernel,
 )
 from insight.models.attention.latent import LatentAttention
-from insight.models.attention.layer_pattern import LayerPattern
 from insight.models.attention.linear import GatedDeltaNet, GatedLinearAttention, LinearMixer, Retention
-from insight.models.attention.query_key_norm import FullWidthNorm, HeadNorm, QueryKeyNorm
 from insight.models.masks import CausalMask, DocumentMask, Mask, causal_mask
+from insight.models.norms import FullWidthNorm, HeadNorm, QueryKeyNorm
 
 __all__ = [
     "Attention",

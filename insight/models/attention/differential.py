@@ -11,8 +11,7 @@ from torch import nn
 
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
 from insight.models.masks import Mask
-from insight.models.norms import rms_norm
-from insight.models.norms.base import require_eps
+from insight.models.norms import require_eps, rms_norm
 from insight.models.positions import Position, PositionEncoding
 from insight.runtime.errors import ConfigError
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule, head_size
 from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
-from insight.models.attention.query_key_norm import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
 from insight.models.caches import CrossCache, LayerCache, Memory, make_layer_cache
 from insight.models.checks import divisors, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
+from insight.models.norms import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
 from insight.models.positions import NoPosition, Position, PositionEncoding, Rope
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError

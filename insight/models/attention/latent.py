@@ -13,8 +13,7 @@ from insight.models.caches import LayerCache, make_layer_cache
 from insight.models.checks import require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
-from insight.models.norms import RMSNorm
-from insight.models.norms.base import require_eps
+from insight.models.norms import RMSNorm, require_eps
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError

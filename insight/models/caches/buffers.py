@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from insight.models.caches.base import CacheStep, LayerCache
-from insight.models.masks import CausalMask, Mask
+from insight.models.masks import CausalMask, Mask, PositionMask
 from insight.runtime.errors import ConfigError
 
 
@@ -66,3 +66,164 @@ def causal_window(mask: Mask) -> int | None:
             "use window=null and rows of equal length, or no cache",
         )
     return mask.window
+
+
+class FullCache(BufferCache):
+    """Every token in a slot of its own; arguments as in :class:`BufferCache`."""
+
+    def append(
+        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        if self.step is None:
+            stop = self.length + key.shape[2]
+            self.keys[:, :, self.length : stop] = key
+            self.values[:, :, self.length : stop] = value
+            self.length = stop
+        else:
+            self.store_rows(key, value, self.step)
+            stop = self.length
+            slots = torch.arange(stop, device=key.device).unsqueeze(0)
+            mask = PositionMask(self.step.positions, slots, causal_window(mask))
+        return self.keys[:, :, :stop].to(key.dtype), self.values[:, :, :stop].to(value.dtype), mask
+
+
+class RingCache(BufferCache):
+    """As many slots as the window sees, and some more so that drafted tokens can be taken back.
+
+    Where a token lies follows from its position, so which position a slot holds follows from the number of
+    tokens: nothing else is stored.
+
+    Args:
+        batch_size: Rows.
+        num_key_value_heads: Heads stored.
+        max_length: Tokens that may pass through.
+        head_dim: Channels of a value.
+        dtype: Of the stored values.
+        device: Where they lie.
+        extra_channels: Channels that a key has beyond ``head_dim``.
+        window: Keys that a query sees, its own included.
+        max_rollback: Newest tokens that :meth:`truncate` can take back once the ring has turned.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        num_key_value_heads: int,
+        max_length: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        extra_channels: int = 0,
+        *,
+        window: int,
+        max_rollback: int = 0,
+    ) -> None:
+        num_slots = min(window + max_rollback, max_length)
+        super().__init__(batch_size, num_key_value_heads, num_slots, head_dim, dtype, device, extra_channels)
+        self.window = window
+        # Tokens that ever took a slot, those taken back included: a scalar, or one number a row.
+        self._written = torch.zeros((), dtype=torch.int64, device=device)
+
+    def append(
+        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        causal_window(mask)
+        if self.step is not None:
+            return self._append_rows(key, value, self.step)
+        return self._append_newest(key, value) if key.shape[2] == 1 else self._append_chunk(key, value, mask)
+
+    def can_truncate(self, length: int | torch.Tensor) -> bool:
+        # The next query stands at `length` and sees from length - window + 1 on; what lies `num_slots`
+        # behind the newest token that was ever written has been overwritten.
+        lengths = torch.as_tensor(length).to(self._written)
+        oldest_needed = (lengths - self.window + 1).clamp_min(0)
+        lost = (oldest_needed < self._written - self.num_slots) & (lengths < self.length)
+        return not bool(lost.any())
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        super().reorder(rows)
+        if self._written.ndim:
+            self._written = self._written[rows]
+
+    def _append_newest(
+        self, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        """One token: it takes the slot of one that its window no longer shows, and nothing is copied."""
+        slot = self.length % self.num_slots
+        # A slice, not an index: a compiler would make a graph for every slot.
+        self.keys[:, :, slot : slot + 1] = key
+        self.values[:, :, slot : slot + 1] = value
+        stop = self._advance(1)
+        filled = min(self.length, self.num_slots)
+        positions = self._positions(stop)[:, :filled]
+        mask = PositionMask(stop.unsqueeze(1) - 1, positions, self.window, all_visible=filled <= self.window)
+        return self.keys[:, :, :filled].to(key.dtype), self.values[:, :, :filled].to(value.dtype), mask
+
+    def _append_chunk(
+        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        """Several tokens see what came before them as it was, also if the ring cannot hold them all."""
+        start, num_new = self.length, key.shape[2]
+        num_old = min(start, self.window - 1)
+        old = torch.arange(start - num_old, start, device=key.device) % self.num_slots
+        all_keys = torch.cat([self.keys[:, :, old].to(key.dtype), key], dim=2)
+        all_values = torch.cat([self.values[:, :, old].to(value.dtype), value], dim=2)
+        kept = min(num_new, self.num_slots)
+        new = torch.arange(start + num_new - kept, start + num_new, device=key.device) % self.num_slots
+        self.keys[:, :, new] = key[:, :, num_new - kept :].to(self.keys.dtype)
+        self.values[:, :, new] = value[:, :, num_new - kept :].to(self.values.dtype)
+        self._advance(num_new)
+        return all_keys, all_values, mask
+
+    def _append_rows(
+        self, key: torch.Tensor, value: torch.Tensor, step: CacheStep
+    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        """Rows of different lengths: the ring as it was, then the new tokens, told apart by position."""
+        positions = torch.cat([self._positions(step.starts), step.stored_positions], dim=1)
+        all_keys = torch.cat([self.keys.to(key.dtype), key], dim=2)
+        all_values = torch.cat([self.values.to(value.dtype), value], dim=2)
+        self.store_rows(key, value, step)
+        self._written = torch.maximum(self._written, step.stops)
+        return all_keys, all_values, PositionMask(step.positions, positions, self.window)
+
+    def _positions(self, stops: torch.Tensor) -> torch.Tensor:
+        """Position that each slot holds after ``stops`` tokens ``(rows,)``; below 0 where none."""
+        last = stops.unsqueeze(1) - 1
+        return last - (last - torch.arange(self.num_slots, device=stops.device)) % self.num_slots
+
+    def _advance(self, num_tokens: int) -> torch.Tensor:
+        self.length += num_tokens
+        stop = torch.tensor([self.length], device=self._written.device)
+        self._written = torch.maximum(self._written, stop[0])
+        return stop
+
+
+def make_layer_cache(
+    batch_size: int,
+    num_key_value_heads: int,
+    max_length: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    extra_channels: int = 0,
+    window: int | None = None,
+    max_rollback: int = 0,
+) -> BufferCache:
+    """A ring where a window is shorter than the longest sequence, otherwise a place for every token.
+
+    Args:
+        batch_size: Rows.
+        num_key_value_heads: Heads stored.
+        max_length: Tokens that may come.
+        head_dim: Channels of a value.
+        dtype: Of the stored values.
+        device: Where they lie.
+        extra_channels: Channels that a key has beyond ``head_dim``.
+        window: Keys that a query sees; ``None`` = all.
+        max_rollback: Newest tokens that can be taken back.
+    """
+    shape = (batch_size, num_key_value_heads, max_length, head_dim)
+    if window is None or window + max_rollback >= max_length:
+        return FullCache(*shape, dtype, device, extra_channels)
+    return RingCache(*shape, dtype, device, extra_channels, window=window, max_rollback=max_rollback)

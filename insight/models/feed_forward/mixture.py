@@ -10,12 +10,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from insight.models.checks import divisors, require_positive
-from insight.models.feed_forward.activations import Activation
-from insight.models.feed_forward.balance import BalanceLoss, RouterBalance
-from insight.models.feed_forward.base import FeedForward
-from insight.models.feed_forward.gated import GatedModule, default_width
-from insight.models.feed_forward.gated_silu import gated_silu
-from insight.models.feed_forward.routing import Router, Score
+from insight.models.feed_forward.dense import Activation, FeedForward, GatedModule, default_width, gated_silu
+from insight.models.feed_forward.routing import BalanceLoss, Router, RouterBalance, Score
 from insight.models.linear import StackedProjection
 from insight.runtime.errors import ConfigError, nearest
 

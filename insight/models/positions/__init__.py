@@ -1,12 +1,9 @@
 """How attention and the input are told token positions: one file a kind."""
 
-from insight.models.positions.alibi import Alibi
-from insight.models.positions.base import Position, PositionEncoding
+from insight.models.positions.base import NoPosition, Position, PositionEncoding
+from insight.models.positions.biases import Alibi, RelativeBias
 from insight.models.positions.input_positions import InputPosition, LearnedPosition, SinusoidalPosition
-from insight.models.positions.interleaved_rope import InterleavedRope
-from insight.models.positions.none import NoPosition
-from insight.models.positions.relative_bias import RelativeBias
-from insight.models.positions.rope import Rope
+from insight.models.positions.rope import InterleavedRope, Rope
 from insight.models.positions.scaling import (
     DynamicNTKScaling,
     LinearScaling,

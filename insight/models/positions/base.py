@@ -97,3 +97,11 @@ class Position(Component):
     def looks_ahead(self) -> bool:
         """Whether keys after the query are told rightly, as attention in both directions needs."""
         return True
+
+
+@dataclass(frozen=True)
+class NoPosition(Position):
+    """Queries and keys stay as they are."""
+
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        return PositionEncoding()

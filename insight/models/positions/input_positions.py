@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.positions.frequencies import Frequencies
+from insight.models.positions.rope import Frequencies
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 

@@ -7,11 +7,55 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
-from insight.models.positions.frequencies import Frequencies
 from insight.models.positions.scaling import RopeScaling
 from insight.runtime.errors import ConfigError
+
+
+class Frequencies(nn.Module):
+    """Angles position / base^(2i/size) for i = 0 … size/2 - 1.
+
+    Args:
+        size: Twice the number of frequencies.
+        base: Wavelengths run from 2π to 2π · base tokens.
+        scaling: What stretches them for longer texts; ``None`` for nothing.
+    """
+
+    inverse_frequencies: torch.Tensor
+
+    def __init__(self, size: int, base: float, scaling: RopeScaling | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.base = base
+        self.scaling = scaling
+        self.register_buffer("inverse_frequencies", self._series(torch.empty(0)), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """The series again, in the memory that is there now."""
+        self.inverse_frequencies = self._series(self.inverse_frequencies)
+
+    def _series(self, like: torch.Tensor) -> torch.Tensor:
+        # float32 even in a bfloat16 network: rounded frequencies would blur distant positions.
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        exponents = torch.arange(0, self.size, 2, device=like.device, dtype=dtype) / self.size
+        series = 1.0 / self.base**exponents
+        return series if self.scaling is None else self.scaling.build(series, self.base)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Frequencies:
+        # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all come through here.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.reset_parameters()
+        return self
+
+    def angles(self, positions: torch.Tensor) -> torch.Tensor:
+        """``(...)`` positions to ``(..., size / 2)`` angles."""
+        series = self.inverse_frequencies
+        if self.scaling is not None:
+            series = self.scaling.at_positions(series, positions)
+        return positions.unsqueeze(-1) * series
+
 
 Pairs = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 """``(..., size)`` to views of the first and of the second channels of all pairs."""
@@ -151,3 +195,34 @@ def rotate(
     if size < head_dim:
         rotated[..., size:] = heads[..., size:]
     return rotated
+
+
+@dataclass(frozen=True)
+class InterleavedRope(Rope):
+    """Rotation of channel pairs (2i, 2i + 1) by position / base^(2i/size).
+
+    The same family of networks as :class:`Rope` with channels in another order, so it matters only for
+    weights that were trained with it.
+
+    Args:
+        base: Wavelengths run from 2π to 2π · base tokens.
+        rotated_share: Share of a head's channels that rotate, from the first on.
+        scaling: Change of the wavelengths for texts longer than those trained on; null for none.
+    """
+
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        return InterleavedEncoding(self._size(head_dim), self.base, self.scaling)
+
+
+def neighbours(channels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Pairs (2i, 2i + 1)."""
+    return channels[..., 0::2], channels[..., 1::2]
+
+
+class InterleavedEncoding(RotaryEncoding):
+    """The built form of :class:`InterleavedRope`."""
+
+    pairs = staticmethod(neighbours)
+
+    def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return torch.stack([first, second], dim=-1).flatten(-2)

@@ -7,7 +7,7 @@ import torch
 
 from insight.models import CausalMask, Kernel, ReferenceKernel, SDPAKernel, TiledKernel
 from insight.models.attention.kernels import AutoKernel, make_kernel
-from insight.models.attention.kernels.tiled import _tiled_attention, _tiles
+from insight.models.attention.kernels.fused import _tiled_attention, _tiles
 
 KERNELS = {"sdpa": SDPAKernel(), "tiled": TiledKernel(), "auto": AutoKernel()}
 

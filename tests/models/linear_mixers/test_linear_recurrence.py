@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from insight.models.attention.linear import Recurrence, chunks, mix_chunks, mix_token
-from insight.models.attention.linear.decoding import without_padding
+from insight.models.attention.linear import Recurrence, mix_chunks, mix_token
+from insight.models.attention.linear import recurrence as formulas
+from insight.models.attention.linear.base import without_padding
 
 BATCH, HEADS, KEY, VALUE = 2, 3, 4, 5
 KINDS = {
@@ -95,8 +96,8 @@ def test_gradients_follow_the_formula(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradcheck(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 3)
-    monkeypatch.setattr(chunks, "CHANNEL_CHUNK", 3)
+    monkeypatch.setattr(formulas, "CHUNK", 3)
+    monkeypatch.setattr(formulas, "CHANNEL_CHUNK", 3)
     inputs = recurrence(kind, 7).map(lambda tensor: tensor[:1, :1, :, :3].detach().requires_grad_())
     tensors = [inputs.query, inputs.key, inputs.value, inputs.log_decay]
     tensors += [] if inputs.strength is None else [inputs.strength]

@@ -17,8 +17,7 @@ from insight.models import (
     SDPAKernel,
     TiledKernel,
 )
-from insight.models.masks import document_mask
-from insight.models.masks.blocks import attend_in_blocks
+from insight.models.masks import attend_in_blocks, document_mask
 
 
 def tensors(length: int, keys: int | None = None, batch: int = 2) -> list[torch.Tensor]:

@@ -22,8 +22,7 @@ from insight.models import (
     muon_splits,
     parameter_role,
 )
-from insight.models.positions.alibi import alibi_slopes
-from insight.models.positions.relative_bias import distance_buckets
+from insight.models.positions.biases import alibi_slopes, distance_buckets
 from insight.runtime.errors import ConfigError
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from insight.models import InterleavedRope, Rope
-from insight.models.positions.interleaved_rope import neighbours
-from insight.models.positions.rope import rotate
+from insight.models.positions.rope import neighbours, rotate
 
 
 def heads(head_dim: int = 8) -> torch.Tensor:

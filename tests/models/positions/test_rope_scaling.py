@@ -21,7 +21,7 @@ from insight.models import (
     RopeScaling,
     YarnScaling,
 )
-from insight.models.positions.frequencies import Frequencies
+from insight.models.positions.rope import Frequencies
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
 

@@ -3,9 +3,8 @@
 from insight.models.attention.kernels.auto import AutoKernel, KernelName, make_kernel
 from insight.models.attention.kernels.base import Kernel, ScoreChange, Situation
 from insight.models.attention.kernels.flex import FlexKernel
+from insight.models.attention.kernels.fused import SDPAKernel, TiledKernel
 from insight.models.attention.kernels.reference import ReferenceKernel
-from insight.models.attention.kernels.sdpa import SDPAKernel
-from insight.models.attention.kernels.tiled import TiledKernel
 
 __all__ = [
     "AutoKernel",

@@ -9,10 +9,8 @@ import torch
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, Situation
 from insight.models.attention.kernels.flex import FlexKernel
-from insight.models.attention.kernels.plain import PlainKernel
-from insight.models.attention.kernels.reference import ReferenceKernel
-from insight.models.attention.kernels.sdpa import SDPAKernel
-from insight.models.attention.kernels.tiled import TiledKernel
+from insight.models.attention.kernels.fused import SDPAKernel, TiledKernel
+from insight.models.attention.kernels.reference import PlainKernel, ReferenceKernel
 from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Mask, PrefixMask
 from insight.runtime.errors import ConfigError, nearest
 

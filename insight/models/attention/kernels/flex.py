@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
+from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, soft_cap
 from insight.models.masks import BidirectionalMask, CausalMask, Mask
-from insight.models.soft_cap import soft_cap
 from insight.runtime.errors import ConfigError
 
 Index = torch.Tensor

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
-from insight.models.masks import Mask
-from insight.models.soft_cap import soft_cap
+from insight.models.attention.kernels.base import UNCHANGED, Kernel, MaskedKernel, ScoreChange, soft_cap
+from insight.models.masks import CausalMask, Mask
 
 
 class ReferenceKernel(Kernel):
@@ -84,3 +83,26 @@ def weighted_values(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         value: ``(batch, num_key_value_heads, num_keys, channels)``.
     """
     return weights @ value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
+
+
+class PlainKernel(MaskedKernel):
+    """The formula of :class:`ReferenceKernel` in the calls that a mask makes: a window costs its band."""
+
+    name = "plain products"
+    caps_scores = True
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float,
+        causal: bool = False,
+        allowed: torch.Tensor | None = None,
+        soft_cap: float | None = None,
+    ) -> torch.Tensor:
+        if causal:
+            allowed = CausalMask().allowed(query.shape[2], key.shape[2], query.device)
+        weights = softmax_weights(query, key, allowed, scale, ScoreChange(soft_cap=soft_cap))
+        return weighted_values(weights, value)

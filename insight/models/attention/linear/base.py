@@ -8,21 +8,177 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from insight.models.attention.base import Attention, AttentionModule, head_size
-from insight.models.attention.linear.chunks import chunk_size, mix_chunks, recurrence_flops
-from insight.models.attention.linear.decoding import mix_cached
-from insight.models.attention.linear.documents import DocumentOrder
-from insight.models.attention.linear.recurrence import Recurrence
-from insight.models.attention.linear.short_convolution import ShortConvolution
-from insight.models.caches import LayerCache, RecurrentCache
+from insight.models.attention.linear.recurrence import (
+    Recurrence,
+    chunk_size,
+    mix_chunks,
+    mix_token,
+    recurrence_flops,
+)
+from insight.models.caches import CacheStep, LayerCache, RecurrentCache
 from insight.models.checks import require_positive
 from insight.models.linear import Projection
-from insight.models.masks import Mask
+from insight.models.masks import CausalMask, DocumentMask, Mask
 from insight.models.norms import Norm, RMSNorm
 from insight.models.positions import NoPosition, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.errors import ConfigError
+
+
+class ShortConvolution(nn.Module):
+    """silu(sum over d < width of weight_d * x_(t-d)) of every channel.
+
+    As before the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
+
+    Args:
+        num_channels: Channels.
+        width: Tokens that each output sees, its own included.
+    """
+
+    parameter_role = "vector"  # rows of a few numbers: no matrix to orthogonalise
+
+    def __init__(self, num_channels: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(num_channels, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """First values as of torch's own convolution."""
+        bound = self.width**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, inputs: torch.Tensor, document_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Outputs ``(batch, tokens, channels)``, in float32 or better.
+
+        Args:
+            inputs: ``(batch, width - 1 + tokens, channels)``: first what came before the tokens, or zeros.
+            document_ids: int64 ``(batch, tokens)``, each in one piece: tokens of others are taken as zero.
+        """
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        num_before = self.width - 1
+        num_tokens = inputs.shape[1] - num_before
+        factors = self.weight.to(inputs.dtype).unbind(1)
+        ids = None if document_ids is None else F.pad(document_ids, (num_before, 0))
+        # A sum of shifted copies: torch's convolution of single channels is slow on a CPU, and a document's
+        # first tokens must not see the one before.
+        output = inputs[:, num_before:] * factors[-1]
+        for start, factor in enumerate(factors[:-1]):
+            shifted = inputs[:, start : start + num_tokens]
+            if ids is not None and document_ids is not None:
+                shifted = shifted * torch.eq(ids[:, start : start + num_tokens], document_ids).unsqueeze(-1)
+            output = output + shifted * factor
+        return F.silu(output)
+
+
+@dataclass(frozen=True)
+class DocumentOrder:
+    """Tokens of each document in one piece, so that one state goes along the row and is emptied in between.
+
+    Args:
+        document_ids: int64 ``(batch, tokens)`` in that order; ``None`` = one document a row.
+        places: Where each of these tokens stands in the text, int64 ``(batch, tokens)``; ``None`` = there.
+    """
+
+    document_ids: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+
+    @classmethod
+    def of_mask(cls, mask: Mask) -> DocumentOrder:
+        """What a mask says.
+
+        Raises:
+            ConfigError: It shows or hides more than a state can.
+        """
+        inside = mask.inside if isinstance(mask, DocumentMask) else mask
+        if not isinstance(inside, CausalMask) or inside.window is not None:
+            raise ConfigError(
+                f"{type(inside).__name__} over a linear mixer: its state holds all that came before a token "
+                "and nothing else",
+                "use causal masks and documents, or attention in place of the mixer",
+            )
+        if not isinstance(mask, DocumentMask):
+            return cls()
+        if mask.lengths is not None:
+            return cls(mask.document_ids)
+        # Some document is not in one piece, or nobody looked (in a compiled graph).
+        ids, places = mask.document_ids.sort(dim=1, stable=True)
+        return cls(ids, places)
+
+    def sort(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``(batch, tokens, ...)`` from the order of the text to this one."""
+        return tensor if self.places is None else _take(tensor, self.places)
+
+    def restore(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`sort`."""
+        return tensor if self.places is None else _take(tensor, self.places.argsort(dim=1))
+
+
+def _take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return torch.take_along_dim(tensor, places.reshape(*places.shape, *[1] * (tensor.ndim - 2)), dim=1)
+
+
+def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> torch.Tensor:
+    """Outputs of new tokens ``(batch, num_heads, tokens, value channels)``; the cache moves on.
+
+    Tokens that may be taken back go one by one, since the state after each has to be kept; so does a token
+    that comes alone. Others go in chunks.
+
+    Args:
+        inputs: Of the new tokens.
+        cache: Of this layer.
+        step: Where they go.
+    """
+    ragged = cache.step is not None
+    shift = torch.zeros_like(step.starts)
+    if ragged:
+        inputs = without_padding(inputs, step.stored_positions < 0)
+        # Padding to the left: the newest tokens of all rows, which may be taken back, then stand together.
+        shift = step.num_tokens - (step.stops - step.starts)
+        inputs = inputs.map(lambda tensor: _roll(tensor, -shift))
+    state = cache.read(step).to(inputs.value.dtype)
+    num_single = 1 if inputs.num_tokens == 1 else min(cache.max_rollback, inputs.num_tokens)
+    num_together = inputs.num_tokens - num_single
+    outputs = []
+    if num_together:
+        output, state = mix_chunks(inputs.tokens(0, num_together), state)
+        outputs.append(output)
+        cache.write(state, step, num_single)
+    for index in range(num_together, inputs.num_tokens):
+        output, state = mix_token(inputs.tokens(index, index + 1), state)
+        outputs.append(output)
+        cache.write(state, step, inputs.num_tokens - index - 1)
+    cache.finish(step)
+    mixed = torch.cat(outputs, dim=2)
+    return _roll(mixed, shift) if ragged else mixed
+
+
+def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
+    """Tokens that are padding neither write nor decay, so the state passes them bit for bit.
+
+    Args:
+        inputs: Of all tokens.
+        padding: Bool ``(batch, tokens)``.
+    """
+    silent = padding[:, None, :, None]
+    strength = inputs.strength
+    return Recurrence(
+        inputs.query,
+        inputs.key.masked_fill(silent, 0),
+        inputs.value,
+        inputs.log_decay.masked_fill(silent, 0),
+        None if strength is None else strength.masked_fill(silent, 0),
+    )
+
+
+def _roll(tensor: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Token i + shift to place i, around the end, with a shift ``(batch,)`` a row."""
+    num_tokens = tensor.shape[2]
+    places = torch.arange(num_tokens, device=tensor.device) + shift.unsqueeze(1)
+    return torch.take_along_dim(tensor, (places % num_tokens)[:, None, :, None], dim=2)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,175 @@ def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, tor
             written = token.strength * (written - token.key @ state)
         state = state + token.key.mT @ written
         return token.query @ state, state
+
+
+CHUNK = 64
+CHANNEL_CHUNK = 16
+"""Where each channel decays by itself, tokens of a chunk do not see one another through a product of queries
+and keys (that would need exp(-log_decay), which overflows) but through a number for each pair and channel."""
+
+
+def mix_chunks(
+    inputs: Recurrence, state: torch.Tensor | None = None, document_ids: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The formula of :class:`Recurrence` for all tokens, in matrix products.
+
+    Inside a chunk tokens see one another as in attention; from chunk to chunk goes the state, which a chunk
+    changes by one linear map (Yang et al. 2023, arXiv 2312.06635; with the delta rule 2024, arXiv 2406.06484
+    and 2412.06464).
+
+    Args:
+        inputs: Of all tokens.
+        state: Before the first; ``None`` = empty.
+        document_ids: int64 ``(batch, tokens)``, each document in one piece; the state is emptied between
+            them. Not together with ``state``. ``None`` = one document a row.
+
+    Returns:
+        The output ``(batch, num_heads, tokens, value channels)`` and, without documents, the state after the
+        last token.
+    """
+    with torch.autocast(inputs.query.device.type, enabled=False):
+        return _mix_chunks(inputs, state, document_ids)
+
+
+def chunk_size(num_decays: int, num_tokens: int) -> int:
+    """Tokens of a chunk, of which there are few where a head has several decays, one a channel."""
+    return min(CHUNK if num_decays == 1 else CHANNEL_CHUNK, num_tokens)
+
+
+def _mix_chunks(
+    inputs: Recurrence, state: torch.Tensor | None, document_ids: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    num_tokens, size = inputs.num_tokens, chunk_size(inputs.log_decay.shape[-1], inputs.num_tokens)
+    # Padding at the end has key 0 and decay 1: it writes nothing and takes nothing away.
+    chunks = inputs.map(functools.partial(_cut, size=size))
+    query, key, value, strength = chunks.query, chunks.key, chunks.value, chunks.strength
+    log_decay = chunks.log_decay.cumsum(3)  # since the chunk began, the token's own included
+    total = log_decay[..., -1:, :]
+    reach = _Reach.everywhere(size, query.device)
+    if document_ids is not None:
+        reach = _Reach.inside_documents(document_ids, size, reach)
+
+    reading = _where(reach.from_start, query * log_decay.exp())
+    writing = _where(reach.to_end, key * (total - log_decay).exp())
+    kept = _where(reach.throughout, total.exp()).mT  # (..., 1 or key channels, 1)
+    weights = _decayed_products(query, key, log_decay, reach.inside)
+    if strength is None:
+        added = writing.mT @ value
+        before, state = _carry(kept, added, state, inputs)
+        mixed = reading @ before + weights @ value
+    else:
+        # What tokens of a chunk write depends on what those before them wrote: a triangular system.
+        related = strength * _decayed_products(key, key, log_decay, reach.inside.tril(-1))
+        recalled_key = _where(reach.from_start, strength * key * log_decay.exp())
+        solved = torch.linalg.solve_triangular(
+            related, torch.cat([strength * value, recalled_key], dim=-1), upper=False, unitriangular=True
+        )
+        own, recalled = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
+        identity = torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)
+        kept = kept * identity - writing.mT @ recalled
+        before, state = _carry(kept, writing.mT @ own, state, inputs)
+        mixed = reading @ before + weights @ (own - recalled @ before)
+    return mixed.flatten(2, 3)[:, :, :num_tokens], state
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """What sees what in each chunk; ``None`` = everything.
+
+    Attributes:
+        inside: Bool ``(..., size, size)``: whether a token (row) sees a token (column) of its chunk.
+        from_start: Whether a token sees what lies before its chunk, bool ``(batch, 1, chunks, size, 1)``.
+        to_end: Whether the state after the chunk holds a token, likewise.
+        throughout: Whether the state after the chunk holds what lies before it,
+            bool ``(batch, 1, chunks, 1, 1)``.
+    """
+
+    inside: torch.Tensor
+    from_start: torch.Tensor | None = None
+    to_end: torch.Tensor | None = None
+    throughout: torch.Tensor | None = None
+
+    @classmethod
+    def everywhere(cls, size: int, device: torch.device) -> _Reach:
+        return cls(torch.ones(size, size, dtype=torch.bool, device=device).tril())
+
+    @classmethod
+    def inside_documents(cls, document_ids: torch.Tensor, size: int, reach: _Reach) -> _Reach:
+        ids = _cut(document_ids[:, None, :, None], size)
+        last = ids[..., -1:, :]
+        # The first chunk goes on with its own document, of which there is nothing yet.
+        previous = torch.cat([ids[:, :, :1, :1], last[:, :, :-1]], dim=2)
+        from_start = ids == previous
+        return cls(reach.inside & (ids == ids.mT), from_start, ids == last, from_start[..., -1:, :])
+
+
+def _where(seen: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if seen is None else tensor * seen
+
+
+def _cut(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    """``(batch, heads, tokens, channels)`` to ``(batch, heads, chunks, size, channels)``, with zeros at the
+    end."""
+    missing = -tensor.shape[2] % size
+    padded = F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
+    return torch.unflatten(padded, 2, (-1, size))
+
+
+def _decayed_products(
+    left: torch.Tensor, right: torch.Tensor, log_decay: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
+    """sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
+
+    Args:
+        left: ``(..., size, channels)``.
+        right: Like ``left``.
+        log_decay: ``(..., size, 1 or channels)``.
+        seen: Bool ``(..., size, size)``, false above the diagonal, where the exponent would be positive.
+    """
+    if log_decay.shape[-1] == 1:
+        decay = (log_decay - log_decay.mT).masked_fill(~seen, float("-inf")).exp()
+        return left @ right.mT * decay
+    between = log_decay.unsqueeze(-2) - log_decay.unsqueeze(-3)
+    decay = between.masked_fill(~seen.unsqueeze(-1), float("-inf")).exp()
+    return ((decay * right.unsqueeze(-3)) @ left.unsqueeze(-1)).squeeze(-1)
+
+
+def _carry(
+    kept: torch.Tensor, added: torch.Tensor, state: torch.Tensor | None, inputs: Recurrence
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The state from chunk to chunk: before each ``(batch, heads, chunks, ...)``, and after the last.
+
+    Args:
+        kept: What a chunk makes of the state before it: a matrix ``(..., key channels, key channels)``, or
+            factors ``(..., 1 or key channels, 1)``.
+        added: What it adds.
+        state: Before the first; ``None`` = empty.
+        inputs: Whose state it is.
+    """
+    state = inputs.empty_state() if state is None else state
+    is_matrix = inputs.strength is not None
+    before = []
+    # `unbind`, not slices: its backward is one stacking, a slice's is a zero-filled copy each.
+    for share, new in zip(kept.unbind(2), added.unbind(2), strict=True):
+        before.append(state)
+        state = (share @ state if is_matrix else share * state) + new
+    return torch.stack(before, dim=2), state
+
+
+def recurrence_flops(shape: tuple[int, int, int], size: int, *, delta_rule: bool) -> int:
+    """FLOPs of the products of one token in :func:`mix_chunks`.
+
+    Args:
+        shape: Heads, key channels, value channels.
+        size: Tokens of a chunk.
+        delta_rule: Whether there is a ``strength``.
+    """
+    num_heads, key, value = shape
+    products = size * (key + value) + 2 * key * value  # weights and their use; reading and writing the state
+    if delta_rule:
+        # Weights among keys; what tokens recall of the state, and take back from it; the map of a chunk,
+        # applied once; the triangular system, half of a square.
+        products += size * key + key * value + key * key + key * key * value // size
+        products += size * (key + value) // 2
+    return 2 * num_heads * products

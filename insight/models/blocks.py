@@ -18,6 +18,7 @@ from insight.models.checkpointing import Recomputable
 from insight.models.masks import Mask
 from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
 
 Branch = Callable[[torch.Tensor], torch.Tensor]
 
@@ -198,3 +199,116 @@ def add(hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     # Under autocast the stream is wider than the branch. Adding mixed dtypes costs a CPU twice the time of
     # a cast, whose result is nobody else's and can take the sum.
     return branch.to(hidden.dtype).add_(hidden)
+
+
+class _PreNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        return add(hidden, self.drop(branch(self.norm(name)(hidden))))
+
+
+@dataclass(frozen=True)
+class PreNorm(_SequentialLayout):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): trains stably at any depth."""
+
+    block = _PreNormBlock
+
+
+class _SandwichNormBlock(SequentialBlock):
+    norms = ("norm", "output_norm")
+
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        output = branch(self.norm(name)(hidden))
+        return add(hidden, self.drop(self.norm(name, "output_norm")(output)))
+
+
+@dataclass(frozen=True)
+class SandwichNorm(_SequentialLayout):
+    """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x)))."""
+
+    block = _SandwichNormBlock
+
+
+class _BranchNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        return add(hidden, self.drop(self.norm(name)(branch(hidden))))
+
+
+@dataclass(frozen=True)
+class BranchNorm(_SequentialLayout):
+    """x + norm(attention(x)), then x + norm(feed_forward(x)): bounds what a branch can add."""
+
+    block = _BranchNormBlock
+
+
+class _PostNormBlock(SequentialBlock):
+    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
+        output: torch.Tensor = self.norm(name)(add(hidden, self.drop(branch(hidden))))
+        return output
+
+
+@dataclass(frozen=True)
+class PostNorm(_SequentialLayout):
+    """norm(x + attention(x)), then norm(x + feed_forward(x)); there is no norm before the head."""
+
+    block = _PostNormBlock
+
+    @property
+    def ends_normed(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class ParallelResidual(BlockLayout):
+    """x + attention(norm(x)) + feed_forward(norm(x)); there is no place for cross-attention.
+
+    Args:
+        shared_norm: Whether both branches read one norm (Falcon, GPT-J) or each its own (GPT-NeoX).
+    """
+
+    shared_norm: bool = False
+
+    def build(
+        self,
+        attention: AttentionModule,
+        feed_forward: nn.Module,
+        make_norm: Callable[[], nn.Module],
+        dropout: float,
+        cross_attention: CrossAttentionModule | None = None,
+    ) -> Block:
+        if cross_attention is not None:
+            raise ConfigError("ParallelResidual has no place for cross-attention", "use PreNorm or PostNorm")
+        feed_forward_norm = None if self.shared_norm else make_norm()
+        return _ParallelBlock(attention, feed_forward, make_norm(), feed_forward_norm, dropout)
+
+    @property
+    def takes_memory(self) -> bool:
+        return False
+
+
+class _ParallelBlock(Block):
+    def __init__(
+        self,
+        attention: AttentionModule,
+        feed_forward: nn.Module,
+        attention_norm: nn.Module,
+        feed_forward_norm: nn.Module | None,
+        dropout: float,
+    ) -> None:
+        super().__init__(attention, feed_forward, dropout)
+        self.attention_norm = attention_norm
+        self.feed_forward_norm = feed_forward_norm
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        *,
+        mask: Mask,
+        tables: PositionTables,
+        cache: LayerCache | None = None,
+        memory: Memory | CrossCache | None = None,
+    ) -> torch.Tensor:
+        normed = self.attention_norm(hidden)
+        mixed = self.attention(normed, mask=mask, tables=tables, cache=cache)
+        if self.feed_forward_norm is not None:
+            normed = self.feed_forward_norm(hidden)
+        return add(add(hidden, self.drop(mixed)), self.drop(self.feed_forward(normed)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from insight.models.attention import LatentAttention
+from dataclasses import replace
+
+from insight.models.attention import GroupedQueryAttention, LatentAttention, LayerPattern
 from insight.models.decoder import DecoderConfig
 from insight.models.feed_forward import BalanceBias, FeedForwardPattern, MixtureOfExperts, SwiGLU
 from insight.models.norms import RMSNorm
-from insight.models.positions import InterleavedRope, YarnScaling
+from insight.models.positions import InterleavedRope, Rope, YarnScaling
 from insight.models.presets.preset import Preset
 
 # Both mscales of the published configuration are 1: their ratio leaves queries and keys as they are, and the
@@ -82,4 +84,35 @@ MOONLIGHT_16B = Preset(
     ),
     vocabulary_size=163840,
     source="Liu et al. 2025, arXiv 2502.16982",
+)
+
+
+_GLOBAL = GroupedQueryAttention(
+    64,
+    8,
+    head_dim=64,
+    position=Rope(150000.0, scaling=YarnScaling(32.0, 4096, truncate=False)),
+    qkv_bias=True,
+    output_bias=True,
+    sinks=True,
+)
+
+GPT_OSS_20B = Preset(
+    DecoderConfig(
+        hidden_size=2880,
+        num_layers=24,
+        attention=LayerPattern((replace(_GLOBAL, window=128), _GLOBAL)),
+        feed_forward=MixtureOfExperts(
+            num_experts=32,
+            num_experts_per_token=4,
+            intermediate_size=2880,
+            gate="clamped",
+            expert_bias=True,
+            router_bias=True,
+        ),
+        norm=RMSNorm(eps=1e-5),
+        max_sequence_length=131072,
+    ),
+    vocabulary_size=201088,
+    source="OpenAI 2025, arXiv 2508.10925",
 )

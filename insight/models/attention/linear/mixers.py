@@ -1,0 +1,192 @@
+"""Retention (Sun et al. 2023, arXiv 2307.08621)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from insight.models.attention.linear.base import LinearMixer, LinearMixerModule
+from insight.models.attention.linear.recurrence import Recurrence
+from insight.models.checks import divisors, require_positive
+from insight.models.linear import Projection
+from insight.models.norms import Norm, RMSNorm, rms_norm
+from insight.models.positions import InterleavedRope, Position, PositionEncoding
+from insight.models.positions.base import PositionTables
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Retention(LinearMixer):
+    """A state that decays at a fixed rate, 1 - 2^(-5 - i) a token in head i, over rotated queries and keys.
+
+    Args:
+        num_heads: Heads, each with a state of head_dim x value_dim numbers.
+        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
+        value_dim: Channels of a value; ``None`` = ``head_dim``. The paper's are twice as many.
+        norm: Normalisation of each head's output, before the gate.
+        position: How queries and keys are told their positions: a rotation, or none.
+    """
+
+    norm: Norm = RMSNorm(weight=False)
+    position: Position = InterleavedRope()
+
+    @property
+    def position_of_heads(self) -> Position:
+        return self.position
+
+    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
+        return RetentionModule(self, hidden_size, position)
+
+
+class RetentionModule(LinearMixerModule):
+    """The built form of :class:`Retention`."""
+
+    def project(self, hidden: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        stream = super().project(hidden, tables)
+        keys = self.num_heads * self.head_dim
+        rotated, values = torch.split(stream, [2 * keys, stream.shape[-1] - 2 * keys], dim=-1)
+        wide = rotated.to(torch.promote_types(rotated.dtype, torch.float32))
+        heads = self.position.apply_to_heads(torch.unflatten(wide, -1, (-1, self.head_dim)), tables)
+        return torch.cat([heads.flatten(2), values.to(heads.dtype)], dim=-1)
+
+    def recurrence(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
+    ) -> Recurrence:
+        # Made here and not kept: a buffer would be rounded with the weights when these become bfloat16.
+        decays = [math.log1p(-(2.0 ** (-5 - head))) for head in range(self.num_heads)]
+        log_decay = torch.tensor(decays, dtype=key.dtype, device=key.device)[:, None, None]
+        return Recurrence(query, key, value, log_decay.expand(*key.shape[:3], 1))
+
+
+@dataclass(frozen=True)
+class GatedLinearAttention(LinearMixer):
+    """A state of which the token decides, for each key channel, how much decays.
+
+    The paper's keys have half the channels of its values.
+
+    Args:
+        num_heads: Heads, each with a state of head_dim x value_dim numbers.
+        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
+        value_dim: Channels of a value; ``None`` = ``head_dim``.
+        norm: Normalisation of each head's output, before the gate.
+        decay_size: Channels of the vector that a token's decays are made from.
+        decay_root: Decays are this root of a sigmoid: the higher, the longer a state lasts.
+    """
+
+    decay_size: int = 16
+    decay_root: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(decay_size=self.decay_size)
+        if not 0 < self.decay_root < float("inf"):
+            raise ConfigError(f"decay_root={self.decay_root}: decay_root must be above 0", "use 16")
+
+    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
+        return GatedLinearAttentionModule(self, hidden_size, position)
+
+
+class GatedLinearAttentionModule(LinearMixerModule):
+    """The built form of :class:`GatedLinearAttention`."""
+
+    decays_channels = True
+
+    def __init__(self, config: GatedLinearAttention, hidden_size: int, position: PositionEncoding) -> None:
+        super().__init__(config, hidden_size, position)
+        self.decay_root = config.decay_root
+        self.decay_latent = Projection(hidden_size, [config.decay_size])
+        self.decay = Projection(config.decay_size, [self.num_heads * self.head_dim], bias=True)
+
+    def control(self, hidden: torch.Tensor) -> torch.Tensor:
+        control: torch.Tensor = self.decay(self.decay_latent(hidden))
+        return control
+
+    def recurrence(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
+    ) -> Recurrence:
+        scores = torch.unflatten(control, -1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return Recurrence(query, key, value, F.logsigmoid(scores) / self.decay_root)
+
+
+_NORM_EPS = 1e-6
+_STEPS = (0.001, 0.1)
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet(LinearMixer):
+    """A state that tokens correct: each takes back what its key stood for and stores its value instead.
+
+    The token decides how strongly, and how much of the whole state decays. As in Qwen 3 Next queries, keys
+    and values pass a short convolution, and queries and keys have length 1.
+
+    Args:
+        num_heads: Heads, each with a state of head_dim x value_dim numbers.
+        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
+        value_dim: Channels of a value; ``None`` = ``head_dim``.
+        norm: Normalisation of each head's output, before the gate.
+        num_key_heads: Heads of queries and keys, which must divide num_heads; ``None`` = ``num_heads``.
+        convolution_width: Tokens that the convolution sees, the token's own included.
+    """
+
+    num_key_heads: int | None = None
+    convolution_width: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(num_key_heads=self.num_key_heads, convolution_width=self.convolution_width)
+        if self.num_key_heads is not None and self.num_heads % self.num_key_heads:
+            raise ConfigError(
+                f"num_heads={self.num_heads}, num_key_heads={self.num_key_heads}: num_key_heads must divide "
+                "num_heads",
+                f"use {divisors(self.num_heads)}",
+            )
+
+    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
+        return GatedDeltaNetModule(self, hidden_size, position)
+
+
+class GatedDeltaNetModule(LinearMixerModule):
+    """The built form of :class:`GatedDeltaNet`.
+
+    A head decays by exp(-rate * softplus(step + step_bias)): the step is made from the token, rate and bias
+    are learned.
+    """
+
+    delta_rule = True
+
+    def __init__(self, config: GatedDeltaNet, hidden_size: int, position: PositionEncoding) -> None:
+        super().__init__(config, hidden_size, position, config.num_key_heads, config.convolution_width)
+        self.strength_step = Projection(hidden_size, [self.num_heads, self.num_heads])
+        self.log_rate = nn.Parameter(torch.empty(self.num_heads))
+        self.step_bias = nn.Parameter(torch.empty(self.num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Rates up to 16 and steps between 0.001 and 0.1, as in Mamba 2 (arXiv 2405.21060)."""
+        with torch.no_grad():
+            self.log_rate.uniform_(0, 16).clamp_min_(1e-3).log_()
+            steps = self.step_bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
+            steps.copy_(steps + torch.log(-torch.expm1(-steps)))  # what softplus makes them of
+
+    def control(self, hidden: torch.Tensor) -> torch.Tensor:
+        control: torch.Tensor = self.strength_step(hidden)
+        return control
+
+    def recurrence(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
+    ) -> Recurrence:
+        strength, step = control.transpose(1, 2).unsqueeze(-1).chunk(2, dim=1)
+        rate, bias = (vector.to(control.dtype)[:, None, None] for vector in (self.log_rate, self.step_bias))
+        log_decay = -rate.exp() * F.softplus(step + bias)
+        return Recurrence(_unit(query), _unit(key), value, log_decay, torch.sigmoid(strength))
+
+
+def _unit(heads: torch.Tensor) -> torch.Tensor:
+    """x / sqrt(sum(x^2) + eps) over the last dimension."""
+    size = heads.shape[-1]
+    unit: torch.Tensor = rms_norm(heads, None, _NORM_EPS / size) * size**-0.5
+    return unit

@@ -1,0 +1,414 @@
+"""What a mask offers: the cheapest calls of a kernel, and itself, element by element or written out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Attend = Callable[..., torch.Tensor]
+"""``(query, key, value, *, causal=False, allowed=None) -> output``: one call of a kernel."""
+
+
+class Mask(ABC):
+    """Which keys each query sees. Unless it says otherwise the last query stands at the last key."""
+
+    @abstractmethod
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        """The description itself: whether a query sees a key, bool, for indices that broadcast together.
+
+        Args:
+            row: Index of the row, below :attr:`num_rows`.
+            query: Index of the query.
+            key: Index of the key.
+            offset: Number of keys less number of queries, so that query i stands at key ``i + offset``.
+        """
+
+    @abstractmethod
+    def within(self, window: int | None) -> Mask:
+        """This mask and a sliding window of ``window`` keys; ``None`` changes nothing."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch that are told apart; 1 where all see alike."""
+        return 1
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        """The description written out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
+        rows = torch.arange(self.num_rows, device=device)[:, None, None]
+        queries = torch.arange(num_queries, device=device)[:, None]
+        keys = torch.arange(num_keys, device=device)
+        seen = self.visible(rows, queries, keys, num_keys - num_queries)
+        return seen.expand(self.num_rows, num_queries, num_keys).unsqueeze(1)
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Run a kernel under this mask without writing the mask out where the kernel allows it.
+
+        Args:
+            attend: The kernel's call.
+            query: ``(batch, num_heads, num_queries, head_dim)``.
+            key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
+            value: Like ``key``.
+        """
+        return attend(query, key, value, allowed=self.allowed(query.shape[2], key.shape[2], query.device))
+
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        """Position of each query minus that of each key, int64 ``(batch or 1, num_queries, num_keys)``."""
+        queries = torch.arange(num_keys - num_queries, num_keys, device=device).unsqueeze(1)
+        return (queries - torch.arange(num_keys, device=device)).unsqueeze(0)
+
+
+def narrower(first: int | None, second: int | None) -> int | None:
+    """The smaller of two windows, where ``None`` is the unlimited one."""
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)
+
+
+# Smaller blocks compute less beside the band but call the kernel more often.
+_SMALLEST_BLOCK = 64
+_BLOCKS_A_WINDOW = 2
+
+Range = tuple[int, int]
+"""First index and the one after the last."""
+
+
+def attend_in_blocks(
+    attend: Attend,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Mask,
+    before: int,
+    after: int,
+) -> torch.Tensor:
+    """Attention under a mask that is a band: a block of queries at a time meets only the keys near it.
+
+    Args:
+        attend: A kernel's call.
+        query: ``(batch, num_heads, num_queries, head_dim)``.
+        key: ``(batch, num_key_value_heads, num_keys, head_dim)``, at least as many as queries.
+        value: Like ``key``.
+        mask: The same for all rows and anywhere in the sequence.
+        before: Keys that it shows before the query's own, at most.
+        after: Keys that it shows after it, at most.
+    """
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    offset = num_keys - num_queries
+    blocks = _blocks(num_queries, before + 1 + after)
+    near = [(max(0, a + offset - before), min(num_keys, b + offset + after)) for a, b in blocks]
+    bands: dict[tuple[int, int, int], torch.Tensor] = {}
+    outputs = []
+    queries = torch.split(query, [stop - start for start, stop in blocks], dim=2)
+    for (start, stop), (first, last), *tensors in zip(
+        blocks, near, queries, _slices(key, near), _slices(value, near), strict=True
+    ):
+        shape = (stop - start, last - first, start + offset - first)
+        if shape[0] == shape[1] <= before + 1 and not after:
+            outputs.append(attend(*tensors, causal=True))
+            continue
+        if shape not in bands:
+            bands[shape] = _band(mask, shape, query.device)
+        outputs.append(attend(*tensors, allowed=bands[shape]))
+    return torch.cat(outputs, dim=2)
+
+
+def _blocks(num_queries: int, width: int) -> list[Range]:
+    size = max(_SMALLEST_BLOCK, width // _BLOCKS_A_WINDOW)
+    return [(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
+
+
+def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """The mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
+    num_queries, num_keys, offset = shape
+    row, queries = torch.zeros((), dtype=torch.int64, device=device), torch.arange(num_queries, device=device)
+    return mask.visible(row, queries[:, None], torch.arange(num_keys, device=device), offset)[None, None]
+
+
+def _slices(tensor: torch.Tensor, ranges: list[Range]) -> tuple[torch.Tensor, ...]:
+    """Parts of the tokens, which may overlap."""
+    if torch.compiler.is_compiling():
+        return tuple(tensor[:, :, first:last] for first, last in ranges)
+    slices: tuple[torch.Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
+    return slices
+
+
+class _Slices(torch.autograd.Function):
+    """Views whose gradients are added up in one tensor: each slice's own would be a zero-filled whole."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, ranges: list[Range]) -> tuple[torch.Tensor, ...]:
+        ctx.shape, ctx.ranges = tensor.shape, ranges
+        return tuple(tensor[:, :, first:last] for first, last in ranges)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        whole = gradients[0].new_zeros(ctx.shape)
+        for (first, last), gradient in zip(ctx.ranges, gradients, strict=True):
+            whole[:, :, first:last] += gradient
+        return whole, None
+
+
+@dataclass(frozen=True)
+class CausalMask(Mask):
+    """A query sees its own token and everything before it.
+
+    Args:
+        window: Only so many keys, its own included (``0 <= distance < window``); ``None`` = all.
+    """
+
+    window: int | None = None
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = query + offset - key
+        seen = distance >= 0
+        return seen if self.window is None else seen & (distance < self.window)
+
+    def within(self, window: int | None) -> Mask:
+        return self if window is None else CausalMask(narrower(self.window, window))
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        num_queries, num_keys = query.shape[2], key.shape[2]
+        window = num_keys if self.window is None else min(self.window, num_keys)
+        if num_queries == 1:
+            first = num_keys - window
+            return attend(query, key[:, :, first:], value[:, :, first:])
+        if window < num_keys:
+            return attend_in_blocks(attend, query, key, value, self, window - 1, 0)
+        if num_queries == num_keys:
+            return attend(query, key, value, causal=True)
+        # Kernels align their causal triangle with the first key; behind a cached prefix that hides
+        # tokens, so the triangle has to be written out.
+        return super().attend(attend, query, key, value)
+
+
+@dataclass(frozen=True)
+class BidirectionalMask(Mask):
+    """Every query sees every key.
+
+    Args:
+        window: Only keys at most so far away on either side (``|distance| <= window``); ``None`` = all.
+    """
+
+    window: int | None = None
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = (query + offset - key).abs()
+        return distance >= 0 if self.window is None else distance <= self.window
+
+    def within(self, window: int | None) -> Mask:
+        return self if window is None else BidirectionalMask(narrower(self.window, window))
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        if self.window is None or self.window >= key.shape[2] - 1:
+            return attend(query, key, value)
+        return attend_in_blocks(attend, query, key, value, self, self.window, self.window)
+
+
+@dataclass(frozen=True)
+class DocumentMask(Mask):
+    """Only keys of the query's own document, and of these what another mask shows.
+
+    Padding is a document of its own: tokens do not see it, it sees itself, and no row is without a key.
+
+    Args:
+        document_ids: int64 ``(batch, sequence)``.
+        lengths: For each row the lengths of its documents in order, or ``None`` where they are not
+            known or a document is not in one piece.
+        inside: What a query sees of its document.
+    """
+
+    document_ids: torch.Tensor
+    lengths: tuple[tuple[int, ...], ...] | None = None
+    inside: Mask = CausalMask()
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        same = self.document_ids[row, query + offset] == self.document_ids[row, key]
+        return same & self.inside.visible(row, query, key, offset)
+
+    @property
+    def num_rows(self) -> int:
+        return self.document_ids.shape[0]
+
+    def within(self, window: int | None) -> Mask:
+        if window is None:
+            return self
+        return DocumentMask(self.document_ids, self.lengths, self.inside.within(window))
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        if self.lengths is None:
+            return super().attend(attend, query, key, value)
+        # One call a document costs a tenth of a dense mask and equals separate runs bit for bit.
+        # `split`, not slices: its backward is one concatenation, a slice's is a zero-filled copy each.
+        groups: list[tuple[int, tuple[int, ...]]] = []
+        for row in self.lengths:
+            if groups and groups[-1][1] == row:
+                groups[-1] = (groups[-1][0] + 1, row)
+            else:
+                groups.append((1, row))
+        sizes = [size for size, _ in groups]
+        rows = []
+        for (_, lengths), *tensors in zip(
+            groups, *(torch.split(x, sizes) for x in (query, key, value)), strict=True
+        ):
+            documents = zip(*(torch.split(x, lengths, dim=2) for x in tensors), strict=True)
+            rows.append(torch.cat([self.inside.attend(attend, q, k, v) for q, k, v in documents], dim=2))
+        return torch.cat(rows)
+
+
+def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
+    """``inside`` alone, or inside documents where their ids are given.
+
+    Args:
+        document_ids: int64 ``(batch, sequence)`` or ``None``.
+        inside: What a query sees of its document; must look the same from any start (no prefix).
+    """
+    if document_ids is None:
+        return inside
+    if torch.compiler.is_compiling():  # lengths are data; a compiled graph takes the dense form
+        return DocumentMask(document_ids, None, inside)
+    lengths = []
+    for row in document_ids:
+        ids, counts = torch.unique_consecutive(row, return_counts=True)
+        if len(set(ids.tolist())) != len(ids):
+            return DocumentMask(document_ids, None, inside)
+        lengths.append(tuple(counts.tolist()))
+    return DocumentMask(document_ids, tuple(lengths), inside)
+
+
+def causal_mask(document_ids: torch.Tensor | None) -> Mask:
+    """The mask of a decoder: causal, inside documents where their ids are given.
+
+    Args:
+        document_ids: int64 ``(batch, sequence)`` or ``None``.
+    """
+    return document_mask(document_ids, CausalMask())
+
+
+@dataclass(frozen=True)
+class PaddingMask(Mask):
+    """Every query sees every token of its row, and none of the padding.
+
+    Keys may be those of another sequence: what a query sees does not depend on where it stands. Written out
+    it is a row of keys, never a square.
+
+    Args:
+        tokens: bool ``(batch, keys)``, False = padding; every row has a token (:func:`padding_mask` sees
+            to that).
+    """
+
+    tokens: torch.Tensor
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        return self.tokens[row, key] & (query >= 0)
+
+    @property
+    def num_rows(self) -> int:
+        return self.tokens.shape[0]
+
+    def within(self, window: int | None) -> Mask:
+        # Here padding sees padding: beside it there may be nothing else within the window.
+        return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        return self.tokens[:, None, None]
+
+
+def padding_mask(tokens: torch.Tensor | None) -> Mask:
+    """Both directions over rows with padding on either side.
+
+    A row of nothing but padding sees all of it: what comes out is of no use, but it is finite, and on no
+    kernel a query without a key.
+
+    Args:
+        tokens: bool ``(batch, keys)``, False = padding; ``None`` for none.
+    """
+    if tokens is None:
+        return BidirectionalMask()
+    return PaddingMask(tokens | ~tokens.any(dim=1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class PrefixMask(Mask):
+    """Every query sees the whole prefix of its row, and everything before itself.
+
+    Args:
+        lengths: Tokens of each row's prefix, int64 ``(batch,)``.
+        window: Only keys nearer than that on either side; ``None`` = all.
+    """
+
+    lengths: torch.Tensor
+    window: int | None = None
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = query + offset - key
+        seen = (distance >= 0) | (key < self.lengths.to(row.device)[row])
+        return seen if self.window is None else seen & (distance.abs() < self.window)
+
+    @property
+    def num_rows(self) -> int:
+        return self.lengths.shape[0]
+
+    def within(self, window: int | None) -> Mask:
+        return self if window is None else PrefixMask(self.lengths, narrower(self.window, window))
+
+
+@dataclass(frozen=True)
+class PositionMask(Mask):
+    """Causal by position, whatever the order of the keys.
+
+    Args:
+        query_positions: int64 ``(batch or 1, num_queries)``.
+        key_positions: int64 ``(batch or 1, num_keys)``; below 0 where there is no key.
+        window: Only so many keys, the query's own included; ``None`` = all.
+        all_visible: Whether the owner of the positions knows that nothing is hidden.
+    """
+
+    query_positions: torch.Tensor
+    key_positions: torch.Tensor
+    window: int | None = None
+    all_visible: bool = False
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        queries, keys = self.query_positions, self.key_positions
+        return self._seen(queries[row % queries.shape[0], query], keys[row % keys.shape[0], key])
+
+    @property
+    def num_rows(self) -> int:
+        return max(self.query_positions.shape[0], self.key_positions.shape[0])
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        # Without indices: every decoded token of a ragged batch comes through here.
+        return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
+
+    def within(self, window: int | None) -> Mask:
+        if window is None:
+            return self
+        window = narrower(self.window, window)
+        return PositionMask(self.query_positions, self.key_positions, window, self.all_visible)
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        if self.all_visible:
+            return attend(query, key, value)
+        return super().attend(attend, query, key, value)
+
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
+
+    def _seen(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        distance = query - key
+        seen = (distance >= 0) & (key >= 0)
+        return seen if self.window is None else seen & (distance < self.window)

@@ -1,0 +1,286 @@
+"""What a normalisation offers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Norm(Component):
+    """A normalisation over the last dimension."""
+
+    @abstractmethod
+    def build(self, size: int) -> nn.Module:
+        """A module ``(..., size) -> (..., size)``."""
+
+
+def require_eps(eps: float, name: str = "eps") -> None:
+    """Refuse what would not keep a root away from zero, or would swamp it.
+
+    Args:
+        eps: Added before a root.
+        name: Of the option.
+
+    Raises:
+        ConfigError: ``eps`` is not between 0 and 1.
+    """
+    if not 0 < eps < 1:
+        raise ConfigError(f"{name}={eps}: {name} must lie between 0 and 1", "use 1e-6 or 1e-5")
+
+
+@dataclass(frozen=True)
+class LayerNorm(Norm):
+    """Subtraction of the mean and division by the standard deviation of all channels.
+
+    Args:
+        eps: Added to the variance before the root.
+        weight: Whether each channel has a learned factor.
+        bias: Whether each channel has a learned summand; only together with ``weight``.
+    """
+
+    eps: float = 1e-5
+    weight: bool = True
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_eps(self.eps)
+
+    def build(self, size: int) -> nn.Module:
+        return _LayerNorm(size, self.eps, elementwise_affine=self.weight, bias=self.bias)
+
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        # The kernel takes factors of another dtype than the input only in some pairs of dtypes.
+        weight, bias = (None if x is None else x.to(hidden.dtype) for x in (self.weight, self.bias))
+        return nn.functional.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)
+
+
+@dataclass(frozen=True)
+class RMSNorm(Norm):
+    """Division by the root mean square of all channels.
+
+    Args:
+        eps: Added to the mean square before the root.
+        weight: Whether each channel has a learned factor (as in Llama) or none.
+    """
+
+    eps: float = 1e-6
+    weight: bool = True
+
+    def __post_init__(self) -> None:
+        require_eps(self.eps)
+
+    def build(self, size: int) -> nn.Module:
+        return RMSNormModule(size, self.eps, self.weight)
+
+
+class RMSNormModule(nn.Module):
+    """The built form of :class:`RMSNorm`.
+
+    Args:
+        size: Channels.
+        eps: Added to the mean square.
+        weight: Whether there is a learned factor a channel.
+    """
+
+    weight: nn.Parameter | None
+
+    def __init__(self, size: int, eps: float, weight: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.eps = eps
+        self.register_parameter("weight", nn.Parameter(torch.ones(size)) if weight else None)
+
+    def reset_parameters(self) -> None:
+        """Factors of one."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``(..., size)`` to the same shape and dtype."""
+        return rms_norm(hidden, self.weight, self.eps)
+
+
+def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in float32 or better.
+
+    Args:
+        hidden: ``(..., size)``.
+        weight: ``(size,)`` or ``None``.
+        eps: Added to the mean square.
+    """
+    trains = torch.is_grad_enabled() and (
+        hidden.requires_grad or (weight is not None and weight.requires_grad)
+    )
+    if trains and hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+        output: torch.Tensor = _CPUTrainingRMSNorm.apply(hidden, weight, eps)  # type: ignore[no-untyped-call]
+        return output
+    return F.rms_norm(hidden, hidden.shape[-1:], None if weight is None else weight.to(hidden.dtype), eps)
+
+
+class _CPUTrainingRMSNorm(torch.autograd.Function):
+    """RMS norm for training in eager mode on a CPU, where torch's is a chain of a dozen whole passes.
+
+    The backward borrows the fused kernel of layer norm. With its mean set to 0 that kernel returns
+    ``(g - xhat * mean(g * xhat)) * r - mean(g) * r``, where g = gradient * weight, r = 1 / rms and
+    xhat = x * r; the last term belongs to the mean that RMS norm does not subtract and is added back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        squares = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=wide).square_()
+        inverse_rms = squares.div_(hidden.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(hidden, weight, inverse_rms)
+        output: torch.Tensor = (
+            hidden.to(wide) * inverse_rms
+        )  # mixed dtypes would promote slowly, a block at a time
+        if weight is not None:
+            output.mul_(weight)
+        return output.to(hidden.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        hidden, weight, inverse_rms = ctx.saved_tensors
+        size = hidden.shape[-1]
+        scale = inverse_rms.new_ones(size) if weight is None else weight.to(inverse_rms.dtype)
+        needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
+        wide, gradient = hidden.to(inverse_rms.dtype), gradient.to(inverse_rms.dtype).contiguous()
+        hidden_gradient, weight_gradient, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient,
+            wide.contiguous(),
+            [size],
+            torch.zeros_like(inverse_rms),
+            inverse_rms,
+            scale,
+            None,
+            needed,
+        )
+        if needed[0]:
+            mean = (gradient @ scale).unsqueeze(-1).div_(size)
+            hidden_gradient = hidden_gradient.add_(mean.mul_(inverse_rms)).to(hidden.dtype)
+        if needed[1]:
+            weight_gradient = weight_gradient.to(weight.dtype)
+        return hidden_gradient, weight_gradient, None
+
+
+@dataclass(frozen=True)
+class OffsetRMSNorm(Norm):
+    """x / rms(x) * (1 + weight); the weight begins at zero, so decay pulls the factors towards one.
+
+    Args:
+        eps: Added to the mean square before the root.
+    """
+
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_eps(self.eps)
+
+    def build(self, size: int) -> nn.Module:
+        return _OffsetRMSNorm(size, self.eps)
+
+
+class _OffsetRMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(size))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        # Gemma multiplies in float32 and rounds once; a factor near one would lose what was learned.
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        return rms_norm(hidden.to(wide), 1 + self.weight.to(wide), self.eps).to(hidden.dtype)
+
+
+@dataclass(frozen=True)
+class QueryKeyNorm(Component):
+    """A normalisation of queries, and one of keys.
+
+    Args:
+        norm: How.
+        after_position: Whether after positions are encoded, instead of before.
+    """
+
+    norm: Norm = RMSNorm()
+    after_position: bool = False
+
+    @abstractmethod
+    def build(self, num_heads: int, head_dim: int) -> nn.Module:
+        """A module ``(batch, sequence, num_heads, head_dim)`` to the same."""
+
+
+@dataclass(frozen=True)
+class HeadNorm(QueryKeyNorm):
+    """Each head by itself, all heads with the same factors (Qwen 3; without factors and after the rotation,
+    Llama 4).
+
+    Args:
+        norm: How.
+        after_position: Whether after positions are encoded, instead of before.
+    """
+
+    def build(self, num_heads: int, head_dim: int) -> nn.Module:
+        return self.norm.build(head_dim)
+
+
+@dataclass(frozen=True)
+class FullWidthNorm(QueryKeyNorm):
+    """All heads together, before they are told apart (OLMo 2).
+
+    Args:
+        norm: How.
+        after_position: Whether after positions are encoded, instead of before.
+    """
+
+    def build(self, num_heads: int, head_dim: int) -> nn.Module:
+        return _FullWidthNorm(self.norm.build(num_heads * head_dim))
+
+
+class _FullWidthNorm(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.norm(heads.flatten(2))
+        return normed.view(heads.shape)
+
+
+QueryKeyNormName = Literal["none", "rms", "rms_weightless"]
+
+_NAMED: dict[str, QueryKeyNorm | None] = {
+    "none": None,
+    "rms": HeadNorm(RMSNorm(eps=1e-6)),
+    "rms_weightless": HeadNorm(RMSNorm(eps=1e-6, weight=False)),
+}
+
+
+def find_query_key_norm(choice: QueryKeyNorm | QueryKeyNormName) -> QueryKeyNorm | None:
+    """What ``qk_norm`` stands for: a component itself, or ``none``, ``rms`` or ``rms_weightless``.
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    if isinstance(choice, QueryKeyNorm):
+        return choice
+    if choice not in _NAMED:
+        match = nearest(choice, _NAMED)
+        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(_NAMED)}"
+        raise ConfigError(f"qk_norm={choice!r} is unknown", remedy)
+    return _NAMED[choice]

@@ -1,0 +1,281 @@
+"""What a scaling of rotary frequencies offers."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from insight.models.checks import require_positive
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RopeScaling(Component):
+    """A change of rotary wavelengths, so that texts longer than those trained on stay in known angles."""
+
+    @abstractmethod
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        """The frequencies to use instead.
+
+        Args:
+            series: Angle a token of every pair, ``base^(-2i/size)``, ``(size / 2,)``.
+            base: Of the series.
+        """
+
+    @property
+    def amplitude(self) -> float:
+        """Factor of the rotated queries and of the rotated keys."""
+        return 1.0
+
+    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The frequencies for the text at hand, where these depend on it.
+
+        Args:
+            series: From :meth:`build`.
+            positions: int64, any shape.
+        """
+        return series
+
+    def check_cache(self, max_length: int) -> None:
+        """Refuse a cache in which earlier keys would go stale.
+
+        Raises:
+            ConfigError: Frequencies change before ``max_length`` tokens.
+        """
+
+
+def require_factor(factor: float) -> None:
+    """Refuse factors that would shorten the context.
+
+    Raises:
+        ConfigError: ``factor`` is below 1.
+    """
+    if not 1 <= factor < 1e6:
+        raise ConfigError(f"factor={factor}: the context grows by a factor of 1 or more", "use 2, 4 or 8")
+
+
+@dataclass(frozen=True)
+class LinearScaling(RopeScaling):
+    """All positions are divided by ``factor``.
+
+    Args:
+        factor: Longer context divided by the trained one.
+    """
+
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_factor(self.factor)
+
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        return series / self.factor
+
+
+@dataclass(frozen=True)
+class DynamicNTKScaling(RopeScaling):
+    """Beyond ``original_length`` tokens the base is multiplied by
+    (factor · length / original_length - factor + 1)^(size / (size - 2)).
+
+    Every new token then changes the angles of all, so there is no cache beyond ``original_length``.
+
+    Args:
+        factor: How fast the base grows.
+        original_length: Tokens trained on.
+    """
+
+    factor: float = 2.0
+    original_length: int = 2048
+
+    def __post_init__(self) -> None:
+        require_factor(self.factor)
+        require_positive(original_length=self.original_length)
+
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        return series
+
+    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        num_pairs = series.shape[0]
+        if num_pairs == 1:  # base^0: a single pair has frequency 1 whatever the base
+            return series
+        length = positions.max() + 1
+        ratio = length.clamp_min(self.original_length).to(series.dtype) / self.original_length
+        growth = self.factor * ratio - (self.factor - 1)
+        exponents = torch.arange(num_pairs, dtype=series.dtype, device=series.device) / (num_pairs - 1)
+        return series / growth**exponents
+
+    def check_cache(self, max_length: int) -> None:
+        if max_length > self.original_length:
+            raise ConfigError(
+                f"max_length={max_length}, original_length={self.original_length}: under DynamicNTKScaling "
+                "cached keys beyond the original length go stale with every token",
+                f"use a cache of {self.original_length} tokens, or YarnScaling",
+            )
+
+
+@dataclass(frozen=True)
+class YarnScaling(RopeScaling):
+    """Short wavelengths stay, long ones are divided by ``factor``, a ramp between.
+
+    Args:
+        factor: Longer context divided by the trained one.
+        original_length: Tokens trained on.
+        beta_fast: Pairs that turn at least so often in the original length stay as they are.
+        beta_slow: Pairs that turn at most so often are divided by ``factor``.
+        truncate: Whether the ramp begins and ends at whole pairs (gpt-oss: not).
+        attention_factor: Factor of rotated queries and keys; null = 0.1 ln(factor) + 1. DeepSeek's ratio
+            of two such terms is given here as a number.
+    """
+
+    factor: float = 4.0
+    original_length: int = 4096
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        require_factor(self.factor)
+        require_positive(original_length=self.original_length)
+        if not 0 < self.beta_slow < self.beta_fast:
+            raise ConfigError(
+                f"beta_slow={self.beta_slow}, beta_fast={self.beta_fast}: slow lies below fast",
+                "use 1 and 32",
+            )
+        if self.attention_factor is not None and not self.attention_factor > 0:
+            raise ConfigError(
+                f"attention_factor={self.attention_factor}: must be above 0", "use null for the paper's value"
+            )
+
+    @property
+    def amplitude(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return 0.1 * math.log(self.factor) + 1.0
+
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        num_pairs = series.shape[0]
+        low, high = (self._pair(turns, num_pairs, base) for turns in (self.beta_fast, self.beta_slow))
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * num_pairs - 1)
+        pairs = torch.arange(num_pairs, dtype=series.dtype, device=series.device)
+        # The paper's ramp is a step where both ends fall together; a thousandth keeps it finite.
+        slow = ((pairs - low) / (high - low or 0.001)).clamp(0, 1)
+        return series / self.factor * slow + series * (1 - slow)
+
+    def _pair(self, turns: float, num_pairs: int, base: float) -> float:
+        """The (fractional) pair that turns so often in the original length."""
+        return num_pairs * math.log(self.original_length / (turns * 2 * math.pi)) / math.log(base)
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(RopeScaling):
+    """Wavelengths far below the original length stay, those above are multiplied, a ramp between.
+
+    Args:
+        factor: Longer context divided by the trained one.
+        low_frequency_factor: Wavelengths above original_length / low_frequency_factor are multiplied by
+            ``factor``.
+        high_frequency_factor: Those below original_length / high_frequency_factor stay.
+        original_length: Tokens trained on.
+    """
+
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self) -> None:
+        require_factor(self.factor)
+        require_positive(original_length=self.original_length)
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor:
+            raise ConfigError(
+                f"low_frequency_factor={self.low_frequency_factor}, "
+                f"high_frequency_factor={self.high_frequency_factor}: low lies below high",
+                "use 1 and 4",
+            )
+
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        turns = self.original_length * series / (2 * math.pi)  # in the original length
+        width = self.high_frequency_factor - self.low_frequency_factor
+        kept = ((turns - self.low_frequency_factor) / width).clamp(0, 1)
+        return (1 - kept) * series / self.factor + kept * series
+
+
+@dataclass(frozen=True)
+class LongRopeScaling(RopeScaling):
+    """The wavelength of each pair is multiplied by a factor of its own, which the authors searched for.
+
+    Texts of more than ``original_length`` tokens take ``long_factors``, others ``short_factors``; in a batch
+    the longest text decides. Whoever writes beyond the original length needs ``always_long``, since keys
+    that a cache holds would go stale where the factors change.
+
+    Args:
+        short_factors: One a pair of channels.
+        long_factors: One a pair of channels.
+        factor: Longer context divided by the original one; rotated queries and keys are multiplied by
+            sqrt(1 + ln(factor) / ln(original_length)).
+        original_length: Tokens trained on before the context was made longer.
+        attention_factor: What they are multiplied by instead; null for the above.
+        always_long: Whether short texts take ``long_factors`` too.
+    """
+
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    factor: float = 32.0
+    original_length: int = 4096
+    attention_factor: float | None = None
+    always_long: bool = False
+
+    def __post_init__(self) -> None:
+        require_factor(self.factor)
+        if self.original_length < 2:  # its logarithm divides
+            raise ConfigError(f"original_length={self.original_length}: must be at least 2", "use 4096")
+        if len(self.short_factors) != len(self.long_factors) or not self.long_factors:
+            raise ConfigError(
+                f"short_factors has {len(self.short_factors)} numbers, long_factors "
+                f"{len(self.long_factors)}: each has one a pair of channels",
+                "copy both from the model's configuration",
+            )
+        for name in ("short_factors", "long_factors"):
+            wrong = [value for value in getattr(self, name) if not 0 < value < 1e6]
+            if wrong:
+                raise ConfigError(f"{name} holds {wrong[0]}: factors are above 0", "use 1 to change nothing")
+        if self.attention_factor is not None and not self.attention_factor > 0:
+            raise ConfigError(
+                f"attention_factor={self.attention_factor}: must be above 0", "use null for the paper's value"
+            )
+
+    @property
+    def amplitude(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return math.sqrt(1 + math.log(self.factor) / math.log(self.original_length))
+
+    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+        if series.shape[0] != len(self.long_factors):
+            raise ConfigError(
+                f"long_factors has {len(self.long_factors)} numbers, and {series.shape[0]} pairs of channels "
+                "rotate: each has one a pair",
+                f"list {series.shape[0]} numbers, or choose another head_dim or rotated_share",
+            )
+        return series
+
+    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        long = series.new_tensor(self.long_factors)
+        if self.always_long:
+            return series / long
+        short = series.new_tensor(self.short_factors)
+        return series / torch.where(positions.max() >= self.original_length, long, short)
+
+    def check_cache(self, max_length: int) -> None:
+        if max_length > self.original_length and not self.always_long:
+            raise ConfigError(
+                f"max_length={max_length}, original_length={self.original_length}: cached keys go stale "
+                "where LongRopeScaling turns from short to long factors",
+                f"use a cache of {self.original_length} tokens, or always_long=true",
+            )
