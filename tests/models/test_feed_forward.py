@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from insight.models import ReluSquared, SwiGLU
-from insight.models.feed_forward import dense as gated_silu
+from insight.models.feed_forward import gated_silu
 from insight.runtime.errors import ConfigError
 
 
