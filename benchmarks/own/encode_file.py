@@ -35,7 +35,7 @@ def main() -> None:
     import tokenizers  # noqa: F401 (not part of the clock, as for the others)
 
     from insight.data import ByteTokenizerConfig, Preparation, PretrainedTokenizerConfig, TextFiles
-    from insight.data.store.executors import LocalProcesses
+    from insight.data.encoding.executors import LocalProcesses
 
     if not arguments.keep:
         shutil.rmtree(arguments.cache, ignore_errors=True)

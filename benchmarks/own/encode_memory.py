@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.peers.protocol import print_result
 from insight.data import BPETokenizerConfig, Preparation, TextFiles, load_tokenizer
-from insight.data.store.executors import InProcess, LocalProcesses
+from insight.data.encoding.executors import InProcess, LocalProcesses
 from insight.runtime.resources import peak_resident_bytes, resident_bytes
 
 _BLOCK_WORDS = 200_000

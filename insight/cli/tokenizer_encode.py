@@ -12,7 +12,7 @@ from insight.cli.tokenizer_texts import add_reading, add_tokenizer
 from insight.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from insight.data.store.executors import ExecutorConfig
+    from insight.data.encoding.executors import ExecutorConfig
 
 _EXECUTORS = ("local", "in_process", "dask")
 # Options that mean something only for files.
@@ -118,7 +118,7 @@ def _encode_files(options: argparse.Namespace) -> int:
 
 
 def _executor(options: argparse.Namespace) -> ExecutorConfig:
-    from insight.data.store.executors import DaskCluster, InProcess, LocalProcesses
+    from insight.data.encoding.executors import DaskCluster, InProcess, LocalProcesses
 
     kind = options.executor or ("dask" if options.scheduler else "local")
     if kind != "dask" and options.scheduler:

@@ -5,16 +5,23 @@ from typing import TYPE_CHECKING
 from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
-    from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
     from insight.data.canaries import Canary, CanaryInjection
     from insight.data.corpora import list_corpora, read_corpus
-    from insight.data.language_modeling import LanguageModelingDataModule
+    from insight.data.encoding.executors import DaskCluster, ExecutorConfig, InProcess, LocalProcesses
+    from insight.data.loaders import LanguageModelBatch
+    from insight.data.module import LanguageModelingDataModule
     from insight.data.preparation import Preparation, TextFiles, default_cache_dir
-    from insight.data.sampling import Mixture, Packing, SamplingConfig, SequenceLengthWarmup, Windows
+    from insight.data.sampling import (
+        IGNORED_TARGET,
+        Mixture,
+        Packing,
+        SamplingConfig,
+        SequenceLengthWarmup,
+        Windows,
+    )
     from insight.data.sources.files import Source, expand_sources
     from insight.data.sources.texts import Texts
     from insight.data.store import TokenStore
-    from insight.data.store.executors import DaskCluster, ExecutorConfig, InProcess, LocalProcesses
     from insight.data.tokenizers import (
         BaseTokenizer,
         BPETokenizer,
@@ -40,13 +47,13 @@ __getattr__ = lazy_exports(
         "ByteTokenizerConfig": "tokenizers",
         "Canary": "canaries",
         "CanaryInjection": "canaries",
-        "DaskCluster": "store.executors",
-        "ExecutorConfig": "store.executors",
-        "IGNORED_TARGET": "batches",
-        "InProcess": "store.executors",
-        "LanguageModelBatch": "batches",
-        "LanguageModelingDataModule": "language_modeling",
-        "LocalProcesses": "store.executors",
+        "DaskCluster": "encoding.executors",
+        "ExecutorConfig": "encoding.executors",
+        "IGNORED_TARGET": "sampling",
+        "InProcess": "encoding.executors",
+        "LanguageModelBatch": "loaders",
+        "LanguageModelingDataModule": "module",
+        "LocalProcesses": "encoding.executors",
         "Mixture": "sampling",
         "Packing": "sampling",
         "Preparation": "preparation",

@@ -3,17 +3,125 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from insight.data.batches import LanguageModelBatch
 from insight.data.sampling import EvaluationWindows, Rows, Samples
+from insight.runtime.errors import CheckpointError, ConfigError
+
+
+@dataclass
+class LanguageModelBatch:
+    """A batch of token windows.
+
+    Attributes:
+        input_ids: int64 ``(batch, sequence)``.
+        targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
+        document_ids: int64 ``(batch, sequence)`` or ``None``; attention stays inside equal ids.
+        position_ids: int64 ``(batch, sequence)`` or ``None`` for 0, 1, 2, …
+        num_samples: By how many samples the data's position moves on; ``None`` for one a row.
+    """
+
+    input_ids: torch.Tensor
+    targets: torch.Tensor
+    document_ids: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+    num_samples: int | None = None
+
+
+class SampleCursor:
+    """The number of samples that all processes together have trained on.
+
+    A saved number is taken over only by data in which it means the same: what decides which samples it
+    stands between is saved with it.
+
+    Attributes:
+        num_consumed: Samples so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_consumed = 0
+        self._restored: dict[str, Any] | None = None
+
+    def advance(self, num_samples: int) -> None:
+        """Count samples as done.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if num_samples < 1:
+            raise ConfigError(
+                f"num_samples_global={num_samples}: a batch has samples", "pass the global batch size"
+            )
+        self.num_consumed += num_samples
+
+    def state_dict(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """The number and what it counts in.
+
+        Args:
+            identity: What decides which samples a number stands between, plain JSON values.
+        """
+        return {"num_samples_consumed": self.num_consumed, **_with_fingerprint(identity)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Keep a saved number until :meth:`restore` knows the data."""
+        self._restored = dict(state_dict)
+
+    def restore(self, identity: Mapping[str, Any], batch_size: int = 1) -> None:
+        """Take over what was loaded, if anything.
+
+        Args:
+            identity: As in :meth:`state_dict`.
+            batch_size: Samples of a batch on all processes together.
+
+        Raises:
+            CheckpointError: It counts in other data, another order or another batch, or is inside a batch.
+        """
+        if not self._restored:
+            return
+        restored, self._restored = self._restored, None
+        present = _with_fingerprint(identity)
+        if restored.get("fingerprint") != present["fingerprint"]:
+            names = [*identity, *(name for name in restored if name not in present)]
+            different = [
+                name
+                for name in names
+                if restored.get(name) != present.get(name) and name != "num_samples_consumed"
+            ]
+            changes = ", ".join(
+                f"{name}={present.get(name)} (saved: {restored.get(name)})" for name in different
+            )
+            raise CheckpointError(
+                f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
+                "resume with the data settings of the run (batch_size times processes times accumulation has "
+                "to stay), or start from its weights with --init_from",
+            )
+        num_consumed = int(restored["num_samples_consumed"])
+        if num_consumed % batch_size:
+            raise CheckpointError(
+                f"the checkpoint's position, {num_consumed} samples, is inside a batch of {batch_size}: it "
+                "was saved between the batches of one optimizer step",
+                "resume with the batch_size and the accumulation of the run",
+            )
+        self.num_consumed = num_consumed
+
+
+def text_hash(text: str) -> str:
+    """xxh3 (64 bits, hexadecimal)."""
+    return str(xxhash.xxh3_64_hexdigest(text.encode("utf-8")))
+
+
+def _with_fingerprint(identity: Mapping[str, Any]) -> dict[str, Any]:
+    parts = dict(identity)
+    return {**parts, "fingerprint": text_hash(repr(parts))}
+
 
 _SAMPLES_AT_ONCE = 4096
 

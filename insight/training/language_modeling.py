@@ -10,7 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from insight.checkpoints.format import use_training_weights
-from insight.data.batches import IGNORED_TARGET, LanguageModelBatch
+from insight.data.loaders import LanguageModelBatch
+from insight.data.sampling import IGNORED_TARGET
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.seeding import begin_stream_of_process, restore_random_states

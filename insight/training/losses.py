@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from insight.data.batches import IGNORED_TARGET
+from insight.data.sampling import IGNORED_TARGET
 from insight.runtime.errors import ConfigError
 
 # Measured on 2 cores: products want long chunks (512 to 1,024 rows), the loops over rows want blocks that

@@ -13,7 +13,7 @@ from tiny_decoder import use_decoder
 from tiny_run import TinyData, TinyLoader, tiny_fit, weights
 
 from insight.callbacks import RunCheckpoint, SafetyEvaluation
-from insight.data.batches import LanguageModelBatch
+from insight.data.loaders import LanguageModelBatch
 from insight.reporting import MetricsFile, read_metrics
 from insight.runtime.errors import ConfigError, DataError
 

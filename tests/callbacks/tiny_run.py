@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from insight.data.batches import LanguageModelBatch
+from insight.data.loaders import LanguageModelBatch
 from insight.runtime.seeding import capture_random_state, restore_random_state
 
 VOCABULARY = 32

@@ -14,7 +14,7 @@ import pytest
 from command_line import Outcome, run_insight
 
 from insight.data import ByteTokenizer, Preparation, TextFiles, TokenStore
-from insight.data.store.lock import file_lock
+from insight.data.store.locks import file_lock
 
 
 @pytest.fixture

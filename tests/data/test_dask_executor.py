@@ -25,10 +25,10 @@ from insight.data import (
     Preparation,
     TextFiles,
     read_corpus,
-    task_groups,
 )
+from insight.data.encoding import tasks
+from insight.data.encoding.executors import ExecutorConfig
 from insight.data.sources import ranges
-from insight.data.store.executors import ExecutorConfig
 from insight.runtime.errors import ConfigError, DataError
 
 pytest.importorskip("distributed")
@@ -101,8 +101,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE_BYTES", 20_000)
-    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 20_000)
-    monkeypatch.setattr(task_groups, "_TASKS_A_WORKER", 40)
+    monkeypatch.setattr(tasks, "_LEAST_TASK_BYTES", 20_000)
+    monkeypatch.setattr(tasks, "_TASKS_A_WORKER", 40)
 
 
 def stores(cache: Path, text: Path, executor: ExecutorConfig) -> dict[str, bytes]:

@@ -29,7 +29,7 @@ def test_imports_stay_light(statement: str) -> None:
 
 
 def test_planted_fault_is_seen() -> None:
-    check = f"import insight.data.batches, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    check = f"import insight.data.loaders, sys; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert "torch" in result.stdout
 

@@ -19,15 +19,14 @@ from insight.data import (
     Preparation,
     TextFiles,
     expand_sources,
-    task_groups,
 )
-from insight.data.document_sizes import RangeSizes, SizeTask, measure_documents, measure_part
+from insight.data.encoding import tasks
+from insight.data.encoding.document_sizes import RangeSizes, SizeTask, measure_documents, measure_part
+from insight.data.encoding.executors import Executor, InProcessExecutor, ProcessPool
 from insight.data.sources import ranges
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.ranges import RangedText, RangeStart
-from insight.data.store.executors import InProcessExecutor, ProcessPool
-from insight.data.store.executors.base import Executor
-from insight.data.validation_split import SIZES, sizes_of
+from insight.data.split import SIZES, sizes_of
 from insight.runtime.errors import DataError
 
 WORDS = st.sampled_from(["ab", " ", "\n", "éa", "日本", "\t", "word", ".\n\n", "😀"])
@@ -36,7 +35,7 @@ TEXTS = st.lists(WORDS, max_size=40).map("".join)
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 60)
+    monkeypatch.setattr(tasks, "_LEAST_TASK_BYTES", 60)
 
 
 def ranged(folder: Path, names: list[str], invalid_text: str = "skip") -> RangedText:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from insight.data import ByteTokenizer, TokenStore
-from insight.data.store import StoreCache, StoreWriter, early_flush, encode_documents
+from insight.data.encoding.documents import encode_documents
+from insight.data.store import StoreCache, StoreWriter
+from insight.data.store import writer as writer_module
 from insight.runtime.errors import OutputError
 
 DOCUMENTS = [f"document {number} " * 20 for number in range(40)]
@@ -50,8 +52,8 @@ class Disk:
 def test_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write(tmp_path / "at the end")
     disk = Disk()
-    monkeypatch.setattr(early_flush, "_FLUSHED_BYTES", 300)
-    monkeypatch.setattr(early_flush, "_synchronize", disk)
+    monkeypatch.setattr(writer_module, "_FLUSHED_BYTES", 300)
+    monkeypatch.setattr(writer_module, "_synchronize", disk)
     before = threading.active_count()
     assert write(tmp_path / "early") == expected
     assert threading.active_count() == before
@@ -63,8 +65,8 @@ def test_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_thrown_away_is_not_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk()
-    monkeypatch.setattr(early_flush, "_FLUSHED_BYTES", 300)
-    monkeypatch.setattr(early_flush, "_synchronize", disk)
+    monkeypatch.setattr(writer_module, "_FLUSHED_BYTES", 300)
+    monkeypatch.setattr(writer_module, "_synchronize", disk)
     write(tmp_path / "part", is_kept=False)
     assert disk.num_flushes == 0
 
@@ -74,8 +76,8 @@ def test_a_flush_that_fails_ends_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
     """The system tells a failed write to one flush only, so nobody else would ever hear of it."""
-    monkeypatch.setattr(early_flush, "_FLUSHED_BYTES", 300)
-    monkeypatch.setattr(early_flush, "_synchronize", Disk(fails_at))
+    monkeypatch.setattr(writer_module, "_FLUSHED_BYTES", 300)
+    monkeypatch.setattr(writer_module, "_synchronize", Disk(fails_at))
     with pytest.raises(OutputError, match="the disk is full"):
         StoreCache(tmp_path).find_or_build("key", _build, "text")
     assert [path.suffix for path in (tmp_path / "stores").iterdir()] == [".lock"]

@@ -17,13 +17,13 @@ import psutil
 import pytest
 from executor_tasks import Call
 
-from insight.data.store.executors import (
+from insight.data.encoding import executors
+from insight.data.encoding.executors import (
     DaskCluster,
     InProcess,
     InProcessExecutor,
     LocalProcesses,
     ProcessPool,
-    local_processes,
 )
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError, DataError, InsightError
@@ -88,9 +88,11 @@ def test_what_encoding_needs_is_loaded_before_the_first_item() -> None:
     with LocalProcesses(1).build(1) as pool:
         assert isinstance(pool, ProcessPool)
         worker = psutil.Process(pool.process_ids[0])
-        needed = {"insight.data.encode_tasks", "tokenizers"}
+        needed = {"insight.data.encoding.tasks", "tokenizers"}
         wait_until(lambda: needed <= set(worker.cmdline()))  # empty while the process is being started
-    check = "import insight.data.encode_tasks, sys; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
+    check = (
+        "import insight.data.encoding.tasks, sys; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
@@ -176,7 +178,7 @@ import signal
 import sys
 from pathlib import Path
 from executor_tasks import Call, wait
-from insight.data.store.executors import ProcessPool
+from insight.data.encoding.executors import ProcessPool
 # A job that a shell has put into the background inherits that this signal is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with ProcessPool(1) as pool:
@@ -197,17 +199,17 @@ def test_no_worker_outlives_a_killed_or_interrupted_parent(tmp_path: Path, signa
 
 
 def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_processes, "usable_cores", lambda: 8)
-    monkeypatch.setattr(local_processes, "_free_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(executors, "usable_cores", lambda: 8)
+    monkeypatch.setattr(executors, "_free_bytes", lambda: 64 << 30)
     assert LocalProcesses().workers_for(1 << 20) == 0
     assert LocalProcesses().workers_for(1 << 30) == 8
     assert LocalProcesses(3).workers_for(1) == 3
     assert LocalProcesses(0).workers_for(1 << 40) == 0
     assert InProcess().workers_for(1 << 40) == 0
     assert DaskCluster("tcp://a:1").workers_for(1) > 0
-    monkeypatch.setattr(local_processes, "_free_bytes", lambda: 4 << 30)
+    monkeypatch.setattr(executors, "_free_bytes", lambda: 4 << 30)
     assert LocalProcesses().workers_for(1 << 30) == 3
-    monkeypatch.setattr(local_processes, "usable_cores", lambda: 1)
+    monkeypatch.setattr(executors, "usable_cores", lambda: 1)
     assert LocalProcesses().workers_for(1 << 30) == 0
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insight.data import IGNORED_TARGET, BaseTokenizer, BPETokenizerConfig, LanguageModelBatch, TokenStore
+from insight.data.encoding.documents import encode_documents
 from insight.data.loaders import BatchLoader, EvaluationBatches, TrainingBatches
 from insight.data.sampling import (
     Corpus,
@@ -22,9 +23,8 @@ from insight.data.sampling import (
     SamplingConfig,
     SequenceLengthWarmup,
     Windows,
-    evaluation_windows,
 )
-from insight.data.store import StoreWriter, encode_documents
+from insight.data.store import StoreWriter
 from insight.data.tokenizers import ByteTokenizer
 
 
@@ -225,10 +225,6 @@ def test_planted_fault_dropping_the_last_window_loses_bytes(store: TokenStore) -
         counts.append(int(lengths[targets[targets != IGNORED_TARGET]].sum()))
     assert sum(counts) == store.num_bytes
     assert sum(counts[:-1]) != store.num_bytes
-
-
-def test_ignored_value_is_that_of_the_batches() -> None:
-    assert evaluation_windows.IGNORED == IGNORED_TARGET
 
 
 def numbered(index: int) -> LanguageModelBatch:

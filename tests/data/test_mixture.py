@@ -14,8 +14,7 @@ from test_packing import segments, store_of
 from insight.data import Mixture, Packing, SequenceLengthWarmup, TokenStore, Windows
 from insight.data.loaders import TrainingBatches
 from insight.data.sampling import Corpus, Samples, SamplingConfig
-from insight.data.sampling.mixture import MixedSamples
-from insight.data.sampling.proportions import proportional_turns, whole_weights
+from insight.data.sampling.mixture import MixedSamples, proportional_turns, whole_weights
 from insight.runtime.errors import ConfigError
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from insight.data import IGNORED_TARGET, LanguageModelBatch, Packing, TokenStore
 from insight.data.loaders import TrainingBatches
 from insight.data.sampling import Corpus
-from insight.data.sampling.best_fit import best_fit_decreasing
-from insight.data.sampling.packing import PackedSamples, plan_rows
+from insight.data.sampling.packing import PackedSamples, best_fit_decreasing, plan_rows
 from insight.data.store import StoreWriter
 from insight.data.tokenizers import ByteTokenizer, EncodedBatch
 from insight.runtime.errors import ConfigError

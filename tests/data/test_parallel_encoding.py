@@ -23,16 +23,13 @@ from insight.data import (
     Preparation,
     PretrainedTokenizer,
     TextFiles,
-    parallel_encoding,
     read_corpus,
-    task_groups,
 )
-from insight.data.encode_tasks import EncodeTask, encode_part
-from insight.data.encoding_progress import EncodingProgress
+from insight.data.encoding import tasks
+from insight.data.encoding.executors import Executor, ExecutorConfig, InProcessExecutor
+from insight.data.encoding.tasks import EncodeTask, EncodingProgress, encode_part
 from insight.data.sources import ranges
 from insight.data.sources.formats import TextPart
-from insight.data.store.executors import Executor, InProcessExecutor
-from insight.data.store.executors.base import ExecutorConfig
 from insight.data.tokenizers import BaseTokenizer
 from insight.runtime.errors import DataError, TokenizerError
 
@@ -56,7 +53,7 @@ class Tasks(ExecutorConfig):
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE_BYTES", 3000)
-    monkeypatch.setattr(task_groups, "_LEAST_TASK_BYTES", 7000)
+    monkeypatch.setattr(tasks, "_LEAST_TASK_BYTES", 7000)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +297,7 @@ def test_keys_of_tasks_name_what_decides_their_result(tmp_path: Path, texts: dic
     for number, fraction in enumerate((0.0, 0.1)):
         encode(tmp_path / str(number), str(texts["one.txt"]), Tasks(Remember()), fraction=fraction)
     assert len({task.key for task in tasks}) == len(tasks) > 3
-    assert encode_part.__module__ == "insight.data.encode_tasks"  # importable by name, by any worker
+    assert encode_part.__module__ == "insight.data.encoding.tasks"  # importable by name, by any worker
 
 
 def test_progress_is_said_from_time_to_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,5 +323,5 @@ def test_nothing_is_said_about_short_work(tmp_path: Path, texts: dict[str, Path]
 
 def test_division_array_of_any_type_travels(tmp_path: Path) -> None:
     for array in (np.array([True, False]), np.array([3, 9])):
-        selection = parallel_encoding._save(parallel_encoding.Division(array, True), tmp_path)
+        selection = tasks._save(tasks.Division(array, True), tmp_path)
         assert np.array_equal(np.load(selection.file), array)

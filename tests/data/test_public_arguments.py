@@ -17,12 +17,13 @@ from insight.data import (
     TokenStore,
     load_tokenizer,
 )
+from insight.data.encoding.documents import encode_documents
 from insight.data.preparation import cache_limit
 from insight.data.sources.content_hashes import ContentHashes
-from insight.data.store import StoreWriter, encode_documents, store_key
+from insight.data.split import ValidationSplit
+from insight.data.store import StoreWriter, store_key
 from insight.data.store.format import token_dtype
 from insight.data.tokenizers import EncodedBatch
-from insight.data.validation_split import ValidationSplit
 from insight.runtime.errors import ConfigError, DataError, InsightError, TokenizerError
 
 BYTES = ByteTokenizer()

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insight.data.store import StoreCache, StoreWriter, TokenStore, encode_documents, store_key
+from insight.data.encoding.documents import encode_documents
+from insight.data.store import StoreCache, StoreWriter, TokenStore, store_key
 from insight.data.store.format import token_dtype
 from insight.data.tokenizers import BPETokenizerConfig, ByteTokenizer, EncodedBatch
 from insight.runtime.errors import DataError, OutputError

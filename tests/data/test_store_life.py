@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from insight.data import ByteTokenizer, TokenStore
+from insight.data.encoding.documents import encode_documents
 from insight.data.sources.content_hashes import file_hash
-from insight.data.store import StoreCache, StoreInventory, StoreWriter, encode_documents
+from insight.data.store import StoreCache, StoreInventory, StoreWriter
 from insight.data.store.format import Manifest, Shard, read_manifest
 from insight.runtime.errors import DataError
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insight.data.store.ragged import ragged_range
-from insight.data.store.stream import MappedStream
+from insight.data.store.reader import MappedStream, ragged_range
 
 
 @settings(deadline=None, max_examples=100)
@@ -51,7 +50,7 @@ def test_everything_read_is_a_slice_of_the_whole(sizes: list[int], data: st.Data
 READ = """
 import sys
 import numpy as np
-from insight.data.store import stream
+from insight.data.store import reader as stream
 from insight.runtime.resources import resident_bytes
 
 if sys.argv[2] == "kept":

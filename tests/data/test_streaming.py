@@ -22,11 +22,12 @@ from insight.data import (
     TextFiles,
     expand_sources,
 )
+from insight.data.encoding.documents import encode_documents, encode_parts
 from insight.data.sources import cuts
 from insight.data.sources.cuts import cut_stream, safe_cut
 from insight.data.sources.decoding import Reading
 from insight.data.sources.formats import ByteRange, TextPart, as_documents, training_texts
-from insight.data.store import StoreWriter, encode_documents, encode_parts
+from insight.data.store import StoreWriter
 from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
 from insight.runtime.errors import DataError, TokenizerError
 
@@ -192,8 +193,9 @@ ENCODE = """
 import sys
 from pathlib import Path
 from insight.data import Preparation, TextFiles, load_tokenizer
-from insight.data.store import StoreWriter, encode_documents
-from insight.data.store.executors import InProcess
+from insight.data.encoding.documents import encode_documents
+from insight.data.store import StoreWriter
+from insight.data.encoding.executors import InProcess
 from insight.runtime.resources import peak_resident_bytes
 text, tokenizer, cache = Path(sys.argv[1]), load_tokenizer(sys.argv[2]), Path(sys.argv[3])
 if sys.argv[4] == "streamed":

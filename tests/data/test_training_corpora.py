@@ -17,7 +17,7 @@ from insight.data import (
     Packing,
     SequenceLengthWarmup,
 )
-from insight.data.store.joined import JoinedStore
+from insight.data.store.reader import JoinedStore
 from insight.runtime.errors import ConfigError, DataError
 
 Make = Callable[..., LanguageModelingDataModule]

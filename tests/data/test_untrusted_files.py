@@ -15,8 +15,9 @@ import xxhash
 
 import insight.data
 from insight.data import BPETokenizerConfig, ByteTokenizer, TokenStore, expand_sources, load_tokenizer
+from insight.data.encoding.documents import encode_documents
 from insight.data.sources.token_files import read_token_batches
-from insight.data.store import StoreCache, StoreWriter, encode_documents
+from insight.data.store import StoreCache, StoreWriter
 from insight.runtime.errors import DataError, TokenizerError
 
 TOKENIZER = ByteTokenizer()

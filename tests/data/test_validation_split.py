@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from insight.data import read_corpus
 from insight.data.sampling import permute
 from insight.data.sources.formats import TextPart, as_documents, as_parts
-from insight.data.validation_split import ValidationSplit
+from insight.data.split import ValidationSplit
 from insight.runtime.errors import ConfigError, DataError
 
 
@@ -114,7 +114,7 @@ def test_drawing_in_blocks_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch) -
     order = permute(np.arange(100), 100, 3, 0)
     count = int(np.searchsorted(np.cumsum(sizes[order]), 0.3 * sizes.sum())) + 1
     for block in (1, 7, 1 << 20):
-        monkeypatch.setattr("insight.data.validation_split._DRAWN_AT_ONCE", block)
+        monkeypatch.setattr("insight.data.split._DRAWN_AT_ONCE", block)
         chosen = split(documents, 0.3, 3).chosen
         assert chosen is not None
         assert np.flatnonzero(chosen).tolist() == sorted(order[:count].tolist())

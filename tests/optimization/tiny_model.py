@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from insight.checkpoints import LoadedCheckpoint
-from insight.data.store import StoreWriter, TokenStore, encode_documents
+from insight.data.encoding.documents import encode_documents
+from insight.data.store import StoreWriter, TokenStore
 from insight.data.tokenizers import BaseTokenizer, ByteTokenizer
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.optimization import Calibration

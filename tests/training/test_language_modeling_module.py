@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from tiny_training import NUM_BYTES, make_data, make_module, make_trainer, train
 
-from insight.data.batches import IGNORED_TARGET
+from insight.data.sampling import IGNORED_TARGET
 from insight.models import DecoderConfig
 from insight.runtime.errors import ConfigError, DataError, InsightError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW

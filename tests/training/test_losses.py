@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from insight.data.batches import IGNORED_TARGET
+from insight.data.sampling import IGNORED_TARGET
 from insight.runtime.errors import ConfigError
 from insight.training.losses import linear_cross_entropy, token_losses
 

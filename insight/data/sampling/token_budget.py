@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sampling.permutation import permute
+from insight.data.sampling.samples import permute
 from insight.runtime.errors import ConfigError
 
 _POOLS, _BATCHES = range(2)

@@ -5,10 +5,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from insight.data.sampling.samples import Corpus, Int64, Rows, Samples, SamplingConfig
-from insight.data.sampling.window_order import WindowOrder
+import numpy as np
+import numpy.typing as npt
+
+from insight.data.sampling.samples import (
+    IGNORED_TARGET,
+    Corpus,
+    Int64,
+    Rows,
+    Samples,
+    SamplingConfig,
+    permute,
+    random_integer,
+)
 from insight.data.store import TokenStore
-from insight.runtime.errors import DataError
+from insight.runtime.errors import ConfigError, DataError
+
+_OFFSET = 1
+
+
+@dataclass(frozen=True)
+class WindowOrder:
+    """The windows of a token stream in the order of training.
+
+    In each epoch the stream is cut into ``num_windows`` windows that do not overlap, beginning at an offset
+    that differs by epoch, so that over the epochs a token is seen at every distance from the start of its
+    window. A window needs ``sequence_length + 1`` tokens: inputs, and targets one further.
+
+    Args:
+        num_tokens: Length of the stream, at least ``sequence_length + 1``.
+        sequence_length: Inputs a window, at least 1.
+        seed: Chooses offsets and permutations.
+        random_offset: Whether epochs begin at offsets of their own; otherwise all begin at the first token.
+    """
+
+    num_tokens: int
+    sequence_length: int
+    seed: int
+    random_offset: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sequence_length < 1:
+            raise ConfigError(
+                f"sequence_length={self.sequence_length}: a sequence has at least one token", "use 1 or more"
+            )
+        if self.num_tokens <= self.sequence_length:
+            raise ConfigError(
+                f"{self.num_tokens} tokens, fewer than one sequence of {self.sequence_length} + 1",
+                f"use sequence_length={max(1, self.num_tokens - 1)} or less, or more text",
+            )
+
+    @property
+    def num_windows(self) -> int:
+        """Windows an epoch, the same for every offset: at most one less than would fit at offset 0."""
+        if not self.random_offset:
+            return (self.num_tokens - 1) // self.sequence_length
+        return max(1, (self.num_tokens - self.sequence_length) // self.sequence_length)
+
+    def offset(self, epoch: int) -> int:
+        """Where the first window of this epoch begins."""
+        if not self.random_offset:
+            return 0
+        slack = self.num_tokens - 1 - self.num_windows * self.sequence_length
+        return random_integer(min(self.sequence_length, slack + 1), self.seed, epoch, _OFFSET)
+
+    def starts(self, epoch: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """First token of the windows at these positions of the epoch's order.
+
+        Args:
+            epoch: From 0.
+            positions: int64, each in ``range(num_windows)``.
+        """
+        windows = permute(positions, self.num_windows, self.seed, epoch)
+        return self.offset(epoch) + windows * self.sequence_length
 
 
 @dataclass(frozen=True)
@@ -61,3 +130,47 @@ class WindowSamples(Samples):
     def rows(self, names: Int64) -> Rows:
         tokens = self.store.windows(names, self.windows.sequence_length + 1)
         return Rows(tokens[:, :-1], tokens[:, 1:])
+
+
+@dataclass(frozen=True)
+class EvaluationWindows:
+    """A split cut into windows that do not overlap.
+
+    Input is the end-of-text id followed by the stored tokens, targets are the stored tokens, so the first
+    token of every document is predicted from the end-of-text id before it and no byte is left out or
+    counted twice. The last window is filled up with ignored targets.
+
+    Args:
+        store: The split.
+        sequence_length: Tokens a window.
+    """
+
+    store: TokenStore
+    sequence_length: int
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in the split."""
+        return -(-self.store.num_tokens // self.sequence_length)
+
+    def gather(self, windows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Inputs and targets of windows, each int64 ``(len(windows), sequence_length)``.
+
+        Args:
+            windows: Indices; one at or beyond ``num_windows`` gives a row of ignored targets.
+        """
+        length = self.sequence_length
+        inputs = np.full((len(windows), length), self.store.end_of_text_id, dtype=np.int64)
+        targets = np.full((len(windows), length), IGNORED_TARGET, dtype=np.int64)
+        # Windows with a token before them and all their targets inside the stream are one gather.
+        whole = (windows >= 1) & ((windows + 1) * length <= self.store.num_tokens)
+        tokens = self.store.windows(windows[whole] * length - 1, length + 1)
+        inputs[whole], targets[whole] = tokens[:, :-1], tokens[:, 1:]
+        for row in np.flatnonzero(~whole & (windows < self.num_windows)).tolist():
+            start = int(windows[row]) * length
+            found = self.store.tokens(start, min(start + length, self.store.num_tokens))
+            targets[row, : len(found)] = found
+            inputs[row, 1 : len(found)] = found[:-1]
+            if start > 0:
+                inputs[row, 0] = self.store.tokens(start - 1, start)[0]
+        return inputs, targets

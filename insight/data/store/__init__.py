@@ -1,10 +1,8 @@
 """The token store: token ids on disk, written once, published whole, memory-mapped ever after."""
 
 from insight.data.store.cache import StoreCache
-from insight.data.store.encode import encode_documents, encode_parts
-from insight.data.store.format import FORMAT_VERSION, Manifest, Shard
+from insight.data.store.format import FORMAT_VERSION, Manifest, Shard, store_key
 from insight.data.store.inventory import Removal, StoreEntry, StoreInventory
-from insight.data.store.key import store_key
 from insight.data.store.reader import TokenStore
 from insight.data.store.writer import StoreWriter
 
@@ -18,7 +16,5 @@ __all__ = [
     "StoreInventory",
     "StoreWriter",
     "TokenStore",
-    "encode_documents",
-    "encode_parts",
     "store_key",
 ]

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from insight.data.store.format import checked_key
 from insight.data.store.inventory import StoreInventory
-from insight.data.store.key import checked_key
-from insight.data.store.lock import file_lock
+from insight.data.store.locks import file_lock
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError, OutputError
 from insight.runtime.files import atomic_write_text, publish_folder, writing_to
@@ -62,7 +62,7 @@ class StoreCache:
         """The store with this key, built if it is missing or damaged.
 
         Args:
-            key: From :func:`insight.data.store.key.store_key`.
+            key: From :func:`insight.data.store.format.store_key`.
             build: Writes the store into the empty folder it is given; called by one process at a time.
             title: What messages call the store.
 

@@ -11,10 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from insight.data.store.format import MANIFEST_NAME, Manifest, read_manifest
-from insight.data.store.key import checked_key
-from insight.data.store.lease import unused
-from insight.data.store.lock import free_lock
+from insight.data.store.format import MANIFEST_NAME, Manifest, checked_key, read_manifest
+from insight.data.store.locks import free_lock, unused
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError
 from insight.runtime.files import atomic_write_bytes, writing_to

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from insight.data.batches import IGNORED_TARGET
+from insight.data.sampling import IGNORED_TARGET
 from insight.models import Decoder
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap

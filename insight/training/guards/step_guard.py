@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from insight.checkpoints.format import use_training_weights
-from insight.data.batches import LanguageModelBatch
+from insight.data.loaders import LanguageModelBatch
 from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.files import writing_to
 from insight.runtime.messages import say

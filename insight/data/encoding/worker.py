@@ -1,8 +1,4 @@
-"""One worker of :mod:`insight.data.store.executors.local_processes`: a function and an item in, a result out.
-
-Requests and replies are pickles on standard input and output. Whatever is printed goes to standard error.
-The names of modules on the command line are imported before the first request.
-"""
+"""Messages on a pipe, each with its length before it, so that one that cannot be read spoils no other."""
 
 from __future__ import annotations
 
@@ -15,9 +11,38 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import IO
 
-from insight.data.store.executors.framing import read_message, write_message
 from insight.runtime.errors import InsightError
+
+_LENGTH_BYTES = 8
+
+
+def write_message(pipe: IO[bytes], data: bytes) -> None:
+    """Send ``data``.
+
+    Raises:
+        OSError: The other side has gone.
+    """
+    pipe.write(len(data).to_bytes(_LENGTH_BYTES, "little") + data)
+    pipe.flush()
+
+
+def read_message(pipe: IO[bytes]) -> bytes:
+    """What the other side sent.
+
+    Raises:
+        EOFError: It has gone.
+    """
+    return _read(pipe, int.from_bytes(_read(pipe, _LENGTH_BYTES), "little"))
+
+
+def _read(pipe: IO[bytes], count: int) -> bytes:
+    data = pipe.read(count)
+    if len(data) < count:
+        raise EOFError("the pipe has ended")
+    return data
+
 
 _LOOK_SECONDS = 0.5
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from insight.data.encoding.executors import Executor
+from insight.data.encoding.tasks import group_ranges
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.formats import TextPart
 from insight.data.sources.ranges import RangedText, RangeStart, TextRange, require_text
-from insight.data.store.executors import Executor
-from insight.data.task_groups import group_ranges
-from insight.data.validation_split import SIZES, sizes_of
+from insight.data.split import SIZES, sizes_of
 
 
 @dataclass(frozen=True)

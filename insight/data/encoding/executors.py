@@ -1,0 +1,461 @@
+"""What every executor promises: one function over many small descriptions of work, results in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psutil
+
+from insight.data.encoding.worker import read_message, write_message
+from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.messages import say
+from insight.runtime.resources import usable_cores, usable_memory_bytes
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+"""How many workers may die over one item before it is given up."""
+
+
+class Executor(ABC):
+    """Runs a function on items somewhere; a context manager that ends its workers.
+
+    An item may run more than once, and twice at the same time: a worker that was lost may still be at it.
+    So the function must leave the same behind however often it runs.
+    """
+
+    @property
+    @abstractmethod
+    def num_workers(self) -> int:
+        """How many items run at once."""
+
+    @abstractmethod
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """The results in the order of the items, each as soon as it and all before it are there.
+
+        Args:
+            function: Importable by its name where it runs.
+            items: Small, picklable; ``str`` of one is what messages call it.
+
+        Raises:
+            DataError: Its workers died over an item, again and again, or none is left.
+            Exception: What ``function`` raised, for the first item that it failed for.
+        """
+
+    def close(self) -> None:  # noqa: B027 (there may be nothing to end)
+        """End the workers, whatever they are doing; calling it again does nothing."""
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class ExecutorConfig(Component):
+    """Base of the executor configurations."""
+
+    @abstractmethod
+    def workers_for(self, num_bytes: int) -> int:
+        """How many workers ``num_bytes`` of text are worth; 0 where this process does it best by itself."""
+
+    @abstractmethod
+    def build(self, num_workers: int) -> Executor:
+        """An executor of so many workers.
+
+        Args:
+            num_workers: From :meth:`workers_for`; a cluster that runs already has its own number.
+
+        Raises:
+            ConfigError: A library is missing, or the cluster does not answer.
+        """
+
+
+class InProcessExecutor(Executor):
+    """Runs every item in this process when its result is asked for."""
+
+    @property
+    def num_workers(self) -> int:
+        return 1
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        return map(function, items)
+
+
+@dataclass(frozen=True)
+class InProcess(ExecutorConfig):
+    """Encode text in this process, whatever its size."""
+
+    def workers_for(self, num_bytes: int) -> int:
+        """None."""
+        return 0
+
+    def build(self, num_workers: int) -> InProcessExecutor:
+        """The executor."""
+        return InProcessExecutor()
+
+
+# Text below this is encoded sooner than workers have started.
+_WORTH_BYTES = 1 << 26
+# What a worker needs, roughly: the libraries, and a few megabytes of text with its words and ids.
+_WORKER_BYTES = 600 << 20
+_SHARE_OF_MEMORY = 0.5
+_GOODBYE_SECONDS = 1.0
+# What encoding needs, loaded while the first item is still being made.
+_MODULES = ("insight.data.encoding.tasks", "tokenizers", "fastokens")
+# One thread a worker: libraries with a thread a core in every worker would make all of them slower.
+_ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class LocalProcesses(ExecutorConfig):
+    """Encode much text in several processes of this machine, little text in this process.
+
+    Args:
+        num_workers: Processes; as many as cores and memory allow if not given, 0 for none.
+    """
+
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ConfigError(f"num_workers={self.num_workers}: must not be negative", "use 0 for none")
+
+    def workers_for(self, num_bytes: int) -> int:
+        """The configured number, else what the machine allows and the text is worth."""
+        if self.num_workers is not None:
+            return self.num_workers
+        most = min(usable_cores(), int(_free_bytes() * _SHARE_OF_MEMORY) // _WORKER_BYTES)
+        return most if num_bytes >= _WORTH_BYTES and most > 1 else 0
+
+    def build(self, num_workers: int) -> ProcessPool:
+        """The pool; its processes start at once."""
+        return ProcessPool(num_workers, _MODULES)
+
+
+class ProcessPool(Executor):
+    """Processes that are started anew: nothing of this one reaches them but pickled items.
+
+    They are no children of :mod:`multiprocessing`, which would run the user's main module in each of them.
+
+    Args:
+        num_workers: How many, 1 or more.
+        modules: What they import while they wait for their first item, where it is installed.
+    """
+
+    def __init__(self, num_workers: int, modules: Sequence[str] = ()) -> None:
+        if num_workers < 1:
+            raise ConfigError(f"num_workers={num_workers}: a pool has at least 1", "use 1 or more")
+        self._num_workers = num_workers
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="insight-encode")
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all: set[_Worker] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._modules = tuple(modules)
+        try:
+            for _ in range(num_workers):
+                self._idle.put(self._start())
+        except BaseException:  # nobody gets this pool, so nobody could end the workers it has
+            self.close()
+            raise
+
+    @property
+    def num_workers(self) -> int:
+        return self._num_workers
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the workers that run now."""
+        with self._lock:
+            return [worker.process_id for worker in self._all]
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        futures = [self._threads.submit(self._run, function, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            workers = list(self._all)
+        for worker in workers:
+            worker.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, function: Callable[[Item], Result], item: Item) -> Result:
+        request = pickle.dumps((function, item))
+        died = None
+        for _ in range(ATTEMPTS):
+            worker = self._take()
+            try:
+                done, value = worker.ask(request)
+            except _WorkerDiedError as error:
+                died = error
+                self._forget(worker)
+                if not self._is_closed:
+                    say(f"a worker that encoded {item} {error}; another one begins it again")
+                continue
+            self._idle.put(worker)
+            if not done:
+                raise value
+            result: Result = value
+            return result
+        raise DataError(
+            f"{item}: {ATTEMPTS} workers died over it, the last one {died}",
+            "is there enough memory? try fewer workers, e.g. num_workers=1",
+        )
+
+    def _take(self) -> _Worker:
+        with contextlib.suppress(queue.Empty):
+            return self._idle.get_nowait()
+        # Threads and workers are the same number, so none is idle only where one has died.
+        return self._start()
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            if self._is_closed:
+                raise DataError("the workers were ended")
+            worker = _Worker(self._modules)
+            self._all.add(worker)
+            return worker
+
+    def _forget(self, worker: _Worker) -> None:
+        with self._lock:
+            self._all.discard(worker)
+        worker.kill()
+
+
+class _WorkerDiedError(Exception):
+    """It did not reply; says how it ended."""
+
+
+class _Worker:
+    """One process, used by one thread at a time."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        package = Path(__file__).resolve().parents[3]  # the folder that holds `insight`
+        path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "insight.data.encoding.worker", *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+        )
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    def ask(self, request: bytes) -> tuple[bool, Any]:
+        """Whether it succeeded, and the result or the exception.
+
+        Raises:
+            _WorkerDiedError: It will never reply.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            write_message(self._process.stdin, request)
+            reply = read_message(self._process.stdout)
+        except (EOFError, OSError, ValueError) as error:  # ValueError: closed by another thread
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GOODBYE_SECONDS)  # how it ended by itself, if it did
+            self.kill()
+            raise _WorkerDiedError(_ending(self._process.wait())) from error
+        done, value = pickle.loads(reply)
+        return done, value
+
+    def kill(self) -> None:
+        """End it now; nothing that it has not published is missed."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what it has not read yet is lost with it
+                if pipe:
+                    pipe.close()
+
+
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _free_bytes() -> int:
+    return min(usable_memory_bytes(), int(psutil.virtual_memory().available))
+
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class DaskCluster(ExecutorConfig):
+    """Encode text on a Dask cluster. Its workers must see the text and the cache under the same paths.
+
+    Args:
+        scheduler: Address, e.g. ``tcp://node1:8786``; or the file that ``dask scheduler --scheduler-file``
+            wrote. A cluster of this machine is started if it is not given.
+        num_workers: Workers of that cluster; one a core if not given.
+        patience: Seconds to wait for the scheduler, and for a worker when there is none.
+    """
+
+    scheduler: str | None = None
+    num_workers: int | None = None
+    patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.scheduler is not None and not self.scheduler:
+            raise ConfigError("scheduler='': names no scheduler", "give an address such as tcp://node1:8786")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ConfigError(f"num_workers={self.num_workers}: a cluster has at least 1", "use 1 or more")
+        if self.num_workers is not None and self.scheduler is not None:
+            raise ConfigError(
+                f"num_workers={self.num_workers}: a cluster that runs has its own number",
+                "leave out num_workers or scheduler",
+            )
+        if not self.patience > 0:
+            raise ConfigError(f"patience={self.patience}: must be above 0 seconds", "use e.g. 60")
+
+    def workers_for(self, num_bytes: int) -> int:
+        """The configured number, else one a core; whoever names a cluster wants it used."""
+        return self.num_workers or usable_cores()
+
+    def build(self, num_workers: int) -> DaskExecutor:
+        """A client of the cluster."""
+        try:
+            distributed: Any = importlib.import_module("distributed")
+        except ImportError as error:
+            raise ConfigError("the executor DaskCluster needs dask", "pip install 'insight[dask]'") from error
+        if self.scheduler is None:
+            cluster = distributed.LocalCluster(
+                n_workers=num_workers, threads_per_worker=1, dashboard_address=None
+            )
+            return DaskExecutor(distributed, distributed.Client(cluster), self.patience, cluster)
+        if self.scheduler.endswith(".json"):
+            if not Path(self.scheduler).is_file():  # the library would wait for it without end
+                raise ConfigError(
+                    f"scheduler={self.scheduler!r}: no such file",
+                    "start one with `dask scheduler --scheduler-file FILE`",
+                )
+            where = {"scheduler_file": self.scheduler}
+        else:
+            where = {"address": self.scheduler}
+        try:
+            client = distributed.Client(**where, timeout=self.patience, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ConfigError(
+                f"scheduler={self.scheduler!r}: no Dask scheduler answers ({str(error).splitlines()[0]})",
+                "start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
+            ) from error
+        return DaskExecutor(distributed, client, self.patience)
+
+
+class DaskExecutor(Executor):
+    """A client; tasks of a worker that is lost go to another one.
+
+    Args:
+        distributed: The library.
+        client: Of the cluster.
+        patience: Seconds to wait for a worker when there is none.
+        cluster: To be ended with the client, if this process started it.
+    """
+
+    def __init__(self, distributed: Any, client: Any, patience: float, cluster: Any = None) -> None:
+        self._distributed = distributed
+        self._client: Any = client
+        self._cluster = cluster
+        self._patience = patience
+        self._last_seen = time.monotonic()
+        try:
+            client.wait_for_workers(1, timeout=patience)
+        except (TimeoutError, distributed.TimeoutError) as error:
+            self.close()
+            raise ConfigError(
+                f"the Dask scheduler has had no worker for {patience:g} s",
+                "start some: `dask worker ADDRESS --nthreads 1`",
+            ) from error
+
+    @property
+    def num_workers(self) -> int:
+        return max(1, self._num_threads())
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        # A name that no other client of the scheduler has: equal names would share one result.
+        run = uuid.uuid4().hex
+        futures = [
+            self._client.submit(function, item, key=f"insight-{run}-{number}", pure=False)
+            for number, item in enumerate(items)
+        ]
+        self._last_seen = time.monotonic()
+        try:
+            for future, item in zip(futures, items, strict=True):
+                yield self._result(future, item)
+        finally:
+            with contextlib.suppress(Exception):  # the scheduler may be the one that has gone
+                self._client.cancel(futures)
+
+    def close(self) -> None:
+        for owner in (self._client, self._cluster):
+            if owner is not None:
+                with contextlib.suppress(Exception):
+                    owner.close(timeout=10)
+        self._client, self._cluster = None, None
+
+    def _result(self, future: Any, item: object) -> Any:
+        while True:
+            try:
+                return future.result(timeout=_LOOK_SECONDS)
+            except (TimeoutError, self._distributed.TimeoutError):
+                if future.done():  # the function itself ran out of time somewhere
+                    return future.result()
+                self._check_workers()
+            except self._distributed.KilledWorker as error:
+                raise DataError(
+                    f"{item}: {ATTEMPTS} or more workers died over it",
+                    "is there enough memory? give each worker more (--memory-limit) or one thread",
+                ) from error
+            except self._distributed.CancelledError as error:
+                raise DataError("the Dask scheduler was lost", "start it again, then the command") from error
+
+    def _check_workers(self) -> None:
+        """Refuse to wait for ever where nobody is left to do the work."""
+        if self._num_threads():
+            self._last_seen = time.monotonic()
+        elif time.monotonic() - self._last_seen > self._patience:
+            raise DataError(
+                f"the Dask scheduler has had no worker for {self._patience:g} s",
+                "start some: `dask worker ADDRESS --nthreads 1`, then the command again",
+            )
+
+    def _num_threads(self) -> int:
+        try:
+            return sum(self._client.nthreads().values())
+        except (OSError, TimeoutError, self._distributed.TimeoutError):
+            return 0

@@ -1,0 +1,434 @@
+"""How work on text is cut into tasks: neighbouring ranges together, enough to keep every worker busy."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from insight.data.encoding.documents import encode_parts
+from insight.data.encoding.executors import Executor
+from insight.data.sources.decoding import Reading, TextRepairs
+from insight.data.sources.formats import TextPart, without_empty
+from insight.data.sources.ranges import RangedText, RangeStart, TextRange, joined_ranges
+from insight.data.split import select_parts
+from insight.data.store import StoreWriter, TokenStore
+from insight.data.store.format import FORMAT_VERSION
+from insight.data.tokenizers import BaseTokenizer, load_tokenizer
+from insight.runtime.errors import DataError, TokenizerError
+from insight.runtime.messages import say
+
+# So many tasks a worker that all end at about the same time; not so many that starting them costs much.
+_TASKS_A_WORKER = 16
+_LEAST_TASK_BYTES, _MOST_TASK_BYTES = 1 << 22, 1 << 26
+_MOST_RANGES = 1000
+
+
+def group_ranges(
+    executor: Executor, ranges: Sequence[TextRange], task_bytes: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Indices of the first range of each task and of the one behind its last; many small files are few tasks.
+
+    Args:
+        executor: Runs the tasks.
+        ranges: All of the work, in order.
+        task_bytes: About how much a task takes; what keeps every worker busy to the end if not given.
+    """
+    if task_bytes is None:
+        share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
+        task_bytes = min(_MOST_TASK_BYTES, max(_LEAST_TASK_BYTES, share))
+    first = size = 0
+    for index, text_range in enumerate(ranges, start=1):
+        size += text_range.num_bytes
+        if size >= task_bytes or index - first >= _MOST_RANGES or index == len(ranges):
+            yield first, index
+            first, size = index, 0
+
+
+# A part is one shard: where the shards of the whole begin is known only when it is put together.
+_ONE_SHARD = 1 << 62
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of two parts of the documents is encoded.
+
+    Attributes:
+        file: A ``.npy`` file: for each document whether it is for validation (bool), or where its validation
+            part begins (int64, in characters).
+        content: Hash of that file's array.
+        is_validation: Whether the validation part is encoded, or the training part.
+    """
+
+    file: Path
+    content: str
+    is_validation: bool
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """What a worker needs to know; it holds paths and hashes, and no text.
+
+    Attributes:
+        ranges: What is encoded, in order.
+        contents: Content hash of the file of each range.
+        starts: Where each of them begins; used with ``selection`` only.
+        reading: How bytes become documents.
+        selection: Which part of the documents is encoded; ``None`` for all.
+        tokenizer_file: Its ``tokenizer.json``.
+        tokenizer_fingerprint: What that must be.
+        folder: Where the result goes, under the task's :attr:`key`.
+    """
+
+    ranges: tuple[TextRange, ...]
+    contents: tuple[str, ...]
+    starts: tuple[RangeStart, ...]
+    reading: Reading
+    selection: Selection | None
+    tokenizer_file: Path
+    tokenizer_fingerprint: str
+    folder: Path
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A hash of everything that decides the result; names and places of files play no part."""
+        spans = [
+            (text_range.byte_range.start, text_range.byte_range.stop) if text_range.byte_range else None
+            for text_range in self.ranges
+        ]
+        chosen = self.selection and [self.selection.content, self.selection.is_validation]
+        content = {
+            "format_version": FORMAT_VERSION,
+            "sources": self.contents,
+            "ranges": spans,
+            "open": [text_range.is_open for text_range in self.ranges],
+            "reading": [self.reading.text_field, self.reading.invalid_text],
+            "selection": chosen,
+            "starts": [[start.document, start.character] for start in self.starts] if chosen else None,
+            "tokenizer": self.tokenizer_fingerprint,
+        }
+        return str(xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8")))
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result."""
+        return self.folder / self.key
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of files that it reads."""
+        return sum(text_range.num_bytes for text_range in self.ranges)
+
+    def __str__(self) -> str:
+        others = len(self.ranges) - 1
+        return f"{self.ranges[0]}" + (f" and {others} more" if others else "")
+
+
+def encode_part(task: EncodeTask) -> str:
+    """Encode the text of a task into a store at :attr:`EncodeTask.output`; run again it leaves the same.
+
+    It is written under another name and renamed, so nobody ever sees half of it. Of two workers that do the
+    same task at once the first one publishes, and the other throws its own away.
+
+    Returns:
+        The key of the task, by which the result is found.
+
+    Raises:
+        DataError: A file cannot be read, or this machine does not see the files of the task.
+        TokenizerError: The tokenizer is another one, or a document is no valid text.
+        OSError: The result cannot be written.
+    """
+    if task.output.is_dir():
+        return task.key
+    if not task.folder.is_dir():
+        raise DataError(
+            f"{task.folder}: {socket.gethostname()} does not see this folder",
+            "workers need the text and the cache under the same paths: use a shared file system",
+        )
+    tokenizer = _tokenizer(task.tokenizer_file, task.tokenizer_fingerprint)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{task.key}.", suffix=".tmp", dir=task.folder))
+    try:
+        _write(task, tokenizer, temporary)
+        os.chmod(temporary, 0o755)
+        with contextlib.suppress(OSError):  # another worker was faster with the same
+            os.replace(temporary, task.output)
+        if not task.output.is_dir():
+            raise DataError(f"{task.output}: cannot be published", "is something clearing the cache?")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return task.key
+
+
+def read_ranges(
+    task: EncodeTask, repairs: TextRepairs, has_text: list[bool] | None = None
+) -> Iterator[TextPart]:
+    """The text of a task.
+
+    Args:
+        task: It.
+        repairs: Counts what was repaired.
+        has_text: Gets for each range whether there was text in it, in whichever part of the documents.
+    """
+    array = np.load(task.selection.file, mmap_mode="r") if task.selection else None
+    for text_range, start in zip(task.ranges, task.starts, strict=True):
+        seen = [False]
+        parts = _noted(text_range.parts(task.reading, repairs), seen)
+        if array is not None and task.selection is not None:
+            whole = without_empty(parts, start.character > 0)
+            parts = select_parts(whole, array, task.selection.is_validation, start.document, start.character)
+            goes_on = start.character > 0 and _was_begun(task.selection, array, start)
+        else:
+            goes_on = text_range.begins_inside
+        yield from without_empty(parts, goes_on)
+        if has_text is not None:
+            has_text.append(seen[0])
+
+
+def _was_begun(selection: Selection, array: Any, start: RangeStart) -> bool:
+    """Whether some text of the document at ``start``, as selected, lies before it."""
+    value = array[start.document]
+    if array.dtype == np.bool_:
+        return bool(value) is selection.is_validation
+    return not selection.is_validation or start.character > int(value)
+
+
+def _noted(parts: Iterator[TextPart], seen: list[bool]) -> Iterator[TextPart]:
+    for part in parts:
+        seen[0] = seen[0] or bool(part.text)
+        yield part
+
+
+def _write(task: EncodeTask, tokenizer: BaseTokenizer, folder: Path) -> None:
+    repairs = TextRepairs()
+    has_text: list[bool] = []
+    writer = StoreWriter(folder, tokenizer, _ONE_SHARD, is_kept=False)
+    try:
+        encode_parts(read_ranges(task, repairs, has_text), tokenizer, writer)
+        writer.close(
+            {
+                "has_text": has_text,
+                "num_unknown": writer.num_unknown,
+                "repairs": repairs.num_places,
+                "first_repair": repairs.first,
+            }
+        )
+    finally:
+        writer.abandon()
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer(file: Path, fingerprint: str) -> BaseTokenizer:
+    tokenizer = load_tokenizer(file)
+    if tokenizer.fingerprint() != fingerprint:
+        raise TokenizerError(
+            f"{file}: is another tokenizer on {socket.gethostname()}", "use one version of it"
+        )
+    return tokenizer
+
+
+class EncodingProgress:
+    """Counts bytes, and prints a line every ``interval`` seconds while there are some.
+
+    Args:
+        title: What is encoded.
+        total_bytes: How much there is; ``None`` where nobody knows, as in compressed files.
+        interval: Seconds between two lines.
+        clock: Seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total_bytes: int | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._title = title
+        self._total = total_bytes
+        self._interval = interval
+        self._clock = clock
+        self._started = self._last = clock()
+        self._done = 0
+
+    def advance(self, num_bytes: int) -> None:
+        """Count what has been done."""
+        self._done += num_bytes
+        now = self._clock()
+        if now - self._last >= self._interval:
+            self._last = now
+            say(self._line(now - self._started))
+
+    def watch(self, parts: Iterable[TextPart]) -> Iterator[TextPart]:
+        """The same parts; each counts when the next one is asked for."""
+        for part in parts:
+            yield part
+            # About its bytes; an exact number would be another pass over the text.
+            self.advance(len(part.text))
+
+    def _line(self, seconds: float) -> str:
+        done, rate = self._done / 1e6, self._done / 1e6 / max(seconds, 1e-9)
+        if not self._total:
+            return f"encoding {self._title}: {done:,.0f} MB of text, {rate:.0f} MB/s"
+        share = min(1.0, self._done / self._total)
+        return f"encoding {self._title}: {share:.0%} of {self._total / 1e6:,.0f} MB, {rate:.0f} MB/s"
+
+
+_PARTS = "parts"
+_COPIED_IDS = 1 << 19
+# Text is this many times its compressed form, roughly.
+_EXPANSION = 4
+
+
+@dataclass(frozen=True)
+class Division:
+    """How documents are divided into a training and a validation part, and which of them is encoded.
+
+    Attributes:
+        array: For each document whether it is for validation (bool), or where its validation part begins
+            (int64, in characters).
+        is_validation: Whether the validation part is encoded.
+    """
+
+    array: npt.NDArray[Any]
+    is_validation: bool
+
+
+def text_bytes(ranges: Sequence[TextRange]) -> int:
+    """About how much text there is, compressed files counted as what they hold."""
+    return sum(
+        each.num_bytes * (_EXPANSION if each.source.compression or each.source.format == "parquet" else 1)
+        for each in ranges
+    )
+
+
+def encode_in_tasks(
+    executor: Executor,
+    text: RangedText,
+    contents: Mapping[Path, str],
+    tokenizer: BaseTokenizer,
+    writer: StoreWriter,
+    folder: Path,
+    title: str,
+    repairs: TextRepairs,
+    division: Division | None = None,
+    task_bytes: int | None = None,
+) -> None:
+    """Encode ``text`` and append it to ``writer``: the same bytes whatever the executor and the tasks.
+
+    Args:
+        executor: Runs the tasks.
+        text: What to encode.
+        contents: Content hash of each file.
+        tokenizer: Makes the ids.
+        writer: Gets them in the order of the text.
+        folder: Where tasks leave their results meanwhile; every worker sees it under this path.
+        title: What messages call the text.
+        repairs: Counts what was repaired.
+        division: Which part of the documents to encode; ``None`` for all of them.
+        task_bytes: About how much a task takes; what keeps every worker busy to the end if not given.
+
+    Raises:
+        DataError: A file cannot be read or holds no text, workers died again and again, or the result of a
+            task is missing or damaged.
+    """
+    parts = folder.absolute() / _PARTS
+    parts.mkdir()
+    try:
+        tasks = _tasks(executor, text, contents, tokenizer, parts, division, task_bytes)
+        progress = EncodingProgress(title, sum(task.num_bytes for task in tasks))
+        is_empty: dict[str, bool] = {}
+        # Closed here when something fails, so that no task is begun any more.
+        with contextlib.closing(_closable(executor.map(encode_part, tasks))) as keys:
+            for task in tasks:
+                if next(keys, None) != task.key:
+                    raise DataError(f"{task}: the result of its task was lost", "start again")
+                origin = _append(task, writer)
+                shutil.rmtree(task.output, ignore_errors=True)
+                repairs.count(int(origin["repairs"]), str(origin["first_repair"]))
+                for text_range, has_text in zip(task.ranges, origin["has_text"], strict=True):
+                    name = text_range.source.name
+                    is_empty[name] = is_empty.get(name, True) and not has_text
+                progress.advance(task.num_bytes)
+        for name, has_none in is_empty.items():
+            if has_none:
+                raise DataError(f"{name}: holds no text", "leave it out or give a file with text")
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def _tasks(
+    executor: Executor,
+    text: RangedText,
+    contents: Mapping[Path, str],
+    tokenizer: BaseTokenizer,
+    parts: Path,
+    division: Division | None,
+    task_bytes: int | None,
+) -> list[EncodeTask]:
+    ranges: Sequence[TextRange] = text.ranges
+    starts: Sequence[RangeStart] = text.starts if division else [RangeStart()] * len(ranges)
+    if tokenizer.boundaries is None:
+        ranges, starts = joined_ranges(ranges, starts)
+    tokenizer_file = parts / "tokenizer.json"
+    tokenizer.save(tokenizer_file)
+    selection = _save(division, parts) if division else None
+    return [
+        EncodeTask(
+            tuple(ranges[first:stop]),
+            tuple(contents[each.source.path] for each in ranges[first:stop]),
+            tuple(starts[first:stop]),
+            text.reading,
+            selection,
+            tokenizer_file,
+            tokenizer.fingerprint(),
+            parts,
+        )
+        for first, stop in group_ranges(executor, ranges, task_bytes)
+    ]
+
+
+def _save(division: Division, parts: Path) -> Selection:
+    file = parts / "division.npy"
+    np.save(file, division.array)
+    content = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(division.array).data)
+    return Selection(file, str(content), division.is_validation)
+
+
+def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
+    """Append the store that a task has left; what its manifest says about the text.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    try:
+        store = TokenStore(task.output, is_use=False)
+        if store.manifest.shards:
+            ends = store.shard(0)[1][1:].astype(np.int64)
+            # In pieces, each used while it is at hand, so that a large part is never in memory as a whole.
+            for start, ids in store.checked_ids(0, _COPIED_IDS):
+                first, last = np.searchsorted(ends, (start, start + len(ids)), side="right")
+                writer.append_finished(ids, ends[first:last] - start, 0)
+    except DataError as error:
+        raise DataError(f"{task}: the result of its task is gone ({error.problem})", "start again") from error
+    origin = store.manifest.origin
+    nothing = np.zeros(0, dtype=store.manifest.dtype), np.zeros(0, dtype=np.int64)
+    writer.append_finished(*nothing, store.num_bytes, int(origin["num_unknown"]))
+    return origin
+
+
+def _closable(results: Iterator[str]) -> Generator[str, None, None]:
+    """``results`` as a generator: closing it closes them."""
+    yield from results
