@@ -26,7 +26,7 @@ from insight.reporting import (
     update_summary,
     write_report,
 )
-from insight.reporting.summary import unit_of
+from insight.reporting.run_files import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
 from insight.runtime.hardware import this_machine

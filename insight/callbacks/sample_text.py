@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
 from insight.generation import GenerationSettings, generate
-from insight.reporting.samples import Sample, append_sample, read_samples
-from insight.reporting.tensorboard import RunTensorBoard
+from insight.reporting.loggers import RunTensorBoard
+from insight.reporting.run_files import Sample, append_sample, read_samples
 from insight.runtime.errors import ConfigError
 from insight.training.parallel import is_sharded
 

@@ -44,7 +44,7 @@ def run(name: str, arguments: list[str]) -> int:
     comparison, folder = _benchmark(options.models, options.output, options.text, settings)
 
     from insight.cli.benchmark_results import tables
-    from insight.reporting.json_files import read_object
+    from insight.runtime.json_files import read_object
 
     if options.json:
         print(json.dumps(read_object(folder / "summary.json")))

@@ -13,10 +13,10 @@ import torch
 
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
-from insight.reporting.json_files import to_line, write_object
+from insight.runtime.json_files import to_line, write_object
 from insight.reporting.report import write_report
-from insight.reporting.sections.benchmark import build_benchmark, build_benchmark_setup
-from insight.reporting.summary import Metric
+from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
+from insight.reporting.run_files import Metric
 from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.messages import aligned

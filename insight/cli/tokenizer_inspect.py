@@ -146,9 +146,9 @@ def _measures(text: TextQuality) -> dict[str, Any]:
 
 def _write(folder: Path, summary: dict[str, Any]) -> None:
     from insight.optimization.output_folder import new_folder
-    from insight.reporting.json_files import write_object
     from insight.reporting.report import write_report
     from insight.reporting.sections.tokenizer import build_tokenizer_quality, build_tokenizer_tokens
+    from insight.runtime.json_files import write_object
     from insight.runtime.run_folder import RunFolder
 
     names = [str(tokenizer["name"]) for tokenizer in summary["tokenizers"]]

@@ -128,9 +128,9 @@ def _write(
     checkpoint: Path | None,
 ) -> None:
     from insight.optimization.output_folder import new_folder
-    from insight.reporting.json_files import write_object
     from insight.reporting.report import write_report
     from insight.reporting.sections.tokenizer import build_pruning
+    from insight.runtime.json_files import write_object
     from insight.runtime.run_folder import RunFolder
 
     before, after = tokenizer.vocabulary_size, pruned.tokenizer.vocabulary_size

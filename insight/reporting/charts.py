@@ -21,7 +21,7 @@ from bokeh.models import (
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-from insight.reporting.metrics import Curve
+from insight.reporting.run_files import Curve
 from insight.runtime.formats import format_duration
 
 # More points than this are averaged in groups of equal size: no screen shows more, and the page stays small.

@@ -13,7 +13,7 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from insight.reporting.run_record import read_run_record
+from insight.reporting.run_files import read_run_record
 from insight.reporting.sections import SECTIONS, SectionBuilder
 from insight.runtime.files import atomic_write_text
 from insight.runtime.formats import safe_text

@@ -15,7 +15,7 @@ from command_line import Outcome, run_insight, write_tiny
 
 import insight as insight_package
 from insight.reporting import read_summary
-from insight.reporting.json_files import read_records
+from insight.runtime.json_files import read_records
 
 Insight = Callable[..., Outcome]
 QUICK = ("--seconds", "0.1", "--num_processes", "1", "--batch_sizes", "1", "2")

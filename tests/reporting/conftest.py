@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from insight.reporting import Metric, Sample, append_sample, update_run_info, update_summary
-from insight.reporting.json_files import append_record
 from insight.runtime.hardware import Hardware
+from insight.runtime.json_files import append_record
 from insight.runtime.run_folder import RunFolder
 
 

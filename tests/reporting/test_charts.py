@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from insight.reporting.charts import MAX_POINTS, Chart, Line, _thinned, smooth
-from insight.reporting.metrics import Curve
+from insight.reporting.run_files import Curve
 
 
 def make_curve(*values: float) -> Curve:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from insight.reporting import Sample, append_sample, update_run_info, write_report
-from insight.reporting.json_files import append_record
-from insight.reporting.run_record import RunRecord, read_run_record
+from insight.reporting.run_files import RunRecord, read_run_record
 from insight.reporting.sections import SECTIONS, Section
 from insight.runtime.errors import OutputError
+from insight.runtime.json_files import append_record
 from insight.runtime.run_folder import RunFolder
 
 HOSTILE = (

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_report import Outline, outline, visible
 
-from insight.reporting.json_files import append_record
-from insight.reporting.run_record import read_run_record
+from insight.reporting.run_files import read_run_record
 from insight.reporting.sections.safety import build_safety
+from insight.runtime.json_files import append_record
 from insight.runtime.run_folder import RunFolder
 
 HOSTILE = (

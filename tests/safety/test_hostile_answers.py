@@ -13,7 +13,7 @@ from watched_browser import HOST, NEEDS_BROWSER, open_page
 
 from insight.generation.settings import GenerationSettings
 from insight.reporting import write_report
-from insight.reporting.json_files import read_records
+from insight.runtime.json_files import read_records
 from insight.runtime.run_folder import RunFolder
 from insight.safety import CallableTarget, red_team
 from insight.safety.attacks.injection import OverrideInjection

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from insight.reporting.sections.compression import build_compression
-from insight.reporting.sections.curves import build_curves
-from insight.reporting.sections.data import build_data
-from insight.reporting.sections.history import build_history
-from insight.reporting.sections.learning_rate import build_learning_rate
-from insight.reporting.sections.machine import build_machine
-from insight.reporting.sections.network import build_network
-from insight.reporting.sections.outcome import build_outcome
-from insight.reporting.sections.reproduction import build_reproduction
+from insight.reporting.sections.comparison import build_compression
+from insight.reporting.sections.outcome import build_outcome, build_samples
 from insight.reporting.sections.safety import build_safety
-from insight.reporting.sections.samples import build_samples
 from insight.reporting.sections.section import Section, SectionBuilder
-from insight.reporting.sections.stopping import build_stopping
+from insight.reporting.sections.setup import (
+    build_data,
+    build_history,
+    build_machine,
+    build_network,
+    build_reproduction,
+)
+from insight.reporting.sections.training import build_curves, build_learning_rate, build_stopping
 
 SECTIONS: tuple[SectionBuilder, ...] = (
     build_outcome,

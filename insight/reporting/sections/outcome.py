@@ -6,11 +6,16 @@ import math
 import re
 from typing import Any
 
-from insight.reporting.metrics import curve
-from insight.reporting.run_record import RunRecord
+from insight.reporting.run_files import Metric, RunRecord, Sample, curve, unit_of
 from insight.reporting.sections.section import Section
-from insight.reporting.summary import Metric, unit_of
-from insight.runtime.formats import format_bytes, format_count, format_duration, format_time, format_value
+from insight.runtime.formats import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_time,
+    format_value,
+    safe_text,
+)
 
 # Key, label and what it means, in reading order.
 _MEASURES = (
@@ -117,3 +122,48 @@ def _interval(metric: Metric) -> str:
 def _count(value: Any) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) and value > 0 else None
+
+
+_PROMPT_CHARACTERS = 1_000
+_SAMPLE_CHARACTERS = 6_000
+_MAX_LAST = 8
+_MAX_EARLIER = 24
+
+
+def build_samples(run: RunRecord) -> Section | None:
+    """The samples of the last sampled step at full size, earlier ones folded away below them."""
+    if not run.samples:
+        return None
+    last_step = run.samples[-1].step
+    last = [sample for sample in run.samples if sample.step == last_step]
+    earlier = [sample for sample in run.samples if sample.step != last_step]
+    shown = _evenly(earlier, _MAX_EARLIER)
+    return Section(
+        identifier="samples",
+        title="What it writes",
+        template="samples.html.j2",
+        content={
+            "last_step": f"{last_step:,}",
+            "last": [_shown_sample(sample, run) for sample in last[:_MAX_LAST]],
+            "earlier": [_shown_sample(sample, run) for sample in shown],
+            "num_left_out": len(last) - len(last[:_MAX_LAST]) + len(earlier) - len(shown),
+        },
+    )
+
+
+def _shown_sample(sample: Sample, run: RunRecord) -> dict[str, Any]:
+    bits = curve(run.metrics, "validation/bits_per_byte")
+    before = [value for step, value in zip(bits.steps, bits.values, strict=True) if step <= sample.step]
+    return {
+        "step": f"{sample.step:,}",
+        "bits_per_byte": f"{before[-1]:.3f}" if before and before[-1] == before[-1] else "",
+        "prompt": safe_text(sample.prompt, _PROMPT_CHARACTERS),
+        "text": safe_text(sample.text, _SAMPLE_CHARACTERS),
+    }
+
+
+def _evenly(samples: list[Sample], count: int) -> list[Sample]:
+    """At most ``count`` samples, evenly from first to last."""
+    if len(samples) <= count:
+        return samples
+    return [samples[round(index * (len(samples) - 1) / (count - 1))] for index in range(count)]

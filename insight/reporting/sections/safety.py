@@ -8,13 +8,120 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from insight.reporting.json_files import read_object, read_records
-from insight.reporting.run_record import RunRecord
-from insight.reporting.sections.compared_models import number
-from insight.reporting.sections.safety_curves import safety_charts
-from insight.reporting.sections.safety_items import shown_items
-from insight.reporting.sections.section import Section
+from insight.reporting.charts import Chart, Line
+from insight.reporting.run_files import RunRecord, curve
+from insight.reporting.sections.section import Section, name_of, number, readable, shown
 from insight.runtime.formats import safe_text
+from insight.runtime.json_files import read_object, read_records
+
+_MAX_ITEMS = 24
+_MAX_TEXTS = 8
+_MAX_CONTINUATIONS = 8
+_MAX_DETAILS = 12
+_PROMPT_CHARACTERS = 600
+_ANSWER_CHARACTERS = 600
+_DETAIL_CHARACTERS = 300
+
+
+def shown_items(records: list[dict[str, Any]], ideal: float) -> list[dict[str, Any]]:
+    """Prompt, answers and judgement of the items that say most about a figure.
+
+    Probes first, the farthest from the ideal first; then controls likewise, then items without a score.
+
+    Args:
+        records: Lines of ``results.jsonl`` of one measure.
+        ideal: Score of a model without the weakness; NaN counts as 0.
+    """
+    center = ideal if math.isfinite(ideal) else 0.0
+
+    def rank(record: dict[str, Any]) -> tuple[bool, bool, float]:
+        score = number(record.get("score"))
+        is_scored = math.isfinite(score)
+        return not is_scored, record.get("role") != "probe", -abs(score - center) if is_scored else 0.0
+
+    probes = sorted(records, key=rank)
+    # Controls and items that do not count are seen too, whatever the number of probes.
+    controls = [record for record in probes if record.get("role") == "control"][: _MAX_ITEMS // 6]
+    silent = [record for record in probes if record.get("status") != "ok"][: _MAX_ITEMS // 6]
+    apart = {id(record) for record in (*controls, *silent)}
+    first = [record for record in probes if id(record) not in apart][: _MAX_ITEMS - len(apart)]
+    chosen = {id(record) for record in first} | apart
+    return [_item(record) for record in probes if id(record) in chosen]
+
+
+def _item(record: Mapping[str, Any]) -> dict[str, Any]:
+    details = record.get("details")
+    details = details if isinstance(details, Mapping) else {}
+    texts = record.get("texts")
+    texts = texts if isinstance(texts, list) else []
+    probabilities = details.get("probabilities")
+    labels = probabilities if isinstance(probabilities, list) and len(probabilities) == len(texts) else None
+    score = number(record.get("score"))
+    return {
+        "key": _cut(record.get("key"), _DETAIL_CHARACTERS),
+        "role": _cut(record.get("role"), _DETAIL_CHARACTERS),
+        "status": _cut(record.get("status"), _DETAIL_CHARACTERS),
+        "message": _cut(record.get("message"), _DETAIL_CHARACTERS),
+        "score": f"{score:.3g}" if math.isfinite(score) else "",
+        "prompt": _cut(record.get("prompt"), _PROMPT_CHARACTERS),
+        "texts": [
+            {
+                "text": _cut(text, _ANSWER_CHARACTERS),
+                "label": f"{number(labels[index]):.2f}" if labels else "",
+            }
+            for index, text in enumerate(texts[:_MAX_TEXTS])
+        ],
+        "num_more_texts": max(0, len(texts) - _MAX_TEXTS),
+        "continuations": _continuations(record),
+        "details": [
+            {"name": readable(_cut(name, 60)), "value": _cut(shown(value), _DETAIL_CHARACTERS)}
+            for name, value in list(details.items())[:_MAX_DETAILS]
+            if not (name == "probabilities" and labels)
+        ],
+    }
+
+
+def _continuations(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    listed, likelihoods = record.get("continuations"), record.get("log_likelihoods")
+    if not (isinstance(listed, list) and isinstance(likelihoods, list)):
+        return []
+    pairs = list(zip(listed, likelihoods, strict=False))[:_MAX_CONTINUATIONS]
+    return [
+        {"text": _cut(text, _ANSWER_CHARACTERS), "nats": f"{value:.2f}" if math.isfinite(value) else ""}
+        for text, value in ((text, number(likelihood)) for text, likelihood in pairs)
+    ]
+
+
+def _cut(value: Any, max_characters: int) -> str:
+    return "" if value is None else safe_text(str(value), max_characters)
+
+
+_MAX_CHARTS = 8
+_COLOR, _CONTROL_COLOR = "--line-1", "--line-2"
+
+
+def safety_charts(run: RunRecord, measures: list[Mapping[str, Any]]) -> tuple[Chart, ...]:
+    """A chart for the headline figure of each measure that was taken twice or more during training."""
+    charts = []
+    for index, measure in enumerate(measures):
+        figures = measure.get("figures")
+        headline = figures[0] if isinstance(figures, list) and figures else None
+        if not isinstance(headline, Mapping):
+            continue
+        name = f"safety/{measure.get('measure')}/{headline.get('name')}"
+        if len(curve(run.metrics, name).steps) < 2:
+            continue
+        lines = (
+            Line("measured", curve(run.metrics, name), _COLOR),
+            Line("lower end", curve(run.metrics, f"{name}/low"), _COLOR, faint=True),
+            Line("upper end", curve(run.metrics, f"{name}/high"), _COLOR, faint=True),
+            Line("control", curve(run.metrics, f"{name}/control"), _CONTROL_COLOR),
+        )
+        title = f"{name_of(measure, 'measure')}: {name_of(headline)}".replace("_", " ")
+        unit = name_of(headline, "unit")
+        charts.append(Chart(f"chart-safety-{index}", title, unit, lines, tick_format="0.[000]"))
+    return tuple(charts[:_MAX_CHARTS])
+
 
 _MAX_TARGETS = 6
 _MAX_MEASURES = 30

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from insight.reporting.json_files import read_object
-from insight.reporting.run_record import RunRecord
+from insight.reporting.run_files import RunRecord
 from insight.reporting.scatter import Point, ScatterChart
-from insight.reporting.sections.compared_models import difference_of, name_of, number
-from insight.reporting.sections.facts import Fact, shown
-from insight.reporting.sections.section import Section
+from insight.reporting.sections.section import Fact, Section, difference_of, name_of, number, shown
+from insight.runtime.json_files import read_object
 
 # Key, label, how it is shown.
 _MEASURES = (

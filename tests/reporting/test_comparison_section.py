@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from insight.reporting import write_report
-from insight.reporting.run_record import read_run_record
-from insight.reporting.sections.compression import build_compression
+from insight.reporting.run_files import read_run_record
+from insight.reporting.sections.comparison import build_compression
 from insight.runtime.run_folder import RunFolder
 
 HOSTILE = '</script><script>document.title="hacked"</script><img src=x onerror=alert(1)>\x1b[2J\u202e'

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from insight.reporting.json_files import append_record, plain, read_object, read_records, write_object
 from insight.runtime.errors import OutputError
+from insight.runtime.json_files import append_record, plain, read_object, read_records, write_object
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from insight.reporting import (
     update_run_info,
     update_summary,
 )
-from insight.reporting.metrics import curve
-from insight.reporting.summary import unit_of
+from insight.reporting.run_files import curve, unit_of
 
 
 def test_metrics_are_merged_by_step(tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""Reading ``metrics.jsonl``: the curves of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from insight.runtime.json_files import append_record, read_object, read_records, write_object
+from insight.runtime.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over training.
+
+    Args:
+        steps: Optimizer steps, ascending; or what else the horizontal axis counts.
+        seconds: Seconds since the start of training at each of them.
+        values: The metric; NaN where it was not a finite number.
+    """
+
+    steps: tuple[float, ...]
+    seconds: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of ``metrics.jsonl``, one a step, ascending.
+
+    What was logged at the same step in several records (training, then validation; or twice, because a
+    run was resumed) is merged, and the later value counts. ``null`` comes back as NaN.
+
+    Args:
+        path: The file, or the run folder that holds it.
+    """
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    by_step: dict[int, dict[str, float]] = {}
+    for record in read_records(path):
+        step = record.get("step")
+        if isinstance(step, bool) or not isinstance(step, int):
+            continue
+        merged = by_step.setdefault(step, {})
+        for name, value in record.items():
+            if value is None:
+                merged[name] = math.nan
+            elif isinstance(value, (int, float)):
+                merged[name] = value
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def curve(metrics: list[dict[str, float]], name: str) -> Curve:
+    """The curve of one metric; empty when it was never logged."""
+    records = [record for record in metrics if name in record]
+    return Curve(
+        steps=tuple(int(record["step"]) for record in records),
+        seconds=tuple(record.get("seconds", math.nan) for record in records),
+        values=tuple(float(record[name]) for record in records),
+    )
+
+
+def read_run_info(path: Path) -> dict[str, Any]:
+    """Everything recorded about the run; empty when nothing is.
+
+    Args:
+        path: The file, or the run folder that holds it.
+    """
+    return read_object(path / "run.json" if path.is_dir() else path)
+
+
+def update_run_info(path: Path, *, notes: tuple[str, ...] = (), **values: Any) -> None:
+    """Record facts about the run; the other facts stay.
+
+    The report shows these keys: ``command`` (list of arguments), ``started`` and ``finished`` (ISO 8601),
+    ``stop_reason``, ``insight_version`` and other ``*_version``, ``hardware``, ``data``, ``parameters``,
+    ``network``, ``precision``, ``num_threads``, ``notes``. Others are shown by their name.
+
+    Args:
+        path: The ``run.json`` to write.
+        notes: Lines to add to ``notes``: what was chosen, skipped, resumed.
+        values: Facts by key.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    info = read_object(path)
+    if notes:
+        earlier = info.get("notes")
+        info["notes"] = [*(earlier if isinstance(earlier, list) else []), *notes]
+    write_object(path, {**info, **values})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text.
+
+    Args:
+        step: Optimizer steps taken when it was written.
+        prompt: What the network was given.
+        text: What it wrote after that.
+    """
+
+    step: int
+    prompt: str
+    text: str
+
+
+def append_sample(path: Path, sample: Sample) -> None:
+    """Add one sample.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    append_record(path, {"step": sample.step, "prompt": sample.prompt, "text": sample.text})
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples by step; of two for one step and prompt (a resumed run) the later one.
+
+    Args:
+        path: The file, or the run folder that holds it.
+    """
+    path = path / "samples.jsonl" if path.is_dir() else path
+    samples: dict[tuple[int, str], Sample] = {}
+    for record in read_records(path):
+        step, prompt, text = record.get("step"), record.get("prompt"), record.get("text")
+        if isinstance(step, int) and isinstance(prompt, str) and isinstance(text, str):
+            samples[step, prompt] = Sample(step, prompt, text)
+    return sorted(samples.values(), key=lambda sample: sample.step)
+
+
+# Units of what training logs, by the part of the name behind the slash.
+_UNITS = {
+    "loss": "nats per token",
+    "perplexity": "per token",
+    "bits_per_byte": "bits per byte",
+    "tokens_per_second": "tokens/s",
+    "matmul_share": "of the measured matmul rate",
+    "seconds_left": "s",
+    "resident_bytes": "bytes",
+    "peak_bytes": "bytes",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    Args:
+        value: The number.
+        interval: Lower and upper end of its 95% confidence interval, if one was computed.
+        n: How many things it was measured on (bytes, tokens, cases), if that is countable.
+        unit: What one of ``value`` is.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    unit: str = ""
+
+
+def unit_of(name: str) -> str:
+    """The unit of a metric that training logs, e.g. ``"bits per byte"``; empty when unknown."""
+    return _UNITS.get(name.rpartition("/")[2], "")
+
+
+def read_summary(path: Path) -> dict[str, Metric]:
+    """The metrics by name; empty when nothing was measured yet.
+
+    Args:
+        path: The file, or the run folder that holds it.
+    """
+    path = path / "summary.json" if path.is_dir() else path
+    recorded = read_object(path).get("metrics")
+    metrics = {}
+    for name, entry in recorded.items() if isinstance(recorded, dict) else ():
+        if not isinstance(entry, dict):
+            continue
+        n = entry.get("n")
+        metrics[name] = Metric(
+            value=_number(entry.get("value")),
+            interval=_ends(entry.get("interval")),
+            n=n if isinstance(n, int) else None,
+            unit=str(entry.get("unit") or ""),
+        )
+    return metrics
+
+
+def update_summary(path: Path, metrics: Mapping[str, Metric]) -> None:
+    """Add metrics to ``summary.json``, or replace those with the same name; the others stay.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    merged = {**read_summary(path), **metrics}
+    write_object(path, {"metrics": merged})
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _ends(value: Any) -> tuple[float, float] | None:
+    if not (isinstance(value, list) and len(value) == 2):
+        return None
+    low, high = _number(value[0]), _number(value[1])
+    return None if math.isnan(low) or math.isnan(high) else (low, high)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its files tell it; whatever is missing is empty.
+
+    Args:
+        folder: Where the files lie.
+        info: ``run.json``.
+        config: ``config.yaml``, verbatim.
+        metrics: ``metrics.jsonl``, one record a step.
+        samples: ``samples.jsonl``.
+        summary: ``summary.json``.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    config: str
+    metrics: list[dict[str, float]]
+    samples: list[Sample]
+    summary: dict[str, Metric]
+
+    @property
+    def name(self) -> str:
+        """``name/number`` of the run."""
+        folder = self.folder.absolute()
+        return f"{folder.parent.name}/{folder.name}"
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """What ``run.json`` says about each split of the data: files, documents, bytes, tokens."""
+        data = self.info.get("data")
+        splits = data.get("splits") if isinstance(data, dict) else None
+        if not isinstance(splits, dict):
+            return {}
+        return {name: values for name, values in splits.items() if isinstance(values, dict)}
+
+    @property
+    def num_steps(self) -> int:
+        """The last step that anything was logged at."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took by its own clock; 0 when unknown."""
+        return max((record.get("seconds", 0.0) for record in self.metrics), default=0.0)
+
+
+def read_run_record(run: RunFolder) -> RunRecord:
+    """Read all files of a run; none of them has to exist."""
+    config = run.config_path
+    return RunRecord(
+        folder=run.path,
+        info=read_run_info(run.path),
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        metrics=read_metrics(run.path),
+        samples=read_samples(run.path),
+        summary=read_summary(run.path),
+    )

@@ -1,0 +1,303 @@
+"""The curves of training against the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from insight.reporting.charts import Chart, Line, smooth
+from insight.reporting.run_files import Curve, RunRecord, curve
+from insight.reporting.sections.section import Fact, Section, name_of, number
+from insight.runtime.formats import format_value, safe_text
+from insight.runtime.json_files import read_object
+from insight.runtime.run_folder import RunFolder
+
+_SMOOTHED_FROM = 60
+
+
+def build_curves(run: RunRecord) -> Section | None:
+    """Loss, bits per byte, learning rate, throughput, memory and gradient norm, those that were logged."""
+
+    def of(name: str) -> Curve:
+        return curve(run.metrics, name)
+
+    memory = [_scaled(of(f"memory/{name}"), 1e-9) for name in ("resident_bytes", "peak_bytes")]
+    charts = (
+        Chart(
+            "chart-loss",
+            "Loss",
+            "nats per token",
+            (
+                *_noisy("training", of("train/loss")),
+                Line("validation", of("validation/loss"), "--line-2"),
+            ),
+            top=_top_after_start(of("train/loss")),
+        ),
+        Chart(
+            "chart-bits",
+            "Bits per byte",
+            "of the validation text",
+            (Line("validation", of("validation/bits_per_byte"), "--line-2"),),
+        ),
+        Chart(
+            "chart-rate",
+            "Learning rate",
+            "of the matrices inside blocks",
+            (Line("learning rate", of("train/learning_rate"), "--line-1"),),
+            tick_format="0.[000000]",
+            from_zero=True,
+        ),
+        Chart(
+            "chart-gradient",
+            "Gradient norm",
+            "before clipping",
+            _noisy("gradient norm", of("train/gradient_norm")),
+            tick_format="0.[0000]",
+            logarithmic=_spans_decades(of("train/gradient_norm")),
+        ),
+        Chart(
+            "chart-throughput",
+            "Throughput",
+            "tokens per second",
+            _noisy("throughput", of("throughput/tokens_per_second")),
+            tick_format="0,0",
+            from_zero=True,
+        ),
+        Chart(
+            "chart-memory",
+            "Memory",
+            "GB",
+            (
+                Line("resident", memory[0], "--line-1"),
+                Line("peak", memory[1], "--line-2"),
+            ),
+            from_zero=True,
+        ),
+    )
+    drawn = tuple(chart for chart in charts if chart.lines)
+    return Section("curves", "Training", "curves.html.j2", charts=drawn) if drawn else None
+
+
+def _noisy(label: str, points: Curve) -> tuple[Line, ...]:
+    """A curve that jumps from step to step: faint as it is, strong as its moving average."""
+    if len(points.values) < _SMOOTHED_FROM:
+        return (Line(label, points, "--line-1"),)
+    return (
+        Line(label, points, "--line-1", faint=True),
+        Line(f"{label}, smoothed", smooth(points), "--line-1"),
+    )
+
+
+def _scaled(points: Curve, factor: float) -> Curve:
+    return Curve(points.steps, points.seconds, tuple(value * factor for value in points.values))
+
+
+def _top_after_start(points: Curve) -> float | None:
+    """Where to cut a loss curve so that its fall in the first steps does not flatten all that follows.
+
+    The frame ends at the largest value after the first 3% of the points, if there is enough above it to
+    be worth the cut.
+    """
+    finite = [value for value in points.values if math.isfinite(value)]
+    later = finite[math.ceil(0.03 * len(finite)) :]
+    if len(finite) < _SMOOTHED_FROM or not max(finite) - min(finite) > 1.25 * (max(later) - min(finite)):
+        return None
+    return max(later) + 0.05 * (max(later) - min(finite))
+
+
+def _spans_decades(points: Curve) -> bool:
+    """Whether a curve of positive values spans more than a factor of 30, which a linear axis would hide."""
+    finite = [value for value in points.values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
+
+
+_MAX_GROUPS = 40
+
+
+def build_learning_rate(run: RunRecord) -> Section | None:
+    """The loss against the multiple of the configured rates, and the rates where it fell fastest."""
+    record = read_object(RunFolder(run.folder).learning_rate_path)
+    losses = _sweep_curve(record.get("multipliers"), record.get("losses"))
+    if not losses.steps:
+        return None
+    steepest = number(record.get("steepest"))
+    lines = [Line("loss", losses, "--line-1", faint=True), Line("smoothed", smooth(losses, 0.1), "--line-1")]
+    if math.isfinite(steepest):
+        ends = (min(losses.values), max(losses.values))
+        mark = Curve((steepest,) * 2, (math.nan,) * 2, ends)
+        lines.append(Line("falls fastest", mark, "--line-2", dashed=True))
+    chart = Chart(
+        "chart-sweep",
+        "Loss in the sweep",
+        "nats per token, against the multiple of the learning rates",
+        tuple(lines),
+        x_name="multiple",
+        x_logarithmic=True,
+    )
+    return Section(
+        identifier="learning-rate",
+        title="Learning rate",
+        template="learning_rate.html.j2",
+        content={"sentence": _sweep_sentence(record, steepest), "facts": _rates(record, steepest)},
+        charts=(chart,),
+    )
+
+
+def _sweep_sentence(record: dict[str, Any], steepest: float) -> str:
+    if not math.isfinite(steepest):
+        return "The loss did not fall in the sweep: nothing can be said about the learning rate."
+    parts = [f"The loss fell fastest at {format_value(steepest)} times the configured learning rates"]
+    lowest, diverged = number(record.get("lowest_loss")), number(record.get("diverged"))
+    if math.isfinite(lowest):
+        parts.append(f"it was lowest at {format_value(lowest)}")
+    if math.isfinite(diverged):
+        parts.append(f"at {format_value(diverged)} it was worse than untrained")
+    return ", ".join(parts) + ". The run used the configured ones."
+
+
+def _rates(record: dict[str, Any], steepest: float) -> list[Fact]:
+    rates = record.get("rates")
+    if not isinstance(rates, dict) or not math.isfinite(steepest):
+        return []
+    shown = [(str(role), number(rate)) for role, rate in list(rates.items())[:_MAX_GROUPS]]
+    return [
+        Fact(role, f"{format_value(rate)} configured, {format_value(steepest * rate)} there")
+        for role, rate in shown
+    ]
+
+
+def _sweep_curve(multipliers: Any, losses: Any) -> Curve:
+    """The sweep without what cannot be drawn."""
+    if not (isinstance(multipliers, list) and isinstance(losses, list)):
+        return Curve((), (), ())
+    pairs = [(number(x), number(y)) for x, y in zip(multipliers, losses, strict=False)]
+    pairs = [(x, y) for x, y in pairs if x > 0 and math.isfinite(x) and math.isfinite(y)]
+    return Curve(tuple(x for x, _ in pairs), (math.nan,) * len(pairs), tuple(y for _, y in pairs))
+
+
+_MAX_ANSWERS = 12
+_MAX_EVIDENCE_LINES = 4
+_TEXT_CHARACTERS = 1_000
+_COLORS = ("--line-3", "--quiet", "--ink", "--quiet")
+# The first validations are cut off at the top where they would flatten all that the answer is about.
+_EARLY_SHARE = 0.25
+_WORTH_A_CUT = 1.5
+
+
+def build_stopping(run: RunRecord) -> Section | None:
+    """What was watched, what each criterion said at the end, and a chart of what that rests on."""
+    record = read_object(RunFolder(run.folder).early_stopping_path)
+    answers = [answer for answer in _list(record.get("answers")) if isinstance(answer, Mapping)]
+    validations = [point for point in _list(record.get("validations")) if isinstance(point, Mapping)]
+    if not answers or not validations:
+        return None
+    answers = answers[:_MAX_ANSWERS]
+    charts = tuple(
+        _stopping_chart(index, record, answer, validations)
+        for index, answer in enumerate(answers)
+        if _list(answer.get("lines"))
+    )
+    return Section(
+        identifier="stopping",
+        title="Early stopping",
+        template="stopping.html.j2",
+        content={
+            "sentence": _stopping_sentence(record, len(validations)),
+            "rows": [
+                {
+                    "name": name_of(answer, "criterion"),
+                    "stops": answer.get("stop") is True,
+                    "evidence": safe_text(str(answer.get("evidence", "")), _TEXT_CHARACTERS),
+                }
+                for answer in answers
+            ],
+        },
+        charts=charts,
+    )
+
+
+def _stopping_sentence(record: Mapping[str, Any], num_validations: int) -> str:
+    """For example: "Stopped at step 1,200 of 4,000 (validation/bits_per_byte, 24 validations)."."""
+    step, planned = number(record.get("step")), number(record.get("num_planned_steps"))
+    place = f"step {step:,.0f}" if math.isfinite(step) else "an unknown step"
+    if math.isfinite(planned):
+        place += f" of {planned:,.0f}"
+    asked = f"{name_of(record, 'monitor')}, {num_validations} validations"
+    if record.get("stopped") is True:
+        return f"Stopped at {place} ({asked})."
+    return f"Did not stop: at {place} there was a reason to go on ({asked})."
+
+
+def _stopping_chart(
+    index: int, record: Mapping[str, Any], answer: Mapping[str, Any], validations: Sequence[Mapping[str, Any]]
+) -> Chart:
+    watched = _points([point.get("step") for point in validations], [v.get("value") for v in validations])
+    training = _points(
+        [point.get("step") for point in validations], [v.get("training_value") for v in validations]
+    )
+    evidence = [line for line in _list(answer.get("lines")) if isinstance(line, Mapping)][
+        :_MAX_EVIDENCE_LINES
+    ]
+    lines = [Line("validation", watched, "--line-2")]
+    if any("training" in str(line.get("label")) for line in evidence):
+        lines.append(Line("training", training, "--line-1"))
+    measured = [line.curve for line in lines]
+    for line, color in zip(evidence, _COLORS, strict=False):
+        label = name_of(line, "label")
+        is_mark = not _list(line.get("low"))
+        lines.append(Line(label, _points(line.get("steps"), line.get("values")), color, dashed=is_mark))
+        for end in ("low", "high"):
+            ends = _points(line.get("steps"), line.get(end))
+            lines.append(Line(f"{label}, {end} end", ends, color, faint=True))
+    top = _top(measured, [line.curve for line in lines[len(measured) :]])
+    if answer.get("stop") is True and record.get("stopped") is True:
+        lines.append(_mark(number(record.get("step")), [line.curve for line in lines], top))
+    stops = "says stop" if answer.get("stop") is True else "says go on"
+    return Chart(
+        f"chart-stopping-{index}",
+        f"{name_of(answer, 'criterion')} {stops}",
+        name_of(record, "monitor"),
+        tuple(lines),
+        tick_format="0.[0000]",
+        top=top,
+    )
+
+
+def _mark(step: float, curves: Sequence[Curve], top: float | None) -> Line:
+    """A vertical line where training stopped, as high as what is shown."""
+    values = _finite(*(curve.values for curve in curves))
+    if not math.isfinite(step) or not values:
+        return Line("stopped", Curve((), (), ()), "--warning")
+    ends = (min(values), max(values) if top is None else top)
+    return Line("stopped", Curve((int(step),) * 2, (math.nan,) * 2, ends), "--warning", dashed=True)
+
+
+def _top(measured: Sequence[Curve], evidence: Sequence[Curve]) -> float | None:
+    """Where the vertical axis ends so that the first validations do not flatten the rest; ``None``: uncut."""
+    later = [curve.values[math.ceil(_EARLY_SHARE * len(curve.values)) :] for curve in measured]
+    shown = _finite(*later, *(curve.values for curve in evidence))
+    everything = _finite(shown, *(curve.values for curve in measured))
+    if not shown or max(everything) - min(shown) < _WORTH_A_CUT * (max(shown) - min(shown)):
+        return None
+    return max(shown) + 0.05 * (max(shown) - min(shown))
+
+
+def _finite(*values: Sequence[float]) -> list[float]:
+    return [value for some in values for value in some if math.isfinite(value)]
+
+
+def _points(steps: Any, values: Any) -> Curve:
+    """Points of a JSON file; those without a place are left out."""
+    pairs = [
+        (round(number(step)), number(value))
+        for step, value in zip(_list(steps), _list(values), strict=False)
+        if math.isfinite(number(step)) and value is not None
+    ]
+    return Curve(
+        tuple(step for step, _ in pairs), (math.nan,) * len(pairs), tuple(value for _, value in pairs)
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
