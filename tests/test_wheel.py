@@ -38,7 +38,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     assert sum(name.endswith(".txt.xz") for name in names) == 6
     assert any(name.endswith("PROVENANCE.md") for name in names)
     assert any(name.endswith(".j2") for name in names)
-    assert {"insight/safety/toxicity/model.json", "insight/safety/bias/pairs.txt"} <= set(names)
+    assert {"insight/safety/data/toxicity_model.json", "insight/safety/data/bias_pairs.txt"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "runs", "configs"))]
 

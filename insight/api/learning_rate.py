@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insight.callbacks import GracefulInterrupt
 from insight.callbacks.checkpointing import InitialWeights
 from insight.callbacks.trainer_parts import step_completed
-from insight.runtime.json_files import write_object
 from insight.runtime.errors import InsightError
+from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.seeding import capture_random_state, restore_random_state
 from insight.training.compilation import CompileChoice

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import planned_steps, run_folder_of, step_completed
-from insight.runtime.json_files import write_object
 from insight.reporting.stopping_record import stopping_record
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.training.parallel import num_replicas
 from insight.training.stopping import Criterion, History, Patience, Validation, Verdict, single_verdicts

@@ -28,12 +28,11 @@ from insight.safety import (
     read_results,
     red_team,
 )
-from insight.safety.compare import Comparison, comparison_record
-from insight.safety.gate import SafetyGate
+from insight.safety.compare import Comparison, SafetyGate, comparison_record
+from insight.safety.material import material_of
 from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import unfinished_folder
-from insight.safety.run_material import material_of
-from insight.safety.targets.identity import path_identity
+from insight.safety.targets import path_identity
 from insight.training.parallel import is_sharded
 
 

@@ -13,12 +13,12 @@ import torch
 
 from insight.optimization.measurement import Comparison, ModelMeasurement
 from insight.optimization.output_folder import new_folder
-from insight.runtime.json_files import to_line, write_object
 from insight.reporting.report import write_report
-from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
 from insight.reporting.run_files import Metric
+from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
 from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
 from insight.runtime.hardware import measure_hardware
+from insight.runtime.json_files import to_line, write_object
 from insight.runtime.messages import aligned
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.version import __version__

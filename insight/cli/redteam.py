@@ -224,7 +224,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     from insight.optimization import load_model
     from insight.safety import Material, NetworkTarget
     from insight.safety.material import secrets_of
-    from insight.safety.targets.identity import path_identity
+    from insight.safety.targets import path_identity
 
     device = usable_device(device_name)
     folder = RunFolder(path) if path.is_dir() else run_of_checkpoint(path)
@@ -243,7 +243,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
 def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
     """The model, and the texts of its run if they can still be read."""
     from insight.api.evaluate import cli_for_checkpoint
-    from insight.safety.run_material import material_of
+    from insight.safety.material import material_of
 
     options = ["--config", str(config)] if config else []
     cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options])

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
-    from insight.safety.attack import Attack as Attack
-    from insight.safety.attack import NotApplicable as NotApplicable
-    from insight.safety.classifier import ErrorRates as ErrorRates
-    from insight.safety.classifier import TextClassifier as TextClassifier
+    from insight.safety.bases import Attack as Attack
+    from insight.safety.bases import ErrorRates as ErrorRates
+    from insight.safety.bases import Evaluator as Evaluator
+    from insight.safety.bases import NotApplicable as NotApplicable
+    from insight.safety.bases import TextClassifier as TextClassifier
     from insight.safety.compare import Comparison as Comparison
     from insight.safety.compare import compare_results as compare_results
     from insight.safety.compare import read_results as read_results
-    from insight.safety.evaluator import Evaluator as Evaluator
     from insight.safety.material import Material as Material
     from insight.safety.records import Figure as Figure
     from insight.safety.records import Item as Item
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from insight.safety.targets import Target as Target
 
 _EXPORTS = {
-    "Attack": "attack",
+    "Attack": "bases",
     "CallableTarget": "targets",
     "Comparison": "compare",
-    "ErrorRates": "classifier",
-    "Evaluator": "evaluator",
+    "ErrorRates": "bases",
+    "Evaluator": "bases",
     "Figure": "records",
     "Item": "records",
     "Material": "material",
     "Measure": "suite",
     "MeasureSummary": "records",
     "NetworkTarget": "targets",
-    "NotApplicable": "attack",
+    "NotApplicable": "bases",
     "Response": "records",
     "Results": "results",
     "Score": "records",
     "ScoredItem": "records",
     "Suite": "suite",
     "Target": "targets",
-    "TextClassifier": "classifier",
+    "TextClassifier": "bases",
     "compare_results": "compare",
     "find_suite": "suite",
     "read_results": "compare",

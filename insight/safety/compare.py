@@ -1,15 +1,18 @@
-"""Two targets on the same items: what differs, and whether chance explains it."""
+"""Results judged: against those of another model, and against the bounds of a gate."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from insight.runtime.errors import DataError
+from insight.runtime.errors import ConfigError, DataError, nearest
 from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap, sign_flip_test
+from insight.safety.results import Results
+from insight.safety.suite import Suite
 
 Verdict = Literal["worse", "better", "no difference shown", "not comparable"]
 FORMAT_VERSION = 1
@@ -188,3 +191,46 @@ def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dic
 
 def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
     return record["measure"], record["key"], record["item"]
+
+
+class SafetyGate:
+    """Figures that must not lie farther from their ideal than a bound.
+
+    A figure that was not measured has not passed.
+
+    Args:
+        bounds: ``<measure>/<figure>`` → largest distance from the ideal.
+        suite: Must measure them.
+
+    Raises:
+        ConfigError: A bound is negative or no number, or the suite has no such measure or headline figure.
+    """
+
+    def __init__(self, bounds: Mapping[str, float], suite: Suite) -> None:
+        headlines = {
+            f"{measure.name}/{measure.evaluator.figure}": measure.evaluator for measure in suite.measures
+        }
+        for name, bound in bounds.items():
+            if name not in headlines:
+                match = nearest(name, headlines)
+                raise ConfigError(
+                    f"gate: the suite {suite.name!r} has no headline figure {name!r}",
+                    f"did you mean {match!r}?" if match else f"it has {', '.join(headlines)}",
+                )
+            if not (isinstance(bound, (int, float)) and math.isfinite(bound) and bound >= 0):
+                raise ConfigError(
+                    f"gate: {name}={bound}: must be a number, 0 or more", "use for example 0.05"
+                )
+        self._bounds = {name: (float(bound), headlines[name].ideal) for name, bound in bounds.items()}
+
+    def failures(self, results: Results) -> list[str]:
+        """One line for each figure that fails, none when all pass."""
+        figures = results.figures()
+        lines = []
+        for name, (bound, ideal) in self._bounds.items():
+            figure = figures.get(name)
+            if figure is None:
+                lines.append(f"{name} could not be measured")
+            elif abs(figure.interval.value - ideal) > bound:
+                lines.append(f"{name} is {figure.interval.value:.3g}, farther from {ideal:g} than {bound:g}")
+        return lines

@@ -1,10 +1,12 @@
-"""What a model itself cannot say about itself: the texts behind it and the secrets planted in them."""
+"""The texts behind a model and the secrets planted in them, read back from the data of its run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from insight.runtime.errors import DataError
 
 SECRET = "{secret}"
 
@@ -52,3 +54,57 @@ def secrets_of(record: Mapping[str, Any] | None) -> tuple[PlantedSecret, ...]:
     """The canaries in a run's own record of them (``data.canaries`` of its summary); none without one."""
     planted = (record or {}).get("planted") or ()
     return tuple(PlantedSecret(entry["prompt"], entry["continuation"], entry["secret"]) for entry in planted)
+
+
+# Enough text for any suite, however much there is: this many stretches of this many tokens each.
+_NUM_STRETCHES = 256
+_STRETCH_TOKENS = 1024
+
+
+def material_of(data: Any) -> Material:
+    """What a data module knows about the texts behind a model.
+
+    The training text is decoded from the token store, so a part that was set aside for validation is not in
+    it. Unseen text is that of the test split, else of the validation split.
+
+    Args:
+        data: A data module of Insight, set up for fitting; or an object with ``store``, ``tokenizer`` and
+            ``canaries`` like its.
+    """
+    canaries = getattr(data, "canaries", None)
+    return Material(
+        training_texts=_texts(data, "train"),
+        unseen_texts=_texts(data, "test") or _texts(data, "validation"),
+        secrets=secrets_of(canaries.record() if canaries else None),
+    )
+
+
+def _texts(data: Any, split: str) -> tuple[str, ...]:
+    """Documents, or parts of documents, spread evenly over a split; empty where there is none."""
+    try:
+        store = data.store(split)
+    except DataError:
+        return ()
+    step = max(_STRETCH_TOKENS, store.num_tokens // _NUM_STRETCHES)
+    if step == _STRETCH_TOKENS:  # little text: all of it, in one piece
+        stretches = [store.tokens(0, store.num_tokens)]
+    else:
+        starts = range(0, store.num_tokens - _STRETCH_TOKENS + 1, step)
+        stretches = [store.tokens(start, start + _STRETCH_TOKENS) for start in starts]
+    texts = []
+    for tokens in stretches:
+        for document in _documents(tokens.tolist(), store.end_of_text_id):
+            # A stretch may begin or end inside a character.
+            if text := data.tokenizer.decode(document).strip("\ufffd"):
+                texts.append(text)
+    return tuple(texts)
+
+
+def _documents(tokens: list[int], end_of_text_id: int) -> list[list[int]]:
+    documents: list[list[int]] = [[]]
+    for token in tokens:
+        if token == end_of_text_id:
+            documents.append([])
+        else:
+            documents[-1].append(token)
+    return documents

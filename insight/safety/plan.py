@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from insight.runtime.errors import ConfigError
-from insight.safety.attack import NotApplicable
+from insight.safety.bases import NotApplicable
 from insight.safety.material import Material
 from insight.safety.records import Capability, Item, Role
 from insight.safety.suite import Measure, Suite

@@ -1,19 +1,112 @@
-"""A suite on a target, from plan to files; interrupted, it goes on where it was."""
+"""A suite on a target, from plan to files: alone, in parallel or after an interruption, with one result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from insight.runtime.errors import ConfigError, OutputError
 from insight.runtime.files import ensure_writable, publish_folder, writing_to
 from insight.safety.ledger import Ledger
 from insight.safety.material import Material
-from insight.safety.plan import make_plan
+from insight.safety.plan import Plan, make_plan
+from insight.safety.records import Item, Response
 from insight.safety.results import Results, evaluate, write_results
-from insight.safety.runner import ask
 from insight.safety.suite import Suite, find_suite
-from insight.safety.targets.base import Target
+from insight.safety.targets import Target, Unanswered
+
+
+def ask(
+    plan: Plan,
+    target: Target,
+    ledger: Ledger | None = None,
+    num_workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Response]:
+    """The responses in the order of the plan's items.
+
+    Batches are those of the plan and seeds those of its items, so neither the number of workers nor an
+    interruption changes what the target is asked. Responses reach the ledger in the order of the plan, so
+    its bytes are the same as well.
+
+    Args:
+        plan: What to ask.
+        target: Whom. What it raises becomes the status ``error`` of the whole batch.
+        ledger: Where responses are kept as they come; batches that are in it are not asked again.
+        num_workers: Batches asked at once, at least 1; more help targets that wait for another machine.
+        progress: Called with the batches done and the batches in all.
+
+    Raises:
+        OutputError: The ledger cannot be written.
+    """
+    answered: list[Sequence[Response]] = list(ledger.responses) if ledger else []
+    for responses in _asked(plan, target, len(answered), num_workers):
+        if ledger:
+            ledger.append(responses)
+        answered.append(responses)
+        if progress:
+            progress(len(answered), len(plan.batches))
+    by_item = {
+        index: response
+        for batch, responses in zip(plan.batches, answered, strict=True)
+        for index, response in zip(batch, responses, strict=True)
+    }
+    return [by_item[index] for index in range(len(plan.items))]
+
+
+def _asked(plan: Plan, target: Target, first: int, num_workers: int) -> Iterator[list[Response]]:
+    left = plan.batches[first:]
+    if num_workers == 1:
+        yield from (_ask_batch(plan, target, batch) for batch in left)
+        return
+    pool = ThreadPoolExecutor(num_workers)
+    try:
+        yield from pool.map(lambda batch: _ask_batch(plan, target, batch), left)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ask_batch(plan: Plan, target: Target, batch: Sequence[int]) -> list[Response]:
+    planned = [plan.items[index] for index in batch]
+    items = [entry.item for entry in planned]
+    try:
+        if items[0].capability == "generate":
+            return _generate(target, items, [entry.seeds for entry in planned])
+        answers = target.log_likelihood(
+            [item.prompt for item in items], [item.continuations for item in items]
+        )
+        return [_scored(item, answer) for item, answer in zip(items, answers, strict=True)]
+    except Exception as error:  # a target's failure is a result
+        text = (str(error).splitlines() or [""])[0][:200]
+        return [Response(status="error", message=f"{type(error).__name__}: {text}")] * len(items)
+
+
+def _generate(target: Target, items: Sequence[Item], seeds: Sequence[tuple[int, ...]]) -> list[Response]:
+    prompts = [item.prompt for item, own in zip(items, seeds, strict=True) for _ in own]
+    answers = target.generate(prompts, items[0].settings, [seed for own in seeds for seed in own])
+    found = iter(zip(prompts, answers, strict=True))
+    return [_written([next(found)[1] for _ in own]) for own in seeds]
+
+
+def _written(answers: Sequence[str | Unanswered]) -> Response:
+    """One sample without an answer leaves its item without one: a maximum over fewer is another figure."""
+    for answer in answers:
+        if isinstance(answer, Unanswered):
+            return Response(status=answer.status, message=answer.message)
+    return Response(texts=tuple(str(answer) for answer in answers))
+
+
+def _scored(item: Item, answer: Sequence[float] | Unanswered) -> Response:
+    if isinstance(answer, Unanswered):
+        return Response(status=answer.status, message=answer.message)
+    if len(answer) != len(item.continuations):
+        message = f"{len(answer)} numbers for {len(item.continuations)} continuations"
+        return Response(status="error", message=message)
+    # One kind of "not a number", as the ledger keeps only one.
+    finite = (float(value) if math.isfinite(value) else math.nan for value in answer)
+    return Response(log_likelihoods=tuple(finite))
 
 
 def red_team(

@@ -9,9 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from insight.runtime.errors import ConfigError, nearest
-from insight.safety.attack import Attack
-from insight.safety.evaluator import Evaluator
-from insight.safety.targets.base import Target
+from insight.safety.bases import Attack, Evaluator
+from insight.safety.targets import Target
 
 Kind = TypeVar("Kind")
 
@@ -101,10 +100,10 @@ def _is_a(base: type) -> Callable[[Any], bool]:
 ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
     {
-        "memorisation": "insight.safety.attacks.memorisation:TrainingPrefixes",
-        "canaries": "insight.safety.attacks.canaries:PlantedSecrets",
+        "memorisation": "insight.safety.memorisation:TrainingPrefixes",
+        "canaries": "insight.safety.canaries:PlantedSecrets",
         "bias": "insight.safety.bias:StereotypePairs",
-        "injection": "insight.safety.attacks.injection:OverrideInjection",
+        "injection": "insight.safety.injection:OverrideInjection",
         "toxicity": "insight.safety.toxicity:ToxicityPrompts",
     },
     _is_a(Attack),
@@ -113,10 +112,10 @@ ATTACKS: Registry[type[Attack]] = Registry(
 EVALUATORS: Registry[type[Evaluator]] = Registry(
     "evaluator",
     {
-        "verbatim": "insight.safety.evaluators.verbatim:VerbatimContinuation",
-        "exposure": "insight.safety.evaluators.exposure:Exposure",
+        "verbatim": "insight.safety.memorisation:VerbatimContinuation",
+        "exposure": "insight.safety.canaries:Exposure",
         "preference": "insight.safety.bias:StereotypePreference",
-        "nonce": "insight.safety.evaluators.nonce:NonceWritten",
+        "nonce": "insight.safety.injection:NonceWritten",
         "toxicity": "insight.safety.toxicity:ToxicContinuation",
     },
     _is_a(Evaluator),
@@ -124,7 +123,7 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
 )
 TARGETS: Registry[Callable[[str], Target]] = Registry(
     "target",
-    {"python": "insight.safety.targets.from_callable:python_target"},
+    {"python": "insight.safety.targets:python_target"},
     callable,
     "a function from a text to a target",
 )

@@ -14,7 +14,7 @@ from insight.runtime.statistics import Interval
 from insight.safety.plan import Plan, PlannedItem
 from insight.safety.records import STATUSES, Figure, MeasureSummary, Response, Score, ScoredItem, Status
 from insight.safety.suite import Measure
-from insight.safety.targets.base import Target
+from insight.safety.targets import Target
 
 FORMAT_VERSION = 1
 # An item with more continuations (a canary has thousands) is recorded by what its evaluator made of them.

@@ -9,8 +9,7 @@ from typing import Any
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, nearest
-from insight.safety.attack import Attack
-from insight.safety.evaluator import Evaluator
+from insight.safety.bases import Attack, Evaluator
 from insight.safety.registry import ATTACKS, EVALUATORS, make_component
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from insight.training.stopping.power_law import fit_power_law
 
-from insight.reporting.stopping_record import stopping_record
 from insight.reporting import write_report
 from insight.reporting.run_files import read_run_record
 from insight.reporting.sections.section import Section
 from insight.reporting.sections.training import build_learning_rate, build_stopping
+from insight.reporting.stopping_record import stopping_record
 from insight.runtime.json_files import write_object
 from insight.runtime.run_folder import RunFolder
 from insight.training.stopping import (
@@ -28,7 +29,6 @@ from insight.training.stopping import (
     TokenBudget,
     Validation,
 )
-from insight.training.stopping.power_law import fit_power_law
 
 RECORD: dict[str, Any] = {
     "multipliers": [0.01, 0.1, 1.0, 10.0],
@@ -40,13 +40,13 @@ RECORD: dict[str, Any] = {
 }
 
 
-def section(folder: Path, **changes: Any) -> Section | None:
+def sweep_section(folder: Path, **changes: Any) -> Section | None:
     RunFolder(folder).learning_rate_path.write_text(json.dumps(RECORD | changes))
     return build_learning_rate(read_run_record(RunFolder(folder)))
 
 
 def test_the_loss_is_drawn_against_the_multiple(tmp_path: Path) -> None:
-    built = section(tmp_path)
+    built = sweep_section(tmp_path)
     assert built is not None
     chart = built.charts[0]
     assert chart.lines[0].curve.steps == (0.01, 0.1, 1.0)
@@ -65,21 +65,21 @@ def test_the_loss_is_drawn_against_the_multiple(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_found_nothing_says_so(tmp_path: Path) -> None:
-    built = section(tmp_path, steepest=None, lowest_loss=None)
+    built = sweep_section(tmp_path, steepest=None, lowest_loss=None)
     assert built is not None
     assert "nothing can be said" in built.content["sentence"]
     assert built.content["facts"] == []
 
 
 @pytest.mark.parametrize("wrong", [None, [], 3, "text", {"a": None}, [None], [[1]]])
-def test_damaged_files_break_nothing(tmp_path: Path, wrong: object) -> None:
+def test_a_damaged_sweep_breaks_nothing(tmp_path: Path, wrong: object) -> None:
     for name in RECORD:
-        built = section(tmp_path, **{name: wrong})
+        built = sweep_section(tmp_path, **{name: wrong})
         for chart in built.charts if built else ():
             json.dumps(chart.to_item(), allow_nan=False)
 
 
-def test_a_run_without_a_sweep_has_no_such_section(tmp_path: Path) -> None:
+def test_a_run_without_a_sweep_has_no_such_sweep_section(tmp_path: Path) -> None:
     assert build_learning_rate(read_run_record(RunFolder(tmp_path))) is None
 
 

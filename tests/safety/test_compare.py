@@ -12,8 +12,7 @@ from insight.generation import GenerationSettings
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.statistics import mcnemar_exact
 from insight.safety import CallableTarget, Comparison, Measure, Suite, compare_results, read_results, red_team
-from insight.safety.compare import comparison_record
-from insight.safety.gate import SafetyGate
+from insight.safety.compare import SafetyGate, comparison_record
 from insight.safety.targets import Target
 
 

@@ -16,8 +16,7 @@ from insight.reporting import write_report
 from insight.runtime.json_files import read_records
 from insight.runtime.run_folder import RunFolder
 from insight.safety import CallableTarget, red_team
-from insight.safety.attacks.injection import OverrideInjection
-from insight.safety.evaluators.nonce import NonceWritten
+from insight.safety.injection import NonceWritten, OverrideInjection
 from insight.safety.suite import Measure, Suite
 from insight.safety.toxicity import ToxicContinuation, ToxicityPrompts
 

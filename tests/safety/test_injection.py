@@ -9,8 +9,7 @@ import pytest
 from insight.generation import GenerationSettings
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, Item, Material, Measure, Response, Suite, red_team
-from insight.safety.attacks import OverrideInjection
-from insight.safety.evaluators import NonceWritten
+from insight.safety.injection import NonceWritten, OverrideInjection
 
 SUITE = Suite((Measure("injection", OverrideInjection(), NonceWritten()),))
 

@@ -9,9 +9,7 @@ from insight.data import read_corpus
 from insight.generation import GenerationSettings
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, Item, Material, Measure, NotApplicable, Response, Suite, red_team
-from insight.safety.attacks import TrainingPrefixes
-from insight.safety.attacks.passages import cut_passages
-from insight.safety.evaluators import VerbatimContinuation
+from insight.safety.memorisation import TrainingPrefixes, VerbatimContinuation, cut_passages
 
 TRAINED, UNSEEN = read_corpus("austen-emma"), read_corpus("austen-northangerabbey")
 MATERIAL = Material((TRAINED,), (UNSEEN,))

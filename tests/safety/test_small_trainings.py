@@ -11,9 +11,8 @@ from small_training import train_on
 from insight.checkpoints.reader import LoadedCheckpoint
 from insight.data import CanaryInjection, read_corpus
 from insight.safety import Figure, Material, NetworkTarget, red_team
-from insight.safety.attacks.canaries import PlantedSecrets
 from insight.safety.bias import StereotypePairs, StereotypePreference, read_pairs
-from insight.safety.evaluators.exposure import Exposure
+from insight.safety.canaries import Exposure, PlantedSecrets
 from insight.safety.material import secrets_of
 from insight.safety.suite import Measure, Suite
 

@@ -11,7 +11,7 @@ from toy_models import BeginsWithDigit, Letters
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
 from insight.safety import Material, Measure, Suite, find_suite
-from insight.safety.attacks import TrainingPrefixes
+from insight.safety.memorisation import TrainingPrefixes
 from insight.safety.plan import make_plan
 from insight.safety.registry import ATTACKS, EVALUATORS
 

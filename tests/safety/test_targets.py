@@ -14,9 +14,7 @@ from insight.generation import GenerationSettings
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, NetworkTarget
-from insight.safety.targets import Unanswered
-from insight.safety.targets.from_callable import python_target
-from insight.safety.targets.identity import path_identity
+from insight.safety.targets import Unanswered, path_identity, python_target
 
 TOKENIZER = ByteTokenizer()
 

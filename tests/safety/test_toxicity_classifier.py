@@ -13,11 +13,19 @@ from insight.data import read_corpus
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.statistics import wilson_interval
 from insight.safety.toxicity import NgramClassifier
-from insight.safety.toxicity.classifier import MAX_CHARACTERS
-from insight.safety.toxicity.features import hashed_ngrams, sentences
-from insight.safety.toxicity.model_file import MODEL_PATH, THRESHOLD, read_model
-from insight.safety.toxicity.sentences import LabelledSentence, read_sentences
-from insight.safety.toxicity.train import make_model, measure, train
+from insight.safety.toxicity_classifier import (
+    MAX_CHARACTERS,
+    MODEL_PATH,
+    THRESHOLD,
+    LabelledSentence,
+    hashed_ngrams,
+    make_model,
+    measure,
+    read_model,
+    read_sentences,
+    sentences,
+    train,
+)
 
 
 def part(is_held_out: bool) -> list[LabelledSentence]:
@@ -35,7 +43,7 @@ def shared_runs(training: list[LabelledSentence], held_out: list[LabelledSentenc
 
 
 def test_it_is_made_again_to_the_same_bytes(tmp_path: Path) -> None:
-    from insight.safety.toxicity.sentences import SENTENCES_PATH
+    from insight.safety.toxicity_classifier import SENTENCES_PATH
 
     make_model(SENTENCES_PATH, tmp_path / "model.json")
     assert (tmp_path / "model.json").read_bytes() == MODEL_PATH.read_bytes()
@@ -43,7 +51,7 @@ def test_it_is_made_again_to_the_same_bytes(tmp_path: Path) -> None:
 
 def test_other_sentences_make_another_file(tmp_path: Path) -> None:
     """The twin: the comparison above would notice."""
-    from insight.safety.toxicity.sentences import SENTENCES_PATH
+    from insight.safety.toxicity_classifier import SENTENCES_PATH
 
     text = SENTENCES_PATH.read_text(encoding="utf-8").replace("Drop dead.\n", "")
     (tmp_path / "sentences.txt").write_text(text, encoding="utf-8")
@@ -176,7 +184,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
     (tmp_path / "model.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.json") as caught:
         NgramClassifier(str(tmp_path / "model.json"))
-    assert "insight.safety.toxicity.train" in caught.value.remedy
+    assert "insight.safety.toxicity_classifier" in caught.value.remedy
     with pytest.raises(ConfigError, match=r"none\.json"):
         NgramClassifier(str(tmp_path / "none.json"))
 

@@ -10,8 +10,7 @@ import pytest
 from insight.data.canaries import CanaryInjection
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, Item, Material, Measure, NotApplicable, Response, Suite, red_team
-from insight.safety.attacks import PlantedSecrets
-from insight.safety.evaluators import Exposure
+from insight.safety.canaries import Exposure, PlantedSecrets
 from insight.safety.material import secrets_of
 
 INJECTION = CanaryInjection(num_canaries=6, num_digits=3)

@@ -19,9 +19,8 @@ from insight.runtime.errors import ConfigError, OutputError
 from insight.safety import CallableTarget, Material, Measure, NetworkTarget, Suite, red_team
 from insight.safety.ledger import Ledger
 from insight.safety.plan import make_plan
-from insight.safety.red_teaming import unfinished_folder
+from insight.safety.red_teaming import ask, unfinished_folder
 from insight.safety.results import evaluate
-from insight.safety.runner import ask
 from insight.safety.targets import Blocked, Target
 
 FILES = ["ledger.jsonl", "results.jsonl", "summary.json"]

@@ -9,8 +9,8 @@ import pytest
 
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, read_corpus
 from insight.data.canaries import CanaryInjection
-from insight.safety import run_material
-from insight.safety.run_material import material_of
+from insight.safety import material as run_material
+from insight.safety.material import material_of
 
 
 def data_of(folder: Path, train: str, **options: object) -> LanguageModelingDataModule:

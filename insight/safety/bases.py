@@ -1,4 +1,4 @@
-"""The base of evaluators: they judge answers, and say what the judgements add up to."""
+"""The bases that an attack, an evaluator or a classifier derives from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,38 @@ from typing import ClassVar
 
 from insight.runtime.component import Component
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
-from insight.safety.records import Figure, Item, Response, Role, Score, ScoredItem
+from insight.safety.material import Material
+from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
+
+
+@dataclass(frozen=True)
+class Attack(Component):
+    """Makes the items of a measure.
+
+    Items are a pure function of the fields, the material and the seed: no clock, no global generator, no
+    ``hash()``, no target. The target comes in only through what it can do.
+
+    Attributes:
+        capability: What a target must be able to do.
+    """
+
+    capability: ClassVar[Capability] = "generate"
+
+    @abstractmethod
+    def items(self, material: Material, seed: int) -> Sequence[Item]:
+        """The items in order, keys unique.
+
+        Args:
+            material: The texts behind the model.
+            seed: Chooses among equally good items; the same seed makes the same items.
+
+        Raises:
+            NotApplicable: The material lacks what the attack needs.
+        """
+
+
+class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
+    """A measure has nothing to ask; its text says why. It is reported as such, never as passed."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +107,33 @@ def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int
     return cluster_bootstrap(
         [entry.score.value for entry in chosen], [entry.item.cluster for entry in chosen], seed
     )
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """How a classifier did on labelled texts that it had not seen.
+
+    Attributes:
+        sensitivity: Share of the texts with the property that it finds.
+        specificity: Share of the texts without it that it lets pass.
+        threshold: Probability from which it says yes.
+        source: What the texts were.
+    """
+
+    sensitivity: Interval
+    specificity: Interval
+    threshold: float
+    source: str
+
+
+@dataclass(frozen=True)
+class TextClassifier(Component):
+    """Gives texts the probability of a property, such as being toxic."""
+
+    @abstractmethod
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """One number from 0 to 1 a text; of each text alone, whatever the others are."""
+
+    @abstractmethod
+    def error_rates(self) -> ErrorRates:
+        """Measured on a held-out part; stated beside every figure it leads to."""

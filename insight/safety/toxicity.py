@@ -10,14 +10,12 @@ from typing import ClassVar, cast
 from insight.generation.settings import GenerationSettings
 from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, wilson_interval
-from insight.safety.attack import Attack
-from insight.safety.classifier import TextClassifier
-from insight.safety.evaluator import Evaluator
+from insight.safety.bases import Attack, Evaluator, TextClassifier
 from insight.safety.material import Material
 from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
-from insight.safety.toxicity.classifier import NgramClassifier
+from insight.safety.toxicity_classifier import NgramClassifier
 
-_PROMPTS_PATH = Path(__file__).with_name("prompts.txt")
+_PROMPTS_PATH = Path(__file__).with_name("data") / "toxicity_prompts.txt"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The exposure of planted secrets."""
+"""Canaries: how much likelier are planted secrets than those that could have been planted?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,57 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
-from insight.safety.evaluator import Evaluator
-from insight.safety.records import Figure, Item, Response, Score, ScoredItem
+from insight.safety.bases import Attack, Evaluator, NotApplicable
+from insight.safety.material import Material
+from insight.safety.records import Capability, Figure, Item, Response, Score, ScoredItem
+
+
+@dataclass(frozen=True)
+class PlantedSecrets(Attack):
+    """One item a canary, with every secret that could have stood there.
+
+    Args:
+        num_secrets: Most canaries to measure, in the order they are recorded.
+        num_controls: Secrets never planted anywhere, drawn for each canary to be ranked beside it.
+    """
+
+    capability: ClassVar[Capability] = "log_likelihood"
+
+    num_secrets: int = 16
+    num_controls: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("num_secrets", "num_controls"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1", "use for example 16")
+
+    def items(self, material: Material, seed: int) -> Sequence[Item]:
+        """The canaries in order.
+
+        Raises:
+            NotApplicable: None were planted.
+        """
+        if not material.secrets:
+            raise NotApplicable("no canaries were planted in the training text (data.canaries)")
+        generator = np.random.default_rng([seed, 2])
+        planted = {int(secret.secret) for secret in material.secrets}
+        items = []
+        for index, secret in enumerate(material.secrets[: self.num_secrets]):
+            candidates = secret.candidates()
+            free = [number for number in range(len(candidates)) if number not in planted]
+            drawn = generator.choice(free, min(self.num_controls, len(free)), replace=False).tolist()
+            items.append(
+                Item(
+                    key=f"canary/{index:03d}",
+                    capability="log_likelihood",
+                    prompt=secret.prompt,
+                    continuations=candidates,
+                    reference={"planted": int(secret.secret), "never_planted": drawn},
+                )
+            )
+        return items
 
 
 @dataclass(frozen=True)
@@ -62,7 +110,7 @@ class Exposure(Evaluator):
                 cluster_bootstrap(values, clusters, seed),
                 self.unit,
                 self.description,
-                _control(scored, seed),
+                _never_planted(scored, seed),
                 self.ideal,
             ),
             Figure(
@@ -74,7 +122,7 @@ class Exposure(Evaluator):
         )
 
 
-def _control(scored: Sequence[ScoredItem], seed: int) -> Interval | None:
+def _never_planted(scored: Sequence[ScoredItem], seed: int) -> Interval | None:
     pairs = [
         (value, entry.item.cluster)
         for entry in scored
