@@ -1,14 +1,14 @@
-"""The report's section on a sweep over learning rates."""
+"""The report's sections on the course of training: the sweep over learning rates, early stopping."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from insight.training.stopping.power_law import fit_power_law
 
 from insight.reporting import write_report
 from insight.reporting.run_files import read_run_record
@@ -28,7 +28,9 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
+    single_verdicts,
 )
+from insight.training.stopping.extrapolation import fit_power_law
 
 RECORD: dict[str, Any] = {
     "multipliers": [0.01, 0.1, 1.0, 10.0],
@@ -99,7 +101,14 @@ def section(
 ) -> Section:
     known = known or history()
     verdict = criterion.judge(known)
-    record = stopping_record(criterion, known, verdict, sign)
+    record = stopping_record(
+        criterion.to_dict(),
+        [asdict(validation) for validation in known.validations],
+        known.num_planned_steps,
+        verdict.evidence,
+        [(type(one).__name__, asdict(answer)) for one, answer in single_verdicts(criterion, verdict)],
+        sign,
+    )
     record |= {"monitor": "validation/bits_per_byte", "mode": "min", "stopped": verdict.stop} | changes
     write_object(RunFolder(folder).early_stopping_path, record)
     built = build_stopping(read_run_record(RunFolder(folder)))
