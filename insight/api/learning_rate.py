@@ -58,7 +58,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     own: Any = cli.parser.instantiate(cli.config)
     own.model.schedule = ExponentialSweep()
     own.model.compile_choice = CompileChoice("off")
-    own.model.guard = StepGuard(Guard())  # whatever the run does about it: no number ends the sweep
+    own.model.step.guard = StepGuard(Guard())  # whatever the run does about it: no number ends the sweep
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):

@@ -15,7 +15,7 @@ from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.training.parallel import num_replicas
-from insight.training.stopping import Criterion, History, Patience, Validation, Verdict, single_verdicts
+from insight.training.stopping import Advice, Criterion, History, Patience, Validation, single_advice
 
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
@@ -109,27 +109,27 @@ class EarlyStopping(Callback):
             )
         self._remember(trainer, pl_module)
         history = History(tuple(self.validations), planned_steps(trainer, pl_module))
-        verdict = self.criterion.judge(history)
-        figures = {f"early_stopping/{name}": value for name, value in verdict.figures.items()}
+        advice = self.criterion.judge(history)
+        figures = {f"early_stopping/{name}": value for name, value in advice.figures.items()}
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
         # Training losses and clocks differ between processes; all of them must stop at the same step.
-        stops = trainer.strategy.broadcast(verdict.stop) and not trainer.should_stop
+        stops = trainer.strategy.broadcast(advice.stop) and not trainer.should_stop
         if stops:
             trainer.should_stop = True
-            self.stopping_reason_message = f"{self.monitor}: {verdict.evidence}"
+            self.stopping_reason_message = f"{self.monitor}: {advice.evidence}"
             say(f"stopping early at step {trainer.global_step}: {self.stopping_reason_message}")
-        self._write(trainer, history, verdict, stops)
+        self._write(trainer, history, advice, stops)
 
-    def _write(self, trainer: Trainer, history: History, verdict: Verdict, stops: bool) -> None:
+    def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:
         """What the report draws; also while nothing stops, for a run that is killed."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            answers = single_verdicts(self.criterion, verdict)
+            answers = single_advice(self.criterion, advice)
             record = stopping_record(
                 self.criterion.to_dict(),
                 [asdict(validation) for validation in history.validations],
                 history.num_planned_steps,
-                verdict.evidence,
+                advice.evidence,
                 [(type(criterion).__name__, asdict(answer)) for criterion, answer in answers],
                 self.sign,
             )

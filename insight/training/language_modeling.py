@@ -9,25 +9,14 @@ from typing import Any, Literal, cast
 import lightning.pytorch as pl
 import torch
 
-from insight.checkpoints.format import use_training_weights
+from insight.checkpoints.format import CheckpointContent, use_training_weights
 from insight.data.loaders import LanguageModelBatch
 from insight.data.sampling import IGNORED_TARGET
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
-from insight.runtime.seeding import begin_stream_of_process, restore_random_states
-from insight.training.accumulation import AccumulationWindow
-from insight.training.checkpoint_content import checkpoint_content
 from insight.training.compilation import CompileChoice, compiled_or_eager
-from insight.training.expert_load import ExpertLoad
-from insight.training.gradient_clipping import (
-    clip_to_norm,
-    clip_to_value,
-    drop_gradients,
-    gradient_norm,
-    scale_gradients,
-)
-from insight.training.guards import Guard, StepGuard
-from insight.training.loop_progress import count_batches_anew
+from insight.training.guards import Guard
+from insight.training.lightning_internals import count_batches_anew, unscale_before_step
 from insight.training.losses import linear_cross_entropy, token_losses
 from insight.training.metrics import TextLikelihood
 from insight.training.optimizers import (
@@ -38,8 +27,9 @@ from insight.training.optimizers import (
     refuse_other_state,
 )
 from insight.training.optimizers.parameter_groups import freeze_parameters
-from insight.training.parallel import build_in_parts, is_sharded, num_replicas, replica_rank
+from insight.training.parallel import build_in_parts, is_sharded, num_replicas
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay, say_new_length
+from insight.training.step import TrainingStep
 
 
 class LanguageModelingModule(pl.LightningModule):
@@ -97,18 +87,12 @@ class LanguageModelingModule(pl.LightningModule):
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.freeze_patterns = tuple(freeze)
-        self.guard = StepGuard(guard)
+        self.step = TrainingStep(self, guard)
         self.network: Decoder
         self.num_planned_steps: int | None = None
         self.expected_seconds: float | None = None
         self.likelihood = TextLikelihood()
         self._training_network: Callable[..., torch.Tensor] | None = None
-        self._random_states: list[dict[str, Any]] | None = None
-        self._window: AccumulationWindow | None = None
-        self._expert_load: ExpertLoad
-        # Loss and expert counts of the step that is about to be judged.
-        self._finished: tuple[torch.Tensor, torch.Tensor | None]
-        self._restored_window: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ building
 
@@ -138,8 +122,7 @@ class LanguageModelingModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; its rates are set at each step by the schedule."""
         optimizer = refuse_other_state(self.optimizer_config.build(self.network))
-        # Gradients are judged and clipped before the step: the step is too late to take the loss scale out.
-        cast(Any, optimizer)._step_supports_amp_scaling = False
+        unscale_before_step(optimizer)
         return optimizer
 
     @property
@@ -150,11 +133,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Plan the number of steps and choose how the network runs."""
-        self._window = None  # of an interrupted run of the same module
-        self.guard.forget()
-        if self._random_states is None:
-            begin_stream_of_process(replica_rank(self.trainer))
-        self._expert_load = ExpertLoad(self.network)
+        self.step.begin_run()
         self.schedule = self.schedule.in_steps(self._tokens_per_step)
         limit = self._steps_of_trainer()
         if limit is not None:  # also on resuming, so that a run can be extended
@@ -168,26 +147,13 @@ class LanguageModelingModule(pl.LightningModule):
         self._training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """Put a checkpoint's random states and open window back, right before they are used."""
-        self.guard.roll_back_if_due(self.trainer)
-        if self._random_states is not None:
-            restore_random_states(
-                self._random_states,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-                replica_rank(self.trainer),
-            )
-            self._random_states = None
-        if self._restored_window is not None:
-            self._window = AccumulationWindow.restore(self._restored_window, self.network, self.trainer)
-            self._restored_window = None
+        """Put back what a checkpoint held, right before it is used."""
+        self.step.begin_micro_batch()
 
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         """The loss of a micro-batch, scaled so that the gradients of a window add up."""
         assert self._training_network is not None
         self._check_ids(batch, batch_idx)
-        if self._window is None:
-            self._window = AccumulationWindow(batch.targets.numel(), batch.targets.device)
         hidden = self._training_network(
             batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
         )
@@ -199,43 +165,7 @@ class LanguageModelingModule(pl.LightningModule):
             z_loss=self.z_loss,
             label_smoothing=self.label_smoothing,
         )
-        routed = self._expert_load.collect()
-        if routed is not None:
-            penalty, counts = routed
-            self._window.count_experts(counts)
-            summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
-        self.guard.remember(batch)
-        # Before any callback can save: the checkpoint's position is behind this batch.
-        num_samples = batch.num_samples or batch.input_ids.shape[0]
-        self._data.advance(num_samples * num_replicas(self.trainer))
-        return self._window.add(summed)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradient that of the mean over all valid tokens, and set the learning rates."""
-        assert self._window is not None
-        assert self.num_planned_steps is not None
-        trainer, window = self.trainer, self._window
-        self._window = None
-        nll, num_valid = window.totals(trainer)
-        if num_valid.device.type == "cpu" and not num_valid:
-            raise DataError(
-                f"no token of step {trainer.global_step} has a target that counts",
-                "look at what the training text holds",
-            )
-        factor = window.gradient_factor(num_valid, trainer)
-        if factor.device.type != "cpu" or factor != 1:
-            scale_gradients(self.network.parameters(), factor)
-        multiplier = self.schedule.multiplier(trainer.global_step, self.num_planned_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * multiplier
-        loss = nll / num_valid
-        self._finished = loss, window.expert_totals(trainer)
-        if self.guard.is_worth_logging(loss):
-            self.log("train/loss", loss, prog_bar=True)
-        if self._logs_this_step:
-            groups = optimizer.param_groups
-            main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
-            self.log("train/learning_rate", main["lr"])
+        return self.step.add(summed, batch)
 
     def configure_gradient_clipping(
         self,
@@ -243,27 +173,8 @@ class LanguageModelingModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as configured; the norm before clipping is computed once, for guard, clipping and log."""
-        parameters, logs = list(self.network.parameters()), self._logs_this_step
-        by_value = gradient_clip_algorithm == "value"
-        limit = gradient_clip_val or math.inf
-        norm: torch.Tensor | None = None
-        if logs or (limit < math.inf and not by_value) or self.guard.config.judges_every_step:
-            norm = gradient_norm(parameters)
-        loss, expert_counts = self._finished
-        if not self.guard.admits(loss, norm, self, logs):
-            drop_gradients(parameters)
-            return
-        if norm is not None:
-            if logs:
-                self.log("train/gradient_norm", norm)
-            if not by_value:
-                clip_to_norm(parameters, limit, norm)
-        if by_value and limit < math.inf:
-            clip_to_value(parameters, limit)
-        load = {} if expert_counts is None else self._expert_load.finish_step(expert_counts)
-        if logs:
-            self.log_dict({f"train/{name}": value for name, value in load.items()})
+        """Rescale, judge and clip the gradients and set the learning rates; Lightning updates after it."""
+        self.step.finish(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
     def _check_ids(self, batch: LanguageModelBatch, batch_idx: int) -> None:
         """A token id out of range would end in an IndexError, or on an accelerator in a dead process."""
@@ -276,12 +187,6 @@ class LanguageModelingModule(pl.LightningModule):
                 f"the network knows 0 to {self.network.vocabulary_size - 1}",
                 "use the tokenizer that the network was built for",
             )
-
-    @property
-    def _logs_this_step(self) -> bool:
-        """Whether Lightning hands what is logged at this step to the loggers."""
-        interval = int(cast(Any, self.trainer).log_every_n_steps)
-        return interval > 0 and (self.trainer.global_step + 1) % interval == 0
 
     @property
     def _steps_an_epoch(self) -> int:
@@ -372,20 +277,29 @@ class LanguageModelingModule(pl.LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a checkpoint needs to be understood and continued: primitives and tensors only."""
-        checkpoint["insight"] = checkpoint_content(self, self._data, self._window)
+        """Add what a checkpoint needs to be understood and continued."""
+        data = self._data
+        canaries = getattr(data, "canaries", None)
+        checkpoint["insight"] = CheckpointContent(
+            network=self.network_config.to_dict(),
+            tokenizer=data.tokenizer.to_json(),
+            vocabulary_size=self.network.vocabulary_size,
+            sequence_length=data.sequence_length,
+            global_batch_size=getattr(data, "global_batch_size", None),
+            num_planned_steps=self.num_planned_steps,
+            # Without the record nobody could measure later whether the canaries were remembered.
+            canaries=None if canaries is None else canaries.record(),
+            **self.step.state_dict(),
+        ).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the plan; random states and open window wait for the first training batch."""
-        if self.trainer.state.fn == "fit":
+        """Take over the plan and the state of the steps."""
+        is_training = self.trainer.state.fn == "fit"
+        if is_training:
             use_training_weights(checkpoint)
-        saved = checkpoint["insight"]
-        self.num_planned_steps = saved["num_planned_steps"]
-        # Checkpoints of before have the state of the first process only.
-        self._random_states = saved.get("random_states") or [saved["random_state"]]
-        self._restored_window = saved.get("open_window")
-        before, now = saved.get("global_batch_size"), getattr(self._data, "global_batch_size", None)
-        if before and now and before != now and self.trainer.state.fn == "fit":
+        saved = CheckpointContent.from_dict(checkpoint["insight"])
+        self.num_planned_steps = saved.num_planned_steps
+        self.step.load_state_dict(saved.random_states, saved.guard, saved.open_window)
+        before, now = saved.global_batch_size, getattr(self._data, "global_batch_size", None)
+        if is_training and before and now and before != now:
             count_batches_anew(checkpoint, before, now)
-        if "guard" in saved:  # checkpoints of before have none
-            self.guard.load_state_dict(saved["guard"])

@@ -12,8 +12,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from real_processes import PYTHON_INSIGHT, started, wait_until_there
 from torch.distributed.constants import default_pg_timeout
 
-from insight.api.plan import let_collectives_wait
 from insight.api.run_config import RunConfig
+from insight.training.lightning_internals import let_collectives_wait
 from insight.training.parallel import FSDP2Strategy
 
 SECONDS = 15.0

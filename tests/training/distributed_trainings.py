@@ -42,8 +42,8 @@ from insight.models import (
 from insight.runtime.seeding import seed_everything
 from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
-from insight.training.accumulation import AccumulationWindow
 from insight.training.parallel import FSDP2Strategy
+from insight.training.step import AccumulationWindow
 
 GLOBAL_BATCH_SIZE = 8
 NUM_STEPS = 30
@@ -240,7 +240,7 @@ def planted(fault: str | None) -> Iterator[None]:
         "local counts": (AccumulationWindow, "totals", _local_totals),
         "same rows": (LanguageModelingDataModule, "_rank", property(lambda self: 0)),
         "local norm": (
-            sys.modules["insight.training.gradient_clipping"],
+            sys.modules["insight.training.gradients"],
             "_over_parts",
             lambda norm, cut: norm,
         ),

@@ -135,7 +135,7 @@ def test_counts_are_summed_over_the_micro_batches_of_a_step(tmp_path: Path) -> N
 
     class Watch(pl.Callback):
         def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-            window = module._window
+            window = module.step._window
             seen.append(None if window is None else int(window.expert_counts.sum()))
 
     options = {"accumulate_grad_batches": 3, "callbacks": [Watch()]}

@@ -15,7 +15,7 @@ from tiny_training import make_data, make_trainer
 from insight.models import BalanceBias, DecoderConfig, GroupedQueryAttention, MixtureOfExperts, Router
 from insight.runtime.seeding import seed_everything
 from insight.training import AdamW, LanguageModelingModule
-from insight.training.accumulation import AccumulationWindow
+from insight.training.step import AccumulationWindow
 
 NUM_STEPS = 8
 

@@ -119,7 +119,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     assert same(optimizer_state(before), optimizer_state(after))
     assert not same(after[0], snapshots.at[BAD_STEP + 2][0])
     assert trainer.global_step == NUM_STEPS
-    assert module.guard.num_skipped == 1
+    assert module.step.guard.num_skipped == 1
     assert float(trainer.callback_metrics["guard/num_skipped"]) == 1
     assert math.isfinite(float(trainer.callback_metrics["train/loss"]))
     by_hand, whole = WithoutStep(BAD_STEP), Snapshots()
@@ -205,7 +205,7 @@ def test_bad_steps_in_a_row_put_the_last_checkpoint_back(
 ) -> None:
     """With the planted fault, it only says so. Steps 5 and 6 are bad, the last checkpoint is of step 4."""
     if not goes_back:
-        monkeypatch.setattr(step_guard, "put_back_last_good", lambda trainer: Path("nowhere"))
+        monkeypatch.setattr(step_guard, "_put_back_last_good", lambda trainer: Path("nowhere"))
     snapshots, module, trainer = roll_back(tmp_path, 4, 5, 6)
     assert same(snapshots.at[4][0], snapshots.at[7][0]) is goes_back
     assert same(optimizer_state(snapshots.at[4]), optimizer_state(snapshots.at[7])) is goes_back
@@ -214,7 +214,7 @@ def test_bad_steps_in_a_row_put_the_last_checkpoint_back(
     # The data and the step go on.
     assert trainer.global_step == NUM_STEPS
     assert trainer.datamodule.state_dict()["num_samples_consumed"] == 4 * NUM_STEPS
-    assert (module.guard.num_rolled_back, module.guard.num_skipped) == (1, 2)
+    assert (module.step.guard.num_rolled_back, module.step.guard.num_skipped) == (1, 2)
     assert not same(snapshots.at[7][0], snapshots.at[8][0])
 
 
@@ -229,7 +229,7 @@ def test_there_has_to_be_a_checkpoint_from_before(tmp_path: Path) -> None:
         roll_back(tmp_path / "one", 3, 5, 6)
     snapshots, module, _ = roll_back(tmp_path / "more", 3, 5, 6, keep_every_n_steps=3)
     assert same(snapshots.at[3][0], snapshots.at[7][0])
-    assert module.guard.num_rolled_back == 1
+    assert module.step.guard.num_rolled_back == 1
 
 
 class StrangeText(pl.Callback):
@@ -267,8 +267,8 @@ def test_a_loss_far_off_is_written_down_with_its_documents(
     tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     snapshots, module, _ = spiked(tmp_path, action)
-    assert module.guard.num_spikes == 1
-    assert module.guard.num_skipped == (action == "skip")
+    assert module.step.guard.num_spikes == 1
+    assert module.step.guard.num_skipped == (action == "skip")
     assert same(snapshots.at[SPIKE_STEP][0], snapshots.at[SPIKE_STEP + 1][0]) is (action == "skip")
     record = json.loads((tmp_path / "suspicious_batches.jsonl").read_text())
     assert (record["step"], record["is_taken"]) == (SPIKE_STEP, action == "log")
@@ -322,7 +322,7 @@ def test_a_resumed_run_judges_as_the_whole_one(tmp_path: Path, keeps_memory: boo
         torch.save(checkpoint, path)
     recorder, resumed, _ = train(tmp_path, NUM_SPIKE_STEPS, ckpt_path=str(path), **options)
     assert len(recorder.losses) == NUM_SPIKE_STEPS - 47
-    assert (resumed.guard.state_dict() == whole.guard.state_dict()) is keeps_memory
+    assert (resumed.step.guard.state_dict() == whole.step.guard.state_dict()) is keeps_memory
     assert same_weights(whole, resumed) is keeps_memory
 
 

@@ -16,7 +16,7 @@ from tiny_training import make_data, make_module, make_trainer
 from insight.callbacks import RunCheckpoint
 from insight.runtime.seeding import seed_everything
 from insight.training import Guard, SpikeDetector
-from insight.training.accumulation import AccumulationWindow
+from insight.training.step import AccumulationWindow
 
 NAN_STEP, SPIKE_STEP, NUM_STEPS = 40, 50, 54
 
@@ -106,7 +106,7 @@ def run(folder: Path) -> dict[str, Any]:
     guard = Guard(non_finite="skip", spikes=SpikeDetector(window=16, min_losses=8, action="skip"))
     module = make_module(guard=guard)
     trainer.fit(module, make_data(folder))
-    state = module.guard.state_dict()
+    state = module.step.guard.state_dict()
     return {"rank": trainer.global_rank, "weights": bad.weights, "guard": state}
 
 

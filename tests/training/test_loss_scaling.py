@@ -14,7 +14,7 @@ from tiny_training import LossRecorder, train
 from torch import nn
 
 from insight.training import AdamW, Guard, LanguageModelingModule, MuonAdamW, OptimizerConfig
-from insight.training.gradient_clipping import gradient_norm
+from insight.training.gradients import gradient_norm
 
 NUM_STEPS = 12
 BAD_STEP = 5
@@ -112,7 +112,7 @@ def test_gradients_with_the_scale_in_them_would_be_noticed(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_that_is_left_out_is_survived(tmp_path: Path, optimizer: str) -> None:
     _, gradients, module = trained(tmp_path, optimizer, scaled=True, bad_step=BAD_STEP)
-    assert module.guard.num_skipped == 1
+    assert module.step.guard.num_skipped == 1
     assert gradients.moved == [step != BAD_STEP for step in range(NUM_STEPS)]
 
 

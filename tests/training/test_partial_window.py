@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from insight.runtime.seeding import seed_everything
 from insight.training import AdamW
-from insight.training.accumulation import AccumulationWindow
+from insight.training.step import AccumulationWindow
 
 NUM_BATCHES, ACCUMULATION = 5, 3
 

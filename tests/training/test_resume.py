@@ -12,7 +12,7 @@ from tiny_training import LossRecorder, make_data, make_module, make_trainer, sa
 from torch.utils.data import DataLoader
 
 from insight.runtime.seeding import seed_everything
-from insight.training.accumulation import AccumulationWindow
+from insight.training.step import AccumulationWindow
 
 N = 12
 

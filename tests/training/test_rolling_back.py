@@ -72,7 +72,7 @@ def roll_back(folder: Path, averaging: AveragedWeights | None = None) -> tuple[A
         guard=Guard(non_finite="roll_back", num_in_a_row=2),
     )
     assert trainer.global_step == NUM_STEPS
-    assert module.guard.num_rolled_back == 1
+    assert module.step.guard.num_rolled_back == 1
     assert keep.saved["global_step"] == SAVED_STEP
     return after, module, keep.saved
 
@@ -148,4 +148,4 @@ def test_every_process_hears_what_the_first_could_not_read(monkeypatch: pytest.M
         strategy = Strategy()
 
     with pytest.raises(CheckpointError, match=r"step 7: going back, a\.ckpt cannot be read"):
-        rollback.put_back_last_good(SecondTrainer())
+        rollback._put_back_last_good(SecondTrainer())

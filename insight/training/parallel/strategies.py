@@ -18,12 +18,17 @@ from lightning.pytorch.strategies import (
     StrategyRegistry,
 )
 from torch.distributed.constants import default_pg_timeout
-from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.optim import Optimizer
 
 from insight.models import row_orders, row_orders_by_parameter
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.sharded_tensors import part_like, whole
+from insight.training.lightning_internals import (
+    measure_without_inference_mode,
+    set_mesh_sizes,
+    tensor_parallel_size,
+    use_timeout_in_mesh,
+)
 from insight.training.parallel.sharding import drop_gathered
 
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
@@ -76,11 +81,8 @@ class FSDP2Strategy(ModelParallelStrategy):
                 f"trainer.precision={precision}: strategy fsdp2 cannot train so",
                 f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}",
             )
+        replicas, shared = set_mesh_sizes(self)
         num_processes = self.num_nodes * self.num_processes
-        shared = int(self._tensor_parallel_size)
-        if self._data_parallel_size == "auto":
-            self._data_parallel_size = max(1, num_processes // shared)
-        replicas = int(self._data_parallel_size)
         if replicas * shared != num_processes:
             raise ConfigError(
                 f"data_parallel_size={replicas} times tensor_parallel_size={shared} is {replicas * shared}, "
@@ -88,22 +90,16 @@ class FSDP2Strategy(ModelParallelStrategy):
                 "change trainer.devices, trainer.num_nodes or one of the sizes",
             )
         super().setup_environment()
-        if self._timeout is not None:
-            # Parts of the mesh have groups of their own, to which torch gives its default time-out.
-            for group in self.device_mesh.get_all_groups():
-                _set_pg_timeout(self._timeout, group)
+        use_timeout_in_mesh(self)
 
     def setup(self, trainer: Trainer) -> None:
         super().setup(trainer)
-        # What is gathered in inference mode could not be trained afterwards, and its memory is used again.
-        loops = (trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
-        for loop in (*loops, trainer.fit_loop.epoch_loop.val_loop):
-            loop.inference_mode = False
+        measure_without_inference_mode(trainer)
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Which samples are those of this process; known before the processes have met."""
-        shared = int(self._tensor_parallel_size)
+        shared = tensor_parallel_size(self)
         num_processes = self.num_nodes * self.num_processes
         return {"num_replicas": max(1, num_processes // shared), "rank": self.global_rank // shared}
 

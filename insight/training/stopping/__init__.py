@@ -4,14 +4,14 @@ They compose with :class:`AnyOf` and :class:`AllOf`; the callback ``EarlyStoppin
 """
 
 from insight.training.stopping.base import (
+    Advice,
     AllOf,
     AnyOf,
     Criterion,
     EvidenceLine,
     History,
     Validation,
-    Verdict,
-    single_verdicts,
+    single_advice,
 )
 from insight.training.stopping.criteria import (
     Divergence,
@@ -39,6 +39,6 @@ __all__ = [
     "TargetReached",
     "TokenBudget",
     "Validation",
-    "Verdict",
-    "single_verdicts",
+    "Advice",
+    "single_advice",
 ]

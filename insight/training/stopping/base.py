@@ -67,7 +67,7 @@ class EvidenceLine:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Advice:
     """An answer and what it rests on.
 
     Args:
@@ -82,15 +82,15 @@ class Verdict:
     evidence: str
     figures: dict[str, float] = field(default_factory=dict)
     lines: tuple[EvidenceLine, ...] = ()
-    parts: tuple[Verdict, ...] = ()
+    parts: tuple[Advice, ...] = ()
 
 
 @dataclass(frozen=True)
 class Criterion(Component):
-    """A reason to stop. Stateless: the same history gives the same verdict, also after resuming."""
+    """A reason to stop. Stateless: the same history gives the same advice, also after resuming."""
 
     @abstractmethod
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         """What ``history``, which is never empty, says."""
 
 
@@ -113,9 +113,9 @@ class AnyOf(_Several):
         criteria: What is asked, in this order.
     """
 
-    def judge(self, history: History) -> Verdict:
-        verdicts = [criterion.judge(history) for criterion in self.criteria]
-        return _joined(any(verdict.stop for verdict in verdicts), verdicts)
+    def judge(self, history: History) -> Advice:
+        answers = [criterion.judge(history) for criterion in self.criteria]
+        return _joined(any(advice.stop for advice in answers), answers)
 
 
 @dataclass(frozen=True)
@@ -126,30 +126,30 @@ class AllOf(_Several):
         criteria: What is asked, in this order.
     """
 
-    def judge(self, history: History) -> Verdict:
-        verdicts = [criterion.judge(history) for criterion in self.criteria]
-        return _joined(all(verdict.stop for verdict in verdicts), verdicts)
+    def judge(self, history: History) -> Advice:
+        answers = [criterion.judge(history) for criterion in self.criteria]
+        return _joined(all(advice.stop for advice in answers), answers)
 
 
-def single_verdicts(criterion: Criterion, verdict: Verdict) -> list[tuple[Criterion, Verdict]]:
-    """The answers that ``verdict`` is made of, each beside the criterion that gave it.
+def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion, Advice]]:
+    """The answers that ``advice`` is made of, each beside the criterion that gave it.
 
     Args:
         criterion: The one that was asked.
-        verdict: Its answer.
+        advice: Its answer.
     """
     if not isinstance(criterion, _Several):
-        return [(criterion, verdict)]
-    pairs = zip(criterion.criteria, verdict.parts, strict=True)
-    return [single for part, answer in pairs for single in single_verdicts(part, answer)]
+        return [(criterion, advice)]
+    pairs = zip(criterion.criteria, advice.parts, strict=True)
+    return [single for part, answer in pairs for single in single_advice(part, answer)]
 
 
-def _joined(stop: bool, verdicts: list[Verdict]) -> Verdict:
+def _joined(stop: bool, answers: list[Advice]) -> Advice:
     # Those that want to go on are no reason for stopping.
-    reasons = [verdict for verdict in verdicts if verdict.stop or not stop]
-    return Verdict(
+    reasons = [advice for advice in answers if advice.stop or not stop]
+    return Advice(
         stop,
-        "; ".join(verdict.evidence for verdict in reasons),
-        {name: value for verdict in verdicts for name, value in verdict.figures.items()},
-        parts=tuple(verdicts),
+        "; ".join(advice.evidence for advice in reasons),
+        {name: value for advice in answers for name, value in advice.figures.items()},
+        parts=tuple(answers),
     )

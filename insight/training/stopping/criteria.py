@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from insight.runtime.errors import ConfigError
-from insight.training.stopping.base import Criterion, EvidenceLine, History, Verdict
+from insight.training.stopping.base import Advice, Criterion, EvidenceLine, History
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Patience(Criterion):
         if not self.min_delta >= 0:
             raise ConfigError(f"min_delta={self.min_delta}: must not be negative", "use e.g. 0.001")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         best, waited, best_step = float("inf"), 0, history.validations[0].step
         for validation in history.validations:
             needed = self.min_delta * abs(best) if self.relative and best != float("inf") else self.min_delta
@@ -114,7 +114,7 @@ class Patience(Criterion):
                 waited += 1
         evidence = f"no improvement on {best:.4f} in {waited} validations"
         line = EvidenceLine("best so far", (best_step, history.newest.step), (best, best))
-        return Verdict(waited >= self.num_validations, evidence, {"best": best, "waited": waited}, (line,))
+        return Advice(waited >= self.num_validations, evidence, {"best": best, "waited": waited}, (line,))
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ class TargetReached(Criterion):
 
     value: float
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         newest = history.newest.value
         evidence = f"{newest:.4f}, target {self.value:g}"
         line = _flat("target", self.value, history)
-        return Verdict(newest <= self.value, evidence, {"target": self.value}, (line,))
+        return Advice(newest <= self.value, evidence, {"target": self.value}, (line,))
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,15 @@ class Divergence(Criterion):
         if not self.factor > 1:
             raise ConfigError(f"factor={self.factor}: must be above 1", "use e.g. 1.5")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         values = [validation.value for validation in history.validations]
         if not math.isfinite(values[-1]):
-            return Verdict(True, f"the metric is {values[-1]}")
+            return Advice(True, f"the metric is {values[-1]}")
         best = min(value for value in values if math.isfinite(value))
         bound = best + (self.factor - 1) * abs(best)
         evidence = f"{values[-1]:.4f}, beyond hope above {bound:.4f}"
         line = _flat("beyond hope", bound, history)
-        return Verdict(values[-1] > bound, evidence, {"bound": bound}, (line,))
+        return Advice(values[-1] > bound, evidence, {"bound": bound}, (line,))
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ class TokenBudget(Criterion):
         if self.num_tokens < 1:
             raise ConfigError(f"num_tokens={self.num_tokens}: must be at least 1", "use e.g. 1000000000")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         seen = history.newest.num_tokens
-        return Verdict(seen >= self.num_tokens, f"{seen:,} of {self.num_tokens:,} tokens", {"tokens": seen})
+        return Advice(seen >= self.num_tokens, f"{seen:,} of {self.num_tokens:,} tokens", {"tokens": seen})
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,11 @@ class DurationBudget(Criterion):
         if not 0 < self.hours < math.inf:
             raise ConfigError(f"hours={self.hours}: must be a number above 0", "use e.g. 24")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         if history.newest.seconds is None:
-            return Verdict(False, "how long the run has taken is not known")
+            return Advice(False, "how long the run has taken is not known")
         hours = history.newest.seconds / 3600
-        return Verdict(hours >= self.hours, f"{hours:.3g} of {self.hours:g} hours", {"hours": hours})
+        return Advice(hours >= self.hours, f"{hours:.3g} of {self.hours:g} hours", {"hours": hours})
 
 
 def _flat(label: str, value: float, history: History) -> EvidenceLine:
@@ -235,10 +235,10 @@ class Plateau(Criterion):
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.9")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         recent = history.validations[-self.num_validations :]
         if len(recent) < self.num_validations:
-            return Verdict(False, f"{len(recent)} of {self.num_validations} validations for a trend")
+            return Advice(False, f"{len(recent)} of {self.num_validations} validations for a trend")
         steps = np.array([validation.step for validation in recent], dtype=float)
         values = np.array([validation.value for validation in recent])
         slope = theil_sen(steps, values, self.confidence)
@@ -249,7 +249,7 @@ class Plateau(Criterion):
             f"({self.confidence:.0%} interval); worth going on for: {self.min_gain:g}"
         )
         line = trend_line("trend", steps, values, slope, until=steps[-1] + span)
-        return Verdict(most < self.min_gain, evidence, {"fall": likely, "most_fall": most}, (line,))
+        return Advice(most < self.min_gain, evidence, {"fall": likely, "most_fall": most}, (line,))
 
 
 @dataclass(frozen=True)
@@ -275,10 +275,10 @@ class GrowingGap(Criterion):
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.95")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         known = [v for v in history.validations if v.training_value is not None][-self.num_validations :]
         if len(known) < self.num_validations:
-            return Verdict(False, f"{len(known)} of {self.num_validations} validations beside training")
+            return Advice(False, f"{len(known)} of {self.num_validations} validations beside training")
         steps = np.array([validation.step for validation in known], dtype=float)
         values = np.array([validation.value for validation in known])
         training = np.array([validation.training_value for validation in known], dtype=float)
@@ -301,4 +301,4 @@ class GrowingGap(Criterion):
                 until=steps[-1],
             ),
         )
-        return Verdict(bool(gap.low > 0 and value.high >= 0), evidence, figures, lines)
+        return Advice(bool(gap.low > 0 and value.high >= 0), evidence, figures, lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from insight.runtime.errors import ConfigError
-from insight.training.stopping.base import Criterion, EvidenceLine, History, Verdict
+from insight.training.stopping.base import Advice, Criterion, EvidenceLine, History
 
 # Exponents that are tried; learning curves of language models lie between 0.05 and 1 (Kaplan et al. 2020).
 _EXPONENTS = np.geomspace(0.02, 3.0, 120)
@@ -107,13 +107,13 @@ class ExpectedGain(Criterion):
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.9")
 
-    def judge(self, history: History) -> Verdict:
+    def judge(self, history: History) -> Advice:
         stop_at = self.num_steps or history.num_planned_steps
         if stop_at is None:
-            return Verdict(False, "no number of steps is planned, so nothing can be drawn on to the end")
+            return Advice(False, "no number of steps is planned, so nothing can be drawn on to the end")
         known = [v for v in history.validations if v.step > 0 and np.isfinite(v.value)]
         if len(known) < self.min_validations:
-            return Verdict(False, f"{len(known)} of {self.min_validations} validations for a curve")
+            return Advice(False, f"{len(known)} of {self.min_validations} validations for a curve")
         known = known[int(len(known) * _LEFT_OUT_SHARE) :]
         steps = np.array([validation.step for validation in known], dtype=float)
         values = np.array([validation.value for validation in known])
@@ -136,7 +136,7 @@ class ExpectedGain(Criterion):
         )
         figures = {"gain": gain, "most_gain": most, "floor": curve.floor, "exponent": curve.exponent}
         lines = self._lines(curve, others, np.linspace(steps[0], end, _DRAWN_POINTS))
-        return Verdict(max(gain, most) < self.min_gain, evidence, figures, lines)
+        return Advice(max(gain, most) < self.min_gain, evidence, figures, lines)
 
     def _lines(
         self, curve: PowerLaw, others: list[PowerLaw], steps: np.ndarray

@@ -1,0 +1,361 @@
+"""One optimizer step: loss, totals of the window, rescaling, guard, clipping, learning rate, update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from insight.models import Router, row_orders
+from insight.runtime.errors import DataError
+from insight.runtime.seeding import begin_stream_of_process, capture_random_states, restore_random_states
+from insight.runtime.sharded_tensors import part_like, whole
+from insight.training.gradients import (
+    clip_to_norm,
+    clip_to_value,
+    drop_gradients,
+    gradient_norm,
+    scale_gradients,
+)
+from insight.training.guards import Guard, StepGuard
+from insight.training.lightning_internals import logs_this_step
+from insight.training.losses import LinearCrossEntropy
+from insight.training.parallel import num_replicas, replica_rank, sum_over_replicas
+
+
+class TrainingStep:
+    """The optimizer steps of a run, and everything that they remember.
+
+    A module calls these methods from its hooks, in this order, and no other object holds state of a step:
+
+    1. :meth:`begin_run` once, in ``on_train_start``;
+    2. :meth:`begin_micro_batch` in ``on_train_batch_start``;
+    3. :meth:`add` at the end of ``training_step``, after which Lightning computes the gradients;
+    4. :meth:`finish` in ``configure_gradient_clipping``, after which Lightning lets the optimizer update.
+
+    Args:
+        module: The LightningModule in training. It has a ``network``, a ``schedule`` and the
+            ``num_planned_steps`` of the run; its data module counts samples with ``advance``.
+        guard: What happens at a step that looks wrong.
+
+    Attributes:
+        guard: The judge of every step.
+    """
+
+    def __init__(self, module: Any, guard: Guard) -> None:
+        self.guard = StepGuard(guard)
+        self._module = module
+        self._window: AccumulationWindow | None = None
+        self._expert_load: ExpertLoad
+        # What a checkpoint held, until the first micro-batch begins.
+        self._restored_random_states: list[dict[str, Any]] | None = None
+        self._restored_window: dict[str, Any] | None = None
+
+    def begin_run(self) -> None:
+        """Forget the window of an interrupted run, and give every process random numbers of its own."""
+        self._window = None
+        self._expert_load = ExpertLoad(self._module.network)
+        if self._restored_random_states is None:
+            begin_stream_of_process(replica_rank(self._module.trainer))
+
+    def begin_micro_batch(self) -> None:
+        """Put back what a checkpoint held, right before it is used; roll back if the guard says so."""
+        trainer = self._module.trainer
+        self.guard.roll_back_if_due(trainer)
+        if self._restored_random_states is not None:
+            restore_random_states(
+                self._restored_random_states, trainer.global_rank, trainer.world_size, replica_rank(trainer)
+            )
+            self._restored_random_states = None
+        if self._restored_window is not None:
+            self._window = AccumulationWindow.restore(self._restored_window, self._module.network, trainer)
+            self._restored_window = None
+
+    def add(self, summed: LinearCrossEntropy, batch: Any) -> torch.Tensor:
+        """Add a micro-batch to the totals of the window.
+
+        Args:
+            summed: The loss of the micro-batch, summed over its valid tokens.
+            batch: The micro-batch, with ``targets`` and ``num_samples``.
+
+        Returns:
+            The scalar to differentiate, scaled so that the gradients of the window add up.
+        """
+        if self._window is None:
+            self._window = AccumulationWindow(batch.targets.numel(), batch.targets.device)
+        routed = self._expert_load.collect()
+        if routed is not None:
+            penalty, counts = routed
+            self._window.count_experts(counts)
+            summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
+        if self.guard.config.judges_every_step:
+            self._window.batches.append(batch)
+        # Before any callback can save: the checkpoint's position is behind this batch.
+        num_samples = batch.num_samples or len(batch.targets)
+        trainer = self._module.trainer
+        trainer.datamodule.advance(num_samples * num_replicas(trainer))
+        return self._window.add(summed)
+
+    def finish(self, optimizer: torch.optim.Optimizer, clip_to: float | None, by_value: bool) -> None:
+        """Turn the gradients of the window into those of the step, and make the optimizer ready to update.
+
+        Args:
+            optimizer: The optimizer, whose groups hold their full learning rate as ``initial_lr``.
+            clip_to: The greatest norm, or the greatest value; ``None`` or 0 for no clipping.
+            by_value: Whether single values are clipped instead of the norm.
+
+        Raises:
+            DataError: No token of the step has a valid target.
+            InsightError: The guard ends the run.
+        """
+        module, trainer, window = self._module, self._module.trainer, self._window
+        assert window is not None
+        self._window = None
+        parameters = list(module.network.parameters())
+        logs = logs_this_step(trainer)
+        limit = clip_to or math.inf
+
+        # Totals of the window, over all processes.
+        nll, num_valid = window.totals(trainer)
+        if num_valid.device.type == "cpu" and not num_valid:
+            raise DataError(
+                f"no token of step {trainer.global_step} has a target that counts",
+                "look at what the training text holds",
+            )
+        loss = nll / num_valid
+        if self.guard.is_worth_logging(loss):
+            module.log("train/loss", loss, prog_bar=True)
+
+        # Rescale: the gradient becomes that of the mean over all valid tokens.
+        factor = window.gradient_factor(num_valid, trainer)
+        if factor.device.type != "cpu" or factor != 1:
+            scale_gradients(parameters, factor)
+
+        # Guard: the norm before clipping is computed once, for guard, clipping and log.
+        norm: torch.Tensor | None = None
+        if logs or (limit < math.inf and not by_value) or self.guard.config.judges_every_step:
+            norm = gradient_norm(parameters)
+        if self.guard.admits(loss, norm, module, window.batches, logs):
+            if logs and norm is not None:
+                module.log("train/gradient_norm", norm)
+            # Clip.
+            if by_value and limit < math.inf:
+                clip_to_value(parameters, limit)
+            elif norm is not None and not by_value:
+                clip_to_norm(parameters, limit, norm)
+            load = self._expert_load.finish_step(window.expert_totals(trainer))
+            if logs:
+                module.log_dict({f"train/{name}": value for name, value in load.items()})
+        else:
+            drop_gradients(parameters)
+
+        # Learning rate.
+        multiplier = module.schedule.multiplier(trainer.global_step, module.num_planned_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+        if logs:
+            groups = optimizer.param_groups
+            main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
+            module.log("train/learning_rate", main["lr"])
+
+        # Update: Lightning calls optimizer.step() now.
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on exactly; every process must ask at the same time.
+
+        Returns:
+            The fields ``random_states``, ``guard`` and ``open_window`` of a checkpoint's content.
+        """
+        window = self._window
+        return {
+            "random_states": capture_random_states(),
+            "guard": self.guard.state_dict(),
+            "open_window": window and window.state_dict(self._module.network, self._module.trainer),
+        }
+
+    def load_state_dict(
+        self,
+        random_states: list[dict[str, Any]],
+        guard: dict[str, Any] | None,
+        open_window: dict[str, Any] | None,
+    ) -> None:
+        """Take over what :meth:`state_dict` gave; the next :meth:`begin_micro_batch` puts it back."""
+        self._restored_random_states = random_states
+        self._restored_window = open_window
+        if guard is not None:  # the first checkpoints hold none
+            self.guard.load_state_dict(guard)
+
+
+class AccumulationWindow:
+    """Sums over the micro-batches between two optimizer steps, on one process.
+
+    Losses are divided by one number for the whole window, so that their gradients add up. Which number does
+    not matter, since :meth:`gradient_factor` takes it out again. The number of targets of the first
+    micro-batch keeps the scale right in 16 bits, and without accumulation and ignored targets no factor is
+    left at all.
+
+    Args:
+        divisor: The number that each micro-batch's summed loss is divided by.
+        device: Where the sums are kept.
+
+    Attributes:
+        batches: The micro-batches, where the guard may want to record them.
+    """
+
+    def __init__(self, divisor: int, device: torch.device) -> None:
+        self.divisor = divisor
+        self.negative_log_likelihood = torch.zeros((), device=device)
+        self.num_valid = torch.zeros((), dtype=torch.int64, device=device)
+        self.expert_counts: torch.Tensor | None = None
+        self.batches: list[Any] = []
+
+    def add(self, summed: LinearCrossEntropy) -> torch.Tensor:
+        """Count a micro-batch, and return the scalar to differentiate."""
+        self.negative_log_likelihood += summed.negative_log_likelihood
+        self.num_valid += summed.num_valid
+        return summed.loss / self.divisor
+
+    def count_experts(self, counts: torch.Tensor) -> None:
+        """Count how often each expert was chosen in a micro-batch: int64 ``(experts of all routers,)``."""
+        self.expert_counts = counts if self.expert_counts is None else self.expert_counts + counts
+
+    def expert_totals(self, trainer: Any) -> torch.Tensor | None:
+        """How often each expert was chosen on all processes; ``None`` if no expert was counted."""
+        return None if self.expert_counts is None else sum_over_replicas(self.expert_counts, trainer)
+
+    def totals(self, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed negative log-likelihood and number of valid tokens over all processes."""
+        counts = torch.stack([self.negative_log_likelihood, self.num_valid.to(torch.float32)])
+        nll, num_valid = sum_over_replicas(counts, trainer)
+        return nll, num_valid
+
+    def gradient_factor(self, num_valid: torch.Tensor, trainer: Any) -> torch.Tensor:
+        """The factor that makes the gradient that of the mean over ``num_valid`` tokens.
+
+        Lightning has divided the losses by the number of micro-batches, and DDP and FSDP2 have averaged over
+        the replicas. Where no token is valid the gradient is zero, and stays so.
+        """
+        factor: int = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
+        return factor / num_valid.clamp_min(1)
+
+    def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
+        """A window that a checkpoint cuts, with its gradients so far.
+
+        Several processes save the sum of their counts and the mean of their gradients, which DDP would have
+        computed at the end of the window and FSDP2 has already. Only the first process, which writes the
+        file, keeps the gradients.
+        """
+        nll, num_valid = self.totals(trainer)
+        orders = row_orders(network)
+        gradients = {}
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                mean = _mean_over_replicas(parameter.grad, trainer, orders.get(name))
+                if trainer.is_global_zero:  # one after the other, so that no device holds them all
+                    gradients[name] = mean.cpu()
+        return {
+            "divisor": self.divisor,
+            "accumulation": trainer.accumulate_grad_batches,
+            "replicas": num_replicas(trainer),
+            "negative_log_likelihood": nll,
+            "num_valid": num_valid,
+            "gradients": gradients,
+            "expert_counts": self.expert_totals(trainer),
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], network: nn.Module, trainer: Any) -> AccumulationWindow:
+        """Put the gradients back and return the window, to be continued.
+
+        The counts go to the first replica alone, since they are summed over the replicas in the end.
+        """
+        is_first = replica_rank(trainer) == 0
+        parameters = dict(network.named_parameters())
+        device = next(iter(parameters.values())).device
+        window = cls(state["divisor"], device)
+        if is_first:
+            window.negative_log_likelihood += state["negative_log_likelihood"].to(device)
+            window.num_valid += state["num_valid"].to(device).to(torch.int64)
+        counts = state.get("expert_counts")
+        if counts is not None:
+            counts = counts.to(device)
+            window.expert_counts = counts if is_first else torch.zeros_like(counts)
+        # The number of micro-batches and of replicas may have changed since the checkpoint was saved.
+        replicas = num_replicas(trainer)
+        factor = state["accumulation"] / trainer.accumulate_grad_batches
+        factor *= state.get("replicas", replicas) / replicas
+        orders = row_orders(network)
+        for name, gradient in state["gradients"].items():
+            part = part_like(gradient, parameters[name], orders.get(name))
+            parameters[name].grad = part * factor
+        return window
+
+
+def _mean_over_replicas(gradient: torch.Tensor, trainer: Any, row_order: torch.Tensor | None) -> torch.Tensor:
+    if isinstance(gradient, DTensor):  # each part is already the mean over the replicas
+        return whole(gradient, row_order)
+    if trainer.world_size == 1:
+        return gradient.clone()
+    mean: torch.Tensor = trainer.strategy.reduce(gradient.clone(), reduce_op="mean")
+    return mean
+
+
+class ExpertLoad:
+    """Mixtures of experts in a step: the balance loss, the bias that follows the load, and what is logged.
+
+    Balance is judged within each micro-batch of each process. Unlike the loss of the text it is no sum over
+    tokens, so accumulation and several processes are not the same as one large batch. The bias follows the
+    counts of the whole optimizer step.
+
+    Args:
+        network: The network whose routers are read; without routers nothing happens.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.routers = [module for module in network.modules() if isinstance(module, Router)]
+        self._balance: list[torch.Tensor] = []
+
+    def collect(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The penalty and the counts of the training pass that has just run.
+
+        Returns:
+            A scalar to add to the mean loss of a token, differentiable where a router asks for it, and how
+            often each expert was chosen, int64 ``(experts of all routers,)``; ``None`` without routers.
+        """
+        routed = [(router, result) for router in self.routers if (result := router.take()) is not None]
+        if not routed:
+            return None
+        self._balance = [result.balance.detach() for _, result in routed]
+        penalty = torch.zeros_like(routed[0][1].balance)
+        for router, result in routed:
+            if router.balance is not None and router.balance.loss_coefficient:
+                penalty = penalty + router.balance.loss_coefficient * result.balance
+        return penalty, torch.cat([result.counts for _, result in routed])
+
+    def finish_step(self, counts: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Move the biases, and say how even the load was.
+
+        Args:
+            counts: The counts of :meth:`collect`, summed over the optimizer step; ``None`` without routers.
+
+        Returns:
+            ``router_balance``: mean over routers of the balance loss of the last micro-batch, 1 where even;
+            ``expert_load_highest`` and ``expert_load_lowest``: load of the most and the least used expert of
+            any router, in multiples of an even share. Empty without routers.
+        """
+        if counts is None:
+            return {}
+        loads = []
+        parts = torch.split(counts, [router.num_experts for router in self.routers])
+        for router, part in zip(self.routers, parts, strict=True):
+            router.move_bias(part)
+            loads.append(part / part.sum().clamp_min(1) * router.num_experts)
+        joined = torch.cat(loads)
+        return {
+            "router_balance": torch.stack(self._balance).mean(),
+            "expert_load_highest": joined.max(),
+            "expert_load_lowest": joined.min(),
+        }
