@@ -24,7 +24,7 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
-    single_decisions,
+    single_advice,
 )
 from insight.training.stopping.criteria import theil_sen
 from insight.training.stopping.extrapolation import fit_power_law
@@ -208,9 +208,9 @@ def test_several_criteria_keep_their_answers_apart() -> None:
     patience, target, tokens = Patience(2), TargetReached(2.5), TokenBudget(10**9)
     criterion = AnyOf((AllOf((patience, target)), tokens))
     verdict = criterion.judge(_history([3, 2, 2, 2, 2]))
-    answers = [(single, answer.stop) for single, answer in single_decisions(criterion, verdict)]
+    answers = [(single, answer.stop) for single, answer in single_advice(criterion, verdict)]
     assert answers == [(patience, True), (target, True), (tokens, False)]
-    assert [single for single, _ in single_decisions(patience, patience.judge(_history([3])))] == [patience]
+    assert [single for single, _ in single_advice(patience, patience.judge(_history([3])))] == [patience]
 
 
 def test_any_and_all() -> None:
