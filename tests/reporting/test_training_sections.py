@@ -28,7 +28,7 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
-    single_verdicts,
+    single_advice,
 )
 from insight.training.stopping.extrapolation import fit_power_law
 
@@ -106,7 +106,7 @@ def section(
         [asdict(validation) for validation in known.validations],
         known.num_planned_steps,
         verdict.evidence,
-        [(type(one).__name__, asdict(answer)) for one, answer in single_verdicts(criterion, verdict)],
+        [(type(one).__name__, asdict(answer)) for one, answer in single_advice(criterion, verdict)],
         sign,
     )
     record |= {"monitor": "validation/bits_per_byte", "mode": "min", "stopped": verdict.stop} | changes
