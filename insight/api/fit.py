@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insight.api.config_files import option_value, option_values, read_config, resolve_config_options
 from insight.api.launch import Launch
 from insight.api.plan import Plan, decided_identity, watch_ranks
-from insight.cli.resuming import Resumed, find_resumed, say_differences
+from insight.api.run_config import RunConfig
+from insight.checkpoints.resume import Resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.failures import is_out_of_memory
@@ -261,3 +263,35 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
             "lower --data.batch_size and raise --trainer.accumulate_grad_batches by as much, lower "
             "--data.sequence_length, or set --model.network.activation_checkpointing ActivationCheckpointing",
         ) from error
+
+
+def find_resumed(arguments: list[str]) -> Resumed | None:
+    """What ``--resume`` in ``arguments`` means, or ``None`` without it.
+
+    Raises:
+        ConfigError: ``--init_from`` is given too, or ``--config`` cannot be read.
+        CheckpointError: There is nothing to resume.
+    """
+    text = option_value(arguments, "--resume")
+    if text is None:
+        return None
+    if option_value(arguments, "--init_from") is not None:
+        raise ConfigError(
+            "--resume and --init_from: both are given", "--init_from begins a new run; leave one out"
+        )
+    planned = _planned_run(arguments)
+    return Resumed.find(text, planned.root, planned.name)
+
+
+def _planned_run(arguments: list[str]) -> RunConfig:
+    """Name and root of the run that ``arguments`` describe, looked up before anything is parsed."""
+    values = {"name": RunConfig.name, "root": RunConfig.root}
+    for path in option_values(resolve_config_options(arguments), "--config", "-c"):
+        group = read_config(Path(path)).get("run")
+        if isinstance(group, dict):
+            values |= {key: str(group[key]) for key in values if key in group}
+    for key in values:
+        given = option_value(arguments, f"--run.{key}")
+        if given is not None:
+            values[key] = given
+    return RunConfig(name=values["name"], root=values["root"])

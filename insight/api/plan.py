@@ -12,7 +12,7 @@ import xxhash
 
 import insight
 from insight.api.launch import Launch
-from insight.cli.resuming import Resumed, differences
+from insight.checkpoints.resume import Resumed, differences
 from insight.runtime.errors import LaunchError
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.version import __version__

@@ -1,4 +1,4 @@
-"""Keeps the best and the newest states of a run; no file is ever torn."""
+"""The callbacks that write and read checkpoints during a run; how is told in :mod:`insight.checkpoints`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from insight.callbacks.interruption import GracefulInterrupt
-from insight.callbacks.trainer_parts import callbacks_of, run_folder_of, step_completed, validation_follows
+from insight.callbacks.trainer_parts import (
+    callbacks_of,
+    collect_checkpoint,
+    run_folder_of,
+    step_completed,
+    validation_follows,
+)
 from insight.checkpoints import load_weights_into
-from insight.checkpoints.upload import CheckpointUpload, check_upload_url, upload_folder
+from insight.checkpoints.upload import check_upload_url, upload_folder
 from insight.checkpoints.writer import (
     BEST,
     LAST,
     AtomicCheckpointIO,
-    BackgroundWriter,
     BestScores,
-    collect_checkpoint,
-    host_copy,
+    CheckpointWriter,
     name_of_best,
     name_of_kept,
     remove_remains,
-    write_checkpoint,
 )
 from insight.runtime.errors import ConfigError, OutputError, nearest
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
 
 
@@ -83,12 +87,10 @@ class RunCheckpoint(Checkpoint):
         upload_to: str | None = None,
     ) -> None:
         if mode not in ("min", "max"):
-            raise ConfigError(f"RunCheckpoint(mode={mode!r}): unknown mode", "use min or max")
+            raise ConfigError("is neither min nor max", "use min or max", option="mode", value=mode)
         for name, steps in (("every_n_steps", every_n_steps), ("keep_every_n_steps", keep_every_n_steps)):
-            if steps is not None and steps < 1:
-                raise ConfigError(f"RunCheckpoint({name}={steps}): must be at least 1", "use null for none")
-        if keep_best < 1:
-            raise ConfigError(f"RunCheckpoint(keep_best={keep_best}): must be at least 1", "use 1")
+            require_number(name, steps, "100, or null for none", whole=True, at_least=1, optional=True)
+        require_number("keep_best", keep_best, 1, whole=True, at_least=1)
         if upload_to is not None:
             check_upload_url(upload_to)
         self.monitor = monitor
@@ -106,8 +108,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_step = -1
         self._due = False
         self._metric_before: Tensor | None = None
-        self._writer: BackgroundWriter | None = None
-        self._upload: CheckpointUpload | None = None
+        self._writer: CheckpointWriter | None = None
 
     @property
     def best_model_score(self) -> float | None:
@@ -131,7 +132,7 @@ class RunCheckpoint(Checkpoint):
         if not self.best_model_path:
             return
         folder = Path(self.best_model_path).parent
-        # Checkpoints of before hold the best alone.
+        # Earlier checkpoints hold the best alone.
         alone = [[state_dict.get("best_model_score"), state_dict.get("best_step")]]
         saved = state_dict.get("best_scores", [] if alone[0][0] is None else alone)
         entries = [(value, step) for value, step in saved]
@@ -149,7 +150,7 @@ class RunCheckpoint(Checkpoint):
         self.last_model_path = _existing(folder / LAST)
         if trainer.is_global_zero and folder.is_dir():
             remove_remains(folder)
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for what others save
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for the files that others save
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
@@ -189,7 +190,7 @@ class RunCheckpoint(Checkpoint):
         try:
             if self._writer is not None:
                 self._writer.wait()
-        except Exception as error:  # another one is on its way already, and tells why the run ends
+        except Exception as error:  # the exception that ends the run says why it ends
             say(f"the last checkpoint was not written: {error}")
         self._close()
 
@@ -214,8 +215,10 @@ class RunCheckpoint(Checkpoint):
             names = sorted(trainer.callback_metrics)
             match = nearest(self.monitor, names)
             raise ConfigError(
-                f"RunCheckpoint(monitor={self.monitor!r}): no such metric was logged",
+                "no such metric was logged",
                 f"did you mean {match!r}?" if match else f"use one of {', '.join(names)}",
+                option="monitor",
+                value=self.monitor,
             )
         if metric is self._metric_before:
             return False  # this validation did not log it: the value is an older one
@@ -233,12 +236,16 @@ class RunCheckpoint(Checkpoint):
         self._due, self._saved_step = False, trainer.global_step
         error: Exception | None = None
         try:
-            checkpoint = collect_checkpoint(trainer, self.folder)
+            checkpoint = collect_checkpoint(trainer)
             if trainer.is_global_zero:
-                # What is interrupted ends with a code that asks to be started again, so a disk that is full
-                # must be known by now; and it has little time left.
-                beside = self.asynchronous and not _interrupted(trainer)
-                self._write(checkpoint, self.folder, self._names(trainer.global_step, is_best), beside)
+                if self._writer is None:
+                    url = None if self.upload_to is None else upload_folder(self.upload_to, self.folder)
+                    self._writer = CheckpointWriter(self.folder, self.asynchronous, url)
+                best_steps = self._scores.steps if self.keep_best > 1 else None
+                # An interrupted run ends with an exit code that asks to be started again, so a full disk must
+                # be known by now; and it has little time left.
+                now = _interrupted(trainer)
+                self._writer.write(checkpoint, self._names(trainer.global_step, is_best), best_steps, now)
         except Exception as caught:
             error = caught
         _fail_together(trainer, error)
@@ -255,36 +262,10 @@ class RunCheckpoint(Checkpoint):
         # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
         return [*names, BEST, LAST] if is_best else [*names, LAST]
 
-    def _write(self, checkpoint: dict[str, Any], folder: Path, names: list[str], beside: bool) -> None:
-        if beside and self._writer is None:
-            self._writer = BackgroundWriter()
-        if self._writer is not None:
-            self._writer.wait()  # before there is another copy of the state, or a newer file
-            if beside:
-                checkpoint = host_copy(checkpoint, self._writer.copies)
-        if self.upload_to is not None and self._upload is None:
-            self._upload = CheckpointUpload(folder, upload_folder(self.upload_to, folder))
-        upload = self._upload
-        best_steps = self._scores.steps if self.keep_best > 1 else None
-
-        def write() -> None:
-            changed = write_checkpoint(checkpoint, folder, names, best_steps)
-            if upload is not None:
-                upload.submit(changed)
-
-        if beside and self._writer is not None:
-            self._writer.submit(write)
-        else:
-            write()
-
     def _close(self) -> None:
-        """End the threads, after their last work."""
         writer, self._writer = self._writer, None
-        upload, self._upload = self._upload, None
         if writer is not None:
             writer.close()
-        if upload is not None:
-            upload.finish()
 
 
 def _fail_together(trainer: Trainer, error: Exception | None) -> None:

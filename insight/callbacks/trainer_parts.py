@@ -1,4 +1,4 @@
-"""The parts of a Trainer that callbacks look for: one another, the data module, the run folder."""
+"""What callbacks ask a Trainer: its parts, its state, and where it stands in optimizer steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import RunFolder
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
@@ -26,6 +27,29 @@ def datamodule_of(trainer: Trainer) -> Any:
 def run_folder_of(trainer: Trainer) -> RunFolder:
     """The run folder: the Trainer's ``default_root_dir``, which the command line sets to it."""
     return RunFolder(Path(trainer.default_root_dir))
+
+
+def collect_checkpoint(trainer: Trainer) -> dict[str, Any]:
+    """The state of a run as a checkpoint holds it; every process has to ask, the first gets all of it.
+
+    Raises:
+        ConfigError: The strategy keeps each process's part of the state in a file of its own.
+    """
+    strategy: Any = trainer.strategy
+    in_parts = getattr(strategy, "_save_distributed_checkpoint", False)
+    if (
+        in_parts
+        or getattr(strategy, "_state_dict_type", "full") != "full"
+        or hasattr(strategy, "deepspeed_engine")
+    ):
+        raise ConfigError(
+            f"{type(strategy).__name__} writes each checkpoint as a folder",
+            "set save_distributed_checkpoint to false",
+            option="trainer.strategy",
+            value=type(strategy).__name__,
+        )
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    return checkpoint
 
 
 def step_completed(trainer: Trainer) -> bool:

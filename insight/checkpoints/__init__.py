@@ -1,10 +1,18 @@
 """What a saved state of a run is: its format, and how it is read, written, kept and resumed."""
 
-from insight.checkpoints.reader import (
-    LoadedCheckpoint,
-    differing_tensors,
-    load_checkpoint,
-    load_weights_into,
-)
+from typing import TYPE_CHECKING
 
-__all__ = ["LoadedCheckpoint", "differing_tensors", "load_checkpoint", "load_weights_into"]
+from insight.runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from insight.checkpoints.reader import LoadedCheckpoint as LoadedCheckpoint
+    from insight.checkpoints.reader import differing_tensors as differing_tensors
+    from insight.checkpoints.reader import load_checkpoint as load_checkpoint
+    from insight.checkpoints.reader import load_weights_into as load_weights_into
+
+# A run to resume is looked for before anything that takes seconds to import.
+_EXPORTS = dict.fromkeys(
+    ("LoadedCheckpoint", "differing_tensors", "load_checkpoint", "load_weights_into"), "reader"
+)
+__all__ = sorted(_EXPORTS)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -1,76 +1,87 @@
-"""Checkpoints whose weights are those to be used, while training goes on from others that lie beside them."""
+"""What a checkpoint file holds beside Lightning's own entries, and under which keys.
+
+A checkpoint is one ``torch.save`` archive of tensors and plain values. Lightning fills in ``state_dict``,
+``optimizer_states``, ``loops``, ``callbacks``, ``epoch`` and ``global_step``; the data module adds its
+position under the name of its class; Insight adds :class:`CheckpointContent` under :data:`CONTENT` and, where
+the weights that are used are not those that are trained, the latter under :data:`TRAINING_WEIGHTS`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
+FORMAT_VERSION = 1
+"""The version of :class:`CheckpointContent`; a file with another version is refused."""
+
+CONTENT = "insight"
+"""The key of :class:`CheckpointContent` in a checkpoint."""
+
 TRAINING_WEIGHTS = "training_weights"
-"""Key of what training goes on from: tensors by name. ``state_dict`` then holds what was measured."""
+"""The key of the weights that training goes on from, by name; ``state_dict`` then holds what was measured."""
 
 EVALUATION_WEIGHTS = "evaluation_weights"
-"""Key that :func:`use_training_weights` moves the others to; never in a file."""
-
-
-def use_training_weights(checkpoint: dict[str, Any]) -> None:
-    """Make the ``state_dict`` of a checkpoint that was read the weights that training goes on from.
-
-    Nothing happens to a checkpoint that has only one kind of weights, nor at a second call.
-    """
-    training = checkpoint.get(TRAINING_WEIGHTS)
-    if training and EVALUATION_WEIGHTS not in checkpoint:
-        state = checkpoint["state_dict"]
-        checkpoint[EVALUATION_WEIGHTS] = {name: state[name] for name in training}
-        checkpoint["state_dict"] = {**state, **training}
-
-
-FORMAT_VERSION = 1
-"""Version of :class:`CheckpointContent`; its readers and its writer both take it from here."""
+"""The key that :func:`use_training_weights` moves the measured weights to; it is never in a file."""
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint holds under ``"insight"``, beside weights, optimizer state and loop positions.
-
-    All values are primitives or tensors, so that ``torch.load(weights_only=True)`` reads them.
+    """What makes a checkpoint understandable and continuable without its run folder.
 
     Args:
-        network: The network's configuration, from ``to_dict()``.
-        tokenizer: The tokenizer as JSON text.
-        vocabulary_size: Number of rows of the embedding.
-        sequence_length: Number of tokens in a training sequence.
-        global_batch_size: Samples of a batch on all processes together; ``None`` in old checkpoints.
-        num_planned_steps: Optimizer steps that the learning rate schedule counts on.
-        random_states: The state of every global random generator, by rank.
-        guard: State of the step guard; ``None`` in old checkpoints.
-        canaries: The record of the planted secrets, or ``None`` if nothing was planted.
-        open_window: Micro-batches whose optimizer step is still to come; ``None`` right after a step.
+        network: The configuration of the network, as a plain component.
+        tokenizer: The text of its ``tokenizer.json``.
+        vocabulary_size: Rows of the embedding.
+        sequence_length: Tokens of a training window.
+        random_states: The states of the random generators of every process, in the order of their ranks.
+        num_planned_steps: Optimizer steps that the schedule counts on, if they are planned.
+        global_batch_size: Samples of a batch over all processes, which the position of the data counts in.
+        guard: The state of the guard that judges optimizer steps; ``None`` in files that are older than it.
+        canaries: The record of what :class:`insight.data.CanaryInjection` planted, ``None`` without it:
+            nobody could measure later whether it was remembered.
+        open_window: Sums and gradients of micro-batches whose optimizer step is still to come, ``None`` right
+            after a step.
     """
 
     network: dict[str, Any]
     tokenizer: str
     vocabulary_size: int
     sequence_length: int
-    global_batch_size: int | None = None
+    random_states: list[dict[str, Any]]
     num_planned_steps: int | None = None
-    random_states: list[dict[str, Any]] = field(default_factory=list)
+    global_batch_size: int | None = None
     guard: dict[str, Any] | None = None
     canaries: dict[str, Any] | None = None
     open_window: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """This content as it is saved; what is ``None`` is left out."""
-        content = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {"format_version": FORMAT_VERSION, **{k: v for k, v in content.items() if v is not None}}
+        """The plain form that is saved; entries that are ``None`` are left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        present = {name: value for name, value in values.items() if value is not None}
+        return {"format_version": FORMAT_VERSION, **present}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> CheckpointContent:
-        """Undo :meth:`to_dict`, for checkpoints of this version.
+        """Read the plain form, also one that an earlier Insight wrote.
 
         Raises:
-            TypeError: A required field is missing.
+            KeyError: Something that every checkpoint holds is missing.
         """
-        known = {each.name: saved[each.name] for each in fields(cls) if each.name in saved}
-        if "random_states" not in known and "random_state" in saved:
-            known["random_states"] = [saved["random_state"]]  # the first checkpoints hold that of rank 0 only
+        known = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
+        for name in ("network", "tokenizer", "vocabulary_size", "sequence_length"):
+            known[name] = saved[name]
+        if "random_states" not in known:  # earlier files hold the state of the first process only
+            known["random_states"] = [saved["random_state"]] if "random_state" in saved else []
         return cls(**known)
+
+
+def use_training_weights(checkpoint: dict[str, Any]) -> None:
+    """Make the ``state_dict`` of a checkpoint that was read the weights that training goes on from.
+
+    A checkpoint that has only one kind of weights is left as it is; a second call changes nothing.
+    """
+    training = checkpoint.get(TRAINING_WEIGHTS)
+    if training and EVALUATION_WEIGHTS not in checkpoint:
+        state = checkpoint["state_dict"]
+        checkpoint[EVALUATION_WEIGHTS] = {name: state[name] for name in training}
+        checkpoint["state_dict"] = {**state, **training}

@@ -1,4 +1,4 @@
-"""A checkpoint for a pruned tokenizer: the rows of the tokens that stayed, everything else as it was."""
+"""A checkpoint for a pruned tokenizer: it keeps the rows of the tokens that stayed, and everything else."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from insight.checkpoints.reader import read_checkpoint
-from insight.data.tokenizers import load_tokenizer
+from insight.checkpoints.format import CONTENT
+from insight.checkpoints.reader import read_checkpoint, tokenizer_of
 from insight.data.tokenizers.pruning import PrunedTokenizer
 from insight.runtime.errors import CheckpointError
 from insight.runtime.files import atomic_file
 
 # One row a token: the embedding, and the head where it has a matrix of its own.
 _ROWS = ("embedding.weight", "head.weight")
-# What loading weights needs; optimizer, loops and position belong to the training that is over.
+# The entries that loading weights needs; optimizer, loops and position belong to the training that is over.
 _KEPT = ("pytorch-lightning_version", "global_step", "epoch")
 
 
@@ -27,8 +27,8 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
 
     Args:
         path: The ``.ckpt`` file.
-        pruned: From the checkpoint's own tokenizer.
-        fingerprint: Of the tokenizer before pruning.
+        pruned: What pruning made of the checkpoint's own tokenizer.
+        fingerprint: The fingerprint of the tokenizer before pruning.
         output: The file to write.
 
     Raises:
@@ -36,8 +36,8 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
         OutputError: ``output`` cannot be written.
     """
     contents = read_checkpoint(path)
-    saved: dict[str, Any] = dict(contents["insight"])
-    if load_tokenizer(saved["tokenizer"]).fingerprint() != fingerprint:
+    saved: dict[str, Any] = dict(contents[CONTENT])
+    if tokenizer_of(contents, path).fingerprint() != fingerprint:
         raise CheckpointError(
             f"{path}: was trained with another tokenizer than the one that was pruned",
             "prune the tokenizer.json of its run",
@@ -59,4 +59,4 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     saved |= {"tokenizer": pruned.tokenizer.to_json(), "vocabulary_size": pruned.tokenizer.vocabulary_size}
     kept_values = {key: contents[key] for key in _KEPT if key in contents}
     with atomic_file(output) as file:
-        torch.save({**kept_values, "state_dict": weights, "insight": saved}, file)
+        torch.save({**kept_values, "state_dict": weights, CONTENT: saved}, file)

@@ -1,22 +1,22 @@
-"""Checkpoint file → network and tokenizer, without running anything that the file holds."""
+"""Reading checkpoints: a file becomes a network and a tokenizer, and nothing that it holds is run."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from insight.checkpoints.format import CONTENT, FORMAT_VERSION, CheckpointContent
 from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 
-FORMAT_VERSION = 1
 _PREFIX = "network."
 
 
@@ -25,11 +25,11 @@ class LoadedCheckpoint:
     """What a checkpoint holds of a model.
 
     Attributes:
-        network: With its weights, in evaluation mode.
-        network_config: What built it.
-        tokenizer: That it was trained with.
-        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size``, …; ``canaries`` is the
-            record of :class:`insight.data.CanaryInjection`, or ``None`` if nothing was planted.
+        network: The network with its weights, in evaluation mode.
+        network_config: The configuration that built it.
+        tokenizer: The tokenizer that it was trained with.
+        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size`` and ``canaries``, as in
+            :class:`insight.checkpoints.format.CheckpointContent`.
     """
 
     network: Decoder
@@ -52,31 +52,46 @@ def load_checkpoint(
         CheckpointError: Missing, not a checkpoint, truncated, holding code, of another version, or with
             weights that do not fit its own network.
     """
-    path = Path(path)
-    contents = read_checkpoint(path)
-    saved = contents["insight"]
+    contents = read_checkpoint(Path(path))
+    described = describe(contents, path, allowed_packages)
+    network = described.network.to_empty(device=device)
+    load_weights(network, contents, path)
+    return replace(described, network=network.eval())
+
+
+def describe(
+    contents: dict[str, Any], path: Path | str, allowed_packages: tuple[str, ...] = ("insight",)
+) -> LoadedCheckpoint:
+    """What a read checkpoint holds of a model, with a network on the ``meta`` device: it has no weights.
+
+    Args:
+        contents: What :func:`read_checkpoint` returned.
+        path: The file, for messages.
+        allowed_packages: Packages that class paths in the file may point into.
+
+    Raises:
+        CheckpointError: Something is missing, damaged or not allowed.
+    """
     try:
-        config = component_from_dict(saved["network"], allowed_packages)
+        saved = CheckpointContent.from_dict(contents[CONTENT])
+        config = component_from_dict(saved.network, allowed_packages)
         if not isinstance(config, DecoderConfig):
             raise CheckpointError(
                 f"{path}: holds a {type(config).__name__}, not a decoder", "use a run of insight fit"
             )
         with torch.device("meta"):
-            network = config.build(saved["vocabulary_size"])
-        tokenizer = load_tokenizer(saved["tokenizer"])
+            network = config.build(saved.vocabulary_size)
         metadata = {
-            "sequence_length": saved["sequence_length"],
-            "vocabulary_size": saved["vocabulary_size"],
+            "sequence_length": saved.sequence_length,
+            "vocabulary_size": saved.vocabulary_size,
             "step": contents.get("global_step", 0),
-            "canaries": saved.get("canaries"),
+            "canaries": saved.canaries,
         }
+        return LoadedCheckpoint(network, config, load_tokenizer(saved.tokenizer), metadata)
     except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
-    network.to_empty(device=device)
-    load_weights(network, contents, path)
-    return LoadedCheckpoint(network.eval(), config, tokenizer, metadata)
 
 
 def load_weights_into(
@@ -84,32 +99,23 @@ def load_weights_into(
     path: Path | str,
     tokenizer: BaseTokenizer | None = None,
     load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Give a network the weights of a checkpoint, and nothing else of it.
 
     Args:
-        network: Of the checkpoint's shape.
+        network: A network of the checkpoint's shape.
         path: The ``.ckpt`` file.
-        tokenizer: What the network will be used with. A checkpoint of another tokenizer is refused: the
-            same ids would stand for other text.
+        tokenizer: The tokenizer that the network will be used with. A checkpoint of another tokenizer is
+            refused: the same ids would stand for other text.
         load: Takes the weights by their names, where the network cannot: one that is cut over processes.
-
-    Returns:
-        The ``"insight"`` part of the checkpoint.
 
     Raises:
         CheckpointError: As :func:`load_checkpoint`, or of another network or tokenizer; the network is
             unchanged then.
     """
     contents = read_checkpoint(Path(path))
-    saved: dict[str, Any] = contents["insight"]
     if tokenizer is not None:
-        try:
-            theirs = load_tokenizer(saved["tokenizer"])
-        except TokenizerError as error:
-            raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+        theirs = tokenizer_of(contents, path)
         if theirs.fingerprint() != tokenizer.fingerprint():
             raise CheckpointError(
                 f"{path}: was trained with another tokenizer ({theirs.vocabulary_size} tokens, "
@@ -117,7 +123,6 @@ def load_weights_into(
                 "use the tokenizer of its run",
             )
     load_weights(network, contents, path, load)
-    return saved
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
     try:
-        # Mapped, not read: the optimizer's state is twice the weights and stays on the disk.
+        # The file is mapped, not read: the optimizer's state is twice the weights and stays on the disk.
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -143,7 +148,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
-    saved = contents.get("insight") if isinstance(contents, dict) else None
+    saved = contents.get(CONTENT) if isinstance(contents, dict) else None
     if not isinstance(saved, dict) or "state_dict" not in contents:
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
     if saved.get("format_version") != FORMAT_VERSION:
@@ -152,6 +157,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "use the version of insight that wrote it",
         )
     return contents
+
+
+def network_weights(contents: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The network's weights in a read checkpoint, by the names that they have in the network."""
+    return {
+        name.removeprefix(_PREFIX).replace("_orig_mod.", ""): tensor
+        for name, tensor in contents["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
 
 
 def load_weights(
@@ -165,11 +179,7 @@ def load_weights(
     Raises:
         CheckpointError: Names or shapes differ; the first difference is named.
     """
-    weights = {
-        name.removeprefix(_PREFIX).replace("_orig_mod.", ""): tensor
-        for name, tensor in contents["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
+    weights = network_weights(contents)
     differences = differing_tensors(weights, network.state_dict())
     if differences:
         raise CheckpointError(f"{path}: {differences[0]}", "use the network and vocabulary of the checkpoint")
@@ -180,8 +190,8 @@ def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, t
     """What keeps saved weights from being those of a network, a tensor a phrase, in the network's order.
 
     Args:
-        saved: Of the checkpoint.
-        present: Of the network.
+        saved: The tensors of the checkpoint by name.
+        present: The tensors of the network by name.
     """
     differences = []
     for name, tensor in present.items():
@@ -193,6 +203,20 @@ def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, t
             )
     unknown = (name for name in saved if name not in present)
     return [*differences, *(f"the network has no tensor {name}" for name in unknown)]
+
+
+def tokenizer_of(contents: dict[str, Any], path: Path | str) -> BaseTokenizer:
+    """The tokenizer in a read checkpoint.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        return load_tokenizer(contents[CONTENT]["tokenizer"])
+    except TokenizerError as error:
+        raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path | str, error: Exception) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""A second home for checkpoints: copied to any place that fsspec knows, beside the training."""
+"""Copies of checkpoints in another place: any that fsspec knows, made while training goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import fsspec
 
-from insight.checkpoints.writer import LAST, kept_checkpoints
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 from insight.runtime.run_folder import run_of_checkpoint
@@ -21,22 +20,23 @@ _CHUNK_BYTES = 16 << 20
 
 
 class CheckpointUpload:
-    """Keeps a folder somewhere else as the local one is.
+    """Keeps a folder elsewhere equal to the local one.
 
-    What cannot be copied is said in a line and tried again with the next checkpoint; training goes on. While
-    a copy takes longer than the time between two checkpoints, the newest is copied next.
+    A copy that fails is said in a line and tried again with the next checkpoint; training goes on. While a
+    copy takes longer than the time between two checkpoints, the newest checkpoint is copied next.
 
     Args:
-        folder: Local folder.
-        url: Folder at a place that fsspec knows, e.g. ``s3://bucket/run`` or ``/mnt/backup/run``.
+        folder: The local folder.
+        url: The folder elsewhere, in any form that fsspec knows, e.g. ``s3://bucket/run`` or
+            ``/mnt/backup/run``.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
         self._folder = folder
         self._url = url
-        # Names in the order they came, and whether the file is new: an earlier process may have been killed
-        # before it had copied what is kept.
-        self._waiting = {path.name: False for path in kept_checkpoints(folder)}
+        # The names in the order in which they came, and whether the file is new. An earlier process may have
+        # been killed before it had copied the checkpoints that are kept for good.
+        self._waiting = {path.name: False for path in sorted(folder.glob("step-*.ckpt"))}
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
 
@@ -73,7 +73,7 @@ class CheckpointUpload:
             )
 
     def _copy(self, name: str, is_new: bool, copied: dict[tuple[int, int, int], str]) -> None:
-        """Copy one file; where ``copied`` knows it by another name, from there: within the place far away."""
+        """Copy one file; one that ``copied`` knows under another name is copied without sending it again."""
         filesystem, folder = fsspec.core.url_to_fs(self._url)
         source, target = self._folder / name, f"{folder}/{name}"
         if not source.is_file():
@@ -106,14 +106,14 @@ def _copied_there(filesystem: Any, source: str, target: str) -> bool:
 
 
 def upload_folder(url: str, folder: Path) -> str:
-    """Where the checkpoints in ``folder`` go: below ``url``, those of a run at its name and number."""
-    run = run_of_checkpoint(folder / LAST)
+    """The address for the checkpoints in ``folder``: ``url``, and below it a run's name and number."""
+    run = run_of_checkpoint(folder / "last.ckpt")
     parts = [] if run is None else [run.path.parent.name, run.path.name]
     return "/".join([url.rstrip("/"), *parts])
 
 
 def check_upload_url(url: str) -> None:
-    """Refuse a place that cannot be reached, before anything is trained.
+    """Refuse an address that fsspec cannot open, before anything is trained.
 
     Raises:
         ConfigError: fsspec does not know its protocol, or the package for it is missing.
@@ -122,5 +122,8 @@ def check_upload_url(url: str) -> None:
         fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
     except (ValueError, ImportError) as error:
         raise ConfigError(
-            f"RunCheckpoint(upload_to={url!r}): {error}", "install what it takes, or use a folder's path"
+            f"{error}",
+            "install the package for it, or use the path of a folder",
+            option="upload_to",
+            value=url,
         ) from error

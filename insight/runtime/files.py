@@ -11,13 +11,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from insight.runtime.direct_file import CAN_WRITE_DIRECTLY, DirectFile
 from insight.runtime.errors import OutputError
 
 LARGE_BYTES = 1 << 25
-"""A file from this size on is handled as one that would fill caches and occupy the disk."""
+"""The size from which on giving back the space of a file occupies the disk for a noticeable time."""
 FREED = ".freed"
 """Ends the name of a file whose space is being given back."""
 _PROBE_BYTES = 65_536
@@ -39,12 +38,11 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, is_large: bool = False) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the name ``path`` when the block ends, as :func:`atomic_write_bytes`.
 
     Args:
-        path: Its name.
-        is_large: Whether it would push other files out of the system's cache, and is written past that.
+        path: The name that the file takes.
 
     Raises:
         OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
@@ -54,8 +52,7 @@ def atomic_file(path: Path, *, is_large: bool = False) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         try:
-            opened = DirectFile(temporary) if is_large and CAN_WRITE_DIRECTLY else temporary.open("xb")
-            with cast(BinaryIO, opened) as file:
+            with temporary.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -19,17 +19,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from tiny_run import StopAt, TinyModule, tiny_fit
-from torch.utils.serialization import config as torch_config
 
 from insight.callbacks import (
     GracefulInterrupt,
     TrainingInterrupted,
-    checkpointing,
 )
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.checkpoints import writer
-from insight.checkpoints.writer import AtomicCheckpointIO, BackgroundWriter
-from insight.runtime.direct_file import DISK_BLOCK
+from insight.checkpoints.writer import CheckpointWriter, host_copy, write_file
 from insight.runtime.errors import OutputError
 from insight.runtime.run_folder import RunFolder, find_resumable
 
@@ -71,13 +68,12 @@ class SlowDisk(Callback):
         self.is_further = threading.Event()
         slow = self
 
-        class SlowIO(AtomicCheckpointIO):
-            def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-                assert slow.is_further.wait(60)
-                slow.is_further.clear()
-                super().save_checkpoint(*args, **kwargs)
+        def slow_write(checkpoint: dict[str, Any], path: Path) -> None:
+            assert slow.is_further.wait(60)
+            slow.is_further.clear()
+            write_file(checkpoint, path)
 
-        monkeypatch.setattr(writer, "AtomicCheckpointIO", SlowIO)
+        monkeypatch.setattr(writer, "write_file", slow_write)
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         if trainer.global_step > 5 and trainer.global_step % 5 == 2:
@@ -95,7 +91,7 @@ def test_the_state_is_that_of_its_step_although_training_goes_on(
     options: dict[str, Any] = {"val_check_interval": 20, "max_steps": 24}
     tiny_fit(tmp_path / "now", [RunCheckpoint(keep_every_n_steps=5)], **options)
     if not has_copy:
-        monkeypatch.setattr(checkpointing, "host_copy", lambda checkpoint, earlier: checkpoint)
+        monkeypatch.setattr(writer, "host_copy", lambda checkpoint, earlier: checkpoint)
     slow = [SlowDisk(monkeypatch), RunCheckpoint(keep_every_n_steps=5, asynchronous=True)]
     tiny_fit(tmp_path / "later", slow, **options)
     assert contents(tmp_path / "later") == contents(tmp_path / "now")
@@ -110,13 +106,12 @@ def test_the_state_is_that_of_its_step_although_training_goes_on(
 def test_a_write_that_fails_ends_the_run_at_the_next_save_or_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    class FullDisk(AtomicCheckpointIO):
-        def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            if checkpoint["global_step"] >= step:
-                raise OutputError(f"step {step} does not fit", "free some space")
-            super().save_checkpoint(checkpoint, *args, **kwargs)
+    def full_disk(checkpoint: dict[str, Any], path: Path) -> None:
+        if checkpoint["global_step"] >= step:
+            raise OutputError(f"step {step} does not fit", "free some space")
+        write_file(checkpoint, path)
 
-    monkeypatch.setattr(writer, "AtomicCheckpointIO", FullDisk)
+    monkeypatch.setattr(writer, "write_file", full_disk)
     saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
     trainer_steps: list[int] = []
 
@@ -138,12 +133,11 @@ def test_a_run_that_ends_early_waits_for_its_last_write(
     """With the planted fault nobody waits, and the file is not there when the run has ended."""
     may_write = threading.Event()
 
-    class HeldBack(AtomicCheckpointIO):
-        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            assert may_write.wait(60)
-            super().save_checkpoint(*args, **kwargs)
+    def held_back(checkpoint: dict[str, Any], path: Path) -> None:
+        assert may_write.wait(60)
+        write_file(checkpoint, path)
 
-    monkeypatch.setattr(writer, "AtomicCheckpointIO", HeldBack)
+    monkeypatch.setattr(writer, "write_file", held_back)
     saving = RunCheckpoint(every_n_steps=5, asynchronous=True)
     if waits:
         threading.Timer(0.3, may_write.set).start()
@@ -164,12 +158,11 @@ def test_an_interrupted_run_waits_for_its_last_write(tmp_path: Path, monkeypatch
             if trainer.global_step == 13:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    class Slow(AtomicCheckpointIO):
-        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            time.sleep(0.3)
-            super().save_checkpoint(*args, **kwargs)
+    def slow(checkpoint: dict[str, Any], path: Path) -> None:
+        time.sleep(0.3)
+        write_file(checkpoint, path)
 
-    monkeypatch.setattr(writer, "AtomicCheckpointIO", Slow)
+    monkeypatch.setattr(writer, "write_file", slow)
     with pytest.raises(TrainingInterrupted) as interruption:
         tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), RunCheckpoint(asynchronous=True)])
     assert interruption.value.code == 143
@@ -184,11 +177,10 @@ def test_an_interrupted_run_whose_last_write_fails_does_not_ask_to_be_started_ag
             if trainer.global_step == 13:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    class FullDisk(AtomicCheckpointIO):
-        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            raise OutputError("it does not fit", "free some space")
+    def full_disk(checkpoint: dict[str, Any], path: Path) -> None:
+        raise OutputError("it does not fit", "free some space")
 
-    monkeypatch.setattr(writer, "AtomicCheckpointIO", FullDisk)
+    monkeypatch.setattr(writer, "write_file", full_disk)
     saving = RunCheckpoint(asynchronous=True, at_validation=False)
     with pytest.raises(OutputError, match="it does not fit"):
         tiny_fit(tmp_path, [GracefulInterrupt(), Asked(), saving], val_check_interval=20)
@@ -197,7 +189,7 @@ def test_an_interrupted_run_whose_last_write_fails_does_not_ask_to_be_started_ag
 def test_a_copy_keeps_tied_tensors_tied_and_shares_nothing() -> None:
     weight = torch.randn(4, 3)
     state = {"a": weight, "b": [weight.detach(), {"part": weight[:2]}], "n": 3, "text": "x", "none": None}
-    copy = checkpointing.host_copy(state, [])
+    copy = host_copy(state, [])
     assert copy["a"] is copy["b"][0]
     assert equal(copy, state)
     weight.zero_()
@@ -209,30 +201,17 @@ def test_the_next_copy_takes_the_memory_of_the_last() -> None:
     """Also where another tensor has come, one has gone, and two are of one shape."""
     state: dict[str, Any] = {"a": torch.randn(4, 3), "b": torch.randn(4, 3), "t": torch.randn(3, 4).T}
     copies: list[torch.Tensor] = []
-    checkpointing.host_copy(state, copies)
+    host_copy(state, copies)
     places = {tensor.data_ptr() for tensor in copies}
     assert len(places) == 3
     state["a"].add_(1)
-    again = checkpointing.host_copy(state, copies)
+    again = host_copy(state, copies)
     assert equal(again, state)
     assert {tensor.data_ptr() for tensor in copies} == places
     other = {"a": torch.randn(4, 3), "c": torch.randn(5)}
-    assert equal(checkpointing.host_copy(other, copies), other)
+    assert equal(host_copy(other, copies), other)
     assert len(copies) == 2
     assert len(places & {tensor.data_ptr() for tensor in copies}) == 1
-
-
-def test_a_large_copy_lies_where_a_disk_can_read_it() -> None:
-    state = {"large": torch.randn(1024, 300), "small": torch.randn(3)}
-    copies: list[torch.Tensor] = []
-    copy = checkpointing.host_copy(state, copies)
-    place = copy["large"].data_ptr()
-    assert place % DISK_BLOCK == 0
-    assert equal(copy, state)
-    state["large"].add_(1)
-    again = checkpointing.host_copy(state, copies)
-    assert again["large"].data_ptr() == place
-    assert equal(again, state)
 
 
 @pytest.mark.gpu
@@ -240,29 +219,10 @@ def test_a_large_copy_lies_where_a_disk_can_read_it() -> None:
 def test_a_copy_of_what_a_gpu_holds_is_complete() -> None:
     state = {"large": torch.randn(4096, 4096, device="cuda"), "small": torch.randn(3, device="cuda")}
     expected = {name: tensor.cpu() for name, tensor in state.items()}
-    copy = checkpointing.host_copy(state, [])
+    copy = host_copy(state, [])
     state["large"].zero_()
     assert copy["large"].is_pinned()
     assert equal(copy, expected)
-
-
-@pytest.mark.parametrize("asynchronous", [True, False])
-def test_files_of_large_networks_hold_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
-) -> None:
-    tiny_fit(tmp_path / "small", [RunCheckpoint(asynchronous=asynchronous)])
-    monkeypatch.setattr(writer, "LARGE_BYTES", 0)
-    tiny_fit(tmp_path / "large", [RunCheckpoint(asynchronous=asynchronous)])
-    files = [tmp_path / name / "checkpoints/last.ckpt" for name in ("small", "large")]
-    assert equal(*(torch.load(file, weights_only=True) for file in files))
-    alignments = [torch.load(file, weights_only=True, mmap=True) for file in files]
-    remainders = [
-        {tensor.data_ptr() % DISK_BLOCK for tensor in loaded["state_dict"].values()} for loaded in alignments
-    ]
-    assert remainders[1] == {0}
-    assert remainders[0] != {0}
-    assert torch.serialization.get_crc32_options()
-    assert torch_config.save.storage_alignment == 64
 
 
 @dataclass(frozen=True)
@@ -278,7 +238,7 @@ def test_whatever_torch_saves_is_saved(tmp_path: Path) -> None:
         "large": torch.ones(9_000_000),
         "nested": [{"empty": (torch.zeros(2, 0),)}],
     }
-    AtomicCheckpointIO().save_checkpoint(strange, tmp_path / "strange.ckpt")
+    write_file(strange, tmp_path / "strange.ckpt")
     loaded = torch.load(tmp_path / "strange.ckpt", weights_only=False)
     assert loaded["numbers"] == range(3)
     assert loaded["own"] == Watched(1)
@@ -286,22 +246,22 @@ def test_whatever_torch_saves_is_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded["large"], strange["large"])
 
 
-def test_priority_that_may_not_be_changed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_priority_that_may_not_be_changed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "setpriority", denied)
     done: list[int] = []
-    background = BackgroundWriter()
+    background = CheckpointWriter(tmp_path)
     background.submit(lambda: done.append(1))
     background.close()
     assert done == [1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
-def test_who_writes_leaves_the_processors_to_the_training() -> None:
+def test_who_writes_leaves_the_processors_to_the_training(tmp_path: Path) -> None:
     found: list[int] = []
-    background = BackgroundWriter()
+    background = CheckpointWriter(tmp_path)
     background.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
     background.close()
     assert found == [19]
@@ -312,8 +272,7 @@ ENDS_AT_ONCE = """
 import sys, time
 from pathlib import Path
 import torch
-from insight.checkpoints.writer import BackgroundWriter
-from insight.checkpoints.writer import write_checkpoint
+from insight.checkpoints.writer import CheckpointWriter, write_checkpoint
 
 def job():
     time.sleep(1)
@@ -321,7 +280,7 @@ def job():
         checkpoint = {"weight": torch.full((12_000_000,), number)}
         write_checkpoint(checkpoint, Path(sys.argv[1]), ["last.ckpt"], None)
 
-BackgroundWriter().submit(job)
+CheckpointWriter(Path(sys.argv[1])).submit(job)
 """
 
 
@@ -338,7 +297,7 @@ def test_a_program_that_ends_meanwhile_ends_after_its_last_file(tmp_path: Path) 
 def test_no_checksums_that_nobody_looks_at(tmp_path: Path) -> None:
     """They took most of the time of a save. What others save afterwards has them."""
     state = {"weight": torch.arange(1000.0), "step": 3}
-    AtomicCheckpointIO().save_checkpoint(state, tmp_path / "ours.ckpt")
+    write_file(state, tmp_path / "ours.ckpt")
     torch.save(state, tmp_path / "usual.ckpt")
     assert equal(torch.load(tmp_path / "ours.ckpt", weights_only=True), state)
     ours, usual = (
@@ -394,10 +353,12 @@ def test_files_of_the_users_own_are_never_removed(tmp_path: Path, monkeypatch: p
     tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", keep_best=2)], max_steps=20)
     own = tmp_path / "checkpoints/best-paper.ckpt"
     own.write_bytes((tmp_path / "checkpoints/best.ckpt").read_bytes())
+    for name in ("brand.new.ckpt", "notes.ckpt.tmp"):
+        os.link(own, tmp_path / "checkpoints" / name)
     last = tmp_path / "checkpoints/last.ckpt"
     tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", keep_best=2)], checkpoint=last, max_steps=30)
     found = contents(tmp_path)
-    assert found["best-paper.ckpt"] == 20
+    assert found["best-paper.ckpt"] == found["brand.new.ckpt"] == found["notes.ckpt.tmp"] == 20
     assert {"best-00000020.ckpt", "best-00000030.ckpt"} <= found.keys()
     # Going on with the best alone writes no such files, and removes none.
     tiny_fit(tmp_path, [RunCheckpoint("validation/scripted")], checkpoint=last, max_steps=40)
@@ -513,7 +474,7 @@ def test_a_place_that_fails_is_tried_again_and_ends_nothing(
         def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
             # Only once the first copies have failed, which happens beside the training.
             if trainer.global_step == 20 and blocked.is_file():
-                saving._upload._thread.submit(lambda: None).result(60)  # type: ignore[union-attr]
+                saving._writer._upload._thread.submit(lambda: None).result(60)  # type: ignore[union-attr]
                 blocked.unlink()
 
     run = tmp_path / "run"

@@ -138,8 +138,7 @@ def test_weights_go_into_a_network_of_the_same_shape(tmp_path: Path, checkpoint:
     path, trained = checkpoint
     fresh = trained.config.build(trained.vocabulary_size)
     before = fresh.head_weight.clone()
-    saved = load_weights_into(fresh, path, load_checkpoint(path).tokenizer)
-    assert saved["vocabulary_size"] == trained.vocabulary_size
+    load_weights_into(fresh, path, load_checkpoint(path).tokenizer)
     assert not torch.equal(fresh.head_weight, before)
     assert torch.equal(fresh.head_weight, trained.head_weight)
 

@@ -16,7 +16,7 @@ from command_line import Outcome, run_insight, write_tiny
 
 from insight.api import learning_rate
 from insight.api.fit import check_sweep
-from insight.cli.resuming import Resumed
+from insight.checkpoints.resume import Resumed
 from insight.reporting import read_metrics
 from insight.runtime.errors import ConfigError
 

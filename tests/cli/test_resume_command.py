@@ -91,7 +91,7 @@ def test_upload_and_saving_options_from_the_command_line(insight: Insight, workp
     assert {path.name for path in Path("copy/tiny/1").iterdir()} == local
     outcome = insight(*FIT, "--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.upload_to=nowhere://x")
     assert outcome.code == 2
-    assert "upload_to='nowhere://x'" in outcome.error_line
+    assert "upload_to=nowhere://x" in outcome.error_line
 
 
 def test_initial_weights_of_a_run_by_its_name(insight: Insight, workplace: Path) -> None:

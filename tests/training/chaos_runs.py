@@ -187,7 +187,7 @@ def stop_in_saves(attempt: Attempt) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    save, replace = writer._save, os.replace
+    save, replace = writer._serialize, os.replace
 
     def replace_after_moment(source: Any, target: Any) -> None:
         if Path(target).parent == attempt.run.checkpoints:
@@ -202,14 +202,12 @@ def stop_in_saves(attempt: Attempt) -> None:
             pass_moment("before a name")
             file.write(data[len(data) // 2 :])
 
-    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO, is_large: bool) -> None:
+    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO) -> None:
         if attempt.fault == "full disk" and checkpoint["global_step"] == NUM_STEPS // 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(checkpoint, Halfway(file), is_large)
+        save(checkpoint, Halfway(file))
 
-    writer._save = save_halfway
-    if attempt.asynchronous:
-        writer.LARGE_BYTES = 0  # as those of large networks, past the system's cache
+    writer._serialize = save_halfway
     files.os.replace = replace_after_moment
     if attempt.fault == "in place":
         writer.publish_copy = copy_in_place

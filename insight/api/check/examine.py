@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from insight.api.batch_size import choose_batch_size
 from insight.api.check.batches import (
     Batches,
@@ -37,8 +35,8 @@ from insight.api.check.trial import (
     without_clocks_and_files,
 )
 from insight.callbacks import RunCheckpoint
-from insight.checkpoints import differing_tensors, load_checkpoint
 from insight.checkpoints.reader import read_checkpoint
+from insight.checkpoints.resume import check_fits
 from insight.data import LanguageModelingDataModule
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import silence_libraries
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
 
 
-_NUM_SHOWN, _NUM_NUMBERS = 3, 12
+_NUM_NUMBERS = 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
@@ -76,9 +74,9 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: b
 
 def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
     if resumed is not None:
-        check_checkpoint(cli, resumed, "--resume")
+        contents = check_checkpoint(cli, resumed, "--resume")
         if isinstance(cli.datamodule, LanguageModelingDataModule):
-            position = read_checkpoint(resumed).get(type(cli.datamodule).__qualname__, {})
+            position = contents.get(type(cli.datamodule).__qualname__, {})
             cli.datamodule.check_position(position)
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
@@ -147,8 +145,8 @@ def check_sequence_length(cli: InsightCLI) -> None:
         )
 
 
-def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> None:
-    """Check that a checkpoint is whole and has this network and this tokenizer.
+def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:
+    """Check that a checkpoint is whole and has this network and this tokenizer; returns what it holds.
 
     Raises:
         CheckpointError: It is no checkpoint, damaged, holds code, or is of another network or tokenizer.
@@ -158,28 +156,9 @@ def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> None:
             f"{option}={checkpoint}: is a quantized model, which cannot be trained",
             "name the checkpoint that it was made from",
         )
-    loaded = load_checkpoint(checkpoint)
-    tokenizer, configured = cli.datamodule.tokenizer, cli.model.network_config
-    with torch.device("meta"):
-        present = configured.build(tokenizer.vocabulary_size)
-    tensors = differing_tensors(loaded.network.state_dict(), present.state_dict())
-    shown = "".join(f"; {difference}" for difference in tensors[:_NUM_SHOWN])
-    if len(tensors) > _NUM_SHOWN:
-        shown += f"; {len(tensors) - _NUM_SHOWN} more"
-    if loaded.tokenizer.fingerprint() != tokenizer.fingerprint():
-        raise CheckpointError(
-            f"{option}={checkpoint}: was trained with another tokenizer ("
-            f"{loaded.tokenizer.vocabulary_size} tokens, this one has {tokenizer.vocabulary_size}){shown}",
-            "use the data and tokenizer settings of its run",
-        )
-    if loaded.network_config != configured:
-        before, now = loaded.network_config.to_dict()["init_args"], configured.to_dict()["init_args"]
-        different = [key for key in now if before.get(key) != now[key]]
-        raise CheckpointError(
-            f"{option}={checkpoint}: has another network ({', '.join(different) or 'another class'} differ)"
-            f"{shown}",
-            "use the model settings of its run",
-        )
+    contents = read_checkpoint(checkpoint)
+    check_fits(contents, checkpoint, cli.model.network_config, cli.datamodule.tokenizer, option)
+    return contents
 
 
 def _heed(findings: Findings) -> None:

@@ -1,0 +1,151 @@
+"""Going on from a checkpoint: which one, whether it fits the configured run, and what has changed since."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from insight.runtime.errors import CheckpointError
+from insight.runtime.messages import say
+from insight.runtime.run_folder import RunFolder, find_resumable, list_runs, run_of_checkpoint
+
+if TYPE_CHECKING:
+    from insight.data.tokenizers import BaseTokenizer
+    from insight.models import DecoderConfig
+
+AUTO_OR_NEW = "auto_or_new"
+"""The value of ``--resume`` in a job script, which is the same for the first start and for all later ones."""
+_NUM_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from.
+
+    Args:
+        checkpoint: The .ckpt file.
+        run: The folder that it lies in, which the run goes on in; ``None`` for a checkpoint from elsewhere.
+    """
+
+    checkpoint: Path
+    run: RunFolder | None
+
+    @classmethod
+    def find(cls, text: str, root: Path | str, name: str) -> Resumed | None:
+        """What ``--resume text`` means for a run of ``name`` under ``root``; ``None`` begins a new run.
+
+        Raises:
+            CheckpointError: There is nothing to resume.
+        """
+        if text == AUTO_OR_NEW:
+            # A checkpoint that is damaged is no reason to start anew.
+            paths = (path for run in list_runs(root, name) for path in run.checkpoints.glob("*.ckpt"))
+            if all(path.name.startswith(".") for path in paths):
+                say(f"--resume={AUTO_OR_NEW}: no run of {name!r} in {root} to go on with")
+                return None
+            text = "auto"
+        checkpoint = find_resumable(text, root, name)
+        return cls(checkpoint, run_of_checkpoint(checkpoint))
+
+    @classmethod
+    def from_plain(cls, value: dict[str, str | None]) -> Resumed:
+        """Undo :meth:`to_plain`."""
+        run = value["run"]
+        return cls(Path(str(value["checkpoint"])), RunFolder(Path(run)) if run else None)
+
+    def to_plain(self) -> dict[str, str | None]:
+        """The plain form for another process, which may stand in another folder."""
+        run = self.run.path.absolute() if self.run else None
+        return {"checkpoint": str(self.checkpoint.absolute()), "run": str(run) if run else None}
+
+    @property
+    def saved_config(self) -> Path | None:
+        """The configuration of the run, if it is there."""
+        return self.run.config_path if self.run and self.run.config_path.is_file() else None
+
+    @property
+    def saved_batch_size(self) -> int | None:
+        """The batch size that the run was begun with, which its position counts in."""
+        if self.saved_config is None:
+            return None
+        saved = yaml.safe_load(self.saved_config.read_text(encoding="utf-8")) or {}
+        size = saved.get("data", {}).get("init_args", {}).get("batch_size")
+        return size if isinstance(size, int) else None
+
+
+def check_fits(
+    contents: dict[str, Any], path: Path, config: DecoderConfig, tokenizer: BaseTokenizer, option: str
+) -> None:
+    """Check that a checkpoint has the network and the tokenizer of a run; its weights are not read.
+
+    Args:
+        contents: What :func:`insight.checkpoints.reader.read_checkpoint` returned.
+        path: The file, for messages.
+        config: The configured network.
+        tokenizer: The tokenizer of the data.
+        option: The option that named the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: It is damaged, or of another network or tokenizer.
+    """
+    import torch
+
+    from insight.checkpoints.reader import describe, differing_tensors, network_weights
+
+    saved = describe(contents, path)
+    weights = network_weights(contents)
+    damage = differing_tensors(weights, saved.network.state_dict())
+    if damage:
+        raise CheckpointError(f"{path}: {damage[0]}", "use another checkpoint of the run")
+    with torch.device("meta"):
+        present = config.build(tokenizer.vocabulary_size)
+    tensors = differing_tensors(weights, present.state_dict())
+    shown = "".join(f"; {difference}" for difference in tensors[:_NUM_SHOWN])
+    if len(tensors) > _NUM_SHOWN:
+        shown += f"; {len(tensors) - _NUM_SHOWN} more"
+    if saved.tokenizer.fingerprint() != tokenizer.fingerprint():
+        raise CheckpointError(
+            f"was trained with another tokenizer ({saved.tokenizer.vocabulary_size} tokens, this one has "
+            f"{tokenizer.vocabulary_size}){shown}",
+            "use the data and tokenizer settings of its run",
+            option=option,
+            value=path,
+        )
+    if saved.network_config != config:
+        before, now = saved.network_config.to_dict()["init_args"], config.to_dict()["init_args"]
+        different = [key for key in now if before.get(key) != now[key]]
+        raise CheckpointError(
+            f"has another network ({', '.join(different) or 'another class'} differ){shown}",
+            "use the model settings of its run",
+            option=option,
+            value=path,
+        )
+
+
+def say_differences(saved: str, present: str) -> None:
+    """Print one line for each option whose value differs between two configurations in YAML."""
+    for option, old, new in differences(saved, present):
+        say(f"differs from the saved configuration: {option}={new} (saved: {old})")
+
+
+def differences(first: str, second: str) -> list[tuple[str, Any, Any]]:
+    """The options whose values differ between two configurations in YAML, with both values."""
+    before, after = (_flat(yaml.safe_load(text) or {}) for text in (first, second))
+    pairs = (
+        (option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys())
+    )
+    return [(option, old, new) for option, old, new in pairs if old != new]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        flat: dict[str, Any] = {}
+        for key, child in value.items():
+            flat |= _flat(child, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return _flat({str(index): item for index, item in enumerate(value)}, prefix)
+    return {prefix: value}

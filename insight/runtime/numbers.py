@@ -1,0 +1,53 @@
+"""Checks of the numbers that users give: no text, no truth value, no NaN, and within their range."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from insight.runtime.errors import ConfigError
+
+
+def require_number(
+    option: str,
+    value: Any,
+    example: object,
+    *,
+    whole: bool = False,
+    optional: bool = False,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse what is no finite number of a range.
+
+    Args:
+        option: The option that has the value.
+        value: The value to check. ``True`` and ``False`` are no numbers.
+        example: A value that works, for the remedy.
+        whole: Whether only integers are allowed.
+        optional: Whether ``None`` is allowed.
+        at_least: The smallest allowed value.
+        above: A bound that the value must exceed.
+        at_most: The largest allowed value.
+        below: A bound that the value must stay below.
+
+    Raises:
+        ConfigError: The value is no such number; the error names option, value, range and example.
+    """
+    if optional and value is None:
+        return
+    kind = Integral if whole else Real
+    if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
+        too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
+        too_large = (at_most is not None and value > at_most) or (below is not None and value >= below)
+        if not (too_small or too_large):
+            return
+    bounds = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
+    span = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
+    noun = "a whole number" if whole else "a number"
+    raise ConfigError(
+        f"must be {noun} {span}".rstrip(), f"use for example {example}", option=option, value=value
+    )
