@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from insight.runtime.lazy import lazy_exports
+from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
     from insight.checkpoints.reader import LoadedCheckpoint as LoadedCheckpoint
