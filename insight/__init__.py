@@ -10,6 +10,7 @@ from insight.runtime.version import __version__ as __version__
 if TYPE_CHECKING:
     from insight.api.fit import fit as fit
     from insight.checkpoints import load_checkpoint as load_checkpoint
+    from insight.checkpoints.artifact import load_model as load_model
     from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.quantize import quantize as quantize
     from insight.cli.redteam import redteam as redteam
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from insight.generation import stream as stream
     from insight.models import DecoderConfig as DecoderConfig
     from insight.optimization import QuantizationConfig as QuantizationConfig
-    from insight.optimization import load_model as load_model
     from insight.reporting import read_metrics as read_metrics
     from insight.reporting import read_summary as read_summary
     from insight.reporting import write_report as write_report
@@ -40,7 +40,7 @@ _EXPORTS = {
     "fit": "cli.fit",
     "generate": "generation",
     "load_checkpoint": "checkpoints",
-    "load_model": "optimization",
+    "load_model": "checkpoints.artifact",
     "load_tokenizer": "data",
     "quantize": "cli.quantize",
     "read_metrics": "reporting",

@@ -38,7 +38,7 @@ WRONG_ARROWS = {
     "training.losses": "from insight.data.store import TokenStore",
     "callbacks.memory": "from insight.cli.main import main",
     "data.tokenizers.base": "from insight.data.store import TokenStore",
-    "optimization.gate": "from insight.reporting import read_summary",
+    "optimization.config": "from insight.reporting import read_summary",
     "safety.records": "from insight.optimization import load_model",
 }
 

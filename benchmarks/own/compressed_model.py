@@ -14,10 +14,12 @@ from torch import nn
 
 from benchmarks.peers.protocol import print_result
 from insight.checkpoints import load_checkpoint
+from insight.checkpoints.artifact import load_model
 from insight.data.preparation import Preparation
 from insight.models import Decoder
-from insight.optimization import Calibration, load_model, save_artifact
-from insight.optimization.execution import compile_network
+from insight.models.compilation import compile_network
+from insight.optimization import Calibration, save_artifact
+from insight.optimization.config import plan
 from insight.optimization.measurement import (
     EvaluationText,
     disk_bytes,
@@ -25,7 +27,6 @@ from insight.optimization.measurement import (
     measure_speed,
     weight_bytes,
 )
-from insight.optimization.plan import plan
 from insight.runtime.resources import resident_bytes
 
 ORIGINAL, INSIGHT, TORCHAO, TORCH_AO = "original", "insight", "torchao", "torch.ao"

@@ -29,7 +29,7 @@ from insight.api.placement import Placement, accelerator_of, device_number, plac
 from insight.api.run_config import RunConfig
 from insight.callbacks import TimeBudget
 from insight.reporting import MetricsFile, RunTensorBoard
-from insight.runtime.denormals import flush_denormals
+from insight.runtime.device import flush_denormals
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe, this_machine
 from insight.runtime.messages import say

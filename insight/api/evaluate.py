@@ -91,7 +91,7 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
         arguments = ["--config", str(folder.config_path), *arguments]
     say(f"checkpoint: {checkpoint}")
 
-    from insight.optimization import load_model
+    from insight.checkpoints.artifact import load_model
 
     loaded = load_model(checkpoint)
     cli = _cli(name, arguments)

@@ -9,10 +9,11 @@ from typing import Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
-from insight.optimization import Calibration, QuantizationSearch, SearchResult, load_model
-from insight.optimization.measured_text import MeasuredText
-from insight.optimization.plan import plan
-from insight.optimization.result_folder import write_result
+from insight.checkpoints.artifact import load_model
+from insight.optimization import Calibration, QuantizationSearch, SearchResult
+from insight.optimization.config import plan
+from insight.optimization.measurement.text import MeasuredText
+from insight.optimization.search import write_result
 from insight.reporting import Metric, update_summary
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.messages import say

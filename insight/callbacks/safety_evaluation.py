@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from insight.callbacks.checkpointing import BestGate
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
-from insight.optimization import load_model
+from insight.checkpoints.artifact import load_model
 from insight.reporting import Metric, update_summary
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.files import atomic_write_text

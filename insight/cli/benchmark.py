@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
-from insight.optimization.output_folder import require_new
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import silence_libraries
+from insight.runtime.output_folder import require_new
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def benchmark(
 def _benchmark(
     models: Sequence[str], output: str | Path | None, text: Sequence[str], settings: dict[str, Any]
 ) -> tuple[Comparison, Path]:
-    from insight.optimization.measurement.settings import ComparisonSettings
+    from insight.optimization.measurement.comparison import ComparisonSettings
 
     if not models:
         raise ConfigError("there is no model to measure", "name at least one")
@@ -93,8 +93,8 @@ def _benchmark(
     silence_libraries()
 
     from insight.cli.benchmark_results import write_results
-    from insight.cli.device import usable_device
     from insight.optimization.measurement import EvaluationText, compare_models
+    from insight.runtime.device import usable_device
 
     usable_device(chosen.device)
     source = EvaluationText.of_files(text) if text else EvaluationText.of_model(next(iter(paths.values())))

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from insight.optimization.measurement import Comparison, ModelMeasurement
-from insight.optimization.output_folder import new_folder
 from insight.reporting.report import write_report
 from insight.reporting.run_files import Metric
 from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
@@ -20,6 +19,7 @@ from insight.runtime.formats import format_bytes, format_difference, format_late
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_line, write_object
 from insight.runtime.messages import aligned
+from insight.runtime.output_folder import new_folder
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.version import __version__
 

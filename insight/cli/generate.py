@@ -18,9 +18,9 @@ def run(name: str, arguments: list[str]) -> int:
     checkpoint = find_checkpoint(options.checkpoint)
     silence_libraries()
 
-    from insight.cli.device import usable_device
+    from insight.checkpoints.artifact import load_model
     from insight.generation import GenerationSettings, generate, stream
-    from insight.optimization import load_model
+    from insight.runtime.device import usable_device
 
     settings = GenerationSettings(
         max_new_tokens=options.max_new_tokens,

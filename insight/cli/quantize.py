@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from insight.cli.arguments import CommandParser
 from insight.cli.commands import COMMANDS
-from insight.optimization.methods import METHODS
+from insight.optimization.config import METHODS
 from insight.runtime.errors import OutputError
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import run_of_checkpoint
 
 if TYPE_CHECKING:
-    from insight.optimization.candidate import Candidate
+    from insight.optimization.candidates import Candidate
     from insight.optimization.search import SearchResult
 
 _COLUMNS = ("", "bits/byte", "loss", "surely below", "MB", "new tokens/s", "prompt ms", "compile s")
@@ -81,15 +81,15 @@ def quantize(
         raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
     ensure_writable(output.parent)
 
-    from insight.optimization.plan import plan
+    from insight.optimization.config import plan
 
     configs = plan(method, compile, dtype, group_size)
 
     from insight.api.evaluate import cli_for_checkpoint
-    from insight.cli.device import usable_device
     from insight.optimization import Calibration, QuantizationSearch
-    from insight.optimization.measured_text import MeasuredText
-    from insight.optimization.result_folder import write_result
+    from insight.optimization.measurement.text import MeasuredText
+    from insight.optimization.search import write_result
+    from insight.runtime.device import usable_device
 
     place = usable_device(device)
     options = [] if config is None else ["--config", str(config)]

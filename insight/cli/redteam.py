@@ -220,8 +220,8 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     path = find_checkpoint(text)
     silence_libraries()
 
-    from insight.cli.device import usable_device
-    from insight.optimization import load_model
+    from insight.checkpoints.artifact import load_model
+    from insight.runtime.device import usable_device
     from insight.safety import Material, NetworkTarget
     from insight.safety.material import secrets_of
     from insight.safety.targets import path_identity

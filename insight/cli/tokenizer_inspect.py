@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the report if one is asked for."""
     from insight.data.tokenizers import load_tokenizer
-    from insight.optimization.output_folder import require_new
+    from insight.runtime.output_folder import require_new
 
     if options.rare_below < 1:
         raise ConfigError(f"--rare_below={options.rare_below}: must be at least 1", "use e.g. 10")
@@ -145,10 +145,10 @@ def _measures(text: TextQuality) -> dict[str, Any]:
 
 
 def _write(folder: Path, summary: dict[str, Any]) -> None:
-    from insight.optimization.output_folder import new_folder
     from insight.reporting.report import write_report
     from insight.reporting.sections.tokenizer import build_tokenizer_quality, build_tokenizer_tokens
     from insight.runtime.json_files import write_object
+    from insight.runtime.output_folder import new_folder
     from insight.runtime.run_folder import RunFolder
 
     names = [str(tokenizer["name"]) for tokenizer in summary["tokenizers"]]

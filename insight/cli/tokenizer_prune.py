@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Prune, measure, write."""
     from insight.data.tokenizers import load_tokenizer
     from insight.data.tokenizers.pruning import PruningSearch
-    from insight.optimization.output_folder import require_new
+    from insight.runtime.output_folder import require_new
     from insight.runtime.run_folder import find_checkpoint
 
     output = Path(options.output)
@@ -127,10 +127,10 @@ def _write(
     pruned: PrunedTokenizer,
     checkpoint: Path | None,
 ) -> None:
-    from insight.optimization.output_folder import new_folder
     from insight.reporting.report import write_report
     from insight.reporting.sections.tokenizer import build_pruning
     from insight.runtime.json_files import write_object
+    from insight.runtime.output_folder import new_folder
     from insight.runtime.run_folder import RunFolder
 
     before, after = tokenizer.vocabulary_size, pruned.tokenizer.vocabulary_size

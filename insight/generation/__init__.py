@@ -1,32 +1,32 @@
-"""Scores → text: sampling settings, the sampler, streaming, stop strings; many texts at once; likelihoods."""
-
-from __future__ import annotations
+"""Scores → text: sampling settings, the sampler, one engine for one prompt or many, likelihoods."""
 
 from typing import TYPE_CHECKING
 
 from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
-    from insight.generation.batch import generate_batch as generate_batch
     from insight.generation.generator import Generation as Generation
     from insight.generation.generator import TextGenerator as TextGenerator
+    from insight.generation.generator import TextStream as TextStream
+    from insight.generation.generator import evaluation_mode as evaluation_mode
     from insight.generation.generator import generate as generate
+    from insight.generation.generator import generate_batch as generate_batch
     from insight.generation.generator import stream as stream
     from insight.generation.sampler import filtered_log_probabilities as filtered_log_probabilities
     from insight.generation.sampler import sample as sample
     from insight.generation.sampler import sample_rows as sample_rows
     from insight.generation.scoring import log_likelihoods as log_likelihoods
     from insight.generation.settings import GenerationSettings as GenerationSettings
-    from insight.generation.text_stream import TextStream as TextStream
 
 _EXPORTS = {
     "Generation": "generator",
     "GenerationSettings": "settings",
     "TextGenerator": "generator",
-    "TextStream": "text_stream",
+    "TextStream": "generator",
+    "evaluation_mode": "generator",
     "filtered_log_probabilities": "sampler",
     "generate": "generator",
-    "generate_batch": "batch",
+    "generate_batch": "generator",
     "log_likelihoods": "scoring",
     "sample": "sampler",
     "sample_rows": "sampler",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.evaluation_mode import evaluation_mode
+from insight.generation.generator import evaluation_mode
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
 

@@ -5,42 +5,40 @@ from typing import TYPE_CHECKING
 from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
-    from insight.optimization.artifact import load_artifact as load_artifact
-    from insight.optimization.artifact import save_artifact as save_artifact
-    from insight.optimization.calibration import Calibration as Calibration
+    from insight.optimization.config import METHODS as METHODS
     from insight.optimization.config import QuantizationConfig as QuantizationConfig
-    from insight.optimization.gate import Verdict as Verdict
-    from insight.optimization.gate import quality_gate as quality_gate
-    from insight.optimization.loading import load_model as load_model
-    from insight.optimization.methods import METHODS as METHODS
-    from insight.optimization.optimizer import Incompatibility as Incompatibility
-    from insight.optimization.optimizer import ModelOptimizer as ModelOptimizer
-    from insight.optimization.optimizer import OptimizedModel as OptimizedModel
+    from insight.optimization.config import plan as plan
+    from insight.optimization.measurement.quality import Verdict as Verdict
+    from insight.optimization.measurement.quality import quality_gate as quality_gate
+    from insight.optimization.measurement.text import Calibration as Calibration
+    from insight.optimization.methods import KeptModule as KeptModule
+    from insight.optimization.quantizer import Incompatibility as Incompatibility
+    from insight.optimization.quantizer import ModelOptimizer as ModelOptimizer
+    from insight.optimization.quantizer import OptimizationReport as OptimizationReport
+    from insight.optimization.quantizer import OptimizedModel as OptimizedModel
     from insight.optimization.quantizer import Quantizer as Quantizer
-    from insight.optimization.report import KeptModule as KeptModule
-    from insight.optimization.report import OptimizationReport as OptimizationReport
+    from insight.optimization.quantizer import save_artifact as save_artifact
+    from insight.optimization.quantizer import this_target as this_target
     from insight.optimization.search import QuantizationSearch as QuantizationSearch
     from insight.optimization.search import SearchResult as SearchResult
-    from insight.optimization.target import this_target as this_target
 
 _EXPORTS = {
-    "METHODS": "methods",
-    "Calibration": "calibration",
-    "Incompatibility": "optimizer",
-    "KeptModule": "report",
-    "ModelOptimizer": "optimizer",
-    "OptimizationReport": "report",
-    "OptimizedModel": "optimizer",
+    "Calibration": "measurement.text",
+    "Incompatibility": "quantizer",
+    "KeptModule": "methods",
+    "METHODS": "config",
+    "ModelOptimizer": "quantizer",
+    "OptimizationReport": "quantizer",
+    "OptimizedModel": "quantizer",
     "QuantizationConfig": "config",
     "QuantizationSearch": "search",
     "Quantizer": "quantizer",
     "SearchResult": "search",
-    "Verdict": "gate",
-    "load_artifact": "artifact",
-    "load_model": "loading",
-    "quality_gate": "gate",
-    "save_artifact": "artifact",
-    "this_target": "target",
+    "Verdict": "measurement.quality",
+    "plan": "config",
+    "quality_gate": "measurement.quality",
+    "save_artifact": "quantizer",
+    "this_target": "quantizer",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -4,25 +4,142 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
 import torch
 from torch import nn
 
 from insight.checkpoints import LoadedCheckpoint
-from insight.models import Decoder
-from insight.optimization.calibration import Calibration
-from insight.optimization.config import QuantizationConfig
-from insight.optimization.execution import compile_network, is_compiled
+from insight.checkpoints.artifact import write_artifact
+from insight.models import Decoder, DecoderConfig, GroupedQueryAttention, SwiGLU
+from insight.models.compilation import compile_network, is_compiled
 from insight.optimization.measurement.footprint import weight_bytes
-from insight.optimization.methods import find_method
-from insight.optimization.optimizer import Incompatibility, ModelOptimizer, OptimizedModel
-from insight.optimization.probe import kernel_problem
-from insight.optimization.report import OptimizationReport
-from insight.optimization.target import TARGETS, this_target
+from insight.optimization.measurement.text import Calibration
+from insight.optimization.methods import KeptModule, QuantizationMethod, find_method
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.hardware import compiler_path
 
+if TYPE_CHECKING:
+    from insight.optimization.config import QuantizationConfig
+
+Target = Literal["cpu-x86", "cpu-arm", "cuda", "mobile"]
+TARGETS: tuple[str, ...] = get_args(Target)
+
 _WRAPPED = "pass the network itself: module.network, or the .module of a wrapper"
+_PROBE_WIDTH, _PROBE_VOCABULARY = 32, 16
+_X86 = ("x86_64", "amd64", "i386", "i686")
+
+
+def this_target(device: torch.device | str = "cpu") -> str:
+    """The target that a device of this machine is: one of ``TARGETS``, or the device's own name."""
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return kind
+    return "cpu-x86" if platform.machine().lower() in _X86 else "cpu-arm"
+
+
+@dataclass(frozen=True)
+class Incompatibility:
+    """Why something cannot be done to a model.
+
+    Args:
+        reason: What stands in the way, naming the module, tensor or tool.
+        remedy: What the user can do about it.
+    """
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class OptimizationReport:
+    """What was changed and what was not. What that costs and gains is measured, not reported here.
+
+    Args:
+        modules_quantized: Names of the modules whose weights were converted.
+        modules_kept: The other modules with parameters.
+        weight_bytes_before: Bytes of all weights of the model that was passed in.
+        weight_bytes_after: Bytes of all weights of the result: integers, scales and zero points.
+        notes: What else a reader should know: observers, calibration text, reduced ranges.
+    """
+
+    modules_quantized: tuple[str, ...]
+    modules_kept: tuple[KeptModule, ...]
+    weight_bytes_before: int
+    weight_bytes_after: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the weights have become."""
+        return self.weight_bytes_before / self.weight_bytes_after
+
+
+@dataclass(frozen=True)
+class OptimizedModel:
+    """A model that an optimizer made.
+
+    Attributes:
+        checkpoint: The model as it runs, compiled if that was asked for. Its metadata says under
+            ``"quantization"`` what was done, so that nothing is quantized twice.
+        config: How it was made.
+        report: What was changed and what was not.
+    """
+
+    checkpoint: LoadedCheckpoint
+    config: QuantizationConfig
+    report: OptimizationReport
+
+
+def save_artifact(
+    model: OptimizedModel, folder: Path | str, extra_files: Mapping[str, str] | None = None
+) -> None:
+    """Write a quantized model as a new folder, which appears complete or not at all.
+
+    Args:
+        model: The model to write.
+        folder: Its place; must not exist.
+        extra_files: Text files to lay beside it, by name: the report, the configuration of the run.
+
+    Raises:
+        OutputError: The folder exists already or cannot be written.
+    """
+    report = dataclasses.asdict(model.report)
+    write_artifact(model.checkpoint, model.config, report, Path(folder), extra_files or {})
+
+
+class ModelOptimizer(ABC):
+    """Makes a smaller or faster model out of a trained one."""
+
+    @abstractmethod
+    def check(self, model: LoadedCheckpoint, target: str | None = None) -> list[Incompatibility]:
+        """Everything that stands in the way, found in well under a second and before any work.
+
+        Args:
+            model: To optimize.
+            target: Where the result is to run; ``None`` = where the model is now.
+
+        Raises:
+            ConfigError: There is no such target.
+        """
+
+    @abstractmethod
+    def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
+        """Make the optimized model; the one passed in is not changed and shares no weight with it.
+
+        Args:
+            model: To optimize.
+            calibration: Training text, for methods that need some.
+
+        Raises:
+            ConfigError: :meth:`check` finds something, or the calibration is missing or unfit.
+        """
 
 
 class Quantizer(ModelOptimizer):
@@ -50,7 +167,7 @@ class Quantizer(ModelOptimizer):
                 )
             )
         if not problems:
-            reason = kernel_problem(self.method, self.config, network.embedding.weight.device)
+            reason = _kernel_problem(self.method, self.config, network.embedding.weight.device)
             if reason is not None:
                 problems.append(
                     Incompatibility(f"{self.config.method} does not run here: {reason}", "use another method")
@@ -144,3 +261,40 @@ def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:
                 Incompatibility(f"{name} holds NaN or infinity", "use an earlier checkpoint of the run")
             )
     return problems
+
+
+def _kernel_problem(
+    method: QuantizationMethod, config: QuantizationConfig, device: torch.device
+) -> str | None:
+    """Quantize a tiny network and let it read and write; ``None`` when that works.
+
+    Compiling is not tried: it takes seconds, and that a compiler exists is checked apart.
+
+    Args:
+        method: To try.
+        config: The user's.
+        device: Where.
+
+    Returns:
+        The first line of what went wrong.
+    """
+    width = _PROBE_WIDTH if config.group_size is None else config.group_size * 4
+    attention = GroupedQueryAttention(num_heads=2)
+    shape = DecoderConfig(
+        hidden_size=width, num_layers=1, attention=attention, feed_forward=SwiGLU(intermediate_size=width)
+    )
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():  # whoever asks keeps their random state
+        network = shape.build(_PROBE_VOCABULARY).to(device).eval()
+        windows = np.zeros((1, 4), dtype=np.int64)
+        try:
+            network.to(method.dtype(config))
+            selected = method.select(network, config).quantized
+            method.convert(network, selected, config, Calibration(windows, ""))
+            cache = network.make_cache(2)
+            for num_tokens in (4, 1):
+                ids = torch.zeros(2, num_tokens, dtype=torch.int64, device=device)
+                scores = network.logits(network(ids, cache=cache)[:, -1])
+        except (RuntimeError, NotImplementedError, AssertionError, ValueError, TypeError) as error:
+            return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return None if bool(torch.isfinite(scores).all()) else "its scores are not finite"

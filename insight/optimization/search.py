@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from insight.checkpoints import LoadedCheckpoint
 from insight.models import Decoder
-from insight.optimization.calibration import Calibration
-from insight.optimization.candidate import ORIGINAL, Candidate
-from insight.optimization.choice import choose, mark_front
-from insight.optimization.config import QuantizationConfig
-from insight.optimization.gate import check_bound
-from insight.optimization.measured_text import MeasuredText
+from insight.optimization.candidates import ORIGINAL, Candidate, choose, mark_front
+from insight.optimization.config import QuantizationConfig, check_search
 from insight.optimization.measurement import Quality, compare_quality, measure_speed
 from insight.optimization.measurement.footprint import weight_bytes
-from insight.optimization.optimizer import OptimizedModel
+from insight.optimization.measurement.text import Calibration, MeasuredText
+from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.hardware import measure_hardware
+from insight.runtime.output_folder import new_folder, write_json
 
+_REPORT, _CONFIG = "report.json", "config.yaml"
 # Shares of the time: text for the quality of one candidate, and speed of all together.
 _QUALITY_SHARE, _SPEED_SHARE = 0.02, 0.2
 _BATCH_SIZE = 16
@@ -98,9 +99,7 @@ class QuantizationSearch:
     _has_choice: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        check_bound(self.max_quality_loss)
-        if not 0 < self.seconds < float("inf"):
-            raise ConfigError(f"seconds={self.seconds}: must be above 0", "use for example 45")
+        check_search(self.max_quality_loss, self.seconds)
         fingerprint = self.model.tokenizer.fingerprint()
         self.calibration.require_tokenizer(fingerprint)
         if self.text.store.manifest.tokenizer_fingerprint != fingerprint:
@@ -268,3 +267,24 @@ class QuantizationSearch:
         return SearchResult(
             tuple(candidates), chosen, reason, model, self.max_quality_loss, text, machine, seconds
         )
+
+
+def write_result(result: SearchResult, folder: Path, run_config: Path | None = None) -> None:
+    """Write ``report.json`` and, where the model was not left alone, the artefact, as a new folder.
+
+    Args:
+        result: What was found.
+        folder: Must not exist.
+        run_config: The configuration of the run, which lets the artefact be tested on the run's text.
+
+    Raises:
+        OutputError: The folder exists already or cannot be written.
+    """
+    if result.optimized is None:
+        with new_folder(folder) as temporary:
+            write_json(temporary / _REPORT, result.to_record())
+        return
+    files = {_REPORT: json.dumps(result.to_record(), indent=2, allow_nan=False) + "\n"}
+    if run_config is not None and run_config.is_file():
+        files[_CONFIG] = run_config.read_text(encoding="utf-8")
+    save_artifact(result.optimized, folder, files)

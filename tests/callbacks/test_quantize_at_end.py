@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from tiny_training import same_weights, train
 
 from insight.callbacks import QuantizeAtEnd, RunCheckpoint
-from insight.optimization import load_model
+from insight.checkpoints.artifact import load_model
 from insight.reporting import RunTensorBoard, read_summary
 from insight.runtime.errors import ConfigError
 

@@ -12,7 +12,7 @@ import yaml
 from command_line import TINY, Outcome
 
 from insight.checkpoints import load_checkpoint
-from insight.optimization import load_model
+from insight.checkpoints.artifact import load_model
 
 FIT = ("fit", "--config", "tiny.yaml")
 

@@ -14,22 +14,14 @@ import torch
 from tiny_model import calibration, scores, some_ids
 
 from insight.checkpoints import LoadedCheckpoint
-from insight.optimization import (
-    METHODS,
-    OptimizedModel,
-    QuantizationConfig,
-    Quantizer,
-    load_artifact,
-    load_model,
-    save_artifact,
-)
-from insight.optimization.artifact import _hash
+from insight.checkpoints.artifact import _hash, load_artifact, load_model
+from insight.optimization import METHODS, OptimizedModel, QuantizationConfig, Quantizer, save_artifact
 from insight.runtime.errors import CheckpointError, OutputError
 from insight.runtime.hardware import compiler_path
 
 FRESH = """
 import sys, torch
-from insight.optimization import load_model
+from insight.checkpoints.artifact import load_model
 ids = torch.load(sys.argv[1])
 for folder in sys.argv[2:]:
     model = load_model(folder)
@@ -213,7 +205,7 @@ def test_a_compiled_artefact_does_not_run_eagerly_in_silence(
 ) -> None:
     monkeypatch.setattr("insight.optimization.quantizer.compiler_path", lambda: "g++")
     save_artifact(optimized(learned, "bf16", compile=True), tmp_path / "artifact")
-    monkeypatch.setattr("insight.optimization.artifact.compiler_path", lambda: None)
+    monkeypatch.setattr("insight.checkpoints.artifact.compiler_path", lambda: None)
     with pytest.raises(CheckpointError, match="there is no C"):
         load_artifact(tmp_path / "artifact")
 

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 
-from insight.optimization.candidate import ORIGINAL, Candidate
-from insight.optimization.choice import choose, mark_front
+from insight.optimization.candidates import ORIGINAL, Candidate, choose, mark_front
 from insight.runtime.errors import InsightError
 from insight.runtime.statistics import Interval
 

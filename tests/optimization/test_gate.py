@@ -10,8 +10,9 @@ import torch
 from tiny_model import calibration, measured_text
 
 from insight.checkpoints import LoadedCheckpoint
-from insight.optimization import QuantizationConfig, Quantizer, load_artifact, quality_gate, save_artifact
-from insight.optimization.measured_text import MeasuredText
+from insight.checkpoints.artifact import load_artifact
+from insight.optimization import QuantizationConfig, Quantizer, quality_gate, save_artifact
+from insight.optimization.measurement.text import MeasuredText
 from insight.runtime.errors import ConfigError
 
 

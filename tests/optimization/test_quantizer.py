@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from insight.checkpoints import LoadedCheckpoint
 from insight.data.tokenizers import ByteTokenizer
 from insight.optimization import METHODS, Calibration, QuantizationConfig, Quantizer
-from insight.optimization.modules import modules_with_parameters
+from insight.optimization.methods import modules_with_parameters
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import compiler_path
 
@@ -215,7 +215,7 @@ def test_kernels_that_do_not_run_here_are_found_by_trying(
     def missing(*_: Any) -> None:
         raise NotImplementedError("'int8' kernel not built\nmore")
 
-    monkeypatch.setattr("insight.optimization.methods.int8_dynamic.quantize_", missing)
+    monkeypatch.setattr("insight.optimization.methods.quantize_", missing)
     assert first_problem(learned) == "int8_dynamic does not run here: 'int8' kernel not built"
 
 

@@ -14,11 +14,12 @@ import torch
 from tiny_model import LENGTH, TEXT, calibration, measured_text, store_of
 
 from insight.checkpoints import LoadedCheckpoint
+from insight.checkpoints.artifact import load_model
 from insight.data.tokenizers import ByteTokenizer
-from insight.optimization import METHODS, Calibration, QuantizationConfig, QuantizationSearch, load_model
-from insight.optimization.measured_text import MeasuredText
-from insight.optimization.plan import plan
-from insight.optimization.result_folder import write_result
+from insight.optimization import METHODS, Calibration, QuantizationConfig, QuantizationSearch
+from insight.optimization.config import plan
+from insight.optimization.measurement.text import MeasuredText
+from insight.optimization.search import write_result
 from insight.runtime.errors import ConfigError, InsightError
 
 

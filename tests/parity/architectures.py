@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 
-from insight.interchange.bloom import bloom_names
-from insight.interchange.deepseek import deepseek_v3_names
-from insight.interchange.falcon import falcon_names
-from insight.interchange.gpt2 import GPT2
-from insight.interchange.gpt_neox import gpt_neox_names
-from insight.interchange.gpt_oss import GPT_OSS
-from insight.interchange.llama import DIFFLLAMA, GEMMA, LLAMA, MIXTRAL, OLMO2, PHI3
-from insight.interchange.mpt import MPT
+from insight.interchange.gpt import GPT2, MPT, bloom_names, falcon_names, gpt_neox_names
+from insight.interchange.llama import (
+    DIFFLLAMA,
+    GEMMA,
+    GPT_OSS,
+    LLAMA,
+    MIXTRAL,
+    OLMO2,
+    PHI3,
+    deepseek_v3_names,
+)
 from insight.interchange.name_map import NameMap
 from insight.models import (
     PRESETS,

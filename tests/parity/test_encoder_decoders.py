@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from insight.interchange.marian import MARIAN
+from insight.interchange.encoder_decoders import MARIAN, T5
 from insight.interchange.name_map import EncoderDecoderNames
-from insight.interchange.t5 import T5
 from insight.models import PRESETS, EncoderDecoder, EncoderDecoderConfig
 
 transformers = pytest.importorskip("transformers")

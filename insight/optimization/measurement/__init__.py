@@ -1,16 +1,14 @@
 """A model → its quality, speed and size, measured so that two of them can be compared."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
     from insight.optimization.measurement.comparison import Comparison as Comparison
+    from insight.optimization.measurement.comparison import ComparisonSettings as ComparisonSettings
     from insight.optimization.measurement.comparison import ModelMeasurement as ModelMeasurement
     from insight.optimization.measurement.comparison import compare_models as compare_models
-    from insight.optimization.measurement.evaluation_text import EvaluationText as EvaluationText
     from insight.optimization.measurement.footprint import Footprint as Footprint
     from insight.optimization.measurement.footprint import disk_bytes as disk_bytes
     from insight.optimization.measurement.footprint import measure_footprint as measure_footprint
@@ -18,15 +16,17 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.quality import Quality as Quality
     from insight.optimization.measurement.quality import compare_quality as compare_quality
     from insight.optimization.measurement.quality import measure_quality as measure_quality
-    from insight.optimization.measurement.settings import ComparisonSettings as ComparisonSettings
     from insight.optimization.measurement.speed import Speed as Speed
     from insight.optimization.measurement.speed import measure_speed as measure_speed
+    from insight.optimization.measurement.text import EvaluationText as EvaluationText
+    from insight.optimization.measurement.text import MeasuredText as MeasuredText
 
 _EXPORTS = {
     "Comparison": "comparison",
-    "ComparisonSettings": "settings",
-    "EvaluationText": "evaluation_text",
+    "ComparisonSettings": "comparison",
+    "EvaluationText": "text",
     "Footprint": "footprint",
+    "MeasuredText": "text",
     "ModelMeasurement": "comparison",
     "Quality": "quality",
     "Speed": "speed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import subprocess
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from insight.optimization.measurement.rounds import turns
+from insight.checkpoints.artifact import load_model
+from insight.optimization.measurement.speed import turns
 from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.resources import resident_bytes
 
-_PROCESS = "insight.optimization.measurement.footprint_process"
+_PROCESS = "insight.optimization.measurement.footprint"
 _LIMIT_SECONDS = 600
 
 
@@ -136,3 +139,29 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield value
         else:
             yield from _tensors([getattr(value, name) for name in flatten()[0]])
+
+
+def _load_and_print(path: Path, device: str) -> None:
+    """Be the fresh process: load one model, read one token, print what that took as JSON."""
+    before = resident_bytes()
+    started = time.perf_counter()
+    loaded = load_model(path, device)
+    load_seconds = time.perf_counter() - started
+    # The pages of a weight count as memory once they have been touched. Compiling is no part of loading.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        network = loaded.network
+        network.logits(network(torch.zeros(1, 1, dtype=torch.int64, device=device)))
+    ready_at = time.time()
+    gc.collect()
+    after = resident_bytes()
+    reading = {
+        "load_seconds": load_seconds,
+        "ready_at": ready_at,
+        "resident_bytes": after,
+        "model_resident_bytes": after - before,
+    }
+    print(json.dumps(reading))
+
+
+if __name__ == "__main__":
+    _load_and_print(Path(sys.argv[1]), sys.argv[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,26 @@ import torch
 
 from insight.models import Decoder
 from insight.optimization.measurement.quality import evaluating
-from insight.optimization.measurement.rounds import turns
 from insight.runtime.errors import ConfigError
+
+Contender = TypeVar("Contender")
+
+
+def turns(contenders: Sequence[Contender], round_index: int) -> list[Contender]:
+    """Who goes first, second, … in a round.
+
+    Every second round runs backwards, and every second one begins one further: A B, B A, B A, A B. What
+    drifts slowly (a clock that falls as the machine warms up, a neighbour that comes and goes) then costs
+    all the same, and none always comes after the same other one.
+
+    Args:
+        contenders: All that are compared.
+        round_index: 0, 1, 2, …
+    """
+    shift = round_index // 2 % max(1, len(contenders))
+    order = [*contenders[shift:], *contenders[:shift]]
+    return order[::-1] if round_index % 2 else order
+
 
 # The first round compiles, the second finds out what the first one had to guess (sizes that change).
 _WARM_UP_ROUNDS = 2

@@ -12,7 +12,7 @@ import torch
 
 from insight.models import Decoder, DecoderConfig, GroupedQueryAttention
 from insight.optimization.measurement import measure_speed
-from insight.optimization.measurement.rounds import turns
+from insight.optimization.measurement.speed import turns
 from insight.runtime.errors import ConfigError
 
 CONFIG = DecoderConfig(

@@ -1,8 +1,7 @@
-"""A quantized model as a folder: description, weights, tokenizer; read without running anything it holds."""
+"""Any model that a path names, and the folder of a quantized model, read without running what it holds."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import zipfile
@@ -14,61 +13,88 @@ from typing import Any
 import torch
 import xxhash
 
-from insight.checkpoints import LoadedCheckpoint
+from insight.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from insight.data.tokenizers import load_tokenizer
 from insight.models import Decoder, DecoderConfig
-from insight.optimization.config import QuantizationConfig
-from insight.optimization.execution import compile_network
-from insight.optimization.methods import find_method
-from insight.optimization.optimizer import OptimizedModel
-from insight.optimization.output_folder import new_folder, write_json
-from insight.runtime.component import component_from_dict
+from insight.models.compilation import compile_network
+from insight.runtime.component import Component, component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 from insight.runtime.hardware import compiler_path
+from insight.runtime.output_folder import new_folder, write_json
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
 from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1
-DESCRIPTION, WEIGHTS, REPORT = ARTIFACT_DESCRIPTION, "weights.pt", "report.json"
+DESCRIPTION, WEIGHTS = ARTIFACT_DESCRIPTION, "weights.pt"
+# These methods multiply int8 with int8, which overflows on processors without VNNI unless 7 bits are used.
+_INTEGER_PRODUCTS = ("int8_dynamic", "int8_static")
 
 
-def save_artifact(
-    model: OptimizedModel, folder: Path | str, extra_files: Mapping[str, str] | None = None
+def load_model(
+    path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
+) -> LoadedCheckpoint:
+    """The model at ``path``, ready to run as it was measured.
+
+    Args:
+        path: A ``.ckpt`` file, or a folder that ``insight quantize`` wrote.
+        device: Where the weights go.
+        allowed_packages: Packages that class paths in it may point into.
+
+    Raises:
+        CheckpointError: It is missing, damaged, unsafe, of another version, or cannot run here.
+    """
+    if is_artifact(path):
+        return load_artifact(path, device, allowed_packages)
+    return load_checkpoint(path, device, allowed_packages)
+
+
+def is_artifact(path: Path | str) -> bool:
+    """Whether ``path`` is a folder with a quantized model."""
+    return (Path(path) / DESCRIPTION).is_file()
+
+
+def write_artifact(
+    model: LoadedCheckpoint,
+    quantization: Component,
+    report: Mapping[str, Any],
+    folder: Path,
+    extra_files: Mapping[str, str],
 ) -> None:
     """Write a quantized model as a new folder, which appears complete or not at all.
 
     Args:
-        model: To write.
+        model: The quantized model.
+        quantization: How it was made; its fields become ``metadata["quantization"]`` when it is read.
+        report: What was changed and what was not, as plain values.
         folder: Its place; must not exist.
-        extra_files: Text files to lay beside it, by name: the report, the configuration of the run.
+        extra_files: Text files to lay beside it, by name.
 
     Raises:
         OutputError: The folder exists already or cannot be written.
     """
-    checkpoint = model.checkpoint
-    with new_folder(Path(folder)) as temporary:
-        torch.save(checkpoint.network.state_dict(), temporary / WEIGHTS)
+    with new_folder(folder) as temporary:
+        torch.save(model.network.state_dict(), temporary / WEIGHTS)
         description = {
             "format_version": FORMAT_VERSION,
-            "config": model.config.to_dict(),
-            "network": checkpoint.network_config.to_dict(),
-            "vocabulary_size": checkpoint.network.vocabulary_size,
-            "metadata": {key: value for key, value in checkpoint.metadata.items() if key != "quantization"},
-            "reduced_range": _has_reduced_range(checkpoint.network),
+            "config": quantization.to_dict(),
+            "network": model.network_config.to_dict(),
+            "vocabulary_size": model.network.vocabulary_size,
+            "metadata": {key: value for key, value in model.metadata.items() if key != "quantization"},
+            "reduced_range": _has_reduced_range(model.network),
             "weights_hash": _hash(temporary / WEIGHTS),
-            "report": dataclasses.asdict(model.report),
+            "report": report,
             "versions": {"insight": __version__, "torch": torch.__version__, "torchao": version("torchao")},
         }
         write_json(temporary / DESCRIPTION, description)
-        checkpoint.tokenizer.save(temporary / "tokenizer.json")
-        for name, text in (extra_files or {}).items():
+        model.tokenizer.save(temporary / "tokenizer.json")
+        for name, text in extra_files.items():
             (temporary / name).write_text(text, encoding="utf-8")
 
 
 def load_artifact(
     folder: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """Read a folder that :func:`save_artifact` wrote; the network computes the same bits as before.
+    """Read a folder that :func:`write_artifact` wrote; the network computes the same bits as before.
 
     Args:
         folder: The artefact.
@@ -82,15 +108,16 @@ def load_artifact(
     folder = Path(folder)
     saved = _read_description(folder)
     try:
-        config = component_from_dict(saved["config"], allowed_packages)
+        quantization = component_from_dict(saved["config"], allowed_packages).to_dict()["init_args"]
+        method, compiled = quantization["method"], quantization["compile"]
         network_config = component_from_dict(saved["network"], allowed_packages)
-        if not (isinstance(config, QuantizationConfig) and isinstance(network_config, DecoderConfig)):
+        if not isinstance(network_config, DecoderConfig):
             raise CheckpointError(f"{folder}: does not describe a quantized decoder", "write it again")
         with torch.device("meta"):
             network = network_config.build(saved["vocabulary_size"])
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         expected_hash, reduced_range = saved["weights_hash"], saved["reduced_range"]
-        metadata = {**saved["metadata"], "quantization": config.to_dict()["init_args"]}
+        metadata = {**saved["metadata"], "quantization": quantization}
     except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{folder}: {error.problem}", error.remedy) from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -101,15 +128,16 @@ def load_artifact(
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise _damaged(folder / WEIGHTS, " ".join(str(error).split())[:160]) from error
-    _require_machine(folder, config, reduced_range, torch.device(device))
-    if config.compile:
+    if compiled and torch.device(device).type == "cpu" and compiler_path() is None:
+        raise CheckpointError(
+            f"{folder}: was made and measured compiled, and there is no C++ compiler here",
+            "install g++ with Python's headers, or quantize with --compile off",
+        )
+    if method in _INTEGER_PRODUCTS and not reduced_range:
+        _require_wide_products(folder, torch.device(device))
+    if compiled:
         compile_network(network)
     return LoadedCheckpoint(network, network_config, tokenizer, metadata)
-
-
-def is_artifact(path: Path | str) -> bool:
-    """Whether ``path`` is a folder with a quantized model."""
-    return (Path(path) / DESCRIPTION).is_file()
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -153,22 +181,14 @@ def _read_weights(path: Path, expected_hash: str, device: torch.device | str) ->
     return weights
 
 
-def _require_machine(
-    folder: Path, config: QuantizationConfig, reduced_range: bool, device: torch.device
-) -> None:
-    if config.compile and device.type == "cpu" and compiler_path() is None:
-        raise CheckpointError(
-            f"{folder}: was made and measured compiled, and there is no C++ compiler here",
-            "install g++ with Python's headers, or quantize with --compile off",
-        )
-    if find_method(config.method).multiplies_integers and not reduced_range:
-        from torchao.utils import should_reduce_range
+def _require_wide_products(folder: Path, device: torch.device) -> None:
+    from torchao.utils import should_reduce_range
 
-        if should_reduce_range(device):
-            raise CheckpointError(
-                f"{folder}: uses all 8 bits, whose products overflow on this processor (no VNNI)",
-                "quantize on this machine, where the range is reduced",
-            )
+    if should_reduce_range(device):
+        raise CheckpointError(
+            f"{folder}: uses all 8 bits, whose products overflow on this processor (no VNNI)",
+            "quantize on this machine, where the range is reduced",
+        )
 
 
 def _has_reduced_range(network: Decoder) -> bool:
