@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_model import calibration, scores, some_ids, untrained
 
-from insight.checkpoints.artifact import load_artifact, save_artifact
+from insight.checkpoints.artifact import load_artifact
 from insight.models import GatedDeltaNet, GroupedQueryAttention, LayerPattern
-from insight.optimization import METHODS, QuantizationConfig, Quantizer
+from insight.optimization import METHODS, QuantizationConfig, Quantizer, save_artifact
 
 HYBRID = LayerPattern((GatedDeltaNet(4), GroupedQueryAttention(4, 2)))
 PREFIX = "blocks.0.attention."

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_model import calibration, scores, some_ids, untrained
 
-from insight.checkpoints.artifact import load_artifact, save_artifact
+from insight.checkpoints.artifact import load_artifact
 from insight.models import BalanceBias, MixtureOfExperts
-from insight.optimization import METHODS, QuantizationConfig, Quantizer
+from insight.optimization import METHODS, QuantizationConfig, Quantizer, save_artifact
 
 MIXTURE = MixtureOfExperts(4, 2, intermediate_size=24, num_shared_experts=1, balance=BalanceBias())
 PREFIX = "blocks.0.feed_forward."

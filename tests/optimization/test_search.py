@@ -48,7 +48,7 @@ def test_every_method_is_measured(untouched: LoadedCheckpoint, text: MeasuredTex
     assert record["candidates"][0]["name"] == "original"
     assert record["candidates"][0]["quality_difference"] is None
     assert record["candidates"][1]["quality_difference"].keys() >= {"value", "low", "high"}
-    assert record["candidates"][1]["modules_kept"][0].keys() == {"name", "reason"}
+    assert record["candidates"][1]["modules_kept"][0].keys() == {"name", "reason", "is_linear"}
     assert record["machine"]["num_cores"] >= 1
     assert record["text"]["bytes"] > 0
     write_result(result, tmp_path / "out")
