@@ -1,4 +1,4 @@
-"""A network and a prompt → text, token by token, with a cache."""
+"""A network and prompts → texts, token by token: one engine for one prompt or many."""
 
 from __future__ import annotations
 
@@ -12,26 +12,295 @@ import torch
 from torch import nn
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.sampler import sample, sample_rows
+from insight.generation.sampler import sample_rows
 from insight.generation.settings import GenerationSettings
-from insight.models import Decoder
+from insight.models import Decoder, DecoderCache
 from insight.runtime.errors import ConfigError
+
+FinishReason = Literal["length", "stop", "end_of_text"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished continuation.
+
+    Attributes:
+        text: The new text, without the prompt.
+        token_ids: The sampled tokens, a final end-of-text included.
+        finish_reason: ``length``, ``stop`` (a stop string) or ``end_of_text``.
+        num_prompt_tokens: Tokens of the prompt.
+        num_forgotten_tokens: Oldest tokens that were out of the context when the last one was sampled
+            (``overflow="slide"``).
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_forgotten_tokens: int
+
+
+def generate(
+    network: Decoder,
+    tokenizer: BaseTokenizer,
+    prompt: str,
+    settings: GenerationSettings = GenerationSettings(),
+) -> Generation:
+    """The whole continuation of one prompt; arguments and errors as in :class:`TextGenerator`."""
+    writer = TextGenerator(network, tokenizer, prompt, settings)
+    for _ in writer:
+        pass
+    return writer.result
+
+
+def stream(
+    network: Decoder,
+    tokenizer: BaseTokenizer,
+    prompt: str,
+    settings: GenerationSettings = GenerationSettings(),
+) -> Iterator[str]:
+    """Pieces of one continuation as they are written; arguments and errors as in :class:`TextGenerator`."""
+    return iter(TextGenerator(network, tokenizer, prompt, settings))
+
+
+def generate_batch(
+    network: Decoder,
+    tokenizer: BaseTokenizer,
+    prompts: Sequence[str],
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+) -> list[Generation]:
+    """Continue every prompt, each as :func:`generate` would with its own seed.
+
+    Sums in floating point depend on the number of rows, so a text can differ from that of :func:`generate`
+    where two tokens are equally likely up to rounding; the same batch always gives the same texts.
+
+    Args:
+        network: The model; its mode is restored.
+        tokenizer: Its tokenizer.
+        prompts: Texts to continue; may be empty. The closer their lengths, the less work.
+        settings: How to continue them; its own seed is not used.
+        seeds: One seed a prompt.
+
+    Raises:
+        ConfigError: A prompt does not fit into the context and ``overflow`` is ``error``.
+        CheckpointError: The network's scores are not finite.
+    """
+    if not prompts:
+        return []
+    rows = [
+        _Row(network, tokenizer, prompt, settings, seed) for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    for _ in _steps(network, rows, settings):
+        pass
+    return [row.result() for row in rows]
+
+
+class TextGenerator:
+    """One continuation: iterate over it for text pieces, then ask :attr:`result`.
+
+    A prompt begins after an end-of-text token, as documents do in training. When the context is full and
+    ``overflow`` is ``slide``, the older half is forgotten and the newer half read again, so that the cost
+    of a token stays bounded.
+
+    Args:
+        network: The model. It is in evaluation mode while it writes; every module's own mode comes back.
+        tokenizer: Its tokenizer. Scores of a head that is wider than the tokenizer are ignored there.
+        prompt: Text to continue; may be empty.
+        settings: How to continue it.
+
+    Raises:
+        ConfigError: The prompt does not fit into the context and ``overflow`` is ``error``, or the tokenizer
+            has more tokens than the network.
+        CheckpointError: The network's scores are not finite, at the first piece of text.
+    """
+
+    def __init__(
+        self, network: Decoder, tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings
+    ) -> None:
+        self._network = network
+        self._settings = settings
+        self._row = _Row(network, tokenizer, prompt, settings, settings.seed)
+
+    def __iter__(self) -> Iterator[str]:
+        for _ in _steps(self._network, [self._row], self._settings):
+            if piece := self._row.new_text():
+                yield piece
+
+    @property
+    def result(self) -> Generation:
+        """What has been written so far."""
+        return self._row.result()
 
 
 @contextlib.contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside the block; the mode before it comes back after it."""
-    was_training = network.training
+    """Evaluation mode inside the block; afterwards every module has the mode that it had before."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
-        network.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def cache_for(network: Decoder, batch_size: int, length: int) -> DecoderCache | None:
+    """A cache for texts of this length, or ``None`` where later tokens would change earlier keys.
+
+    Such positions (DynamicNTKScaling, LongRopeScaling with short and long factors) are computed anew at
+    every step beyond the length that they were made for.
+
+    Args:
+        network: The network that reads.
+        batch_size: Texts side by side.
+        length: The longest that each becomes.
+    """
+    try:
+        return network.make_cache(batch_size, length)
+    except ConfigError:  # the numbers are right, so only the positions can refuse
+        return None
+
+
+def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings) -> Iterator[None]:
+    """Let every row grow until all are done, and stop after each step.
+
+    There is no padding: all rows read as many tokens as the shortest prompt has, then one token at a time,
+    and a row whose prompt goes on takes its next token from there instead of from the sampler. So every row
+    sees exactly its own text.
+    """
+    context, device = network.config.max_sequence_length, network.head_weight.device
+    longest = min(context, max(len(row.window) for row in rows) + settings.max_new_tokens)
+    start, length = 0, min(len(row.window) for row in rows)
+    with evaluation_mode(network):
+        cache = cache_for(network, len(rows), longest)
+        while not all(row.done for row in rows):
+            unread = torch.tensor([row.window[start:length] for row in rows], device=device)
+            writing = [index for index, row in enumerate(rows) if len(row.window) == length and not row.done]
+            with torch.inference_mode():  # not around the yield: whoever iterates may train meanwhile
+                hidden = network(unread, cache=cache)
+                if writing:
+                    scores = network.logits(hidden[writing, -1])[:, : rows[0].num_tokens]
+                    chosen = sample_rows(scores, settings, [rows[index].generator for index in writing])
+                    for index, token_id in zip(writing, chosen.tolist(), strict=True):
+                        rows[index].push(token_id)
+            yield
+            for row in rows:
+                row.fill_up(length + 1)
+            if length < context:
+                start, length = (0 if cache is None else length), length + 1
+            else:  # no prompt is longer than the context, so all rows are equally long here
+                for row in rows:
+                    row.slide(context)
+                start, length = 0, len(rows[0].window)
+                cache = cache_for(network, len(rows), longest)
+
+
+class _Row:
+    """One text in the making.
+
+    Attributes:
+        window: The tokens in the context: read ones, then those of the prompt that are still to be read.
+        generator: The generator that its samples are drawn from.
+        num_tokens: Size of the tokenizer's vocabulary.
+        done: Whether nothing more will be written.
+    """
+
+    def __init__(
+        self,
+        network: Decoder,
+        tokenizer: BaseTokenizer,
+        prompt: str,
+        settings: GenerationSettings,
+        seed: int,
+    ) -> None:
+        context = network.config.max_sequence_length
+        ids = _first_ids(tokenizer, prompt, settings, context)
+        self.num_tokens = tokenizer.vocabulary_size
+        if self.num_tokens > network.vocabulary_size:
+            raise ConfigError(
+                f"the tokenizer has {self.num_tokens} tokens, the network {network.vocabulary_size}",
+                "use the tokenizer that the network was trained with",
+            )
+        self.window = _newest_half(ids, context) if len(ids) > context else ids
+        self.generator = torch.Generator(device=network.head_weight.device).manual_seed(seed)
+        self.done = False
+        self._num_prompt_tokens = len(ids) - 1
+        self._num_forgotten = len(ids) - len(self.window)
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._stream = TextStream(settings.stop)
+        self._pieces: list[str] = []
+        self._num_pieces_given = 0
+        self._new_ids: list[int] = []
+        self._finish_reason: FinishReason = "length"
+
+    def push(self, token_id: int) -> None:
+        """Take a sampled token."""
+        self.window.append(token_id)
+        self._new_ids.append(token_id)
+        if token_id == self._tokenizer.end_of_text_id:
+            self._finish_reason, self.done = "end_of_text", True
+        else:
+            self._pieces.append(self._stream.push(self._tokenizer.token_bytes(token_id)))
+            if self._stream.stopped:
+                self._finish_reason, self.done = "stop", True
+        self.done |= len(self._new_ids) >= self._settings.max_new_tokens
+        if self.done:
+            self._pieces.append(self._stream.finish())
+
+    def new_text(self) -> str:
+        """The text that has become certain since this was asked last."""
+        first, self._num_pieces_given = self._num_pieces_given, len(self._pieces)
+        return "".join(self._pieces[first:])
+
+    def fill_up(self, length: int) -> None:
+        """Keep a finished row as long as the others; nobody looks at what it goes on with."""
+        while len(self.window) < length:
+            self.window.append(self._tokenizer.end_of_text_id)
+
+    def slide(self, context: int) -> None:
+        """Forget the older half."""
+        kept = _newest_half(self.window, context)
+        self._num_forgotten += 0 if self.done else len(self.window) - len(kept)
+        self.window = kept
+
+    def result(self) -> Generation:
+        """The text so far."""
+        return Generation(
+            "".join(self._pieces),
+            tuple(self._new_ids),
+            self._finish_reason,
+            self._num_prompt_tokens,
+            self._num_forgotten,
+        )
+
+
+def _first_ids(
+    tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, context: int
+) -> list[int]:
+    """The ids that a network reads first: the end of another text, then the prompt."""
+    ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
+    if settings.overflow == "error" and len(ids) + settings.max_new_tokens - 1 > context:
+        room = context - len(ids) + 1
+        raise ConfigError(
+            f"the prompt has {len(ids) - 1} tokens, and the context holds {context} (max_sequence_length)",
+            f"shorten the prompt, use max_new_tokens={room} or overflow=slide"
+            if room > 0
+            else "shorten the prompt or use overflow=slide",
+            option="max_new_tokens",
+            value=settings.max_new_tokens,
+        )
+    return ids
+
+
+def _newest_half(ids: list[int], context: int) -> list[int]:
+    """The ids that are read again when the context is full."""
+    return ids[-max(1, context // 2) :]
 
 
 class TextStream:
-    """Turns bytes that arrive token by token into text.
+    """Turns bytes that arrive token by token into text that is safe to print while it grows.
 
     A character whose bytes are not complete yet is held back, and so is an ending that could become a stop
     string.
@@ -54,7 +323,7 @@ class TextStream:
         return self._release(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """What was held back, once nothing more will come; broken characters become U+FFFD."""
+        """The text that was held back, once nothing more will come; broken characters become U+FFFD."""
         released = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = ("" if self.stopped else self._held), ""
         return released + rest
@@ -77,293 +346,3 @@ def _overlap(text: str, stop: str) -> int:
     """Length of the longest ending of ``text`` that begins ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((length for length in range(longest, 0, -1) if stop.startswith(text[-length:])), 0)
-
-
-FinishReason = Literal["length", "stop", "end_of_text"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished continuation.
-
-    Attributes:
-        text: What was written, without the prompt.
-        token_ids: The sampled tokens, a final end-of-text included.
-        finish_reason: ``length``, ``stop`` (a stop string) or ``end_of_text``.
-        num_prompt_tokens: Tokens of the prompt.
-        num_forgotten_tokens: Oldest tokens that had left the context by the end (``overflow="slide"``).
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_forgotten_tokens: int
-
-
-class TextGenerator:
-    """One continuation: iterate over it for text pieces, then ask :attr:`result`.
-
-    A prompt begins after an end-of-text token, as documents do in training. When the context is full and
-    ``overflow`` is ``slide``, the older half is forgotten and the newer half read again, so that the cost
-    of a token stays bounded.
-
-    Args:
-        network: The model; it is put into evaluation mode while it writes.
-        tokenizer: Its tokenizer.
-        prompt: Text to continue; may be empty.
-        settings: How.
-
-    Raises:
-        ConfigError: The prompt does not fit into the context and ``overflow`` is ``error``.
-    """
-
-    def __init__(
-        self, network: Decoder, tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings
-    ) -> None:
-        self._network = network
-        self._tokenizer = tokenizer
-        self._settings = settings
-        self._context = network.config.max_sequence_length
-        self._ids = first_ids(tokenizer, prompt, settings, self._context)
-        self._num_prompt_tokens = len(self._ids) - 1
-        self._num_forgotten = 0
-        self._new_ids: list[int] = []
-        self._text: list[str] = []
-        self._finish_reason: FinishReason = "length"
-
-    @property
-    def result(self) -> Generation:
-        """What has been written so far."""
-        return Generation(
-            "".join(self._text),
-            tuple(self._new_ids),
-            self._finish_reason,
-            self._num_prompt_tokens,
-            self._num_forgotten,
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        settings, stream = self._settings, TextStream(self._settings.stop)
-        device = self._network.head_weight.device
-        generator = torch.Generator(device=device).manual_seed(settings.seed)
-        was_training = self._network.training
-        self._network.eval()
-        try:
-            for token_id in self._tokens(device, generator):
-                self._new_ids.append(token_id)
-                if token_id == self._tokenizer.end_of_text_id:
-                    self._finish_reason = "end_of_text"
-                    break
-                if piece := stream.push(self._tokenizer.token_bytes(token_id)):
-                    self._text.append(piece)
-                    yield piece
-                if stream.stopped:
-                    self._finish_reason = "stop"
-                    break
-            if piece := stream.finish():
-                self._text.append(piece)
-                yield piece
-        finally:
-            self._network.train(was_training)
-
-    def _tokens(self, device: torch.device, generator: torch.Generator) -> Iterator[int]:
-        cache = self._network.make_cache(1, self._context)
-        window = self._trim(self._ids)
-        unread = window
-        for _ in range(self._settings.max_new_tokens):
-            with torch.inference_mode():
-                hidden = self._network(torch.tensor([unread], device=device), cache=cache)
-                scores = self._network.logits(hidden[:, -1])
-                token_id = int(sample(scores, self._settings, generator))
-            yield token_id
-            window = [*window, token_id]
-            if len(window) > self._context:
-                cache = self._network.make_cache(1, self._context)
-                window = self._trim(window)
-                unread = window
-            else:
-                unread = [token_id]
-
-    def _trim(self, ids: list[int]) -> list[int]:
-        if len(ids) <= self._context:
-            return ids
-        kept = newest_half(ids, self._context)
-        self._num_forgotten += len(ids) - len(kept)
-        return kept
-
-
-def first_ids(tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, context: int) -> list[int]:
-    """What a network reads first: the end of another text, then the prompt.
-
-    Raises:
-        ConfigError: Prompt and text exceed ``context`` tokens and ``overflow`` is ``error``.
-    """
-    ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
-    if settings.overflow == "error" and len(ids) + settings.max_new_tokens - 1 > context:
-        raise ConfigError(
-            f"the prompt has {len(ids) - 1} tokens and max_new_tokens={settings.max_new_tokens}, but "
-            f"the context holds {context} (max_sequence_length)",
-            f"shorten the prompt, use max_new_tokens={context - len(ids) + 1} or overflow=slide"
-            if len(ids) <= context
-            else "shorten the prompt or use overflow=slide",
-        )
-    return ids
-
-
-def newest_half(ids: list[int], context: int) -> list[int]:
-    """What is read again when the context is full."""
-    return ids[-max(1, context // 2) :]
-
-
-def stream(
-    network: Decoder,
-    tokenizer: BaseTokenizer,
-    prompt: str,
-    settings: GenerationSettings = GenerationSettings(),
-) -> Iterator[str]:
-    """Text pieces as they are written; see :class:`TextGenerator`."""
-    return iter(TextGenerator(network, tokenizer, prompt, settings))
-
-
-def generate(
-    network: Decoder,
-    tokenizer: BaseTokenizer,
-    prompt: str,
-    settings: GenerationSettings = GenerationSettings(),
-) -> Generation:
-    """The whole continuation; see :class:`TextGenerator`."""
-    writer = TextGenerator(network, tokenizer, prompt, settings)
-    for _ in writer:
-        pass
-    return writer.result
-
-
-def generate_batch(
-    network: Decoder,
-    tokenizer: BaseTokenizer,
-    prompts: Sequence[str],
-    settings: GenerationSettings,
-    seeds: Sequence[int],
-) -> list[Generation]:
-    """Continue every prompt, each as :func:`insight.generation.generate` would with its own seed.
-
-    There is no padding: all rows read as many tokens as the shortest prompt has, then one token at a time,
-    and a row whose prompt goes on takes its next token from there instead of from the sampler. So every
-    row sees exactly its own text. (Sums in floating point depend on the number of rows, so a text can
-    differ from that of :func:`generate` where two tokens are equally likely up to rounding; the same batch
-    always gives the same texts.)
-
-    Args:
-        network: The model; its mode is restored.
-        tokenizer: Its tokenizer.
-        prompts: Texts to continue; may be empty. The closer their lengths, the less work.
-        settings: How; its own seed is not used.
-        seeds: One a prompt.
-
-    Raises:
-        ConfigError: A prompt does not fit into the context and ``overflow`` is ``error``.
-    """
-    if not prompts:
-        return []
-    context, device = network.config.max_sequence_length, network.head_weight.device
-    rows = [
-        _Row(tokenizer, prompt, settings, context, torch.Generator(device=device).manual_seed(seed))
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
-    with evaluation_mode(network):
-        _write(network, rows, settings, context, device)
-    return [row.result() for row in rows]
-
-
-def _write(
-    network: Decoder, rows: Sequence[_Row], settings: GenerationSettings, context: int, device: torch.device
-) -> None:
-    length = min(len(row.window) for row in rows)
-    cache = network.make_cache(len(rows), context)
-    unread = [row.window[:length] for row in rows]
-    while True:
-        hidden = network(torch.tensor(unread, device=device), cache=cache)
-        writing = [index for index, row in enumerate(rows) if len(row.window) == length and not row.done]
-        if writing:
-            scores = network.logits(hidden[writing, -1])
-            chosen = sample_rows(scores, settings, [rows[index].generator for index in writing])
-            for index, token_id in zip(writing, chosen.tolist(), strict=True):
-                rows[index].push(token_id)
-        if all(row.done for row in rows):
-            return
-        for row in rows:
-            row.fill_up(length + 1)
-        length += 1
-        if length <= context:
-            unread = [[row.window[length - 1]] for row in rows]
-        else:  # no prompt is longer than the context, so all rows are equally long here
-            for row in rows:
-                row.slide(context)
-            length = len(rows[0].window)
-            cache = network.make_cache(len(rows), context)
-            unread = [list(row.window) for row in rows]
-
-
-class _Row:
-    """One text in the making.
-
-    Attributes:
-        window: The tokens in the context: read ones, then those of the prompt that are still to be read.
-        generator: What its samples are drawn from.
-        done: Whether nothing more will be written.
-    """
-
-    def __init__(
-        self,
-        tokenizer: BaseTokenizer,
-        prompt: str,
-        settings: GenerationSettings,
-        context: int,
-        generator: torch.Generator,
-    ) -> None:
-        ids = first_ids(tokenizer, prompt, settings, context)
-        self.window = newest_half(ids, context) if len(ids) > context else ids
-        self.generator = generator
-        self.done = False
-        self._num_prompt_tokens = len(ids) - 1
-        self._num_forgotten = len(ids) - len(self.window)
-        self._tokenizer = tokenizer
-        self._settings = settings
-        self._stream = TextStream(settings.stop)
-        self._text: list[str] = []
-        self._new_ids: list[int] = []
-        self._finish_reason: FinishReason = "length"
-
-    def push(self, token_id: int) -> None:
-        """Take a sampled token."""
-        self.window.append(token_id)
-        self._new_ids.append(token_id)
-        if token_id == self._tokenizer.end_of_text_id:
-            self._finish_reason, self.done = "end_of_text", True
-            return
-        self._text.append(self._stream.push(self._tokenizer.token_bytes(token_id)))
-        if self._stream.stopped:
-            self._finish_reason, self.done = "stop", True
-        self.done |= len(self._new_ids) >= self._settings.max_new_tokens
-
-    def fill_up(self, length: int) -> None:
-        """Keep a finished row as long as the others; nobody looks at what it goes on with."""
-        while len(self.window) < length:
-            self.window.append(self._tokenizer.end_of_text_id)
-
-    def slide(self, context: int) -> None:
-        """Forget the older half."""
-        kept = newest_half(self.window, context)
-        self._num_forgotten += 0 if self.done else len(self.window) - len(kept)
-        self.window = kept
-
-    def result(self) -> Generation:
-        """The finished text."""
-        return Generation(
-            "".join([*self._text, self._stream.finish()]),
-            tuple(self._new_ids),
-            self._finish_reason,
-            self._num_prompt_tokens,
-            self._num_forgotten,
-        )

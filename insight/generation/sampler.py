@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from insight.generation.settings import GenerationSettings
+from insight.runtime.errors import CheckpointError
 
 
 def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
@@ -22,7 +23,7 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
     Returns:
         float32 ``(batch, vocabulary_size)``; exponentials of a row sum to 1.
     """
-    log_probabilities = (scores.float() / settings.temperature).log_softmax(-1)
+    log_probabilities = _tempered(scores, settings.temperature).log_softmax(-1)
     if settings.top_k is None and settings.top_p is None and not settings.min_p:
         return log_probabilities.log_softmax(-1)  # nothing to rule out: sorting would cost the most
     ordered, order = log_probabilities.sort(dim=-1, descending=True, stable=True)
@@ -52,35 +53,57 @@ def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.
 
     Returns:
         int64 ``(batch,)``.
+
+    Raises:
+        CheckpointError: A row has NaN, or no highest score that is finite.
     """
-    if settings.temperature == 0:
-        return scores.argmax(-1)
-    uniform = torch.rand(scores.shape, generator=generator, device=scores.device, dtype=torch.float64)
-    return _gumbel_max(filtered_log_probabilities(scores, settings), uniform)
+    return _choose(scores, settings, [generator], scores.shape)
 
 
 def sample_rows(
     scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """:func:`sample` with a generator for each row: what a row draws does not depend on its neighbours.
+    """:func:`sample` with a generator for each row: a row's draw does not depend on its neighbours."""
+    return _choose(scores, settings, generators, scores.shape[1:])
 
-    Args:
-        scores: ``(batch, vocabulary_size)``.
-        settings: As for :func:`sample`.
-        generators: One a row, on the device of ``scores``.
 
-    Returns:
-        int64 ``(batch,)``.
+def require_finite(scores: torch.Tensor) -> None:
+    """Refuse scores that no token could be chosen by; minus infinity rules a token out and is allowed.
+
+    Raises:
+        CheckpointError: A row ``(..., vocabulary_size)`` has NaN, or no highest score that is finite.
     """
+    if not bool(torch.isfinite(scores.amax(-1)).all()):
+        raise CheckpointError(
+            "the network's scores are not finite numbers",
+            "its weights are damaged or its training diverged: use another checkpoint",
+        )
+
+
+def _choose(
+    scores: torch.Tensor,
+    settings: GenerationSettings,
+    generators: Sequence[torch.Generator],
+    shape: torch.Size,
+) -> torch.Tensor:
+    """The likeliest tokens, or samples by random numbers of ``shape`` from each of the generators."""
+    require_finite(scores)
     if settings.temperature == 0:
         return scores.argmax(-1)
-    uniform = [
-        torch.rand(scores.shape[-1], generator=generator, device=scores.device, dtype=torch.float64)
-        for generator in generators
-    ]
-    return _gumbel_max(filtered_log_probabilities(scores, settings), torch.stack(uniform))
-
-
-def _gumbel_max(log_probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    uniform = torch.stack(
+        [
+            torch.rand(shape, generator=generator, device=scores.device, dtype=torch.float64)
+            for generator in generators
+        ]
+    ).view(scores.shape)
     gumbel = -(-uniform.clamp_min_(1e-300).log()).log()
-    return (log_probabilities.double() + gumbel).argmax(-1)
+    return (filtered_log_probabilities(scores, settings).double() + gumbel).argmax(-1)
+
+
+def _tempered(scores: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Scores divided by the temperature; a tiny one leaves those of the likeliest tokens at 0."""
+    tempered = scores.float() / temperature
+    if bool(torch.isfinite(tempered.amax(-1)).all()):
+        return tempered
+    behind = scores.double() - scores.amax(-1, keepdim=True).double()
+    return torch.where(behind == 0, behind, behind / temperature).float()

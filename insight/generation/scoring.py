@@ -10,6 +10,7 @@ import torch
 
 from insight.data.tokenizers import BaseTokenizer
 from insight.generation.generator import evaluation_mode
+from insight.generation.sampler import require_finite
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
 
@@ -38,12 +39,13 @@ def log_likelihoods(
     Args:
         network: The model; its mode is restored.
         tokenizer: Its tokenizer.
-        prompts: May be empty.
+        prompts: Beginnings of documents; may be empty.
         continuations: For each prompt at least one text, none of them empty.
 
     Raises:
         ConfigError: A continuation is empty or does not fit into the context with the token before it. A
             prompt that does not fit loses its beginning.
+        CheckpointError: The network's scores are not finite.
     """
     cases = [
         _case(ids, start, network.config.max_sequence_length)
@@ -54,9 +56,9 @@ def log_likelihoods(
     for index, case in enumerate(cases):
         rows.setdefault(case.inputs, []).append(index)
     sums = [0.0] * len(cases)
-    with evaluation_mode(network):
+    with evaluation_mode(network), torch.inference_mode():
         for chosen in _passes(list(rows)):
-            _score(network, [(row, rows[row]) for row in chosen], cases, sums)
+            _score(network, tokenizer.vocabulary_size, [(row, rows[row]) for row in chosen], cases, sums)
     found = iter(sums)
     return [[next(found) for _ in options] for options in continuations]
 
@@ -116,6 +118,7 @@ def _passes(rows: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
 
 def _score(
     network: Decoder,
+    num_tokens: int,
     chosen: list[tuple[tuple[int, ...], list[int]]],
     cases: Sequence[_Case],
     sums: list[float],
@@ -137,7 +140,9 @@ def _score(
     at = 0
     for first in range(0, len(lines), _SCORES_AT_ONCE):
         some = positions[first : first + _SCORES_AT_ONCE]
-        log_probabilities = network.logits(hidden[some[:, 0], some[:, 1]]).float().log_softmax(-1)
+        scores = network.logits(hidden[some[:, 0], some[:, 1]])[:, :num_tokens]
+        require_finite(scores)
+        log_probabilities = scores.float().log_softmax(-1)
         stop = at
         while stop < len(wanted) and wanted[stop][0] < first + len(some):
             stop += 1

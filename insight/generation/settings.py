@@ -1,4 +1,4 @@
-"""How to continue a text: the options of sampling, validated where they are built."""
+"""How to continue a text: the options of sampling, checked where they are built; needs no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class GenerationSettings(Component):
     overflow: Literal["slide", "error"] = "slide"
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1", "200")
-        _require(0 <= self.temperature < 100, "temperature", self.temperature, "from 0 to below 100", "0.8")
-        _require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "at least 1", "50")
-        _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1", "0.9")
-        _require(self.min_p is None or 0 <= self.min_p <= 1, "min_p", self.min_p, "from 0 to 1", "0.05")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1", "0")
-        _require(self.overflow in ("slide", "error"), "overflow", self.overflow, "slide or error", "slide")
-        object.__setattr__(self, "stop", tuple(self.stop))
-        _require(all(self.stop), "stop", self.stop, "strings that are not empty", "'\\n\\n'")
-
-
-def _require(holds: bool, name: str, value: object, rule: str, example: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}={value!r}: must be {rule}", f"use for example {example}")
+        require_number("max_new_tokens", self.max_new_tokens, 200, whole=True, at_least=1)
+        require_number("temperature", self.temperature, 0.8, at_least=0, below=100)
+        require_number("top_k", self.top_k, 50, whole=True, optional=True, at_least=1)
+        require_number("top_p", self.top_p, 0.9, optional=True, above=0, at_most=1)
+        require_number("min_p", self.min_p, 0.05, optional=True, at_least=0, at_most=1)
+        require_number("seed", self.seed, 0, whole=True, at_least=0, below=2**63)
+        if self.overflow not in ("slide", "error"):
+            raise ConfigError("must be slide or error", "use slide", option="overflow", value=self.overflow)
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if not all(isinstance(text, str) and text for text in stop):
+            raise ConfigError(
+                "must be strings that are not empty", r"use for example ['\n\n']", option="stop", value=stop
+            )
+        object.__setattr__(self, "stop", stop)

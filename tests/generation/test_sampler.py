@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from insight.generation import GenerationSettings, filtered_log_probabilities, sample
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError
 
+NUMBERS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
 SCORES = torch.randn(4, 30, generator=torch.Generator().manual_seed(0)) * 2
 
 
@@ -85,9 +87,39 @@ def test_seed_decides_and_global_state_is_untouched() -> None:
         ("min_p", 2.0),
         ("seed", -1),
         ("stop", ("",)),
+        ("stop", (1,)),
         ("overflow", "slip"),
+        *((name, value) for name in NUMBERS for value in ("1", True, math.nan, math.inf, -math.inf, -1)),
+        *((name, 1.5) for name in ("max_new_tokens", "top_k", "seed")),
     ],
 )
 def test_mistakes_are_named(name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{name}="):
+    with pytest.raises(ConfigError) as mistake:
         GenerationSettings(**{name: value})  # type: ignore[arg-type]
+    assert mistake.value.option == name
+    assert mistake.value.remedy
+
+
+def test_one_stop_string_is_no_list_of_letters() -> None:
+    assert GenerationSettings(stop="end").stop == ("end",)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-40, 1e-300, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3, "top_p": 0.9, "min_p": 0.1}])
+def test_a_tiny_temperature_takes_the_likeliest_tokens(temperature: float, filters: dict[str, Any]) -> None:
+    settings = GenerationSettings(temperature=temperature, **filters)
+    scores = torch.tensor([[1.0, 5.0, 2.0, 5.0], [-2e38, -3e38, -1e38, -3e38]])
+    drawn = {tuple(sample(scores, settings, torch.Generator().manual_seed(n)).tolist()) for n in range(20)}
+    assert drawn == {(1, 2), (3, 2)}  # equal scores stay equally likely
+
+
+def test_scores_that_are_not_finite_choose_nothing() -> None:
+    for bad in (math.nan, math.inf):
+        scores = SCORES.clone()
+        scores[0, 1] = bad
+        for temperature in (0.0, 1.0):
+            with pytest.raises(CheckpointError, match="not finite"):
+                sample(scores, GenerationSettings(temperature=temperature), torch.Generator())
+    ruled_out = SCORES.clone()
+    ruled_out[:, 0] = -math.inf
+    assert (sample(ruled_out, GenerationSettings(), torch.Generator()) != 0).all()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from insight.data.sampling import IGNORED_TARGET
+from insight.generation import evaluation_mode
 from insight.models import Decoder
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
@@ -94,7 +93,7 @@ def measure_quality(
     num_windows = -(-len(tokens) // sequence_length)
     rows = -(-num_windows // -(-num_windows // batch_size))  # equal batches with the fewest filled-up rows
     device = network.embedding.weight.device
-    with evaluating(network):
+    with evaluation_mode(network):
         for start in range(0, len(tokens), rows * sequence_length):
             inputs, targets = _batch(tokens, start, rows, sequence_length, end_of_text_id)
             found = _losses(network, inputs.to(device), targets.to(device))
@@ -138,17 +137,6 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
         costs_a, costs_b, lengths = _costs(a, edges), _costs(b, edges), np.diff(edges).astype(np.int64)
     # Numerators in bits, so that the ratio is bits per byte.
     return paired_ratio_bootstrap(costs_a / math.log(2), costs_b / math.log(2), lengths, seed)
-
-
-@contextlib.contextmanager
-def evaluating(network: Decoder) -> Iterator[None]:
-    """Evaluation mode inside the block, what was before after it."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
 
 
 def _batch(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from insight.generation.generator import cache_for, evaluation_mode
 from insight.models import Decoder
-from insight.optimization.measurement.quality import evaluating
 from insight.runtime.errors import ConfigError
 
 Contender = TypeVar("Contender")
@@ -120,14 +120,17 @@ def _measure(
 @torch.inference_mode()
 def _one_round(network: Decoder, prompts: torch.Tensor, num_new_tokens: int) -> list[float]:
     device = network.embedding.weight.device
-    cache = network.make_cache(len(prompts), prompts.shape[1] + num_new_tokens)
-    unread = prompts.to(device)
-    with evaluating(network):
+    cache = cache_for(network, len(prompts), prompts.shape[1] + num_new_tokens)
+    text = unread = prompts.to(device)
+    with evaluation_mode(network):
         _wait_for(device)
         marks = [time.perf_counter()]
         for _ in range(1 + num_new_tokens):
             hidden = network(unread, cache=cache)
-            unread = network.logits(hidden[:, -1]).argmax(-1, keepdim=True)
+            chosen = network.logits(hidden[:, -1]).argmax(-1, keepdim=True)
+            unread = chosen
+            if cache is None:  # then every step reads the whole text
+                text = unread = torch.cat([text, chosen], dim=1)
             _wait_for(device)
             marks.append(time.perf_counter())
     steps: list[float] = np.diff(marks).tolist()
