@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from insight.runtime.errors import ConfigError, DataError, nearest
@@ -61,6 +62,30 @@ class CommandParser(argparse.ArgumentParser):
 
     def _see_help(self) -> str:
         return f"see `{self.prog} --help`"
+
+
+def add_options(parser: Any, documented: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add options whose help is the first sentence about the argument of that name in a docstring.
+
+    Args:
+        parser: The parser, or a group of it.
+        documented: A function or class with a docstring in Google style.
+        options: The other settings of each option, as ``add_argument`` takes them.
+    """
+    _, _, section = (inspect.getdoc(documented) or "").partition("Args:\n")
+    helps: dict[str, str] = {}
+    for line in section.split("\n\n")[0].splitlines():
+        match = re.match(r"    (\w+): (.*)", line)
+        name = match[1] if match else next(reversed(helps))
+        helps[name] = match[2] if match else f"{helps[name]} {line.strip()}"
+    for name, settings in options.items():
+        text = re.split(r"(?<!e\.g)\.(?: |$)", helps[name], maxsplit=1)[0]
+        text = text.replace("``", "").replace("%", "%%")
+        text = text if text[1:2].isupper() else text[:1].lower() + text[1:]
+        default = settings.get("default")
+        parser.add_argument(
+            f"--{name}", help=text if default is None else f"{text} (default: {default})", **settings
+        )
 
 
 def read_standard_input() -> str:

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import dataclasses
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from insight.cli import tokenizer_encode, tokenizer_inspect, tokenizer_prune
-from insight.cli.arguments import CommandParser, read_standard_input
-from insight.cli.tokenizer_texts import add_labelled, add_text_field, add_tokenizer, labelled_texts, texts
-from insight.runtime.errors import ConfigError, OutputError, TokenizerError
-from insight.runtime.messages import say
+from insight.api.tokenize import (
+    decode_ids,
+    encode_files,
+    encode_text,
+    encoding_executor,
+    inspect_tokenizer,
+    prune_tokenizer,
+    tokenizer_config,
+    train_tokenizer,
+)
+from insight.cli.arguments import CommandParser, add_options, read_standard_input
+from insight.runtime.errors import ConfigError, TokenizerError
+from insight.runtime.messages import aligned, plain_line, say
 
-if TYPE_CHECKING:
-    from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
+_FILES = "files, folders, globs or corpus:NAME"
+_TEXT = "the text of one language, such as de='german/*.txt'; may be given again"
+# Settings of the options, as ``add_argument`` takes them.
+_LANGUAGES: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=FILES"}
+_NUMBER: dict[str, Any] = {"type": int, "metavar": "N"}
+_SHARE: dict[str, Any] = {"type": float, "metavar": "SHARE"}
+_TOKENIZER: dict[str, Any] = {"required": True, "metavar": "PATH"}
+_FOLDER: dict[str, Any] = {"metavar": "FOLDER"}
+_FLAG: dict[str, Any] = {"action": "store_true"}
+_READING: dict[str, dict[str, Any]] = {
+    "text_field": {"default": "text", "metavar": "NAME"},
+    "invalid_text": {"default": "error", "metavar": "WHAT"},
+}
+# Options of `encode` that only mean something for files.
+_OF_FILES = ("executor", "scheduler", "num_workers", "cache_dir", "validation_fraction", "seed")
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Parse and run one action."""
+    """Parse the arguments and run one action."""
     options = _parser().parse_args(arguments)
-    exit_code: int = options.action(options)
-    return exit_code
+    options.action(options)
+    return 0
 
 
 def _parser() -> CommandParser:
@@ -29,156 +51,235 @@ def _parser() -> CommandParser:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
 
     train = actions.add_parser("train", help="train a tokenizer on text")
-    train.add_argument("files", nargs="*", metavar="FILES", help="files, folders, globs or corpus:NAME")
-    add_labelled(train, "the text of one language: all make one vocabulary")
-    train.add_argument(
-        "--separate",
-        action="store_true",
-        help="a vocabulary for each --text instead, NAME.json in the folder --output",
+    train.set_defaults(action=_train)
+    train.add_argument("files", metavar="FILES", help=_FILES, nargs="*")
+    train.add_argument("--text", help=f"{_TEXT}; all languages make one vocabulary", **_LANGUAGES)
+    add_options(
+        train,
+        train_tokenizer,
+        {"output": {"required": True, "metavar": "FILE"}, "separate": _FLAG} | _READING,
     )
-    train.add_argument(
-        "--output", required=True, metavar="FILE", help="the tokenizer.json to write; or a folder"
-    )
-    train.add_argument(
-        "--kind",
-        choices=("bpe", "word"),
-        default="bpe",
-        help="byte-level BPE, or a token a word (default: bpe)",
-    )
-    train.add_argument(
-        "--vocabulary_size",
-        type=int,
-        default=2048,
-        metavar="N",
-        help="number of tokens, for words the most (default: 2048)",
-    )
-    train.add_argument(
-        "--min_frequency",
-        type=int,
-        default=2,
-        metavar="N",
-        help="a pair or word must occur this often (default: 2)",
-    )
-    train.add_argument(
-        "--pre_tokenizer",
-        metavar="NAME",
-        help="bpe: gpt2, single_digits or gpt4 (default: gpt2)",
-    )
-    train.add_argument(
-        "--normalization", metavar="NAME", help="none, nfc, nfkc or lowercase; words: none or lowercase"
-    )
+    own: dict[str, dict[str, Any]] = {
+        "kind": {"choices": ("bpe", "word"), "default": "bpe"},
+        "vocabulary_size": _NUMBER | {"default": 2048},
+        "min_frequency": _NUMBER | {"default": 2},
+        "pre_tokenizer": {"metavar": "NAME"},
+        "normalization": {"metavar": "NAME"},
+    }
+    add_options(train, tokenizer_config, own)
     train.add_argument(
         "--special_token",
         action="append",
         default=[],
         metavar="NAME",
-        help="bpe: a further token that stands for no text, e.g. '<|user|>' (may be given again)",
+        help="bpe: a further token that stands for no text, e.g. '<|user|>'; may be given again",
     )
-    add_text_field(train)
-    train.set_defaults(action=_train)
 
     encode = actions.add_parser("encode", help="a text to token ids, or files to a token store")
-    tokenizer_encode.add_arguments(encode)
+    encode.set_defaults(action=_encode)
+    encode.add_argument("text", nargs="?", metavar="TEXT", help="the text; standard input if not given")
+    encode.add_argument(
+        "--files", nargs="+", metavar="FILES", help=f"encode {_FILES} instead, into the cache of runs"
+    )
+    own = {
+        "tokenizer": _TOKENIZER,
+        "validation_fraction": _SHARE,
+        "seed": _NUMBER,
+        "cache_dir": _FOLDER,
+    }
+    add_options(encode, encode_files, own | _READING)
+    own = {
+        "executor": {"choices": ("local", "in_process", "dask")},
+        "scheduler": {"metavar": "ADDRESS"},
+        "num_workers": _NUMBER,
+    }
+    add_options(encode, encoding_executor, own)
+    encode.add_argument("--json", help="print the result as JSON", **_FLAG)
 
     decode = actions.add_parser("decode", help="token ids to text")
-    add_tokenizer(decode)
-    decode.add_argument("ids", nargs="*", metavar="ID", help="the ids; standard input if none is given")
     decode.set_defaults(action=_decode)
+    add_options(decode, encode_files, {"tokenizer": _TOKENIZER})
+    decode.add_argument("ids", metavar="ID", help="the ids; standard input if none is given", nargs="*")
 
     inspect = actions.add_parser("inspect", help="what a tokenizer is, and how well it fits a text")
-    tokenizer_inspect.add_arguments(inspect)
+    inspect.set_defaults(action=_inspect)
+    inspect.add_argument("files", metavar="FILES", help=f"{_FILES}, each file measured by itself", nargs="*")
+    inspect.add_argument("--text", help=f"{_TEXT}; all files of a name are measured as one", **_LANGUAGES)
+    own = {
+        "tokenizer": _TOKENIZER,
+        "compare": {"metavar": "OTHER"},
+        "rare_below": _NUMBER | {"default": 10},
+        "seed": _NUMBER | {"default": 0},
+        "output": _FOLDER,
+    }
+    add_options(inspect, inspect_tokenizer, own | _READING)
+    inspect.add_argument("--json", help="print the result as JSON", **_FLAG)
+
     prune = actions.add_parser("prune", help="drop tokens that a text hardly needs, also from a checkpoint")
-    tokenizer_prune.add_arguments(prune)
+    prune.set_defaults(action=_prune)
+    prune.add_argument("files", nargs="+", metavar="FILES", help=f"the text that counts: {_FILES}")
+    goal = prune.add_mutually_exclusive_group(required=True)
+    add_options(goal, prune_tokenizer, {"vocabulary_size": _NUMBER, "max_loss": _SHARE})
+    own = {
+        "tokenizer": _TOKENIZER,
+        "checkpoint": {"metavar": "RUN|CKPT"},
+        "output": _FOLDER | {"required": True},
+    }
+    add_options(prune, prune_tokenizer, own | _READING)
+    prune.add_argument("--json", help="print the result as JSON", **_FLAG)
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
-    from insight.data.tokenizers.training import joint_vocabulary
-    from insight.runtime.files import ensure_writable
-
-    labelled = dict(labelled_texts(options.text, options.text_field))
-    if not options.files and not labelled:
-        raise ConfigError("no text to train on", "name files, or --text NAME=FILES")
-    if options.separate:
-        return _train_separately(options, labelled)
-    output = Path(options.output)
-    output = output / "tokenizer.json" if output.is_dir() else output
-    _check_new(output)
-    config = _config(options)
-    ensure_writable(output.parent)
-    read = {name: documents() for name, documents in labelled.items()}
-    files = {"files": texts(options.files, options.text_field)} if options.files else {}
-    tokenizer = joint_vocabulary(config, files | read)
-    _save(tokenizer, output)
-    return 0
+def _languages(options: argparse.Namespace) -> dict[str, list[str]]:
+    """The files of each name that ``--text NAME=FILES`` gave."""
+    patterns: dict[str, list[str]] = {}
+    for value in options.text:
+        name, equals, pattern = value.partition("=")
+        if not (equals and name.strip() and pattern):
+            raise ConfigError(
+                "it needs a name and files", "use e.g. --text de=german.txt", option="text", value=value
+            )
+        patterns.setdefault(name, []).append(pattern)
+    return patterns
 
 
-def _train_separately(options: argparse.Namespace, labelled: dict[str, Callable[[], Iterable[str]]]) -> int:
-    from insight.data.tokenizers.training import separate_vocabularies
-    from insight.runtime.files import ensure_writable
-
-    if options.files or len(labelled) < 2:
-        raise ConfigError("--separate needs two --text or more, and no other files", "use --text NAME=FILES")
-    folder = Path(options.output)
-    outputs = {name: folder / f"{name}.json" for name in labelled}
-    for name, output in outputs.items():
-        if output.parent != folder:
-            raise ConfigError(f"--text={name}=...: the name cannot be that of a file", "use e.g. de")
-        _check_new(output)
-    config = _config(options)
-    ensure_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    read = {name: documents() for name, documents in labelled.items()}
-    for name, tokenizer in separate_vocabularies(config, read).items():
-        _save(tokenizer, outputs[name])
-    return 0
-
-
-def _check_new(output: Path) -> None:
-    if output.exists():
-        raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
-
-
-def _save(tokenizer: BaseTokenizer, output: Path) -> None:
-    tokenizer.save(output)
-    say(f"{tokenizer.vocabulary_size} tokens, fingerprint {tokenizer.fingerprint()}")
-    print(output)
-
-
-def _config(options: argparse.Namespace) -> TokenizerConfig:
-    from insight.data.tokenizers import BPETokenizerConfig, WordTokenizerConfig
-
-    normalization = options.normalization or "none"
-    if options.kind == "bpe":
-        return BPETokenizerConfig(
-            options.vocabulary_size,
-            options.min_frequency,
-            options.pre_tokenizer or "gpt2",
-            normalization,
-            tuple(options.special_token),
-        )
-    for name, value in (("pre_tokenizer", options.pre_tokenizer), ("special_token", options.special_token)):
-        if value:
-            raise ConfigError(f"--{name} has no meaning for --kind word", "leave it out")
-    if normalization not in ("none", "lowercase"):
-        raise ConfigError(f"--normalization={normalization!r} with --kind word", "use none or lowercase")
-    return WordTokenizerConfig(
-        options.vocabulary_size, options.min_frequency, lowercase=normalization == "lowercase"
+def _train(options: argparse.Namespace) -> None:
+    config = tokenizer_config(
+        options.kind,
+        options.vocabulary_size,
+        options.min_frequency,
+        options.pre_tokenizer,
+        options.normalization,
+        options.special_token,
     )
+    saved = train_tokenizer(
+        config,
+        options.output,
+        options.files,
+        _languages(options),
+        separate=options.separate,
+        text_field=options.text_field,
+        invalid_text=options.invalid_text,
+    )
+    for one in saved:
+        say(f"{one.tokenizer.vocabulary_size} tokens, fingerprint {one.tokenizer.fingerprint()}")
+        print(one.path)
 
 
-def _decode(options: argparse.Namespace) -> int:
-    words = options.ids or read_standard_input().split()
-    try:
-        ids = [int(word) for word in words]
-    except ValueError:
-        wrong = next(word for word in words if not word.lstrip("-").isdecimal())
-        raise TokenizerError(f"id {wrong!r} is not a whole number", "give ids as 12 345 6") from None
-    print(_load(options).decode(ids, skip_special_tokens=False))
-    return 0
+def _encode(options: argparse.Namespace) -> None:
+    if not options.files:
+        return _encode_text(options)
+    if options.text is not None:
+        raise ConfigError(f"{options.text!r} beside --files", "give a text or files")
+    stores = encode_files(
+        options.tokenizer,
+        options.files,
+        text_field=options.text_field,
+        invalid_text=options.invalid_text,
+        validation_fraction=options.validation_fraction or 0.0,
+        seed=options.seed or 0,
+        executor=encoding_executor(options.executor, options.scheduler, options.num_workers),
+        cache_dir=options.cache_dir,
+    )
+    if options.json:
+        print(json.dumps({"stores": [dataclasses.asdict(store) for store in stores]}))
+    else:
+        for store in stores:
+            print(f"{store.path}  {store.documents:,} documents, {store.tokens:,} tokens")
+    return None
 
 
-def _load(options: argparse.Namespace) -> BaseTokenizer:
-    from insight.data.tokenizers import load_tokenizer
+def _encode_text(options: argparse.Namespace) -> None:
+    for name in _OF_FILES:
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name} has no meaning for a text", "name --files, or leave it out")
+    ids, tokens = encode_text(
+        options.tokenizer, read_standard_input() if options.text is None else options.text
+    )
+    if options.json:
+        print(json.dumps({"ids": ids, "tokens": tokens}))
+    else:
+        print(*ids)
 
-    return load_tokenizer(options.tokenizer)
+
+def _decode(options: argparse.Namespace) -> None:
+    ids = []
+    for word in options.ids or read_standard_input().split():
+        try:
+            ids.append(int(word))
+        except ValueError:
+            raise TokenizerError(f"id {word!r} is not a whole number", "give ids as 12 345 6") from None
+    print(decode_ids(options.tokenizer, ids))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    summary = inspect_tokenizer(
+        options.tokenizer,
+        options.files,
+        _languages(options),
+        compare=options.compare,
+        rare_below=options.rare_below,
+        seed=options.seed,
+        output=options.output,
+        text_field=options.text_field,
+        invalid_text=options.invalid_text,
+    )
+    if options.json:
+        tokenizers = summary["tokenizers"]
+        print(json.dumps(tokenizers[0] if len(tokenizers) == 1 else summary))
+        return
+    for number, facts in enumerate(summary["tokenizers"]):
+        if number:
+            print()
+        rows = [(key.replace("_", " "), _shown(value)) for key, value in facts.items() if key != "files"]
+        print(aligned(rows, words=(0, 1)))
+        for file in facts.get("files", []) if len(facts.get("files", [])) > 1 else []:
+            figures = f"{file['bytes_per_token']:.3f} bytes per token, {file['tokens_per_word']:.3f} per word"
+            print(f"  {plain_line(file['name'])}: {figures}")
+    if comparison := summary.get("comparison"):
+        difference = comparison["tokens_per_byte_difference"]
+        value, low, high = (1000 * difference[key] for key in ("value", "low", "high"))
+        print(f"\nthe second needs {comparison['token_share'] - 1:+.2%} tokens,")
+        print(f"{value:+.2f} per 1,000 bytes (95%: {low:+.2f} to {high:+.2f})")
+    if options.output:
+        print(f"\n{Path(options.output) / 'report.html'}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, dict) and "examples" in value:
+        return plain_line(f"{value['count']:,} ({value['share']:.1%}), e.g. {value['examples']}")
+    if isinstance(value, dict) and "first_loss" in value:
+        lost = f"{value['lost']} of {value['checked']} texts changed"
+        return plain_line(f"{lost}; {value['first_loss']}" if value["lost"] else lost)
+    return plain_line(str(value))
+
+
+def _prune(options: argparse.Namespace) -> None:
+    summary = prune_tokenizer(
+        options.tokenizer,
+        options.files,
+        options.output,
+        vocabulary_size=options.vocabulary_size,
+        max_loss=options.max_loss,
+        checkpoint=options.checkpoint,
+        text_field=options.text_field,
+        invalid_text=options.invalid_text,
+    )
+    if options.json:
+        print(json.dumps(summary))
+        return
+    rows = [("tokens", "bytes per token", "text", "")]
+    for size in summary["sizes"]:
+        mark = "<- written" if size["is_chosen"] else ""
+        rows.append(
+            (
+                f"{size['vocabulary_size']:,}",
+                f"{size['bytes_per_token']:.3f}",
+                f"{size['loss']:+.2%}",
+                mark,
+            )
+        )
+    print(aligned(rows, words=(3,)))
+    print(f"\n{Path(options.output) / 'report.html'}")

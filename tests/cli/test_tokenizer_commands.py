@@ -46,7 +46,7 @@ def test_train_kinds(folder: Path) -> None:
     ("options", "said"),
     [
         (["--kind", "word", "--pre_tokenizer", "gpt2"], "--pre_tokenizer has no meaning for --kind word"),
-        (["--kind", "word", "--normalization", "nfc"], "use none or lowercase"),
+        (["--kind", "word", "--normalization", "nfc"], "normalization=nfc: words cannot be"),
         (["--kind", "wrod"], "did you mean 'word'?"),
         (["--pre_tokenizer", "gpt3"], "did you mean 'gpt4'?"),
     ],
@@ -129,9 +129,9 @@ def test_text_and_tokens_are_escaped(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--compare", "other.json"], "--compare needs text to measure on"),
-        (["--output", "here"], "--output needs text to measure on"),
-        (["corpus:austen-emma", "--rare_below", "0"], "--rare_below=0: must be at least 1"),
+        (["--compare", "other.json"], "compare=other.json: needs text to measure on"),
+        (["--output", "here"], "output=here: needs text to measure on"),
+        (["corpus:austen-emma", "--rare_below", "0"], "rare_below=0: must be at least 1"),
         (["corpus:austen-emma", "--output", "."], "exists already"),
     ],
 )
@@ -150,8 +150,8 @@ def test_prune_to_a_size(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "pruned"
     outcome = prune(folder, "--vocabulary_size", "500", "--output", str(output))
     assert outcome.code == 0, outcome.err
-    assert "500 tokens" in outcome.out
-    assert "<- written" in outcome.out
+    written = next(line for line in outcome.out.splitlines() if "<- written" in line)
+    assert written.split()[0] == "500"
     before, after = load_tokenizer(folder / "large.json"), load_tokenizer(output)
     assert after.vocabulary_size == 500
     table = json.loads((output / "old_to_new.json").read_text(encoding="ascii"))
@@ -182,7 +182,7 @@ def test_prune_to_a_loss(folder: Path, tmp_path: Path) -> None:
     [
         (["--output", "o"], "--vocabulary_size --max_loss is required"),
         (["--vocabulary_size", "9", "--output", "o"], "vocabulary_size=9: the tokenizer has 700 tokens"),
-        (["--max_loss", "-1", "--output", "o"], "--max_loss=-1.0: must not be negative"),
+        (["--max_loss", "-1", "--output", "o"], "max_loss=-1.0: must not be negative"),
         (["--max_loss", "0", "--output", "."], "exists already"),
         (["--max_loss", "0", "--output", "o", "--checkpoint", "none"], "does not exist"),
     ],

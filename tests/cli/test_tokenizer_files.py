@@ -132,7 +132,7 @@ def test_a_vocabulary_for_each_language(folder: Path, tmp_path: Path) -> None:
         (["--separate", "--text", "en=corpus:austen-emma"], "--separate needs two --text or more"),
         (
             ["--separate", "--text", "a/b=corpus:austen-emma", "--text", "c=corpus:austen-emma"],
-            "cannot be that",
+            "text=a/b: the name is no file name",
         ),
         (["--text", "en=missing.txt"], "no such file"),
     ],

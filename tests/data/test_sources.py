@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from insight.data import expand_sources
+from insight.data.sources.decoding import Reading
 from insight.runtime.errors import ConfigError, DataError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -38,7 +39,9 @@ def encoded(format: str, documents: list[str]) -> bytes:
 
 
 def documents_of(*patterns: str, text_field: str = "text") -> list[str]:
-    return [text for source in expand_sources(list(patterns)) for text in source.documents(text_field)]
+    return [
+        text for source in expand_sources(list(patterns)) for text in source.documents(Reading(text_field))
+    ]
 
 
 def error_of(*patterns: str, text_field: str = "text") -> str:
@@ -256,7 +259,7 @@ def test_a_path_is_a_name_too(tmp_path: Path) -> None:
 def test_field_that_is_none() -> None:
     (source,) = expand_sources("corpus:austen-emma")
     with pytest.raises(ConfigError, match="text_field=''"):
-        next(source.documents(""))
+        next(source.documents(Reading("")))
 
 
 def test_repetition_compressed_a_thousandfold_is_read_in_pieces(tmp_path: Path) -> None:

@@ -84,17 +84,9 @@ class Source:
         if is_empty and byte_range is None:
             raise DataError(f"{self.name}: holds no text", "leave it out or give a file with text")
 
-    def documents(self, text_field: str = "text") -> Iterator[str]:
-        """The documents of this file as :meth:`parts` reads them, each as a whole.
-
-        Args:
-            text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-
-        Raises:
-            ConfigError: ``text_field`` names nothing.
-            DataError: As :meth:`parts`.
-        """
-        return as_documents(self.parts(Reading(text_field)))
+    def documents(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[str]:
+        """The documents of this file, each as a whole; arguments and errors are those of :meth:`parts`."""
+        return as_documents(self.parts(reading, repairs))
 
 
 def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list[Source]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,30 +14,32 @@ from insight.runtime.errors import DataError
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
 
 STRETCH_BYTES = 4096
-"""Tokenizers are compared over stretches of text of this length; a token belongs to the one it ends in."""
-# Text encoded at once, and text of each file that is decoded again.
+"""Tokenizers are compared over stretches of this length. A token belongs to the stretch that it ends in."""
+# A batch of documents that is encoded at once has about this many characters.
 _BATCH_CHARACTERS = 1 << 20
+# At least this much text of each file is decoded again and compared.
 _CHECKED_CHARACTERS = 1 << 20
 _SHOWN_CHARACTERS = 60
+_NUM_EXAMPLES = 10
 
 NamedText = tuple[str, Callable[[], Iterable[str]]]
-"""What a text is called, and its documents, which may be asked for again."""
+"""The name of a text, and a function that returns its documents; it may be called several times."""
 
 
 @dataclass(frozen=True)
 class TextQuality:
-    """What a tokenizer makes of one text.
+    """How a tokenizer encodes one text.
 
     Attributes:
-        name: What the text is called.
-        num_documents: Documents.
+        name: Name of the text.
+        num_documents: Number of documents.
         num_bytes: Their length in UTF-8.
-        num_words: Runs of characters that are not white space.
-        num_tokens: Tokens, without those that end documents.
-        num_known_bytes: Bytes that the tokens stand for.
-        num_fragments: Tokens that are one byte of a character of several.
-        num_checked: Documents (of a long one, parts) that were decoded again.
-        num_lost: Those of them that did not come back as they were.
+        num_words: Number of runs of characters without white space.
+        num_tokens: Number of tokens, without those that end documents.
+        num_known_bytes: Number of bytes that the tokens stand for.
+        num_fragments: Number of tokens that are one byte of a character of several bytes.
+        num_checked: Number of documents (parts, of a long one) that were decoded again.
+        num_lost: Number of those that did not come back unchanged.
         first_loss: Where the first of those begins to differ.
     """
 
@@ -53,35 +56,39 @@ class TextQuality:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes that a token saves writing; more is shorter."""
+        """Mean length of a token in bytes; a higher number means shorter sequences."""
         return self.num_bytes / self.num_tokens
 
-    @property
-    def tokens_per_word(self) -> float:
-        """Tokens that a word takes ("fertility"); 1 is a token a word."""
-        return self.num_tokens / max(1, self.num_words)
+    def to_dict(self) -> dict[str, Any]:
+        """The counts and ratios as JSON values.
 
-    @property
-    def coverage(self) -> float:
-        """Share of the bytes that the vocabulary can write; below 1 where words are unknown."""
-        return min(1.0, self.num_known_bytes / self.num_bytes)
-
-    @property
-    def fragment_share(self) -> float:
-        """Share of tokens that are parts of a character: scripts that the vocabulary never learnt."""
-        return self.num_fragments / self.num_tokens
+        ``tokens_per_word`` is the "fertility". ``coverage`` is the share of the bytes that the vocabulary can
+        write; it is below 1 where words are unknown. ``fragment_share`` is the share of tokens that are parts
+        of a character, which is high for scripts that the vocabulary never learnt.
+        """
+        return {
+            "documents": self.num_documents,
+            "bytes": self.num_bytes,
+            "words": self.num_words,
+            "tokens": self.num_tokens,
+            "bytes_per_token": self.bytes_per_token,
+            "tokens_per_word": self.num_tokens / max(1, self.num_words),
+            "coverage": min(1.0, self.num_known_bytes / self.num_bytes),
+            "fragment_share": self.num_fragments / self.num_tokens,
+            "round_trip": {"checked": self.num_checked, "lost": self.num_lost, "first_loss": self.first_loss},
+        }
 
 
 @dataclass(frozen=True)
 class TokenizerQuality:
-    """What a tokenizer makes of several texts.
+    """How a tokenizer encodes several texts.
 
     Attributes:
-        tokenizer: It.
-        texts: Each text on its own.
+        tokenizer: The tokenizer.
+        texts: The measures of each text.
         counts: How often each token occurs in all of them, int64 ``(vocabulary_size,)``.
         tokens_per_stretch: Tokens that end in each stretch of all texts, one after the other.
-        bytes_per_stretch: Their lengths.
+        bytes_per_stretch: Lengths of the stretches.
     """
 
     tokenizer: BaseTokenizer
@@ -92,7 +99,7 @@ class TokenizerQuality:
 
     @property
     def total(self) -> TextQuality:
-        """All texts as one."""
+        """The measures of all texts taken as one."""
         first_losses = [text.first_loss for text in self.texts if text.first_loss]
         sums = {
             name: sum(getattr(text, name) for text in self.texts)
@@ -101,31 +108,59 @@ class TokenizerQuality:
         }
         return TextQuality(name="all", first_loss=next(iter(first_losses), ""), **sums)
 
-    @property
-    def ordinary_ids(self) -> npt.NDArray[np.int64]:
-        """Ids that stand for text."""
-        return np.flatnonzero(self.tokenizer.token_byte_lengths() > 0)
-
-    def unused_ids(self) -> npt.NDArray[np.int64]:
-        """Ordinary tokens that never occur."""
-        return self._with_counts(0, 1)
-
-    def rare_ids(self, rare_below: int) -> npt.NDArray[np.int64]:
-        """Ordinary tokens that occur, but less often than ``rare_below``: too seldom to learn much about."""
-        return self._with_counts(1, rare_below)
-
-    def _with_counts(self, least: int, below: int) -> npt.NDArray[np.int64]:
-        ids = self.ordinary_ids
+    def ids_with_counts(self, least: int, below: int) -> npt.NDArray[np.int64]:
+        """Ids of the tokens that stand for text and occur from ``least`` up to ``below - 1`` times."""
+        ids = self._ordinary_ids
         counts = self.counts[ids]
         return ids[(counts >= least) & (counts < below)]
+
+    def to_dict(self, rare_below: int) -> dict[str, Any]:
+        """The measures of all texts and of each one, and the tokens that hardly occur, as JSON values.
+
+        Args:
+            rare_below: A token that occurs, but less often than this, is too rare to learn much about.
+        """
+        num_ordinary = max(1, len(self._ordinary_ids))
+        used: dict[str, Any] = {}
+        for name, least, below in (("unused_tokens", 0, 1), ("rare_tokens", 1, rare_below)):
+            ids = self.ids_with_counts(least, below)
+            # The newest are the ones that training added last; examples of bytes would say little.
+            examples = [shown_token(self.tokenizer, index) for index in ids[::-1][:_NUM_EXAMPLES].tolist()]
+            used[name] = {"count": len(ids), "share": len(ids) / num_ordinary, "examples": examples}
+        files = [{"name": text.name, **text.to_dict()} for text in self.texts]
+        return {**self.total.to_dict(), **used, "rare_below": rare_below, "files": files}
+
+    @property
+    def _ordinary_ids(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.tokenizer.token_byte_lengths() > 0)
+
+
+def describe_tokenizer(tokenizer: BaseTokenizer) -> dict[str, Any]:
+    """The properties of a tokenizer as JSON values."""
+    lengths = tokenizer.token_byte_lengths()
+    longest = sorted(range(len(lengths)), key=lambda index: -int(lengths[index]))[:_NUM_EXAMPLES]
+    return {
+        "kind": type(tokenizer).__name__,
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "special_tokens": tokenizer.special_tokens,
+        "is_lossless": tokenizer.is_lossless,
+        "encoder": tokenizer.encoder,
+        "fingerprint": tokenizer.fingerprint(),
+        "longest_tokens": [shown_token(tokenizer, index) for index in longest],
+    }
+
+
+def shown_token(tokenizer: BaseTokenizer, token_id: int) -> str:
+    """The text of one token; bytes that are no whole character are shown as ``\\x..``."""
+    return tokenizer.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
 
 
 def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> TokenizerQuality:
     """Encode texts and count.
 
     Args:
-        tokenizer: Any.
-        texts: Read once, document by document.
+        tokenizer: Any tokenizer.
+        texts: Texts that are read once, document by document.
 
     Raises:
         DataError: There is no text.
@@ -140,9 +175,9 @@ def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> T
 
 
 def compare_tokenizers(first: TokenizerQuality, second: TokenizerQuality, seed: int = 0) -> Interval:
-    """Tokens a byte that ``second`` needs more than ``first`` on the same texts, over paired stretches.
+    """How many more tokens per byte ``second`` needs than ``first`` on the same texts, by a paired bootstrap.
 
-    Text differs far more from place to place than two tokenizers do; on pairs that cancels.
+    Text differs far more from place to place than two tokenizers do; over pairs of stretches that cancels.
 
     Raises:
         DataError: They were measured on different texts.
@@ -163,12 +198,12 @@ class _Stretches:
         self._first: list[int] = []
 
     def add(self, lengths: npt.NDArray[np.int64], num_bytes: int) -> None:
-        """Add a batch: the bytes of each token, and those of the text."""
+        """Add a batch, given the bytes of each token and those of the text."""
         if not num_bytes:
             return
         ends = np.cumsum(lengths)
         if len(ends) and ends[-1] != num_bytes:
-            # Some tokens stand for text of unknown length: spread the whole evenly.
+            # Some tokens stand for text of unknown length, so the whole is spread evenly.
             ends = np.arange(1, len(ends) + 1) * num_bytes // len(ends)
         places = (np.maximum(ends, 1) - 1 + self._num_bytes) // STRETCH_BYTES
         first = self._num_bytes // STRETCH_BYTES
@@ -196,7 +231,8 @@ def _measure(
     stretches: _Stretches,
 ) -> TextQuality:
     lengths = tokenizer.token_byte_lengths()
-    is_fragment = np.array([len(piece) == 1 and piece[0] >= 0x80 for piece in _pieces(tokenizer)])
+    pieces = [tokenizer.token_bytes(index) for index in range(tokenizer.vocabulary_size)]
+    is_fragment = np.array([len(piece) == 1 and piece[0] >= 0x80 for piece in pieces])
     sums = dict.fromkeys(("documents", "bytes", "words", "tokens", "known_bytes", "fragments"), 0)
     checked, lost, first_loss, unchecked = 0, 0, "", _CHECKED_CHARACTERS
     for batch, num_documents in text_batches(tokenizer, documents):
@@ -227,7 +263,7 @@ def _measure(
 
 
 def text_batches(tokenizer: BaseTokenizer, documents: Iterable[str]) -> Iterator[tuple[list[str], int]]:
-    """Documents together, long ones in parts; with how many documents end in each batch."""
+    """Documents in batches, long ones in parts; each with the number of documents that end in it."""
     batch: list[str] = []
     size = ended = 0
     for document in documents:
@@ -243,7 +279,7 @@ def text_batches(tokenizer: BaseTokenizer, documents: Iterable[str]) -> Iterator
 
 
 def _losses(tokenizer: BaseTokenizer, batch: list[str], encoded: EncodedBatch) -> list[str]:
-    """The texts that do not come back, each from where it begins to differ."""
+    """A description of each text that does not come back, from where it begins to differ."""
     bounds = zip(encoded.offsets, encoded.offsets[1:], strict=False)
     pairs = zip(batch, (tokenizer.decode(encoded.ids[a:b]) for a, b in bounds), strict=True)
     return [_difference(text, decoded) for text, decoded in pairs if text != decoded]
@@ -254,7 +290,3 @@ def _difference(text: str, decoded: str) -> str:
     place = next((i for i in range(shorter) if text[i] != decoded[i]), shorter)
     shown = [f"{part[place : place + _SHOWN_CHARACTERS]!r}" for part in (text, decoded)]
     return f"character {place:,}: {shown[0]} comes back as {shown[1]}"
-
-
-def _pieces(tokenizer: BaseTokenizer) -> list[bytes]:
-    return [tokenizer.token_bytes(index) for index in range(tokenizer.vocabulary_size)]

@@ -1,0 +1,505 @@
+"""The actions of ``insight tokenizer`` as functions: train, encode files, inspect, prune; without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insight.runtime.errors import CheckpointError, ConfigError, OutputError
+from insight.runtime.files import ensure_writable
+from insight.runtime.messages import say
+
+if TYPE_CHECKING:
+    from insight.data.encoding.executors import ExecutorConfig
+    from insight.data.sources.decoding import Reading, TextRepairs
+    from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
+    from insight.data.tokenizers.pruning import PrunedTokenizer, PruningSearch
+    from insight.data.tokenizers.quality import NamedText
+
+FORMAT_VERSION = 1
+Files = str | Sequence[str]
+"""Names of files and folders, globs, or ``corpus:NAME``."""
+
+
+@dataclass(frozen=True)
+class SavedTokenizer:
+    """A tokenizer that was trained and written.
+
+    Attributes:
+        path: The ``tokenizer.json``.
+        tokenizer: The tokenizer.
+    """
+
+    path: Path
+    tokenizer: BaseTokenizer
+
+
+@dataclass(frozen=True)
+class EncodedStore:
+    """A token store that was made or found.
+
+    Attributes:
+        split: ``"train"`` or ``"validation"``.
+        path: Its folder in the cache.
+        documents: Number of documents.
+        bytes: Length of their text in UTF-8.
+        tokens: Number of ids, end-of-text ids included.
+    """
+
+    split: str
+    path: str
+    documents: int
+    bytes: int
+    tokens: int
+
+
+def tokenizer_config(
+    kind: str = "bpe",
+    vocabulary_size: int = 2048,
+    min_frequency: int = 2,
+    pre_tokenizer: str | None = None,
+    normalization: str | None = None,
+    special_tokens: Sequence[str] = (),
+) -> TokenizerConfig:
+    """The configuration of a tokenizer that is trained.
+
+    Args:
+        kind: Byte-level BPE (``bpe``), or one token for each word (``word``).
+        vocabulary_size: Number of tokens; for words, the largest number.
+        min_frequency: How often a pair or word must occur to become a token.
+        pre_tokenizer: The rule that cuts text into words for BPE: ``gpt2``, ``single_digits`` or ``gpt4``.
+        normalization: ``none``, ``nfc``, ``nfkc`` or ``lowercase``; for words ``none`` or ``lowercase``.
+        special_tokens: Names of further tokens of BPE that stand for no text, such as ``<|user|>``.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+    from insight.data.tokenizers import BPETokenizerConfig, WordTokenizerConfig
+
+    normalization = normalization or "none"
+    if kind == "bpe":
+        return BPETokenizerConfig(
+            vocabulary_size, min_frequency, pre_tokenizer or "gpt2", normalization, tuple(special_tokens)
+        )
+    for name, value in (("pre_tokenizer", pre_tokenizer), ("special_token", special_tokens)):
+        if value:
+            raise ConfigError(f"--{name} has no meaning for --kind word", "leave it out")
+    if normalization not in ("none", "lowercase"):
+        remedy = "use none or lowercase"
+        raise ConfigError(
+            "words cannot be normalized like this", remedy, option="normalization", value=normalization
+        )
+    return WordTokenizerConfig(vocabulary_size, min_frequency, lowercase=normalization == "lowercase")
+
+
+def train_tokenizer(
+    config: TokenizerConfig,
+    output: str | Path,
+    files: Files = (),
+    languages: Mapping[str, Files] | None = None,
+    *,
+    separate: bool = False,
+    text_field: str = "text",
+    invalid_text: str = "error",
+) -> list[SavedTokenizer]:
+    """Train a tokenizer on text and write it.
+
+    Args:
+        config: The kind of tokenizer and its size.
+        output: The ``tokenizer.json`` to write, or a folder that gets it; it must not exist yet.
+        files: Text to train on.
+        languages: Text of several languages by name; all of it makes one vocabulary.
+        separate: Whether each language gets a vocabulary of its own, ``NAME.json`` in the folder ``output``.
+        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
+        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+
+    Raises:
+        ConfigError: There is no text, or the options contradict each other.
+        DataError: A file cannot be read.
+        OutputError: ``output`` exists already or cannot be written.
+        TokenizerError: The text does not support such a tokenizer.
+    """
+    from insight.data.sources.decoding import Reading, TextRepairs
+    from insight.data.tokenizers.training import joint_vocabulary, separate_vocabularies
+
+    languages = languages or {}
+    output = Path(output)
+    reading, repairs = Reading(text_field, invalid_text), TextRepairs()
+    if not files and not languages:
+        raise ConfigError("there is no text to train on", "name files, or --text NAME=FILES")
+    if not separate:
+        output = output / "tokenizer.json" if output.is_dir() else output
+        _require_no_file(output)
+        ensure_writable(output.parent)
+        texts = {"files": files, **languages} if files else languages
+        trained = {output: joint_vocabulary(config, _training_texts(texts, reading, repairs))}
+    else:
+        if files or len(languages) < 2:
+            raise ConfigError(
+                "--separate needs two --text or more, and no other files", "use --text NAME=FILES"
+            )
+        outputs = {name: output / f"{name}.json" for name in languages}
+        for name, path in outputs.items():
+            if path.parent != output:
+                raise ConfigError("the name is no file name", "use e.g. de", option="text", value=name)
+            _require_no_file(path)
+        ensure_writable(output)
+        vocabularies = separate_vocabularies(config, _training_texts(languages, reading, repairs))
+        output.mkdir(parents=True, exist_ok=True)
+        trained = {outputs[name]: tokenizer for name, tokenizer in vocabularies.items()}
+    if told := repairs.describe(invalid_text):
+        say(told)
+    saved = []
+    for path, tokenizer in trained.items():
+        tokenizer.save(path)
+        saved.append(SavedTokenizer(path, tokenizer))
+    return saved
+
+
+def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]:
+    """The ids of a text and what each token shows.
+
+    Raises:
+        TokenizerError: The tokenizer cannot be read, or the text is not valid.
+    """
+    from insight.data.tokenizers import load_tokenizer
+    from insight.data.tokenizers.quality import shown_token
+
+    loaded = load_tokenizer(tokenizer)
+    ids = loaded.encode(text)
+    return ids, [shown_token(loaded, index) for index in ids]
+
+
+def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
+    """The text of ids, with the names of special tokens.
+
+    Raises:
+        TokenizerError: The tokenizer cannot be read, or does not have one of the ids.
+    """
+    from insight.data.tokenizers import load_tokenizer
+
+    return load_tokenizer(tokenizer).decode(ids, skip_special_tokens=False)
+
+
+def encoding_executor(
+    executor: str | None = None, scheduler: str | None = None, num_workers: int | None = None
+) -> ExecutorConfig:
+    """Where files are encoded.
+
+    Args:
+        executor: Local processes (``local``, the default), this process (``in_process``), or a Dask cluster.
+        scheduler: Address of a Dask cluster, tcp://HOST:PORT or its scheduler file; else one is started.
+        num_workers: Number of processes; by default chosen by cores, memory and text.
+
+    Raises:
+        ConfigError: The options contradict each other.
+    """
+    from insight.data import DaskCluster, InProcess, LocalProcesses
+
+    kind = executor or ("dask" if scheduler else "local")
+    if kind != "dask" and scheduler:
+        raise ConfigError(f"--scheduler with --executor {kind}", "use --executor dask")
+    if kind == "in_process" and num_workers is not None:
+        raise ConfigError("--num_workers with --executor in_process", "use --executor local")
+    if kind == "dask":
+        return DaskCluster(scheduler, num_workers)
+    return LocalProcesses(num_workers) if kind == "local" else InProcess()
+
+
+def encode_files(
+    tokenizer: str | Path,
+    files: Files,
+    *,
+    text_field: str = "text",
+    invalid_text: str = "error",
+    validation_fraction: float = 0.0,
+    seed: int = 0,
+    executor: ExecutorConfig | None = None,
+    cache_dir: str | Path | None = None,
+) -> list[EncodedStore]:
+    """Encode files into token stores in the cache, where a run with the same options finds them.
+
+    Args:
+        tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
+        files: The text.
+        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
+        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        validation_fraction: Share of the text that becomes a validation split, as in the data module.
+        seed: Seed of that division.
+        executor: Where the text is encoded; by default in local processes.
+        cache_dir: The cache folder; by default the usual one.
+
+    Raises:
+        ConfigError: An option has a value that cannot work.
+        DataError: A file cannot be read.
+        OutputError: The cache cannot be written.
+        TokenizerError: The tokenizer cannot be read.
+    """
+    from insight.data import LocalProcesses
+    from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+    from insight.data.tokenizers import load_tokenizer
+
+    named = files if isinstance(files, str) else list(files)
+    text = TextFiles(
+        named, None, None, None, text_field, validation_fraction, seed, invalid_text=invalid_text
+    )
+    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    preparation = Preparation(text, load_tokenizer(tokenizer), cache, executor=executor or LocalProcesses())
+    stores = []
+    for split in ("train", "validation"):
+        if preparation.has(split):
+            store = preparation.store(split)
+            stores.append(
+                EncodedStore(split, str(store.path), store.num_documents, store.num_bytes, store.num_tokens)
+            )
+    return stores
+
+
+def inspect_tokenizer(
+    tokenizer: str,
+    files: Files = (),
+    languages: Mapping[str, Files] | None = None,
+    *,
+    compare: str | None = None,
+    rare_below: int = 10,
+    seed: int = 0,
+    output: str | Path | None = None,
+    text_field: str = "text",
+    invalid_text: str = "error",
+) -> dict[str, Any]:
+    """Describe a tokenizer, measure how well it fits texts, and compare it with another one on them.
+
+    Args:
+        tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
+        files: Text to measure it on, each file by itself.
+        languages: Text by name, all files of a name measured as one.
+        compare: Another tokenizer, which is measured on the same text.
+        rare_below: A token that occurs less often than this counts as hardly used.
+        seed: Seed of the bootstrap of the comparison.
+        output: A new folder for ``summary.json`` and ``report.html``.
+        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
+        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+
+    Returns:
+        The content of ``summary.json``: ``tokenizers`` (one entry each) and ``comparison``.
+
+    Raises:
+        ConfigError: An option has a value that cannot work.
+        DataError: A file cannot be read, or there is no text.
+        OutputError: ``output`` exists already or cannot be written.
+        TokenizerError: A tokenizer cannot be read.
+    """
+    from insight.data.sources.decoding import Reading
+    from insight.data.tokenizers import load_tokenizer
+    from insight.data.tokenizers.quality import compare_tokenizers, describe_tokenizer, measure_tokenizer
+    from insight.reporting.sections.tokenizer import build_tokenizer_quality, build_tokenizer_tokens
+    from insight.runtime.version import __version__
+
+    if rare_below < 1:
+        raise ConfigError("must be at least 1", "use e.g. 10", option="rare_below", value=rare_below)
+    has_text = bool(files or languages)
+    for option, value in (("compare", compare), ("output", output)):
+        if value and not has_text:
+            raise ConfigError(
+                "needs text to measure on", "name files, e.g. corpus:austen-emma", option=option, value=value
+            )
+    if output is not None:
+        _require_new_folder(output)
+    reading = Reading(text_field, invalid_text)
+    paths = [tokenizer, *([compare] if compare else [])]
+    loaded = [load_tokenizer(path) for path in paths]
+    described = [{"name": path, **describe_tokenizer(each)} for path, each in zip(paths, loaded, strict=True)]
+    summary: dict[str, Any] = {"format_version": FORMAT_VERSION, "tokenizers": described}
+    if has_text:
+        texts = _named_texts(files, reading) if files else []
+        texts += _texts_by_language(languages or {}, reading)
+        measured = [measure_tokenizer(each, texts) for each in loaded]
+        for facts, quality in zip(described, measured, strict=True):
+            facts |= quality.to_dict(rare_below)
+        if len(measured) == 2:
+            difference = compare_tokenizers(measured[0], measured[1], seed)
+            summary["comparison"] = {
+                "token_share": measured[1].total.num_tokens / measured[0].total.num_tokens,
+                "tokens_per_byte_difference": dataclasses.asdict(difference),
+            }
+    summary |= {"command": list(sys.argv), "insight_version": __version__}
+    if output is not None:
+        sections = (build_tokenizer_quality, build_tokenizer_tokens)
+        _write_results(output, summary, sections, " against ".join(map(str, paths)))
+    return summary
+
+
+def prune_tokenizer(
+    tokenizer: str,
+    files: Files,
+    output: str | Path,
+    *,
+    vocabulary_size: int | None = None,
+    max_loss: float | None = None,
+    checkpoint: str | None = None,
+    text_field: str = "text",
+    invalid_text: str = "error",
+) -> dict[str, Any]:
+    """Drop the tokens that a text hardly needs, and write the smaller tokenizer.
+
+    Args:
+        tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file; byte-pair encoding.
+        files: The text that counts.
+        output: A new folder for ``tokenizer.json``, ``old_to_new.json`` (the new id of each old one),
+            ``summary.json``, ``report.html`` and ``model.ckpt``.
+        vocabulary_size: Number of tokens to keep; or else ``max_loss``.
+        max_loss: Keep as few as make the text at most this share longer; 0 drops what never occurs.
+        checkpoint: A model with this tokenizer; a copy with the embedding rows of the kept tokens is written.
+        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
+        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+
+    Returns:
+        The content of ``summary.json``; ``sizes`` lists every size that was tried.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be pruned.
+        ConfigError: An option has a value that cannot work.
+        DataError: A file cannot be read, or there is no text.
+        OutputError: ``output`` exists already or cannot be written.
+        TokenizerError: The tokenizer cannot be read or pruned.
+    """
+    from insight.data.sources.decoding import Reading
+    from insight.data.tokenizers import load_tokenizer
+    from insight.data.tokenizers.pruning import PruningSearch
+    from insight.reporting.sections.tokenizer import build_pruning
+    from insight.runtime.run_folder import find_checkpoint
+
+    if (vocabulary_size is None) == (max_loss is None):
+        raise ConfigError("give either vocabulary_size or max_loss", "use e.g. max_loss 0.01")
+    _require_new_folder(output)
+    if max_loss is not None and not max_loss >= 0:
+        raise ConfigError("must not be negative", "use e.g. 0.01", option="max_loss", value=max_loss)
+    model = find_checkpoint(checkpoint) if checkpoint else None
+    if model is not None and model.is_dir():
+        raise CheckpointError(
+            "this is a quantized model, whose rows cannot be sliced",
+            "prune the checkpoint that it was made from, then quantize that",
+            option="checkpoint",
+            value=checkpoint,
+        )
+    before = load_tokenizer(tokenizer)
+    reading = Reading(text_field, invalid_text)
+    search = PruningSearch(before, _named_texts(files, reading))
+    pruned = search.to_loss(max_loss) if max_loss is not None else search.to_size(vocabulary_size or 0)
+    search.try_curve()
+    summary = _pruning_summary(before, search, pruned, files)
+
+    def write_more(folder: Path) -> None:
+        pruned.tokenizer.save(folder)
+        table = [None if new < 0 else new for new in pruned.old_to_new.tolist()]
+        (folder / "old_to_new.json").write_text(json.dumps(table) + "\n", encoding="ascii")
+        if model is not None:
+            from insight.checkpoints.pruned_vocabulary import write_pruned_checkpoint
+
+            write_pruned_checkpoint(model, pruned, before.fingerprint(), folder / "model.ckpt")
+
+    title = f"{before.vocabulary_size:,} tokens pruned to {pruned.tokenizer.vocabulary_size:,}"
+    _write_results(output, summary, (build_pruning,), title, write_more)
+    return summary
+
+
+def _pruning_summary(
+    before: BaseTokenizer, search: PruningSearch, pruned: PrunedTokenizer, files: Files
+) -> dict[str, Any]:
+    from insight.runtime.version import __version__
+
+    after = pruned.tokenizer
+    sizes = [
+        {
+            "vocabulary_size": trial.vocabulary_size,
+            "tokens": trial.num_tokens,
+            "bytes_per_token": trial.num_bytes / trial.num_tokens,
+            "tokens_per_byte": trial.num_tokens / trial.num_bytes,
+            "loss": trial.loss,
+            "is_chosen": trial.vocabulary_size == after.vocabulary_size,
+        }
+        for trial in sorted(search.trials.values(), key=lambda trial: trial.vocabulary_size)
+    ]
+    return {
+        "format_version": FORMAT_VERSION,
+        "before": {"vocabulary_size": before.vocabulary_size, "fingerprint": before.fingerprint()},
+        "after": {"vocabulary_size": after.vocabulary_size, "fingerprint": after.fingerprint()},
+        "largest_free_size": search.largest_free_size,
+        "smallest_size": search.smallest_size,
+        "sizes": sizes,
+        "text": {"files": files, "bytes": search.before.total.num_bytes},
+        "command": list(sys.argv),
+        "insight_version": __version__,
+    }
+
+
+def _write_results(
+    output: str | Path, summary: dict[str, Any], sections: Any, title: str, write_more: Any = None
+) -> None:
+    from insight.reporting.report import write_report
+    from insight.runtime.json_files import write_object
+    from insight.runtime.output_folder import new_folder
+    from insight.runtime.run_folder import RunFolder
+
+    with new_folder(Path(output)) as folder:
+        write_object(folder / "summary.json", summary)
+        write_report(RunFolder(folder), sections, title=title, kind="tokenizer")
+        if write_more is not None:
+            write_more(folder)
+
+
+def _require_new_folder(output: str | Path) -> None:
+    from insight.runtime.output_folder import require_new
+
+    require_new(Path(output))
+    ensure_writable(Path(output))
+
+
+def _require_no_file(output: Path) -> None:
+    if output.exists():
+        raise OutputError(
+            "the file exists already",
+            "choose another name, or remove it first",
+            option="output",
+            value=output,
+        )
+
+
+def _training_texts(
+    texts: Mapping[str, Files], reading: Reading, repairs: TextRepairs
+) -> dict[str, Iterable[str]]:
+    """The documents of each text for a trainer, long ones in parts; all files are looked up at once."""
+    from insight.data.sources.files import Source, expand_sources
+    from insight.data.sources.formats import training_texts
+
+    def read(sources: list[Source]) -> Iterator[str]:
+        for source in sources:
+            yield from training_texts(source.parts(reading, repairs))
+
+    return {name: read(expand_sources(files, "FILES")) for name, files in texts.items()}
+
+
+def _named_texts(files: Files, reading: Reading) -> list[NamedText]:
+    """Each file with a function that reads its documents."""
+    from insight.data.sources.files import expand_sources
+
+    return [
+        (source.name, functools.partial(source.documents, reading))
+        for source in expand_sources(files, "FILES")
+    ]
+
+
+def _texts_by_language(languages: Mapping[str, Files], reading: Reading) -> list[NamedText]:
+    def read(named: list[NamedText]) -> Iterator[str]:
+        for _, documents in named:
+            yield from documents()
+
+    return [
+        (name, functools.partial(read, _named_texts(files, reading))) for name, files in languages.items()
+    ]
