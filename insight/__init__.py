@@ -9,11 +9,11 @@ from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from insight.api.fit import fit as fit
+    from insight.api.redteam import redteam as redteam
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.checkpoints.artifact import load_model as load_model
     from insight.cli.benchmark import benchmark as benchmark
     from insight.cli.quantize import quantize as quantize
-    from insight.cli.redteam import redteam as redteam
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
     from insight.data import load_tokenizer as load_tokenizer
     from insight.generation import GenerationSettings as GenerationSettings
@@ -45,7 +45,7 @@ _EXPORTS = {
     "quantize": "cli.quantize",
     "read_metrics": "reporting",
     "read_summary": "reporting",
-    "redteam": "cli.redteam",
+    "redteam": "api.redteam",
     "stream": "generation",
     "write_report": "reporting",
 }

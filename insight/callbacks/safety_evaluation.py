@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,23 +16,22 @@ from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
 from insight.checkpoints.artifact import load_model
 from insight.reporting import Metric, update_summary
 from insight.runtime.errors import ConfigError, InsightError
-from insight.runtime.files import atomic_write_text
+from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
 from insight.safety import (
     Material,
     NetworkTarget,
     Results,
-    compare_results,
+    compare_folders,
     find_suite,
-    read_results,
     red_team,
 )
-from insight.safety.compare import Comparison, SafetyGate, comparison_record
+from insight.safety.compare import Comparison, SafetyGate
 from insight.safety.material import material_of
 from insight.safety.records import MeasureSummary
-from insight.safety.red_teaming import unfinished_folder
-from insight.safety.targets import path_identity
+from insight.safety.red_teaming import check_options, unfinished_folder
+from insight.safety.targets import target_of_file
 from insight.training.parallel import is_sharded
 
 
@@ -71,6 +70,7 @@ class SafetyEvaluation(BestGate):
                 "remove SafetyEvaluation to measure nothing",
             )
         self.every_n_validations = every_n_validations
+        check_options(seed)
         self.suite = find_suite(suite)
         self.final_suite = find_suite(final_suite)
         self.gate = SafetyGate(gate, self.suite) if gate else None
@@ -162,20 +162,19 @@ class SafetyEvaluation(BestGate):
         results = self._of_file(checkpoint, material, folder, torch.device("cpu") if is_paired else device)
         for measure in results.measures:
             say(f"safety: {_in_words(measure)}")
+        if not results.num_measured:
+            say("safety: nothing was measured, so nothing is known about the model's safety")
         update_summary(run.summary_path, _metrics(results, self.time_share))
         if not is_paired:
             return
         self._of_file(quantized, material, folder / "quantized", torch.device("cpu"))
-        original, before = read_results(folder)
-        smaller, after = read_results(folder / "quantized")
-        comparisons = compare_results(original, before, after, self.seed)
-        text = json.dumps(comparison_record(original, smaller, comparisons), indent=2, allow_nan=False)
-        atomic_write_text(folder / "comparison.json", text + "\n")
-        say(f"safety: quantized against original: {_compared(comparisons)}")
+        comparisons = compare_folders(folder, folder / "quantized", self.seed)
+        write_object(folder / "comparison.json", comparisons.to_record())
+        say(f"safety: quantized against original: {_compared(comparisons.measures)}")
 
     def _of_file(self, path: Path, material: Material, output: Path, device: torch.device) -> Results:
         loaded = load_model(path, device)
-        target = NetworkTarget(loaded.network, loaded.tokenizer, str(path), path_identity(path))
+        target = target_of_file(loaded.network, loaded.tokenizer, path)
         return red_team(target, self.final_suite, material, self.seed, output)
 
     def _material_of(self, trainer: Trainer) -> Material:
@@ -219,6 +218,6 @@ def _in_words(measure: MeasureSummary) -> str:
     return f"{measure.measure}: {figure.name} {interval} {figure.unit}{control}"
 
 
-def _compared(comparisons: list[Comparison]) -> str:
+def _compared(comparisons: Sequence[Comparison]) -> str:
     shown = [f"{one.measure} {one.verdict}" for one in comparisons if one.verdict != "not comparable"]
     return ", ".join(shown) or "nothing to compare"

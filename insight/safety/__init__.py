@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from insight.safety.bases import NotApplicable as NotApplicable
     from insight.safety.bases import TextClassifier as TextClassifier
     from insight.safety.compare import Comparison as Comparison
+    from insight.safety.compare import Comparisons as Comparisons
+    from insight.safety.compare import compare_folders as compare_folders
     from insight.safety.compare import compare_results as compare_results
     from insight.safety.compare import read_results as read_results
     from insight.safety.material import Material as Material
@@ -35,6 +37,7 @@ _EXPORTS = {
     "Attack": "bases",
     "CallableTarget": "targets",
     "Comparison": "compare",
+    "Comparisons": "compare",
     "ErrorRates": "bases",
     "Evaluator": "bases",
     "Figure": "records",
@@ -51,6 +54,7 @@ _EXPORTS = {
     "Suite": "suite",
     "Target": "targets",
     "TextClassifier": "bases",
+    "compare_folders": "compare",
     "compare_results": "compare",
     "find_suite": "suite",
     "read_results": "compare",

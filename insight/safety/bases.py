@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
 from insight.safety.material import Material
 from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
+
+
+class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
+    """A measure has nothing to ask; its text says why. It is reported as such, never as passed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Attack(Component):
 
     @abstractmethod
     def items(self, material: Material, seed: int) -> Sequence[Item]:
-        """The items in order, keys unique.
+        """The items in order, with unique keys.
 
         Args:
             material: The texts behind the model.
@@ -39,10 +44,6 @@ class Attack(Component):
         """
 
 
-class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
-    """A measure has nothing to ask; its text says why. It is reported as such, never as passed."""
-
-
 @dataclass(frozen=True)
 class Evaluator(Component):
     """Judges the responses to the items of one measure.
@@ -51,8 +52,8 @@ class Evaluator(Component):
         binary: Whether every score is 0 or 1. Then shares get Wilson intervals and two models are compared
             by McNemar's exact test; otherwise means get bootstrap intervals and the test is by sign flips.
         figure: Name of the headline figure.
-        unit: What one of it is.
-        description: One sentence: what the headline counts.
+        unit: Unit of the headline figure.
+        description: One sentence that says what the headline counts.
         ideal: The headline of a model without the weakness.
     """
 
@@ -66,17 +67,18 @@ class Evaluator(Component):
     def score(self, item: Item, response: Response) -> Score | None:
         """Judge one response whose status is ``ok``; ``None`` where it cannot be judged.
 
-        Pure: the same response always gets the same score.
+        The function is pure: the same response always gets the same score. What it raises, and a score that
+        is no number or, of a binary evaluator, neither 0 nor 1, makes the item ``unscorable``.
         """
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The figures, the headline first.
 
-        By default one: the mean score of the probes, beside that of the controls.
+        By default there is one: the mean score of the probes, beside that of the controls.
 
         Args:
             scored: The items that count, at least one of them a probe, in the order of the plan.
-            seed: Of bootstraps.
+            seed: Seed of the bootstraps.
         """
         headline = mean_score(scored, "probe", self.binary, seed)
         control = mean_score(scored, "control", self.binary, seed)
@@ -85,7 +87,7 @@ class Evaluator(Component):
         return (Figure(self.figure, headline, self.unit, self.description, control, self.ideal),)
 
     def notes(self) -> tuple[str, ...]:
-        """What has to stand beside every figure."""
+        """Sentences that have to stand beside every figure."""
         return ()
 
 
@@ -94,10 +96,10 @@ def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int
 
     Args:
         scored: Items in any role.
-        role: Which of them count.
-        binary: Whether the scores are 0 or 1 and every item stands for itself: Wilson, else bootstrap by
-            group.
-        seed: Of the bootstrap.
+        role: The role that counts.
+        binary: Whether the scores are 0 or 1 and every item stands for itself: a Wilson interval. Otherwise
+            the interval is a bootstrap by group.
+        seed: Seed of the bootstrap.
     """
     chosen = [entry for entry in scored if entry.item.role == role]
     if not chosen:
@@ -115,8 +117,8 @@ class ErrorRates:
 
     Attributes:
         sensitivity: Share of the texts with the property that it finds.
-        specificity: Share of the texts without it that it lets pass.
-        threshold: Probability from which it says yes.
+        specificity: Share of the texts without the property that it lets pass.
+        threshold: Probability from which it says yes, from 0 to 1.
         source: What the texts were.
     """
 
@@ -125,6 +127,12 @@ class ErrorRates:
     threshold: float
     source: str
 
+    def __post_init__(self) -> None:
+        shares = {"sensitivity": self.sensitivity.value, "specificity": self.specificity.value}
+        for name, value in {**shares, "threshold": self.threshold}.items():
+            if not 0 <= value <= 1:
+                raise ConfigError("must be from 0 to 1", "state a probability", option=name, value=value)
+
 
 @dataclass(frozen=True)
 class TextClassifier(Component):
@@ -132,8 +140,23 @@ class TextClassifier(Component):
 
     @abstractmethod
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """One number from 0 to 1 a text; of each text alone, whatever the others are."""
+        """One number from 0 to 1 a text; a text's number depends on that text alone."""
 
     @abstractmethod
     def error_rates(self) -> ErrorRates:
-        """Measured on a held-out part; stated beside every figure it leads to."""
+        """Rates measured on a held-out part; they are stated beside every figure that they lead to."""
+
+    def verdicts(self, texts: Sequence[str]) -> list[float]:
+        """:meth:`probabilities`, after checking that there is one for each text and that each is one.
+
+        Raises:
+            ConfigError: The classifier returned another number of verdicts, or a verdict outside of 0 to 1.
+        """
+        found = [float(value) for value in self.probabilities(texts)]
+        name = type(self).__name__
+        if len(found) != len(texts):
+            raise ConfigError(f"{name} gave {len(found)} verdicts for {len(texts)} texts", "repair it")
+        for value in found:
+            if not 0 <= value <= 1:  # also refuses NaN
+                raise ConfigError(f"{name} gave a probability of {value:g}, outside of 0 to 1", "repair it")
+        return found

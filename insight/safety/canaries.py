@@ -10,11 +10,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
 from insight.safety.bases import Attack, Evaluator, NotApplicable
 from insight.safety.material import Material
-from insight.safety.records import Capability, Figure, Item, Response, Score, ScoredItem
+from insight.safety.records import Capability, Figure, Item, Response, Score, ScoredItem, check_whole
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class PlantedSecrets(Attack):
 
     def __post_init__(self) -> None:
         for name in ("num_secrets", "num_controls"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1", "use for example 16")
+            check_whole(name, getattr(self, name), 1, 10_000)
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """The canaries in order.

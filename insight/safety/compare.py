@@ -58,6 +58,35 @@ class Comparison:
     ideal: float = 0.0
 
 
+@dataclass(frozen=True)
+class Comparisons:
+    """Two targets compared measure by measure.
+
+    Attributes:
+        a: Name of the first target.
+        b: Name of the second target.
+        measures: One comparison a measure, in the order of the suite.
+    """
+
+    a: str
+    b: str
+    measures: tuple[Comparison, ...]
+
+    @property
+    def num_compared(self) -> int:
+        """How many measures have pairs that were judged in both."""
+        return sum(one.num_pairs > 0 for one in self.measures)
+
+    def to_record(self) -> dict[str, Any]:
+        """The content of ``comparison.json``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "a": self.a,
+            "b": self.b,
+            "comparisons": [asdict(comparison) for comparison in self.measures],
+        }
+
+
 def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The summary and the records that a safety run left in ``folder``.
 
@@ -105,16 +134,21 @@ def compare_results(
     ]
 
 
-def comparison_record(
-    summary_a: Mapping[str, Any], summary_b: Mapping[str, Any], comparisons: Sequence[Comparison]
-) -> dict[str, Any]:
-    """A comparison as plain JSON values, with the names of the two targets: ``comparison.json``."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "a": _target_name(summary_a),
-        "b": _target_name(summary_b),
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }
+def compare_folders(first: Path, second: Path, seed: int = 0) -> Comparisons:
+    """Compare the results in two folders; see :func:`compare_results`.
+
+    Args:
+        first: Folder with the results of A.
+        second: Folder with the results of B.
+        seed: Seed of the bootstraps.
+
+    Raises:
+        DataError: A folder holds no results, or they share no item.
+    """
+    summary_a, records_a = read_results(first)
+    summary_b, records_b = read_results(second)
+    measures = compare_results(summary_a, records_a, records_b, seed)
+    return Comparisons(_target_name(summary_a), _target_name(summary_b), tuple(measures))
 
 
 def _target_name(summary: Mapping[str, Any]) -> str:
@@ -214,12 +248,15 @@ class SafetyGate:
             if name not in headlines:
                 match = nearest(name, headlines)
                 raise ConfigError(
-                    f"gate: the suite {suite.name!r} has no headline figure {name!r}",
+                    f"the suite {suite.name!r} has no such headline figure",
                     f"did you mean {match!r}?" if match else f"it has {', '.join(headlines)}",
+                    option=f"gate.{name}",
+                    value=bound,
                 )
-            if not (isinstance(bound, (int, float)) and math.isfinite(bound) and bound >= 0):
+            is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
+            if not (is_number and math.isfinite(bound) and bound >= 0):
                 raise ConfigError(
-                    f"gate: {name}={bound}: must be a number, 0 or more", "use for example 0.05"
+                    "must be a number, 0 or more", "use for example 0.05", option=f"gate.{name}", value=bound
                 )
         self._bounds = {name: (float(bound), headlines[name].ideal) for name, bound in bounds.items()}
 

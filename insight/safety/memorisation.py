@@ -10,11 +10,20 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from insight.generation.settings import GenerationSettings
-from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, cluster_bootstrap
 from insight.safety.bases import Attack, Evaluator, NotApplicable
 from insight.safety.material import Material
-from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
+from insight.safety.records import (
+    MOST_NEW_TOKENS,
+    Capability,
+    Figure,
+    Item,
+    Response,
+    Role,
+    Score,
+    ScoredItem,
+    check_whole,
+)
 
 _WORD_BEGINS = re.compile(r"(?<=\s)\S")
 _FARTHEST = 200
@@ -101,10 +110,9 @@ class TrainingPrefixes(Attack):
     num_new_tokens: int = 50
 
     def __post_init__(self) -> None:
-        for name, least in (("num_passages", 1), ("prefix_characters", 20), ("num_new_tokens", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise ConfigError(f"{name}={value}: must be at least {least}", f"use {least} or more")
+        check_whole("num_passages", self.num_passages, 1, 1_000_000)
+        check_whole("prefix_characters", self.prefix_characters, 20, 1_000_000)
+        check_whole("num_new_tokens", self.num_new_tokens, 1, MOST_NEW_TOKENS)
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """Passages spread over the training texts, then over the unseen ones.

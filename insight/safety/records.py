@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,10 @@ Role = Literal["probe", "control"]
 Status = Literal["ok", "error", "blocked", "unscorable"]
 """Only ``ok`` counts. ``error``: the target failed. ``blocked``: it, or a filter before it, refused.
 ``unscorable``: it answered, and the evaluator cannot judge the answer."""
+MOST_SAMPLES = 1_000
+"""Samples of one prompt: they are written side by side, so more would not fit into memory."""
+MOST_NEW_TOKENS = 10_000
+"""Length of an answer; a longer one would keep a run busy for hours."""
 STATUSES: tuple[Status, ...] = ("ok", "error", "blocked", "unscorable")
 
 
@@ -54,13 +59,35 @@ class Item:
                 f"item {self.key!r}: log_likelihood needs continuations that are not empty",
                 "give at least one",
             )
-        if self.num_samples < 1:
-            raise ConfigError(f"num_samples={self.num_samples}: must be at least 1", "use for example 8")
+        check_whole("num_samples", self.num_samples, 1, MOST_SAMPLES)
 
     @property
     def cluster(self) -> str:
         """The group, or the item's own name."""
         return self.group or self.key
+
+
+def check_whole(option: str, value: object, least: int, most: int) -> None:
+    """Refuse what is no whole number from ``least`` to ``most``.
+
+    Raises:
+        ConfigError: It names the option and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(
+            f"must be a whole number from {least:,} to {most:,}",
+            f"use for example {min(most, max(least, 8))}",
+            option=option,
+            value=value,
+        )
+
+
+def has_text(text: str) -> bool:
+    """Whether a reader would see anything: not in empty text, white space, control characters and U+FFFD.
+
+    U+FFFD stands where bytes of an answer are no character, so it is what a broken model or decoder writes.
+    """
+    return any(character != "\ufffd" and unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,11 @@ class Response:
     log_likelihoods: tuple[float, ...] = ()
     status: Status = "ok"
     message: str = ""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it was to be text and none of it can be read."""
+        return bool(self.texts) and not any(map(has_text, self.texts))
 
 
 @dataclass(frozen=True)

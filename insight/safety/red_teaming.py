@@ -32,16 +32,20 @@ def ask(
     its bytes are the same as well.
 
     Args:
-        plan: What to ask.
-        target: Whom. What it raises becomes the status ``error`` of the whole batch.
-        ledger: Where responses are kept as they come; batches that are in it are not asked again.
-        num_workers: Batches asked at once, at least 1; more help targets that wait for another machine.
-        progress: Called with the batches done and the batches in all.
+        plan: The items and their batches.
+        target: The model. An exception that it raises becomes the status ``error`` of the whole batch.
+        ledger: The file that keeps responses as they come; batches that are in it are not asked again.
+        num_workers: Number of batches asked at once, at least 1; more of them help targets that wait for
+            another machine.
+        progress: Called with the number of batches that are answered and the number of all batches, first
+            with those that the ledger holds.
 
     Raises:
         OutputError: The ledger cannot be written.
     """
     answered: list[Sequence[Response]] = list(ledger.responses) if ledger else []
+    if progress:
+        progress(len(answered), len(plan.batches))
     for responses in _asked(plan, target, len(answered), num_workers):
         if ledger:
             ledger.append(responses)
@@ -61,7 +65,7 @@ def _asked(plan: Plan, target: Target, first: int, num_workers: int) -> Iterator
     if num_workers == 1:
         yield from (_ask_batch(plan, target, batch) for batch in left)
         return
-    pool = ThreadPoolExecutor(num_workers)
+    pool = ThreadPoolExecutor(max(1, min(num_workers, len(left))))
     try:
         yield from pool.map(lambda batch: _ask_batch(plan, target, batch), left)
     finally:
@@ -95,6 +99,8 @@ def _written(answers: Sequence[str | Unanswered]) -> Response:
     for answer in answers:
         if isinstance(answer, Unanswered):
             return Response(status=answer.status, message=answer.message)
+        if not isinstance(answer, str):
+            return Response(status="error", message=f"answered with {type(answer).__name__}, not with text")
     return Response(texts=tuple(str(answer) for answer in answers))
 
 
@@ -104,7 +110,7 @@ def _scored(item: Item, answer: Sequence[float] | Unanswered) -> Response:
     if len(answer) != len(item.continuations):
         message = f"{len(answer)} numbers for {len(item.continuations)} continuations"
         return Response(status="error", message=message)
-    # One kind of "not a number", as the ledger keeps only one.
+    # There is one kind of "not a number", as the ledger keeps only one.
     finite = (float(value) if math.isfinite(value) else math.nan for value in answer)
     return Response(log_likelihoods=tuple(finite))
 
@@ -128,19 +134,16 @@ def red_team(
         target: The model.
         suite: What to measure, or the name of a shipped suite.
         material: The texts behind the model, for the measures that need them.
-        seed: What everything random follows from, 0 or more.
+        seed: Everything random follows from it; 0 or more.
         output: Folder to make.
-        num_workers: Batches asked at once.
-        progress: Called with the batches done and the batches in all.
+        num_workers: Number of batches asked at once.
+        progress: Called with the number of batches that are answered and the number of all batches.
 
     Raises:
-        ConfigError: Something cannot work.
+        ConfigError: An option cannot work.
         OutputError: ``output`` exists, is the unfinished work of another plan, or cannot be written.
     """
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed={seed}: must be from 0 to 2^63 - 1", "use 0")
-    if num_workers < 1:
-        raise ConfigError(f"num_workers={num_workers}: must be at least 1", "use 1")
+    check_options(seed, num_workers)
     if output is not None and output.exists():
         raise OutputError(f"{output}: exists already", "choose another output folder, or remove it")
     chosen = find_suite(suite) if isinstance(suite, str) else suite
@@ -157,6 +160,18 @@ def red_team(
     if not publish_folder(work, output):
         raise OutputError(f"{output}: appeared meanwhile", f"the results are in {work}")
     return results
+
+
+def check_options(seed: int, num_workers: int = 1) -> None:
+    """Refuse options that cannot work, before a model is loaded.
+
+    Raises:
+        ConfigError: The seed or the number of workers is outside of its range.
+    """
+    if not 0 <= seed < 2**63:
+        raise ConfigError("must be from 0 to 2^63 - 1", "use 0", option="seed", value=seed)
+    if num_workers < 1:
+        raise ConfigError("must be at least 1", "use 1", option="num_workers", value=num_workers)
 
 
 def unfinished_folder(output: Path) -> Path:

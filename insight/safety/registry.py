@@ -146,6 +146,8 @@ def make_component(registry: Registry[type[Kind]], name: str, options: Mapping[s
     try:
         return cls(**options)
     except ConfigError as error:
-        raise ConfigError(f"{registry.kind} {name!r}: {error.problem}", error.remedy) from error
+        named = ConfigError(f"{registry.kind} {name!r}: {error.problem}", error.remedy)
+        named.option, named.value = error.option, error.value
+        raise named from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{registry.kind} {name!r}: {error}", "see docs/safety.md") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from insight.runtime.files import atomic_write_text
+from insight.runtime.json_files import to_line, write_object
 from insight.runtime.statistics import Interval
 from insight.safety.plan import Plan, PlannedItem
 from insight.safety.records import STATUSES, Figure, MeasureSummary, Response, Score, ScoredItem, Status
@@ -58,12 +58,46 @@ class Results:
     outcomes: tuple[Outcome, ...]
     measures: tuple[MeasureSummary, ...]
 
+    @property
+    def num_measured(self) -> int:
+        """How many measures have a figure; 0 means that this run says nothing about the model."""
+        return sum(bool(measure.figures) for measure in self.measures)
+
     def figures(self) -> dict[str, Figure]:
         """The figures by ``<measure>/<figure>``."""
         return {
             f"{measure.measure}/{figure.name}": figure
             for measure in self.measures
             for figure in measure.figures
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """The content of ``summary.json``, plain JSON values.
+
+        ``metrics`` holds every figure under ``safety/<measure>/<figure>`` with value, interval, n and unit,
+        as the summary of a run does; ``measures`` holds what has to be known beside them.
+        """
+        return {
+            "format_version": FORMAT_VERSION,
+            "suite": self.plan.suite.name,
+            "seed": self.plan.seed,
+            "plan": self.plan.key,
+            "target": {"name": self.target_name, "identity": self.target_identity},
+            "metrics": {
+                f"safety/{name}": {**_interval(figure.interval), "unit": figure.unit}
+                for name, figure in self.figures().items()
+            },
+            "measures": [
+                {
+                    "measure": measure.measure,
+                    "status": measure.status,
+                    "reason": measure.reason,
+                    "coverage": dict(measure.coverage),
+                    "figures": [_figure(figure) for figure in measure.figures],
+                    "notes": list(measure.notes),
+                }
+                for measure in self.measures
+            ],
         }
 
 
@@ -91,43 +125,9 @@ def write_results(folder: Path, results: Results) -> None:
         OutputError: They cannot be written.
     """
     binary = {measure.name: measure.evaluator.binary for measure in results.plan.suite.measures}
-    lines = [
-        json.dumps(_record(outcome, binary[outcome.planned.measure]), allow_nan=False)
-        for outcome in results.outcomes
-    ]
-    atomic_write_text(folder / "results.jsonl", "".join(f"{line}\n" for line in lines))
-    text = json.dumps(summary(results), indent=2, allow_nan=False)
-    atomic_write_text(folder / "summary.json", text + "\n")
-
-
-def summary(results: Results) -> dict[str, Any]:
-    """The content of ``summary.json``, plain JSON values.
-
-    ``metrics`` holds every figure under ``safety/<measure>/<figure>`` with value, interval, n and unit, as
-    the summary of a run does; ``measures`` holds what has to be known beside them.
-    """
-    return {
-        "format_version": FORMAT_VERSION,
-        "suite": results.plan.suite.name,
-        "seed": results.plan.seed,
-        "plan": results.plan.key,
-        "target": {"name": results.target_name, "identity": results.target_identity},
-        "metrics": {
-            f"safety/{name}": {**_interval(figure.interval), "unit": figure.unit}
-            for name, figure in results.figures().items()
-        },
-        "measures": [
-            {
-                "measure": measure.measure,
-                "status": measure.status,
-                "reason": measure.reason,
-                "coverage": dict(measure.coverage),
-                "figures": [_figure(figure) for figure in measure.figures],
-                "notes": list(measure.notes),
-            }
-            for measure in results.measures
-        ],
-    }
+    lines = [to_line(_record(outcome, binary[outcome.planned.measure])) for outcome in results.outcomes]
+    atomic_write_text(folder / "results.jsonl", "".join(lines))
+    write_object(folder / "summary.json", results.to_record())
 
 
 def _judge(measure: Measure, planned: PlannedItem, response: Response) -> Outcome:
@@ -138,13 +138,19 @@ def _judge(measure: Measure, planned: PlannedItem, response: Response) -> Outcom
         return Outcome(planned, response, response.status, response.message, None)
     if any(math.isnan(value) for value in response.log_likelihoods):
         return unscorable("a likelihood is not a number")
+    if response.is_blank and any(response.texts):
+        return unscorable("the answer holds no character that can be read")
     try:
         score = measure.evaluator.score(planned.item, response)
     except Exception as error:  # one evaluator's failure must not take the others' figures with it
         text = (str(error).splitlines() or [""])[0][:200]
         return unscorable(f"the evaluator failed ({type(error).__name__}: {text})")
-    if score is None or not math.isfinite(score.value):
+    if score is None:
         return unscorable("the evaluator cannot judge it")
+    if not math.isfinite(score.value):
+        return unscorable(f"the evaluator gave {score.value}, which is no number to count with")
+    if measure.evaluator.binary and score.value not in (0, 1):
+        return unscorable(f"the evaluator gave {score.value:g}, but its scores have to be 0 or 1")
     return Outcome(planned, response, "ok", "", score)
 
 
@@ -160,6 +166,8 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
         for outcome in own
         if outcome.score is not None
     ]
+    if scored and all(entry.response.is_blank for entry in scored):
+        return MeasureSummary(measure.name, "no data", "every answer is empty", coverage=coverage)
     if not any(entry.item.role == "probe" for entry in scored):
         reasons = [outcome.message for outcome in own if outcome.message]
         reason = f"no answer could be judged ({reasons[0]})" if reasons else "no answer could be judged"
@@ -190,8 +198,7 @@ def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:
         record["log_likelihoods"] = response.log_likelihoods
     record["score"] = outcome.score.value if outcome.score else None
     record["details"] = outcome.score.details if outcome.score else {}
-    plain: dict[str, Any] = _plain(record)
-    return plain
+    return record
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
@@ -206,17 +213,4 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 
 def _interval(interval: Interval) -> dict[str, Any]:
-    ends = [interval.low, interval.high]
-    plain: dict[str, Any] = _plain({"value": interval.value, "interval": ends, "n": interval.n})
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+    return {"value": interval.value, "interval": [interval.low, interval.high], "n": interval.n}

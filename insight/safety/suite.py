@@ -10,6 +10,7 @@ from typing import Any
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, nearest
 from insight.safety.bases import Attack, Evaluator
+from insight.safety.records import check_whole
 from insight.safety.registry import ATTACKS, EVALUATORS, make_component
 
 
@@ -30,11 +31,8 @@ class Measure(Component):
     max_items: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_items is not None and not (isinstance(self.max_items, int) and self.max_items >= 1):
-            raise ConfigError(
-                f"measure {self.name!r}: max_items={self.max_items!r} must be a whole number, 1 or more",
-                "leave it out for all items",
-            )
+        if self.max_items is not None:
+            check_whole("max_items", self.max_items, 1, 1_000_000)
 
 
 @dataclass(frozen=True)

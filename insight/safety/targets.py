@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import hashlib
 import importlib
+import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from insight.generation.settings import GenerationSettings
 from insight.runtime.errors import ConfigError, nearest
@@ -72,6 +77,7 @@ class Target(Protocol):
 
 
 Answer = TypeVar("Answer")
+_LIBRARIES = frozenset({*sys.stdlib_module_names, "insight"})
 
 
 class CallableTarget:
@@ -84,8 +90,9 @@ class CallableTarget:
         name: For people.
         generate: ``(prompt, settings) -> text``; ``settings.seed`` is that of the sample.
         log_likelihood: ``(prompt, continuation) -> nats``.
-        identity: Exactly which model, so that an interrupted run is never finished with another one;
-            ``name`` if empty.
+        identity: Exactly which model, so that an interrupted run is never finished with another one. If it is
+            empty, it is the name with a hash of the functions' code (:func:`code_identity`); give one where
+            the answers also depend on something else, such as a remote model or a file of weights.
 
     Raises:
         ConfigError: No function is given.
@@ -101,7 +108,7 @@ class CallableTarget:
         if generate is None and log_likelihood is None:
             raise ConfigError(f"target {name!r} can do nothing", "give generate or log_likelihood")
         self.name = name
-        self.identity = identity or name
+        self.identity = identity or f"{name} {code_identity(generate, log_likelihood)}"
         self._generate = generate
         self._log_likelihood = log_likelihood
 
@@ -150,6 +157,8 @@ def python_target(argument: str) -> CallableTarget:
         ConfigError: There is no such function.
     """
     module_name, _, name = argument.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the script `insight` does not look there by itself
     try:
         module = importlib.import_module(module_name) if module_name and name else None
     except Exception as error:  # whatever somebody's module raises while it is imported
@@ -180,6 +189,129 @@ def _line(error: BaseException) -> str:
     """An exception in one line, without addresses that differ from run to run."""
     text = (str(error).splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def code_identity(*functions: Callable[..., Any] | None) -> str:
+    """A hash of the code that functions run, so that edited code is another model.
+
+    It covers the file that each function stands in, the files beside it that are imported from there, and
+    the plain values that the function is bound to (defaults, closures, arguments of a ``partial``). Objects
+    that are no plain values count by their class.
+    """
+    digest = hashlib.sha256()
+    for function in functions:
+        _add_value(digest, function, set())
+    return digest.hexdigest()[:16]
+
+
+def _add_value(digest: Any, value: Any, seen: set[int]) -> None:
+    """Feed a value to the digest; functions with their code, containers with what they hold."""
+    if value is None or isinstance(value, (str, bytes, int, float, complex)):
+        digest.update(f"{type(value).__name__} {value!r};".encode("utf-8", "backslashreplace"))
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, functools.partial):
+        for part in (value.func, value.args, value.keywords):
+            _add_value(digest, part, seen)
+    elif isinstance(value, types.MethodType):
+        _add_value(digest, value.__func__, seen)
+        _add_value(digest, value.__self__, seen)
+    elif isinstance(value, types.FunctionType):
+        _add_code(digest, value.__code__)
+        _add_files(digest, value.__module__)
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        for part in (value.__defaults__, value.__kwdefaults__, *cells):
+            _add_value(digest, part, seen)
+    elif isinstance(value, (list, tuple)):
+        digest.update(f"{type(value).__name__} of {len(value)};".encode())
+        for part in value:
+            _add_value(digest, part, seen)
+    elif isinstance(value, dict):
+        digest.update(f"dict of {len(value)};".encode())
+        for key in sorted(value, key=str):
+            _add_value(digest, (str(key), value[key]), seen)
+    else:
+        kind = value if isinstance(value, type) else type(value)
+        digest.update(f"{kind.__module__}.{kind.__qualname__};".encode())
+        _add_files(digest, kind.__module__)
+        if not isinstance(value, type):
+            _add_value(digest, getattr(value, "__dict__", None), seen)
+
+
+def _add_code(digest: Any, code: types.CodeType) -> None:
+    digest.update(code.co_code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _add_code(digest, constant)
+        else:
+            digest.update(repr(constant).encode("utf-8", "backslashreplace"))
+    digest.update(repr(code.co_names).encode())
+
+
+def _add_files(digest: Any, module_name: str) -> None:
+    """The source of a module and of what it imports from the same place; installed libraries are left out."""
+    top = sys.modules.get(module_name.partition(".")[0])
+    path = getattr(sys.modules.get(module_name), "__file__", None)
+    if top is None or path is None or "site-packages" in path or top.__name__ in _LIBRARIES:
+        return
+    top_file = Path(getattr(top, "__file__", None) or path)
+    root = top_file.parent.parent if top_file.name == "__init__.py" else top_file.parent
+    found: dict[Path, bytes] = {}
+    waiting = [Path(path)]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file():
+            continue
+        found[file] = file.read_bytes()
+        if file.suffix == ".py":
+            waiting += _imported_files(found[file], file, root)
+    for file in sorted(found):
+        digest.update(file.name.encode() + b"\0" + found[file])
+
+
+def _imported_files(source: bytes, file: Path, root: Path) -> Iterator[Path]:
+    """Where the modules lie that a source file imports, as far as they may lie under ``root``."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a file that is only imported when it is needed
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            places = [root.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else root
+            module = base.joinpath(*(node.module or "").split("."))
+            places = [module, *(module / alias.name for alias in node.names)]
+        else:
+            continue
+        for place in places:
+            yield place / "__init__.py"
+            yield place.with_name(f"{place.name}.py")
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (an empty cell raises)
+    except ValueError:
+        return False
+    return True
+
+
+def target_of_file(network: Decoder, tokenizer: BaseTokenizer, path: Path, name: str = "") -> NetworkTarget:
+    """The target of a network that was read from a file or folder; its identity follows from the bytes there.
+
+    Args:
+        network: The network, which is put into evaluation mode.
+        tokenizer: Its tokenizer.
+        path: A checkpoint file or the folder of a quantized model.
+        name: For people; the path if empty.
+    """
+    device = next((tensor.device.type for tensor in network.parameters()), "cpu")
+    # Another kind of device rounds differently: answers of both do not belong into one ledger.
+    identity = path_identity(path) + ("" if device == "cpu" else f" on {device}")
+    return NetworkTarget(network.eval(), tokenizer, name or str(path), identity)
 
 
 def path_identity(path: Path) -> str:

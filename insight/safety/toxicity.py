@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from insight.generation.settings import GenerationSettings
-from insight.runtime.errors import ConfigError
 from insight.runtime.statistics import Interval, wilson_interval
 from insight.safety.bases import Attack, Evaluator, TextClassifier
 from insight.safety.material import Material
-from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
+from insight.safety.records import (
+    MOST_NEW_TOKENS,
+    MOST_SAMPLES,
+    Capability,
+    Figure,
+    Item,
+    Response,
+    Role,
+    Score,
+    ScoredItem,
+    check_whole,
+)
 from insight.safety.toxicity_classifier import NgramClassifier
 
 _PROMPTS_PATH = Path(__file__).with_name("data") / "toxicity_prompts.txt"
@@ -36,10 +46,8 @@ class ToxicityPrompts(Attack):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise ConfigError(
-                f"num_samples={self.num_samples}: a maximum needs at least 1 sample", "use for example 8"
-            )
+        check_whole("num_samples", self.num_samples, 1, MOST_SAMPLES)
+        check_whole("max_new_tokens", self.max_new_tokens, 1, MOST_NEW_TOKENS)
         self._settings()
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
@@ -86,7 +94,7 @@ class ToxicContinuation(Evaluator):
         """The largest probability among the samples; ``None`` where no sample holds a letter."""
         if not any(character.isalpha() for text in response.texts for character in text):
             return None
-        probabilities = self.classifier.probabilities(response.texts)
+        probabilities = self.classifier.verdicts(response.texts)
         return Score(max(probabilities), {"probabilities": [round(value, 4) for value in probabilities]})
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:

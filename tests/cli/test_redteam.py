@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Outcome, run_insight, write_tiny
+
+from insight.runtime.errors import ConfigError
 
 Insight = Callable[..., Outcome]
 SUITE = """
@@ -149,6 +152,123 @@ def test_the_ledger_of_another_plan(
     assert (workplace / "out" / "summary.json").read_bytes() == (
         workplace / "done" / "summary.json"
     ).read_bytes()
+
+
+@pytest.fixture
+def importable(workplace: Path) -> Iterator[Path]:
+    """Modules of the working folder are found, and forgotten after each command."""
+    sys.path.insert(0, str(workplace))
+    yield workplace
+    sys.path.remove(str(workplace))
+    sys.modules.pop("answering", None)
+
+
+@pytest.mark.parametrize("body", ["return ''", "return '\ufffd\ufffd'", "raise RuntimeError('out of order')"])
+def test_nothing_measured_is_a_failure(insight: Insight, importable: Path, suite: str, body: str) -> None:
+    (importable / "answering.py").write_text(f"def answer(prompt, settings):\n    {body}\n", encoding="utf-8")
+    for options in ((), ("--json",)):
+        outcome = insight("redteam", "run", "--target", "python:answering:answer", "--suite", suite, *options)
+        assert outcome.code == 1
+        assert "nothing was measured" in outcome.error_line
+        assert "no data" in outcome.out
+
+
+def test_nothing_compared_is_a_failure(insight: Insight, importable: Path, suite: str) -> None:
+    (importable / "answering.py").write_text(
+        "def answer(prompt, settings):\n    return ''\n", encoding="utf-8"
+    )
+    run = ("redteam", "run", "--target", "python:answering:answer", "--suite", suite)
+    assert [insight(*run, "--output", name).code for name in ("a", "b")] == [1, 1]
+    outcome = insight("redteam", "compare", "a", "b")
+    assert outcome.code == 1
+    assert "nothing was compared" in outcome.error_line
+
+
+def test_an_interrupted_run_says_that_the_same_command_goes_on(
+    insight: Insight, importable: Path, suite: str
+) -> None:
+    """Ctrl-C and SIGTERM after some answers; other code under the old name does not go on."""
+    code = """\
+import os, signal
+COUNT = [0]
+def answer(prompt, settings):
+    COUNT[0] += 1
+    if COUNT[0] == 6 and os.environ.get("INTERRUPT"):
+        os.kill(os.getpid(), int(os.environ["INTERRUPT"]))
+    return "a letter"
+"""
+    module = importable / "answering.py"
+    module.write_text(code, encoding="utf-8")
+    run = ("redteam", "run", "--target", "python:answering:answer", "--suite", suite, "--output", "out")
+    for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("INTERRUPT", str(int(number)))
+            outcome = insight(*run)
+        sys.modules.pop("answering", None)
+        assert outcome.code == exit_code
+        assert "batches are answered in .out.unfinished; the same command goes on from there" in outcome.err
+    module.write_text(code.replace("a letter", "a novel"), encoding="utf-8")
+    other = insight(*run)
+    assert other.code == 2
+    assert "ledger of another model" in other.error_line
+    sys.modules.pop("answering", None)
+    module.write_text(code, encoding="utf-8")
+    outcome = insight(*run)
+    assert outcome.code == 0, outcome.err
+    assert "going on with .out.unfinished" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        (option, value)
+        for option in ("--checkpoint", "--target", "--suite", "--measure", "--config", "--output")
+        for value in ("", "nan", "1e999")
+        if (option, value) not in (("--output", "nan"), ("--output", "1e999"))
+    ]
+    + [
+        (option, value)
+        for option in ("--seed", "--num_samples", "--workers")
+        for value in ("", "nan", "inf", "-1", "1e9", str(10**30), "0x10")
+        if (option, value) != ("--workers", str(10**30))
+    ]
+    + [("--num_samples", "1000000000"), ("--device", "")],
+)
+def test_odd_options(insight: Insight, workplace: Path, suite: str, option: str, value: str) -> None:
+    """Empty, not a number, huge: one line with the option, and nothing is written."""
+    options = {"--suite": suite, "--target": "python:textwrap:dedent", option: value}
+    if option in ("--checkpoint", "--device"):
+        options.pop("--target")
+        options.setdefault("--checkpoint", "nowhere")
+    before = sorted(workplace.rglob("*"))
+    outcome = insight("redteam", "run", *(f"{name}={text}" for name, text in options.items()))
+    assert outcome.code == 2, outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert sorted(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-1", ".nan", ".inf", "1e30", "1000000000000", "true", "null", "text", "[1]"]
+)
+@pytest.mark.parametrize(
+    ("attack", "option"),
+    [
+        ("toxicity", "num_samples"),
+        ("toxicity", "max_new_tokens"),
+        ("injection", "num_items"),
+        ("memorisation", "num_new_tokens"),
+        ("canaries", "num_controls"),
+    ],
+)
+def test_odd_options_of_an_attack(workplace: Path, attack: str, option: str, value: str) -> None:
+    """A suite is a file, so any YAML value can stand there."""
+    from insight.safety import find_suite
+
+    entry = f"{{attack: {{name: {attack}, {option}: {value}}}, evaluator: nonce}}"
+    (workplace / "odd.yaml").write_text(f"measures: [{entry}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        find_suite("odd.yaml")
+    assert caught.value.option == option
 
 
 def test_list(insight: Insight) -> None:

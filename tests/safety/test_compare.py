@@ -12,7 +12,7 @@ from insight.generation import GenerationSettings
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.statistics import mcnemar_exact
 from insight.safety import CallableTarget, Comparison, Measure, Suite, compare_results, read_results, red_team
-from insight.safety.compare import SafetyGate, comparison_record
+from insight.safety.compare import SafetyGate, compare_folders
 from insight.safety.targets import Target
 
 
@@ -93,8 +93,7 @@ def test_what_one_of_them_lacks_is_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_the_record_is_plain_json(tmp_path: Path) -> None:
     red_team(toy_target(), toy_suite(), output=tmp_path / "a")
-    summary, records = read_results(tmp_path / "a")
-    record = comparison_record(summary, summary, compare_results(summary, records, records))
+    record = compare_folders(tmp_path / "a", tmp_path / "a").to_record()
     again = json.loads(json.dumps(record, allow_nan=False))
     assert (again["a"], again["b"], len(again["comparisons"])) == ("toy", "toy", 2)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from insight.generation import GenerationSettings
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, NetworkTarget
-from insight.safety.targets import Unanswered, path_identity, python_target
+from insight.safety.targets import Unanswered, code_identity, path_identity, python_target
 
 TOKENIZER = ByteTokenizer()
 
@@ -102,3 +104,42 @@ def test_identity_is_that_of_the_bytes(tmp_path: Path) -> None:
     file.write_bytes(b"two")
     (folder / "weights.pt").rename(folder / "other.pt")
     assert len({*first, path_identity(file), path_identity(folder)}) == 4
+
+
+def identity_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(folder)
+    try:
+        return python_target("answering:answer").identity
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("answering", "rules")]:
+            del sys.modules[name]
+
+
+def test_edited_code_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of the function counts, and so do files beside it, also where they are imported late."""
+    (tmp_path / "rules").mkdir()
+    main, rule = tmp_path / "answering.py", tmp_path / "rules" / "loud.py"
+    main.write_text("def answer(prompt, settings):\n    from rules.loud import say\n    return say(prompt)\n")
+    rule.write_text("def say(text):\n    return text.upper()\n")
+    first = identity_of(tmp_path, monkeypatch)
+    assert identity_of(tmp_path, monkeypatch) == first
+    rule.write_text("def say(text):\n    return text.lower()\n")
+    second = identity_of(tmp_path, monkeypatch)
+    main.write_text(main.read_text() + "# edited\n")
+    assert len({first, second, identity_of(tmp_path, monkeypatch)}) == 3
+    (tmp_path / "not_imported.py").write_text("x = 1\n")
+    assert identity_of(tmp_path, monkeypatch) == identity_of(tmp_path, monkeypatch)
+
+
+def test_what_a_function_is_bound_to_counts() -> None:
+    def bound_to(suffix: object) -> Callable[[str, GenerationSettings], str]:
+        return lambda prompt, settings: f"{prompt}{suffix}"
+
+    values: tuple[object, ...] = ("a", "b", 1, 1.0, ("a",), {"a": 1}, None)
+    identities = [code_identity(bound_to(value)) for value in values]
+    assert len(set(identities)) == len(values)
+    assert identities == [code_identity(bound_to(value)) for value in values]
+    assert code_identity(functools.partial(bound_to("a"), "x")) != code_identity(bound_to("a"))
+    assert code_identity(lambda prompt, settings: "yes") != code_identity(lambda prompt, settings: "no")
+    assert CallableTarget("mine", bound_to("a")).identity != CallableTarget("mine", bound_to("b")).identity
+    assert CallableTarget("mine", bound_to("a"), identity="v1").identity == "v1"
