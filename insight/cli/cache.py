@@ -1,20 +1,21 @@
-"""``insight cache``: list the token stores that were kept, verify, pin and remove them; no torch."""
+"""``insight cache``: list the token stores that were kept, verify, pin and remove them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-import shutil
+import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insight.cli.arguments import CommandParser
 from insight.runtime.errors import ConfigError
+from insight.runtime.messages import plain_line
 
 if TYPE_CHECKING:
-    from insight.data.store import Removal, StoreEntry, StoreInventory
+    from insight.api.cache import Clearance
+    from insight.data.store import StoreEntry
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -76,130 +77,104 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from insight.data.store.inventory import folder_bytes
+    from insight.api.cache import list_stores
 
-    inventory = _inventory(options)
-    entries = inventory.entries()
-    quarantined = inventory.quarantined()
-    total, aside = sum(entry.num_bytes for entry in entries), sum(map(folder_bytes, quarantined))
+    listing = list_stores(options.cache_dir)
     if options.json:
+        quarantine = {"folders": len(listing.quarantine), "bytes": listing.quarantine_bytes}
         return _print_json(
-            {
-                "cache_dir": str(inventory.root),
-                "bytes": total,
-                "stores": [_plain(entry) for entry in entries],
-                "quarantine": {"folders": len(quarantined), "bytes": aside},
-            }
+            cache_dir=str(listing.cache_dir),
+            bytes=listing.num_bytes,
+            stores=[_plain(entry) for entry in listing.stores],
+            quarantine=quarantine,
         )
-    print(f"{inventory.root}: {_count(len(entries), 'store')}, {_size(total)}")
-    for entry in entries:
-        print(f"  {entry.key[:_SHOWN_KEY]}  {_size(entry.num_bytes):>10}  {_described(entry)}")
-    if quarantined:
-        print(f"  set aside as damaged: {_size(aside)} in {inventory.root / 'quarantine'}")
+    print(f"{listing.cache_dir}: {_count(len(listing.stores), 'store')}, {_size(listing.num_bytes)}")
+    for entry in listing.stores:
+        print(_line(entry, _described(entry)))
+    if listing.quarantine:
+        where = listing.cache_dir / "quarantine"
+        print(f"  set aside as damaged: {_size(listing.quarantine_bytes)} in {where}")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    inventory = _inventory(options)
-    entries = _chosen(inventory, options.keys) if options.keys else inventory.entries()
-    results = [(entry, inventory.verify(entry)) for entry in entries]
-    damaged = sum(bool(problem) for _, problem in results)
+    from insight.api.cache import cache_folder, verify_stores
+
+    entries = verify_stores(options.keys, options.cache_dir)
+    num_damaged = sum(bool(entry.damage) for entry in entries)
     if options.json:
-        stores = [{"key": entry.key, "damage": problem} for entry, problem in results]
-        _print_json({"cache_dir": str(inventory.root), "damaged": damaged, "stores": stores})
+        _print_json(
+            cache_dir=str(cache_folder(options.cache_dir)),
+            damaged=num_damaged,
+            stores=[{"key": entry.key, "damage": entry.damage} for entry in entries],
+        )
     else:
-        for entry, problem in results:
-            print(f"  {entry.key[:_SHOWN_KEY]}  {_size(entry.num_bytes):>10}  {problem or 'ok'}")
-        print(f"{_count(len(results), 'store')}, {damaged or 'none'} damaged")
-    return 1 if damaged else 0
+        for entry in entries:
+            print(_line(entry, entry.damage or "ok"))
+        print(f"{_count(len(entries), 'store')}, {num_damaged or 'none'} damaged")
+    return 1 if num_damaged else 0
 
 
 def _clear(options: argparse.Namespace) -> int:
-    from insight.data.store.inventory import folder_bytes, seconds_since
+    from insight.api.cache import clear_stores
 
-    inventory = _inventory(options)
-    aside: list[Path] = []
-    leftover_bytes = inventory.remove_leftovers() if options.all else 0
-    if options.max_gigabytes is not None:
-        if not options.max_gigabytes >= 0:
-            raise ConfigError(f"--max_gigabytes={options.max_gigabytes}: must be at least 0", "use e.g. 50")
-        removals = inventory.shrink(int(options.max_gigabytes * 1e9))
-    else:
-        if options.key:
-            entries = _chosen(inventory, options.key)
-        else:
-            age = 0.0 if options.all else _age(options.older_than)
-            entries = [entry for entry in inventory.entries() if seconds_since(entry.last_used) >= age]
-            aside = [path for path in inventory.quarantined() if seconds_since(path.stat().st_mtime) >= age]
-        removals = [inventory.remove(entry) for entry in entries]
-    aside_bytes = leftover_bytes + sum(map(folder_bytes, aside))
-    for path in aside:
-        shutil.rmtree(path, ignore_errors=True)
-    _report_removals(inventory, removals, len(aside), aside_bytes, options.json)
+    gigabytes = options.max_gigabytes
+    if gigabytes is not None and not 0 <= gigabytes < 1e9:
+        raise ConfigError(
+            "must be at least 0 and below 1e9", "use e.g. 50", option="--max_gigabytes", value=gigabytes
+        )
+    cleared = clear_stores(
+        keys=options.key,
+        unused_seconds=_age(options.older_than) if options.older_than is not None else None,
+        max_bytes=gigabytes * 1e9 if gigabytes is not None else None,
+        cache_dir=options.cache_dir,
+    )
+    if options.json:
+        return _print_json(
+            cache_dir=str(cleared.cache_dir),
+            freed_bytes=cleared.freed_bytes,
+            stores=[
+                {**_plain(item.entry), "kept_because": item.kept_because or None} for item in cleared.removals
+            ],
+            set_aside=cleared.num_set_aside,
+        )
+    _print_removals(cleared)
     return 0
 
 
-def _report_removals(
-    inventory: StoreInventory, removals: list[Removal], num_aside: int, aside_bytes: int, as_json: bool
-) -> None:
-    removed = [removal for removal in removals if not removal.kept_because]
-    freed = sum(removal.entry.num_bytes for removal in removed) + aside_bytes
-    if as_json:
-        stores = [{**_plain(item.entry), "kept_because": item.kept_because or None} for item in removals]
-        _print_json(
-            {"cache_dir": str(inventory.root), "freed_bytes": freed, "stores": stores, "set_aside": num_aside}
-        )
-        return
-    for removal in removals:
+def _print_removals(cleared: Clearance) -> None:
+    for removal in cleared.removals:
         done = f"kept: {removal.kept_because}" if removal.kept_because else "removed"
-        entry = removal.entry
-        print(f"  {entry.key[:_SHOWN_KEY]}  {_size(entry.num_bytes):>10}  {done}  {_described(entry)}")
-    if aside_bytes:
-        print(f"  removed what was set aside as damaged or left half-written: {_size(aside_bytes)}")
-    print(f"removed {_count(len(removed), 'store')}, {_size(freed)} freed")
+        print(_line(removal.entry, f"{done}  {_described(removal.entry)}"))
+    if cleared.leftover_bytes:
+        print(
+            f"  removed what was set aside as damaged or left half-written: {_size(cleared.leftover_bytes)}"
+        )
+    print(f"removed {_count(len(cleared.removed), 'store')}, {_size(cleared.freed_bytes)} freed")
 
 
 def _pin(options: argparse.Namespace) -> int:
-    inventory = _inventory(options)
-    keys = [entry.key for entry in _chosen(inventory, options.keys)]
-    for key in keys:
-        if options.ACTION == "pin":
-            inventory.pin(key)
-        else:
-            inventory.unpin(key)
+    from insight.api.cache import cache_folder, pin_stores, unpin_stores
+
+    act = pin_stores if options.ACTION == "pin" else unpin_stores
+    keys = act(options.keys, options.cache_dir)
     if options.json:
-        return _print_json({"cache_dir": str(inventory.root), options.ACTION: keys})
+        cache_dir = str(cache_folder(options.cache_dir))
+        return _print_json(**{"cache_dir": cache_dir, options.ACTION: keys})
     for key in keys:
         print(f"{options.ACTION}ned {key}")
     return 0
 
 
-def _inventory(options: argparse.Namespace) -> StoreInventory:
-    from insight.data.preparation import default_cache_dir
-    from insight.data.store import StoreInventory
-
-    return StoreInventory(Path(options.cache_dir).expanduser() if options.cache_dir else default_cache_dir())
-
-
-def _chosen(inventory: StoreInventory, keys: list[str]) -> list[StoreEntry]:
-    """The stores whose keys begin so, each exactly one."""
-    entries = inventory.entries()
-    chosen: dict[str, StoreEntry] = {}
-    for key in keys:
-        found = [entry for entry in entries if key and entry.key.startswith(key)]
-        if len(found) != 1:
-            number = "no store" if not found else f"{len(found)} stores"
-            raise ConfigError(
-                f"KEY={key!r}: {number} of {inventory.root} with this beginning", "see `insight cache list`"
-            )
-        chosen[found[0].key] = found[0]
-    return list(chosen.values())
-
-
 def _age(text: str) -> float:
     match = _AGE.fullmatch(text)
     if match is None:
-        raise ConfigError(f"--older_than={text!r}: not an age", "use a number and a unit: 90s, 30m, 12h, 30d")
+        raise ConfigError(
+            "is not an age",
+            "use a number and a unit: 90s, 30m, 12h, 30d",
+            option="--older_than",
+            value=repr(text),
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -223,11 +198,12 @@ def _plain(entry: StoreEntry) -> dict[str, Any]:
     }
 
 
-def _described(entry: StoreEntry) -> str:
-    from insight.data.store.inventory import seconds_since
-    from insight.runtime.messages import plain_line
+def _line(entry: StoreEntry, words: str) -> str:
+    return f"  {entry.key[:_SHOWN_KEY]}  {_size(entry.num_bytes):>10}  {words}"
 
-    words = [f"used {_ago(seconds_since(entry.last_used))} ago"]
+
+def _described(entry: StoreEntry) -> str:
+    words = [f"used {_ago(entry.last_used)} ago"]
     words += ["in use"] * entry.is_in_use + ["pinned"] * entry.is_pinned
     if entry.manifest is None:
         words.append(entry.damage)
@@ -238,7 +214,8 @@ def _described(entry: StoreEntry) -> str:
     return plain_line(", ".join(words))
 
 
-def _ago(seconds: float) -> str:
+def _ago(moment: float) -> str:
+    seconds = max(0.0, time.time() - moment)
     for unit in ("d", "h", "m"):
         if seconds >= _SECONDS[unit]:
             return f"{seconds / _SECONDS[unit]:.0f} {unit}"
@@ -257,6 +234,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _print_json(value: dict[str, Any]) -> int:
-    print(json.dumps(value, indent=1))
+def _print_json(**values: Any) -> int:
+    print(json.dumps(values, indent=1))
     return 0

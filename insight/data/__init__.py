@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from insight.data.encoding.executors import DaskCluster, ExecutorConfig, InProcess, LocalProcesses
     from insight.data.loaders import LanguageModelBatch
     from insight.data.module import LanguageModelingDataModule
-    from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+    from insight.data.preparation import Preparation, TextFiles
     from insight.data.sampling import (
         IGNORED_TARGET,
         Mixture,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from insight.data.sources.files import Source, expand_sources
     from insight.data.sources.texts import Texts
-    from insight.data.store import TokenStore
+    from insight.data.store import TokenStore, default_cache_dir
     from insight.data.tokenizers import (
         BaseTokenizer,
         BPETokenizer,
@@ -69,7 +69,7 @@ __getattr__ = lazy_exports(
         "Windows": "sampling",
         "WordTokenizer": "tokenizers",
         "WordTokenizerConfig": "tokenizers",
-        "default_cache_dir": "preparation",
+        "default_cache_dir": "store",
         "expand_sources": "sources.files",
         "joint_vocabulary": "tokenizers.training",
         "list_corpora": "corpora",

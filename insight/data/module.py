@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
 from insight.data.loaders import BatchLoader, EvaluationBatches, SampleCursor, TrainingBatches, text_hash
-from insight.data.preparation import Named, Preparation, TextFiles, cache_limit, default_cache_dir
+from insight.data.preparation import Named, Preparation, TextFiles
 from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingConfig, Windows
-from insight.data.store import TokenStore
+from insight.data.store import TokenStore, cache_limit, default_cache_dir
 from insight.data.store.reader import JoinedStore
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
 from insight.runtime.errors import ConfigError, DataError

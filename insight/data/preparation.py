@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -171,36 +169,6 @@ def names_of(sources: Sequence[AnySource]) -> str:
 
 SPLITS = ("train", "validation", "test", "predict")
 Named = str | list[str] | Texts
-
-
-def default_cache_dir() -> Path:
-    """``$INSIGHT_CACHE_DIR``, else ``~/.cache/insight``."""
-    chosen = os.environ.get("INSIGHT_CACHE_DIR")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "insight"
-
-
-def cache_limit(gigabytes: float | None = None) -> int | None:
-    """How many bytes the stores of a cache may take: ``gigabytes``, else ``$INSIGHT_CACHE_GIGABYTES``.
-
-    Returns:
-        Bytes; ``None`` for no limit.
-
-    Raises:
-        ConfigError: It is no number, or negative.
-    """
-    name, value = "cache_gigabytes", gigabytes
-    if value is None:
-        chosen = os.environ.get("INSIGHT_CACHE_GIGABYTES")
-        if not chosen:
-            return None
-        name = "INSIGHT_CACHE_GIGABYTES"
-        try:
-            value = float(chosen)
-        except ValueError:
-            raise ConfigError(f"{name}={chosen!r}: no number", "use e.g. 50") from None
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{name}={value}: must be at least 0", "use e.g. 50, or leave it out for no limit")
-    return int(value * 1e9)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from command_line import Outcome, run_insight
+from filelock import FileLock
 
 from insight.data import ByteTokenizer, Preparation, TextFiles, TokenStore
-from insight.data.store.locks import file_lock
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_clear_removes_what_killed_processes_left(cache: Path) -> None:
     for key in ("dead", "alive"):
         (stores / f".{key}.abc.tmp").mkdir()
         (stores / f".{key}.abc.tmp" / "00000.bin").write_bytes(bytes(200_000))
-    with file_lock(stores / "alive.lock", lambda: None):
+    with FileLock(stores / "alive.lock"):
         outcome = run(cache, "clear", "--all")
     assert outcome.code == 0
     assert "damaged or left half-written: 0.20 MB" in outcome.out

@@ -18,10 +18,9 @@ from insight.data import (
     load_tokenizer,
 )
 from insight.data.encoding.documents import encode_documents
-from insight.data.preparation import cache_limit
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.split import ValidationSplit
-from insight.data.store import StoreWriter, store_key
+from insight.data.store import StoreWriter, cache_limit, store_key
 from insight.data.store.format import token_dtype
 from insight.data.tokenizers import EncodedBatch
 from insight.runtime.errors import ConfigError, DataError, InsightError, TokenizerError

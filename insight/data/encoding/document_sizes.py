@@ -1,4 +1,4 @@
-"""How long every document is, and where each range begins among them: measured in tasks by any executor."""
+"""The size of every document, and where each range begins among them, measured in tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SizeTask:
     """Ranges whose documents are measured; it holds paths and no text.
 
     Attributes:
-        ranges: What is read, in order.
+        ranges: The ranges to read, in order.
         reading: How bytes become documents.
     """
 
@@ -35,11 +35,11 @@ class SizeTask:
 
 
 class RangeSizes(NamedTuple):
-    """What lies of documents in one range.
+    """Sizes of the documents, or parts of documents, in one range.
 
     Attributes:
-        sizes: Of each of them, in order, empty ones included.
-        is_open: Whether the last one goes on in the next range.
+        sizes: Size of each document in order, empty ones included.
+        is_open: Whether the last document continues in the next range.
     """
 
     sizes: npt.NDArray[np.void]
@@ -47,13 +47,13 @@ class RangeSizes(NamedTuple):
 
 
 def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.void]:
-    """The sizes of all documents, as :class:`ValidationSplit` wants them; ``text`` learns where ranges begin.
+    """The sizes of all documents, for :class:`ValidationSplit`; ``text`` learns where its ranges begin.
 
-    The results are numbers, sixteen bytes a document, and travel as what the tasks return.
+    The results are numbers, sixteen bytes a document, which the tasks simply return.
 
     Args:
         executor: Runs the tasks.
-        text: What to measure.
+        text: The text to measure.
 
     Raises:
         DataError: A file cannot be read or holds no text.
@@ -62,7 +62,7 @@ def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.vo
         SizeTask(tuple(text.ranges[first:stop]), text.reading)
         for first, stop in group_ranges(executor, text.ranges)
     ]
-    # Closed here when something fails, so that no task is begun any more.
+    # After an error, closing makes sure that no further task begins.
     with contextlib.closing(_ranges_of(executor, tasks)) as measured:
         sizes, starts = _join(text, measured)
     text.starts = starts
@@ -100,7 +100,7 @@ def _join(text: RangedText, measured: Iterator[RangeSizes]) -> tuple[npt.NDArray
     """Sizes of whole documents, empty ones left out, and where each range begins among them."""
     documents: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=SIZES)]
     starts: list[RangeStart] = []
-    count, begun = 0, (0, 0)  # finished documents; bytes and characters of the one that is open
+    count, begun = 0, (0, 0)  # Finished documents; bytes and characters of the open one.
     source, has_text = None, True
     for text_range in text.ranges:
         if text_range.source is not source:
@@ -110,7 +110,7 @@ def _join(text: RangedText, measured: Iterator[RangeSizes]) -> tuple[npt.NDArray
         sizes, is_open = next(measured)
         if not len(sizes):
             continue
-        sizes = sizes.copy()  # Dask's are not to be written to
+        sizes = sizes.copy()  # Arrays from Dask are read-only.
         has_text = has_text or bool(sizes["characters"].any())
         sizes["bytes"][0] += begun[0]
         sizes["characters"][0] += begun[1]

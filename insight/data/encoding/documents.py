@@ -12,7 +12,7 @@ from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
 
-# Of UTF-8. Encoding a batch takes some forty times its bytes: the words, their numbers, and ids of 8 bytes.
+# Bytes of UTF-8. Encoding a batch takes about forty times as much: words, their numbers, and 8-byte ids.
 _BATCH_BYTES = 1 << 22
 # A document takes some memory however short it is.
 _BATCH_DOCUMENTS = 1 << 14
@@ -32,7 +32,7 @@ def encode_documents(
     """:func:`encode_parts` for documents that are in memory.
 
     Raises:
-        DataError: ``documents`` is one text, or ``batch_bytes`` below 1.
+        DataError: ``documents`` is one text, or ``batch_bytes`` is below 1.
         TokenizerError: A document is no valid text.
     """
     encode_parts(as_parts(documents), tokenizer, writer, batch_bytes=batch_bytes, watcher=watcher)
@@ -52,18 +52,18 @@ def encode_parts(
     tokenizer allows it. How it is cut changes no id.
 
     Args:
-        parts: Any texts, in any parts. Where they end inside a document it is left open, for others to go on.
+        parts: Texts in parts. Where they end inside a document, the document stays open for further parts.
         tokenizer: Makes the ids.
         writer: Gets the ids.
         batch_bytes: UTF-8 bytes to encode at once; a quarter of it while memory is short.
-        watcher: Says when it is; the one of this process if not given.
+        watcher: Says when memory is short; the watcher of this process if not given.
 
     Raises:
         DataError: ``batch_bytes`` is below 1.
         TokenizerError: A document is no valid text.
     """
     if batch_bytes < 1:
-        raise DataError(f"batch_bytes={batch_bytes}: nothing could be encoded", "use 1 or more")
+        raise DataError("nothing could be encoded", "use 1 or more", option="batch_bytes", value=batch_bytes)
     batch: list[str] = []
     size = 0
     stream = iter(parts)
@@ -92,7 +92,7 @@ def encode_parts(
 def _append_long(
     parts: Iterator[TextPart], tokenizer: BaseTokenizer, writer: StoreWriter, most: Callable[[], int]
 ) -> None:
-    """Encode one document; ``most`` says how many bytes of it at once, which may change on the way."""
+    """Encode one document; ``most`` returns how many bytes to encode at once, which may change on the way."""
     is_open = True
 
     def chunks_of_document() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What every executor promises: one function over many small descriptions of work, results in their order."""
+"""Where text is encoded: in this process, in processes of this machine, on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ from insight.data.encoding.worker import read_message, write_message
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number, require_whole
 from insight.runtime.resources import usable_cores, usable_memory_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MAX_WORKERS = 1024
+"""More workers than this are a mistake."""
 ATTEMPTS = 3
-"""How many workers may die over one item before it is given up."""
+"""How many workers may die while they work on one item before the item is given up."""
 
 
 class Executor(ABC):
-    """Runs a function on items somewhere; a context manager that ends its workers.
+    """Runs a function on many small descriptions of work; a context manager that ends its workers.
 
-    An item may run more than once, and twice at the same time: a worker that was lost may still be at it.
-    So the function must leave the same behind however often it runs.
+    An item may run more than once, and twice at the same time: a worker that was lost may still work on it.
+    So the function must leave the same result however often it runs.
     """
 
     @property
@@ -49,19 +52,19 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """The results in the order of the items, each as soon as it and all before it are there.
+        """The results in the order of the items, each as soon as it and all before it are ready.
 
         Args:
-            function: Importable by its name where it runs.
-            items: Small, picklable; ``str`` of one is what messages call it.
+            function: A function that workers can import by its name.
+            items: Small objects that can be pickled; messages show ``str`` of an item.
 
         Raises:
-            DataError: Its workers died over an item, again and again, or none is left.
-            Exception: What ``function`` raised, for the first item that it failed for.
+            DataError: Workers died over one item again and again, or no worker is left.
+            Exception: The error of ``function`` for the first item that it failed for.
         """
 
-    def close(self) -> None:  # noqa: B027 (there may be nothing to end)
-        """End the workers, whatever they are doing; calling it again does nothing."""
+    def close(self) -> None:  # noqa: B027 (an executor may have no workers)
+        """End the workers even if they are working; a second call does nothing."""
 
     def __enter__(self) -> Executor:
         return self
@@ -81,14 +84,14 @@ class ExecutorConfig(Component):
 
     @abstractmethod
     def workers_for(self, num_bytes: int) -> int:
-        """How many workers ``num_bytes`` of text are worth; 0 where this process does it best by itself."""
+        """How many workers ``num_bytes`` of text are worth; 0 where this process is fastest by itself."""
 
     @abstractmethod
     def build(self, num_workers: int) -> Executor:
-        """An executor of so many workers.
+        """An executor with so many workers.
 
         Args:
-            num_workers: From :meth:`workers_for`; a cluster that runs already has its own number.
+            num_workers: The result of :meth:`workers_for`; a cluster that runs already has its own number.
 
         Raises:
             ConfigError: A library is missing, or the cluster does not answer.
@@ -111,7 +114,7 @@ class InProcess(ExecutorConfig):
     """Encode text in this process, whatever its size."""
 
     def workers_for(self, num_bytes: int) -> int:
-        """None."""
+        """Always 0: there are no workers."""
         return 0
 
     def build(self, num_workers: int) -> InProcessExecutor:
@@ -121,11 +124,11 @@ class InProcess(ExecutorConfig):
 
 # Text below this is encoded sooner than workers have started.
 _WORTH_BYTES = 1 << 26
-# What a worker needs, roughly: the libraries, and a few megabytes of text with its words and ids.
+# Memory of a worker, roughly: the libraries, and a few megabytes of text with its words and ids.
 _WORKER_BYTES = 600 << 20
 _SHARE_OF_MEMORY = 0.5
 _GOODBYE_SECONDS = 1.0
-# What encoding needs, loaded while the first item is still being made.
+# Modules that encoding needs; workers load them while the first item is still being made.
 _MODULES = ("insight.data.encoding.tasks", "tokenizers", "fastokens")
 # One thread a worker: libraries with a thread a core in every worker would make all of them slower.
 _ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -136,14 +139,14 @@ class LocalProcesses(ExecutorConfig):
     """Encode much text in several processes of this machine, little text in this process.
 
     Args:
-        num_workers: Processes; as many as cores and memory allow if not given, 0 for none.
+        num_workers: Number of processes; as many as cores and memory allow if not given, 0 for none.
     """
 
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ConfigError(f"num_workers={self.num_workers}: must not be negative", "use 0 for none")
+        if self.num_workers is not None:
+            require_whole("num_workers", self.num_workers, 0, MAX_WORKERS, "use e.g. 4, or 0 for none")
 
     def workers_for(self, num_bytes: int) -> int:
         """The configured number, else what the machine allows and the text is worth."""
@@ -158,18 +161,21 @@ class LocalProcesses(ExecutorConfig):
 
 
 class ProcessPool(Executor):
-    """Processes that are started anew: nothing of this one reaches them but pickled items.
+    """Worker processes that get nothing from this process but pickled items, each replaced when it dies.
 
-    They are no children of :mod:`multiprocessing`, which would run the user's main module in each of them.
+    The executors of :mod:`concurrent.futures` and ``loky`` break as a whole when a worker is killed, and
+    cannot say over which item; and :mod:`multiprocessing` runs the user's main module in every worker.
 
     Args:
-        num_workers: How many, 1 or more.
-        modules: What they import while they wait for their first item, where it is installed.
+        num_workers: Number of processes, 1 or more.
+        modules: Names of modules that workers import while they wait for their first item.
     """
 
     def __init__(self, num_workers: int, modules: Sequence[str] = ()) -> None:
         if num_workers < 1:
-            raise ConfigError(f"num_workers={num_workers}: a pool has at least 1", "use 1 or more")
+            raise ConfigError(
+                "a pool has at least 1", "use 1 or more", option="num_workers", value=num_workers
+            )
         self._num_workers = num_workers
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="insight-encode")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -180,7 +186,7 @@ class ProcessPool(Executor):
         try:
             for _ in range(num_workers):
                 self._idle.put(self._start())
-        except BaseException:  # nobody gets this pool, so nobody could end the workers it has
+        except BaseException:  # Nobody gets this pool, so nobody could end its workers.
             self.close()
             raise
 
@@ -190,7 +196,7 @@ class ProcessPool(Executor):
 
     @property
     def process_ids(self) -> list[int]:
-        """Of the workers that run now."""
+        """Process ids of the workers that run now."""
         with self._lock:
             return [worker.process_id for worker in self._all]
 
@@ -237,7 +243,7 @@ class ProcessPool(Executor):
     def _take(self) -> _Worker:
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
-        # Threads and workers are the same number, so none is idle only where one has died.
+        # There are as many threads as workers, so no worker is idle only where one has died.
         return self._start()
 
     def _start(self) -> _Worker:
@@ -255,14 +261,14 @@ class ProcessPool(Executor):
 
 
 class _WorkerDiedError(Exception):
-    """It did not reply; says how it ended."""
+    """A worker did not reply; the message says how it ended."""
 
 
 class _Worker:
     """One process, used by one thread at a time."""
 
     def __init__(self, modules: Sequence[str]) -> None:
-        package = Path(__file__).resolve().parents[3]  # the folder that holds `insight`
+        package = Path(__file__).resolve().parents[3]  # The folder that holds `insight`.
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "insight.data.encoding.worker", *modules],
@@ -276,30 +282,30 @@ class _Worker:
         return self._process.pid
 
     def ask(self, request: bytes) -> tuple[bool, Any]:
-        """Whether it succeeded, and the result or the exception.
+        """Whether the item succeeded, and its result or its exception.
 
         Raises:
-            _WorkerDiedError: It will never reply.
+            _WorkerDiedError: The worker will never reply.
         """
         assert self._process.stdin
         assert self._process.stdout
         try:
             write_message(self._process.stdin, request)
             reply = read_message(self._process.stdout)
-        except (EOFError, OSError, ValueError) as error:  # ValueError: closed by another thread
+        except (EOFError, OSError, ValueError) as error:  # ValueError: another thread closed the pipe.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GOODBYE_SECONDS)  # how it ended by itself, if it did
+                self._process.wait(_GOODBYE_SECONDS)  # Its exit code tells how it ended by itself.
             self.kill()
             raise _WorkerDiedError(_ending(self._process.wait())) from error
         done, value = pickle.loads(reply)
         return done, value
 
     def kill(self) -> None:
-        """End it now; nothing that it has not published is missed."""
+        """End the process now; what it has not published is made again."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # what it has not read yet is lost with it
+            with contextlib.suppress(OSError):  # Bytes that it has not read yet are lost with it.
                 if pipe:
                     pipe.close()
 
@@ -332,19 +338,25 @@ class DaskCluster(ExecutorConfig):
 
     def __post_init__(self) -> None:
         if self.scheduler is not None and not self.scheduler:
-            raise ConfigError("scheduler='': names no scheduler", "give an address such as tcp://node1:8786")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ConfigError(f"num_workers={self.num_workers}: a cluster has at least 1", "use 1 or more")
-        if self.num_workers is not None and self.scheduler is not None:
             raise ConfigError(
-                f"num_workers={self.num_workers}: a cluster that runs has its own number",
-                "leave out num_workers or scheduler",
+                "names no scheduler",
+                "give an address such as tcp://node1:8786",
+                option="scheduler",
+                value="''",
             )
-        if not self.patience > 0:
-            raise ConfigError(f"patience={self.patience}: must be above 0 seconds", "use e.g. 60")
+        if self.num_workers is not None:
+            require_whole("num_workers", self.num_workers, 1, MAX_WORKERS)
+            if self.scheduler is not None:
+                raise ConfigError(
+                    "a cluster that runs has its own number",
+                    "leave out num_workers or scheduler",
+                    option="num_workers",
+                    value=self.num_workers,
+                )
+        require_number("patience", self.patience, 0, 1e6, "use e.g. 60 seconds", above=True)
 
     def workers_for(self, num_bytes: int) -> int:
-        """The configured number, else one a core; whoever names a cluster wants it used."""
+        """The configured number, else one a core: whoever names a cluster wants it used."""
         return self.num_workers or usable_cores()
 
     def build(self, num_workers: int) -> DaskExecutor:
@@ -359,10 +371,12 @@ class DaskCluster(ExecutorConfig):
             )
             return DaskExecutor(distributed, distributed.Client(cluster), self.patience, cluster)
         if self.scheduler.endswith(".json"):
-            if not Path(self.scheduler).is_file():  # the library would wait for it without end
+            if not Path(self.scheduler).is_file():  # The library would wait for it without end.
                 raise ConfigError(
-                    f"scheduler={self.scheduler!r}: no such file",
+                    "no such file",
                     "start one with `dask scheduler --scheduler-file FILE`",
+                    option="scheduler",
+                    value=self.scheduler,
                 )
             where = {"scheduler_file": self.scheduler}
         else:
@@ -371,20 +385,22 @@ class DaskCluster(ExecutorConfig):
             client = distributed.Client(**where, timeout=self.patience, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise ConfigError(
-                f"scheduler={self.scheduler!r}: no Dask scheduler answers ({str(error).splitlines()[0]})",
+                f"no Dask scheduler answers ({str(error).splitlines()[0]})",
                 "start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
+                option="scheduler",
+                value=self.scheduler,
             ) from error
         return DaskExecutor(distributed, client, self.patience)
 
 
 class DaskExecutor(Executor):
-    """A client; tasks of a worker that is lost go to another one.
+    """A client of a Dask cluster; tasks of a worker that is lost go to another one.
 
     Args:
         distributed: The library.
-        client: Of the cluster.
+        client: The client of the cluster.
         patience: Seconds to wait for a worker when there is none.
-        cluster: To be ended with the client, if this process started it.
+        cluster: The cluster, to be ended with the client if this process started it.
     """
 
     def __init__(self, distributed: Any, client: Any, patience: float, cluster: Any = None) -> None:
@@ -407,7 +423,7 @@ class DaskExecutor(Executor):
         return max(1, self._num_threads())
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        # A name that no other client of the scheduler has: equal names would share one result.
+        # No other client of the scheduler may use the same names: equal names would share one result.
         run = uuid.uuid4().hex
         futures = [
             self._client.submit(function, item, key=f"insight-{run}-{number}", pure=False)
@@ -418,7 +434,7 @@ class DaskExecutor(Executor):
             for future, item in zip(futures, items, strict=True):
                 yield self._result(future, item)
         finally:
-            with contextlib.suppress(Exception):  # the scheduler may be the one that has gone
+            with contextlib.suppress(Exception):  # The scheduler itself may have gone.
                 self._client.cancel(futures)
 
     def close(self) -> None:
@@ -433,7 +449,7 @@ class DaskExecutor(Executor):
             try:
                 return future.result(timeout=_LOOK_SECONDS)
             except (TimeoutError, self._distributed.TimeoutError):
-                if future.done():  # the function itself ran out of time somewhere
+                if future.done():  # The function itself ran out of time somewhere.
                     return future.result()
                 self._check_workers()
             except self._distributed.KilledWorker as error:
@@ -445,7 +461,7 @@ class DaskExecutor(Executor):
                 raise DataError("the Dask scheduler was lost", "start it again, then the command") from error
 
     def _check_workers(self) -> None:
-        """Refuse to wait for ever where nobody is left to do the work."""
+        """Refuse to wait for ever where no worker is left."""
         if self._num_threads():
             self._last_seen = time.monotonic()
         elif time.monotonic() - self._last_seen > self._patience:

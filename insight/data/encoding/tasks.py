@@ -1,4 +1,4 @@
-"""How work on text is cut into tasks: neighbouring ranges together, enough to keep every worker busy."""
+"""Encode text in tasks that any executor may run, and join their results in the order of the text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.runtime.errors import DataError, TokenizerError
 from insight.runtime.messages import say
 
-# So many tasks a worker that all end at about the same time; not so many that starting them costs much.
+# With so many tasks a worker all workers end at about the same time, and starting tasks costs little.
 _TASKS_A_WORKER = 16
 _LEAST_TASK_BYTES, _MOST_TASK_BYTES = 1 << 22, 1 << 26
 _MOST_RANGES = 1000
@@ -40,12 +40,15 @@ _MOST_RANGES = 1000
 def group_ranges(
     executor: Executor, ranges: Sequence[TextRange], task_bytes: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Indices of the first range of each task and of the one behind its last; many small files are few tasks.
+    """Cut work on text into tasks of neighbouring ranges, enough tasks to keep every worker busy.
 
     Args:
         executor: Runs the tasks.
-        ranges: All of the work, in order.
-        task_bytes: About how much a task takes; what keeps every worker busy to the end if not given.
+        ranges: All ranges of the text, in order.
+        task_bytes: About how many bytes a task reads; chosen by the number of workers if not given.
+
+    Yields:
+        Indices of the first range of each task and of the range behind its last one.
     """
     if task_bytes is None:
         share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
@@ -58,18 +61,18 @@ def group_ranges(
             first, size = index, 0
 
 
-# A part is one shard: where the shards of the whole begin is known only when it is put together.
+# A part is one shard: the places where the shards of the whole begin are known only when parts are joined.
 _ONE_SHARD = 1 << 62
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of two parts of the documents is encoded.
+    """Which of two parts of the documents a task encodes.
 
     Attributes:
         file: A ``.npy`` file: for each document whether it is for validation (bool), or where its validation
             part begins (int64, in characters).
-        content: Hash of that file's array.
+        content: Hash of the array in that file.
         is_validation: Whether the validation part is encoded, or the training part.
     """
 
@@ -80,16 +83,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """What a worker needs to know; it holds paths and hashes, and no text.
+    """One piece of work for a worker; it holds paths and hashes, and no text.
 
     Attributes:
-        ranges: What is encoded, in order.
+        ranges: The ranges of text to encode, in order.
         contents: Content hash of the file of each range.
-        starts: Where each of them begins; used with ``selection`` only.
+        starts: Where each range begins among the documents; used with ``selection`` only.
         reading: How bytes become documents.
         selection: Which part of the documents is encoded; ``None`` for all.
-        tokenizer_file: Its ``tokenizer.json``.
-        tokenizer_fingerprint: What that must be.
+        tokenizer_file: The ``tokenizer.json`` to use.
+        tokenizer_fingerprint: The fingerprint that the tokenizer must have.
         folder: Where the result goes, under the task's :attr:`key`.
     """
 
@@ -104,7 +107,7 @@ class EncodeTask:
 
     @functools.cached_property
     def key(self) -> str:
-        """A hash of everything that decides the result; names and places of files play no part."""
+        """A hash of everything that decides the result. Names and places of files play no part."""
         spans = [
             (text_range.byte_range.start, text_range.byte_range.stop) if text_range.byte_range else None
             for text_range in self.ranges
@@ -124,12 +127,12 @@ class EncodeTask:
 
     @property
     def output(self) -> Path:
-        """The folder of the result."""
+        """Folder of the result."""
         return self.folder / self.key
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of files that it reads."""
+        """Bytes of files that the task reads."""
         return sum(text_range.num_bytes for text_range in self.ranges)
 
     def __str__(self) -> str:
@@ -138,10 +141,10 @@ class EncodeTask:
 
 
 def encode_part(task: EncodeTask) -> str:
-    """Encode the text of a task into a store at :attr:`EncodeTask.output`; run again it leaves the same.
+    """Encode the text of a task into a store at :attr:`EncodeTask.output`; a second run changes nothing.
 
-    It is written under another name and renamed, so nobody ever sees half of it. Of two workers that do the
-    same task at once the first one publishes, and the other throws its own away.
+    The store is written under another name and renamed, so nobody ever sees half of it. When two workers do
+    the same task at once, the first one publishes and the other throws its own result away.
 
     Returns:
         The key of the task, by which the result is found.
@@ -163,7 +166,7 @@ def encode_part(task: EncodeTask) -> str:
     try:
         _write(task, tokenizer, temporary)
         os.chmod(temporary, 0o755)
-        with contextlib.suppress(OSError):  # another worker was faster with the same
+        with contextlib.suppress(OSError):  # Another worker was faster with the same result.
             os.replace(temporary, task.output)
         if not task.output.is_dir():
             raise DataError(f"{task.output}: cannot be published", "is something clearing the cache?")
@@ -178,9 +181,9 @@ def read_ranges(
     """The text of a task.
 
     Args:
-        task: It.
-        repairs: Counts what was repaired.
-        has_text: Gets for each range whether there was text in it, in whichever part of the documents.
+        task: The task.
+        repairs: Counts the repairs of the text.
+        has_text: Gets for each range whether it holds text, in either part of the documents.
     """
     array = np.load(task.selection.file, mmap_mode="r") if task.selection else None
     for text_range, start in zip(task.ranges, task.starts, strict=True):
@@ -198,7 +201,7 @@ def read_ranges(
 
 
 def _was_begun(selection: Selection, array: Any, start: RangeStart) -> bool:
-    """Whether some text of the document at ``start``, as selected, lies before it."""
+    """Whether some of the selected text of the document at ``start`` lies before that place."""
     value = array[start.document]
     if array.dtype == np.bool_:
         return bool(value) is selection.is_validation
@@ -240,13 +243,13 @@ def _tokenizer(file: Path, fingerprint: str) -> BaseTokenizer:
 
 
 class EncodingProgress:
-    """Counts bytes, and prints a line every ``interval`` seconds while there are some.
+    """Counts bytes and prints a line every ``interval`` seconds, so that a short encoding prints none.
 
     Args:
-        title: What is encoded.
-        total_bytes: How much there is; ``None`` where nobody knows, as in compressed files.
+        title: The name of the text.
+        total_bytes: Bytes of the whole text; ``None`` where nobody knows, as in compressed files.
         interval: Seconds between two lines.
-        clock: Seconds that only rise.
+        clock: Returns a time in seconds that never falls.
     """
 
     def __init__(
@@ -264,7 +267,7 @@ class EncodingProgress:
         self._done = 0
 
     def advance(self, num_bytes: int) -> None:
-        """Count what has been done."""
+        """Count bytes that have been encoded."""
         self._done += num_bytes
         now = self._clock()
         if now - self._last >= self._interval:
@@ -272,10 +275,10 @@ class EncodingProgress:
             say(self._line(now - self._started))
 
     def watch(self, parts: Iterable[TextPart]) -> Iterator[TextPart]:
-        """The same parts; each counts when the next one is asked for."""
+        """Yield ``parts``, and count each when the next one is asked for."""
         for part in parts:
             yield part
-            # About its bytes; an exact number would be another pass over the text.
+            # The number of characters is close to the bytes, which would be another pass over the text.
             self.advance(len(part.text))
 
     def _line(self, seconds: float) -> str:
@@ -288,7 +291,7 @@ class EncodingProgress:
 
 _PARTS = "parts"
 _COPIED_IDS = 1 << 19
-# Text is this many times its compressed form, roughly.
+# Text is about this many times as large as its compressed form.
 _EXPANSION = 4
 
 
@@ -307,7 +310,7 @@ class Division:
 
 
 def text_bytes(ranges: Sequence[TextRange]) -> int:
-    """About how much text there is, compressed files counted as what they hold."""
+    """About how many bytes of text there are, for compressed files after decompression."""
     return sum(
         each.num_bytes * (_EXPANSION if each.source.compression or each.source.format == "parquet" else 1)
         for each in ranges
@@ -326,19 +329,19 @@ def encode_in_tasks(
     division: Division | None = None,
     task_bytes: int | None = None,
 ) -> None:
-    """Encode ``text`` and append it to ``writer``: the same bytes whatever the executor and the tasks.
+    """Encode ``text`` and append it to ``writer``; executor and tasks change no byte of the result.
 
     Args:
         executor: Runs the tasks.
-        text: What to encode.
+        text: The text to encode.
         contents: Content hash of each file.
         tokenizer: Makes the ids.
-        writer: Gets them in the order of the text.
-        folder: Where tasks leave their results meanwhile; every worker sees it under this path.
-        title: What messages call the text.
-        repairs: Counts what was repaired.
+        writer: Gets the ids in the order of the text.
+        folder: Where tasks leave their results; every worker sees it under this path.
+        title: The name of the text in messages.
+        repairs: Counts the repairs of the text.
         division: Which part of the documents to encode; ``None`` for all of them.
-        task_bytes: About how much a task takes; what keeps every worker busy to the end if not given.
+        task_bytes: About how many bytes a task reads; chosen by the number of workers if not given.
 
     Raises:
         DataError: A file cannot be read or holds no text, workers died again and again, or the result of a
@@ -350,7 +353,7 @@ def encode_in_tasks(
         tasks = _tasks(executor, text, contents, tokenizer, parts, division, task_bytes)
         progress = EncodingProgress(title, sum(task.num_bytes for task in tasks))
         is_empty: dict[str, bool] = {}
-        # Closed here when something fails, so that no task is begun any more.
+        # After an error, closing makes sure that no further task begins.
         with contextlib.closing(_closable(executor.map(encode_part, tasks))) as keys:
             for task in tasks:
                 if next(keys, None) != task.key:
@@ -408,16 +411,16 @@ def _save(division: Division, parts: Path) -> Selection:
 
 
 def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
-    """Append the store that a task has left; what its manifest says about the text.
+    """Append the store of a task; returns what its manifest says about the text.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The store is missing or damaged.
     """
     try:
         store = TokenStore(task.output, is_use=False)
         if store.manifest.shards:
             ends = store.shard(0)[1][1:].astype(np.int64)
-            # In pieces, each used while it is at hand, so that a large part is never in memory as a whole.
+            # The ids come in pieces, so that a large part is never in memory as a whole.
             for start, ids in store.checked_ids(0, _COPIED_IDS):
                 first, last = np.searchsorted(ends, (start, start + len(ids)), side="right")
                 writer.append_finished(ids, ends[first:last] - start, 0)
@@ -430,5 +433,5 @@ def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
 
 
 def _closable(results: Iterator[str]) -> Generator[str, None, None]:
-    """``results`` as a generator: closing it closes them."""
+    """``results`` as a generator, which can be closed."""
     yield from results

@@ -1,4 +1,9 @@
-"""Messages on a pipe, each with its length before it, so that one that cannot be read spoils no other."""
+"""One worker of a :class:`~insight.data.encoding.executors.ProcessPool`: an item in, a result out.
+
+Requests and replies are pickles on standard input and output, each with its length before it, so that one
+that cannot be read spoils no other. Printed text goes to standard error. The names of modules on the command
+line are imported before the first request.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +21,24 @@ from typing import IO
 from insight.runtime.errors import InsightError
 
 _LENGTH_BYTES = 8
+_LOOK_SECONDS = 0.5
 
 
 def write_message(pipe: IO[bytes], data: bytes) -> None:
     """Send ``data``.
 
     Raises:
-        OSError: The other side has gone.
+        OSError: The other side has closed the pipe.
     """
     pipe.write(len(data).to_bytes(_LENGTH_BYTES, "little") + data)
     pipe.flush()
 
 
 def read_message(pipe: IO[bytes]) -> bytes:
-    """What the other side sent.
+    """The next message of the other side.
 
     Raises:
-        EOFError: It has gone.
+        EOFError: The other side has closed the pipe.
     """
     return _read(pipe, int.from_bytes(_read(pipe, _LENGTH_BYTES), "little"))
 
@@ -44,24 +50,21 @@ def _read(pipe: IO[bytes], count: int) -> bytes:
     return data
 
 
-_LOOK_SECONDS = 0.5
-
-
 def main(modules: Sequence[str]) -> None:
     """Serve until standard input ends, or the process that started this one.
 
     Args:
-        modules: What requests will need.
+        modules: Names of modules that requests will need.
     """
-    # A Ctrl-C reaches the whole group; the process that started this one decides what it means.
+    # Ctrl-C reaches the whole process group; the process that started this one decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for name in modules:
-        with contextlib.suppress(ImportError):  # whoever really needs it will say so
+        with contextlib.suppress(ImportError):  # A request that needs the module will report it.
             importlib.import_module(name)
-    # A pipe that has ended: there is nobody left to work for, or to complain to.
+    # When the pipe has ended, nobody is left to work for or to complain to.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             write_message(replies, _reply_to(read_message(sys.stdin.buffer)))
@@ -76,7 +79,7 @@ def _reply_to(request: bytes) -> bytes:
 
 
 def _portable(error: Exception) -> Exception:
-    """``error``, or what it says where it cannot travel to another process."""
+    """``error``, or another one with its message where it cannot travel to another process."""
     with contextlib.suppress(Exception):
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error

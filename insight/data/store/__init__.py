@@ -1,6 +1,6 @@
 """The token store: token ids on disk, written once, published whole, memory-mapped ever after."""
 
-from insight.data.store.cache import StoreCache
+from insight.data.store.cache import StoreCache, cache_limit, default_cache_dir
 from insight.data.store.format import FORMAT_VERSION, Manifest, Shard, store_key
 from insight.data.store.inventory import Removal, StoreEntry, StoreInventory
 from insight.data.store.reader import TokenStore
@@ -16,5 +16,7 @@ __all__ = [
     "StoreInventory",
     "StoreWriter",
     "TokenStore",
+    "cache_limit",
+    "default_cache_dir",
     "store_key",
 ]

@@ -4,32 +4,65 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from insight.data.store.format import checked_key
 from insight.data.store.inventory import StoreInventory
-from insight.data.store.locks import file_lock
 from insight.data.store.reader import TokenStore
-from insight.runtime.errors import DataError, OutputError
+from insight.runtime.errors import ConfigError, DataError, OutputError
 from insight.runtime.files import atomic_write_text, publish_folder, writing_to
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 
 # Below this size every byte is checked at each opening (some 15 ms); above, only after a change of the files.
 _ALWAYS_VERIFIED_BYTES = 1 << 27
+
+
+def default_cache_dir() -> Path:
+    """``$INSIGHT_CACHE_DIR``, else ``~/.cache/insight``."""
+    chosen = os.environ.get("INSIGHT_CACHE_DIR")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "insight"
+
+
+def cache_limit(gigabytes: float | None = None) -> int | None:
+    """How many bytes the stores of a cache may take: ``gigabytes``, else ``$INSIGHT_CACHE_GIGABYTES``.
+
+    Returns:
+        Bytes; ``None`` for no limit.
+
+    Raises:
+        ConfigError: The value is no number, or negative.
+    """
+    name, value = "cache_gigabytes", gigabytes
+    remedy = "use e.g. 50, or leave it out for no limit"
+    if value is None:
+        chosen = os.environ.get("INSIGHT_CACHE_GIGABYTES")
+        if not chosen:
+            return None
+        name = "INSIGHT_CACHE_GIGABYTES"
+        try:
+            value = float(chosen)
+        except ValueError:
+            raise ConfigError("must be a number", remedy, option=name, value=repr(chosen)) from None
+    require_number(name, value, 0, math.inf, remedy)
+    return int(value * 1e9)
 
 
 class StoreCache:
     """The stores below one folder, each in a folder named by its key.
 
     Args:
-        root: The cache folder; made when something is built.
-        max_bytes: How much the stores may take together. When one is built, those that were used longest
-            ago are removed until they fit, except what a process has open or a user has pinned; ``None``
-            for no limit.
+        root: The cache folder; it is made when something is built.
+        max_bytes: How much the stores may take together. When one is built, the stores that were used
+            longest ago are removed until the others fit, except stores that a process has open or a user has
+            pinned; ``None`` for no limit.
 
     Raises:
         DataError: ``max_bytes`` is below 0.
@@ -37,55 +70,49 @@ class StoreCache:
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
         if max_bytes is not None and max_bytes < 0:
-            raise DataError(f"max_bytes={max_bytes}: must be at least 0", "use 0 or more, or no limit")
+            raise DataError(
+                "must be at least 0", "use 0 or more, or no limit", option="max_bytes", value=max_bytes
+            )
         self.root = Path(root)
         self._max_bytes = max_bytes
         self._stores = self.root / "stores"
 
     def find(self, key: str) -> TokenStore | None:
-        """The store with this key or ``None``; every byte is checked at its first use if others wrote it.
+        """The store with this key or ``None``; every byte of it is checked at its first use.
 
         Raises:
-            DataError: It is there, and damaged; or ``key`` can be no key.
+            DataError: The store is there and damaged, or ``key`` can be no key.
         """
         return self._open(key, is_known=False)
-
-    def _open(self, key: str, is_known: bool) -> TokenStore | None:
-        folder = self._stores / checked_key(key)
-        if not folder.is_dir():
-            return None
-        store = TokenStore(folder)
-        self._verify_once(store, is_known)
-        return store
 
     def find_or_build(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
         """The store with this key, built if it is missing or damaged.
 
         Args:
-            key: From :func:`insight.data.store.format.store_key`.
-            build: Writes the store into the empty folder it is given; called by one process at a time.
-            title: What messages call the store.
+            key: The result of :func:`insight.data.store.format.store_key`.
+            build: Writes the store into the empty folder it is given; one process calls it at a time.
+            title: The name of the text in messages.
 
         Raises:
             DataError: ``key`` can be no key.
             OutputError: The cache folder cannot be written to.
         """
         checked_key(key)
-        try:
-            found = self.find(key)
-        except DataError:
-            found = None  # looked at again, and put right, by the one that holds the lock
-        return found or self._build_locked(key, build, title)
-
-    def _build_locked(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
+        # A damaged store is looked at again, and replaced, by the process that holds the lock.
+        with contextlib.suppress(DataError):
+            if (found := self.find(key)) is not None:
+                return found
         try:
             with writing_to(self.root):
                 self._stores.mkdir(parents=True, exist_ok=True)
-                lock = file_lock(
-                    self._stores / f"{key}.lock",
-                    lambda: say(f"waiting for another process that is encoding {title}"),
-                )
-                with lock:
+                # The file of the lock stays: removing it would let two processes hold "the" lock.
+                lock = FileLock(self._stores / f"{key}.lock")
+                try:
+                    held = lock.acquire(timeout=0)
+                except Timeout:
+                    say(f"waiting for another process that is encoding {title}")
+                    held = lock.acquire()
+                with held:
                     try:
                         if (found := self.find(key)) is not None:
                             return found
@@ -97,8 +124,16 @@ class StoreCache:
         except OutputError as error:
             raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
 
+    def _open(self, key: str, is_known: bool) -> TokenStore | None:
+        folder = self._stores / checked_key(key)
+        if not folder.is_dir():
+            return None
+        store = TokenStore(folder)
+        self._verify_once(store, is_known)
+        return store
+
     def _build(self, key: str, build: Callable[[Path], None]) -> TokenStore:
-        # With the lock held, temporary folders of this key are what killed processes left behind.
+        # With the lock held, temporary folders of this key are leftovers of killed processes.
         for stale in self._stores.glob(f".{key}.*.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self._stores))
@@ -108,7 +143,7 @@ class StoreCache:
             is_ours = publish_folder(temporary, self._stores / key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        store = self._open(key, is_known=is_ours)  # whose bytes were hashed on their way
+        store = self._open(key, is_known=is_ours)  # Its bytes were hashed while they were written.
         if store is None:
             raise DataError(
                 f"{self._stores / key}: vanished while it was built", "is something clearing the cache?"
@@ -116,7 +151,7 @@ class StoreCache:
         return store
 
     def _evict(self, key: str) -> None:
-        """Keep the stores below their limit, the one that was just built among them."""
+        """Keep the stores below their limit; the one that was just built stays."""
         if self._max_bytes is None:
             return
         for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
@@ -128,25 +163,22 @@ class StoreCache:
                 say(f"removed the tokens {entry.key} ({size}), which were used longest ago, from the cache")
 
     def _quarantine(self, key: str, error: DataError, title: str) -> None:
-        """Move a damaged store out of the way, keeping it for whoever wants to know why."""
-        target = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self._folder("quarantine")))
+        """Move a damaged store out of the way, and keep it for whoever wants to know why."""
+        quarantine = self.root / "quarantine"
+        quarantine.mkdir(parents=True, exist_ok=True)
+        target = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=quarantine))
         try:
             os.replace(self._stores / key, target / key)
-        except FileNotFoundError:  # it was evicted while it was being opened
+        except FileNotFoundError:  # The store was evicted while it was being opened.
             target.rmdir()
             return
         say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
-
-    def _folder(self, name: str) -> Path:
-        folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def _verify_once(self, store: TokenStore, is_known: bool) -> None:
         """Check every byte, unless a large store was checked before and its files are unchanged since.
 
         Args:
-            store: It.
+            store: The store.
             is_known: Whether this process has just written it.
         """
         files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
@@ -155,11 +187,14 @@ class StoreCache:
             if not is_known:
                 store.verify()
             return
-        stamp = json.dumps([[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats])
+        # An edit in place whose time stamp was restored shows in the time of the last change of the inode.
+        stamp = json.dumps(
+            [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for stat in stats]
+        )
         record = self.root / "verified" / f"{store.path.name}.json"
         if record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
             return
         if not is_known:
             store.verify()
-        with contextlib.suppress(OutputError):  # a cache that is read-only is still good to read
+        with contextlib.suppress(OutputError):  # A cache that is read-only can still be read.
             atomic_write_text(record, stamp)

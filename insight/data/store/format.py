@@ -1,9 +1,9 @@
-"""The files of a token store and the manifest that describes them.
+"""The files of a token store, the manifest that describes them, and the key that names the store.
 
 A store is a folder: ``00000.bin`` holds the ids of whole documents (little-endian uint16 if the vocabulary
 fits, else uint32), each followed by the end-of-text id; ``00000.idx`` holds where its documents start and
-the last one ends (little-endian uint64); ``00001.bin`` goes on where ``00000.bin`` stops. ``manifest.json``
-is written last.
+where the last one ends (little-endian uint64); ``00001.bin`` continues ``00000.bin``. ``manifest.json`` is
+written last.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from insight.runtime.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-HASHED_BYTES = 1 << 18
-"""Bytes of a file that are hashed at once."""
+OFFSET_DTYPE: np.dtype[Any] = np.dtype("<u8")
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
     """The smallest type of the format that holds every id below ``vocabulary_size``.
 
     Raises:
-        DataError: ``vocabulary_size`` is below 1, or beyond four bytes.
+        DataError: ``vocabulary_size`` is below 1, or ids would need more than four bytes.
     """
     if not 1 <= vocabulary_size <= 1 << 32:
         raise DataError(
-            f"vocabulary_size={vocabulary_size}: a store holds ids of two or four bytes", "use 1 to 2^32"
+            "a store holds ids of two or four bytes",
+            "use 1 to 2^32",
+            option="vocabulary_size",
+            value=vocabulary_size,
         )
     return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
-
-
-OFFSET_DTYPE: np.dtype[Any] = np.dtype("<u8")
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds and what it was made from.
+    """The contents of a store and what it was made from.
 
     Attributes:
         vocabulary_size: Every id is below it.
         end_of_text_id: The id after each document.
-        tokenizer_fingerprint: Of the tokenizer that made the ids.
+        tokenizer_fingerprint: Fingerprint of the tokenizer that made the ids.
         num_bytes: UTF-8 length of all documents.
-        shards: In order.
+        shards: The shards in order.
         origin: Where the text came from, plain JSON values, for people and reports.
     """
 
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a store.
 
     Raises:
-        DataError: It is missing, damaged or of another format version.
+        DataError: It is missing, damaged or has another format version.
     """
     path = folder / MANIFEST_NAME
     damaged = DataError(f"{path}: damaged", "encode the text again")
@@ -122,7 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise damaged from error
     if version != FORMAT_VERSION:
         raise DataError(
-            f"{path}: format version {version}, this is {FORMAT_VERSION}", "encode the text again"
+            f"{path}: format version {version}, and this program reads {FORMAT_VERSION}",
+            "encode the text again",
         )
     if stored_hash != _hash_of({"format_version": version, **body}):
         raise damaged
@@ -142,14 +143,60 @@ def shard_name(index: int) -> str:
 
 
 def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
-    """``array`` as the format stores it; where it is so already, its own memory."""
+    """``array`` as bytes of the format, without a copy where it has ``dtype`` already."""
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
 
 
-def _is_sound(manifest: Manifest) -> bool:
-    """Whether the values are what a writer writes: a store that was fetched may say anything.
+def store_key(
+    source_hashes: Sequence[str], tokenizer_fingerprint: str, encoding: Mapping[str, str | int | float]
+) -> str:
+    """Key of the store that these sources give with this tokenizer.
 
-    Names above all: one like ``../other`` would have a file outside of the store read.
+    Names and places of the files play no part, so text that was moved or copied is found again.
+
+    Args:
+        source_hashes: Content hash of every source, in the order of encoding, which is the order of the
+            documents in the store.
+        tokenizer_fingerprint: ``tokenizer.fingerprint()``.
+        encoding: Everything else that decides the ids: the text field, which part of a split.
+
+    Raises:
+        DataError: There is no source, or a hash or the fingerprint is no text.
+    """
+    hashes = [] if isinstance(source_hashes, str) else list(source_hashes)
+    if not hashes:
+        raise DataError(
+            "is not a list of hashes", "name at least one source", option="source_hashes", value=source_hashes
+        )
+    for value in (*hashes, tokenizer_fingerprint):
+        if not isinstance(value, str) or not value:
+            raise DataError(f"{value!r} is no hash", "give ContentHashes.of and tokenizer.fingerprint()")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "sources": hashes,
+        "tokenizer": tokenizer_fingerprint,
+        "encoding": dict(encoding),
+    }
+    return _hash_of(content)
+
+
+def checked_key(key: str) -> str:
+    """``key``, if it can name a folder and nothing else.
+
+    Raises:
+        DataError: It is empty, or could lead out of the cache.
+    """
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise DataError(
+            "is not the key of a store", "take one from `insight cache list`", option="key", value=repr(key)
+        )
+    return key
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    """Whether the values are such as a writer writes: a store that was fetched may say anything.
+
+    Names matter most: one like ``../other`` would have a file outside of the store read.
     """
     counts = [manifest.vocabulary_size, manifest.end_of_text_id, manifest.num_bytes]
     for index, shard in enumerate(manifest.shards):
@@ -169,48 +216,3 @@ def _is_sound(manifest: Manifest) -> bool:
 
 def _hash_of(body: dict[str, Any]) -> str:
     return str(xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode("utf-8")))
-
-
-_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
-
-
-def store_key(
-    source_hashes: Sequence[str], tokenizer_fingerprint: str, encoding: Mapping[str, str | int | float]
-) -> str:
-    """Key of the store that these sources give with this tokenizer.
-
-    Names and places of the files play no part: moved or copied text is found again.
-
-    Args:
-        source_hashes: Content hash of every source, in the order of encoding (which is the order of the
-            documents in the store, so it belongs to the content).
-        tokenizer_fingerprint: ``tokenizer.fingerprint()``.
-        encoding: What else decides the ids: the text field, which part of a split.
-
-    Raises:
-        DataError: There is no source, or something else than text stands for one or for the tokenizer.
-    """
-    hashes = [] if isinstance(source_hashes, str) else list(source_hashes)
-    if not hashes:
-        raise DataError(f"source_hashes={source_hashes!r}: not a list of hashes", "name at least one source")
-    for value in (*hashes, tokenizer_fingerprint):
-        if not isinstance(value, str) or not value:
-            raise DataError(f"{value!r} is no hash", "give ContentHashes.of and tokenizer.fingerprint()")
-    content = {
-        "format_version": FORMAT_VERSION,
-        "sources": hashes,
-        "tokenizer": tokenizer_fingerprint,
-        "encoding": dict(encoding),
-    }
-    return str(xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8")))
-
-
-def checked_key(key: str) -> str:
-    """``key``, if it can name a folder and nothing else.
-
-    Raises:
-        DataError: It is empty, or could lead out of the cache.
-    """
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise DataError(f"key={key!r}: not the key of a store", "take one from `insight cache list`")
-    return key

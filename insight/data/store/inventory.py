@@ -1,4 +1,4 @@
-"""What a cache of token stores holds: list it, check it, pin and remove stores, keep it below a size."""
+"""The stores of a cache: list and verify them, pin and remove them, keep them below a size."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from insight.data.store.format import MANIFEST_NAME, Manifest, checked_key, read_manifest
-from insight.data.store.locks import free_lock, unused
+from insight.data.store.lease import unused
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError
 from insight.runtime.files import atomic_write_bytes, writing_to
@@ -23,15 +24,15 @@ class StoreEntry:
     """One store of a cache.
 
     Attributes:
-        key: Its name.
-        path: Its folder.
-        num_bytes: What its files take on the disk.
+        key: Name of the store.
+        path: Folder of the store.
+        num_bytes: Bytes that its files take on the disk.
         made: When it was written, seconds since 1970.
         last_used: When it was last opened, seconds since 1970.
         is_in_use: Whether a live process has it open.
         is_pinned: Whether it is kept whatever happens.
-        manifest: What it holds; ``None`` where that is damaged.
-        damage: What is wrong with it, as far as was looked; ``""`` if nothing.
+        manifest: The manifest of the store; ``None`` where it is damaged.
+        damage: The fault that was found so far; ``""`` if there is none.
     """
 
     key: str
@@ -47,11 +48,11 @@ class StoreEntry:
 
 @dataclass(frozen=True)
 class Removal:
-    """What happened to a store that was to be removed.
+    """A store that was to be removed.
 
     Attributes:
         entry: The store.
-        kept_because: ``""`` where it is gone, else ``"in use"`` or ``"pinned"``.
+        kept_because: ``""`` if it is gone, else ``"in use"`` or ``"pinned"``.
     """
 
     entry: StoreEntry
@@ -77,7 +78,7 @@ class StoreInventory:
         folders = [path for path in self._stores.iterdir() if path.is_dir() and path.name[0] != "."]
         found = []
         for folder in sorted(folders):
-            with contextlib.suppress(FileNotFoundError):  # evicted by another process at this moment
+            with contextlib.suppress(FileNotFoundError):  # Another process evicts it at this moment.
                 found.append(self._entry(folder))
         return sorted(found, key=lambda entry: -entry.last_used)
 
@@ -89,11 +90,13 @@ class StoreInventory:
         """
         folder = self._stores / checked_key(key)
         if not folder.is_dir():
-            raise DataError(f"key={key!r}: no such store in {self.root}", "see `insight cache list`")
+            raise DataError(
+                f"no such store in {self.root}", "see `insight cache list`", option="key", value=repr(key)
+            )
         return self._entry(folder)
 
     def verify(self, entry: StoreEntry) -> str:
-        """What is wrong with a store, every byte of it looked at; ``""`` if nothing."""
+        """Look at every byte of a store; the fault that was found, or ``""``."""
         try:
             TokenStore(entry.path, is_use=False).verify()
         except DataError as error:
@@ -120,7 +123,7 @@ class StoreInventory:
         """
         pin = self._pins / checked_key(key)
         if not pin.exists():
-            raise DataError(f"key={key!r}: not pinned", "see `insight cache list`")
+            raise DataError("is not pinned", "see `insight cache list`", option="key", value=repr(key))
         with writing_to(pin):
             pin.unlink(missing_ok=True)
 
@@ -136,33 +139,33 @@ class StoreInventory:
             with unused(entry.path) as is_unused:
                 if not is_unused:
                     return Removal(entry, "in use")
-                # Its name goes in one step; what a process that dies here leaves, the next one removes.
+                # The name goes in one step; leftovers of a process that dies here are removed later.
                 grave = Path(tempfile.mkdtemp(prefix=f".{entry.key}.", suffix=".tmp", dir=self._stores))
                 try:
                     os.rename(entry.path, grave / entry.key)
                 except FileNotFoundError:
-                    pass  # another process was faster
+                    pass  # Another process was faster.
                 finally:
                     shutil.rmtree(grave, ignore_errors=True)
             (self.root / "verified" / f"{entry.key}.json").unlink(missing_ok=True)
         return Removal(entry, "")
 
     def shrink(self, max_bytes: int, keep: Collection[str] = ()) -> list[Removal]:
-        """Remove the stores that were used longest ago until the others take at most ``max_bytes``.
+        """Remove the stores that were used longest ago until the others fit into ``max_bytes``.
 
         Args:
-            max_bytes: How much may stay.
-            keep: Keys to leave alone.
+            max_bytes: Bytes that may stay.
+            keep: Keys of stores to leave alone.
 
         Returns:
-            Those that had their turn, removed or not.
+            The stores that were to be removed, whether they are gone or kept.
 
         Raises:
             DataError: ``max_bytes`` is below 0.
             OutputError: The cache folder cannot be written to.
         """
         if max_bytes < 0:
-            raise DataError(f"max_bytes={max_bytes}: must be at least 0", "use 0 or more")
+            raise DataError("must be at least 0", "use 0 or more", option="max_bytes", value=max_bytes)
         entries = self.entries()
         total = sum(entry.num_bytes for entry in entries)
         removals = []
@@ -177,10 +180,10 @@ class StoreInventory:
         return removals
 
     def remove_leftovers(self) -> int:
-        """Remove what killed processes left half-written; what is being written stays.
+        """Remove half-written stores of killed processes; stores that are being written stay.
 
         Returns:
-            Bytes that it took.
+            Bytes that they took.
 
         Raises:
             OutputError: The cache folder cannot be written to.
@@ -188,14 +191,14 @@ class StoreInventory:
         freed = 0
         for folder in sorted(self._stores.glob(".*.tmp")) if self._stores.is_dir() else []:
             key = folder.name.split(".")[1]
-            with writing_to(folder), free_lock(self._stores / f"{key}.lock") as is_free:
-                if is_free:
-                    freed += folder_bytes(folder)
-                    shutil.rmtree(folder, ignore_errors=True)
+            lock = FileLock(self._stores / f"{key}.lock", timeout=0)
+            with writing_to(folder), contextlib.suppress(Timeout), lock:
+                freed += folder_bytes(folder)
+                shutil.rmtree(folder, ignore_errors=True)
         return freed
 
     def quarantined(self) -> list[Path]:
-        """Folders with damaged stores that were set aside."""
+        """The folders of damaged stores that were set aside."""
         folder = self.root / "quarantine"
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -211,24 +214,19 @@ class StoreInventory:
         with unused(folder) as is_unused:
             pass
         return StoreEntry(
-            folder.name,
-            folder,
-            sum(stat.st_size for stat in stats.values()),
-            # The manifest's time is that of the last use.
-            max((stat.st_mtime for stat in shards), default=folder.stat().st_mtime),
-            (stats[file] if file in stats else folder.stat()).st_mtime,
-            not is_unused,
-            (self._pins / folder.name).exists(),
-            manifest,
-            damage,
+            key=folder.name,
+            path=folder,
+            num_bytes=sum(stat.st_size for stat in stats.values()),
+            made=max((stat.st_mtime for stat in shards), default=folder.stat().st_mtime),
+            # Opening a store changes the time of its manifest.
+            last_used=(stats[file] if file in stats else folder.stat()).st_mtime,
+            is_in_use=not is_unused,
+            is_pinned=(self._pins / folder.name).exists(),
+            manifest=manifest,
+            damage=damage,
         )
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files below ``folder`` take on the disk."""
+    """Bytes that the files below ``folder`` take on the disk."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
-def seconds_since(moment: float) -> float:
-    """How long ago ``moment`` was, at least 0."""
-    return max(0.0, time.time() - moment)

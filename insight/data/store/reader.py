@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from insight.data.store.format import HASHED_BYTES, OFFSET_DTYPE, Manifest, Shard, array_bytes, read_manifest
-from insight.data.store.locks import take_lease
+from insight.data.store.format import OFFSET_DTYPE, Manifest, Shard, array_bytes, read_manifest
+from insight.data.store.lease import take_lease
 from insight.runtime.errors import DataError
 
 
 def ragged_range(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """``starts[0], starts[0] + 1, …`` of ``lengths[0]`` numbers, then those of the next piece, and so on.
+    """``lengths[0]`` numbers ``starts[0], starts[0] + 1, …``, then the numbers of the next piece, and so on.
 
     Args:
         starts: int64 ``(pieces,)``.
@@ -37,16 +37,18 @@ def ragged_range(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) 
 # what its cache holds in one piece). So they are given back after so many places; the file stays in the
 # system's cache, and the next read only maps its page again.
 _PLACES_HELD = 32
-# What is smaller may stay.
+# Smaller streams stay mapped.
 _SMALL_BYTES = 1 << 25
+_READ_BYTES = 1 << 18
+_VERIFIED_IDS = 1 << 17
 
 
 class MappedStream:
     """Arrays one after the other.
 
     Args:
-        arrays: One-dimensional, of one type; where they are memory-mapped, their pages are given back now
-            and then.
+        arrays: One-dimensional arrays of one type; where they are memory-mapped, their pages are given back
+            now and then.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
@@ -106,15 +108,15 @@ class MappedStream:
         return out
 
     def _parts_of(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """In which array each position lies; the end of the stream counts to the last one."""
+        """The array that each position lies in; the end of the stream counts to the last one."""
         parts = np.searchsorted(self._starts, positions, side="right") - 1
         return np.minimum(parts, len(self._arrays) - 1)
 
     def _groups(self, parts: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Which places to read together: of one array, and few enough to be held at once.
+        """Groups of places to read together: in one array, and few enough to be held at once.
 
         Args:
-            parts: The array of each place; -1 for one that is left out.
+            parts: Index of the array of each place; -1 for a place to leave out.
         """
         size = max(1, len(parts)) if self._is_small else _PLACES_HELD
         for part in np.unique(parts[parts >= 0]).tolist():
@@ -138,20 +140,20 @@ class TokenStore:
     """The tokens of a published store.
 
     Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. While an object
-    of this class lives no process evicts the store. Instances travel to other processes by path, without
-    their data.
+    of this class lives, no process evicts the store. Pickling an object keeps its path and none of its data.
 
     Args:
         path: The folder of the store.
-        is_use: Whether opening counts as a use, which delays its eviction; else it may be evicted meanwhile.
+        is_use: Whether opening counts as a use, which delays eviction; else the store may be evicted while
+            it is open.
 
     Raises:
-        DataError: It is missing, damaged or of another format version.
+        DataError: The store is missing, damaged or has another format version.
     """
 
     def __init__(self, path: str | Path, *, is_use: bool = True) -> None:
         if not isinstance(path, (str, os.PathLike)):
-            raise DataError(f"path={path!r}: names no store", "give the folder of a store")
+            raise DataError("names no store", "give the folder of a store", option="path", value=repr(path))
         self.path = Path(path)
         self._lease = take_lease(self.path) if is_use else None
         self.manifest: Manifest = read_manifest(self.path)
@@ -214,14 +216,14 @@ class TokenStore:
         """Windows of the stream: int64 ``(len(starts), length)``.
 
         Args:
-            starts: Where each begins, int64; window ``i`` ends before ``starts[i] + length``.
-            length: Tokens in each.
+            starts: Where each window begins, int64; window ``i`` ends before ``starts[i] + length``.
+            length: Tokens in each window.
 
         Raises:
             DataError: A window is not inside the stream, or ``starts`` is no list of whole numbers.
         """
         if length < 1:
-            raise DataError(f"length={length}: a window holds tokens", "use 1 or more")
+            raise DataError("a window holds tokens", "use 1 or more", option="length", value=length)
         if starts.ndim != 1 or (len(starts) and starts.dtype.kind not in "iu"):
             raise DataError(
                 f"starts of type {starts.dtype} and shape {starts.shape}", "give a list of whole numbers"
@@ -236,9 +238,9 @@ class TokenStore:
         """Stretches of the stream, one after the other: int64 ``(lengths.sum(),)``.
 
         Args:
-            starts: Where each begins, int64; -1 begins with an end-of-text id, which stands for whatever
-                came before the first document.
-            lengths: Tokens in each, int64.
+            starts: Where each stretch begins, int64; -1 begins with an end-of-text id, which stands before
+                the first document.
+            lengths: Tokens in each stretch, int64.
 
         Raises:
             DataError: A stretch is not inside the stream.
@@ -288,29 +290,29 @@ class TokenStore:
         Raises:
             DataError: A file is damaged, or says what cannot be.
         """
-        for shard in self.manifest.shards:
-            self._verify_tokens(shard)
-            self._verify_offsets(shard)
+        for index in range(len(self._shards)):
+            for _ in self.checked_ids(index, _VERIFIED_IDS):
+                pass
 
     def checked_ids(self, index: int, num_ids: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """The ids of one shard, read and compared with the manifest in one go.
+        """The ids of one shard, read and compared with the manifest in one pass.
 
         Args:
-            index: Of the shard.
-            num_ids: How many come at once.
+            index: Number of the shard.
+            num_ids: How many ids come at once.
 
         Yields:
-            Where they begin in the shard, and the ids in the store's type, until the next ones come.
+            Where they begin in the shard, and the ids in the store's type. The array is reused.
 
         Raises:
-            DataError: The shard is damaged. Ids are known to be right only when the last have come; offsets
-                from the beginning.
+            DataError: The shard is damaged. The offsets are checked first; the ids are known to be right when
+                the last of them have come.
         """
         shard, ids = self.manifest.shards[index], np.empty(num_ids, dtype=self.manifest.dtype)
         self._verify_offsets(shard)
         hasher, largest, start = xxhash.xxh3_128(), 0, 0
         memory = array_bytes(ids, ids.dtype)
-        # Read, not mapped: a disk that fails, or a file that is cut meanwhile, is then an error like others.
+        # The file is read and not mapped, so that a failing disk or a file that is cut meanwhile is an error.
         with open(self.path / f"{shard.name}.bin", "rb") as file:
             while num_bytes := file.readinto(memory):
                 piece = ids[: num_bytes // ids.dtype.itemsize]
@@ -318,23 +320,7 @@ class TokenStore:
                 largest = max(largest, int(piece.max(initial=0)))
                 yield start, piece
                 start += len(piece)
-        self._compare(shard, hasher.hexdigest(), largest)
-
-    def _verify_tokens(self, shard: Shard) -> None:
-        dtype = self.manifest.dtype
-        largest = 0
-        path = self.path / f"{shard.name}.bin"
-        hasher = xxhash.xxh3_128()
-        with open(path, "rb") as file:
-            while data := file.read(HASHED_BYTES):
-                hasher.update(data)
-                # A file that was cut since it was opened ends anywhere.
-                ids = np.frombuffer(data, dtype=dtype, count=len(data) // dtype.itemsize)
-                largest = max(largest, int(ids.max(initial=0)))
-        self._compare(shard, hasher.hexdigest(), largest)
-
-    def _compare(self, shard: Shard, tokens_hash: str, largest: int) -> None:
-        if tokens_hash != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
+        if hasher.hexdigest() != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
             raise DataError(f"{self.path / shard.name}.bin: damaged", "encode the text again")
 
     def _verify_offsets(self, shard: Shard) -> None:
@@ -343,7 +329,7 @@ class TokenStore:
         before = 0
         is_rising = True
         with open(path, "rb") as file:
-            while data := file.read(HASHED_BYTES):
+            while data := file.read(_READ_BYTES):
                 hasher.update(data)
                 offsets = np.frombuffer(data, dtype=OFFSET_DTYPE, count=len(data) // OFFSET_DTYPE.itemsize)
                 is_rising &= int(offsets[0]) >= before and bool((offsets[1:] >= offsets[:-1]).all())
@@ -365,10 +351,10 @@ def _check_size(path: Path, size: int) -> Path:
 
 
 class JoinedStore(TokenStore):
-    """The documents of several stores, one store after the other.
+    """Several stores read as one: the documents of one store after those of the other.
 
     Args:
-        stores: At least one, all of one tokenizer.
+        stores: At least one store, all encoded by one tokenizer.
 
     Raises:
         DataError: Their tokenizers differ.
@@ -380,7 +366,7 @@ class JoinedStore(TokenStore):
         if len({store.manifest.tokenizer_fingerprint for store in self._stores}) > 1:
             raise DataError(f"{first.path} and others: encoded by several tokenizers", "encode them by one")
         self.path = first.path
-        self._lease = None  # the stores hold theirs
+        self._lease = None  # The stores hold their own.
         self.manifest = dataclasses.replace(
             first.manifest,
             num_bytes=sum(store.num_bytes for store in self._stores),

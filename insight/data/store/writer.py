@@ -26,16 +26,17 @@ from insight.data.tokenizers import BaseTokenizer, EncodedBatch
 from insight.runtime.errors import DataError
 
 _FLUSHED_BYTES = 1 << 25
-_synchronize = getattr(os, "fdatasync", os.fsync)  # macOS has the second only
+_SHARD_TOKENS = 1 << 28
+_synchronize = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync.
 
 
 class EarlyFlush:
-    """Flushes a file that grows, in a thread, each time so many bytes more are there; one flush at a time.
+    """Flushes a growing file to the disk in a thread, so that publishing has little left to wait for.
 
-    A flush that fails is told to nobody who flushes after it, so what it found is kept and raised.
+    The system reports a failed write to one flush only, so the error is kept here and raised later.
 
     Args:
-        file: Open for writing, and written by one thread.
+        file: A file that is open for writing, and that one thread writes.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -45,7 +46,7 @@ class EarlyFlush:
         self._error: OSError | None = None
 
     def wrote(self, num_bytes: int) -> None:
-        """Note that so many bytes more were written.
+        """Count bytes that were written, and flush them if they are many and no flush is under way.
 
         Raises:
             OSError: An earlier flush has failed.
@@ -78,20 +79,17 @@ class EarlyFlush:
             self._error = error
 
 
-_SHARD_TOKENS = 1 << 28
-
-
 class StoreWriter:
-    """Appends encoded documents to a folder; holds no more of them than one call brings.
+    """Appends encoded documents to a folder, and holds no more of them in memory than one call brings.
 
     Args:
         folder: An empty folder that nobody else reads yet.
         tokenizer: The tokenizer that makes the ids.
-        shard_tokens: A shard is closed after the document that takes it to this many ids.
+        shard_tokens: A shard is closed after the document that brings it to this many ids.
         is_kept: Whether the store will stay, so that its bytes go to the disk while more are being made.
 
     Attributes:
-        num_unknown: Ids written so far that stand for what the vocabulary lacks.
+        num_unknown: Ids written so far that stand for text which the vocabulary lacks.
 
     Raises:
         DataError: ``shard_tokens`` is below 1.
@@ -106,7 +104,9 @@ class StoreWriter:
         is_kept: bool = True,
     ) -> None:
         if shard_tokens < 1:
-            raise DataError(f"shard_tokens={shard_tokens}: a shard holds tokens", "use 1 or more")
+            raise DataError(
+                "a shard holds tokens", "use 1 or more", option="shard_tokens", value=shard_tokens
+            )
         self._folder = folder
         self._vocabulary_size = tokenizer.vocabulary_size
         self._end_of_text_id = tokenizer.end_of_text_id
@@ -130,9 +130,9 @@ class StoreWriter:
         """Write documents, an end-of-text id after each.
 
         Args:
-            batch: Their ids, without end-of-text ids.
-            num_bytes: Their length in UTF-8.
-            continues: Whether the last document goes on in the next batch, and gets its end there.
+            batch: Ids of the documents, without end-of-text ids.
+            num_bytes: Length of the documents in UTF-8.
+            continues: Whether the last document continues in the next batch.
 
         Raises:
             DataError: Offsets do not fit the ids, an id is outside the vocabulary, or the store is closed.
@@ -144,15 +144,13 @@ class StoreWriter:
         is_text = np.ones(len(ids), dtype=np.bool_)
         is_text[ends - 1] = False
         ids[is_text] = batch.ids
-        unknown = self._unknown_id
-        num_unknown = 0 if unknown is None else int(np.count_nonzero(batch.ids == unknown))
-        self.append_finished(ids, ends, num_bytes, num_unknown)
+        self.append_finished(ids, ends, num_bytes, self._count_unknown(batch.ids))
 
     def append_stretch(self, ids: npt.NDArray[Any], num_bytes: int, *, is_last: bool = False) -> None:
         """Write a part of one document.
 
         Args:
-            ids: Of any integer type, without end-of-text ids.
+            ids: The ids, of any integer type, without end-of-text ids.
             num_bytes: Length of their text in UTF-8.
             is_last: Whether the document ends with it.
 
@@ -160,23 +158,22 @@ class StoreWriter:
             DataError: An id is outside the vocabulary, or the store is closed.
         """
         self._check_range(ids)
-        unknown = self._unknown_id
-        num_unknown = 0 if unknown is None else int(np.count_nonzero(ids == unknown))
-        self.append_finished(ids.astype(self._dtype), np.zeros(0, np.int64), num_bytes, num_unknown)
+        nothing = np.zeros(0, np.int64)
+        self.append_finished(ids.astype(self._dtype), nothing, num_bytes, self._count_unknown(ids))
         if is_last:
             self.append_finished(np.array([self._end_of_text_id], self._dtype), np.ones(1, np.int64), 0)
 
     def append_finished(
         self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64], num_bytes: int, num_unknown: int = 0
     ) -> None:
-        """Write ids as they are to stand in the store.
+        """Write ids exactly as the store will hold them.
 
         Args:
-            ids: In the store's type, the end-of-text id of each finished document among them.
-            ends: int64, where each finished document ends: behind its end-of-text id. What is left is the
-                beginning of a document that goes on.
+            ids: The ids, in the store's type, with the end-of-text id of each finished document.
+            ends: Where each finished document ends, int64: behind its end-of-text id. The ids behind the
+                last one are the beginning of a document that continues.
             num_bytes: Length of their text in UTF-8.
-            num_unknown: How many of them stand for what the vocabulary lacks.
+            num_unknown: How many ids stand for text which the vocabulary lacks.
 
         Raises:
             DataError: The ids are of another type, or the store is closed.
@@ -188,10 +185,10 @@ class StoreWriter:
         start = 0
         while start < len(ids):
             first = int(np.searchsorted(ends, start, side="right"))
-            if first == len(ends):  # only the document that goes on is left
+            if first == len(ends):  # Only the document that continues is left.
                 self._write(ids[start:], ends[:0])
                 break
-            # Up to and with the document that fills the shard.
+            # The shard takes everything up to the document that fills it, and that document.
             room = self._shard_tokens - (self._open.num_tokens if self._open else 0)
             filling = max(first, int(np.searchsorted(ends, start + room)))
             document = min(filling, len(ends) - 1)
@@ -223,7 +220,7 @@ class StoreWriter:
         return manifest
 
     def abandon(self) -> None:
-        """Let go of the open files; the folder is left for its owner to remove."""
+        """Close the open files; the folder is left for its owner to remove."""
         self._is_closed = True
         if self._open is not None:
             self._open.abandon()
@@ -238,6 +235,9 @@ class StoreWriter:
         if self._open is not None:
             self._shards.append(self._open.close())
             self._open = None
+
+    def _count_unknown(self, ids: npt.NDArray[Any]) -> int:
+        return 0 if self._unknown_id is None else int(np.count_nonzero(ids == self._unknown_id))
 
     def _check(self, batch: EncodedBatch) -> None:
         ids, offsets = batch
@@ -297,7 +297,7 @@ class _OpenShard:
             with contextlib.suppress(OSError):
                 self._flush.finish()
         for file in (self._tokens, self._offsets):
-            with contextlib.suppress(OSError):  # such as a disk that was full before, too
+            with contextlib.suppress(OSError):  # The disk may have been full before, too.
                 file.close()
 
     def _write_offsets(self, offsets: npt.NDArray[np.int64]) -> None:

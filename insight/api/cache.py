@@ -1,0 +1,205 @@
+"""The cache of token ids: list the stores, verify, pin and remove them. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from insight.data.store import Removal, StoreEntry, StoreInventory, default_cache_dir
+from insight.data.store.inventory import folder_bytes
+from insight.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CacheListing:
+    """What a cache folder holds.
+
+    Attributes:
+        cache_dir: The folder.
+        stores: Every store, the one used last first.
+        quarantine: Folders of damaged stores that were set aside.
+        quarantine_bytes: Bytes that these folders take.
+    """
+
+    cache_dir: Path
+    stores: tuple[StoreEntry, ...]
+    quarantine: tuple[Path, ...]
+    quarantine_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all stores together."""
+        return sum(entry.num_bytes for entry in self.stores)
+
+
+@dataclass(frozen=True)
+class Clearance:
+    """What was removed from a cache folder.
+
+    Attributes:
+        cache_dir: The folder.
+        removals: The stores that were to be removed, each with the reason if it was kept.
+        num_set_aside: Folders of damaged stores that were removed.
+        leftover_bytes: Bytes of these folders and of half-written stores of killed processes.
+    """
+
+    cache_dir: Path
+    removals: tuple[Removal, ...]
+    num_set_aside: int
+    leftover_bytes: int
+
+    @property
+    def removed(self) -> list[StoreEntry]:
+        """The stores that are gone."""
+        return [removal.entry for removal in self.removals if not removal.kept_because]
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes that the disk has back."""
+        return sum(entry.num_bytes for entry in self.removed) + self.leftover_bytes
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """The cache folder: ``cache_dir``, else ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``."""
+    return Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+
+
+def list_stores(cache_dir: str | Path | None = None) -> CacheListing:
+    """List every store of a cache.
+
+    Args:
+        cache_dir: The cache folder; the default one if not given.
+    """
+    inventory = _inventory(cache_dir)
+    quarantine = tuple(inventory.quarantined())
+    return CacheListing(
+        inventory.root, tuple(inventory.entries()), quarantine, sum(map(folder_bytes, quarantine))
+    )
+
+
+def verify_stores(keys: Iterable[str] = (), cache_dir: str | Path | None = None) -> list[StoreEntry]:
+    """Compare every byte of stores with the hashes in their manifests.
+
+    Args:
+        keys: Keys of stores, or how they begin; all stores if there are none.
+        cache_dir: The cache folder; the default one if not given.
+
+    Returns:
+        The stores; ``damage`` of each says what is wrong with it.
+
+    Raises:
+        ConfigError: A key names no store, or several.
+    """
+    inventory = _inventory(cache_dir)
+    entries = _chosen(inventory, keys) or inventory.entries()
+    return [dataclasses.replace(entry, damage=inventory.verify(entry)) for entry in entries]
+
+
+def clear_stores(
+    *,
+    keys: Iterable[str] | None = None,
+    unused_seconds: float | None = None,
+    max_bytes: float | None = None,
+    cache_dir: str | Path | None = None,
+) -> Clearance:
+    """Remove stores that no process has open and that are not pinned.
+
+    Without any of the first three arguments all of them go, and with them damaged stores that were set aside
+    and half-written stores of processes that were killed.
+
+    Args:
+        keys: Remove these stores: keys, or how they begin.
+        unused_seconds: Remove what was not used for so long, and was set aside as long ago.
+        max_bytes: Remove the stores used longest ago until the others take at most so many bytes.
+        cache_dir: The cache folder; the default one if not given.
+
+    Raises:
+        ConfigError: A key names no store or several, a number is negative, or more than one choice is made.
+        OutputError: The cache folder cannot be written to.
+    """
+    if sum(choice is not None for choice in (keys, unused_seconds, max_bytes)) > 1:
+        raise ConfigError("keys, unused_seconds and max_bytes are three choices", "give one of them")
+    for name, number in (("unused_seconds", unused_seconds), ("max_bytes", max_bytes)):
+        if number is not None and not 0 <= number < math.inf:
+            raise ConfigError("must be at least 0 and finite", "use 0 or more", option=name, value=number)
+    inventory = _inventory(cache_dir)
+    if max_bytes is not None:
+        return Clearance(inventory.root, tuple(inventory.shrink(int(max_bytes))), 0, 0)
+    if keys is not None:
+        removals = tuple(inventory.remove(entry) for entry in _chosen(inventory, keys))
+        return Clearance(inventory.root, removals, 0, 0)
+    leftover_bytes = inventory.remove_leftovers() if unused_seconds is None else 0
+    latest = time.time() - (unused_seconds or 0.0)
+    removals = tuple(
+        inventory.remove(entry)
+        for entry in inventory.entries()
+        if unused_seconds is None or entry.last_used <= latest
+    )
+    set_aside = [
+        path for path in inventory.quarantined() if unused_seconds is None or path.stat().st_mtime <= latest
+    ]
+    leftover_bytes += sum(map(folder_bytes, set_aside))
+    for path in set_aside:
+        shutil.rmtree(path, ignore_errors=True)
+    return Clearance(inventory.root, removals, len(set_aside), leftover_bytes)
+
+
+def pin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
+    """Keep stores until :func:`unpin_stores`, whatever the limit of the cache is.
+
+    Args:
+        keys: Keys of stores, or how they begin.
+        cache_dir: The cache folder; the default one if not given.
+
+    Returns:
+        Their whole keys.
+
+    Raises:
+        ConfigError: A key names no store, or several.
+        OutputError: The cache folder cannot be written to.
+    """
+    inventory = _inventory(cache_dir)
+    chosen = [entry.key for entry in _chosen(inventory, keys)]
+    for key in chosen:
+        inventory.pin(key)
+    return chosen
+
+
+def unpin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
+    """Let pinned stores be removed again; arguments, result and errors are those of :func:`pin_stores`.
+
+    Raises:
+        DataError: A store is not pinned.
+    """
+    inventory = _inventory(cache_dir)
+    chosen = [entry.key for entry in _chosen(inventory, keys)]
+    for key in chosen:
+        inventory.unpin(key)
+    return chosen
+
+
+def _inventory(cache_dir: str | Path | None) -> StoreInventory:
+    return StoreInventory(cache_folder(cache_dir))
+
+
+def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
+    """The stores whose keys begin so; each beginning must be that of one store."""
+    entries = inventory.entries()
+    chosen: dict[str, StoreEntry] = {}
+    for key in keys:
+        found = [entry for entry in entries if key and entry.key.startswith(key)]
+        if len(found) != 1:
+            number = f"{len(found)} stores" if found else "no store"
+            raise ConfigError(
+                f"{number} of {inventory.root} with this beginning",
+                "see `insight cache list`",
+                option="KEY",
+                value=repr(key),
+            )
+        chosen[found[0].key] = found[0]
+    return list(chosen.values())
