@@ -162,7 +162,7 @@ def test_hostile_name_drives_no_terminal(tmp_path: Path) -> None:
     [
         (("clear",), "one of the arguments"),
         (("clear", "--all", "--key", "x"), "not allowed with argument"),
-        (("clear", "--older_than", "yesterday"), "--older_than='yesterday': not an age"),
+        (("clear", "--older_than", "yesterday"), "--older_than='yesterday': is not an age"),
         (("clear", "--max_gigabytes", "-1"), "--max_gigabytes=-1.0: must be at least 0"),
         (("clear", "--key", "nothing"), "KEY='nothing': no store"),
         (("verify", ""), "KEY='': no store"),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insight.data.sampling.samples import Corpus, Int64, Rows, Samples, SamplingConfig
+from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, Corpus, Int64, Rows, Samples, SamplingConfig
 from insight.data.sampling.windows import Windows
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_whole
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class SequenceLengthWarmup(SamplingConfig):
         start_length: Length of the first batches; ``sequence_length`` divided by 2, 4, 8, ….
         num_batches: Batches until the full length is reached; each length lasts equally long.
         keep_tokens: Cut each sample into rows, so that a batch keeps its number of tokens and no token is
-            lost; false keeps the number of rows and drops what is behind ``start_length``, so that early
+            lost; false keeps the number of rows and drops the tokens behind ``start_length``, so that early
             batches are smaller and faster, and a part of the text is not seen in that epoch.
-        sampling: What the samples are.
+        sampling: The sampling whose samples are cut.
     """
 
     start_length: int = 32
@@ -34,11 +35,15 @@ class SequenceLengthWarmup(SamplingConfig):
     sampling: SamplingConfig = Windows()
 
     def __post_init__(self) -> None:
-        for name, value in (("start_length", self.start_length), ("num_batches", self.num_batches)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: must be at least 1", "use 1 or more")
+        require_whole("start_length", self.start_length, 1, MAX_SEQUENCE_LENGTH)
+        require_whole("num_batches", self.num_batches, 1, 10**12)
         if isinstance(self.sampling, SequenceLengthWarmup):
-            raise ConfigError("sampling=SequenceLengthWarmup inside another: one is enough", "leave one out")
+            raise ConfigError(
+                "one warm-up cannot be inside another",
+                "leave one out",
+                option="sampling",
+                value="SequenceLengthWarmup",
+            )
 
     @property
     def is_outermost(self) -> bool:
@@ -56,9 +61,10 @@ class SequenceLengthWarmup(SamplingConfig):
                 length //= 2
                 halves.append(length)
             raise ConfigError(
-                f"start_length={self.start_length}: doubling it never gives sequence_length="
-                f"{sequence_length}",
+                f"doubling it never gives sequence_length={sequence_length}",
                 f"use {', '.join(map(str, halves[:4])) or 'an even sequence_length'}",
+                option="start_length",
+                value=self.start_length,
             )
         self.sampling.check(names, sequence_length)
 
@@ -78,9 +84,9 @@ class WarmingSamples(Samples):
     """Samples that are cut into shorter rows while the run is young.
 
     Args:
-        samples: The whole ones.
+        samples: The whole samples.
         warmup: How they are cut.
-        sequence_length: Tokens a sample.
+        sequence_length: Tokens in a sample.
     """
 
     samples: Samples

@@ -12,21 +12,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sampling.samples import Corpus, Int64, Rows, Samples, SamplingConfig, random_integer
+from insight.data.sampling.samples import (
+    Corpus,
+    Int64,
+    Rows,
+    Samples,
+    SamplingConfig,
+    random_integer,
+    require_corpus_names,
+)
 from insight.data.sampling.windows import Windows
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 MAX_PERIOD = 100_000
-"""Turns until a pattern begins again; that of weights with five digits."""
+"""Most turns until the pattern repeats; enough for weights with five digits."""
 
 
 class Turns(NamedTuple):
-    """Whose turn it is; the pattern repeats without end.
+    """A pattern of turns that repeats without end.
 
     Attributes:
-        owner: int64 ``(period,)``, whose turn each is.
+        owner: int64 ``(period,)``, the owner of each turn.
         nth: int64 ``(period,)``, how many turns its owner has had before in this period.
-        counts: int64 ``(owners,)``, turns of each in a period.
+        counts: int64 ``(owners,)``, turns of each owner in a period.
     """
 
     owner: npt.NDArray[np.int64]
@@ -38,7 +47,7 @@ def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
     """The smallest whole numbers in the same proportions, taking decimals as they are written.
 
     Args:
-        weights: Each above 0 and finite.
+        weights: Numbers above 0, all finite.
     """
     fractions = [Fraction(repr(weight)) for weight in weights]
     denominator = math.lcm(*(fraction.denominator for fraction in fractions))
@@ -48,10 +57,10 @@ def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def proportional_turns(weights: Sequence[int]) -> Turns:
-    """Turns such that after ``n`` of them everybody has had ``n * share`` turns, to less than one.
+    """Turns such that after ``n`` of them every owner has had ``n * share`` turns, to less than one.
 
-    The k-th turn of somebody with share w lies in the slots from floor((k-1)/w) up to, and without,
-    ceil(k/w); whoever has to come soonest comes next. That this always works out is the theorem of
+    The k-th turn of an owner with share w lies in the slots from floor((k-1)/w) to ceil(k/w) - 1; the owner
+    whose last possible slot comes first has the next turn. That this always works out is the theorem of
     proportionate fairness (Baruah, Cohen, Plaxton and Varvel 1996, Algorithmica 15; Tijdeman 1980 calls it
     the chairman assignment problem).
 
@@ -59,7 +68,7 @@ def proportional_turns(weights: Sequence[int]) -> Turns:
         weights: Whole numbers above 0.
 
     Raises:
-        ConfigError: Their sum, the period, is above ``MAX_PERIOD``.
+        ConfigError: The sum of the weights, the period, is above ``MAX_PERIOD``.
     """
     period = sum(weights)
     if period > MAX_PERIOD:
@@ -70,8 +79,10 @@ def proportional_turns(weights: Sequence[int]) -> Turns:
     owner = np.empty(period, dtype=np.int64)
     nth = np.empty(period, dtype=np.int64)
     had = [0] * len(weights)
-    waiting = [(0, number) for number in range(len(weights))]  # by the slot that the next turn may have
-    ready: list[tuple[int, int]] = []  # by the slot before which it must come
+    waiting = [(0, number) for number in range(len(weights))]
+    # Owners wait, sorted by the first slot that their next turn may have, and are then ready, sorted by the
+    # slot before which it must come.
+    ready: list[tuple[int, int]] = []
     for slot in range(period):
         while waiting and waiting[0][0] <= slot:
             _, number = heapq.heappop(waiting)
@@ -90,14 +101,14 @@ _NO_END = 1 << 62
 
 @dataclass(frozen=True)
 class Mixture(SamplingConfig):
-    """Several corpora, of each as many samples as its weight says.
+    """Several corpora in the proportions of their weights.
 
-    After any number of samples each corpus has had its share of them, to less than one sample. Each is
-    shuffled anew in every epoch of its own: a small corpus with a large weight is simply read more often.
+    After any number of samples each corpus has had its share of them, to less than one sample. Each corpus
+    is shuffled anew in every epoch of its own: a small one with a large weight is read more often.
     ``train_files`` names the corpora: ``{novels: [...], letters: letters.jsonl}``.
 
     Args:
-        weights: Of each corpus by name; only their proportions count.
+        weights: A number for each corpus by name; only their proportions count.
         sampling: How each corpus becomes samples.
     """
 
@@ -105,17 +116,23 @@ class Mixture(SamplingConfig):
     sampling: SamplingConfig = Windows()
 
     def __post_init__(self) -> None:
-        if not self.weights:
-            raise ConfigError("weights is empty: a mixture has at least one corpus", "name corpora")
+        if not isinstance(self.weights, dict) or not self.weights:
+            raise ConfigError(
+                "a mixture has at least one corpus",
+                "give every corpus a weight: {a: 3, b: 1}",
+                option="weights",
+                value=self.weights,
+            )
+        require_corpus_names("weights", self.weights)
         for name, weight in self.weights.items():
-            if not (math.isfinite(weight) and weight > 0):
-                raise ConfigError(
-                    f"weights.{name}={weight}: must be a number above 0", "leave the corpus out for none"
-                )
+            remedy = "use e.g. 0.5, or leave the corpus out for none"
+            require_number(f"weights.{name}", weight, 0, 1e9, remedy, above=True)
         if not isinstance(self.sampling, SamplingConfig) or self.sampling.is_outermost:
             raise ConfigError(
-                f"sampling={type(self.sampling).__name__} inside a Mixture: each corpus is sampled by itself",
+                "each corpus of a Mixture is sampled by itself",
                 "use Windows or Packing there, and put a warm-up around the mixture",
+                option="sampling",
+                value=type(self.sampling).__name__,
             )
         proportional_turns(self._whole_weights)
 
@@ -149,14 +166,14 @@ class Mixture(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class MixedSamples(Samples):
-    """Samples of several corpora taking turns; one order without end.
+    """Samples of several corpora that take turns; one order without end.
 
-    Its names are those of the corpora, one corpus after the other.
+    The names of samples are those of the corpora, one corpus after the other.
 
     Args:
-        names: Of the corpora.
-        parts: Their samples.
-        turns: Whose turn it is.
+        names: Names of the corpora.
+        parts: Samples of each corpus.
+        turns: The order of the turns.
     """
 
     names: tuple[str, ...]
@@ -173,8 +190,7 @@ class MixedSamples(Samples):
 
     @property
     def num_positions(self) -> int:
-        # An epoch that ended would upset the proportions: what is left of it after its last whole batch
-        # belongs to somebody.
+        # The end of an epoch would upset the proportions: the rest behind its last whole batch is dropped.
         return _NO_END
 
     @property
@@ -202,7 +218,7 @@ class MixedSamples(Samples):
         for number in np.unique(owners).tolist():
             chosen.append(np.flatnonzero(owners == number))
             found.append(self.parts[number].rows(names[chosen[-1]] - bases[number]))
-        # Back into the order of the names.
+        # The rows go back into the order of the names.
         back = np.argsort(np.concatenate(chosen), kind="stable")
         inputs, targets, document_ids = zip(*found, strict=True)
         return Rows(

@@ -55,7 +55,7 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.ND
         left = int(counts[length])
         while left:
             room = rooms.smallest(length)
-            # The bin that just took an item of this length is the fullest one again while it has room.
+            # A bin that took an item of this length remains the fullest one while it has room.
             if room is None:
                 room = capacity
                 chosen = np.arange(num_bins, num_bins - (-left // (room // length)))
@@ -73,11 +73,11 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.ND
 
 
 class _OpenBins:
-    """Bins that have room left, by how much."""
+    """Bins that have room left, grouped by their room."""
 
     def __init__(self) -> None:
         self._bins: dict[int, list[npt.NDArray[np.int64]]] = {}
-        self._rooms = 0  # bit r is set where some bin has room r
+        self._rooms = 0  # Bit r is set when some bin has room r.
 
     def smallest(self, length: int) -> int | None:
         """The least room of a bin that takes ``length``, or ``None``."""
@@ -85,7 +85,7 @@ class _OpenBins:
         return length + (fitting & -fitting).bit_length() - 1 if fitting else None
 
     def add(self, room: int, bins: npt.NDArray[np.int64]) -> None:
-        """Keep bins that have this room; full ones are forgotten."""
+        """Keep bins that have this room; full bins are dropped."""
         if room and len(bins):
             self._bins.setdefault(room, []).append(bins)
             self._rooms |= 1 << room
@@ -112,8 +112,8 @@ class Packing(SamplingConfig):
 
     Rows are filled by best-fit decreasing (Ding et al. 2024, arXiv 2404.10830): a document is cut only
     where it is longer than a row, into whole rows and a rest. Every token of the text is a target exactly
-    once an epoch; the first of a document is predicted from the end-of-text token. What stays empty (the
-    waste, which is said and reported) has targets that do not count.
+    once an epoch; the first of a document is predicted from the end-of-text token. Places that stay empty
+    (the waste, which is printed and reported) have targets that do not count.
     """
 
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
@@ -123,7 +123,7 @@ class Packing(SamplingConfig):
 
 
 class RowPlan(NamedTuple):
-    """Which pieces of the stream lie in which row.
+    """The pieces of the stream in every row.
 
     Attributes:
         row_offsets: int64 ``(rows + 1,)``; row ``i`` has the pieces ``row_offsets[i]:row_offsets[i + 1]``.
@@ -140,8 +140,8 @@ def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
     """Pack documents into rows: long ones are cut into whole rows and a rest, rests and others best-fit.
 
     Args:
-        document_starts: int64 ``(documents + 1,)``, where each begins in the stream and the last one ends.
-        sequence_length: Tokens a row.
+        document_starts: int64 ``(documents + 1,)``, where each document begins and the last one ends.
+        sequence_length: Tokens in a row.
     """
     num_whole, rest = np.divmod(np.diff(document_starts), sequence_length)
     first_pieces = np.repeat(document_starts[:-1], num_whole)
@@ -159,12 +159,12 @@ def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
 
 @dataclass(frozen=True, eq=False)
 class PackedSamples(Samples):
-    """Packed rows by their number.
+    """Packed rows; the name of a row is its number.
 
     Args:
         store: The tokens.
-        plan: What lies where.
-        sequence_length: Tokens a row.
+        plan: The pieces of every row.
+        sequence_length: Tokens in a row.
         seed: Chooses the order of the rows.
     """
 
@@ -194,11 +194,11 @@ class PackedSamples(Samples):
         num_pieces = self.plan.row_offsets[names + 1] - self.plan.row_offsets[names]
         pieces = ragged_range(self.plan.row_offsets[names], num_pieces)
         lengths = self.plan.lengths[pieces].astype(np.int64)
-        # A piece is read with the token before it: that is its first input.
+        # A piece is read with the token before it, which is its first input.
         tokens = self.store.pieces(self.plan.starts[pieces] - 1, lengths + 1)
         read = ragged_range(np.cumsum(lengths + 1) - lengths - 1, lengths)
-        # Where each piece begins in the rows, laid end to end: rows are `sequence_length` apart, and
-        # their pieces follow one another.
+        # Places in the rows laid end to end: rows are `sequence_length` apart, and the pieces of a row
+        # follow one another.
         ends = np.cumsum(lengths)
         first_of_row = np.cumsum(num_pieces) - num_pieces
         before_row = (ends - lengths)[first_of_row]
@@ -207,7 +207,7 @@ class PackedSamples(Samples):
 
         inputs = np.full(shape, self.store.end_of_text_id, dtype=np.int64)
         targets = np.full(shape, IGNORED_TARGET, dtype=np.int64)
-        # What is empty is a document of its own, behind the others.
+        # The empty places of a row are a document of their own, behind the others.
         document_ids = np.repeat(num_pieces, self.sequence_length).reshape(shape)
         inputs.ravel()[places] = tokens[read]
         targets.ravel()[places] = tokens[read + 1]

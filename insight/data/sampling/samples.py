@@ -1,9 +1,9 @@
-"""What every way of sampling offers: training samples by epoch and position, as rows of token ids."""
+"""The promise of every way of sampling: training samples by epoch and position, as rows of token ids."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from insight.runtime.errors import ConfigError
 
 _ROUNDS = 8
 _WORD = (1 << 64) - 1
+MAX_SEQUENCE_LENGTH = 1 << 24
+"""A longer sequence than this is a mistake: one row of it would not fit into memory."""
 
 
 def permute(indices: npt.NDArray[np.int64], size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -78,9 +80,9 @@ class Corpus(NamedTuple):
     """Text to train on.
 
     Attributes:
-        name: By which ``train_files`` calls it; ``""`` where it has no names.
-        title: What messages call it.
-        store: Its tokens.
+        name: Name of the corpus in ``train_files``; ``""`` where corpora have no names.
+        title: Name of the corpus in messages.
+        store: Tokens of the corpus.
     """
 
     name: str
@@ -93,7 +95,7 @@ class Rows(NamedTuple):
 
     Attributes:
         inputs: int64 ``(rows, sequence)``.
-        targets: int64 ``(rows, sequence)``; -100 where nothing counts.
+        targets: int64 ``(rows, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
         document_ids: int64 ``(rows, sequence)``, each document of a row in one piece, or ``None`` where a
             row is one stretch of the stream.
     """
@@ -106,8 +108,8 @@ class Rows(NamedTuple):
 class Samples(ABC):
     """Training samples in an order that is a pure function of seed, epoch and position.
 
-    A sample has a name, which is a number: :meth:`order` says which names stand where, :meth:`rows` reads
-    them. So ranks, workers and a resumed run need nothing but positions.
+    A sample has a name, which is a number: :meth:`order` gives the names at positions of an epoch, and
+    :meth:`rows` reads the samples of names. So ranks, workers and a resumed run need only positions.
     """
 
     @property
@@ -118,11 +120,11 @@ class Samples(ABC):
     @property
     @abstractmethod
     def num_names(self) -> int:
-        """Every name is below it."""
+        """Every name is below this number."""
 
     @property
     def num_positions(self) -> int:
-        """Positions that an epoch's order has."""
+        """Number of positions in an epoch's order."""
         return self.num_samples
 
     @abstractmethod
@@ -130,25 +132,49 @@ class Samples(ABC):
         """Names of the samples at these positions of the epoch's order.
 
         Args:
-            epoch: From 0.
+            epoch: Number of the epoch, from 0.
             positions: int64, each in ``range(num_positions)``.
         """
 
     @abstractmethod
     def rows(self, names: Int64) -> Rows:
-        """The samples of these names, one a row."""
+        """The samples with these names, one a row."""
 
     def shaped(self, rows: Rows, index: int) -> Rows:
-        """The rows as batch ``index`` of the run has them."""
+        """The rows in the shape that batch ``index`` of the run has."""
         return rows
 
     def facts(self) -> dict[str, Any]:
-        """What is worth knowing about the samples, plain JSON values for reports."""
+        """Figures about the samples for reports, plain JSON values."""
         return {}
 
     def notes(self) -> list[str]:
-        """The same in a line or none, for whoever starts the run."""
+        """Lines about the samples to print when the run starts."""
         return []
+
+
+def require_corpus_names(option: str, names: Iterable[object]) -> None:
+    """Refuse names of corpora that are empty, or that YAML has read as a number or a truth value.
+
+    Args:
+        option: The option whose keys the names are.
+        names: The names.
+
+    Raises:
+        ConfigError: A name is not text, or empty.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(
+                "the name of a corpus is not text: YAML reads no, on, 007 or 3.10 as something else",
+                "put the name in quotes, e.g. 'no': FILES",
+                option=option,
+                value="{" + f"{name}: ..." + "}",
+            )
+        if not name.strip():
+            raise ConfigError(
+                "the name of a corpus is empty", "give every corpus a name", option=option, value="{'': ...}"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,19 +183,19 @@ class SamplingConfig(Component):
 
     @property
     def is_outermost(self) -> bool:
-        """Whether it is about all corpora or whole batches, so that it cannot be that of one corpus."""
+        """Whether it concerns all corpora or whole batches, so that it cannot be used for one corpus."""
         return False
 
     @property
     def counts_batches(self) -> bool:
-        """Whether samples look different by the number of their batch, so that the batch size must stay."""
+        """Whether samples change with the number of their batch, so that the batch size must stay."""
         return False
 
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         """Refuse what cannot work, before any text is read.
 
         Args:
-            names: Of the corpora to train on.
+            names: Names of the corpora to train on.
             sequence_length: Tokens a sample.
 
         Raises:
@@ -187,7 +213,7 @@ class SamplingConfig(Component):
         """The samples.
 
         Args:
-            corpora: Text to train on; their names have been checked.
+            corpora: Texts to train on; their names have been checked.
             sequence_length: Tokens a sample.
             seed: Chooses the order.
 

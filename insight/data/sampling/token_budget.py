@@ -15,12 +15,12 @@ _POOLS, _BATCHES = range(2)
 
 
 class BudgetBatch(NamedTuple):
-    """What one rank gets of a batch.
+    """The part of a batch that one rank gets.
 
     Attributes:
-        samples: int64, numbers of its samples; ``[-1]``, a row in which nothing counts, where there are
+        samples: int64, numbers of the samples; ``[-1]``, a row in which nothing counts, where there are
             fewer samples than ranks.
-        num_samples_global: Samples on all ranks together, by which a cursor moves on.
+        num_samples_global: Samples on all ranks together, by which the position moves on.
     """
 
     samples: npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class TokenBudgetOrder:
             )
         self.lengths = lengths.reshape(len(lengths), -1).astype(np.int64)
         if pool_size < 1:
-            raise ConfigError(f"pool_size={pool_size}: must be at least 1", "use 16384")
+            raise ConfigError("must be at least 1", "use 16384", option="pool_size", value=pool_size)
         if self.lengths.min() < 1:
             raise ConfigError(
                 f"lengths[{int(self.lengths.min(axis=1).argmin())}]: a sample has no token", "leave it out"
@@ -68,11 +68,13 @@ class TokenBudgetOrder:
         totals = self.lengths.sum(axis=1)
         if totals.max() > max_tokens:
             raise ConfigError(
-                f"max_tokens={max_tokens}: sample {int(totals.argmax())} alone has {int(totals.max())}",
+                f"sample {int(totals.argmax())} alone has {int(totals.max())}",
                 f"use {int(totals.max())} or more, or leave long samples out",
+                option="max_tokens",
+                value=max_tokens,
             )
         self.max_tokens, self.seed, self.pool_size = max_tokens, seed, pool_size
-        # Ascending totals, then sides: samples beside each other need little padding on any side.
+        # Sorted by total and then by sides, samples beside each other need little padding on any side.
         self._ranks = np.empty(len(totals), dtype=np.int64)
         self._ranks[np.lexsort((*self.lengths.T, totals))] = np.arange(len(totals))
         self._newest: tuple[int, list[npt.NDArray[np.int64]]] | None = None
@@ -83,7 +85,7 @@ class TokenBudgetOrder:
         return len(self.lengths)
 
     def epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """The global batches of an epoch: of each the numbers of its samples."""
+        """The global batches of an epoch, each as the numbers of its samples."""
         if self._newest is None or self._newest[0] != epoch:
             self._newest = (epoch, self._make_epoch(epoch))
         return self._newest[1]
@@ -105,7 +107,9 @@ class TokenBudgetOrder:
             ConfigError: The position is inside a batch, or the rank is none of ``world_size``.
         """
         if not 0 <= rank < world_size:
-            raise ConfigError(f"rank={rank}, world_size={world_size}: no such rank", "use 0..world_size - 1")
+            raise ConfigError(
+                f"no such rank of {world_size}", f"use 0 to {world_size - 1}", option="rank", value=rank
+            )
         epoch, before = divmod(num_samples_consumed, self.num_samples)
         while True:
             batches = self.epoch(epoch)
@@ -113,8 +117,10 @@ class TokenBudgetOrder:
             first = int(np.searchsorted(ends, before, side="right")) if before else 0
             if before and int(ends[first - 1]) != before:
                 raise ConfigError(
-                    f"num_samples_consumed={num_samples_consumed} lies inside a batch",
+                    "lies inside a batch",
                     "resume with the lengths, budget, pool size and seed of the run",
+                    option="num_samples_consumed",
+                    value=num_samples_consumed,
                 )
             for batch in batches[first:]:
                 own = batch[rank::world_size]
@@ -122,7 +128,7 @@ class TokenBudgetOrder:
             epoch, before = epoch + 1, 0
 
     def _make_epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        # Two permutations of one epoch must not be the same one where pools and batches are as many.
+        # The two permutations of an epoch must differ even where there are as many pools as batches.
         shuffled = permute(np.arange(self.num_samples), self.num_samples, self.seed, 2 * epoch + _POOLS)
         batches = []
         for start in range(0, self.num_samples, self.pool_size):
@@ -136,7 +142,7 @@ class TokenBudgetOrder:
         lengths = self.lengths[pool]
         batches, start = [], 0
         while start < len(pool):
-            # All rows are padded to the first at least.
+            # All rows are padded at least to the first one.
             ahead = lengths[start : start + self.max_tokens // int(lengths[start].sum())]
             longest = np.maximum.accumulate(ahead, axis=0).sum(axis=1)
             costs = np.arange(1, len(longest) + 1) * longest

@@ -1,4 +1,4 @@
-"""Windows of the stream: documents follow one another, and a window may hold the end of one and a next."""
+"""Windows of the stream of tokens, for training in a shuffled order and for evaluation in a row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ class WindowOrder:
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
             raise ConfigError(
-                f"sequence_length={self.sequence_length}: a sequence has at least one token", "use 1 or more"
+                "a sequence has at least one token",
+                "use 1 or more",
+                option="sequence_length",
+                value=self.sequence_length,
             )
         if self.num_tokens <= self.sequence_length:
             raise ConfigError(
@@ -63,7 +66,7 @@ class WindowOrder:
         return max(1, (self.num_tokens - self.sequence_length) // self.sequence_length)
 
     def offset(self, epoch: int) -> int:
-        """Where the first window of this epoch begins."""
+        """The token that the first window of this epoch begins with."""
         if not self.random_offset:
             return 0
         slack = self.num_tokens - 1 - self.num_windows * self.sequence_length
@@ -73,7 +76,7 @@ class WindowOrder:
         """First token of the windows at these positions of the epoch's order.
 
         Args:
-            epoch: From 0.
+            epoch: Number of the epoch, from 0.
             positions: int64, each in ``range(num_windows)``.
         """
         windows = permute(positions, self.num_windows, self.seed, epoch)
@@ -84,7 +87,7 @@ class WindowOrder:
 class Windows(SamplingConfig):
     """Windows of the whole stream that do not overlap, in another order every epoch.
 
-    Nothing is wasted, and attention sees across the ends of documents.
+    No token is left out, and attention sees across the ends of documents.
 
     Args:
         random_offset: Begin each epoch at another token, so that over the epochs a token is seen at every
@@ -106,11 +109,11 @@ class Windows(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class WindowSamples(Samples):
-    """Windows by the token that they begin with.
+    """Windows; the name of a window is the position of its first token.
 
     Args:
         store: The tokens.
-        windows: Which windows, in which order.
+        windows: The order of the windows.
     """
 
     store: TokenStore
@@ -142,7 +145,7 @@ class EvaluationWindows:
 
     Args:
         store: The split.
-        sequence_length: Tokens a window.
+        sequence_length: Tokens in a window.
     """
 
     store: TokenStore
@@ -162,7 +165,7 @@ class EvaluationWindows:
         length = self.sequence_length
         inputs = np.full((len(windows), length), self.store.end_of_text_id, dtype=np.int64)
         targets = np.full((len(windows), length), IGNORED_TARGET, dtype=np.int64)
-        # Windows with a token before them and all their targets inside the stream are one gather.
+        # One gather reads all windows that have a token before them and their targets inside the stream.
         whole = (windows >= 1) & ((windows + 1) * length <= self.store.num_tokens)
         tokens = self.store.windows(windows[whole] * length - 1, length + 1)
         inputs[whole], targets[whole] = tokens[:, :-1], tokens[:, 1:]
