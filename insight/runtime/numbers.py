@@ -40,7 +40,7 @@ def require_number(
     if optional and value is None:
         return
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if is_number and math.isfinite(value):
+    if is_number and (isinstance(value, Integral) or math.isfinite(value)):
         too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
         too_large = (at_most is not None and value > at_most) or (below is not None and value >= below)
         if not (too_small or too_large):

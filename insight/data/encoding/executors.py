@@ -26,7 +26,7 @@ from insight.data.encoding.worker import read_message, write_message
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import say
-from insight.runtime.numbers import require_number, require_whole
+from insight.runtime.numbers import require_number
 from insight.runtime.resources import usable_cores, usable_memory_bytes
 
 Item = TypeVar("Item")
@@ -145,8 +145,9 @@ class LocalProcesses(ExecutorConfig):
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_workers is not None:
-            require_whole("num_workers", self.num_workers, 0, MAX_WORKERS, "use e.g. 4, or 0 for none")
+        require_number(
+            "num_workers", self.num_workers, 4, whole=True, optional=True, at_least=0, at_most=MAX_WORKERS
+        )
 
     def workers_for(self, num_bytes: int) -> int:
         """The configured number, else what the machine allows and the text is worth."""
@@ -344,16 +345,17 @@ class DaskCluster(ExecutorConfig):
                 option="scheduler",
                 value="''",
             )
-        if self.num_workers is not None:
-            require_whole("num_workers", self.num_workers, 1, MAX_WORKERS)
-            if self.scheduler is not None:
-                raise ConfigError(
-                    "a cluster that runs has its own number",
-                    "leave out num_workers or scheduler",
-                    option="num_workers",
-                    value=self.num_workers,
-                )
-        require_number("patience", self.patience, 0, 1e6, "use e.g. 60 seconds", above=True)
+        require_number(
+            "num_workers", self.num_workers, 4, whole=True, optional=True, at_least=1, at_most=MAX_WORKERS
+        )
+        if self.num_workers is not None and self.scheduler is not None:
+            raise ConfigError(
+                "a cluster that runs has its own number",
+                "leave out num_workers or scheduler",
+                option="num_workers",
+                value=self.num_workers,
+            )
+        require_number("patience", self.patience, 60, above=0, at_most=1e6)
 
     def workers_for(self, num_bytes: int) -> int:
         """The configured number, else one a core: whoever names a cluster wants it used."""

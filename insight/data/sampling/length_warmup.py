@@ -9,7 +9,7 @@ from typing import Any
 from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, Corpus, Int64, Rows, Samples, SamplingConfig
 from insight.data.sampling.windows import Windows
 from insight.runtime.errors import ConfigError
-from insight.runtime.numbers import require_whole
+from insight.runtime.numbers import require_number
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class SequenceLengthWarmup(SamplingConfig):
     sampling: SamplingConfig = Windows()
 
     def __post_init__(self) -> None:
-        require_whole("start_length", self.start_length, 1, MAX_SEQUENCE_LENGTH)
-        require_whole("num_batches", self.num_batches, 1, 10**12)
+        require_number(
+            "start_length", self.start_length, 32, whole=True, at_least=1, at_most=MAX_SEQUENCE_LENGTH
+        )
+        require_number("num_batches", self.num_batches, 100, whole=True, at_least=1, at_most=10**12)
         if isinstance(self.sampling, SequenceLengthWarmup):
             raise ConfigError(
                 "one warm-up cannot be inside another",

@@ -125,8 +125,7 @@ class Mixture(SamplingConfig):
             )
         require_corpus_names("weights", self.weights)
         for name, weight in self.weights.items():
-            remedy = "use e.g. 0.5, or leave the corpus out for none"
-            require_number(f"weights.{name}", weight, 0, 1e9, remedy, above=True)
+            require_number(f"weights.{name}", weight, 0.5, above=0, at_most=1e9)
         if not isinstance(self.sampling, SamplingConfig) or self.sampling.is_outermost:
             raise ConfigError(
                 "each corpus of a Mixture is sampled by itself",

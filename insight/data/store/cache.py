@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -41,7 +40,6 @@ def cache_limit(gigabytes: float | None = None) -> int | None:
         ConfigError: The value is no number, or negative.
     """
     name, value = "cache_gigabytes", gigabytes
-    remedy = "use e.g. 50, or leave it out for no limit"
     if value is None:
         chosen = os.environ.get("INSIGHT_CACHE_GIGABYTES")
         if not chosen:
@@ -50,8 +48,8 @@ def cache_limit(gigabytes: float | None = None) -> int | None:
         try:
             value = float(chosen)
         except ValueError:
-            raise ConfigError("must be a number", remedy, option=name, value=repr(chosen)) from None
-    require_number(name, value, 0, math.inf, remedy)
+            raise ConfigError("must be a number", "use e.g. 50", option=name, value=repr(chosen)) from None
+    require_number(name, value, 50, at_least=0)
     return int(value * 1e9)
 
 

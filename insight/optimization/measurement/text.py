@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+from insight.data.preparation import Preparation, TextFiles
 from insight.data.sources.files import expand_sources
 from insight.data.sources.texts import Texts
-from insight.data.store import TokenStore
+from insight.data.store import TokenStore, default_cache_dir
 from insight.data.tokenizers import BaseTokenizer
 from insight.models import Decoder
 from insight.optimization.measurement.quality import Quality, measure_quality
