@@ -161,12 +161,15 @@ def test_corpora_of_equal_size_have_orders_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Mixture({}), "weights is empty"),
+        (lambda: Mixture({}), "weights={}"),
         (lambda: Mixture({"a": 0.0}), "weights.a=0.0"),
         (lambda: Mixture({"a": float("nan")}), "weights.a=nan"),
+        (lambda: Mixture({"a": float("inf")}), "weights.a=inf"),
+        (lambda: Mixture({"a": True}), "weights.a=True"),
+        (lambda: Mixture({False: 1.0}), "put the name in quotes"),  # type: ignore[dict-item]
         (lambda: Mixture({"a": 0.123456789, "b": 1}), "repeat after"),
-        (lambda: Mixture({"a": 1}, Mixture({"a": 1})), "sampling=Mixture inside a Mixture"),
-        (lambda: Mixture({"a": 1}, SequenceLengthWarmup()), "sampling=SequenceLengthWarmup inside"),
+        (lambda: Mixture({"a": 1}, Mixture({"a": 1})), "sampling=Mixture: "),
+        (lambda: Mixture({"a": 1}, SequenceLengthWarmup()), "sampling=SequenceLengthWarmup: "),
         (lambda: Mixture({"a": 1, "b": 2}).check(["a", "c"], 8), "weights names a, b, and train_files a, c"),
         (lambda: Mixture({"a": 1}).check([""], 8), "files without a name"),
         (lambda: Windows().check(["a", "b"], 8), "train_files names 2 corpora (a, b)"),
