@@ -242,7 +242,8 @@ def encode_files(
         TokenizerError: The tokenizer cannot be read.
     """
     from insight.data import LocalProcesses
-    from insight.data.preparation import Preparation, TextFiles, default_cache_dir
+    from insight.data.preparation import Preparation, TextFiles
+    from insight.data.store import default_cache_dir
     from insight.data.tokenizers import load_tokenizer
 
     named = files if isinstance(files, str) else list(files)
