@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
-from insight.checkpoints.artifact import load_model
-from insight.optimization import Calibration, QuantizationSearch, SearchResult
-from insight.optimization.config import plan
-from insight.optimization.measurement.text import MeasuredText
-from insight.optimization.search import write_result
+from insight.optimization import plan
+from insight.optimization.config import check_search
 from insight.reporting import Metric, update_summary
-from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.errors import InsightError
 from insight.runtime.messages import say
+
+if TYPE_CHECKING:
+    from insight.optimization import SearchResult
 
 
 class QuantizeAtEnd(Callback):
     """Measures ways to quantize the best checkpoint and keeps the best one in ``RUN/quantization/``.
 
-    What ``insight quantize`` does: quality on validation text, speed on this machine, activation ranges from
-    training text. Where the model is best left alone, the folder holds the report of the measurements only.
-    A failure is said and does not fail the run.
+    It does what ``insight quantize`` does: it measures quality on validation text and speed on this machine,
+    and takes activation ranges from training text. Where the model is best left alone, the folder holds the
+    report of the measurements only.
+    A failure is reported in one line and does not fail the run.
 
     Args:
         method: ``bf16``, ``int8_weight_only``, ``int8_dynamic``, ``int8_static``, or ``auto`` for the best.
@@ -42,13 +43,7 @@ class QuantizeAtEnd(Callback):
     ) -> None:
         # The types are chosen by measuring the machine, which is not done before it is needed.
         plan(method, compile, dtype="float32")
-        if not 0 <= max_quality_loss < 1:
-            raise ConfigError(
-                f"QuantizeAtEnd(max_quality_loss={max_quality_loss}): must be a share from 0 to below 1",
-                "use 0.005",
-            )
-        if not 0 < seconds < float("inf"):
-            raise ConfigError(f"QuantizeAtEnd(seconds={seconds}): must be above 0", "use 60")
+        check_search(max_quality_loss, seconds)
         self.method = method
         self.compile = compile
         self.max_quality_loss = max_quality_loss
@@ -63,10 +58,7 @@ class QuantizeAtEnd(Callback):
             say("quantization: the run kept no checkpoint, so there is nothing to quantize")
             return
         try:
-            result = self._search(trainer, checkpoint)
-            folder = run.path / "quantization"
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was resumed: its model is another now
-            write_result(result, folder, run.config_path)
+            result = self._compress(trainer, checkpoint)
         except InsightError as error:
             say(f"quantization: {error}")
             return
@@ -76,20 +68,25 @@ class QuantizeAtEnd(Callback):
             logger.log_metrics({name: metric.value for name, metric in metrics.items()}, trainer.global_step)
         update_summary(run.summary_path, metrics)
 
-    def _search(self, trainer: Trainer, checkpoint: Path) -> SearchResult:
-        data = datamodule_of(trainer)
-        model = load_model(checkpoint)
-        length = data.sequence_length
-        configs = plan(self.method, self.compile)
-        say(f"quantization: {len(configs)} candidates in about {self.seconds:.0f} s")
-        search = QuantizationSearch(
-            model,
-            MeasuredText.of(data.store("validation"), model.tokenizer, length),
-            Calibration.from_store(data.store("train"), length),
-            self.max_quality_loss,
-            self.seconds,
+    def _compress(self, trainer: Trainer, checkpoint: Path) -> SearchResult:
+        # torchao takes a second to import, which a run that is only begun need not wait for.
+        from insight.checkpoints.artifact import load_model
+        from insight.optimization.search import compress
+
+        data, run = datamodule_of(trainer), run_folder_of(trainer)
+        folder = run.path / "quantization"
+        shutil.rmtree(folder, ignore_errors=True)  # a run that was resumed has another model now
+        return compress(
+            load_model(checkpoint),
+            plan(self.method, self.compile),
+            validation=data.store("validation"),
+            train=data.store("train"),
+            folder=folder,
+            may_keep=self.method == "auto",
+            max_quality_loss=self.max_quality_loss,
+            seconds=self.seconds,
+            run_config=run.config_path,
         )
-        return search.run(configs, may_keep=self.method == "auto")
 
 
 def outcome(result: SearchResult) -> dict[str, Metric]:

@@ -1,4 +1,4 @@
-"""One way to run a model, and what was measured of it."""
+"""Ways to run a model, what was measured of each, and the rule that takes one of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from insight.runtime.statistics import Interval
 ORIGINAL = "original"
 """Name of the first candidate: the model as it was trained, eager."""
 
+# Medians of one second on a machine that others use differ by this much from run to run.
+_SAME_SPEED = 1.05
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the table; ``None`` where nothing was measured.
+    """A way to run the model and its measurements, which are ``None`` where nothing was measured.
 
     Attributes:
         name: ``original``, ``int8_dynamic``, ``int8_dynamic + compile``, …
@@ -31,10 +34,10 @@ class Candidate:
         prefill_seconds: Median time to read a prompt.
         decode_seconds: Median time of one new token.
         tokens_per_second: New tokens a second.
-        compile_seconds: What its first calls took longer because of compiling.
+        compile_seconds: The time that its first calls took longer because of compiling.
         pareto: Whether nothing else is at least as good in quality, size and speed and better in one.
-        modules_quantized: Names.
-        modules_kept: Names and reasons.
+        modules_quantized: Names of the modules that the method took.
+        modules_kept: The other modules with parameters, and why they were left.
     """
 
     name: str
@@ -58,18 +61,6 @@ class Candidate:
         return {**dataclasses.asdict(self), "resident_bytes": None}
 
 
-def values(candidate: Candidate) -> tuple[float, float, float]:
-    """Bits per byte, bytes and seconds a token of a measured candidate: smaller is better in each."""
-    assert candidate.bits_per_byte is not None
-    assert candidate.disk_bytes is not None
-    assert candidate.tokens_per_second is not None
-    return candidate.bits_per_byte, float(candidate.disk_bytes), 1 / candidate.tokens_per_second
-
-
-# Medians of one second on a machine that others use differ by this much from run to run.
-SAME_SPEED = 1.05
-
-
 def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates, with ``pareto`` set for those that none of the others dominates.
 
@@ -80,8 +71,8 @@ def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
         one.name
         for one in measured
         for other in measured
-        if values(other) != values(one)
-        and all(ours <= theirs for ours, theirs in zip(values(other), values(one), strict=True))
+        if _values(other) != _values(one)
+        and all(ours <= theirs for ours, theirs in zip(_values(other), _values(one), strict=True))
     }
     return [
         dataclasses.replace(one, pareto=one.status == "ok" and one.name not in dominated)
@@ -113,13 +104,13 @@ def choose(
     measured = [one for one in candidates if one.status == "ok"]
     good = [one for one in measured if is_good_enough(one, original, max_quality_loss)]
     if may_keep:
-        eligible = [one for one in good if _speed(one) * SAME_SPEED >= _speed(original)]
+        eligible = [one for one in good if _speed(one) * _SAME_SPEED >= _speed(original)]
     else:
         eligible = good[1:]
         if not eligible:
             raise _nothing_good_enough(candidates, max_quality_loss)
     fastest = max(_speed(one) for one in eligible)
-    as_fast = [one for one in eligible if _speed(one) * SAME_SPEED >= fastest]
+    as_fast = [one for one in eligible if _speed(one) * _SAME_SPEED >= fastest]
     best = min(as_fast, key=lambda one: one.disk_bytes or 0)
     if best.name != ORIGINAL:
         return best.name, f"{describe(best, original)}; {max_quality_loss:.2%} is allowed"
@@ -141,7 +132,7 @@ def is_good_enough(candidate: Candidate, original: Candidate, max_quality_loss: 
 
 
 def describe(candidate: Candidate, original: Candidate) -> str:
-    """Speed, size and loss of a candidate in words."""
+    """Speed, size and loss of a candidate in words, and the linear maps that it left as they are."""
     assert original.disk_bytes
     assert candidate.disk_bytes
     assert original.bits_per_byte
@@ -153,8 +144,18 @@ def describe(candidate: Candidate, original: Candidate) -> str:
     highest = max(0.0, difference.high) / original.bits_per_byte
     return (
         f"{candidate.name} writes {faster:.2f} times as fast as the original, is {smaller:.2f} times smaller "
-        f"and loses {loss:.2%} of bits per byte (surely at most {highest:.2%})"
+        f"and loses {loss:.2%} of bits per byte (surely at most {highest:.2%}){left_as_they_are(candidate)}"
     )
+
+
+def left_as_they_are(candidate: Candidate) -> str:
+    """Begin with a semicolon and say how many linear maps the method did not take, and why; or nothing."""
+    kept = [module for module in candidate.modules_kept if module.is_linear]
+    if not kept:
+        return ""
+    reasons = "; ".join(dict.fromkeys(module.reason for module in kept))
+    are = "stays as it is" if len(kept) == 1 else "stay as they are"
+    return f"; {len(kept)} of {len(kept) + len(candidate.modules_quantized)} linear maps {are} ({reasons})"
 
 
 def _nothing_good_enough(candidates: Sequence[Candidate], max_quality_loss: float) -> InsightError:
@@ -164,11 +165,21 @@ def _nothing_good_enough(candidates: Sequence[Candidate], max_quality_loss: floa
         return InsightError(f"{others[0].name}: {others[0].reason}", "use another method, or --compile off")
     closest = min(measured, key=lambda one: one.quality_difference.high if one.quality_difference else 0.0)
     return InsightError(
-        f"{describe(closest, original)}: more than max_quality_loss={max_quality_loss}",
+        f"{describe(closest, original)}; that is more than may be lost",
         "allow more or use another method",
+        option="max_quality_loss",
+        value=max_quality_loss,
     )
 
 
 def _speed(candidate: Candidate) -> float:
     assert candidate.tokens_per_second is not None
     return candidate.tokens_per_second
+
+
+def _values(candidate: Candidate) -> tuple[float, float, float]:
+    """Bits per byte, bytes and seconds a token of a measured candidate: smaller is better in each."""
+    assert candidate.bits_per_byte is not None
+    assert candidate.disk_bytes is not None
+    assert candidate.tokens_per_second is not None
+    return candidate.bits_per_byte, float(candidate.disk_bytes), 1 / candidate.tokens_per_second

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from insight.checkpoints import LoadedCheckpoint
+from insight.data.store import TokenStore
+from insight.generation.generator import cache_for
 from insight.models import Decoder
 from insight.optimization.candidates import ORIGINAL, Candidate, choose, mark_front
 from insight.optimization.config import QuantizationConfig, check_search
@@ -22,16 +24,21 @@ from insight.optimization.measurement.text import Calibration, MeasuredText
 from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.hardware import measure_hardware
+from insight.runtime.messages import say
 from insight.runtime.output_folder import new_folder, write_json
 
 _REPORT, _CONFIG = "report.json", "config.yaml"
 # Shares of the time: text for the quality of one candidate, and speed of all together.
 _QUALITY_SHARE, _SPEED_SHARE = 0.02, 0.2
-_BATCH_SIZE = 16
+# Quality is measured one text at a time, as speed is and as a compressed model is used: the roundings of
+# activations, and so the scores, depend on how many texts are read together.
+_BATCH_SIZE = 1
+_TRIED_WINDOWS = 16
 _PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
-# Of which two are warm-up.
+# Two of these rounds are warm-up.
 _ROUNDS = 6
-# Until one has been measured: the first also loads the compiler (20 to 30 s on two cores).
+# A compiled candidate is taken to cost this until one has been measured: the first also loads the compiler
+# (20 to 30 s on two cores).
 _COMPILE_SECONDS = 25.0
 
 
@@ -40,14 +47,14 @@ class SearchResult:
     """What was measured, and what follows.
 
     Attributes:
-        candidates: The original first.
-        chosen: Name of one of them.
-        reason: Why, in one sentence.
+        candidates: All candidates, the original first.
+        chosen: The name of one of them.
+        reason: Why it was chosen, in one sentence.
         optimized: The chosen model; ``None`` where that is the original.
-        max_quality_loss: The bound.
-        text: Of how much text quality is.
-        machine: Where all of this holds.
-        seconds: What measuring took.
+        max_quality_loss: The share of bits per byte that could be lost.
+        text: How much text quality was measured on, and how many windows were read together.
+        machine: The machine that was measured, whose numbers hold nowhere else.
+        seconds: The time that measuring took.
     """
 
     candidates: tuple[Candidate, ...]
@@ -60,7 +67,7 @@ class SearchResult:
     seconds: float
 
     def to_record(self) -> dict[str, Any]:
-        """``report.json``."""
+        """The contents of ``report.json``."""
         return {
             "format_version": 1,
             "chosen": self.chosen,
@@ -78,7 +85,7 @@ class QuantizationSearch:
     """Measures candidates against a model.
 
     Args:
-        model: What would be quantized; it is not changed.
+        model: The model that would be quantized; it is not changed.
         text: Validation text, for quality.
         calibration: Training text, for activation ranges.
         max_quality_loss: Share of the model's bits per byte that may be lost, surely.
@@ -112,7 +119,7 @@ class QuantizationSearch:
         """Measure every candidate and take one.
 
         Args:
-            configs: In the order in which time is spent on them.
+            configs: The candidates, in the order in which time is spent on them.
             may_keep: Whether the answer may be to leave the model alone.
 
         Raises:
@@ -192,14 +199,14 @@ class QuantizationSearch:
         return model, candidate
 
     def _quality_of_original(self) -> Quality:
-        """Choose how much text fits the time, by one batch, and measure the original on it."""
-        network, batch = self.model.network, min(_BATCH_SIZE, self.text.num_windows)
-        self.text.measure(network, batch, batch)
+        """Choose how much text fits the time, by a few windows, and measure the original on it."""
+        network, tried = self.model.network, min(_TRIED_WINDOWS, self.text.num_windows)
+        self.text.measure(network, tried, _BATCH_SIZE)
         begun = time.perf_counter()
-        self.text.measure(network, batch, batch)
+        self.text.measure(network, tried, _BATCH_SIZE)
         seconds = time.perf_counter() - begun
-        batches = max(1, int(_QUALITY_SHARE * self.seconds / seconds))
-        self._num_windows = min(batches * batch, self.text.num_windows)
+        rounds = max(1, int(_QUALITY_SHARE * self.seconds / seconds))
+        self._num_windows = min(rounds * tried, self.text.num_windows)
         return self.text.measure(network, self._num_windows, _BATCH_SIZE)
 
     def _compile(self, network: Decoder) -> None:
@@ -209,11 +216,12 @@ class QuantizationSearch:
             InsightError: The compiler fails, or it is so slow that going on would take too long.
         """
         device = network.embedding.weight.device
-        cache = network.make_cache(1)
-        ids = torch.zeros(_BATCH_SIZE, self.text.sequence_length, dtype=torch.int64, device=device)
-        prompt = ids[:1, : self._prompt_length]
+        cache = cache_for(network, 1, self._prompt_length + 1)
+        length = max(self.text.sequence_length, self._prompt_length)
+        ids = torch.zeros(_BATCH_SIZE, length, dtype=torch.int64, device=device)
+        window, prompt = ids[:, : self.text.sequence_length], ids[:, : self._prompt_length]
         try:
-            for tokens, memory in ((ids, None), (prompt, cache), (ids[:1, :1], cache)):
+            for tokens, memory in ((window, None), (prompt, cache), (ids[:, :1], cache)):
                 begun = time.perf_counter()
                 with torch.inference_mode():
                     network(tokens, cache=memory)
@@ -259,6 +267,7 @@ class QuantizationSearch:
         tokens = self.text.tokens(self._num_windows)
         text = {
             "windows": self._num_windows,
+            "batch_size": _BATCH_SIZE,
             "tokens": len(tokens),
             "bytes": int(self.text.bytes_per_token[tokens].sum()),
         }
@@ -269,12 +278,55 @@ class QuantizationSearch:
         )
 
 
+def compress(
+    model: LoadedCheckpoint,
+    configs: Sequence[QuantizationConfig],
+    *,
+    validation: TokenStore,
+    train: TokenStore,
+    folder: Path,
+    may_keep: bool,
+    max_quality_loss: float = 0.005,
+    seconds: float = 45.0,
+    run_config: Path | None = None,
+) -> SearchResult:
+    """Search for the best compressed form of a model and write it: ``insight quantize`` and QuantizeAtEnd.
+
+    Args:
+        model: The model, which is not changed.
+        configs: The candidates, from :func:`insight.optimization.config.plan`.
+        validation: The text that quality is measured on.
+        train: The text that activation ranges are taken from.
+        folder: The folder to write, which must not exist: the artefact with ``report.json``, or the report
+            alone where the model is best left as it is.
+        may_keep: Whether the answer may be to leave the model alone.
+        max_quality_loss: Share of the model's bits per byte that may surely be lost.
+        seconds: Time for measuring, compiling included.
+        run_config: The configuration of the run, which lets the artefact be tested on the run's text.
+
+    Raises:
+        InsightError: The checks refuse every candidate, none is good enough, or the folder cannot be written.
+    """
+    length = model.metadata["sequence_length"]
+    search = QuantizationSearch(
+        model,
+        MeasuredText.of(validation, model.tokenizer, length),
+        Calibration.from_store(train, length),
+        max_quality_loss,
+        seconds,
+    )
+    say(f"quantization: {len(configs)} candidates in about {seconds:.0f} s")
+    result = search.run(configs, may_keep=may_keep)
+    write_result(result, folder, run_config)
+    return result
+
+
 def write_result(result: SearchResult, folder: Path, run_config: Path | None = None) -> None:
     """Write ``report.json`` and, where the model was not left alone, the artefact, as a new folder.
 
     Args:
-        result: What was found.
-        folder: Must not exist.
+        result: The outcome of the search.
+        folder: The folder to write, which must not exist.
         run_config: The configuration of the run, which lets the artefact be tested on the run's text.
 
     Raises:

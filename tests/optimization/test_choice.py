@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from insight.optimization.candidates import ORIGINAL, Candidate, choose, mark_front
+from insight.optimization.methods import KeptModule
 from insight.runtime.errors import InsightError
 from insight.runtime.statistics import Interval
 
@@ -59,13 +60,22 @@ def test_the_model_is_left_alone_when_nothing_is_as_fast_and_the_price_of_small_
 
 def test_what_was_asked_for_is_taken_unless_it_loses_too_much() -> None:
     assert choose([PLAIN, row("int8", 50, 250)], 0.005, may_keep=False)[0] == "int8"
-    with pytest.raises(
-        InsightError, match=r"loses 2.00% of bits per byte .*more than max_quality_loss=0.005"
-    ):
+    with pytest.raises(InsightError, match=r"loses 2.00% of bits per byte") as refusal:
         choose([PLAIN, row("int8", 50, 250, loss=0.02)], 0.005, may_keep=False)
+    assert (refusal.value.option, refusal.value.value) == ("max_quality_loss", 0.005)
     refused = Candidate("int8", "int8", compiled=False, status="refused", reason="no kernel")
     with pytest.raises(InsightError, match="no kernel"):
         choose([PLAIN, refused], 0.005, may_keep=False)
+
+
+def test_linear_maps_that_were_left_are_counted_in_the_sentence() -> None:
+    kept = [KeptModule(name, "group_size=64 does not divide its 96 inputs", is_linear=True) for name in "abc"]
+    kept.append(KeptModule("norm", "not a linear map"))
+    some = dataclasses.replace(row("int8", 200, 500), modules_quantized=("d",), modules_kept=tuple(kept))
+    _, reason = choose([PLAIN, some], 0.005)
+    assert "3 of 4 linear maps stay as they are (group_size=64 does not divide its 96 inputs)" in reason
+    all_taken = dataclasses.replace(some, modules_kept=(kept[-1],))
+    assert "as they are" not in choose([PLAIN, all_taken], 0.005)[1]
 
 
 def test_refused_candidates_are_never_chosen() -> None:

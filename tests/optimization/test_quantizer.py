@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -244,7 +245,14 @@ def test_configuration_travels_and_explains_mistakes() -> None:
         QuantizationConfig("int8_dinamic")
     with pytest.raises(ConfigError, match="int8_static has no groups"):
         QuantizationConfig("int8_static", group_size=32)
-    with pytest.raises(ConfigError, match="group_size=0"):
-        QuantizationConfig("int8_weight_only", group_size=0)
-    with pytest.raises(ConfigError, match="must be float32 or bfloat16"):
-        QuantizationConfig(dtype="float16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("dtype", "float16"), ("compile", "on"), ("compile", 1)]
+    + [("group_size", value) for value in (0, 1, -2, 2.5, True, math.nan, math.inf, "8")],
+)
+def test_values_that_cannot_work_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as mistake:
+        QuantizationConfig("int8_weight_only", **{option: value})
+    assert mistake.value.option == option

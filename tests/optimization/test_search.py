@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,11 @@ def test_a_compiler_that_fails_refuses_the_candidate_only(
 def test_a_loss_beyond_the_bound_is_an_error_for_a_method_that_was_asked_for(
     learned: LoadedCheckpoint, text: MeasuredText
 ) -> None:
-    with pytest.raises(InsightError, match="more than max_quality_loss=0"):
+    with pytest.raises(InsightError, match="loses") as refusal:
         search(learned, text, max_quality_loss=0.0).run(
             plan("int8_dynamic", "off", "float32"), may_keep=False
         )
+    assert (refusal.value.option, refusal.value.value) == ("max_quality_loss", 0.0)
 
 
 def test_what_no_candidate_can_work_on_is_refused_at_once(
@@ -134,10 +136,14 @@ def test_text_of_another_tokenizer_is_refused(
         QuantizationSearch(learned, text, other)
 
 
-@pytest.mark.parametrize("options", [{"seconds": 0.0}, {"seconds": float("inf")}, {"max_quality_loss": -1.0}])
-def test_numbers_that_cannot_work(learned: LoadedCheckpoint, text: MeasuredText, options: Any) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        search(learned, text, **options)
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, True, "0.1"])
+@pytest.mark.parametrize("option", ["seconds", "max_quality_loss"])
+def test_numbers_that_cannot_work(
+    learned: LoadedCheckpoint, text: MeasuredText, option: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError) as mistake:
+        search(learned, text, **{option: value})
+    assert mistake.value.option == option
 
 
 def test_plans() -> None:
