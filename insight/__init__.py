@@ -8,12 +8,12 @@ from insight.runtime.imports import lazy_exports
 from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from insight.api.benchmark import benchmark as benchmark
     from insight.api.fit import fit as fit
+    from insight.api.quantize import quantize as quantize
     from insight.api.redteam import redteam as redteam
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.checkpoints.artifact import load_model as load_model
-    from insight.cli.benchmark import benchmark as benchmark
-    from insight.cli.quantize import quantize as quantize
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
     from insight.data import load_tokenizer as load_tokenizer
     from insight.generation import GenerationSettings as GenerationSettings
@@ -35,14 +35,14 @@ _EXPORTS = {
     "LanguageModelingModule": "training",
     "QuantizationConfig": "optimization",
     "RunFolder": "runtime.run_folder",
-    "benchmark": "cli.benchmark",
+    "benchmark": "api.benchmark",
     "find_checkpoint": "runtime.run_folder",
-    "fit": "cli.fit",
+    "fit": "api.fit",
     "generate": "generation",
     "load_checkpoint": "checkpoints",
     "load_model": "checkpoints.artifact",
     "load_tokenizer": "data",
-    "quantize": "cli.quantize",
+    "quantize": "api.quantize",
     "read_metrics": "reporting",
     "read_summary": "reporting",
     "redteam": "api.redteam",

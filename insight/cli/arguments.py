@@ -1,4 +1,4 @@
-"""The parser of the commands that need no torch: argparse with one-line errors and nearest matches."""
+"""The parser of the commands: argparse with one-line errors, nearest matches, options from signatures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 from insight.runtime.errors import ConfigError, DataError, nearest
 
@@ -72,20 +75,57 @@ def add_options(parser: Any, documented: Any, options: Mapping[str, Mapping[str,
         documented: A function or class with a docstring in Google style.
         options: The other settings of each option, as ``add_argument`` takes them.
     """
-    _, _, section = (inspect.getdoc(documented) or "").partition("Args:\n")
-    helps: dict[str, str] = {}
-    for line in section.split("\n\n")[0].splitlines():
-        match = re.match(r"    (\w+): (.*)", line)
-        name = match[1] if match else next(reversed(helps))
-        helps[name] = match[2] if match else f"{helps[name]} {line.strip()}"
+    helps = _explanations(documented)
     for name, settings in options.items():
-        text = re.split(r"(?<!e\.g)\.(?: |$)", helps[name], maxsplit=1)[0]
-        text = text.replace("``", "").replace("%", "%%")
-        text = text if text[1:2].isupper() else text[:1].lower() + text[1:]
-        default = settings.get("default")
+        text, default = re.split(r"(?<!e\.g)\. ", helps[name], maxsplit=1)[0], settings.get("default")
         parser.add_argument(
             f"--{name}", help=text if default is None else f"{text} (default: {default})", **settings
         )
+
+
+def add_parameters(
+    parser: argparse.ArgumentParser,
+    target: Callable[..., Any],
+    names: Collection[str] | None = None,
+    positional: Collection[str] = (),
+) -> None:
+    """Add an option for each parameter of a function or a settings class, with its default and its help.
+
+    A parameter without default is required. ``Sequence[str]`` may be given again and again, other sequences
+    take several values, and a ``Literal`` offers its choices.
+
+    Args:
+        parser: The parser to add to.
+        target: A function or class whose docstring explains its parameters in Google style.
+        names: Its parameters that become options; ``None`` = all.
+        positional: The parameters that are arguments without a name.
+    """
+    helps = _explanations(target)
+    for name, parameter in inspect.signature(target).parameters.items():
+        if (names is not None and name not in names) or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        options = _conversion(eval(parameter.annotation, sys.modules[target.__module__].__dict__))
+        text, default = helps[name], parameter.default
+        if default is parameter.empty:
+            options["required"] = True
+        elif default not in (None, ()):
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            text += f" (default: {shown})"
+        options["help"] = text
+        if name in positional:
+            required = options.pop("required", False)
+            options.setdefault("nargs", None if required else "?")
+            options.pop("action", None)
+            parser.add_argument(name, **{**options, "metavar": name.upper()})
+        else:
+            spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+            parser.add_argument(*spellings, **options)
+
+
+def chosen(options: argparse.Namespace, target: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments for ``target`` that the user gave; what was left out keeps its default there."""
+    names = inspect.signature(target).parameters
+    return {name: value for name, value in vars(options).items() if name in names and value is not None}
 
 
 def read_standard_input() -> str:
@@ -108,3 +148,32 @@ def _names(action: argparse.Action) -> set[str]:
     if isinstance(action.metavar, str):
         names.add(action.metavar)
     return names
+
+
+def _explanations(documented: Any) -> dict[str, str]:
+    """The lines of the arguments in a docstring, as argparse shows them."""
+    _, _, section = (inspect.getdoc(documented) or "").partition("Args:\n")
+    helps: dict[str, str] = {}
+    for line in section.split("\n\n")[0].splitlines():
+        match = re.match(r"    (\w+): (.*)", line)
+        name = match[1] if match else next(reversed(helps))
+        helps[name] = match[2] if match else f"{helps[name]} {line.strip()}"
+    texts = {name: text.replace("``", "").replace("%", "%%").rstrip(".") for name, text in helps.items()}
+    return {
+        name: text if text[1:2].isupper() else text[:1].lower() + text[1:] for name, text in texts.items()
+    }
+
+
+def _conversion(annotation: Any) -> dict[str, Any]:
+    """How argparse reads a value of this type."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return {"metavar": "PATH"} if Path in kinds else _conversion(kinds[0])
+    if typing.get_origin(annotation) is Literal:
+        return {"choices": kinds}
+    if kinds:  # a sequence, whose second argument is the dots of a tuple
+        item = _conversion(kinds[0])
+        return {**item, "action": "append"} if kinds[0] is str else {**item, "nargs": "+"}
+    if annotation in (int, float):
+        return {"type": annotation, "metavar": "N" if annotation is int else "X"}
+    return {"metavar": "TEXT"}

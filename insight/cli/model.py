@@ -1,101 +1,70 @@
-"""``insight model``: the published networks that are known, what they are made of, what a network costs."""
+"""``insight model``: the published networks that are known, their configurations, and the cost of one."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from insight.cli import model_estimate
-from insight.cli.arguments import CommandParser
+from insight.api.estimate import choose_network, estimate, list_networks
+from insight.cli.arguments import CommandParser, add_parameters, chosen
 from insight.cli.commands import COMMANDS
-from insight.cli.network_choice import add_network, chosen_network
-from insight.runtime.messages import silence_libraries
-
-if TYPE_CHECKING:
-    from insight.models import Preset
+from insight.runtime.formats import format_bytes, format_count
+from insight.runtime.messages import aligned, silence_libraries
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Parse and run one action."""
     options = _parser().parse_args(arguments)
     silence_libraries()
-    exit_code: int = options.action(options)
-    return exit_code
+    options.action(options)
+    return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight model", description=COMMANDS["model"].summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
-
     listing = actions.add_parser("list", help="the published networks that can be built by name")
-    listing.add_argument("--json", action="store_true", help="print them as JSON")
     listing.set_defaults(action=_list)
-
     show = actions.add_parser("show", help="a network's configuration, to be put under model.network")
-    add_network(show)
-    show.add_argument("--json", action="store_true", help="print it as JSON instead of YAML")
+    add_parameters(show, estimate, ("name", "config"), positional=("name",))
     show.set_defaults(action=_show)
-
-    estimate = actions.add_parser(
+    cost = actions.add_parser(
         "estimate", help="parameters, memory and operations of a network, without building it"
     )
-    model_estimate.add_arguments(estimate)
+    add_parameters(cost, estimate, positional=("name",))
+    cost.set_defaults(action=_estimate)
+    for action in (listing, show, cost):
+        action.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
-def _list(options: argparse.Namespace) -> int:
-    from insight.models import PRESETS
-    from insight.runtime.formats import format_count
-    from insight.runtime.messages import aligned
-
-    facts = {name: _facts(preset) for name, preset in PRESETS.items()}
+def _list(options: argparse.Namespace) -> None:
+    networks = list_networks()
     if options.json:
-        print(json.dumps([{"name": name, **about} for name, about in facts.items()]))
-        return 0
+        print(json.dumps(networks))
+        return
     rows = [("name", "parameters", "layers", "hidden", "context", "source")]
-    for name, about in facts.items():
+    for about in networks:
         numbers = (str(about["num_layers"]), f"{about['hidden_size']:,}", f"{about['max_sequence_length']:,}")
-        rows.append((name, format_count(about["num_parameters"]), *numbers, about["source"]))
+        rows.append((about["name"], format_count(about["num_parameters"]), *numbers, about["source"]))
     print(aligned(rows, words=(0, len(rows[0]) - 1)))
-    return 0
 
 
-def _facts(preset: Preset) -> dict[str, Any]:
-    from insight.models import EncoderDecoderConfig
-    from insight.models.estimate import build_without_memory, decoder_of
-
-    config = preset.config
-    network = build_without_memory(config, preset.vocabulary_size)
-    decoder = decoder_of(config)
-    num_layers = decoder.num_layers
-    if isinstance(config, EncoderDecoderConfig):
-        num_layers += config.encoder.num_layers
-    return {
-        "num_parameters": network.num_parameters(),
-        "num_layers": num_layers,
-        "hidden_size": decoder.hidden_size,
-        "max_sequence_length": decoder.max_sequence_length,
-        "vocabulary_size": preset.vocabulary_size,
-        "source": preset.source,
-    }
-
-
-def _show(options: argparse.Namespace) -> int:
+def _show(options: argparse.Namespace) -> None:
     import yaml
 
-    chosen = chosen_network(options)
-    described = chosen.config.to_dict()
+    network = choose_network(options.name, options.config)
+    described = network.config.to_dict()
     if options.json:
         print(json.dumps(described))
-        return 0
-    print(f"# {chosen.title}")
+        return
+    print(f"# {network.title}")
     print(yaml.safe_dump(_short_names(described), sort_keys=False, allow_unicode=True, width=100), end="")
-    return 0
 
 
 def _short_names(described: Any) -> Any:
-    """The same with Insight's own classes by their names alone, which is how they are found in YAML."""
+    """The description with Insight's own classes by their names alone, which is how YAML names them."""
     if isinstance(described, list):
         return [_short_names(item) for item in described]
     if not isinstance(described, dict):
@@ -105,3 +74,49 @@ def _short_names(described: Any) -> Any:
     if path.startswith("insight."):
         shortened["class_path"] = path.rpartition(".")[2]
     return shortened
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    network, numbers = estimate(**chosen(options, estimate))
+    print(json.dumps(numbers) if options.json else f"{network.title}\n{_text(numbers)}")
+
+
+def _text(estimate: dict[str, Any]) -> str:
+
+    def size(name: str) -> str:
+        return format_bytes(estimate[name])
+
+    active = estimate["num_active_parameters"]
+    some = f", of which a token uses {active:,}" if active != estimate["num_parameters"] else ""
+    tokens = f"{estimate['batch_size']:,} x {estimate['sequence_length']:,} tokens"
+    lines = [
+        ("parameters", f"{estimate['num_parameters']:,}{some}"),
+        (
+            "FLOPs a token",
+            f"{format_count(estimate['flops_per_token_forward'])} forward, "
+            f"{format_count(estimate['flops_per_token_training'])} in training",
+        ),
+        ("training", f"{tokens}, {estimate['precision']}, {estimate['optimizer']}, not compiled"),
+        ("  weights", size("weight_bytes")),
+        ("  gradients", size("gradient_bytes")),
+        ("  optimizer", size("optimizer_bytes")),
+        (
+            "  activations",
+            f"{size('activation_bytes')} kept for the backward pass, {size('peak_activation_bytes')} at most",
+        ),
+        ("  logits", f"{size('logits_bytes')}, a part at a time"),
+        ("  peak", f"{size('peak_bytes')} in all"),
+    ]
+    if estimate["cache_layers"] is None:
+        lines.append(("cache", "none of this length: later tokens would change earlier keys"))
+    else:
+        fixed = size("cache_fixed_bytes") if estimate["cache_fixed_bytes"] else "nothing"
+        lines.append(
+            (
+                "cache",
+                f"{size('cache_bytes_per_token')} a token and {fixed} whatever the length, "
+                f"{size('cache_bytes')} a sequence in {estimate['cache_dtype']}",
+            )
+        )
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in lines)

@@ -49,5 +49,5 @@ def require_number(
     span = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
     noun = "a whole number" if whole else "a number"
     raise ConfigError(
-        f"must be {noun} {span}".rstrip(), f"use for example {example}", option=option, value=value
+        f"must be {noun}{span and ', '}{span}", f"use for example {example}", option=option, value=value
     )

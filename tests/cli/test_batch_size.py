@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 
 from insight.api import batch_size as searching
 from insight.api.batch_size import AgreedBatchSize, largest_that_fits
-from insight.cli.model_estimate import estimate_network
+from insight.api.estimate import estimate_network
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime.errors import ConfigError

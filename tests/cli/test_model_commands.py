@@ -11,7 +11,7 @@ import torch
 import yaml
 from command_line import Outcome, run_insight
 
-from insight.cli.model_estimate import estimate_network
+from insight.api.estimate import estimate_network
 from insight.models import PRESETS, DecoderConfig, GroupedQueryAttention
 from insight.runtime.component import component_from_dict
 from insight.training import AdamW, MuonAdamW, OptimizerConfig, linear_cross_entropy

@@ -11,8 +11,8 @@ import torch
 
 from insight.api.check.batches import Batches, Processes
 from insight.api.check.findings import Findings
+from insight.api.estimate import estimate_network
 from insight.callbacks import AveragedWeights, RunCheckpoint
-from insight.cli.model_estimate import estimate_network
 from insight.data.store.format import OFFSET_DTYPE, token_dtype
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import ensure_writable

@@ -1,22 +1,27 @@
-"""Several models measured on the same work: quality, speed, size; each against the first."""
+"""Several models measured on the same work: quality, speed, size; each against the first.
+
+Settings that cannot work are refused before torch is imported, so what measures is imported when it is used.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from insight.checkpoints.artifact import load_model
-from insight.optimization.measurement.footprint import Footprint, measure_footprint, weight_bytes
-from insight.optimization.measurement.quality import Quality, compare_quality, measure_quality
-from insight.optimization.measurement.speed import Speed, measure_speed
-from insight.optimization.measurement.text import EvaluationText
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.messages import say
-from insight.runtime.statistics import Interval
+from insight.runtime.numbers import require_number
+
+if TYPE_CHECKING:
+    from insight.optimization.measurement.footprint import Footprint
+    from insight.optimization.measurement.quality import Quality
+    from insight.optimization.measurement.speed import Speed
+    from insight.optimization.measurement.text import EvaluationText
+    from insight.runtime.statistics import Interval
 
 _PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
 
@@ -27,12 +32,12 @@ class ComparisonSettings:
 
     Args:
         batch_sizes: Sequences at a time when speed is measured.
-        prompt_length: Tokens of a prompt; ``None`` takes 128, or less where a context is shorter.
-        num_new_tokens: Tokens written after it; ``None`` takes 32, or what is left of the shortest context.
+        prompt_length: Tokens of a prompt; without it 128, or fewer where a context is shorter.
+        num_new_tokens: Tokens written after it; without it 32, or what is left of the shortest context.
         seconds: Time for measuring the speed of each model, warm-up not counted.
         num_processes: Fresh processes in which each model is loaded.
-        device: Where the models run.
-        seed: Of the bootstrap.
+        device: Where the models run: cpu, cuda, cuda:1, mps.
+        seed: Seed of the bootstrap.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8)
@@ -44,22 +49,19 @@ class ComparisonSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
         if not self.batch_sizes:
-            raise ConfigError("batch_sizes is empty: speed needs at least one", "use 1 8")
-        numbers = [("batch_sizes", size) for size in self.batch_sizes]
-        numbers += [("num_processes", self.num_processes)]
-        for name in ("prompt_length", "num_new_tokens"):
-            numbers += [(name, value) for value in (getattr(self, name),) if value is not None]
-        for name, value in numbers:
-            if value < 1:
-                raise ConfigError(f"{name}={value}: must be at least 1", "leave it out for the default")
-        if not (self.seconds > 0 and math.isfinite(self.seconds)):
-            raise ConfigError(f"seconds={self.seconds}: must be above 0", "use for example 10")
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed}: must be 0 or more", "use for example 0")
+            raise ConfigError("is empty: speed needs at least one", "use 1 8", option="batch_sizes", value="")
+        for size in self.batch_sizes:
+            require_number("batch_sizes", size, 8, whole=True, at_least=1)
+        require_number("num_processes", self.num_processes, 3, whole=True, at_least=1)
+        require_number("prompt_length", self.prompt_length, 128, whole=True, optional=True, at_least=1)
+        require_number("num_new_tokens", self.num_new_tokens, 32, whole=True, optional=True, at_least=1)
+        require_number("seconds", self.seconds, 10, above=0)
+        require_number("seed", self.seed, 0, whole=True, at_least=0)
 
     def for_context(self, context: int) -> ComparisonSettings:
-        """The same with lengths filled in that fit into ``context`` tokens.
+        """These settings with lengths filled in that fit into ``context`` tokens.
 
         Raises:
             ConfigError: Lengths that were given do not fit.
@@ -69,9 +71,10 @@ class ComparisonSettings:
         prompt = self.prompt_length or min(_PROMPT_LENGTH, context - new)
         if prompt < 1 or prompt + new > context:
             raise ConfigError(
-                f"prompt_length={prompt} and num_new_tokens={new} exceed the shortest context "
-                f"({context} tokens)",
+                f"and num_new_tokens={new} exceed the shortest context ({context} tokens)",
                 f"use together at most {context}",
+                option="prompt_length",
+                value=prompt,
             )
         return dataclasses.replace(self, prompt_length=prompt, num_new_tokens=new)
 
@@ -81,14 +84,14 @@ class ModelMeasurement:
     """What was measured of one model.
 
     Attributes:
-        label: What it is called.
+        label: The name that it has in tables.
         path: Its checkpoint or artefact.
         tokenizer: Fingerprint of its tokenizer.
-        quality: On the common text.
+        quality: How well it predicts the common text.
         difference: Bits per byte that it needs more than the first model; ``None`` for the first.
-        weight_bytes: What its weights take, without the state of a training.
-        speeds: One a batch size.
-        footprint: On the disk and in a fresh process.
+        weight_bytes: Bytes of its weights, without the state of a training.
+        speeds: Its speed at each batch size.
+        footprint: Its size on the disk, and its memory and load time in a fresh process.
     """
 
     label: str
@@ -106,9 +109,9 @@ class Comparison:
     """What :func:`compare_models` returns.
 
     Attributes:
-        models: In the order they were named.
-        settings: As given, lengths filled in.
-        text: What quality was measured on, in words.
+        models: The models in the order in which they were named.
+        settings: The settings that were given, lengths filled in.
+        text: The text that quality was measured on, in words.
         text_files: The files that it comes from.
         text_bytes: Its size in UTF-8.
     """
@@ -130,8 +133,8 @@ def compare_models(
 
     Args:
         paths: Checkpoint files and artefact folders by name; the first is the reference.
-        text: What quality is measured on.
-        settings: How.
+        text: The text that quality is measured on.
+        settings: How they are compared.
 
     Raises:
         CheckpointError: A model cannot be loaded, or its predictions are not finite.
@@ -139,6 +142,11 @@ def compare_models(
         DataError: The text cannot be read.
         InsightError: A fresh process could not load a model.
     """
+    from insight.checkpoints.artifact import load_model
+    from insight.optimization.measurement.footprint import measure_footprint, weight_bytes
+    from insight.optimization.measurement.quality import compare_quality, measure_quality
+    from insight.optimization.measurement.speed import measure_speed
+
     loaded = {label: load_model(path, settings.device) for label, path in paths.items()}
     networks = {label: model.network for label, model in loaded.items()}
     settings = settings.for_context(min(net.config.max_sequence_length for net in networks.values()))

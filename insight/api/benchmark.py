@@ -1,38 +1,90 @@
-"""What a comparison leaves: results.jsonl, summary.json, report.html, and the tables in the terminal."""
+"""Compare models: quality, size, memory, load time and speed, each against the first."""
 
 from __future__ import annotations
 
 import dataclasses
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from insight.optimization.measurement import Comparison, ModelMeasurement
-from insight.reporting.report import write_report
-from insight.reporting.run_files import Metric
-from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
-from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
+from insight.optimization.measurement import ComparisonSettings as ComparisonSettings
+from insight.runtime.errors import ConfigError
+from insight.runtime.files import ensure_writable
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_line, write_object
-from insight.runtime.messages import aligned
-from insight.runtime.output_folder import new_folder
-from insight.runtime.run_folder import RunFolder
+from insight.runtime.output_folder import new_folder, require_new
+from insight.runtime.run_folder import DEFAULT_ROOT, RunFolder, find_checkpoint
 from insight.runtime.version import __version__
 
+if TYPE_CHECKING:
+    from insight.optimization.measurement import Comparison, ModelMeasurement
+    from insight.reporting import Metric
+
 FORMAT_VERSION = 1
-_NAME_CHARACTERS = 60
 
 
-def write_results(comparison: Comparison, folder: Path) -> None:
+def benchmark(
+    models: Sequence[str | Path],
+    output: str | Path | None = None,
+    text: Sequence[str] = (),
+    **settings: Any,
+) -> Path:
+    """Compare models as ``insight benchmark`` does.
+
+    Args:
+        models: Run folders (their best checkpoints), ``.ckpt`` files and folders of quantized models; the
+            others are compared with the first.
+        output: Folder for the results, which must not exist; without it runs/benchmark/N
+        text: File, folder, glob or corpus:NAME to measure quality on, which may be given again; without it
+            the text of the first model's run.
+        settings: Fields of ``insight.optimization.measurement.ComparisonSettings``.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        InsightError: The error that the command prints.
+    """
+    return compare(models, output, text, ComparisonSettings(**settings))[1]
+
+
+def compare(
+    models: Sequence[str | Path],
+    output: str | Path | None = None,
+    text: Sequence[str] = (),
+    settings: ComparisonSettings = ComparisonSettings(),
+) -> tuple[Comparison, Path]:
+    """Compare models, and give the measurements beside the folder; arguments as in :func:`benchmark`."""
+    if not models:
+        raise ConfigError("there is no model to measure", "name at least one")
+    names = [str(model) for model in models]
+    paths = {
+        label: find_checkpoint(model, option="MODEL")
+        for label, model in zip(_labels(names), names, strict=True)
+    }
+    folder = _output_folder(output)
+
+    from insight.optimization.measurement import EvaluationText, compare_models
+    from insight.runtime.device import usable_device
+
+    usable_device(settings.device)
+    source = EvaluationText.of_files(text) if text else EvaluationText.of_model(next(iter(paths.values())))
+    comparison = compare_models(paths, source, settings)
+    _write_results(comparison, folder)
+    return comparison, folder
+
+
+def _write_results(comparison: Comparison, folder: Path) -> None:
     """Write the results as a new folder, which appears complete or not at all.
 
     Raises:
         OutputError: ``folder`` exists already or cannot be written.
     """
+    from insight.reporting.report import write_report
+    from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
+
     names = [model.label for model in comparison.models]
     title = f"{names[0]} against {', '.join(names[1:])}" if names[1:] else names[0]
     with new_folder(folder) as temporary:
@@ -41,38 +93,6 @@ def write_results(comparison: Comparison, folder: Path) -> None:
         write_object(temporary / "summary.json", _summary(comparison))
         sections = (build_benchmark, build_benchmark_setup)
         write_report(RunFolder(temporary), sections, title=title, kind="comparison of models")
-
-
-def tables(comparison: Comparison) -> str:
-    """The numbers for a terminal: one table of quality and size, one of speed."""
-    sizes = [("model", "bits/byte", "more than the first (95%)", "weights", "on disk", "memory", "load")]
-    speeds = [("model", "batch", "prefill p50", "p95", "step p50", "p95", "tokens/s")]
-    for model in comparison.models:
-        name, footprint = safe_text(model.label, _NAME_CHARACTERS), model.footprint
-        sizes.append(
-            (
-                name,
-                f"{model.quality.bits_per_byte:.4f}",
-                _difference(model),
-                format_bytes(model.weight_bytes),
-                format_bytes(footprint.disk_bytes),
-                format_bytes(footprint.resident_bytes),
-                format_latency(footprint.load_seconds),
-            )
-        )
-        for speed in model.speeds:
-            speeds.append(
-                (
-                    name,
-                    str(speed.batch_size),
-                    format_latency(speed.prefill_seconds_p50),
-                    format_latency(speed.prefill_seconds_p95),
-                    format_latency(speed.decode_seconds_p50),
-                    format_latency(speed.decode_seconds_p95),
-                    f"{speed.tokens_per_second:,.0f}",
-                )
-            )
-    return f"{aligned(sizes)}\n\n{aligned(speeds)}"
 
 
 def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -89,6 +109,8 @@ def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:
+    import torch
+
     return {
         "metrics": dict(_metrics(comparison)),
         "format_version": FORMAT_VERSION,
@@ -109,7 +131,9 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def _metrics(comparison: Comparison) -> Iterator[tuple[str, Metric]]:
-    """Names as everywhere in summaries: what it is of, a slash, what it is."""
+    """Figures named as everywhere in summaries: the model, a slash, the figure."""
+    from insight.reporting import Metric
+
     for model in comparison.models:
         quality, difference = model.quality, model.difference
         num_bytes = int(quality.token_bytes.sum())
@@ -147,9 +171,31 @@ def _model(model: ModelMeasurement) -> dict[str, Any]:
     }
 
 
-def _difference(model: ModelMeasurement) -> str:
-    difference = model.difference
-    if difference is None:
-        return ""
-    value, low, high = map(format_difference, (difference.value, difference.low, difference.high))
-    return f"{value} ({low} to {high})"
+def _labels(models: Sequence[str]) -> list[str]:
+    """What the models are called: as they were typed, numbered where one is named again."""
+    labels: list[str] = []
+    for model in models:
+        label, number = model, 2
+        while label in labels:
+            label, number = f"{model} ({number})", number + 1
+        labels.append(label)
+    return labels
+
+
+def _output_folder(output: str | Path | None) -> Path:
+    """Where the results go.
+
+    Raises:
+        OutputError: It exists already or cannot be written to.
+    """
+    if output is None:
+        parent = DEFAULT_ROOT / "benchmark"
+        number = 1
+        while (parent / str(number)).exists():
+            number += 1
+        folder = parent / str(number)
+    else:
+        folder = Path(output)
+        require_new(folder)
+    ensure_writable(folder)
+    return folder
