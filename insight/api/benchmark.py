@@ -172,7 +172,7 @@ def _model(model: ModelMeasurement) -> dict[str, Any]:
 
 
 def _labels(models: Sequence[str]) -> list[str]:
-    """What the models are called: as they were typed, numbered where one is named again."""
+    """The names of the models: as they were typed, numbered where one is named again."""
     labels: list[str] = []
     for model in models:
         label, number = model, 2
@@ -183,7 +183,7 @@ def _labels(models: Sequence[str]) -> list[str]:
 
 
 def _output_folder(output: str | Path | None) -> Path:
-    """Where the results go.
+    """The folder for the results.
 
     Raises:
         OutputError: It exists already or cannot be written to.

@@ -268,7 +268,7 @@ def _of_run(arguments: list[str], title: str) -> NetworkChoice:
 
 
 def _vocabulary_size(tokenizer: Any) -> int | None:
-    """What the tokenizer is configured to have, or has without any text; ``None`` if only the text tells."""
+    """The number of tokens that the configuration names or implies; ``None`` if only the text tells."""
     from insight.runtime.component import component_from_dict
 
     described = tokenizer.as_dict() if hasattr(tokenizer, "as_dict") else tokenizer

@@ -64,8 +64,8 @@ def write_artifact(
 
     Args:
         model: The quantized model.
-        quantization: How it was made; its fields become ``metadata["quantization"]`` when it is read.
-        report: What was changed and what was not, as plain values.
+        quantization: The method that made it; its fields become ``metadata["quantization"]`` when it is read.
+        report: The changes to the model, as plain values.
         folder: Its place; must not exist.
         extra_files: Text files to lay beside it, by name.
 

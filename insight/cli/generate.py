@@ -20,7 +20,7 @@ def run(name: str, arguments: list[str]) -> int:
     find_checkpoint(options.checkpoint)  # before someone types a prompt in vain
     silence_libraries()
     prompt = read_standard_input() if options.prompt is None else options.prompt
-    writer = open_text(options.checkpoint, prompt, settings, device=options.device)
+    writer = open_text(**chosen(options, open_text) | {"prompt": prompt, "settings": settings})
     if options.json:
         for _ in writer:
             pass

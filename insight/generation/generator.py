@@ -129,7 +129,7 @@ class TextGenerator:
 
     @property
     def result(self) -> Generation:
-        """What has been written so far."""
+        """The text so far."""
         return self._row.result()
 
 

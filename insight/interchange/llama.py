@@ -1,4 +1,4 @@
-"""Weight names of Llama and its relatives: Mistral, Mixtral, Qwen, SmolLM, Phi-3, OLMo 2, Gemma."""
+"""Weight names of Llama and its relatives: Mistral, Qwen, Phi-3, OLMo 2, Gemma, DeepSeek, gpt-oss."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str
     """Tensors under our names from tensors (weights or gradients) under Llama's or Qwen 3's.
 
     Args:
-        tensors: By their names; those that the network lacks (a tied head, norms of queries and keys) may
-            be missing.
-        num_layers: Blocks.
+        tensors: The other library's tensors by name; a tied head and norms of queries and keys may be
+            missing.
+        num_layers: Number of blocks.
     """
     return LLAMA.convert(tensors, num_layers)
 
@@ -116,10 +116,10 @@ def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str
 def deepseek_v3_names(
     num_heads: int, head_dim: int, value_dim: int, compressed_queries: bool = True
 ) -> NameMap:
-    """The table for heads of this number and size.
+    """DeepSeek-V3 and Moonlight.
 
     Args:
-        num_heads: Heads.
+        num_heads: Number of heads.
         head_dim: Channels of a key that carry no position.
         value_dim: Channels of a value.
         compressed_queries: Whether queries are made from a short vector (DeepSeek-V3) or from the input
@@ -177,3 +177,4 @@ GPT_OSS = NameMap(
         "feed_forward.expert_down.bias": rows("mlp.experts.down_proj_bias"),
     },
 )
+"""gpt-oss, whose experts are stored transposed, gate and up channel by channel."""

@@ -1,4 +1,4 @@
-"""How another library's tensors become ours: a table of names, and what to do with the rows."""
+"""Tensors of another library become ours by a table of names and rearrangements of rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Rearrange = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Rows:
-    """Where one of our tensors comes from.
+    """The source of one of our tensors.
 
     Args:
-        names: Their tensors, whose rows lie one below the other in ours.
-        rearrange: What happens to the result; ``None`` for nothing.
+        names: Names of the other library's tensors, whose rows lie one below the other in ours.
+        rearrange: A change to the result; ``None`` for none.
     """
 
     names: tuple[str, ...]
@@ -43,9 +43,10 @@ class NameMap:
 
     Args:
         top: Tensors outside blocks.
-        block: Tensors of one block, by their names inside ours.
-        layer_prefix: Their name of a block, with ``{layer}`` for its number.
-        shared: Tensors that all blocks share and theirs keep in the first, by their names inside our blocks.
+        block: Tensors of one block, by their names inside our blocks.
+        layer_prefix: The other library's name of a block, with ``{layer}`` for its number.
+        shared: Tensors that all blocks share and the other library keeps in the first block, by their names
+            inside our blocks.
     """
 
     top: Mapping[str, Rows]
@@ -57,8 +58,8 @@ class NameMap:
         """Tensors (weights or gradients) under our names.
 
         Args:
-            tensors: By their names. What an architecture may lack (a tied head, biases) may be missing.
-            num_layers: Blocks.
+            tensors: The other library's tensors by name; a tied head or biases may be missing.
+            num_layers: Number of blocks.
         """
         found = {name: source.read(tensors, "") for name, source in self.top.items()}
         for layer in range(num_layers):
@@ -75,8 +76,8 @@ class EncoderDecoderNames:
     """The names of an encoder and a decoder.
 
     Args:
-        encoder: Of the encoder, by our names inside it.
-        decoder: Of the decoder, by our names inside it.
+        encoder: The names inside the encoder.
+        decoder: The names inside the decoder.
         top: Tensors outside both.
     """
 
@@ -90,9 +91,9 @@ class EncoderDecoderNames:
         """Tensors (weights or gradients) under our names; a shared one under each of them.
 
         Args:
-            tensors: By their names. What an architecture may lack may be missing.
-            num_layers: Blocks of the encoder.
-            num_decoder_layers: Blocks of the decoder; ``None`` = as many.
+            tensors: The other library's tensors by name; some may be missing.
+            num_layers: Number of blocks of the encoder.
+            num_decoder_layers: Number of blocks of the decoder; ``None`` = as many.
         """
         layers = num_layers if num_decoder_layers is None else num_decoder_layers
         found = NameMap(self.top).convert(tensors, 0)

@@ -49,8 +49,8 @@ class Incompatibility:
     """Why something cannot be done to a model.
 
     Args:
-        reason: What stands in the way, naming the module, tensor or tool.
-        remedy: What the user can do about it.
+        reason: The obstacle, naming the module, tensor or tool.
+        remedy: Advice to the user.
     """
 
     reason: str
@@ -59,14 +59,14 @@ class Incompatibility:
 
 @dataclass(frozen=True)
 class OptimizationReport:
-    """What was changed and what was not. What that costs and gains is measured, not reported here.
+    """The changes to a model. Their costs and gains are measured, not reported here.
 
     Args:
         modules_quantized: Names of the modules whose weights were converted.
         modules_kept: The other modules with parameters.
         weight_bytes_before: Bytes of all weights of the model that was passed in.
         weight_bytes_after: Bytes of all weights of the result: integers, scales and zero points.
-        notes: What else a reader should know: observers, calibration text, reduced ranges.
+        notes: Other facts for a reader: observers, calibration text, reduced ranges.
     """
 
     modules_quantized: tuple[str, ...]
@@ -88,8 +88,8 @@ class OptimizedModel:
     Attributes:
         checkpoint: The model as it runs, compiled if that was asked for. Its metadata says under
             ``"quantization"`` what was done, so that nothing is quantized twice.
-        config: How it was made.
-        report: What was changed and what was not.
+        config: The configuration that made it.
+        report: The modules that were changed, and those that were not.
     """
 
     checkpoint: LoadedCheckpoint
@@ -122,8 +122,8 @@ class ModelOptimizer(ABC):
         """Everything that stands in the way, found in well under a second and before any work.
 
         Args:
-            model: To optimize.
-            target: Where the result is to run; ``None`` = where the model is now.
+            model: The model to optimize.
+            target: The kind of machine that the result is to run on; ``None`` = that of the model.
 
         Raises:
             ConfigError: There is no such target.
@@ -134,7 +134,7 @@ class ModelOptimizer(ABC):
         """Make the optimized model; the one passed in is not changed and shares no weight with it.
 
         Args:
-            model: To optimize.
+            model: The model to optimize.
             calibration: Training text, for methods that need some.
 
         Raises:
@@ -146,7 +146,7 @@ class Quantizer(ModelOptimizer):
     """The built form of :class:`QuantizationConfig`.
 
     Args:
-        config: What to do.
+        config: The method and its options.
     """
 
     def __init__(self, config: QuantizationConfig) -> None:
@@ -207,8 +207,10 @@ class Quantizer(ModelOptimizer):
         if target not in TARGETS:
             match = nearest(target, TARGETS)
             raise ConfigError(
-                f"target={target!r} is unknown",
+                "is unknown",
                 f"did you mean {match!r}?" if match else f"use one of {', '.join(TARGETS)}",
+                option="target",
+                value=target,
             )
         problems = []
         if target != here:
@@ -239,7 +241,7 @@ class Quantizer(ModelOptimizer):
 
 
 def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:
-    """What is wrong with the weights themselves."""
+    """Obstacles in the weights themselves."""
     network, done = model.network, model.metadata.get("quantization")
     if done:
         return [
@@ -271,9 +273,9 @@ def _kernel_problem(
     Compiling is not tried: it takes seconds, and that a compiler exists is checked apart.
 
     Args:
-        method: To try.
-        config: The user's.
-        device: Where.
+        method: The method to try.
+        config: The user's options.
+        device: The device to try it on.
 
     Returns:
         The first line of what went wrong.

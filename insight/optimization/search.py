@@ -44,7 +44,7 @@ _COMPILE_SECONDS = 25.0
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What was measured, and what follows.
+    """The measurements of a search and its choice.
 
     Attributes:
         candidates: All candidates, the original first.

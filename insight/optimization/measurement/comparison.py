@@ -81,7 +81,7 @@ class ComparisonSettings:
 
 @dataclass(frozen=True)
 class ModelMeasurement:
-    """What was measured of one model.
+    """The measurements of one model.
 
     Attributes:
         label: The name that it has in tables.
@@ -106,7 +106,7 @@ class ModelMeasurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare_models` returns.
+    """The result of :func:`compare_models`.
 
     Attributes:
         models: The models in the order in which they were named.

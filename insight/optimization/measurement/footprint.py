@@ -1,4 +1,4 @@
-"""What a model takes to keep and to start: bytes on the disk, memory and load time in a fresh process."""
+"""The cost of keeping and starting a model: bytes on the disk, memory and load time in a fresh process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from torch import nn
 
 from insight.checkpoints.artifact import load_model
 from insight.optimization.measurement.speed import turns
-from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.errors import InsightError
+from insight.runtime.numbers import require_number
 from insight.runtime.resources import resident_bytes
 
 _PROCESS = "insight.optimization.measurement.footprint"
@@ -27,19 +28,19 @@ _LIMIT_SECONDS = 600
 
 @dataclass(frozen=True)
 class Footprint:
-    """What it takes to keep a model and to have it ready.
+    """The cost of keeping a model and of having it ready.
 
     Times and memory are medians over the processes, each of which loads the model once and reads one token.
     The file has been read before, so it comes from the system's cache.
 
     Attributes:
-        disk_bytes: The file, or all files of the folder. A ``.ckpt`` also holds what training needs to go on
-            (the optimizer's state is one to two times the weights).
+        disk_bytes: Bytes of the file, or of all files of the folder. A ``.ckpt`` also holds the state of the
+            optimizer, which is one to two times the weights.
         resident_bytes: Physical memory of the whole process with the model ready, libraries included.
-        model_resident_bytes: What it grew by while the model was loaded.
+        model_resident_bytes: Growth of that memory while the model was loaded.
         load_seconds: From the path to a network that can be run, libraries imported before.
-        start_seconds: The same from the launch of the process, interpreter and libraries included.
-        num_processes: How many were measured.
+        start_seconds: Time from the launch of the process, interpreter and libraries included.
+        num_processes: Number of processes that were measured.
     """
 
     disk_bytes: int
@@ -64,8 +65,7 @@ def measure_footprint(
         ConfigError: ``num_processes`` is below 1.
         InsightError: A process failed; the last line that it wrote says why.
     """
-    if num_processes < 1:
-        raise ConfigError(f"num_processes={num_processes}: at least one must load the model", "use 3")
+    require_number("num_processes", num_processes, 3, whole=True, at_least=1)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
     for index in range(num_processes):
         for name in turns(list(paths), index):

@@ -15,6 +15,7 @@ from insight.data.sampling import IGNORED_TARGET
 from insight.generation import evaluation_mode
 from insight.models import Decoder
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
 
 # Scores held at once: 2^25 numbers are 128 MiB in float32.
@@ -73,12 +74,12 @@ def measure_quality(
     network is compiled once.
 
     Args:
-        network: Its weights as they are executed: quantized and compiled if that is what is compared.
+        network: The network as it is executed: quantized and compiled if that is compared.
         tokens: Ids of the text in order, end-of-text ids included: ``store.tokens(0, store.num_tokens)``.
         bytes_per_token: Bytes that each id stands for: ``tokenizer.token_byte_lengths()``.
         sequence_length: Tokens a window.
         batch_size: Most windows a batch.
-        end_of_text_id: What the first token of the text follows.
+        end_of_text_id: The token that the first one of the text follows.
 
     Raises:
         ConfigError: A number is below 1 or a window is longer than the network's context.
@@ -118,8 +119,8 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
 
     Args:
         a: The reference.
-        b: What is compared with it.
-        seed: Of the resampling.
+        b: The quality that is compared with it.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: They were measured on texts of different length.
@@ -137,6 +138,43 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
         costs_a, costs_b, lengths = _costs(a, edges), _costs(b, edges), np.diff(edges).astype(np.int64)
     # Numerators in bits, so that the ratio is bits per byte.
     return paired_ratio_bootstrap(costs_a / math.log(2), costs_b / math.log(2), lengths, seed)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model is sure, not only likely, to lose no more than allowed.
+
+    Attributes:
+        passed: Whether the model may take the original's place.
+        difference: Bits per byte that it needs more than the original, with a 95% interval.
+        loss: ``difference`` as a share of the original's bits per byte.
+        highest_loss: The upper end of the interval as such a share, which is what decides.
+    """
+
+    passed: bool
+    difference: Interval
+    loss: float
+    highest_loss: float
+
+
+def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float, seed: int = 0) -> Verdict:
+    """Compare a model with the original on the same text.
+
+    Args:
+        original: Quality of the model before.
+        candidate: Quality of the model after, as it is executed.
+        max_quality_loss: Share of the original's bits per byte that may be lost: 0.005 is half a percent.
+        seed: Seed of the bootstrap behind the interval.
+
+    Raises:
+        ConfigError: The bound is negative or no number.
+        DataError: They were measured on different text.
+    """
+    require_number("max_quality_loss", max_quality_loss, "0.005 for half a percent", at_least=0)
+    difference = compare_quality(original, candidate, seed)
+    reference = original.bits_per_byte
+    highest = difference.high / reference
+    return Verdict(highest <= max_quality_loss, difference, difference.value / reference, highest)
 
 
 def _batch(
@@ -185,14 +223,15 @@ def _check(
     sequence_length: int,
     batch_size: int,
 ) -> None:
-    for name, value in (("sequence_length", sequence_length), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name}={value}: must be at least 1", "use for example 256 and 32")
+    require_number("sequence_length", sequence_length, 256, whole=True, at_least=1)
+    require_number("batch_size", batch_size, 32, whole=True, at_least=1)
     context = network.config.max_sequence_length
     if sequence_length > context:
         raise ConfigError(
-            f"sequence_length={sequence_length}: the network's context holds {context} tokens",
+            f"the network's context holds {context} tokens",
             f"use {context} or less",
+            option="sequence_length",
+            value=sequence_length,
         )
     if len(tokens) == 0:
         raise DataError("there is no text to measure the network on", "give a file with text")
@@ -207,54 +246,4 @@ def _check(
             f"the text holds token id {largest if smallest >= 0 else smallest}, "
             f"the network knows 0 to {network.vocabulary_size - 1}",
             "encode it with the tokenizer that the network was trained with",
-        )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate says.
-
-    Attributes:
-        passed: Whether the model may take the original's place.
-        difference: Bits per byte that it needs more than the original, with a 95% interval.
-        loss: ``difference`` as a share of the original's bits per byte.
-        highest_loss: The same of the interval's upper end, which is what decides.
-    """
-
-    passed: bool
-    difference: Interval
-    loss: float
-    highest_loss: float
-
-
-def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float, seed: int = 0) -> Verdict:
-    """Compare a model with the original on the same text.
-
-    Args:
-        original: Of the model before.
-        candidate: Of the model after, as it is executed.
-        max_quality_loss: Share of the original's bits per byte that may be lost: 0.005 is half a percent.
-        seed: Of the bootstrap behind the interval.
-
-    Raises:
-        ConfigError: The bound is negative or no number.
-        DataError: They were measured on different text.
-    """
-    check_bound(max_quality_loss)
-    difference = compare_quality(original, candidate, seed)
-    reference = original.bits_per_byte
-    highest = difference.high / reference
-    return Verdict(highest <= max_quality_loss, difference, difference.value / reference, highest)
-
-
-def check_bound(max_quality_loss: float) -> None:
-    """Refuse a bound that no model could be held against.
-
-    Raises:
-        ConfigError: It is negative or no number.
-    """
-    if not (math.isfinite(max_quality_loss) and max_quality_loss >= 0):
-        raise ConfigError(
-            f"max_quality_loss={max_quality_loss}: must be a share of the bits per byte, 0 or more",
-            "use 0.005 for half a percent",
         )

@@ -14,19 +14,20 @@ import torch
 from insight.generation.generator import cache_for, evaluation_mode
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 Contender = TypeVar("Contender")
 
 
 def turns(contenders: Sequence[Contender], round_index: int) -> list[Contender]:
-    """Who goes first, second, … in a round.
+    """The order in which contenders take their turns in a round.
 
     Every second round runs backwards, and every second one begins one further: A B, B A, B A, A B. What
     drifts slowly (a clock that falls as the machine warms up, a neighbour that comes and goes) then costs
     all the same, and none always comes after the same other one.
 
     Args:
-        contenders: All that are compared.
+        contenders: Those who are compared.
         round_index: 0, 1, 2, …
     """
     shift = round_index // 2 % max(1, len(contenders))
@@ -74,7 +75,7 @@ def measure_speed(
     """Time networks on the same work, in turns: greedy continuation of random prompts, with a cache.
 
     Args:
-        networks: What is compared, by name, as it is executed.
+        networks: The networks by name, as they are executed.
         batch_sizes: Sequences at a time, measured one after the other.
         prompt_length: Tokens of a prompt.
         num_new_tokens: Steps after the prompt.
@@ -167,18 +168,19 @@ def _check(
 ) -> None:
     if not networks:
         raise ConfigError("there is no network to time", "name at least one")
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise ConfigError(f"batch_sizes={list(batch_sizes)}: each must be at least 1", "use 1 8")
-    for name, number in (("prompt_length", prompt_length), ("num_new_tokens", num_new_tokens)):
-        if number < 1:
-            raise ConfigError(f"{name}={number}: must be at least 1", "use for example 32")
-    if not seconds >= 0:
-        raise ConfigError(f"seconds={seconds}: must be 0 or more", "use for example 10")
+    if not batch_sizes:
+        raise ConfigError("is empty: speed needs at least one", "use 1 8", option="batch_sizes", value="")
+    for size in batch_sizes:
+        require_number("batch_sizes", size, 8, whole=True, at_least=1)
+    require_number("prompt_length", prompt_length, 32, whole=True, at_least=1)
+    require_number("num_new_tokens", num_new_tokens, 32, whole=True, at_least=1)
+    require_number("seconds", seconds, 10, at_least=0)
     for name, network in networks.items():
         context = network.config.max_sequence_length
         if prompt_length + num_new_tokens > context:
             raise ConfigError(
-                f"prompt_length={prompt_length} and num_new_tokens={num_new_tokens} exceed the "
-                f"context of {name} ({context} tokens)",
+                f"and num_new_tokens={num_new_tokens} exceed the context of {name} ({context} tokens)",
                 f"use together at most {context}",
+                option="prompt_length",
+                value=prompt_length,
             )

@@ -19,6 +19,7 @@ from insight.data.tokenizers import BaseTokenizer
 from insight.models import Decoder
 from insight.optimization.measurement.quality import Quality, measure_quality
 from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.numbers import require_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Calibration:
 
     Args:
         windows: Token ids ``(num_windows, sequence_length)``.
-        tokenizer_fingerprint: Of the tokenizer that made the ids.
+        tokenizer_fingerprint: Fingerprint of the tokenizer that made the ids.
     """
 
     windows: npt.NDArray[Any]
@@ -53,9 +54,8 @@ class Calibration:
             ConfigError: A number is below 1.
             DataError: The text is shorter than one window.
         """
-        for name, value in (("sequence_length", sequence_length), ("num_windows", num_windows)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: must be at least 1", "use for example 64")
+        require_number("sequence_length", sequence_length, 64, whole=True, at_least=1)
+        require_number("num_windows", num_windows, 64, whole=True, at_least=1)
         places = store.num_tokens // sequence_length
         if not places:
             raise DataError(
@@ -85,8 +85,8 @@ class MeasuredText:
     """Validation text, cut into windows as a run's validation cuts it.
 
     Attributes:
-        store: Its tokens.
-        bytes_per_token: Of the tokenizer.
+        store: The tokens of the text.
+        bytes_per_token: Bytes that each token of the tokenizer stands for.
         sequence_length: Tokens a window.
     """
 
@@ -137,10 +137,10 @@ class EvaluationText:
     """A text that any tokenizer can encode.
 
     Args:
-        files: Where it comes from.
-        split: Which part of ``files`` it is: ``"test"`` or ``"validation"``.
-        cache_dir: Where its token ids are kept.
-        description: What it is, in words.
+        files: The files that it comes from.
+        split: The part of ``files`` that it is: ``"test"`` or ``"validation"``.
+        cache_dir: The folder that keeps its token ids.
+        description: A description in words.
     """
 
     files: TextFiles
