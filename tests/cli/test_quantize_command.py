@@ -152,7 +152,7 @@ def test_a_loss_beyond_the_bound(insight: Insight, finished_run: Path, workplace
         *("--compile", "off", "--seconds", "1", "--max-quality-loss", "0"),
     )
     assert outcome.code == 1
-    assert "more than max_quality_loss=0.0" in outcome.error_line
+    assert "max_quality_loss=0.0: int8_dynamic writes" in outcome.error_line
     assert not (workplace / "out").exists()
 
 
