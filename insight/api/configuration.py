@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -33,7 +35,7 @@ from insight.runtime.device import flush_denormals
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe, this_machine
 from insight.runtime.messages import say
-from insight.runtime.processes import shared_cores, this_process
+from insight.runtime.processes import act_alone, shared_cores, this_process
 from insight.runtime.run_folder import RunFolder
 from insight.runtime.seeding import seed_everything
 from insight.runtime.version import __version__
@@ -114,6 +116,7 @@ class InsightCLI(LightningCLI):
     """
 
     def __init__(self, command: str, arguments: list[str], owns_process: bool = True) -> None:
+        act_alone(command != "fit")
         self.command = command
         self.owns_process = owns_process
         super().__init__(
@@ -273,14 +276,22 @@ class InsightCLI(LightningCLI):
     def _devices(self) -> dict[str, Any]:
         """Where the Trainer must be told more than the configuration says."""
         if self.command == "check":  # which judges what is configured, and tries it on one device
-            return {}
+            return self._no_cluster()
         if self.command != "fit":
-            return {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+            return {"devices": 1, "num_nodes": 1, "strategy": "auto", **self._no_cluster()}
         if not this_process().launcher:
             return {}
         devices = self.config_init.trainer.devices
         follow = self.placement.num_local if devices in (None, "auto", -1, "-1") else devices
         return {"devices": follow, "num_nodes": self.placement.num_machines}
+
+    def _no_cluster(self) -> dict[str, Any]:
+        """The plugins of a command of one process, which takes no notice of SLURM's variables."""
+        given = self.config_init.trainer.plugins
+        plugins = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+        if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            return {}
+        return {"plugins": [*plugins, LightningEnvironment()]}
 
     def _run_config(self) -> RunConfig:
         config: RunConfig = RunConfig(**self.config.run.as_dict())

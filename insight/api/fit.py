@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insight.api.config_files import option_value, option_values, read_config, resolve_config_options
-from insight.api.launch import Launch
-from insight.api.plan import Plan, decided_identity, watch_ranks
+from insight.api.plan import Plan, rendezvous_timeout, start_others, watch_ranks
 from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, say_differences
 from insight.reporting import read_samples, update_run_info, write_report
@@ -19,6 +18,7 @@ from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.formats import safe_text
+from insight.runtime.launching.launch import Launch
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder
 
@@ -65,10 +65,10 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
         InsightError: As the command prints it.
     """
     silence_libraries()
-    with Launch(arguments) as launch:
-        # Of several processes the first does everything first; the others do what it decided, if it could.
-        given = launch.plan()
-        plan = Plan.from_plain(given) if given else None
+    with Launch(["fit", *arguments], rendezvous_timeout(arguments)) as launch:
+        plan: Plan | None = None
+        if not launch.is_first:
+            plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
         if resumed and resumed.saved_config:
             arguments = ["--config", str(resumed.saved_config), *arguments]
@@ -77,7 +77,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
 
         cli = InsightCLI("fit", arguments, owns_process)
         check_sweep(cli, resumed)
-        launch.start_others(cli.placement)
+        start_others(cli, launch)
         return _train(cli, launch, resumed, plan)
 
 
@@ -118,19 +118,23 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     present = resumed.run if resumed else None
     if plan:
         plan.follow(cli)
-        present = plan.folder
     else:
         ensure_writable(present.path if present else root / name)
+        if launch.meeting is not None:
+            launch.from_first("plan", Plan.of_first(cli, resumed).to_plain())
+    # Every process prepares its text: the machines may not share a cache.
     check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
-    identity = decided_identity(cli) if launch.meeting is not None else {}
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
+    if plan:
+        present = RunFolder(Path(launch.from_first("folder")))
+    else:
+        launch.wait_until_all("arrived")
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
         if launch.is_first:
             check_trainer(cli, trainer, resumed.checkpoint if resumed else None)
             _write_start(cli, folder, resumed)
-            decided = Plan(resumed, folder, cli.choices.num_threads, cli.choices.precision, identity)
-            launch.share(decided.to_plain(), cli.run_config.rendezvous_timeout)
+            launch.from_first("folder", str(folder.path.absolute()))
         watch_ranks(cli, launch, trainer)
         if cli.run_config.find_learning_rate and not resumed:
             from insight.api.learning_rate import find_learning_rate

@@ -1,8 +1,9 @@
-"""Whether all processes of a run have the same configuration and the same code."""
+"""The decisions that the first process of a run takes for all, and the check that all would do the same."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import socket
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 import xxhash
 
 import insight
-from insight.api.launch import Launch
+from insight.api.config_files import early_option
+from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, differences
-from insight.runtime.errors import LaunchError
-from insight.runtime.run_folder import RunFolder
+from insight.runtime.errors import InsightError, LaunchError
+from insight.runtime.launching.launch import Launch
 from insight.runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -26,8 +28,92 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def identity_of(config: str) -> dict[str, str]:
-    """What must be the same in every process, and where this one runs.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Decisions that every process of a run must share.
+
+    Args:
+        resumed: The checkpoint that the run goes on from.
+        num_threads: CPU threads of each process.
+        precision: Lightning's name of the precision.
+        identity: Code and configuration of the first process.
+    """
+
+    resumed: Resumed | None
+    num_threads: int
+    precision: str
+    identity: dict[str, str]
+
+    @classmethod
+    def of_first(cls, cli: InsightCLI, resumed: Resumed | None) -> Plan:
+        """The decisions of the first process, once its configuration is parsed."""
+        chosen = cli.choices  # which writes them into the configuration
+        return cls(resumed, chosen.num_threads, chosen.precision, _identity(cli.saved_config()))
+
+    @classmethod
+    def from_plain(cls, value: dict[str, Any]) -> Plan:
+        """Undo :meth:`to_plain`."""
+        resumed = Resumed.from_plain(value["resumed"]) if value["resumed"] else None
+        return cls(**{**value, "resumed": resumed})
+
+    def to_plain(self) -> dict[str, Any]:
+        """This plan as JSON, for another process that may stand in another folder."""
+        resumed = self.resumed.to_plain() if self.resumed else None
+        return {**vars(self), "resumed": resumed}
+
+    def follow(self, cli: InsightCLI) -> None:
+        """Take the decisions over, in a process that is not the first.
+
+        Raises:
+            LaunchError: This process has other code or another configuration.
+        """
+        cli.adopt(self.num_threads, self.precision)
+        _check_agreement(self.identity, Plan.of_first(cli, self.resumed).identity)
+
+
+def rendezvous_timeout(arguments: list[str]) -> float:
+    """``run.rendezvous_timeout`` before anything is parsed; the parser says later what is wrong with it."""
+    default = RunConfig.rendezvous_timeout
+    try:
+        return float(early_option(arguments, "run", "rendezvous_timeout") or default)
+    except (InsightError, ValueError):
+        return default
+
+
+def start_others(cli: InsightCLI, launch: Launch) -> None:
+    """Start the other processes of this machine, if the run has several and nobody has.
+
+    Raises:
+        LaunchError: The run wants other machines too, or MASTER_PORT is in use.
+    """
+    placement = cli.placement
+    if not launch.place.launcher and placement.num_machines > 1:
+        raise LaunchError(
+            "nothing has started the processes of the other machines",
+            "start all of them with torchrun or srun (docs/cluster.md)",
+            option="trainer.num_nodes",
+            value=placement.num_machines,
+        )
+    launch.start_others(placement.num_local)
+
+
+def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
+    """Wait for all processes, and have none of them wait for ever for one that hangs."""
+    from insight.callbacks.hang_watch import HangWatch
+    from insight.training.lightning_internals import let_collectives_wait
+
+    seconds = cli.run_config.hang_timeout
+    # Each machine may have to encode the text for itself.
+    patience = max(seconds, cli.run_config.rendezvous_timeout) if seconds else math.inf
+    launch.wait_until_all("ready", patience, "run.hang_timeout")
+    if launch.watch is not None and seconds is not None:
+        let_collectives_wait(trainer.strategy, seconds)
+        # First, so that it ends before others do what only the first process does.
+        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.watch, seconds))
+
+
+def _identity(config: str) -> dict[str, str]:
+    """Everything that must be the same in all processes, and the name of this machine.
 
     Args:
         config: The complete configuration as YAML.
@@ -37,21 +123,12 @@ def identity_of(config: str) -> dict[str, str]:
         "insight": __version__,
         "torch": version("torch"),
         "lightning": version("lightning"),
-        "source": source_hash(Path(insight.__file__).parent),
+        "source": _source_hash(Path(insight.__file__).parent),
         "config": config,
     }
 
 
-def check_agreement(first: dict[str, str], own: dict[str, str]) -> None:
-    """Refuse to train where this process would do something else than the first.
-
-    Args:
-        first: :func:`identity_of` the first process.
-        own: Of this one.
-
-    Raises:
-        LaunchError: Versions, source files or configurations differ.
-    """
+def _check_agreement(first: dict[str, str], own: dict[str, str]) -> None:
     for name in ("insight", "torch", "lightning", "source"):
         if own[name] != first[name]:
             what = "source files of insight" if name == "source" else name
@@ -69,74 +146,10 @@ def check_agreement(first: dict[str, str], own: dict[str, str]) -> None:
         )
 
 
-def source_hash(package: Path) -> str:
+def _source_hash(package: Path) -> str:
     """xxh3 of names and contents of a package's Python files."""
     hasher = xxhash.xxh3_64()
     for path in sorted(package.rglob("*.py")):
         hasher.update(f"{path.relative_to(package).as_posix()}\n".encode())
         hasher.update(path.read_bytes())
     return str(hasher.hexdigest())
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Decisions that every process of a run must share.
-
-    Args:
-        resumed: What the run goes on from.
-        folder: Where it writes.
-        num_threads: CPU threads of each process.
-        precision: Lightning's name.
-        identity: Code and configuration of the first process.
-    """
-
-    resumed: Resumed | None
-    folder: RunFolder
-    num_threads: int
-    precision: str
-    identity: dict[str, str]
-
-    @classmethod
-    def from_plain(cls, value: dict[str, Any]) -> Plan:
-        """Undo :meth:`to_plain`."""
-        resumed = Resumed.from_plain(value["resumed"]) if value["resumed"] else None
-        return cls(**{**value, "resumed": resumed, "folder": RunFolder(Path(value["folder"]))})
-
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON, for another process that may stand in another folder."""
-        return {
-            "resumed": self.resumed.to_plain() if self.resumed else None,
-            "folder": str(self.folder.path.absolute()),
-            "num_threads": self.num_threads,
-            "precision": self.precision,
-            "identity": self.identity,
-        }
-
-    def follow(self, cli: InsightCLI) -> None:
-        """Take the decisions over, in a process that is not the first.
-
-        Raises:
-            LaunchError: This process has other code or another configuration.
-        """
-        cli.adopt(self.num_threads, self.precision)
-        check_agreement(self.identity, decided_identity(cli))
-
-
-def decided_identity(cli: InsightCLI) -> dict[str, str]:
-    """Code and configuration of this process, once threads and precision are chosen."""
-    assert cli.choices.num_threads  # which writes them into the configuration
-    return identity_of(cli.saved_config())
-
-
-def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
-    """Wait for all processes, and have none of them wait for ever for one that hangs."""
-    from insight.callbacks.hang_watch import HangWatch
-    from insight.training.lightning_internals import let_collectives_wait
-
-    seconds = cli.run_config.hang_timeout
-    # Each machine may have to encode the text for itself.
-    launch.everyone_is_ready(seconds and max(seconds, cli.run_config.rendezvous_timeout))
-    if launch.meeting is not None and seconds is not None:
-        let_collectives_wait(trainer.strategy, seconds)
-        # First, so that it ends before others do what only the first process does.
-        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.meeting, seconds, launch.kill_children))

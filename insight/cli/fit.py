@@ -28,7 +28,7 @@ def run(name: str, arguments: list[str]) -> int:
         say(f"this is: insight fit --config {config}")
         arguments = ["--config", str(config), *arguments]
     from insight.api.fit import fit_arguments
-    from insight.api.launch import preemptible
+    from insight.runtime.launching.launch import preemptible
 
     with preemptible():
         fit_arguments(arguments)

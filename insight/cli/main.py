@@ -9,7 +9,8 @@ from typing import NoReturn
 
 from insight.cli.commands import COMMANDS, overview
 from insight.runtime.errors import ConfigError, nearest
-from insight.runtime.failures import report_failure
+from insight.runtime.failures import debugging, report_failure
+from insight.runtime.processes import act_alone
 
 
 def run() -> NoReturn:
@@ -27,10 +28,11 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0 success, 1 failure, 2 the user's mistake, 130 interrupted, 143 terminated.
     """
     rest, debug = _take_debug(list(arguments))
-    try:
-        return _dispatch(rest)
-    except BaseException as error:
-        return report_failure(error, debug)
+    with debugging(debug):
+        try:
+            return _dispatch(rest)
+        except BaseException as error:
+            return report_failure(error)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -49,6 +51,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(
             f"unknown {kind} {name!r}", f"did you mean {match!r}?" if match else "see `insight --help`"
         )
+    act_alone(name != "fit")
     module = importlib.import_module(f"insight.cli.{COMMANDS[name].module}")
     exit_code: int = module.run(name, rest)
     return exit_code

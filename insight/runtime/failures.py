@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 
 from insight.runtime.errors import ConfigError, InsightError, OutputError
 from insight.runtime.messages import plain_line
 
+_DEBUG_VARIABLE = "INSIGHT_DEBUG"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What torch says when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
@@ -22,18 +25,41 @@ _OUT_OF_MEMORY = (
 )
 
 
+@contextlib.contextmanager
+def debugging(is_on: bool) -> Iterator[None]:
+    """Show tracebacks inside the block, also in the processes that are started there.
+
+    Args:
+        is_on: Whether to do so; otherwise nothing changes.
+    """
+    before = os.environ.get(_DEBUG_VARIABLE)
+    if is_on:
+        os.environ[_DEBUG_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if is_on and before is None:
+            os.environ.pop(_DEBUG_VARIABLE, None)
+
+
+def is_debugging() -> bool:
+    """Whether the user wants to see tracebacks."""
+    return bool(os.environ.get(_DEBUG_VARIABLE))
+
+
 def report_failure(error: BaseException, debug: bool = False) -> int:
     """Print one line about ``error`` on stderr.
 
     Args:
-        error: What ended the command.
-        debug: Print the traceback first.
+        error: The exception that ended the command.
+        debug: Whether the traceback is printed first, as it is under :func:`debugging`.
 
     Returns:
         The exit code of the process.
     """
     if isinstance(error, SystemExit):
         return _code_of_exit(error)
+    debug = debug or is_debugging()
     if isinstance(error, BrokenPipeError):
         # The reader of a pipe (`| head`) has gone. Python flushes stdout at exit and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from insight.runtime.errors import LaunchError
 from insight.runtime.resources import usable_cores
 
+_BY_LAUNCHER = "let the launcher set it"
+# Whether this process belongs to no run of several processes, whatever its environment says.
+_is_alone = False
+
 
 @dataclass(frozen=True)
 class ProcessPlace:
@@ -15,11 +19,11 @@ class ProcessPlace:
 
     Args:
         rank: Number of this process, from 0.
-        num_processes: Processes of the run.
-        local_rank: Number among those of this machine.
-        num_local: Processes on this machine, as on every other.
-        launcher: What started them: ``torchrun``, ``srun``, ``environment`` (RANK and WORLD_SIZE were set by
-            something else), or "" for a process that was started alone.
+        num_processes: Number of processes of the run.
+        local_rank: Number of this process among those of this machine.
+        num_local: Number of processes on this machine, as on every other.
+        launcher: The program that started them: ``torchrun``, ``srun``, ``environment`` (something else has
+            set RANK and WORLD_SIZE), or "" for a process that was started alone.
     """
 
     rank: int = 0
@@ -30,8 +34,29 @@ class ProcessPlace:
 
     @property
     def num_machines(self) -> int:
-        """Machines of the run."""
+        """Number of machines of the run."""
         return self.num_processes // self.num_local
+
+    @property
+    def how_to_start_all(self) -> str:
+        """Which variable asks for several processes, and how the others are started."""
+        if self.launcher == "srun":
+            return (
+                f"SLURM_NTASKS={self.num_processes} asks for as many processes: start the command with srun, "
+                "or unset SLURM_NTASKS to train in one process"
+            )
+        if self.launcher == "environment":
+            return (
+                f"WORLD_SIZE={self.num_processes} asks for as many processes: start them all, or unset RANK "
+                "and WORLD_SIZE to train in one process"
+            )
+        return "see what they say"
+
+
+def act_alone(is_alone: bool) -> None:
+    """Say whether the command that begins runs in one process and takes no notice of launchers."""
+    global _is_alone
+    _is_alone = is_alone
 
 
 def this_process() -> ProcessPlace:
@@ -40,8 +65,10 @@ def this_process() -> ProcessPlace:
     torchrun comes first, since it may run inside a SLURM job; then srun; then bare ``RANK``, ``WORLD_SIZE``.
 
     Raises:
-        LaunchError: A variable is missing, no number, or contradicts another.
+        LaunchError: A variable is missing, is not a number, or contradicts another.
     """
+    if _is_alone:
+        return ProcessPlace()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _checked("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", _number("LOCAL_WORLD_SIZE"))
     if _is_slurm_step():
@@ -54,22 +81,25 @@ def this_process() -> ProcessPlace:
 
 
 def shared_cores(num_processes: int) -> int:
-    """Cores that the processes of a run on this machine have together.
+    """Number of cores that the processes of a run on this machine have together.
 
-    srun binds each process to as many as ``--cpus-per-task`` says, so what one may use is not to be divided.
+    srun binds each process to as many as ``--cpus-per-task`` says, so the cores that one process may use are
+    not to be divided.
 
     Args:
-        num_processes: Those that share the machine.
+        num_processes: Number of processes that share the machine.
     """
     cores = usable_cores()
     own = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if this_process().launcher == "srun" and own.isdecimal():
+    if own.isdecimal() and this_process().launcher == "srun":
         return num_processes * max(1, min(cores, int(own)))
     return cores
 
 
 def is_first_process() -> bool:
     """Whether this process speaks for its run."""
+    if _is_alone:
+        return True
     names = ["RANK", "SLURM_PROCID"] if _is_slurm_step() else ["RANK"]
     # A process that Lightning started knows its local number only.
     rank = next((os.environ[name] for name in (*names, "LOCAL_RANK") if os.environ.get(name)), "0")
@@ -80,24 +110,33 @@ def _checked(launcher: str, rank: str, size: str, local_rank: str, num_local: in
     place = ProcessPlace(_number(rank), _number(size), _number(local_rank, 0), num_local, launcher)
     if not 0 <= place.rank < place.num_processes:
         raise LaunchError(
-            f"{rank}={place.rank}, {size}={place.num_processes}: ranks count from 0",
+            f"must lie below {size}={place.num_processes}, counted from 0",
             "let the launcher set both",
+            option=rank,
+            value=place.rank,
         )
     if place.num_local < 1 or place.num_processes % place.num_local:
         raise LaunchError(
-            f"{size}={place.num_processes}: {place.num_local} processes a machine do not divide it",
+            f"{place.num_local} processes a machine do not divide it",
             "start as many on every machine",
+            option=size,
+            value=place.num_processes,
         )
     if not 0 <= place.local_rank < place.num_local:
         raise LaunchError(
-            f"{local_rank}={place.local_rank}: there are {place.num_local} processes on this machine",
+            f"there are {place.num_local} processes on this machine",
             "set LOCAL_RANK and LOCAL_WORLD_SIZE, or use torchrun",
+            option=local_rank,
+            value=place.local_rank,
         )
     return place
 
 
 def _is_slurm_step() -> bool:
-    """As Lightning tells: a job of this name is a terminal in an allocation, and starts what it likes."""
+    """Whether srun may have started this process, by the rule of Lightning.
+
+    A job of one of these names is a terminal in an allocation, where the user starts processes as they like.
+    """
     return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
@@ -105,8 +144,11 @@ def _tasks_per_machine() -> int:
     tasks = _number("SLURM_NTASKS")
     if "SLURM_NTASKS_PER_NODE" not in os.environ and tasks > 1:
         raise LaunchError(
-            f"SLURM_NTASKS={tasks}: SLURM was not told how many run on each machine",
-            "use --nodes and --ntasks-per-node in place of --ntasks",
+            "SLURM was not told how many processes run on each machine",
+            "start the command by srun with --nodes and --ntasks-per-node in place of --ntasks, or unset "
+            "SLURM_NTASKS to train in one process",
+            option="SLURM_NTASKS",
+            value=tasks,
         )
     return _number("SLURM_NTASKS_PER_NODE", 1)
 
@@ -120,4 +162,4 @@ def _number(name: str, default: int | None = None) -> int:
     try:
         return int(text)
     except ValueError:
-        raise LaunchError(f"{name}={text}: not a whole number", "let the launcher set it") from None
+        raise LaunchError("is not a whole number", _BY_LAUNCHER, option=name, value=text) from None

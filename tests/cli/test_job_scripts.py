@@ -14,7 +14,7 @@ import pytest
 import torch
 from command_line import Outcome
 
-from insight.api.launch import preemptible
+from insight.runtime.launching.launch import preemptible
 
 Insight = Callable[..., Outcome]
 JOB = ("fit", "--config", "tiny.yaml", "--run.test=false", "--resume", "auto_or_new")

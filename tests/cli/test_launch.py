@@ -17,11 +17,11 @@ from real_processes import PYTHON_INSIGHT, free_port, losses, ranks, run_togethe
 from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
-from insight.api import launch
 from insight.api.check.batches import Batches
 from insight.api.check.examine import check_global_batch
 from insight.reporting import read_summary
 from insight.runtime.errors import CheckpointError, InsightError
+from insight.runtime.launching import launch
 from insight.runtime.launching.meeting import Meeting
 from insight.runtime.processes import ProcessPlace
 
@@ -230,7 +230,7 @@ def test_only_collective_operations_say_that_a_process_is_gone(
     meeting = Meeting(place, "127.0.0.1", 0, 20)
 
     def fail() -> None:
-        with launch.Launch([]) as begun:
+        with launch.Launch([], 20) as begun:
             begun.place, begun.meeting = place, meeting
             raise error
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,23 +12,26 @@ from datetime import timedelta
 from typing import Any
 
 from insight.runtime.errors import LaunchError
+from insight.runtime.messages import say
 from insight.runtime.processes import ProcessPlace
 
 _POLL_SECONDS = 0.1
 _OPERATION_SECONDS = 60.0
+# A process that waits this long for others says whom it waits for.
+_SECONDS_UNTIL_SAID = 5.0
 _FAILURE = "failure"
-# Launchers start a program once, which may train several times: its processes count alike.
+# Launchers start a program once, which may train several times: all its processes count alike.
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended a run of several processes.
+    """The event that ended a run of several processes.
 
     Args:
-        rank: Whose it was.
-        message: What it said, or what another process found out about it.
-        exit_code: What every process of the run returns.
+        rank: Rank of the process that failed.
+        message: The error message, or what another process found out about the failure.
+        exit_code: Exit code of every process of the run.
     """
 
     rank: int
@@ -39,10 +40,10 @@ class Failure:
 
 
 class EndedElsewhere(SystemExit):
-    """Another process ended the run and has said why, so this one leaves without a word.
+    """Another process ended the run and has said why, so this one leaves silently.
 
     Args:
-        failure: What ended it.
+        failure: The event that ended the run.
 
     Attributes:
         code: Exit code of that process.
@@ -61,17 +62,17 @@ class Meeting:
 
     It is torch's ``TCPStore``. The first process serves it on the port that torch's process group will use
     too (torch shares the server within a process); under torchrun the agent serves it. It answers while the
-    Python of the first process is busy, so it also tells who hangs.
+    Python of the first process is busy, so it also tells which process hangs.
 
     Args:
-        place: Of this process.
+        place: Place of this process.
         address: Name or IP of the machine of the first process.
-        port: Its port; 0 lets the first process choose a free one.
+        port: Port of the store; 0 lets the first process choose a free one.
         seconds: How long to wait for the first process.
 
     Attributes:
         port: The port in use.
-        while_waiting: Called while this process waits for another, to look after what else may happen.
+        while_waiting: A function that is called again and again while this process waits for others.
 
     Raises:
         LaunchError: The port is in use, or nobody answers there.
@@ -84,10 +85,7 @@ class Meeting:
         self.place = place
         self.while_waiting: Callable[[], None] = lambda: None
         number = next(_numbers) if place.launcher else 0
-        served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        serves = place.rank == 0 and not served_by_agent
-        if not serves:
-            _wait_for_listener(place.rank, address, port, seconds)
+        serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         try:
             store = TCPStore(
                 address,
@@ -98,7 +96,7 @@ class Meeting:
                 multi_tenant=True,
             )
         except (DistNetworkError, DistStoreError, ValueError) as error:
-            raise _no_store(error, serves, address, port) from error
+            raise _no_store(error, place, serves, address, port, seconds) from error
         store.set_timeout(timedelta(seconds=_OPERATION_SECONDS))
         self.port = store.port
         # A restarted run meets anew, and so does the next one of a program, also where the store is the same.
@@ -110,7 +108,7 @@ class Meeting:
         self._store.set(name, json.dumps(value))
 
     def take(self, name: str) -> Any:
-        """What a process publishes under ``name``, waited for as long as the run lives.
+        """Wait for the value that a process publishes under ``name``, as long as the run lives.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
@@ -120,11 +118,11 @@ class Meeting:
         return json.loads(self._store.get(name))
 
     def look(self, name: str) -> Any:
-        """What is published under ``name`` by now, or ``None``."""
+        """The value that is published under ``name`` by now, or ``None``."""
         return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def of_every_rank(self, name: str) -> list[Any]:
-        """What each process has published of its own by now (:meth:`publish_own`), or ``None``."""
+        """The value that each process has published for itself by now (:meth:`publish_own`), or ``None``."""
         return [self.look(f"{name}/{rank}") for rank in range(self.place.num_processes)]
 
     def publish_own(self, name: str, value: Any = True) -> None:
@@ -132,27 +130,39 @@ class Meeting:
         self.publish(f"{name}/{self.place.rank}", value)
 
     def wait_for_all(self, name: str, seconds: float, option: str = "run.rendezvous_timeout") -> None:
-        """Come to a point, and wait until all have.
+        """Come to a point, and wait until all processes have.
+
+        The time-out counts silence, not work: it begins anew whenever a missing process shows with a new
+        ``pulse`` that it is working.
 
         Args:
-            name: Of the point.
-            seconds: How long at most.
-            option: Where the user sets that.
+            name: Name of the point.
+            seconds: How long to wait for a sign of life of the missing processes.
+            option: The option that holds ``seconds``.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
-            LaunchError: Some did not come in time; it says which.
+            LaunchError: Some processes did not come; the message says which.
         """
         self.publish_own(name)
-        deadline = time.monotonic() + seconds
-        missing = list(range(self.place.num_processes))
+        begun = silent_since = time.monotonic()
+        missing, signs = list(range(self.place.num_processes)), None
+        is_said = False
         while missing := [rank for rank in missing if not self._store.check([f"{name}/{rank}"])]:
-            if time.monotonic() > deadline:
-                number, come = self.place.num_processes, self.place.num_processes - len(missing)
+            now = time.monotonic()
+            newest = [self.look(f"pulse/{rank}") for rank in missing]
+            if newest != signs:
+                signs, silent_since = newest, now
+            if now - silent_since > seconds:
+                number = self.place.num_processes
                 raise LaunchError(
-                    f"{come} of {number} processes came within {seconds:g} s: {_named(missing)} missing",
-                    f"start them all, see what they say, or raise --{option}",
+                    f"{number - len(missing)} of {number} processes came within {seconds:g} s: "
+                    f"{_named(missing)} missing",
+                    f"{self.place.how_to_start_all}; raise --{option} if they need longer",
                 )
+            if not is_said and now - begun > _SECONDS_UNTIL_SAID and not any(newest):
+                is_said = True
+                say(f"waiting for {_listed(missing)}: {self.place.how_to_start_all}")
             self._wait()
 
     def fail(self, rank: int, message: str, exit_code: int) -> Failure:
@@ -161,7 +171,7 @@ class Meeting:
         return Failure(**json.loads(self._store.compare_set(_FAILURE, "", mine)))
 
     def failure(self) -> Failure | None:
-        """What has ended the run, if anything has."""
+        """The event that has ended the run, if there is one."""
         found = self.look(_FAILURE)
         return Failure(**found) if found else None
 
@@ -173,34 +183,27 @@ class Meeting:
         time.sleep(_POLL_SECONDS)
 
 
-def _wait_for_listener(rank: int, address: str, port: int, seconds: float) -> None:
-    """torch's client would print a warning at each attempt."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError):
-            socket.create_connection((address, port), timeout=5).close()
-            return
-        if time.monotonic() > deadline:
-            raise LaunchError(
-                f"rank {rank}: nobody listens at MASTER_ADDR={address}, MASTER_PORT={port} after "
-                f"{seconds:g} s",
-                "is rank 0 running there? raise --run.rendezvous_timeout if it needs longer to start",
-            )
-        time.sleep(_POLL_SECONDS)
-
-
-def _no_store(error: Exception, serves: bool, address: str, port: int) -> LaunchError:
-    where = f"MASTER_ADDR={address}, MASTER_PORT={port}"
+def _no_store(
+    error: Exception, place: ProcessPlace, serves: bool, address: str, port: int, seconds: float
+) -> LaunchError:
     text = " ".join(str(error).split())
     if serves and ("EADDRINUSE" in text or "already in use" in text):
-        return LaunchError(f"MASTER_PORT={port}: is in use on this machine", "set another, or leave it out")
+        return LaunchError("is in use on this machine", "set another port", option="MASTER_PORT", value=port)
     if serves and "failed to listen" in text:
-        return LaunchError(f"MASTER_PORT={port}: cannot be listened on", "set one from 1024 to 65535")
-    return LaunchError(f"{where}: no connection ({text[:120]})", "check both variables and the network")
+        return LaunchError(
+            "cannot be listened on", "set one from 1024 to 65535", option="MASTER_PORT", value=port
+        )
+    return LaunchError(
+        f"rank {place.rank}: nobody listens at MASTER_ADDR={address}, MASTER_PORT={port} after {seconds:g} s "
+        f"({text[:80]})",
+        f"is rank 0 running there? {place.how_to_start_all}; raise --run.rendezvous_timeout for more time",
+    )
+
+
+def _listed(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
+    return f"rank {shown}" if len(ranks) == 1 else f"ranks {shown}"
 
 
 def _named(ranks: list[int]) -> str:
-    if len(ranks) == 1:
-        return f"rank {ranks[0]} is"
-    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
-    return f"ranks {shown} are"
+    return f"{_listed(ranks)} {'is' if len(ranks) == 1 else 'are'}"

@@ -1,4 +1,4 @@
-"""Notices that a process of a run makes no progress, finds out which one and where, and ends the run."""
+"""Notices that the processes of a run are silent, finds out which one they wait for, and ends the run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from insight.runtime.launching.meeting import Failure, Meeting
 from insight.runtime.messages import plain_line
 
 _LONGEST_INTERVAL = 5.0
+_INTERVAL_OUTSIDE_OF_TRAINING = 1.0
 _SECONDS_TO_ANSWER = 10.0
 # After another process has failed: how long this one may need to find out by itself and leave in order.
 _SECONDS_TO_LEAVE = 20.0
-_LIBRARIES = tuple(os.path.join(sysconfig.get_path("purelib"), name, "") for name in ("torch", "lightning"))
+# A process that uses less than this share of a core is not working.
+_WORKING_SHARE = 0.05
+_PACKAGES, _STANDARD = (os.path.join(sysconfig.get_path(name), "") for name in ("purelib", "stdlib"))
+_LIBRARIES = tuple(os.path.join(_PACKAGES, name, "") for name in ("torch", "lightning"))
 # Files whose functions wait for other processes, where they are the innermost of a stack.
 _WAITING = (os.path.join("torch", "distributed", ""), os.path.join("torch", "nn", "parallel", ""))
 _BACKWARD = "_engine_run_backward"
@@ -34,7 +38,7 @@ class Answer:
 
     Args:
         moment: Number of events that it has reported.
-        doing: What it has begun and not finished.
+        doing: The event that it has not finished, e.g. ``"finished step 17"``.
         place: ``FILE:LINE (function)`` of its main thread.
         waits: Whether that is inside a collective operation, where it waits for others.
     """
@@ -46,107 +50,139 @@ class Answer:
 
 
 class RankWatch:
-    """A thread in every process that reports progress, and in the first one judges it.
+    """A thread in every process that shows that the process works, and in the first one judges silence.
 
-    Progress is a counter; each process's is watched by the clock of the first, so clocks need not agree.
-    When one has stood still for too long, all are asked: each writes the stacks of its threads to
-    ``hang/rank-<rank>.txt`` and answers where it is. Late is who has counted least and does not wait for
-    others. Then the whole run ends: exit code 1, whatever the main threads are blocked in.
+    A process is silent while it neither reports events nor moves in its own Python code; outside of training
+    the use of processor time counts too. All processes silent for too long means that one of them hangs and
+    the others wait for it. Then each writes the stacks of its threads to ``hang/rank-<rank>.txt`` and answers
+    where it is: the one that has reported the fewest events and does not wait for others is late. The whole
+    run ends with exit code 1, whatever the main threads are blocked in.
+
+    Silence is measured by the clock of the first process, so clocks need not agree.
 
     Args:
         meeting: Store of the run.
-        seconds: Without progress until the run is ended.
-        folder: Run folder, for the stacks.
-        write_down: Called in the first process with the message.
-        kill_others: Called there when the others have had time to end by themselves.
+        kill_others: A function that ends the other processes of this machine by force.
     """
 
-    def __init__(
-        self,
-        meeting: Meeting,
-        seconds: float,
-        folder: Path,
-        write_down: Callable[[str], None],
-        kill_others: Callable[[], None],
-    ) -> None:
+    def __init__(self, meeting: Meeting, kill_others: Callable[[], None]) -> None:
         self._meeting = meeting
-        self._seconds = seconds
-        self._folder = folder
-        self._write_down = write_down
         self._kill_others = kill_others
-        self._moment = 0
-        self._doing = "started training"
         self._watched = threading.get_ident()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rank-watch", daemon=True)
-        self._interval = min(_LONGEST_INTERVAL, seconds / 10)
-        self._last_changes: dict[int, tuple[int, float]] = {}
-
-    def start(self) -> None:
-        """Begin to watch the thread that calls."""
-        self._watched = threading.get_ident()
+        self._is_training = False
+        self._seconds, self._folder = 0.0, Path()
+        self._write_down: Callable[[str], None] = lambda message: None
+        self._moment, self._doing = 0, ""
+        self._pulse, self._last_cpu = 0, 0.0
+        self._last_sign: object = None
+        self._last_changes: dict[int, tuple[object, float]] = {}
         self._thread.start()
+
+    def begin_training(self, seconds: float, folder: Path, write_down: Callable[[str], None]) -> None:
+        """Judge silence from now on.
+
+        Args:
+            seconds: How long all processes may be silent.
+            folder: Run folder, for the stacks.
+            write_down: A function that the first process calls with the message.
+        """
+        self._watched = threading.get_ident()
+        self._seconds, self._folder, self._write_down = seconds, folder, write_down
+        self._doing, self._is_training = "started training", True
 
     def progress(self, doing: str) -> None:
         """Report that something is finished, and what is next, e.g. ``"finished step 17"``."""
         self._doing = doing
         self._moment += 1
 
+    def end_training(self) -> None:
+        """Stop judging: what follows training takes as long as it takes."""
+        if self._is_training:
+            self._is_training = False
+            with contextlib.suppress(RuntimeError, OSError):  # the process that serves the store is gone
+                self._meeting.publish_own("moment", _DONE)
+
     def stop(self) -> None:
-        """End watching; this process is no longer expected to make progress."""
-        if self._thread.is_alive() and not self._stopping.is_set():
-            self._stopping.set()
-            self._thread.join(timeout=_SECONDS_TO_ANSWER)
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join(timeout=_SECONDS_TO_ANSWER)
+
+    @property
+    def _interval(self) -> float:
+        if self._is_training:
+            return min(_LONGEST_INTERVAL, self._seconds / 10)
+        return _INTERVAL_OUTSIDE_OF_TRAINING
 
     def _run(self) -> None:
         try:
             while not self._stopping.wait(self._interval):
-                self._meeting.publish_own("moment", self._moment)
-                failure = self._meeting.failure()
-                if failure:
-                    self._leave_by_force(failure)
-                elif self._meeting.look("stall") is not None:
-                    self._answer_and_end()
-                elif self._meeting.place.rank == 0:
-                    self._judge()
-            self._meeting.publish_own("moment", _DONE)
+                self._show_work()
+                if self._is_training:
+                    self._watch_training()
         except (RuntimeError, OSError):
             # The process that serves the store is gone. Collective operations find that out too, but some
             # only after half an hour.
-            if not self._stopping.wait(_SECONDS_TO_LEAVE):
-                _print("error: rank 0 is gone: see what it said; go on with --resume auto")
+            if self._is_training and not self._stopping.wait(_SECONDS_TO_LEAVE):
+                _print("error: rank 0 is gone: go on with --resume auto")
                 os._exit(1)
+
+    def _show_work(self) -> None:
+        """Publish a new pulse if this process has worked since the last one."""
+        frame = sys._current_frames().get(self._watched)
+        _, waits = place_of(frame)
+        sign = self._moment, () if waits else _own_position(frame)
+        cpu = sum(os.times()[:4])
+        is_busy = not self._is_training and cpu - self._last_cpu > _WORKING_SHARE * self._interval
+        if is_busy or sign != self._last_sign:
+            self._pulse += 1
+            self._meeting.publish_own("pulse", self._pulse)
+        self._last_sign, self._last_cpu = sign, cpu
+
+    def _watch_training(self) -> None:
+        self._meeting.publish_own("moment", self._moment)
+        failure = self._meeting.failure()
+        if failure:
+            # End this process if a collective operation holds it.
+            if not self._stopping.wait(_SECONDS_TO_LEAVE) and self._is_training:
+                os._exit(failure.exit_code)
+        elif self._meeting.look("stall") is not None:
+            self._answer_and_end()
+        elif self._meeting.place.rank == 0:
+            self._judge()
 
     def _judge(self) -> None:
         now = time.monotonic()
-        for rank, moment in enumerate(self._meeting.of_every_rank("moment")):
-            known = self._last_changes.get(rank)
-            if moment in (None, _DONE):  # not begun, or done
+        signs = zip(*(self._meeting.of_every_rank(name) for name in ("moment", "pulse")), strict=True)
+        for rank, sign in enumerate(signs):
+            if sign[0] in (None, _DONE):
                 self._last_changes.pop(rank, None)
-            elif known is None or known[0] != moment:
-                self._last_changes[rank] = moment, now
-        longest = max((now - since for _, since in self._last_changes.values()), default=0.0)
-        if longest > self._seconds:
-            self._meeting.publish("stall", longest)
+            elif rank not in self._last_changes or self._last_changes[rank][0] != sign:
+                self._last_changes[rank] = sign, now
+        silence = min((now - since for _, since in self._last_changes.values()), default=0.0)
+        if silence > self._seconds:
+            self._meeting.publish("stall", silence)
             self._answer_and_end()
 
     def _answer_and_end(self) -> None:
         rank = self._meeting.place.rank
-        self._meeting.publish_own("answer", asdict(self._own_answer()))
+        place, waits = place_of(sys._current_frames().get(self._watched))
+        self._meeting.publish_own("answer", asdict(Answer(self._moment, self._doing, place, waits)))
         deadline = time.monotonic() + _SECONDS_TO_ANSWER + 2 * self._interval
         self._write_stacks()
         failure = None
         while failure is None and time.monotonic() < deadline + (0 if rank == 0 else _SECONDS_TO_ANSWER):
             answers = self._answers() if rank == 0 else {}
             if rank == 0 and (None not in answers.values() or time.monotonic() > deadline - 1):
-                failure = self._verdict(answers)
+                failure = self._end_run(answers)
             else:
                 time.sleep(0.05)
                 failure = self._meeting.failure()
         os._exit(1)
 
     def _answers(self) -> dict[int, Answer | None]:
-        """Of every process that has not ended training."""
+        """The answers of all processes that have not ended training."""
         moments, answers = (self._meeting.of_every_rank(name) for name in ("moment", "answer"))
         return {
             rank: None if answer is None else Answer(**answer)
@@ -154,8 +190,8 @@ class RankWatch:
             if moment != _DONE
         }
 
-    def _verdict(self, answers: dict[int, Answer | None]) -> Failure:
-        """Say who is late and where, and tell the others that this has ended the run."""
+    def _end_run(self, answers: dict[int, Answer | None]) -> Failure:
+        """Say which process is late and where it is, and tell the others that this has ended the run."""
         rank, message = late(answers, float(self._meeting.look("stall")))
         message = f"{message}; stacks of all processes: {self._folder / 'hang'}"
         _print(f"error: {message}")
@@ -166,11 +202,6 @@ class RankWatch:
         self._kill_others()
         return failure
 
-    def _own_answer(self) -> Answer:
-        frame = sys._current_frames().get(self._watched)
-        place, waits = place_of(frame)
-        return Answer(self._moment, self._doing, place, waits)
-
     def _write_stacks(self) -> None:
         with contextlib.suppress(OSError):
             folder = self._folder / "hang"
@@ -178,18 +209,13 @@ class RankWatch:
             with (folder / f"rank-{self._meeting.place.rank}.txt").open("w", encoding="utf-8") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
 
-    def _leave_by_force(self, failure: Failure) -> None:
-        """Another process has failed and said why: end this one if a collective operation holds it."""
-        if not self._stopping.wait(_SECONDS_TO_LEAVE):
-            os._exit(failure.exit_code)
-
 
 def late(answers: dict[int, Answer | None], seconds: float) -> tuple[int, str]:
-    """Which process the others wait for, and a sentence about it.
+    """The rank that the others wait for, and a sentence about it.
 
     Args:
-        answers: By rank; ``None`` where none came.
-        seconds: For how long nothing has happened.
+        answers: Answers by rank; ``None`` where none came.
+        seconds: How long nothing has happened.
     """
     for rank, answer in answers.items():
         if answer is None:
@@ -223,6 +249,17 @@ def place_of(frame: FrameType | None) -> tuple[str, bool]:
         outside = outside.f_back
     shown = outside or frame
     return f"{shown.f_code.co_filename}:{shown.f_lineno} ({shown.f_code.co_name})", waits
+
+
+def _own_position(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
+    """Where a thread is in code that is neither torch's, nor Lightning's, nor Python's own."""
+    position = []
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith(_LIBRARIES) and (path.startswith(_PACKAGES) or not path.startswith(_STANDARD)):
+            position.append((id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return tuple(position)
 
 
 def _print(text: str) -> None:
