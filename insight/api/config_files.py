@@ -1,8 +1,9 @@
-"""The YAML files of ``--config``: found and checked before the parser sees them; those that ship inside."""
+"""The YAML files of ``--config``: found, read, and merged; those that ship inside."""
 
 from __future__ import annotations
 
 import importlib.resources
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,17 @@ import yaml
 
 from insight.runtime.errors import ConfigError, nearest
 
-_OPTIONS = ("--config", "-c")
+CONFIG_OPTIONS = ("--config", "-c")
+DEFAULT_CLASSES = {
+    "model": "insight.training.LanguageModelingModule",
+    "data": "insight.data.LanguageModelingDataModule",
+}
+"""The classes of the groups that may name one of the user's own."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 _JOB_FILES = "cluster/"  # what schedulers read
-
-
-def resolve_config_options(arguments: list[str]) -> list[str]:
-    """``arguments`` with every ``--config`` checked, and names of shipped configs replaced by their paths.
-
-    ``--config quickstart`` means the shipped ``quickstart.yaml`` where there is no such file.
-
-    Raises:
-        ConfigError: A file is missing, a folder, not UTF-8, not YAML, empty, or not a mapping.
-    """
-    resolved = list(arguments)
-    for index, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option in _OPTIONS and equals:
-            resolved[index] = f"{option}={_checked(value)}"
-        elif option in _OPTIONS and index + 1 < len(arguments):
-            resolved[index + 1] = str(_checked(arguments[index + 1]))
-    return resolved
+_MOST_NODES, _DEEPEST = 100_000, 64
+_TEXT_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp"))
+_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
 def option_values(arguments: list[str], *names: str) -> list[str]:
@@ -53,48 +44,231 @@ def early_option(arguments: list[str], group: str, name: str) -> str | None:
     """The value of ``--group.name`` on the command line or in its files, before anything is parsed.
 
     Raises:
-        ConfigError: As :func:`resolve_config_options`.
+        ConfigError: A file cannot be used; see :func:`config_paths`.
     """
     given = option_value(arguments, f"--{group}.{name}")
     if given is not None:
         return given
-    for path in reversed(option_values(resolve_config_options(arguments), *_OPTIONS)):
-        options = read_config(Path(path)).get(group)
-        if isinstance(options, dict) and name in options:
+    for path in reversed(config_paths(arguments)):
+        options = read_config(path).get(group)
+        if isinstance(options, dict) and options.get(name) is not None:
             return str(options[name])
     return None
 
 
 def has_config(arguments: list[str]) -> bool:
     """Whether ``arguments`` name a configuration file."""
-    return option_value(arguments, *_OPTIONS) is not None
+    return option_value(arguments, *CONFIG_OPTIONS) is not None
+
+
+def config_paths(arguments: list[str]) -> list[Path]:
+    """The files of every ``--config``; ``quickstart`` is the shipped file where there is none of this name.
+
+    Raises:
+        ConfigError: There is no such file, or it is a folder.
+    """
+    return [config_path(value) for value in option_values(arguments, *CONFIG_OPTIONS)]
+
+
+def config_path(value: str) -> Path:
+    """The file that ``--config`` means by ``value``.
+
+    Raises:
+        ConfigError: There is no such file, or it is a folder.
+    """
+    path = Path(value).expanduser()
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or that holds a null character
+        raise ConfigError("cannot be a file", "name a file", option="--config", value=value) from error
+    if not exists:
+        shipped = shipped_configs()
+        if value not in shipped:
+            raise ConfigError("no such file", _remedy(path, shipped), option="--config", value=value)
+        path = shipped[value]
+    if path.is_dir():
+        raise ConfigError("is a folder", "name a file in it", option="--config", value=value)
+    return path
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a YAML file, checked to be a mapping.
 
+    Keys and numbers stay the text that was written, so that ``name: 007``, ``time_limit: 12:00:00`` and
+    ``no: [...]`` mean what their quoted forms mean. Whether a text is a number is decided by the option.
+
     Raises:
-        ConfigError: As :func:`resolve_config_options`.
+        ConfigError: It is not UTF-8, not YAML, empty, or not a mapping.
     """
-    where = f"--config={path}"
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{where} is not UTF-8 at byte {error.start}", "save it as UTF-8") from error
+        raise ConfigError(
+            f"is not UTF-8 at byte {error.start}", "save it as UTF-8", option="--config", value=path
+        ) from error
     except OSError as error:
-        raise ConfigError(f"{where} cannot be read ({error.strerror})", "check its permissions") from error
+        raise ConfigError(
+            f"cannot be read ({error.strerror})", "check its permissions", option="--config", value=path
+        ) from error
     try:
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or "damaged").split())
-        raise ConfigError(f"{where} is not valid YAML{place}: {problem}", "mend that line") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error or "damaged").split())
+        raise ConfigError(
+            f"is not valid YAML{place}: {problem}", "mend that line", option="--config", value=path
+        ) from error
     if content is None:
-        raise ConfigError(f"{where} is empty", "begin with a copy of configs/quickstart.yaml")
+        raise ConfigError(
+            "is empty", "begin with a copy of configs/quickstart.yaml", option="--config", value=path
+        )
     if not isinstance(content, dict):
-        raise ConfigError(f"{where} holds a {type(content).__name__}", "write option: value lines")
+        raise ConfigError(
+            f"holds a {'list' if isinstance(content, list) else 'single value'}",
+            "write option: value lines",
+            option="--config",
+            value=path,
+        )
     return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Mappings, lists, texts and ``None``: what YAML says, with numbers left as they are written.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, gives a key twice, or holds what no option can be.
+    """
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return None if node is None else _Reader().plain(node, 0)
+
+
+class _Reader:
+    """Turns YAML's nodes into plain values, and refuses what would grow without end."""
+
+    def __init__(self) -> None:
+        self._num_nodes = 0
+
+    def plain(self, node: yaml.Node, depth: int) -> Any:
+        self._num_nodes += 1
+        if depth > _DEEPEST or self._num_nodes > _MOST_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "is nested without end", node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            if node.tag != "tag:yaml.org,2002:map":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{node.tag} cannot be here", node.start_mark
+                )
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(item, depth + 1) for item in node.value]
+        if node.tag == _NULL:
+            return None
+        if node.tag not in _TEXT_TAGS:
+            raise yaml.constructor.ConstructorError(None, None, f"{node.tag} cannot be here", node.start_mark)
+        return str(node.value)
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
+            if key.tag == _MERGE:
+                content = self.plain(value, depth + 1)
+                for mapping in content if isinstance(content, list) else [content]:
+                    if isinstance(mapping, dict):
+                        merged |= {name: item for name, item in mapping.items() if name not in merged}
+                continue
+            if key.value in own:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            own[key.value] = self.plain(value, depth + 1)
+        return merged | own
+
+
+def merged_configs(paths: list[Path]) -> dict[str, Any]:
+    """The content of several files; later ones change earlier ones.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = merge(merged, with_default_classes(read_config(path)))
+    return merged
+
+
+def with_default_classes(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with ``class_path`` and ``init_args`` in the groups that may leave them out."""
+    result = dict(config)
+    for group, path in DEFAULT_CLASSES.items():
+        content = result.get(group)
+        if not isinstance(content, dict):
+            continue
+        if "class_path" not in content and "init_args" not in content:
+            content = {"init_args": content}
+        result[group] = {"class_path": path, **content}
+    return result
+
+
+def merge(base: Any, change: Any) -> Any:
+    """``base`` with the options that ``change`` names; a class that it names starts from its own defaults."""
+    if not isinstance(base, dict):
+        return change
+    named = class_name(change)
+    if named is not None and named != class_name(base):
+        return change
+    if isinstance(change, str):
+        return base if named is not None and "class_path" in base else change
+    if not isinstance(change, dict):
+        return change
+    return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+
+
+def class_name(value: Any) -> str | None:
+    """The last part of the class path that ``value`` is or holds, or ``None``."""
+    path = value.get("class_path") if isinstance(value, dict) else value
+    return path.rpartition(".")[2] if isinstance(path, str) else None
+
+
+def split_options(arguments: list[str]) -> list[tuple[str, str | None]]:
+    """The options of a command line with their values; ``None`` for a flag and for what is no option."""
+    pairs: list[tuple[str, str | None]] = []
+    index = 0
+    while index < len(arguments):
+        name, equals, attached = arguments[index].partition("=")
+        index += 1
+        if not name.startswith("-"):
+            pairs.append((arguments[index - 1], None))
+        elif equals:
+            pairs.append((name, attached))
+        elif index < len(arguments) and not arguments[index].startswith("--"):
+            pairs.append((name, arguments[index]))
+            index += 1
+        else:
+            pairs.append((name, None))
+    return pairs
+
+
+def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
+    """The command line for the parser: one merged configuration, and the options beside it.
+
+    Args:
+        config: What the files say, merged; a list that the command line replaces is replaced in it.
+        arguments: The command line; its ``--config`` are left out.
+    """
+    options = []
+    for name, value in split_options(arguments):
+        if name in CONFIG_OPTIONS:
+            continue
+        given = collection(value)
+        if isinstance(given, list) and _replace_list(config, name.lstrip("-").split("."), given):
+            continue
+        if given is not None:
+            value = json.dumps(given, ensure_ascii=False)
+        options.append(name if value is None else f"{name}={value}")
+    return [*([f"--config={json.dumps(config, ensure_ascii=False)}"] if config else []), *options]
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -109,17 +283,29 @@ def shipped_configs() -> dict[str, Path]:
     return {}
 
 
-def _checked(value: str) -> Path:
-    path = Path(value).expanduser()
-    if not path.exists():
-        shipped = shipped_configs()
-        if value not in shipped:
-            raise ConfigError(f"--config={value!r}: no such file", _remedy(path, shipped))
-        path = shipped[value]
-    if path.is_dir():
-        raise ConfigError(f"--config={value!r} is a folder", "name a file in it")
-    read_config(path)
-    return path
+def collection(value: str | None) -> Any:
+    """The list or mapping that the value of an option is written as, or ``None``."""
+    if value is None or not value.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        parsed = parse_yaml(value)
+    except yaml.YAMLError:  # a glob such as [a-z]*.txt
+        return None
+    return parsed if isinstance(parsed, (list, dict)) else None
+
+
+def _replace_list(config: dict[str, Any], keys: list[str], value: list[Any]) -> bool:
+    """Whether ``config`` had a list under ``keys``, which is ``value`` now: its items are not merged."""
+    place: Any = config
+    for key in keys[:-1]:
+        place = place.get("init_args", place).get(key) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            return False
+    place = place.get("init_args", place)
+    if not isinstance(place, dict) or not isinstance(place.get(keys[-1]), list):
+        return False
+    place[keys[-1]] = value
+    return True
 
 
 def _remedy(path: Path, shipped: dict[str, Path]) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,14 +23,15 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
-from insight.api.config_files import resolve_config_options
-from insight.api.parser_messages import condense, user_mistake
+from insight.api.config_files import config_paths, merged_configs
+from insight.api.early_checks import early_mistakes, given_values
+from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.api.run_config import RunConfig
 from insight.callbacks import TimeBudget
 from insight.reporting import MetricsFile, RunTensorBoard
 from insight.runtime.device import flush_denormals
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe, this_machine
 from insight.runtime.messages import say
 from insight.runtime.processes import act_alone, shared_cores, this_process
@@ -119,6 +118,8 @@ class InsightCLI(LightningCLI):
         act_alone(command != "fit")
         self.command = command
         self.owns_process = owns_process
+        self.mistakes: list[InsightError] = []
+        self._arguments = arguments
         super().__init__(
             save_config_callback=None,
             parser_kwargs={
@@ -126,7 +127,7 @@ class InsightCLI(LightningCLI):
                 "exit_on_error": False,
                 "dump_header": [f"insight=={__version__} lightning=={version('lightning')}"],
             },
-            args=resolve_config_options(arguments),
+            args=[],  # parse_arguments has its own
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -166,24 +167,45 @@ class InsightCLI(LightningCLI):
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, with every complaint of jsonargparse as one line."""
-        try:
-            self.config = parser.parse_args(args)
-        except argparse.ArgumentError as error:
-            raise condense(str(error), parser) from error
+        """Parse the files and the command line, and find everything that is wrong with them.
+
+        Raises:
+            InsightError: There is nothing left to go on with.
+        """
+        given = merged_configs(config_paths(self._arguments))
+        self._given_values = given_values(given, self._arguments)
+        self.mistakes = early_mistakes(self.command, given, self._arguments)
+        rest = self._arguments
+        for mistake in self.mistakes:
+            given, rest, _ = without(given, rest, mistake.option)
+        config, mistakes = parse(parser, given, rest)
+        self.mistakes += mistakes
+        if config is None:
+            raise_all(self.mistakes)
+        self.config = config
 
     def _set_seed(self) -> None:
         seed_everything(self.config.seed)
 
     def before_instantiate_classes(self) -> None:
         """Check the ``run`` group."""
-        with _user_mistakes():
+        try:
             self.run_config = self._run_config()
+        except ConfigError as error:
+            self.mistakes.append(error)
+            self.run_config = RunConfig()
 
     def instantiate_classes(self) -> None:
-        """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest."""
-        with _user_mistakes():
-            self.config_init = self.parser.instantiate(self.config)
+        """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest.
+
+        Raises:
+            InsightError: Something is wrong; ``check`` keeps it in ``mistakes`` where it can go on.
+        """
+        built, mistakes = instantiate(self.parser, self.config, self.is_about_given)
+        self.mistakes += mistakes
+        if built is None or self.command != "check":
+            raise_all(self.mistakes)
+        self.config_init = built
         # Ours, or a user's own with the same attributes.
         self.datamodule: Any = self.config_init.data
         self.model: Any = self.config_init.model
@@ -193,6 +215,10 @@ class InsightCLI(LightningCLI):
         )
         if self.command in ("fit", "check"):
             self._limit_training()
+
+    def is_about_given(self, mistake: InsightError) -> bool:
+        """Whether a mistake is about a value that stands in the files or on the command line."""
+        return not isinstance(mistake, ConfigError) or named_value(mistake) in self._given_values
 
     @functools.cached_property
     def placement(self) -> Placement:
@@ -339,15 +365,3 @@ class InsightCLI(LightningCLI):
         has_length = trainer.max_steps > 0 and seconds is None and not has_budget
         if self.command == "fit" and has_length and isinstance(schedule, ScheduleConfig):
             schedule.check_fits(trainer.max_steps)  # `insight check` lists it among all that it finds
-
-
-@contextlib.contextmanager
-def _user_mistakes() -> Iterator[None]:
-    """A complaint of a configuration class, whatever it is wrapped in, as one error of ours."""
-    try:
-        yield
-    except (ValueError, TypeError, argparse.ArgumentError) as error:
-        mistake = user_mistake(error)
-        if mistake is None:
-            raise
-        raise mistake from error

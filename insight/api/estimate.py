@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from insight.api.config_files import read_config, resolve_config_options
+from insight.api.config_files import config_paths, read_config
 from insight.runtime.errors import ConfigError, InsightError, nearest
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def choose_network(name: str | None = None, config: Sequence[str] = ()) -> Netwo
     if name:
         return _preset(name)
     arguments = [f"--config={file}" for file in config]
-    paths = [Path(argument.partition("=")[2]) for argument in resolve_config_options(arguments)]
+    paths = config_paths(arguments)
     title = ", ".join(config)
     if len(paths) == 1:
         content = read_config(paths[0])

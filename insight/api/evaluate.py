@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import has_config, option_value
+from insight.api.config_files import has_config, option_value, split_options
+from insight.api.early_checks import check_early
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
@@ -89,6 +90,11 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
                 f"--checkpoint={text!r} lies in no run folder with a config.yaml", "give --config FILE too"
             )
         arguments = ["--config", str(folder.config_path), *arguments]
+    if any(option.startswith("--data.tokenizer") for option, _ in split_options(arguments)):
+        raise ConfigError(
+            "--data.tokenizer: a checkpoint is measured with the tokenizer that it holds", "leave it out"
+        )
+    check_early(name, arguments)
     say(f"checkpoint: {checkpoint}")
 
     from insight.checkpoints.artifact import load_model

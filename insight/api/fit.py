@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import option_value, option_values, read_config, resolve_config_options
+from insight.api.config_files import early_option, option_value
+from insight.api.early_checks import check_early
 from insight.api.plan import Plan, rendezvous_timeout, start_others, watch_ranks
 from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, say_differences
-from insight.reporting import read_samples, update_run_info, write_report
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text, ensure_writable
@@ -72,6 +72,8 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
         resumed = plan.resumed if plan else find_resumed(arguments)
         if resumed and resumed.saved_config:
             arguments = ["--config", str(resumed.saved_config), *arguments]
+
+        check_early("fit", arguments)
 
         from insight.api.configuration import InsightCLI
 
@@ -213,6 +215,8 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
 
 
 def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
+    from insight.reporting import update_run_info
+
     config = cli.saved_config()
     if resumed:
         say(f"resuming {resumed.checkpoint} in {folder.path}")
@@ -228,6 +232,8 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
 
 
 def _write_end(folder: RunFolder) -> None:
+    from insight.reporting import read_samples, write_report
+
     report = write_report(folder)
     samples = read_samples(folder.path)
     newest = [sample for sample in samples if sample.step == samples[-1].step]
@@ -289,13 +295,8 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
 
 def _planned_run(arguments: list[str]) -> RunConfig:
     """Name and root of the run that ``arguments`` describe, looked up before anything is parsed."""
-    values = {"name": RunConfig.name, "root": RunConfig.root}
-    for path in option_values(resolve_config_options(arguments), "--config", "-c"):
-        group = read_config(Path(path)).get("run")
-        if isinstance(group, dict):
-            values |= {key: str(group[key]) for key in values if key in group}
-    for key in values:
-        given = option_value(arguments, f"--run.{key}")
-        if given is not None:
-            values[key] = given
+    values = {
+        "name": early_option(arguments, "run", "name") or RunConfig.name,
+        "root": early_option(arguments, "run", "root") or RunConfig.root,
+    }
     return RunConfig(name=values["name"], root=values["root"])

@@ -12,7 +12,7 @@ from insight.runtime.messages import plain_line
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
-    from insight.api.check.examine import examine_arguments
+    from insight.api.check import examine_arguments
 
     examination = examine_arguments(arguments)
     numbers, findings = examination.numbers, examination.findings

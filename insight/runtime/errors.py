@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InsightError(Exception):
@@ -34,6 +34,18 @@ class UserError(InsightError):
     """The input was wrong; nothing has been written."""
 
     exit_code = 2
+
+
+class SeveralMistakesError(UserError):
+    """Several mistakes at once.
+
+    Args:
+        errors: The mistakes, in the order in which they are told.
+    """
+
+    def __init__(self, errors: Sequence[InsightError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = tuple(errors)
 
 
 class ConfigError(UserError, ValueError):
@@ -68,6 +80,14 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that ``name`` was probably meant to be, or ``None``."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The candidate that ``name`` was probably meant to be, or ``None``; case counts least."""
+    names = [candidate for candidate in candidates if candidate != name]
+    folded: dict[str, str] = {}
+    for candidate in names:
+        folded.setdefault(candidate.casefold(), candidate)
+    same = folded.get(name.casefold())
+    if same is not None:
+        return same
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    matches = matches or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return folded.get(matches[0], matches[0]) if matches else None

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from insight.runtime.errors import ConfigError, InsightError, OutputError
+from insight.runtime.errors import ConfigError, InsightError, OutputError, SeveralMistakesError
 from insight.runtime.messages import plain_line
 
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
@@ -77,7 +77,8 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
             else f"error: {type(error).__name__}: {error}: this is a bug in Insight"
         )
         return 1
-    _print(f"error: {known}")
+    for mistake in known.errors if isinstance(known, SeveralMistakesError) else (known,):
+        _print(f"error: {mistake}")
     return known.exit_code
 
 

@@ -59,14 +59,21 @@ class Outcome:
     @property
     def error_line(self) -> str:
         """The one line of a failed command that is an error; everything about it is checked here."""
+        errors = self.error_lines
+        assert len(errors) == 1, self.err
+        return errors[0]
+
+    @property
+    def error_lines(self) -> list[str]:
+        """The lines of a failed command that are errors; they come last, and there is at least one."""
         assert "Traceback" not in self.err, self.err
         lines = self.err.splitlines()
         errors = [line for line in lines if line.startswith("insight: error: ")]
-        assert len(errors) == 1, self.err
-        assert lines[-1] == errors[0], self.err
-        # Before it there may be lines about work that was done, all of them ours.
+        assert errors, self.err
+        assert lines[-len(errors) :] == errors, self.err
+        # Before them there may be lines about work that was done, all of them ours.
         assert all(line.startswith("insight: ") for line in lines), self.err
-        return errors[0]
+        return errors
 
 
 def write_tiny(folder: Path) -> Path:

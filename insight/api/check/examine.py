@@ -39,7 +39,6 @@ from insight.checkpoints.reader import read_checkpoint
 from insight.checkpoints.resume import check_fits
 from insight.data import LanguageModelingDataModule
 from insight.runtime.errors import CheckpointError, ConfigError
-from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
@@ -140,8 +139,10 @@ def check_sequence_length(cli: InsightCLI) -> None:
     length = getattr(cli.datamodule, "sequence_length", None)
     if longest is not None and length is not None and length > longest:
         raise ConfigError(
-            f"data.sequence_length={length} exceeds model.network.max_sequence_length={longest}",
+            f"exceeds model.network.max_sequence_length={longest}",
             f"use --model.network.max_sequence_length {length}",
+            option="data.sequence_length",
+            value=length,
         )
 
 
@@ -167,34 +168,29 @@ def _heed(findings: Findings) -> None:
     findings.say()
 
 
-@dataclasses.dataclass(frozen=True)
-class Examination:
-    """What a check has found.
+def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
+    """Look at everything that a run would need and do.
 
     Args:
-        numbers: Plain JSON values, one mapping a part; parts that could not be found out are missing.
-        findings: The mistakes and the warnings.
+        cli: What was configured.
+        findings: Where to keep what is wrong.
+
+    Returns:
+        Plain JSON values, one mapping a part; parts that could not be found out are missing.
     """
-
-    numbers: dict[str, Any]
-    findings: Findings
-
-
-def examine_arguments(arguments: list[str]) -> Examination:
-    """Check everything that can be checked without training, as the command line of ``insight check`` says.
-
-    Raises:
-        InsightError: The configuration cannot even be read.
-    """
-    silence_libraries()
-
-    from insight.api.configuration import InsightCLI
-
-    cli = InsightCLI("check", arguments)
-    findings = Findings()
     numbers = _examine(cli, findings)
     findings.accepts(check_disk, cli, numbers.get("disk"))
-    return Examination(numbers, findings)
+    return numbers
+
+
+def examine_rest(cli: InsightCLI, findings: Findings) -> None:
+    """Look for more mistakes where some values of the configuration were refused and defaults stand in."""
+    more = Findings()
+    more.accepts(check_sequence_length, cli)
+    _set_up_data(cli, more)
+    for mistake in more.mistakes:
+        if cli.is_about_given(mistake):
+            findings.refuse(mistake)
 
 
 def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:

@@ -1,0 +1,422 @@
+"""The mistakes that can be told before torch and Lightning are imported: names, classes, types, files."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from insight.api.config_files import (
+    CONFIG_OPTIONS,
+    DEFAULT_CLASSES,
+    class_name,
+    collection,
+    config_paths,
+    merge,
+    merged_configs,
+    split_options,
+    with_default_classes,
+)
+from insight.api.source_schema import Parameter, SourceSchema, insight_schema
+from insight.runtime.errors import ConfigError, InsightError, nearest
+
+COMMAND_OPTIONS = {
+    "fit": ("resume", "init_from"),
+    "check": ("json",),
+    "validate": ("checkpoint", "json"),
+    "test": ("checkpoint", "json"),
+    "predict": ("checkpoint", "output", "json"),
+}
+"""The options that a command has beside the groups of a configuration."""
+GROUPS = ("seed", "run", "model", "data", "trainer")
+_FILE_OPTIONS = ("train_files", "validation_files", "test_files", "predict_files")
+_PATTERNS = {
+    "int": re.compile(r"[+-]?(\d[\d_]*|0x[\da-f_]+|0o[0-7_]+|0b[01_]+)", re.I),
+    "float": re.compile(
+        r"[+-]?(\d[\d_]*\.?[\d_]*(e[+-]?\d+)?|\.\d[\d_]*(e[+-]?\d+)?|\.?inf(inity)?|0x[\da-f_]+)|\.?nan"
+        r"|\d+(:\d+)+(\.\d*)?",
+        re.I,
+    ),
+    "bool": re.compile(r"true|false|yes|no|on|off|y|n", re.I),
+    "None": re.compile(r"null|~|", re.I),
+}
+_MEANINGS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "None": "null",
+}
+_LISTS = frozenset({"list", "tuple", "Sequence", "Iterable", "set", "frozenset"})
+_MAPPINGS = frozenset({"dict", "Mapping"})
+_CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
+
+
+def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -> list[InsightError]:
+    """All that is wrong with names, classes, types and files, as the source of the classes tells.
+
+    Args:
+        command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
+        config: What the files of ``--config`` say, merged.
+        arguments: The command line.
+    """
+    options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
+    checker = _Checker(command, insight_schema(), frozenset(name for name, _ in options))
+    found = [*checker.check_flags(options), *checker.check(with_options(config, options))]
+    return list({str(mistake): mistake for mistake in found}.values())
+
+
+def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) -> dict[str, Any]:
+    """A configuration with the options of a command line in their places."""
+    result = with_default_classes(copy.deepcopy(config))
+    for name, value in options:
+        keys = [key for key in name.lstrip("-").removesuffix("+").split(".") if key != "init_args"]
+        if not name.startswith("--") or keys[0] not in GROUPS or value is None or name.endswith("+"):
+            continue
+        place = result
+        for depth, key in enumerate(keys[:-1]):
+            inner = place.get(key)
+            if isinstance(inner, str):
+                inner = {"class_path": inner}
+            if not isinstance(inner, dict):
+                inner = {"class_path": DEFAULT_CLASSES[key]} if depth == 0 and key in DEFAULT_CLASSES else {}
+            place[key] = inner
+            place = inner.setdefault("init_args", {}) if "class_path" in inner else inner
+            if not isinstance(place, dict):
+                break
+        else:
+            given = collection(value)
+            place[keys[-1]] = merge(place.get(keys[-1]), value if given is None else given)
+    return with_default_classes(result)
+
+
+def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str, str]]:
+    """Every option that files and command line give, without its groups, with the value that it gets."""
+    found: set[tuple[str, str]] = set()
+
+    def collect(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                collect(key, inner)
+        elif isinstance(value, list):
+            for inner in value:
+                collect(name, inner)
+        found.add((name, str(value)))
+        if isinstance(value, str) and _PATTERNS["float"].fullmatch(value) and ":" not in value:
+            number = float(value.replace("_", "")) if "x" not in value.lower() else float(int(value, 16))
+            found.update(
+                {(name, str(number)), (name, f"{number:.0f}" if abs(number) < 1e16 else str(number))}
+            )
+
+    collect("", with_options(config, split_options(arguments)))
+    return found
+
+
+def check_early(command: str, arguments: list[str]) -> None:
+    """Tell a mistake that stands alone before anything heavy is imported.
+
+    Several are told together with all others, which takes as long as importing torch and Lightning.
+
+    Args:
+        command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
+        arguments: Its command line.
+
+    Raises:
+        InsightError: There is exactly one such mistake.
+    """
+    mistakes = early_mistakes(command, merged_configs(config_paths(arguments)), arguments)
+    if len(mistakes) == 1:
+        raise mistakes[0]
+
+
+class _Checker:
+    """Judges a configuration.
+
+    Args:
+        command: The command that it is for.
+        schema: The classes.
+        given: The options of the command line, with their dashes.
+    """
+
+    def __init__(self, command: str, schema: SourceSchema, given: frozenset[str]) -> None:
+        self.command = command
+        self.schema = schema
+        self.given = given
+        self._known = (*GROUPS, *COMMAND_OPTIONS[command])
+
+    def check(self, config: dict[str, Any]) -> Iterator[InsightError]:
+        for key, value in config.items():
+            if key not in self._known:
+                yield self._unknown(key, value, self._known, "")
+            elif key == "seed":
+                yield from self._value(value, _expression("int"), None, key)
+            elif key in GROUPS and not isinstance(value, dict):
+                if key in ("run", "trainer") or value is None or isinstance(value, list):
+                    yield ConfigError(
+                        "is no mapping", "write option: value lines below it", option=key, value=value
+                    )
+            elif key == "run":
+                yield from self._options(value, "RunConfig", key)
+            elif key == "trainer":
+                yield from self._options(value, "Trainer", key)
+            elif key in DEFAULT_CLASSES:
+                yield from self._described(value, class_name(value), key)
+        data = config.get("data")
+        if isinstance(data, dict) and class_name(data) == class_name(DEFAULT_CLASSES["data"]):
+            yield from _missing_files(data.get("init_args"))
+
+    def check_flags(self, options: list[tuple[str, str | None]]) -> Iterator[InsightError]:
+        """Options that name no group and no option of the command, and what is no option at all."""
+        for name, _ in options:
+            first = name.lstrip("-").removesuffix("+").partition(".")[0]
+            if not name.startswith("-"):
+                yield ConfigError(f"unexpected argument {name!r}", "options begin with --, see --help")
+            elif first not in (*self._known, "config", "help", "print_config") and name != "-h":
+                yield self._unknown(first, "", self._known, "")
+
+    def _described(self, value: dict[str, Any], name: str | None, path: str) -> Iterator[InsightError]:
+        """A mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
+        if name not in self.schema:
+            return
+        if not _CLASS_KEYS & value.keys():
+            yield from self._options(value, name, path)
+            return
+        for key in value.keys() - _CLASS_KEYS:
+            yield ConfigError(f"{path}.{key}: stands beside class_path", f"write it below {path}.init_args")
+        arguments = value.get("init_args")
+        if arguments is not None and not isinstance(arguments, dict):
+            yield ConfigError(
+                "is no mapping",
+                "write option: value lines below it",
+                option=f"{path}.init_args",
+                value=arguments,
+            )
+        elif arguments:
+            yield from self._options(arguments, name, path)
+
+    def _options(self, values: dict[str, Any], owner: str, path: str) -> Iterator[InsightError]:
+        parameters = self.schema.parameters(owner)
+        if parameters is None:
+            return
+        for key, value in values.items():
+            if key in parameters:
+                yield from self._value(value, parameters[key].annotation, parameters[key], f"{path}.{key}")
+            else:
+                yield self._unknown(f"{path}.{key}", value, parameters, owner)
+
+    def _unknown(self, path: str, value: Any, known: Iterable[str], owner: str) -> ConfigError:
+        prefix, _, name = path.rpartition(".")
+        dot = f"{prefix}." if prefix else ""
+        known = list(known)
+        match = nearest(name, known)
+        dashes = (
+            "--"
+            if any(given == f"--{path}" or given.startswith(f"--{path}.") for given in self.given)
+            else ""
+        )
+        if match is None and not prefix:  # an option of a group, named without it
+            inside = self._inside()
+            match = name if name in inside else nearest(name, inside)
+            dot = inside[match] if match else dot
+        if match:
+            whole = dashes or prefix in ("", "trainer", "run")
+            remedy = f"did you mean '{dashes}{dot}{match}'?" if whole else f"did you mean {match!r}?"
+        else:
+            remedy = f"it has {listed(known)}" if known else "leave it out: this class has no options"
+        if dashes:
+            problem = f"unknown option {dashes + path!r}"
+        elif owner in ("", "Trainer", "RunConfig"):
+            problem = f"{path}: there is no such option"
+        else:
+            problem = f"{path}: {owner} has no option {name!r}"
+        error = ConfigError(problem, remedy)
+        error.option = path
+        return error
+
+    def _inside(self) -> dict[str, str]:
+        """The options of the groups, each with the prefix of its group."""
+        owners = {"run": "RunConfig", "trainer": "Trainer"}
+        owners |= {group: str(class_name(path)) for group, path in DEFAULT_CLASSES.items()}
+        return {
+            option: f"{group}."
+            for group, owner in owners.items()
+            for option in self.schema.parameters(owner) or ()
+        }
+
+    def _value(
+        self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
+    ) -> Iterator[InsightError]:
+        """What is wrong with ``value``; nothing where the source does not tell what it must be."""
+        if annotation is None:
+            return
+        members = list(_members(annotation))
+        complaints: list[list[InsightError]] = []
+        for member in members:
+            complaint = list(self._member(value, member, parameter, path))
+            if not complaint:
+                return
+            complaints.append(complaint)
+        classes = [
+            complaint
+            for member, complaint in zip(members, complaints, strict=True)
+            if self._is_class(member) and (isinstance(value, dict) or (isinstance(value, str) and value))
+        ]
+        if classes:
+            yield from min(classes, key=len)
+        elif len(complaints) == 1:
+            yield from complaints[0]
+        elif inside := [found for found in complaints if any(error.option != path for error in found)]:
+            yield from min(inside, key=len)
+        else:
+            meanings = list(dict.fromkeys(filter(None, (_meaning(member) for member in members))))
+            yield _wrong_type(path, value, " or ".join(meanings) or "another value")
+
+    def _is_class(self, member: ast.expr) -> bool:
+        return isinstance(member, ast.Name) and self.schema.is_kind(member.id)
+
+    def _member(
+        self, value: Any, member: ast.expr, parameter: Parameter | None, path: str
+    ) -> Iterator[InsightError]:
+        name = _name(member)
+        if name in _MEANINGS:
+            if name == "None":
+                fits = value is None or (isinstance(value, str) and bool(_PATTERNS["None"].fullmatch(value)))
+            elif name == "str":
+                fits = isinstance(value, str)
+            else:
+                fits = isinstance(value, str) and bool(_PATTERNS[name].fullmatch(value))
+            if not fits:
+                yield _wrong_type(path, value, _MEANINGS[name])
+        elif name == "Literal":
+            choices = [str(item) for item in _literals(member)]
+            if not isinstance(value, str) or value not in choices:
+                match = nearest(value, choices) if isinstance(value, str) else None
+                remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(choices)}"
+                yield ConfigError("is not one of the choices", remedy, option=path, value=value)
+        elif name in _LISTS:
+            if isinstance(value, dict) or value is None:
+                yield _wrong_type(path, value, "a list")
+            elif isinstance(value, list) and isinstance(member, ast.Subscript):
+                inner = member.slice.elts[0] if isinstance(member.slice, ast.Tuple) else member.slice
+                is_plain = not isinstance(member.slice, ast.Tuple) or _is_ellipsis(member.slice)
+                for index, item in enumerate(value if is_plain else ()):
+                    yield from self._value(item, inner, None, f"{path}.{index}")
+        elif name in _MAPPINGS:
+            if isinstance(value, list) or value is None:
+                yield _wrong_type(path, value, "a mapping")
+            elif isinstance(value, dict) and isinstance(member, ast.Subscript):
+                inner = member.slice.elts[-1] if isinstance(member.slice, ast.Tuple) else member.slice
+                for key, item in value.items():
+                    yield from self._value(item, inner, None, f"{path}.{key}")
+        elif isinstance(member, ast.Name) and self.schema.is_kind(member.id):
+            yield from self._class(value, member.id, parameter, path)
+
+    def _class(self, value: Any, kind: str, parameter: Parameter | None, path: str) -> Iterator[InsightError]:
+        if value is None or isinstance(value, list):
+            yield _wrong_type(path, value, f"the name of a class, {listed(self.schema.choices(kind))}")
+            return
+        named = value.get("class_path") if isinstance(value, dict) else value
+        if named is None:
+            default = _default_class(parameter)
+            name = default if default in self.schema else kind
+            yield from self._described(value, name, path)
+            return
+        if not isinstance(named, str):
+            yield ConfigError("names no class", "write its name", option=f"{path}.class_path", value=named)
+            return
+        package, _, name = named.rpartition(".")
+        if package and package.split(".")[0] != "insight":
+            return  # it is imported, and judged, later
+        choices = self.schema.choices(kind)
+        if name not in choices:
+            match = nearest(name, choices)
+            remedy = f"did you mean {match!r}?" if match else f"choose one of {listed(choices)}"
+            yield ConfigError("there is no such class to choose here", remedy, option=path, value=named)
+        elif isinstance(value, dict):
+            yield from self._described(value, name, path)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and whether there are more."""
+    shown = list(names)
+    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
+
+
+def _missing_files(options: Any) -> Iterator[InsightError]:
+    """The text files that are named and not there; folders are looked into later."""
+    from insight.data.sources.files import expand_sources
+
+    for name in _FILE_OPTIONS if isinstance(options, dict) else ():
+        value = options.get(name)
+        groups = list(value.values()) if isinstance(value, dict) else [value]
+        for pattern in (item for group in groups for item in (group if isinstance(group, list) else [group])):
+            if not isinstance(pattern, str) or pattern.lower() in ("null", "~"):
+                continue
+            try:
+                expand_sources(pattern, f"data.{name}")
+            except InsightError as error:
+                yield error
+
+
+def _wrong_type(path: str, value: Any, meaning: str) -> ConfigError:
+    if meaning == "text" and isinstance(value, (dict, list)):
+        meaning = "text, in quotes"
+    return ConfigError("has the wrong type", f"give {meaning}", option=path, value=value)
+
+
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _members(annotation: ast.expr) -> Iterator[ast.expr]:
+    """The alternatives of ``A | B``, ``Union[A, B]`` and ``Optional[A]``."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        yield from _members(annotation.left)
+        yield from _members(annotation.right)
+    elif isinstance(annotation, ast.Subscript) and _name(annotation) in ("Union", "Optional"):
+        inner = annotation.slice
+        for item in inner.elts if isinstance(inner, ast.Tuple) else [inner]:
+            yield from _members(item)
+        if _name(annotation) == "Optional":
+            yield ast.Constant(None)
+    elif isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        yield from _members(_expression(annotation.value))
+    else:
+        yield annotation
+
+
+def _name(member: ast.expr) -> str:
+    if isinstance(member, ast.Constant) and member.value is None:
+        return "None"
+    if isinstance(member, ast.Subscript):
+        return _name(member.value)
+    if isinstance(member, ast.Attribute):
+        return member.attr
+    return member.id if isinstance(member, ast.Name) else ""
+
+
+def _meaning(member: ast.expr) -> str:
+    name = _name(member)
+    if name == "Literal":
+        return " or ".join(str(item) for item in _literals(member))
+    if name in _LISTS or name in _MAPPINGS:
+        return "a list" if name in _LISTS else "a mapping"
+    return _MEANINGS.get(name, "")
+
+
+def _literals(member: ast.expr) -> list[Any]:
+    inner = member.slice if isinstance(member, ast.Subscript) else member
+    items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    return [item.value for item in items if isinstance(item, ast.Constant)]
+
+
+def _is_ellipsis(items: ast.Tuple) -> bool:
+    return len(items.elts) == 2 and isinstance(items.elts[1], ast.Constant) and items.elts[1].value is ...
+
+
+def _default_class(parameter: Parameter | None) -> str:
+    """The class that a default such as ``Rope(base=500)`` is made of."""
+    default = parameter.default if parameter else None
+    return default.partition("(")[0].rpartition(".")[2] if default and "(" in default else ""

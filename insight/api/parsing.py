@@ -1,0 +1,203 @@
+"""The parser's work on a configuration: classes start from their own defaults, and all mistakes are found."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonargparse
+from jsonargparse import Namespace, _typehints
+
+from insight.api.config_files import as_arguments, class_name, split_options
+from insight.api.parser_messages import condense, user_mistake
+from insight.runtime.errors import ConfigError, InsightError, SeveralMistakesError
+
+_MOST_MISTAKES = 30
+_NAMED = re.compile(r"(?P<path>[A-Za-z_][\w.]*)=(?P<value>[^:]*): ")
+
+
+def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
+    """Drop the options of the class that was named before, once another class is named.
+
+    jsonargparse keeps those that the new class has under the same name: a learning rate that was the default
+    of one optimizer would become that of another.
+    """
+    if not prev_val or "init_args" not in prev_val:
+        return
+    if class_name(prev_val["class_path"]) == class_name(value["class_path"]):
+        return
+    arguments = prev_val["init_args"]
+    for key in list(vars(arguments) if isinstance(arguments, Namespace) else arguments):
+        del arguments[key]
+
+
+# The name by which jsonargparse's own functions find it.
+_typehints.discard_init_args_on_class_path_change = _start_from_own_defaults  # type: ignore[assignment]
+
+
+def parse(
+    parser: jsonargparse.ArgumentParser, config: dict[str, Any], arguments: list[str]
+) -> tuple[Namespace | None, list[InsightError]]:
+    """Parse a configuration; where something is wrong it is left out, to see what else is.
+
+    Args:
+        parser: The parser of a command.
+        config: What the files say, merged.
+        arguments: The command line.
+
+    Returns:
+        The parsed configuration, ``None`` if there is none even then, and what was wrong.
+    """
+    mistakes: list[InsightError] = []
+    config, arguments = copy.deepcopy(config), list(arguments)
+    while len(mistakes) < _MOST_MISTAKES:
+        try:
+            return parser.parse_args(as_arguments(copy.deepcopy(config), arguments)), mistakes
+        except argparse.ArgumentError as error:
+            mistake = condense(str(error), parser)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            # jsonargparse does not expect every nonsense that a file may hold.
+            known = user_mistake(error)
+            mistake = (
+                known
+                if isinstance(known, ConfigError)
+                else ConfigError(
+                    f"this configuration cannot be understood ({' '.join(str(error).split())[:200]})",
+                    "compare it with configs/quickstart.yaml",
+                )
+            )
+        mistakes.append(mistake)
+        config, arguments, changed = without(config, arguments, mistake.option)
+        if not changed:
+            break
+    return None, mistakes
+
+
+def instantiate(
+    parser: jsonargparse.ArgumentParser, config: Namespace, given: Callable[[InsightError], bool]
+) -> tuple[Namespace | None, list[InsightError]]:
+    """Build what a configuration describes; a value that a class refuses is replaced by its default.
+
+    Args:
+        parser: The parser of a command.
+        config: What it has parsed.
+        given: Whether a mistake is about a value that the user has given. A default that stands in for a
+            value that was refused may not go with the others, which is no mistake of the user.
+
+    Returns:
+        What was built, ``None`` if that cannot be done even then, and what was wrong.
+
+    Raises:
+        Exception: Something that is no mistake of the user.
+    """
+    mistakes: list[InsightError] = []
+    config = config.clone()
+    while len(mistakes) < _MOST_MISTAKES:
+        try:
+            return parser.instantiate(config), mistakes
+        except (ValueError, TypeError, argparse.ArgumentError) as error:
+            mistake = user_mistake(error)
+            if mistake is None:
+                raise
+        if str(mistake) in map(str, mistakes) or (mistakes and not given(mistake)):
+            break
+        mistakes.append(mistake)
+        if not _reset(config, mistake):
+            break
+    return None, mistakes
+
+
+def raise_all(mistakes: list[InsightError]) -> None:
+    """Raise one mistake as it is, and several together; each is told once.
+
+    Raises:
+        InsightError: There is one.
+    """
+    mistakes = list({str(mistake): mistake for mistake in mistakes}.values())
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise SeveralMistakesError(mistakes)
+
+
+def without(
+    config: dict[str, Any], arguments: list[str], option: str
+) -> tuple[dict[str, Any], list[str], bool]:
+    """A configuration and a command line without an option, and whether that changed anything."""
+    keys = [key for key in option.removeprefix("--").split(".") if key not in ("", "init_args")]
+    if not keys:
+        return config, arguments, False
+    kept: list[str] = []
+    for name, value in split_options(arguments):
+        own = [key for key in name.lstrip("-").split(".") if key != "init_args"]
+        if own[: len(keys)] != keys:
+            kept.append(name if value is None else f"{name}={value}")
+    changed = len(kept) < len(split_options(arguments))
+    place: Any = config
+    for key in keys[:-1]:
+        place = place.get("init_args", place).get(key) if isinstance(place, dict) else None
+        if isinstance(place, list):
+            break
+    if isinstance(place, dict):
+        place = place.get("init_args", place)
+        if isinstance(place, dict) and keys[-1] in place:
+            del place[keys[-1]]
+            changed = True
+    elif isinstance(place, list) and place:
+        place.clear()
+        changed = True
+    return config, kept, changed
+
+
+def named_value(mistake: InsightError) -> tuple[str, str]:
+    """The option that a mistake is about, without the groups before it, and the value that it has."""
+    if mistake.option:
+        return mistake.option.rpartition(".")[2], str(mistake.value)
+    match = _NAMED.match(mistake.problem)
+    return (match["path"].rpartition(".")[2], match["value"]) if match else ("", "")
+
+
+def _reset(config: Namespace, mistake: InsightError) -> bool:
+    """Put defaults in place of the value that was refused; whether it was found."""
+    name, value = named_value(mistake)
+    changed = False
+    for owner, arguments in _described(config):
+        if name and name in arguments and str(arguments[name]) == value:
+            default = _default(owner, name)
+            is_plain = default is not inspect.Parameter.empty and not dataclasses.is_dataclass(default)
+            if is_plain and str(default) != value:
+                arguments[name] = default
+                changed = True
+    return changed
+
+
+def _described(value: Any, owner: str = "") -> Iterator[tuple[str, Namespace]]:
+    """Every group of options inside a configuration, with the class that they belong to where it is named."""
+    if isinstance(value, Namespace):
+        path = value.get("class_path")
+        if isinstance(path, str) and isinstance(value.get("init_args"), Namespace):
+            yield from _described(value["init_args"], path)
+            return
+        yield owner, value
+        for name, inner in vars(value).items():
+            default = _default(owner, name)
+            kind = type(default) if dataclasses.is_dataclass(default) else None
+            yield from _described(inner, f"{kind.__module__}.{kind.__name__}" if kind else "")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _described(inner)
+
+
+def _default(owner: str, name: str) -> Any:
+    """The default of a class's parameter; ``inspect.Parameter.empty`` where there is none."""
+    module, _, leaf = owner.rpartition(".")
+    try:
+        return inspect.signature(getattr(importlib.import_module(module), leaf)).parameters[name].default
+    except (ImportError, AttributeError, ValueError, KeyError):
+        return inspect.Parameter.empty

@@ -1,0 +1,243 @@
+"""What a configuration may say, read from the source of the classes, so that nothing heavy is imported.
+
+Importing torch and Lightning takes seconds. The classes that a configuration may name, their parameters,
+types and explanations stand in the source, and are found there in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.machinery
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_CLASS = re.compile(r"^class (?P<name>\w+)(?:\[[^\]]*\])?(?:\((?P<bases>[^)]*)\))?:", re.MULTILINE)
+_ARGUMENT = re.compile(r"^(?P<indent> +)(?P<name>\w+): (?P<text>.*)$")
+_WITHOUT_PARAMETERS = frozenset({"ABC", "Protocol", "Generic", "object", "Callback", "Component"})
+# Where the classes of other packages lie that may be named by their short names.
+_FOREIGN = {
+    "Callback": ("lightning", "pytorch/callbacks"),
+    "Logger": ("lightning", "pytorch/loggers"),
+    "OptimizerFactory": ("torch", "optim"),
+    "Strategy": ("lightning", "pytorch/strategies"),
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a class.
+
+    Args:
+        name: Its name.
+        annotation: Its type, as an expression.
+        default: Its default as it is written; ``None`` where it has none.
+        explanation: What the docstring says about it.
+    """
+
+    name: str
+    annotation: ast.expr | None
+    default: str | None
+    explanation: str = ""
+
+    @property
+    def type_text(self) -> str:
+        """Its type as it is written."""
+        return ast.unparse(self.annotation) if self.annotation is not None else ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    bases: tuple[str, ...]
+    source: str
+    is_dataclass: bool
+    is_abstract: bool
+
+
+class SourceSchema:
+    """The classes below some folders, by name.
+
+    Args:
+        folders: Folders of Python files.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._classes: dict[str, _Found] = {}
+        for folder in folders:
+            for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]:
+                text = path.read_text(encoding="utf-8")
+                for match in _CLASS.finditer(text):
+                    self._classes.setdefault(match["name"], _found(path, text, match))
+        self._children: dict[str, list[str]] = {}
+        for name, found in self._classes.items():
+            for base in found.bases:
+                self._children.setdefault(base, []).append(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def choices(self, kind: str) -> list[str]:
+        """The classes that may be named where ``kind`` is asked for."""
+        own = sorted(
+            name
+            for name in {kind, *self._below(kind)}
+            if name in self._classes and not name.startswith("_") and not self._is_abstract(name)
+        )
+        if len(own) > 1 and kind in own and kind in self._children:
+            own.remove(kind)  # the base of the others
+            own.append(kind)
+        return [*own, *(name for name in _foreign_classes(kind) if name not in own)]
+
+    def is_kind(self, name: str) -> bool:
+        """Whether ``name`` is a class whose subclasses may be named."""
+        return name in self._classes or name in _FOREIGN
+
+    def parameters(self, name: str) -> dict[str, Parameter] | None:
+        """The parameters of a class; ``None`` where the source does not tell all of them."""
+        return _parameters(self, name)
+
+    def found_parameters(self, name: str) -> dict[str, Parameter] | None:
+        """As :meth:`parameters`, computed anew."""
+        found = self._classes.get(name)
+        if found is None:
+            return {} if name in _WITHOUT_PARAMETERS else None
+        tree = ast.parse(textwrap.dedent(found.source)).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        explanations = _explanations(ast.get_docstring(tree) or "")
+        own_init = next(
+            (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"),
+            None,
+        )
+        if own_init is not None:
+            return _of_function(own_init, explanations)
+        inherited: dict[str, Parameter] = {}
+        for base in reversed(found.bases):
+            parameters = self.parameters(base)
+            if parameters is None:
+                return None
+            inherited |= parameters
+        own = dict(_of_fields(tree, explanations)) if found.is_dataclass else {}
+        return inherited | own
+
+    def _below(self, kind: str) -> Iterator[str]:
+        foreign = [name for name in _foreign_classes(kind) for name in self._children.get(name, ())]
+        for child in (*self._children.get(kind, ()), *foreign):
+            yield child
+            yield from self._below(child)
+
+    def _is_abstract(self, name: str) -> bool:
+        return self._classes[name].is_abstract
+
+
+@functools.cache
+def insight_schema() -> SourceSchema:
+    """The classes of Insight, and Lightning's Trainer."""
+    lightning = package_folder("lightning")
+    trainer = [lightning / "pytorch" / "trainer" / "trainer.py"] if lightning else []
+    return SourceSchema(Path(__file__).parents[1], *trainer)
+
+
+@functools.cache
+def package_folder(name: str) -> Path | None:
+    """Where an installed package lies; it is not imported."""
+    spec = importlib.machinery.PathFinder.find_spec(name, sys.path)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+@functools.cache
+def _parameters(schema: SourceSchema, name: str) -> dict[str, Parameter] | None:
+    return schema.found_parameters(name)
+
+
+@functools.cache
+def _foreign_classes(kind: str) -> tuple[str, ...]:
+    if kind not in _FOREIGN:
+        return ()
+    package, folder = _FOREIGN[kind]
+    root = package_folder(package)
+    if root is None:
+        return ()
+    names = (
+        match["name"]
+        for path in sorted((root / folder).glob("*.py"))
+        for match in _CLASS.finditer(path.read_text(encoding="utf-8"))
+    )
+    return tuple(sorted({name for name in names if not name.startswith("_")}))
+
+
+def _found(path: Path, text: str, match: re.Match[str]) -> _Found:
+    end = re.compile(r"^\S", re.MULTILINE).search(text, match.end() + 1)
+    before = text[: match.start()].splitlines()
+    decorators = []
+    for line in reversed(before[-6:]):
+        if not line.startswith("@"):
+            break
+        decorators.append(line)
+    source = text[match.start() : end.start() if end else len(text)]
+    bases = tuple(
+        base.split("[")[0].strip().rpartition(".")[2]
+        for base in (match["bases"] or "").split(",")
+        if base.strip() and "=" not in base
+    )
+    return _Found(
+        path,
+        bases,
+        source,
+        any("dataclass" in line for line in decorators),
+        "abstractmethod" in source,
+    )
+
+
+def _of_function(function: ast.FunctionDef, explanations: dict[str, str]) -> dict[str, Parameter] | None:
+    arguments = function.args
+    if arguments.vararg or arguments.kwarg:
+        return None
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = [
+        *zip(positional, defaults, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return {
+        argument.arg: Parameter(
+            argument.arg,
+            argument.annotation,
+            ast.unparse(default) if default is not None else None,
+            explanations.get(argument.arg, ""),
+        )
+        for argument, default in pairs
+        if argument.arg != "self"
+    }
+
+
+def _of_fields(tree: ast.ClassDef, explanations: dict[str, str]) -> Iterator[tuple[str, Parameter]]:
+    for node in tree.body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        default = ast.unparse(node.value) if node.value is not None else None
+        if "ClassVar" in ast.unparse(node.annotation) or "init=False" in (default or ""):
+            continue
+        name = node.target.id
+        yield name, Parameter(name, node.annotation, default, explanations.get(name, ""))
+
+
+def _explanations(docstring: str) -> dict[str, str]:
+    """What the ``Args`` (or ``Attributes``) of a Google style docstring say, by name."""
+    _, _, rest = docstring.partition("Args:\n")
+    found: dict[str, str] = {}
+    name, indent = "", 0
+    for line in rest.splitlines():
+        match = _ARGUMENT.match(line)
+        if match and (not name or len(match["indent"]) <= indent):
+            name, indent = match["name"], len(match["indent"])
+            found[name] = match["text"]
+        elif line.strip() and name and line.startswith(" " * (indent + 1)):
+            found[name] += f" {line.strip()}"
+        elif line.strip() and not line.startswith(" "):
+            break
+    return found
