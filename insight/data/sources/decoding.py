@@ -1,7 +1,8 @@
-"""Open plain and compressed files as one stream of bytes; damage is found, memory stays small."""
+"""The bytes of a plain or compressed file as text, piece by piece; damage is found and memory stays small."""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import contextlib
 import gzip
@@ -9,65 +10,112 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from insight.runtime.errors import ConfigError, DataError, nearest
 
-COMPRESSIONS = ("gz", "xz", "zst")
+COMPRESSIONS = ("gz", "bz2", "xz", "zst")
+INVALID_TEXT = {
+    "error": "stop, and name the place",
+    "replace": "put U+FFFD there, as the Unicode standard recommends",
+    "skip": "leave it out",
+}
+"""The policies for bytes that are not UTF-8, and for halves of surrogate pairs in JSON."""
+# A few compressed bytes can stand for thousands of times as many, and zstd cannot be told to stop earlier.
+_COMPRESSED_BYTES = 1 << 12
+_DECOMPRESSED_BYTES = 1 << 20
+# The largest window that the library zstd decodes (`zstd --long=31`); memory is only taken as it fills.
+_MOST_WINDOW_BYTES = 1 << 31
+# The longest header of a frame of zstd (RFC 8878, section 3.1.1.1).
+_FRAME_HEADER_BYTES = 18
+# Frames of zstd 0.1 to 0.7 begin with bytes from 0x1e or 0x22 to 0x27 and these.
+_OLD_FRAME = b"\xb5\x2f\xfd"
+_BYTE_ORDER_MARK = "\ufeff"
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ESCAPED_BYTES = re.compile("[\udc80-\udcff]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @contextlib.contextmanager
 def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed as they are read.
 
+    A compressed file may consist of several streams one after another, with whatever its format allows
+    between them and at its end: zero bytes (gzip, xz) and skippable frames (zstd).
+
     Args:
         path: The file.
-        name: What messages call it.
+        name: The name of the file in messages.
         compression: ``""`` or one of ``COMPRESSIONS``.
 
     Raises:
-        DataError: It cannot be read or is damaged; also for what is read inside the block.
+        DataError: The file cannot be read or is damaged, which may only show inside the block.
     """
     if compression not in ("", *COMPRESSIONS):
-        raise DataError(f"{name}: compression {compression!r} is unknown", f"use {', '.join(COMPRESSIONS)}")
+        remedy = f"use {', '.join(COMPRESSIONS)}"
+        raise DataError(f"{name}: it is not known", remedy, option="compression", value=compression)
     try:
         with _open(path, compression) as file:
             yield file
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+    except _Unsupported as error:
+        raise DataError(f"{name}: {error}", "decompress it, and give the plain file") from error
+    except (EOFError, _Damaged, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{name}: damaged .{compression} file ({error})", "make or fetch it again") from error
     except OSError as error:
-        raise DataError(
-            f"{name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
-        ) from error
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str, error: OSError) -> DataError:
+    """The error for a file that the system does not let us read."""
+    reason = error.strerror or str(error)
+    return DataError(f"{name}: cannot be read ({reason})", "check the file and its permissions")
 
 
 def _open(path: Path, compression: str) -> IO[bytes]:
+    if not compression:
+        return open(path, "rb")
     if compression == "gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
-    if compression == "xz":
-        return cast(IO[bytes], lzma.open(path, "rb"))
-    if compression == "zst":
-        return io.BufferedReader(_ZstandardReader(path), buffer_size=1 << 20)
-    return open(path, "rb")
+    new_stream: Callable[[bool], Any] = {
+        "bz2": lambda is_first: bz2.BZ2Decompressor(),
+        # Only the first stream may be of the format that came before .xz, which nothing can follow.
+        "xz": lambda is_first: lzma.LZMADecompressor(lzma.FORMAT_AUTO if is_first else lzma.FORMAT_XZ),
+        "zst": lambda is_first: _ZstandardFrame(),
+    }[compression]
+    reader = _StreamReader(path, new_stream, padding=4 if compression == "xz" else 0)
+    return io.BufferedReader(reader, buffer_size=_DECOMPRESSED_BYTES)
 
 
-# A few bytes of a compressed file can stand for hundreds of times as many; what comes of so many is held.
-_COMPRESSED_BYTES = 1 << 12
+class _Damaged(Exception):
+    """The compressed data is not valid."""
 
 
-class _ZstandardReader(io.RawIOBase):
-    """The decompressed bytes of a .zst file of one or more frames; a file cut short is an ``EOFError``."""
+class _Unsupported(Exception):
+    """The compressed data may be valid but needs what the libraries cannot do."""
 
-    def __init__(self, path: Path) -> None:
-        import zstandard
 
-        self._library = zstandard
+class _StreamReader(io.RawIOBase):
+    """The decompressed bytes of all streams of a file; whatever is left behind them is an error.
+
+    The readers of the standard library (and of fsspec, which uses them) take whatever follows the first
+    stream and does not begin another one, such as padding, for garbage and end there without a word.
+
+    Args:
+        path: The file.
+        new_stream: Makes a decompressor like those of :mod:`lzma`, given whether it is the first.
+        padding: Zero bytes in multiples of this number may follow a stream; 0 if none may.
+    """
+
+    def __init__(self, path: Path, new_stream: Callable[[bool], Any], padding: int) -> None:
+        self._new_stream = new_stream
+        self._padding = padding
         self._file = open(path, "rb")  # noqa: SIM115 (closed in close)
-        self._frame: Any = None
-        self._rest = b""
+        self._stream: Any = None
+        self._is_first = True
+        self._compressed = b""
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -75,40 +123,90 @@ class _ZstandardReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            data = self._rest or self._file.read(_COMPRESSED_BYTES)
-            self._rest = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("it ends in the middle of a frame")
+            if self._stream is None and not self._begin_stream():
                 return 0
-            if self._frame is None:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
+            if not self._compressed and self._stream.needs_input:
+                self._compressed = self._file.read(_COMPRESSED_BYTES)
+                if not self._compressed:
+                    raise EOFError("it ends in the middle of a stream")
             try:
-                self._ready = memoryview(self._frame.decompress(data))
-            except self._library.ZstdError as error:
-                raise EOFError(str(error)) from error
-            if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
+                # BZ2Decompressor raises OSError for data that is not valid.
+                data = self._stream.decompress(self._compressed, _DECOMPRESSED_BYTES)
+            except (lzma.LZMAError, OSError) as error:
+                raise _Damaged(str(error)) from error
+            self._ready, self._compressed = memoryview(data), b""
+            if self._stream.eof:
+                self._compressed, self._stream = self._stream.unused_data, None
         size = min(len(buffer), len(self._ready))
         buffer[:size] = self._ready[:size]
         self._ready = self._ready[size:]
         return size
+
+    def _begin_stream(self) -> bool:
+        """Pass over padding and begin the next stream; ``False`` at the end of the file."""
+        num_zeros = 0
+        while True:
+            if len(self._compressed) < _FRAME_HEADER_BYTES:
+                self._compressed += self._file.read(_COMPRESSED_BYTES)
+            if self._is_first or not self._padding:
+                break
+            rest = self._compressed.lstrip(b"\0")
+            num_zeros += len(self._compressed) - len(rest)
+            was_empty, self._compressed = not self._compressed, rest
+            if rest or was_empty:
+                break
+        if num_zeros and num_zeros % self._padding:
+            raise _Damaged(f"{num_zeros} bytes of padding, which is no multiple of {self._padding}")
+        if self._compressed:
+            self._stream = self._new_stream(self._is_first)
+            self._is_first = False
+        return bool(self._compressed)
 
     def close(self) -> None:
         self._file.close()
         super().close()
 
 
-INVALID_TEXT = {
-    "error": "stop, and name the place",
-    "replace": "put U+FFFD there, as the Unicode standard recommends",
-    "skip": "leave it out",
-}
-"""What may be done with bytes that are no UTF-8, and with halves of surrogate pairs in JSON."""
-_BYTE_ORDER_MARK = "\ufeff"
-_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_ESCAPED_BYTES = re.compile("[\udc80-\udcff]+")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+class _ZstandardFrame:
+    """One frame of zstd with the interface of the decompressors of the standard library."""
+
+    needs_input = True
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._library = zstandard
+        self._frame = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES).decompressobj()
+        self._head = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._head = self._head or data[:_FRAME_HEADER_BYTES]
+        try:
+            decompressed: bytes = self._frame.decompress(data)
+        except self._library.ZstdError as error:
+            raise self._explained(error) from error
+        return decompressed
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._frame.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._frame.unused_data)
+
+    def _explained(self, error: Exception) -> Exception:
+        if self._head[1:4] == _OLD_FRAME and self._head[0] in (0x1E, *range(0x22, 0x28)):
+            return _Unsupported("a frame of zstd 0.7 or older")
+        with contextlib.suppress(self._library.ZstdError):
+            header = self._library.get_frame_parameters(self._head)
+            if header.dict_id:
+                return _Unsupported(f"it was compressed with dictionary {header.dict_id}")
+        if "memory" in str(error) and len(self._head) > 5:
+            # RFC 8878, section 3.1.1.1.2: five bits of exponent and three of mantissa.
+            size = (8 + (self._head[5] & 7)) << (7 + (self._head[5] >> 3))
+            return _Unsupported(f"a frame needs a window of {size / (1 << 30):,.1f} GiB")
+        return _Damaged(str(error))
 
 
 @dataclass(frozen=True)
