@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.files import missing_path_remedy
 
 CONFIG_OPTIONS = ("--config", "-c")
 DEFAULT_CLASSES = {
@@ -309,9 +310,9 @@ def _replace_list(config: dict[str, Any], keys: list[str], value: list[Any]) -> 
 
 
 def _remedy(path: Path, shipped: dict[str, Path]) -> str:
-    here = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    match = nearest(path.name, here)
-    if match:
-        return f"did you mean {path.parent / match}?"
+    if path.is_symlink() or path.parent.is_dir():
+        remedy = missing_path_remedy(path)
+        if remedy:
+            return remedy
     match = nearest(path.stem, shipped) or nearest(f"{path.parent.name}/{path.stem}", shipped)
     return f"did you mean {match!r}?" if match else f"shipped ones: {', '.join(shipped)}"

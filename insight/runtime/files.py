@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from insight.runtime.errors import OutputError
+from insight.runtime.errors import OutputError, nearest
 
 LARGE_BYTES = 1 << 25
 """The size from which on giving back the space of a file occupies the disk for a noticeable time."""
@@ -22,6 +22,22 @@ FREED = ".freed"
 _PROBE_BYTES = 65_536
 # What the rename of a folder reports when another process has published the same folder first.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+
+def missing_path_remedy(path: Path) -> str | None:
+    """What to tell a user about a path that does not exist; ``None`` where nothing helps.
+
+    It may be a link that leads nowhere, its folder may be missing, or a similar name may be meant.
+    """
+    for place, what in ((path.parent, f"its folder {path.parent}"), (path, "it")):
+        if place.is_symlink() and not place.exists():
+            return f"{what} is a link that leads nowhere (to {os.readlink(place)})"
+    if not path.parent.is_dir():
+        return f"its folder {path.parent} does not exist either"
+    with os.scandir(path.parent) as entries:
+        there = [entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]
+    match = nearest(path.name, there)
+    return f"did you mean {path.parent / match}?" if match else None
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insight.runtime.errors import CheckpointError, ConfigError
-from insight.runtime.files import writing_to
+from insight.runtime.files import missing_path_remedy, writing_to
 from insight.runtime.messages import say
 
 DEFAULT_ROOT = Path("runs")
@@ -206,7 +206,8 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
     if not path.exists() and (root / text).exists():
         path = root / text
     if not path.exists():
-        raise CheckpointError(f"{option}={text!r} does not exist", _what_there_is(root))
+        remedy = missing_path_remedy(path) if path.is_symlink() else None
+        raise CheckpointError(f"{option}={text!r} does not exist", remedy or _what_there_is(root))
     if (path / ARTIFACT_DESCRIPTION).is_file():
         if prefer_best:
             return path

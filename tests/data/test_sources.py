@@ -132,18 +132,18 @@ def test_missing_file_names_option_and_neighbour(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    assert "a folder with no text in it" in error_of(str(tmp_path))
+    assert "the folder holds no text" in error_of(str(tmp_path))
     assert "matches no text file" in error_of(f"{tmp_path}/*.txt")
     (tmp_path / "a.pdf").write_text("x")
-    assert "a folder with no text in it" in error_of(str(tmp_path))
-    assert "only a.pdf" in error_of(f"{tmp_path}/*")
-    assert "not a supported kind" in error_of(f"{tmp_path}/a.pdf")
+    assert "the folder holds no text" in error_of(str(tmp_path))
+    assert "but a.pdf" in error_of(f"{tmp_path}/*")
+    assert "kind of file is not supported" in error_of(f"{tmp_path}/a.pdf")
     (tmp_path / "b.txt").touch()
     assert "the file is empty" in error_of(f"{tmp_path}/b.txt")
     assert "every file in it is empty" in error_of(str(tmp_path))
     (tmp_path / "c.jsonl").write_text('{"text": ""}\n')
     assert "holds no text" in error_of(f"{tmp_path}/c.jsonl")
-    with pytest.raises(DataError, match="empty list"):
+    with pytest.raises(DataError, match="the list is empty"):
         expand_sources([])
 
 
@@ -224,8 +224,14 @@ def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
         os.symlink(tmp_path, tmp_path / name)
     assert documents_of(str(tmp_path)) == ["text"]
     assert documents_of(f"{tmp_path}/**/*.txt") == ["text"]
-    for name in ("one.txt", "broken.txt"):
-        assert "no such file or folder" in error_of(f"{tmp_path}/{name}")
+    for name, target in (("one.txt", "two.txt"), ("broken.txt", "gone")):
+        told = error_of(f"{tmp_path}/{name}")
+        assert "no such file or folder" in told
+        assert f"it is a link that leads nowhere (to {tmp_path / target})" in told
+    # Neither a link that leads nowhere nor one in its place is worth naming.
+    assert "did you mean" not in error_of(f"{tmp_path}/brokn.txt")
+    os.symlink(tmp_path / "gone", tmp_path / "gone_folder")
+    assert "gone_folder is a link that leads nowhere" in error_of(f"{tmp_path}/gone_folder/a.txt")
 
 
 def test_record_that_is_too_long_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +264,9 @@ def test_a_path_is_a_name_too(tmp_path: Path) -> None:
 
 def test_field_that_is_none() -> None:
     (source,) = expand_sources("corpus:austen-emma")
-    with pytest.raises(ConfigError, match="text_field=''"):
+    with pytest.raises(ConfigError) as error:
         next(source.documents(Reading("")))
+    assert (error.value.option, error.value.value) == ("text_field", "")
 
 
 def test_repetition_compressed_a_thousandfold_is_read_in_pieces(tmp_path: Path) -> None:

@@ -7,41 +7,44 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
+from insight.data.sources.decoding import unreadable
 from insight.runtime.errors import DataError, OutputError
 from insight.runtime.files import atomic_write_text
 
-# A file changed this shortly before it was hashed could change again without a new time stamp, so its record
-# is not trusted (git calls such an index entry "racily clean").
+# A file that changed this shortly before it was hashed could change again without a new time stamp, so its
+# hash is not remembered (git calls such an index entry "racily clean").
 _DOUBT_NANOSECONDS = 2_000_000_000
-
 _HASHED_BYTES = 1 << 18
 
-_Record = tuple[int, int, int, str]
+_Stamp = tuple[int, int, int, int]
 
 
 class ContentHashes:
-    """xxh3 (128 bits) of files by path, size, time of change and inode.
+    """The xxh3 hashes (128 bits) of files, remembered by path, size, both time stamps and inode.
 
     Args:
-        cache_dir: Where the records are kept, a file a folder of sources.
+        cache_dir: The cache folder, which gets one file of records for each folder of sources.
+        clock: The time in nanoseconds, comparable with the time stamps of files.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, clock: Callable[[], int] = time.time_ns) -> None:
         self._folder = cache_dir / "sources"
+        self._clock = clock
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """The content hash of each file (as stored: compressed files are not unpacked).
+        """The content hash of each file; compressed files are hashed as they are.
 
         Raises:
             DataError: A file cannot be read, or ``paths`` is one path instead of a list.
         """
         if isinstance(paths, (str, bytes, os.PathLike)):
-            raise DataError(f"paths={paths!r} is one path", "give a list of paths")
+            raise DataError("it is one path", "give a list of paths", option="paths", value=paths)
         by_folder: dict[Path, list[Path]] = defaultdict(list)
         for path in paths:
             by_folder[path.parent].append(path)
@@ -53,25 +56,24 @@ class ContentHashes:
     def _in_folder(self, folder: Path, paths: list[Path]) -> dict[Path, str]:
         file = self._folder / f"{xxhash.xxh3_64_hexdigest(os.fsencode(folder))}.json"
         records = _read(file)
-        hashes, new = {}, {}
+        hashes: dict[Path, str] = {}
+        new: dict[str, tuple[Any, ...]] = {}
         for path in paths:
             try:
                 before = _stamp(path)
-                known = records.get(path.name)
-                if known is not None and tuple(known[:3]) == before:
-                    hashes[path] = known[3]
+                *stamp, content = records.get(path.name, [""])
+                if tuple(stamp) == before:
+                    hashes[path] = content
                     continue
-                now = time.time_ns()
+                now = self._clock()
                 hashes[path] = file_hash(path)
             except OSError as error:
-                raise DataError(
-                    f"{path}: cannot be read ({error.strerror})", "check the file and its permissions"
-                ) from error
-            if before[1] < now - _DOUBT_NANOSECONDS:
+                raise unreadable(str(path), error) from error
+            if max(before[1:3]) < now - _DOUBT_NANOSECONDS:
                 new[path.name] = (*before, hashes[path])
         if new:
-            # Two processes may write at once; the loser's records are made again next time. A read-only
-            # cache costs a hash a start.
+            # Two processes may write at once; the records that are lost are made again next time. With a
+            # read-only cache every start hashes again.
             with contextlib.suppress(OutputError):
                 atomic_write_text(file, json.dumps({**records, **new}))
         return hashes
@@ -86,19 +88,22 @@ def file_hash(path: Path) -> str:
     return str(hasher.hexdigest())
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Size, time of change (ns) and inode: what differs when a file was changed."""
+def _stamp(path: Path) -> _Stamp:
+    """Size, times of the last change of content and of status (ns), and inode.
+
+    Programs that copy (rsync, backups) set the first time back to that of the original, so an edit in place
+    may leave it and the size as they were; the second one cannot be set.
+    """
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _read(file: Path) -> dict[str, _Record]:
+def _read(file: Path) -> dict[str, list[Any]]:
+    """The records in ``file`` by name: a stamp and the hash. Records of an older form do not count."""
     try:
         records = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
     if not isinstance(records, dict):
         return {}
-    return {
-        name: (*record,) for name, record in records.items() if isinstance(record, list) and len(record) == 4
-    }
+    return {name: record for name, record in records.items() if isinstance(record, list) and len(record) == 5}

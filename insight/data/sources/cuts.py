@@ -1,4 +1,4 @@
-"""Where a text may be cut without changing the ids of any tokenizer, and texts in pieces cut there."""
+"""The places where a text may be cut without changing any id, and texts in pieces cut there."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ _MOST_UNCUT_CHARACTERS = 1 << 25
 # A place to cut is first looked for this close to the end of what was read.
 _SEARCHED_CHARACTERS = 1 << 12
 
-
 # Letters and digits since early versions of Unicode, so that every library calls them so, which stay so in
 # every normalization: ASCII, Latin, Greek, Cyrillic, kana, Han, Hangul.
 _LETTERS = (
     r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u013e\u0141-\u01ba"
     r"\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
 )
-# Ends of sentences and brackets of scripts that write no spaces; punctuation also when normalized.
+# Ends of sentences and brackets of scripts that write no spaces; they are punctuation also when normalized.
 _WIDE_PUNCTUATION = r"\u3001\u3002\u300c-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
 
 
 def safe_cut(boundaries: str) -> re.Pattern[str]:
-    """Matches the places where a text may be cut.
+    """A pattern of the places where a text may be cut.
 
-    A place is told by the character before it and the one behind it alone. Besides ``boundaries``, and
-    whatever the rule: between a letter or digit and a line break or wide punctuation. All rules end a word
-    there, and none looks further ahead; the library never joins the two.
+    The character before a place and the one behind it decide alone. Besides ``boundaries``, and whatever the
+    rule, there is a place between a letter or digit and a line break or wide punctuation: all rules end a
+    word there, none looks further ahead, and the library never joins the two.
+
+    Args:
+        boundaries: The white space before which the rule of a tokenizer allows a cut, as characters of a
+            regular expression (:attr:`PreTokenizer.boundaries`).
     """
     return re.compile(rf"(?<=\S)(?=[{boundaries}])|(?<=[{_LETTERS}])(?=[\r\n{_WIDE_PUNCTUATION}])")
 
 
 EVERY_RULE_CUT = safe_cut(r" \t")
-"""Where a text may be cut whichever of the rules it is for."""
+"""The places where a text may be cut for every known rule."""
 
 
 def cut_text(
     text: str, num_characters: int = PIECE_CHARACTERS, place: re.Pattern[str] = EVERY_RULE_CUT
 ) -> Iterator[str]:
-    """``text`` in pieces of at least ``num_characters``, cut only where ``place`` allows it.
+    """``text`` in pieces of at least ``num_characters``, cut only where ``place`` matches.
 
     Raises:
         TokenizerError: ``num_characters`` is below 1.
@@ -61,17 +64,20 @@ def cut_text(
 def cut_stream(
     chunks: Iterable[str], num_characters: int, place: re.Pattern[str] = EVERY_RULE_CUT
 ) -> Iterator[str]:
-    """The one text that ``chunks`` make, in pieces as of :func:`cut_text`; little more than one is held.
+    """The one text that ``chunks`` make, in pieces like those of :func:`cut_text`.
+
+    Little more than one piece is held in memory.
 
     Raises:
-        TokenizerError: Millions of characters without a place to cut, or ``num_characters`` is below 1.
+        TokenizerError: There are millions of characters without a place to cut, or ``num_characters`` is
+            below 1.
     """
     check_length(num_characters)
     held = ""
     searched = 0
     for chunk in chunks:
         if len(chunk) <= 2 * num_characters:
-            # Mostly one piece a chunk, which is then copied as seldom as possible.
+            # A chunk is mostly one piece, which is then copied as seldom as possible.
             match = place.search(chunk, max(1, len(chunk) - _SEARCHED_CHARACTERS))
             if match is not None and len(held) + match.start() >= num_characters:
                 yield held + chunk[: match.start()]
@@ -82,7 +88,7 @@ def cut_stream(
         while len(held) - start > 2 * num_characters:
             match = place.search(held, max(start + num_characters, searched))
             if match is None:
-                # The next chunk decides whether behind the last character is a place.
+                # Whether there is a place behind the last character, the next chunk decides.
                 searched = len(held)
                 break
             yield held[start : match.start()]
@@ -103,4 +109,5 @@ def check_length(num_characters: int) -> None:
         TokenizerError: ``num_characters`` is no whole number above 0.
     """
     if isinstance(num_characters, bool) or not isinstance(num_characters, int) or num_characters < 1:
-        raise TokenizerError(f"num_characters={num_characters!r}: a part has at least 1", "use 1 or more")
+        problem = "a part has at least 1 character"
+        raise TokenizerError(problem, "use 1 or more", option="num_characters", value=num_characters)

@@ -56,7 +56,7 @@ def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
     """
     if compression not in ("", *COMPRESSIONS):
         remedy = f"use {', '.join(COMPRESSIONS)}"
-        raise DataError(f"{name}: it is not known", remedy, option="compression", value=compression)
+        raise DataError(f"{name}: is unknown", remedy, option="compression", value=compression)
     try:
         with _open(path, compression) as file:
             yield file
@@ -214,8 +214,8 @@ class Reading:
     """How the bytes of a source become documents.
 
     Attributes:
-        text_field: Field of ``.jsonl``, column of ``.parquet`` and ``.tsv``.
-        invalid_text: One of ``INVALID_TEXT``.
+        text_field: The field of ``.jsonl``, or the column of ``.parquet`` and ``.tsv``, that holds the text.
+        invalid_text: The policy for bytes that are not UTF-8, one of ``INVALID_TEXT``.
 
     Raises:
         ConfigError: A value cannot work.
@@ -226,21 +226,19 @@ class Reading:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text_field, str) or not self.text_field:
-            raise ConfigError(f"text_field={self.text_field!r}: names no field", "use e.g. text")
+            raise ConfigError("names no field", "use e.g. text", option="text_field", value=self.text_field)
         if self.invalid_text not in INVALID_TEXT:
             match = nearest(str(self.invalid_text), INVALID_TEXT)
-            raise ConfigError(
-                f"invalid_text={self.invalid_text!r} is unknown",
-                f"did you mean {match!r}?" if match else f"choose one of {', '.join(INVALID_TEXT)}",
-            )
+            remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(INVALID_TEXT)}"
+            raise ConfigError("is unknown", remedy, option="invalid_text", value=self.invalid_text)
 
 
 class TextRepairs:
     """Counts the places where text was replaced or left out.
 
     Attributes:
-        num_places: How many there were.
-        first: Where the first one was, for people.
+        num_places: Number of places.
+        first: A description of the first place.
     """
 
     def __init__(self) -> None:
@@ -254,7 +252,7 @@ class TextRepairs:
         self.num_places += num_places
 
     def describe(self, invalid_text: str) -> str:
-        """One line for people; ``""`` where nothing was repaired."""
+        """A line that tells how many places were repaired; ``""`` where there were none."""
         if not self.num_places:
             return ""
         done = "replaced by U+FFFD" if invalid_text == "replace" else "left out"
@@ -266,10 +264,10 @@ class TextDecoder:
     """UTF-8 to text, for one file read from the front; characters may be cut between two calls.
 
     Args:
-        name: What messages call the file.
+        name: The name of the file in messages.
         invalid_text: One of ``INVALID_TEXT``.
-        repairs: Counts what was repaired.
-        position: Where in the file the bytes begin; the byte order mark is no text at 0 only.
+        repairs: Counts the places that were repaired.
+        position: Where in the file the bytes begin. A byte order mark is left out only at 0.
     """
 
     def __init__(self, name: str, invalid_text: str, repairs: TextRepairs, position: int = 0) -> None:
@@ -280,15 +278,15 @@ class TextDecoder:
         self._rest = b""
 
     def decode(self, data: bytes, is_last: bool = False, line: int | None = None) -> str:
-        """The text of ``data``; of a character that is cut at its end the bytes are kept for the next call.
+        """The text of ``data``; the bytes of a character that is cut at the end are kept for the next call.
 
         Args:
             data: The next bytes of the file.
             is_last: Whether nothing follows, so that a character that is cut is invalid.
-            line: Number of the line that they are, for messages.
+            line: Number of the line, for messages.
 
         Raises:
-            DataError: They are no UTF-8, and ``invalid_text`` is ``"error"``.
+            DataError: The bytes are not UTF-8, and ``invalid_text`` is ``"error"``.
         """
         if self._rest:
             data = self._rest + data
@@ -328,10 +326,10 @@ class TextDecoder:
 
 
 def valid_text(text: str, where: str, invalid_text: str, repairs: TextRepairs) -> str:
-    """``text``, which may have come with halves of surrogate pairs (JSON can spell them), as characters.
+    """``text`` without halves of surrogate pairs, which JSON can spell but which are no characters.
 
     Raises:
-        DataError: It has one, and ``invalid_text`` is ``"error"``.
+        DataError: There is one, and ``invalid_text`` is ``"error"``.
     """
     if text.isascii():
         return text

@@ -1,4 +1,4 @@
-"""Where text comes from: a file, folder, glob or embedded corpus becomes an ordered list of sources."""
+"""The files that hold the text: files, folders, globs and embedded corpora become a list of sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from insight.data.sources.formats import (
     without_empty,
 )
 from insight.data.sources.token_files import TOKEN_FORMAT, is_token_format, token_folder_files
-from insight.runtime.errors import DataError, nearest
+from insight.runtime.errors import DataError
+from insight.runtime.files import missing_path_remedy
 
 _CORPUS_PREFIX = "corpus:"
 _SUPPORTED = f"{', '.join(f'.{name}' for name in FORMATS)}, each also .{', .'.join(COMPRESSIONS)}"
@@ -32,10 +33,10 @@ class Source:
 
     Attributes:
         path: The file, with links resolved.
-        name: What the user called it, for messages and reports.
-        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``; or of a file of token ids
+        name: The name that the user gave, for messages and reports.
+        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``; or the format of a file of token ids
             (:mod:`insight.data.sources.token_files`).
-        compression: ``""``, ``"gz"``, ``"xz"`` or ``"zst"``.
+        compression: ``""`` or one of ``COMPRESSIONS``.
     """
 
     path: Path
@@ -45,12 +46,12 @@ class Source:
 
     @property
     def holds_tokens(self) -> bool:
-        """Whether it holds token ids, which only their tokenizer can make text of."""
+        """Whether the file holds token ids, which only their tokenizer can turn into text."""
         return is_token_format(self.format)
 
     @property
     def has_ranges(self) -> bool:
-        """Whether a part of it can be read by itself."""
+        """Whether a part of the file can be read by itself."""
         return self.format in RANGED_FORMATS and not self.compression
 
     def parts(
@@ -59,14 +60,14 @@ class Source:
         repairs: TextRepairs | None = None,
         byte_range: ByteRange | None = None,
     ) -> Iterator[TextPart]:
-        """The documents of this file in parts, in order, empty ones left out; memory stays small.
+        """The documents of this file in parts, in order, without empty ones; memory stays small.
 
-        A ``.txt`` file is one document; a ``.jsonl`` file has one a line, a ``.tsv`` or ``.parquet`` file
-        one a row.
+        A ``.txt`` file is one document; a ``.jsonl`` file has one in each line, a ``.tsv`` or ``.parquet``
+        file one in each row.
 
         Args:
-            reading: How its bytes become documents.
-            repairs: Counts what was repaired.
+            reading: How the bytes become documents.
+            repairs: Counts the places that were repaired.
             byte_range: Only this part of the file, if it :attr:`has_ranges`.
 
         Raises:
@@ -82,15 +83,20 @@ class Source:
             is_empty = False
             yield part
         if is_empty and byte_range is None:
-            raise DataError(f"{self.name}: holds no text", "leave it out or give a file with text")
+            raise no_text(self.name)
 
     def documents(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[str]:
         """The documents of this file, each as a whole; arguments and errors are those of :meth:`parts`."""
         return as_documents(self.parts(reading, repairs))
 
 
+def no_text(name: str) -> DataError:
+    """The error for a file without any text."""
+    return DataError(f"{name}: holds no text", "leave it out or give a file with text")
+
+
 def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list[Source]:
-    """Expand what the user named into files, in a deterministic order and each file once.
+    """Expand the names that a user gave into files, in a deterministic order and each file once.
 
     Patterns keep their order; inside a folder (searched with its sub-folders, hidden names skipped) or a
     glob the files are sorted by path. Empty files are skipped there, and refused when named directly.
@@ -98,11 +104,11 @@ def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list
     has prepared.
 
     Args:
-        patterns: Each a file, a folder, a glob (``**`` allowed) or ``corpus:NAME``.
+        patterns: Each one is a file, a folder, a glob (``**`` allowed) or ``corpus:NAME``.
         option: The option that the patterns come from, for messages.
 
     Raises:
-        DataError: A file is missing, empty or of no supported format, or nothing matches a pattern.
+        DataError: A file is missing, empty or in no supported format, or nothing matches a pattern.
     """
     sources: dict[Path, Source] = {}
     for pattern in _checked(patterns, option):
@@ -110,60 +116,59 @@ def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list
             found = _expand(pattern, option)
         except OSError as error:  # such as a name that is too long, or a folder that may not be searched
             reason = error.strerror or str(error)
-            raise DataError(f"{option}={pattern!r}: cannot be read ({reason})", "check its name") from error
+            problem = f"cannot be read ({reason})"
+            raise DataError(problem, "check its name", option=option, value=pattern) from error
         for source in found:
             sources.setdefault(source.path, source)
     return list(sources.values())
 
 
 def _checked(patterns: object, option: str) -> list[str]:
+    remedy = "name files, folders, globs or corpus:NAME"
     if isinstance(patterns, (str, os.PathLike)):
         named: list[object] = [patterns]
     elif isinstance(patterns, Sequence) and not isinstance(patterns, (bytes, bytearray)):
         named = list(patterns)
     else:
-        raise DataError(
-            f"{option} is {type(patterns).__name__}, not a name or a list of names",
-            "name files, folders, globs or corpus:NAME",
-        )
+        kind = type(patterns).__name__
+        raise DataError(f"{kind} is no name or list of names", remedy, option=option, value=patterns)
     if not named:
-        raise DataError(f"{option} is an empty list", "name at least one file, folder, glob or corpus:NAME")
+        remedy = "name at least one file, folder, glob or corpus:NAME"
+        raise DataError("the list is empty", remedy, option=option, value=patterns)
     for pattern in named:
         if not isinstance(pattern, (str, os.PathLike)) or not os.fspath(pattern):
-            raise DataError(
-                f"{option}: {pattern!r} names no file", "name files, folders, globs or corpus:NAME"
-            )
+            raise DataError(f"{pattern!r} names no file", remedy, option=option, value=patterns)
     return [str(os.fspath(pattern)) for pattern in named if isinstance(pattern, (str, os.PathLike))]
 
 
 def _expand(pattern: str, option: str) -> list[Source]:
-    where = f"{option}={pattern!r}"
     if pattern.startswith(_CORPUS_PREFIX):
-        return [_named_file(corpus_path(pattern.removeprefix(_CORPUS_PREFIX)), pattern, where)]
+        return [_named_file(corpus_path(pattern.removeprefix(_CORPUS_PREFIX)), pattern, option)]
     path = Path(pattern).expanduser()
     if path.is_dir():
         if chunks := token_folder_files(path):
             return [Source(file.resolve(), str(file), format, "") for file, format in chunks]
         found = _files_in(path)
         if not any(_format_of(file) for file in found):
-            raise DataError(f"{where}: a folder with no text in it", f"supported: {_SUPPORTED}")
-        return _nonempty(found, where)
+            raise DataError("the folder holds no text", _supported(), option=option, value=pattern)
+        return _nonempty(found, pattern, option)
     if path.exists():
-        return [_named_file(path, pattern, where)]
+        return [_named_file(path, pattern, option)]
     if glob.has_magic(pattern):
         found = sorted(
             file for match in _matches(path) for file in (_files_in(match) if match.is_dir() else [match])
         )
         tokens_named = pattern.endswith(f".{TOKEN_FORMAT}")
         if not any(_format_of(file, tokens_named) for file in found):
-            seen = f" (only {found[0].name} and the like)" if found else ""
-            raise DataError(f"{where}: matches no text file{seen}", f"supported: {_SUPPORTED}")
-        return _nonempty(found, where, tokens_named)
-    raise DataError(f"{where}: no such file or folder", _nearby(path))
+            seen = f" (but {found[0].name} and the like)" if found else ""
+            raise DataError(f"matches no text file{seen}", _supported(), option=option, value=pattern)
+        return _nonempty(found, pattern, option, tokens_named)
+    remedy = missing_path_remedy(path) or f"the working folder is {Path.cwd()}"
+    raise DataError("there is no such file or folder", remedy, option=option, value=pattern)
 
 
 def _matches(path: Path) -> list[Path]:
-    """What a glob matches; links to folders are not followed by ``**``, so a loop of links ends."""
+    """The files and folders that a glob matches; ``**`` follows no links, so loops of links end."""
     parts = path.parts
     if "**" not in parts or any("**" in part and part != "**" for part in parts):
         return [Path(match) for match in glob.glob(str(path))]
@@ -177,14 +182,6 @@ def _matches(path: Path) -> list[Path]:
     ]
 
 
-def _nearby(path: Path) -> str:
-    """A remedy for a missing path: the file of that folder that was probably meant."""
-    if not path.parent.is_dir():
-        return f"its folder {path.parent} does not exist either"
-    match = nearest(path.name, os.listdir(path.parent))
-    return f"did you mean {path.parent / match}?" if match else f"working folder: {Path.cwd()}"
-
-
 def _files_in(folder: Path) -> list[Path]:
     files = []
     # Links to folders are not followed, so a loop of links ends.
@@ -194,24 +191,28 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _nonempty(files: list[Path], where: str, tokens_named: bool = False) -> list[Source]:
+def _nonempty(files: list[Path], pattern: str, option: str, tokens_named: bool = False) -> list[Source]:
     sources = []
     for file in files:
         kind = _format_of(file, tokens_named)
         if kind and file.is_file() and file.stat().st_size > 0:
             sources.append(Source(file.resolve(), str(file), *kind))
     if not sources:
-        raise DataError(f"{where}: every file in it is empty", "give files with text")
+        raise DataError("every file in it is empty", "give files with text", option=option, value=pattern)
     return sources
 
 
-def _named_file(path: Path, name: str, where: str) -> Source:
+def _named_file(path: Path, pattern: str, option: str) -> Source:
     kind = _format_of(path, tokens_named=True)
     if kind is None:
-        raise DataError(f"{where}: not a supported kind of file", f"supported: {_SUPPORTED}")
+        raise DataError("this kind of file is not supported", _supported(), option=option, value=pattern)
     if path.stat().st_size == 0:
-        raise DataError(f"{where}: the file is empty", "give a file with text")
-    return Source(path.resolve(), name, *kind)
+        raise DataError("the file is empty", "give a file with text", option=option, value=pattern)
+    return Source(path.resolve(), pattern, *kind)
+
+
+def _supported() -> str:
+    return f"supported are {_SUPPORTED}"
 
 
 def _format_of(path: Path, tokens_named: bool = False) -> tuple[str, str] | None:

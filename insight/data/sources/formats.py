@@ -1,4 +1,4 @@
-"""Documents that are read in parts, so that a long one never has to be in memory as a whole."""
+"""The documents in one file of text: .txt, .jsonl, .tsv and .parquet, plain or compressed, read in parts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from insight.data.sources.cuts import cut_stream
 from insight.data.sources.decoding import Reading, TextDecoder, TextRepairs, open_source, valid_text
 from insight.runtime.errors import DataError, nearest
 
+FORMATS = ("txt", "jsonl", "tsv", "parquet")
+RANGED_FORMATS = ("txt", "jsonl")
+"""Formats of which a part can be read by itself, from one byte to another."""
 _TRAINING_CHARACTERS = 1 << 20
+_CHUNK_BYTES = 1 << 20
+# One wide character makes Python store all of a string four bytes wide: short strings are mostly narrow.
+_TEXT_BYTES = 1 << 17
+_MOST_LINE_BYTES = 1 << 28
+_PARQUET_ROWS = 1024
 
 
 class TextPart(NamedTuple):
-    """A stretch of a document.
+    """A part of a document, so that a long document never has to be in memory as a whole.
 
     Attributes:
-        text: Its characters.
-        is_last: Whether the document ends with it; else the next part goes on.
+        text: The characters of the part.
+        is_last: Whether the document ends with this part; otherwise it continues in the next one.
     """
 
     text: str
@@ -61,7 +69,7 @@ def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[
 
     Args:
         parts: Documents in parts.
-        goes_on: Whether the first of them has begun, with some text, before.
+        goes_on: Whether the first document began before these parts, with some text.
     """
     for part in parts:
         if part.text or (part.is_last and goes_on):
@@ -72,7 +80,7 @@ def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[
 
 
 def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
-    """Texts to train any tokenizer on: long documents in pieces, cut only between words.
+    """Texts for the training of any tokenizer: long documents come in pieces, cut only between words.
 
     Raises:
         TokenizerError: A document has millions of characters without a place to cut.
@@ -85,24 +93,14 @@ def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
             yield from cut_stream(rest_of_document(part, stream), _TRAINING_CHARACTERS)
 
 
-FORMATS = ("txt", "jsonl", "tsv", "parquet")
-RANGED_FORMATS = ("txt", "jsonl")
-"""Formats of which a part can be read by itself, from one byte to another."""
-_CHUNK_BYTES = 1 << 20
-# One wide character makes Python store all of a string four bytes wide: short strings are mostly narrow.
-_TEXT_BYTES = 1 << 17
-_MOST_LINE_BYTES = 1 << 28
-_PARQUET_ROWS = 1024
-
-
 @dataclass(frozen=True)
 class ByteRange:
     """A part of an uncompressed file.
 
     Attributes:
-        start: Its first byte, where a character (``.txt``) or a line (``.jsonl``) begins.
-        stop: The byte behind its last one.
-        first_line: Number of the line that it begins with, for messages.
+        start: The first byte, where a character (``.txt``) or a line (``.jsonl``) begins.
+        stop: The byte behind the last one.
+        first_line: Number of the line at ``start``, for messages.
     """
 
     start: int
@@ -111,9 +109,8 @@ class ByteRange:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.stop:
-            raise DataError(
-                f"start={self.start}, stop={self.stop}: no range of bytes", "use 0 <= start <= stop"
-            )
+            problem = f"no range of bytes up to stop={self.stop}"
+            raise DataError(problem, "use 0 <= start <= stop", option="start", value=self.start)
 
 
 def read_parts(
@@ -129,18 +126,19 @@ def read_parts(
 
     Args:
         path: The file.
-        name: What messages call it.
+        name: The name of the file in messages.
         format: One of ``FORMATS``.
         compression: ``""`` or one of ``COMPRESSIONS``.
-        reading: How its bytes become documents.
-        repairs: Counts what was repaired.
+        reading: How the bytes become documents.
+        repairs: Counts the places that were repaired.
         byte_range: Only this part of an uncompressed file of one of ``RANGED_FORMATS``.
 
     Raises:
         DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
     """
     if format not in FORMATS:
-        raise DataError(f"{name}: format {format!r} is unknown", f"use {', '.join(FORMATS)}")
+        remedy = f"use {', '.join(FORMATS)}"
+        raise DataError(f"{name}: is unknown", remedy, option="format", value=format)
     if byte_range is not None and (compression or format not in RANGED_FORMATS):
         raise DataError(f"{name}: only a plain {' or '.join(RANGED_FORMATS)} file has ranges", "read it all")
     first_byte = byte_range.start if byte_range else 0
@@ -167,7 +165,7 @@ def _text(file: IO[bytes], decoder: TextDecoder, byte_range: ByteRange | None) -
         size = _TEXT_BYTES if left is None else min(_TEXT_BYTES, left)
         data = file.read(size)
         left = None if left is None else left - len(data)
-        # All files here are buffered: they give less than was asked for only at their end.
+        # All files here are buffered, so they give less than was asked for only at their end.
         is_last = len(data) < size or left == 0
         yield TextPart(decoder.decode(data, is_last), is_last)
 
@@ -227,12 +225,14 @@ def _table_rows(
 ) -> Iterator[TextPart]:
     """One column of rows whose fields are separated by tabs.
 
-    As ``text/tab-separated-values`` is registered with IANA: the first line names the columns, nothing is
+    The format is IANA's ``text/tab-separated-values``: the first line names the columns, and nothing is
     quoted or escaped. With a number as the column there is no such line.
     """
     column = int(reading.text_field) - 1 if reading.text_field.isdecimal() else None
     if column is not None and column < 0:
-        raise DataError(f"{name}: text_field='0': columns are counted from 1", "use 1 or more")
+        raise DataError(
+            f"{name}: columns are counted from 1", "use 1 or more", option="text_field", value="0"
+        )
     num_columns = None
     for number, data in enumerate(lines, start=1):
         line = decoder.decode(data, is_last=True, line=number).removesuffix("\n")
@@ -287,7 +287,7 @@ def _parquet_rows(
 
 
 def _values(column: Any, name: str, row: int, reading: Reading, repairs: TextRepairs) -> list[Any]:
-    """The values of a column; text that is no UTF-8, which Arrow does not look for, as told."""
+    """The values of a column. Arrow does not check for UTF-8, so text that is not is decoded here."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
@@ -310,10 +310,10 @@ def choose_field(text_field: str, existing: list[str]) -> str:
 
 
 def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
-    """A value that should be text; ``None`` is the empty text.
+    """A value that should be text; ``None`` counts as the empty text.
 
     Raises:
-        DataError: It is something else, or no valid Unicode.
+        DataError: The value is something else, or not valid Unicode.
     """
     if value is None:
         return ""

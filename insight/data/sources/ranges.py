@@ -1,4 +1,4 @@
-"""Files of text in ranges of bytes that can be encoded by themselves, wherever and in whatever order."""
+"""Files of text in ranges of bytes, each of which can be encoded by itself, anywhere and in any order."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import IO
 
 from insight.data.sources.cuts import EVERY_RULE_CUT
-from insight.data.sources.decoding import Reading, TextRepairs
-from insight.data.sources.files import Source
+from insight.data.sources.decoding import Reading, TextRepairs, unreadable
+from insight.data.sources.files import Source, no_text
 from insight.data.sources.formats import ByteRange, TextPart, without_empty
 from insight.runtime.errors import DataError
 
 RANGE_BYTES = 1 << 22
-"""Least size of a range but the last of its file."""
+"""Least size of a range, except for the last range of a file."""
 _WINDOW_BYTES = 1 << 16
 _LINE_BYTES = 1 << 20
 _MOST_CHARACTER_BYTES = 4
@@ -42,9 +42,9 @@ class TextRange:
 
     Attributes:
         source: The file.
-        size: Its bytes, by which another machine sees that its file is the same.
-        byte_range: The part; ``None`` for all of it.
-        is_open: Whether its last document goes on in the next range.
+        size: Size of the file in bytes, by which another machine sees that its file is the same.
+        byte_range: The part; ``None`` for the whole file.
+        is_open: Whether the last document continues in the next range.
     """
 
     source: Source
@@ -54,12 +54,12 @@ class TextRange:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the file that it takes."""
+        """Length of the range in bytes."""
         return self.byte_range.stop - self.byte_range.start if self.byte_range else self.size
 
     @property
     def begins_inside(self) -> bool:
-        """Whether its first document began in an earlier range."""
+        """Whether the first document began in an earlier range."""
         return self.source.format == "txt" and self.byte_range is not None and self.byte_range.start > 0
 
     def __str__(self) -> str:
@@ -68,10 +68,10 @@ class TextRange:
         return f"{self.source.name}, bytes {self.byte_range.start}–{self.byte_range.stop}"
 
     def parts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """Its documents in parts; a document that goes on elsewhere is not ended here.
+        """The documents in parts; a document that continues in the next range is not ended here.
 
         Raises:
-            DataError: As :meth:`Source.parts`, or the file has another size than it had.
+            DataError: The file cannot be read (:meth:`Source.parts`), or its size has changed.
         """
         try:
             if self.source.path.stat().st_size != self.size:
@@ -81,7 +81,7 @@ class TextRange:
             else:
                 yield from self._ranged_parts(self.byte_range, reading, repairs)
         except OSError as error:
-            raise _unreadable(self.source, error) from error
+            raise unreadable(self.source.name, error) from error
 
     def _ranged_parts(
         self, byte_range: ByteRange, reading: Reading, repairs: TextRepairs
@@ -93,13 +93,13 @@ class TextRange:
                 yield part._replace(is_last=part.is_last and not self.is_open)
         except DataError:
             if self.source.format == "jsonl" and byte_range.start:
-                # Once more to the same error, in words that count lines from the beginning of the file.
+                # The range is read again up to the same error, with lines counted from the start of the file.
                 numbered = dataclasses.replace(byte_range, first_line=self._first_line(byte_range.start))
                 for _ in self.source.parts(reading, TextRepairs(), numbered):
                     pass
             raise
         if self.begins_inside and not self.is_open and not has_ended:
-            # Bytes that are no text, left out as the user wished; the document ends here all the same.
+            # All bytes were invalid and left out, as the user wished; the document ends here all the same.
             yield TextPart("", True)
 
     def _first_line(self, start: int) -> int:
@@ -116,8 +116,8 @@ class RangedText:
 
     Args:
         sources: The files.
-        reading: How their bytes become documents.
-        range_bytes: About the size of a range; ``RANGE_BYTES`` if not given.
+        reading: How the bytes become documents.
+        range_bytes: The approximate size of a range; ``RANGE_BYTES`` if not given.
     """
 
     def __init__(self, sources: Sequence[Source], reading: Reading, range_bytes: int | None = None) -> None:
@@ -128,9 +128,9 @@ class RangedText:
 
     @functools.cached_property
     def ranges(self) -> list[TextRange]:
-        """In order; plain ``.jsonl`` and ``.txt`` files in several, others in one each.
+        """The ranges in order; plain ``.jsonl`` and ``.txt`` files have several, other files one each.
 
-        A ``.txt`` file, which is one document, is cut where no tokenizer with a known rule for words minds.
+        A ``.txt`` file, which is one document, is cut where every tokenizer with a known rule allows it.
 
         Raises:
             DataError: A file cannot be read.
@@ -139,7 +139,7 @@ class RangedText:
 
     @property
     def starts(self) -> list[RangeStart]:
-        """Where each range begins among the documents; reads the text once if nobody has."""
+        """Where each range begins among the documents; the text is read once if nobody has done so yet."""
         if self._starts is None:
             for _ in self.parts(TextRepairs()):
                 pass
@@ -154,7 +154,7 @@ class RangedText:
         """The documents of all files, in order, in parts.
 
         Raises:
-            DataError: As :meth:`Source.parts`.
+            DataError: A file cannot be read (:meth:`Source.parts`).
         """
         starts = []
         document = character = 0
@@ -176,7 +176,7 @@ class RangedText:
 def joined_ranges(
     ranges: Sequence[TextRange], starts: Sequence[RangeStart]
 ) -> tuple[list[TextRange], list[RangeStart]]:
-    """The same text for a tokenizer that minds every cut: a document is all in one range."""
+    """The same text for a tokenizer that allows no cut, so that each document is in one range."""
     joined: list[TextRange] = []
     kept: list[RangeStart] = []
     for text_range, start in zip(ranges, starts, strict=True):
@@ -195,13 +195,7 @@ def require_text(source: Source | None, has_text: bool) -> None:
         DataError: There was none.
     """
     if source is not None and not has_text:
-        raise DataError(f"{source.name}: holds no text", "leave it out or give a file with text")
-
-
-def _unreadable(source: Source, error: OSError) -> DataError:
-    return DataError(
-        f"{source.name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
-    )
+        raise no_text(source.name)
 
 
 def _cut_source(source: Source, range_bytes: int) -> list[TextRange]:
@@ -218,7 +212,7 @@ def _cut_source(source: Source, range_bytes: int) -> list[TextRange]:
                     break
                 starts.append(found)
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source.name, error) from error
     if len(starts) == 1:
         return [TextRange(source, size)]
     is_text = source.format == "txt"
@@ -240,14 +234,14 @@ def _line_start(file: IO[bytes], wanted: int) -> int | None:
 def _text_place(
     file: IO[bytes], wanted: int, place: re.Pattern[str] = EVERY_RULE_CUT, window_bytes: int = _WINDOW_BYTES
 ) -> int | None:
-    """The first place from ``wanted`` on where the text may be cut; never beside bytes that are no text."""
+    """The first place from ``wanted`` on where the text may be cut, never beside bytes that are not UTF-8."""
     start = max(0, wanted - _MOST_CHARACTER_BYTES)
     while True:
         file.seek(start)
         data = file.read(window_bytes)
         text, num_skipped = _whole_characters(data)
         before = data[num_skipped : max(num_skipped, wanted - start)]
-        # A place is told by the characters around it, so the first one of the window cannot be judged.
+        # A place is recognised by the characters around it, so the first one of the window cannot be judged.
         match = place.search(text, max(1, len(before.decode("utf-8", "ignore"))))
         if match is not None:
             return start + num_skipped + len(text[: match.start()].encode("utf-8"))
@@ -257,7 +251,7 @@ def _text_place(
 
 
 def _whole_characters(data: bytes) -> tuple[str, int]:
-    """The text of the whole characters in ``data``, and the bytes before them; ``""`` if it is no text."""
+    """The text of the whole characters in ``data`` (``""`` if not UTF-8), and the bytes before it."""
     most = min(_MOST_CHARACTER_BYTES, len(data))
     # All bytes of a character but its first are of this form.
     num_skipped = next((index for index in range(most) if data[index] & 0xC0 != 0x80), 0)

@@ -15,14 +15,15 @@ from insight.runtime.errors import DataError
 class Texts:
     """Documents to train or measure on, in place of names of files.
 
-    They are read several times (hashed, learnt from, divided, encoded), so they must come again in the same
-    order; that they did is checked. Nothing of `datasets` is imported: its objects are collections of rows.
+    They are read several times (hashed, learnt from, divided, encoded), so each pass must give the same
+    documents in the same order, which is checked. Nothing of the library `datasets` is imported: its objects
+    are collections of rows.
 
     Args:
-        documents: A collection that can be gone through again and again (list, ``datasets.Dataset``,
+        documents: A collection that can be iterated several times (list, ``datasets.Dataset``,
             ``datasets.IterableDataset``), or a function that returns an iterator. Each document is a text,
             or a row (a mapping) that has it in ``text_field``.
-        name: What messages and reports call them.
+        name: The name of the documents in messages and reports.
 
     Raises:
         DataError: ``documents`` is one text, an iterator that is used up after one pass, or several splits.
@@ -45,14 +46,14 @@ class Texts:
         self.name = name
 
     def parts(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The documents, each as one part, empty ones left out.
+        """The documents, each as one part, without empty ones.
 
         Args:
             reading: How rows become documents.
-            repairs: Counts what was repaired.
+            repairs: Counts the places that were repaired.
 
         Raises:
-            DataError: A document is no text, a row lacks the field, or there is no text.
+            DataError: A document is not text, a row lacks the field, or there is no text.
         """
         repairs = repairs or TextRepairs()
         is_empty = True
@@ -66,7 +67,7 @@ class Texts:
         """A hash of all documents in their order (xxh3, 128 bits, hexadecimal).
 
         Raises:
-            DataError: As :meth:`parts`.
+            DataError: A document cannot be read (:meth:`parts`).
         """
         hasher = xxhash.xxh3_128()
         for text, _ in self.parts(reading):

@@ -1,6 +1,6 @@
-"""Token ids that other programs wrote: the .bin files of nanoGPT and llm.c, and those of litgpt.
+"""Files of token ids that other programs wrote: the .bin files of nanoGPT and llm.c, and those of litgpt.
 
-None of them says which tokenizer made the ids, so the user names it; nothing in them is ever executed.
+None of them says which tokenizer made the ids, so the user names it. Nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from insight.data.sources.decoding import unreadable
 from insight.runtime.errors import DataError
 
 TOKEN_FORMAT = "bin"
 _CHUNK_FORMAT = "litdata-"
 _BATCH_IDS = 1 << 20
 
-# TinyLlama and lit-gpt 0.x (`packed_dataset.py`): magic, version, code of the type, ids a chunk.
+# TinyLlama and lit-gpt 0.x (`packed_dataset.py`): magic, version, code of the type, ids in each chunk.
 _PACKED_MAGIC = b"LITPKDS"
 _PACKED_HEADER = struct.Struct("<7sQBQ")
 _PACKED_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
@@ -41,7 +42,7 @@ _CHUNK_TYPES = {
     "no_header_numpy": {0: "i1", 1: "i2", 2: "i4", 3: "i8", 4: "u1", 5: "u2", 6: "u4"},
 }
 _INDEX_NAME = "index.json"
-# So many ids of two bytes, every second of them 0, are ids of four bytes.
+# If every second one of this many ids of two bytes is 0, they are ids of four bytes.
 _LEAST_GUESSED_IDS = 16
 _MOST_GUESSED_IDS = 1 << 12
 
@@ -65,9 +66,9 @@ class _Layout:
     """Where the ids of a file are.
 
     Attributes:
-        dtype: Their type.
-        first_byte: Where they begin.
-        ends: int64, behind which ids a document ends, where the file says so itself.
+        dtype: Type of the ids.
+        first_byte: Position of the first id.
+        ends: Numbers of ids behind which a document ends, where the file tells them; int64.
     """
 
     dtype: np.dtype[Any]
@@ -84,7 +85,7 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
     """The files of a folder that litgpt prepared, in order, each with its format; ``[]`` for other folders.
 
     Raises:
-        DataError: It is one, but not of plain token ids, or damaged.
+        DataError: The folder is of that kind, but damaged or not of plain token ids.
     """
     file = folder / _INDEX_NAME
     if not file.is_file():
@@ -129,13 +130,13 @@ def read_token_batches(
 
     Args:
         path: The file.
-        name: What messages call it.
-        format: ``"bin"``, or what :func:`token_folder_files` gave.
+        name: The name of the file in messages.
+        format: ``"bin"``, or a format from :func:`token_folder_files`.
         vocabulary_size: Number of ids of the tokenizer that made them.
         end_of_text_id: The id that ends a document.
 
     Raises:
-        DataError: It cannot be read, is damaged, or holds an id that the tokenizer does not have.
+        DataError: The file cannot be read, is damaged, or holds an id that the tokenizer does not have.
     """
     try:
         layout = _layout(path, name, format, vocabulary_size)
@@ -154,9 +155,7 @@ def read_token_batches(
             if is_open:
                 yield TokenBatch(np.zeros(0, np.int64), np.zeros(2, np.int64), False)
     except OSError as error:
-        raise DataError(
-            f"{name}: cannot be read ({error.strerror or error})", "check the file and its permissions"
-        ) from error
+        raise unreadable(name, error) from error
 
 
 def _documents(
@@ -165,10 +164,10 @@ def _documents(
     """The documents among ``ids``.
 
     Args:
-        ids: As the file has them.
-        ends: Behind which of them a document ends besides those that end at ``end_of_text_id``.
-        end_of_text_id: It ends a document and is part of none.
-        is_open: Whether the first of them goes on with a document.
+        ids: Ids as they are in the file.
+        ends: Numbers of ids behind which a document ends, besides the end-of-text ids.
+        end_of_text_id: The id that ends a document and is part of none.
+        is_open: Whether the ids begin inside a document.
     """
     kept = ids != end_of_text_id
     kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
@@ -217,7 +216,7 @@ def _packed_layout(head: bytes, name: str) -> _Layout:
 
 
 def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _Layout:
-    """A file begins with the number of its items and where each begins and the last one ends (uint32)."""
+    """A chunk begins with the number of its items, where each begins and where the last one ends (uint32)."""
     damaged = DataError(f"{name}: damaged", "prepare or fetch it again")
     if len(head) < 8:
         raise damaged
@@ -237,7 +236,7 @@ def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _
 
 
 def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
-    """Type of the ids behind a header of llm.c, or ``None`` where there is none."""
+    """Type of the ids behind a header of llm.c, or ``None`` if there is no such header."""
     if len(head) < _LLM_C_HEADER_BYTES:
         return None
     magic, version, num_ids = struct.unpack_from("<3i", head)
@@ -247,7 +246,7 @@ def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
 
 
 def _raw_dtype(head: bytes, size: int, vocabulary_size: int) -> np.dtype[Any]:
-    """uint16, as nanoGPT writes, unless the vocabulary or the ids themselves need four bytes."""
+    """Two bytes, as nanoGPT writes them, unless the vocabulary or the ids themselves need four."""
     if vocabulary_size > 1 << 16:
         return np.dtype("<u4")
     halves = np.frombuffer(head[: len(head) // 4 * 4], dtype="<u2")[:_MOST_GUESSED_IDS]
