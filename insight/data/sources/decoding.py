@@ -60,9 +60,9 @@ def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
     try:
         with _open(path, compression) as file:
             yield file
-    except _Unsupported as error:
+    except _UnsupportedError as error:
         raise DataError(f"{name}: {error}", "decompress it, and give the plain file") from error
-    except (EOFError, _Damaged, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, _DamagedError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{name}: damaged .{compression} file ({error})", "make or fetch it again") from error
     except OSError as error:
         raise unreadable(name, error) from error
@@ -89,11 +89,11 @@ def _open(path: Path, compression: str) -> IO[bytes]:
     return io.BufferedReader(reader, buffer_size=_DECOMPRESSED_BYTES)
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """The compressed data is not valid."""
 
 
-class _Unsupported(Exception):
+class _UnsupportedError(Exception):
     """The compressed data may be valid but needs what the libraries cannot do."""
 
 
@@ -133,7 +133,7 @@ class _StreamReader(io.RawIOBase):
                 # BZ2Decompressor raises OSError for data that is not valid.
                 data = self._stream.decompress(self._compressed, _DECOMPRESSED_BYTES)
             except (lzma.LZMAError, OSError) as error:
-                raise _Damaged(str(error)) from error
+                raise _DamagedError(str(error)) from error
             self._ready, self._compressed = memoryview(data), b""
             if self._stream.eof:
                 self._compressed, self._stream = self._stream.unused_data, None
@@ -156,7 +156,7 @@ class _StreamReader(io.RawIOBase):
             if rest or was_empty:
                 break
         if num_zeros and num_zeros % self._padding:
-            raise _Damaged(f"{num_zeros} bytes of padding, which is no multiple of {self._padding}")
+            raise _DamagedError(f"{num_zeros} bytes of padding, which is no multiple of {self._padding}")
         if self._compressed:
             self._stream = self._new_stream(self._is_first)
             self._is_first = False
@@ -197,16 +197,16 @@ class _ZstandardFrame:
 
     def _explained(self, error: Exception) -> Exception:
         if self._head[1:4] == _OLD_FRAME and self._head[0] in (0x1E, *range(0x22, 0x28)):
-            return _Unsupported("a frame of zstd 0.7 or older")
+            return _UnsupportedError("a frame of zstd 0.7 or older")
         with contextlib.suppress(self._library.ZstdError):
             header = self._library.get_frame_parameters(self._head)
             if header.dict_id:
-                return _Unsupported(f"it was compressed with dictionary {header.dict_id}")
+                return _UnsupportedError(f"it was compressed with dictionary {header.dict_id}")
         if "memory" in str(error) and len(self._head) > 5:
             # RFC 8878, section 3.1.1.1.2: five bits of exponent and three of mantissa.
             size = (8 + (self._head[5] & 7)) << (7 + (self._head[5] >> 3))
-            return _Unsupported(f"a frame needs a window of {size / (1 << 30):,.1f} GiB")
-        return _Damaged(str(error))
+            return _UnsupportedError(f"a frame needs a window of {size / (1 << 30):,.1f} GiB")
+        return _DamagedError(str(error))
 
 
 @dataclass(frozen=True)
