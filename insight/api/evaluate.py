@@ -154,7 +154,9 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
     split = _SPLITS[name]
     quality = artifact_quality(cli, name, split, loaded)
     loss = float(quality.token_nats.mean())
-    values = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": quality.bits_per_byte}
+    # Above 709 nats the exponential is no float any more, as in the metrics of a training.
+    perplexity = math.exp(loss) if loss < 709 else math.inf
+    values = {"loss": loss, "perplexity": perplexity, "bits_per_byte": quality.bits_per_byte}
     return {f"{split}/{metric}": value for metric, value in values.items()}
 
 

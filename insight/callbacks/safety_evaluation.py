@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from insight.callbacks.checkpointing import BestGate
-from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
+from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writing_while_training
 from insight.checkpoints.artifact import load_model
 from insight.reporting import Metric, update_summary
 from insight.runtime.errors import ConfigError, InsightError
@@ -147,8 +147,7 @@ class SafetyEvaluation(BestGate):
     def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
         target = NetworkTarget(network, tokenizer, "training", f"step {trainer.global_step}")
-        # A compiled network would be compiled again for every length that a growing text has.
-        with torch.compiler.set_stance("force_eager"):
+        with writing_while_training(trainer, network):
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
     def _measure_the_result(self, trainer: Trainer, checkpoint: Path, device: torch.device) -> None:

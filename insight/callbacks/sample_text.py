@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
+from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writing_while_training
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.messages import say
 from insight.training.parallel import is_sharded
 
 
@@ -79,10 +79,13 @@ class SampleText(Callback):
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
         if not (trainer.is_global_zero or is_sharded(network)):  # a network in parts needs all processes
             return
-        # A compiled network would be compiled again for every length that a growing text has.
-        with torch.compiler.set_stance("force_eager"):
+        with writing_while_training(trainer, network):
             for prompt in self.prompts:
-                text = generate(network, tokenizer, prompt, self.settings).text
+                try:
+                    text = generate(network, tokenizer, prompt, self.settings).text
+                except CheckpointError as error:  # it has diverged, which is for a guard to judge
+                    say(f"sample: {error.problem}")
+                    return
                 if trainer.is_global_zero:
                     self._keep(trainer, Sample(trainer.global_step, prompt, text))
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import RunFolder
+from insight.training.parallel import is_sharded
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
 
@@ -50,6 +55,21 @@ def collect_checkpoint(trainer: Trainer) -> dict[str, Any]:
         )
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return checkpoint
+
+
+@contextlib.contextmanager
+def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[None]:
+    """Let a network in training write texts inside the block.
+
+    It runs eagerly, since a compiled one would be compiled again for every length that a growing text has. A
+    network that is cut over processes runs under the precision of the training, in which its blocks gather
+    their weights: bfloat16 under bf16-mixed.
+    """
+    precision = (
+        trainer.precision_plugin.forward_context() if is_sharded(network) else contextlib.nullcontext()
+    )
+    with torch.compiler.set_stance("force_eager"), precision:
+        yield
 
 
 def step_completed(trainer: Trainer) -> bool:

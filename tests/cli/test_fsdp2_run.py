@@ -12,13 +12,14 @@ from real_processes import PYTHON_INSIGHT, losses, started
 from insight.checkpoints import load_checkpoint
 from insight.reporting import read_samples
 
-TWO = ("--data.batch_size", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
+TWO = ("--data.batch_size", "2", "--trainer.accelerator", "cpu", "--trainer.precision")
 ONE = ("--data.batch_size", "4", "--trainer.devices", "1", "--trainer.strategy", "auto")
 
 
 @pytest.mark.slow
-def test_two_processes_then_one(workplace: Path) -> None:
-    fit = ("fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, "--trainer.max_steps", "6")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_two_processes_then_one(workplace: Path, precision: str) -> None:
+    fit = ("fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, precision, "--trainer.max_steps", "6")
     with started([*PYTHON_INSIGHT, *fit], workplace, "fsdp2") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err

@@ -6,11 +6,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_line import Outcome
 
+from insight.checkpoints.artifact import _hash
+from insight.optimization import SearchResult
+from insight.optimization.candidates import Candidate
 from insight.reporting import read_summary
 
 Insight = Callable[..., Outcome]
@@ -80,6 +84,51 @@ def test_auto_prints_the_table_and_what_follows(
     report = json.loads((workplace / "best" / "report.json").read_text())
     assert report["reason"] in outcome.out
     assert (workplace / "best" / "weights.pt").exists() == (report["chosen"] != "original")
+
+
+@pytest.mark.parametrize("is_left_alone", [True, False])
+def test_only_a_model_that_was_written_is_named_in_the_next_command(
+    insight: Insight, monkeypatch: pytest.MonkeyPatch, is_left_alone: bool
+) -> None:
+    original = Candidate(
+        "original", "none", False, disk_bytes=1000, bits_per_byte=2.0, tokens_per_second=10.0
+    )
+    model: Any = None if is_left_alone else object()
+    result = SearchResult((original,), "original", "leave the model alone", model, 0.005, {}, {}, 1.0)
+    monkeypatch.setattr("insight.cli.quantize.quantize", lambda **_: result)
+    outcome = insight("quantize", "--checkpoint", "run", "--output", "small")
+    assert outcome.code == 0, outcome.err
+    assert ("insight benchmark run small" in outcome.out) != is_left_alone
+    assert "small" in outcome.out.splitlines()[-1]
+
+
+def test_maps_that_the_group_size_leaves_are_told(
+    insight: Insight, finished_run: Path, workplace: Path
+) -> None:
+    arguments = ("--output", "out", "--method", "int8_weight_only", *QUICK, "--group-size", "64")
+    outcome = insight("quantize", "--checkpoint", str(finished_run), *arguments)
+    assert outcome.code == 0, outcome.err
+    kept = json.loads((workplace / "out" / "quantization.json").read_text())["report"]["modules_kept"]
+    linear = [module for module in kept if module["is_linear"]]
+    assert linear
+    assert f"{len(linear)} of " in outcome.out
+    assert "linear maps stay as they are (group_size=64 does not divide its" in outcome.out
+
+
+def test_a_model_whose_perplexity_is_no_number_is_measured(
+    insight: Insight, artifact: Path, workplace: Path
+) -> None:
+    shutil.copytree(artifact, workplace / "huge")
+    weights = torch.load(workplace / "huge" / "weights.pt", weights_only=True)
+    weights["norm.weight"] *= 1e6
+    torch.save(weights, workplace / "huge" / "weights.pt")
+    described = json.loads((workplace / "huge" / "quantization.json").read_text())
+    described["weights_hash"] = _hash(workplace / "huge" / "weights.pt")
+    (workplace / "huge" / "quantization.json").write_text(json.dumps(described))
+    outcome = insight("validate", "--checkpoint", "huge")
+    assert outcome.code == 0, outcome.err
+    assert "perplexity" in outcome.out
+    assert "inf" in outcome.out
 
 
 @pytest.mark.parametrize(

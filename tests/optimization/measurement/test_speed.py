@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from insight.models import Decoder, DecoderConfig, GroupedQueryAttention
+from insight.models import Decoder, DecoderConfig, DynamicNTKScaling, GroupedQueryAttention, Rope
 from insight.optimization.measurement import measure_speed
 from insight.optimization.measurement.speed import turns
 from insight.runtime.errors import ConfigError
@@ -122,6 +123,20 @@ def test_the_network_is_left_as_it_was(network: Decoder) -> None:
 def test_wrong_options(network: Decoder, options: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         measure_speed({"A": network}, **{**SHORT, "seconds": 0.0, **options})
+
+
+def test_a_network_whose_cached_keys_would_go_stale_reads_its_text_anew() -> None:
+    position = Rope(scaling=DynamicNTKScaling(factor=4.0, original_length=8))
+    config = dataclasses.replace(CONFIG, attention=GroupedQueryAttention(num_heads=2, position=position))
+    network = config.build(20)
+    lengths: list[int] = []
+    network.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
+    (speed,) = measure_speed({"A": network}, batch_sizes=(1,), **SHORT, seconds=0)["A"]
+    assert lengths[:4] == [6, 7, 8, 9]
+    assert speed.tokens_per_second > 0
+    lengths.clear()
+    measure_speed({"A": network}, batch_sizes=(1,), prompt_length=3, num_new_tokens=3, seconds=0)
+    assert lengths[:4] == [3, 1, 1, 1]  # as long as keys stay right, they are kept
 
 
 def test_no_network_at_all() -> None:
