@@ -18,6 +18,8 @@ DEFAULT_CLASSES = {
     "data": "insight.data.LanguageModelingDataModule",
 }
 """The classes of the groups that may name one of the user's own."""
+CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
+"""What stands in a mapping that names a class."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 _JOB_FILES = "cluster/"  # what schedulers read
 _MOST_NODES, _DEEPEST = 100_000, 64
@@ -224,6 +226,8 @@ def merge(base: Any, change: Any) -> Any:
         return base if named is not None and "class_path" in base else change
     if not isinstance(change, dict):
         return change
+    if "class_path" in base and not CLASS_KEYS & change.keys():
+        return {**base, "init_args": merge(base.get("init_args") or {}, change)}
     return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
 
 

@@ -150,20 +150,12 @@ class InsightCLI(LightningCLI):
             parser.add_argument(
                 "--init_from", type=str | None, help="RUN or .ckpt file whose weights a new run begins with"
             )
-        elif self.command == "check":
-            parser.add_argument("--json", type=bool, default=False, help="print everything as JSON")
-        else:
+        elif self.command != "check":
             parser.add_argument(
                 "--checkpoint",
                 type=str | None,
                 help="what to measure: RUN (its best checkpoint), a .ckpt file, a quantized model's folder",
             )
-            if self.command == "predict":
-                parser.add_argument(
-                    "--output", type=str | None, help="file to write; standard output if not given"
-                )
-            else:
-                parser.add_argument("--json", type=bool, default=False, help="print the metrics as JSON")
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -294,7 +286,7 @@ class InsightCLI(LightningCLI):
     def saved_config(self) -> str:
         """The complete configuration as YAML, with what was chosen for this machine."""
         config = self.config.clone()
-        for key in ("config", "resume", "init_from", "checkpoint", "json", "output"):
+        for key in ("config", "resume", "init_from", "checkpoint"):
             config.pop(key, None)
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from insight.api.config_files import (
+    CLASS_KEYS,
     CONFIG_OPTIONS,
     DEFAULT_CLASSES,
     class_name,
@@ -16,20 +20,22 @@ from insight.api.config_files import (
     config_paths,
     merge,
     merged_configs,
+    read_config,
     split_options,
     with_default_classes,
 )
 from insight.api.source_schema import Parameter, SourceSchema, insight_schema
 from insight.runtime.errors import ConfigError, InsightError, nearest
+from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
 
 COMMAND_OPTIONS = {
     "fit": ("resume", "init_from"),
-    "check": ("json",),
-    "validate": ("checkpoint", "json"),
-    "test": ("checkpoint", "json"),
-    "predict": ("checkpoint", "output", "json"),
+    "check": (),
+    "validate": ("checkpoint",),
+    "test": ("checkpoint",),
+    "predict": ("checkpoint",),
 }
-"""The options that a command has beside the groups of a configuration."""
+"""The options that a command has beside the groups of a configuration and those of its output."""
 GROUPS = ("seed", "run", "model", "data", "trainer")
 _FILE_OPTIONS = ("train_files", "validation_files", "test_files", "predict_files")
 _PATTERNS = {
@@ -49,9 +55,9 @@ _MEANINGS = {
     "str": "text",
     "None": "null",
 }
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _LISTS = frozenset({"list", "tuple", "Sequence", "Iterable", "set", "frozenset"})
 _MAPPINGS = frozenset({"dict", "Mapping"})
-_CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
 
 
 def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -> list[InsightError]:
@@ -65,7 +71,40 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
     options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
     checker = _Checker(command, insight_schema(), frozenset(name for name, _ in options))
     found = [*checker.check_flags(options), *checker.check(with_options(config, options))]
+    for option, path in checker.own_classes.items():
+        try:
+            import_class(path, option)
+        except ConfigError as error:
+            found.append(error)
     return list({str(mistake): mistake for mistake in found}.values())
+
+
+def own_packages(command: str, config: dict[str, Any], arguments: Sequence[str] = ()) -> set[str]:
+    """The packages beside Insight and its libraries whose classes a configuration and a command line name."""
+    checker = _Checker(command, insight_schema(), frozenset())
+    list(checker.check(with_options(config, split_options(list(arguments)))))
+    paths = {*checker.own_classes.values(), *_class_paths(config)}
+    return {path.split(".")[0] for path in paths if "." in path} - set(OWN_PACKAGES)
+
+
+def refuse_foreign_classes(command: str, path: Path) -> None:
+    """Refuse the configuration of a run that names classes of packages that the user has not allowed.
+
+    A run may come from somebody else, and a package of this name may lie in the working folder.
+
+    Args:
+        command: The command that uses the configuration.
+        path: The ``config.yaml`` of the run.
+
+    Raises:
+        ConfigError: It names such a class.
+    """
+    refused = sorted(own_packages(command, read_config(path)) - set(allowed_packages()))
+    if refused:
+        raise ConfigError(
+            f"{path} names classes of the package {refused[0]!r}",
+            f"add --allow_package {refused[0]} if you trust this run",
+        )
 
 
 def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) -> dict[str, Any]:
@@ -73,7 +112,12 @@ def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) 
     result = with_default_classes(copy.deepcopy(config))
     for name, value in options:
         keys = [key for key in name.lstrip("-").removesuffix("+").split(".") if key != "init_args"]
-        if not name.startswith("--") or keys[0] not in GROUPS or value is None or name.endswith("+"):
+        if (
+            not name.startswith("--")
+            or keys[0] not in GROUPS
+            or value is None
+            or name.endswith(("+", ".help"))
+        ):
             continue
         place = result
         for depth, key in enumerate(keys[:-1]):
@@ -104,11 +148,14 @@ def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str,
             for inner in value:
                 collect(name, inner)
         found.add((name, str(value)))
-        if isinstance(value, str) and _PATTERNS["float"].fullmatch(value) and ":" not in value:
-            number = float(value.replace("_", "")) if "x" not in value.lower() else float(int(value, 16))
-            found.update(
-                {(name, str(number)), (name, f"{number:.0f}" if abs(number) < 1e16 else str(number))}
-            )
+        try:
+            number = yaml.safe_load(value) if isinstance(value, str) else None
+        except (yaml.YAMLError, ValueError):
+            number = None
+        if isinstance(number, (int, float)):
+            found.add((name, str(number)))
+            if abs(number) < 1e300:
+                found.add((name, str(float(number))))
 
     collect("", with_options(config, split_options(arguments)))
     return found
@@ -144,6 +191,8 @@ class _Checker:
         self.command = command
         self.schema = schema
         self.given = given
+        self.own_classes: dict[str, str] = {}
+        """The classes of other packages than Insight that were named, by option."""
         self._known = (*GROUPS, *COMMAND_OPTIONS[command])
 
     def check(self, config: dict[str, Any]) -> Iterator[InsightError]:
@@ -179,11 +228,13 @@ class _Checker:
     def _described(self, value: dict[str, Any], name: str | None, path: str) -> Iterator[InsightError]:
         """A mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
         if name not in self.schema:
+            if isinstance(value.get("class_path"), str) and "." in value["class_path"]:
+                self.own_classes[path] = value["class_path"]
             return
-        if not _CLASS_KEYS & value.keys():
+        if not CLASS_KEYS & value.keys():
             yield from self._options(value, name, path)
             return
-        for key in value.keys() - _CLASS_KEYS:
+        for key in value.keys() - CLASS_KEYS:
             yield ConfigError(f"{path}.{key}: stands beside class_path", f"write it below {path}.init_args")
         arguments = value.get("init_args")
         if arguments is not None and not isinstance(arguments, dict):
@@ -221,7 +272,7 @@ class _Checker:
             match = name if name in inside else nearest(name, inside)
             dot = inside[match] if match else dot
         if match:
-            whole = dashes or prefix in ("", "trainer", "run")
+            whole = prefix in ("", "trainer", "run")
             remedy = f"did you mean '{dashes}{dot}{match}'?" if whole else f"did you mean {match!r}?"
         else:
             remedy = f"it has {listed(known)}" if known else "leave it out: this class has no options"
@@ -312,6 +363,10 @@ class _Checker:
                     yield from self._value(item, inner, None, f"{path}.{key}")
         elif isinstance(member, ast.Name) and self.schema.is_kind(member.id):
             yield from self._class(value, member.id, parameter, path)
+        else:
+            named = value.get("class_path") if isinstance(value, dict) else value
+            if isinstance(named, str) and _DOTTED.fullmatch(named) and not isinstance(value, str):
+                self.own_classes[path] = named
 
     def _class(self, value: Any, kind: str, parameter: Parameter | None, path: str) -> Iterator[InsightError]:
         if value is None or isinstance(value, list):
@@ -328,7 +383,9 @@ class _Checker:
             return
         package, _, name = named.rpartition(".")
         if package and package.split(".")[0] != "insight":
-            return  # it is imported, and judged, later
+            if package.split(".")[0] not in OWN_PACKAGES:
+                self.own_classes[path] = named
+            return
         choices = self.schema.choices(kind)
         if name not in choices:
             match = nearest(name, choices)
@@ -344,6 +401,19 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
 
 
+def _class_paths(value: Any) -> Iterator[str]:
+    """Everything that stands under ``class_path`` in a configuration."""
+    if isinstance(value, dict):
+        path = value.get("class_path")
+        if isinstance(path, str):
+            yield path
+        for inner in value.values():
+            yield from _class_paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _class_paths(inner)
+
+
 def _missing_files(options: Any) -> Iterator[InsightError]:
     """The text files that are named and not there; folders are looked into later."""
     from insight.data.sources.files import expand_sources
@@ -355,7 +425,7 @@ def _missing_files(options: Any) -> Iterator[InsightError]:
             if not isinstance(pattern, str) or pattern.lower() in ("null", "~"):
                 continue
             try:
-                expand_sources(pattern, f"data.{name}")
+                expand_sources(pattern, name)
             except InsightError as error:
                 yield error
 

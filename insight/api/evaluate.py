@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insight.api.config_files import has_config, option_value, split_options
-from insight.api.early_checks import check_early
+from insight.api.early_checks import check_early, refuse_foreign_classes
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
@@ -89,6 +89,7 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
             raise CheckpointError(
                 f"--checkpoint={text!r} lies in no run folder with a config.yaml", "give --config FILE too"
             )
+        refuse_foreign_classes(name, folder.config_path)
         arguments = ["--config", str(folder.config_path), *arguments]
     if any(option.startswith("--data.tokenizer") for option, _ in split_options(arguments)):
         raise ConfigError(
@@ -162,7 +163,7 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
 
 def _only_checkpoint(arguments: list[str]) -> bool:
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
-    return set(options) <= {"--checkpoint", "--json"}
+    return set(options) <= {"--checkpoint"}
 
 
 def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> Iterator[dict[str, Any]]:

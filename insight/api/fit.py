@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import early_option, option_value
-from insight.api.early_checks import check_early
+from insight.api.config_files import config_paths, early_option, merged_configs, option_value
+from insight.api.early_checks import check_early, own_packages, refuse_foreign_classes
 from insight.api.plan import Plan, rendezvous_timeout, start_others, watch_ranks
 from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, say_differences
@@ -18,6 +18,7 @@ from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.formats import safe_text
+from insight.runtime.imports import allowing
 from insight.runtime.launching.launch import Launch
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder
@@ -70,17 +71,20 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
         if not launch.is_first:
             plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
-        if resumed and resumed.saved_config:
-            arguments = ["--config", str(resumed.saved_config), *arguments]
+        named = own_packages("fit", merged_configs(config_paths(arguments)), arguments)
+        # What the user's own files name may be used by all that this run does, checkpoints included.
+        with allowing(named):
+            if resumed and resumed.saved_config:
+                refuse_foreign_classes("fit", resumed.saved_config)
+                arguments = ["--config", str(resumed.saved_config), *arguments]
+            check_early("fit", arguments)
 
-        check_early("fit", arguments)
+            from insight.api.configuration import InsightCLI
 
-        from insight.api.configuration import InsightCLI
-
-        cli = InsightCLI("fit", arguments, owns_process)
-        check_sweep(cli, resumed)
-        start_others(cli, launch)
-        return _train(cli, launch, resumed, plan)
+            cli = InsightCLI("fit", arguments, owns_process)
+            check_sweep(cli, resumed)
+            start_others(cli, launch)
+            return _train(cli, launch, resumed, plan)
 
 
 def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 import types
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from insight.runtime.errors import ConfigError, DataError, nearest
+from insight.runtime.json_files import plain
 
 _ARGUMENT = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
 
@@ -126,6 +128,48 @@ def chosen(options: argparse.Namespace, target: Callable[..., Any]) -> dict[str,
     """The arguments for ``target`` that the user gave; what was left out keeps its default there."""
     names = inspect.signature(target).parameters
     return {name: value for name, value in vars(options).items() if name in names and value is not None}
+
+
+def take_flag(arguments: list[str], name: str) -> tuple[list[str], bool]:
+    """A command line without a flag, and whether it was there; ``true`` or ``false`` may follow it."""
+    rest: list[str] = []
+    is_on = False
+    index = 0
+    while index < len(arguments):
+        option, equals, value = arguments[index].partition("=")
+        index += 1
+        if option != name:
+            rest.append(arguments[index - 1])
+            continue
+        if not equals and index < len(arguments) and arguments[index].lower() in ("true", "false"):
+            value, index = arguments[index], index + 1
+        is_on = value.lower() != "false"
+    return rest, is_on
+
+
+def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
+    """A command line without an option, and the value that it had last.
+
+    Raises:
+        ConfigError: The value is missing.
+    """
+    rest: list[str] = []
+    found: str | None = None
+    places = iter(arguments)
+    for argument in places:
+        option, equals, value = argument.partition("=")
+        if option != name:
+            rest.append(argument)
+            continue
+        found = value if equals else next(places, "")
+        if not found:
+            raise ConfigError(f"{name}: a value is missing", "see --help")
+    return rest, found
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON that every reader accepts: what is no finite number is null."""
+    print(json.dumps(plain(value), allow_nan=False))
 
 
 def read_standard_input() -> str:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from insight.api.config_files import option_value
+from insight.cli.arguments import print_json, take_flag
+from insight.cli.commands import COMMANDS
+from insight.cli.config_help import config_help, wants_help
 from insight.runtime.formats import format_bytes, format_count, format_duration, format_latency
 from insight.runtime.messages import plain_line
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
+    if wants_help(arguments):
+        print(config_help(name, COMMANDS[name].summary), end="")
+        return 0
+    arguments, as_json = take_flag(arguments, "--json")
+
     from insight.api.check import examine_arguments
 
     examination = examine_arguments(arguments)
     numbers, findings = examination.numbers, examination.findings
-    if option_value(arguments, "--json") is not None:
-        print(json.dumps({**numbers, **findings.as_json()}))
+    if as_json:
+        print_json({**numbers, **findings.as_json()})
     else:
         print(lines(numbers))
         if not findings.mistakes:

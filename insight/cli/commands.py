@@ -43,11 +43,35 @@ COMMANDS = {
     )
 }
 
+OTHER_NAMES = {
+    "report": "the report of a run is report.html in its folder, which `insight fit` writes",
+    "compare": "did you mean 'benchmark', or `insight redteam compare` for their safety?",
+    "export": "`insight quantize` writes a model to a folder; other formats cannot be written yet",
+    "import": "weights of other libraries cannot be read yet",
+    "train": "did you mean 'fit'?",
+    "evaluate": "did you mean 'validate'?",
+    "eval": "did you mean 'validate'?",
+    "resume": "did you mean `insight fit --resume`?",
+    "sample": "did you mean 'generate'?",
+    "tokenize": "did you mean `insight tokenizer encode`?",
+    "encode": "did you mean `insight tokenizer encode`?",
+    "decode": "did you mean `insight tokenizer decode`?",
+    "compress": "did you mean 'quantize'?",
+    "prune": "did you mean 'quantize'?",
+    "optimize": "did you mean 'quantize'?",
+    "estimate": "did you mean `insight model estimate`?",
+    "attack": "did you mean 'redteam'?",
+    "safety": "did you mean 'redteam'?",
+    "version": "did you mean 'insight --version'?",
+}
+"""What answers a name that is no command, where its spelling does not lead to one."""
+
 _EPILOGUE = """\
 everywhere:
-  --help       what a command does and takes (also: insight COMMAND --help)
-  --debug      show the traceback of an error
-  --version    print the version
+  --help                 what a command does and takes (also: insight COMMAND --help)
+  --allow_package NAME   let files name classes of this package of your own (may be given again)
+  --debug                show the traceback of an error
+  --version              print the version
 
 begin with:  insight demo
 """

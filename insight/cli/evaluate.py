@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from insight.api.config_files import option_value
+from insight.cli.arguments import print_json, take_flag, take_option
+from insight.cli.commands import COMMANDS
+from insight.cli.config_help import config_help, wants_help
 from insight.runtime.errors import OutputError
 from insight.runtime.files import atomic_write_text, ensure_writable
+from insight.runtime.json_files import to_line
 from insight.runtime.messages import say
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Run one of the three commands."""
+    if wants_help(arguments):
+        print(config_help(name, COMMANDS[name].summary), end="")
+        return 0
+    arguments, as_json = take_flag(arguments, "--json")
     if name == "predict":
         _predict(arguments)
         return 0
@@ -21,8 +27,8 @@ def run(name: str, arguments: list[str]) -> int:
     from insight.api.evaluate import evaluate_arguments
 
     metrics = evaluate_arguments(name, arguments)
-    if option_value(arguments, "--json") is not None:
-        print(json.dumps(metrics))
+    if as_json:
+        print_json(metrics)
     else:
         for metric, value in metrics.items():
             print(f"{metric:26} {value:.4f}")
@@ -30,17 +36,20 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> None:
+    """Write one line of JSON a document, with or without ``--json``."""
     from insight.api.evaluate import predict_arguments
 
-    given = option_value(arguments, "--output")
+    arguments, given = take_option(arguments, "--output")
     output = Path(given) if given else None
     if output:
         if output.exists():
-            raise OutputError(f"--output={output} exists already", "choose another name, or remove it first")
+            raise OutputError(
+                "exists already", "choose another name, or remove it first", option="--output", value=output
+            )
         ensure_writable(output.parent)
-    lines = [json.dumps(document) for document in predict_arguments(arguments)]
+    lines = [to_line(document) for document in predict_arguments(arguments)]
     if output:
-        atomic_write_text(output, "".join(f"{line}\n" for line in lines))
+        atomic_write_text(output, "".join(lines))
         say(f"{len(lines)} documents in {output}")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.write("".join(lines))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from insight.cli.commands import COMMANDS, overview
+from insight.cli.commands import COMMANDS, OTHER_NAMES, overview
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.failures import debugging, report_failure
+from insight.runtime.imports import allowing, working_folder_on_path
+from insight.runtime.messages import write_what_the_console_can
 from insight.runtime.processes import act_alone
 
 
@@ -27,9 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 success, 1 failure, 2 the user's mistake, 130 interrupted, 143 terminated.
     """
+    write_what_the_console_can()
     rest, debug = _take_debug(list(arguments))
-    with debugging(debug):
+    with debugging(debug), contextlib.ExitStack() as stack:
         try:
+            rest, packages = _take_packages(rest)
+            stack.enter_context(working_folder_on_path())
+            stack.enter_context(allowing(packages))
             return _dispatch(rest)
         except BaseException as error:
             return report_failure(error)
@@ -46,11 +53,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"insight {__version__}")
         return 0
     if name not in COMMANDS:
-        match = nearest(name, COMMANDS)
         kind = "option" if name.startswith("-") else "command"
-        raise ConfigError(
-            f"unknown {kind} {name!r}", f"did you mean {match!r}?" if match else "see `insight --help`"
-        )
+        match = nearest(name, COMMANDS)
+        remedy = OTHER_NAMES.get(name) or (f"did you mean {match!r}?" if match else "see `insight --help`")
+        raise ConfigError(f"unknown {kind} {name!r}", remedy)
     act_alone(name != "fit")
     module = importlib.import_module(f"insight.cli.{COMMANDS[name].module}")
     exit_code: int = module.run(name, rest)
@@ -62,3 +68,30 @@ def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     own = [argument for argument in arguments[:end] if argument != "--debug"]
     return own + arguments[end:], len(own) < end
+
+
+def _take_packages(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Every ``--allow_package NAME``, which may stand anywhere before ``--``, and the rest.
+
+    Raises:
+        ConfigError: A name is missing, or is no name of a package.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest: list[str] = []
+    packages: list[str] = []
+    places = iter(arguments[:end])
+    for argument in places:
+        option, equals, value = argument.partition("=")
+        if option != "--allow_package":
+            rest.append(argument)
+            continue
+        name = value if equals else next(places, "")
+        if not name.isidentifier():
+            raise ConfigError(
+                "is not the name of a package",
+                "give the first part of the class path, for example --allow_package my_package",
+                option="--allow_package",
+                value=name,
+            )
+        packages.append(name)
+    return rest + arguments[end:], packages

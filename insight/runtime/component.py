@@ -8,6 +8,8 @@ from abc import ABC
 from typing import Any
 
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.imports import allowed_packages as allowed_in_this_process
+from insight.runtime.imports import import_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +42,8 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
 
     Args:
         data: ``{"class_path": ..., "init_args": {...}}``, nested.
-        allowed_packages: Top-level packages that class paths may point into, so that a downloaded
-            checkpoint cannot name arbitrary code.
+        allowed_packages: The top-level packages that class paths may point into, beside those of
+            ``--allow_package``, so that a downloaded checkpoint cannot name arbitrary code.
 
     Raises:
         ConfigError: The class is outside ``allowed_packages``, unknown, not a component, or its
@@ -49,17 +51,22 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
     """
     path = str(data.get("class_path", "")) if isinstance(data, dict) else ""
     module_name, _, name = path.rpartition(".")
-    if module_name.split(".")[0] not in allowed_packages:
+    package = module_name.split(".")[0]
+    allowed = (*allowed_packages, *allowed_in_this_process())
+    if package not in allowed:
         raise ConfigError(
-            f"class_path={path!r} is outside the allowed packages ({', '.join(allowed_packages)})",
-            "allow its package only if you trust the file",
+            f"class_path={path!r} is outside the allowed packages ({', '.join(allowed)})",
+            f"add --allow_package {package} if you trust the file" if package else "is it damaged?",
         )
-    try:
-        cls = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"class_path={path!r} does not exist", "was it written by another version?"
-        ) from error
+    if package == "insight":
+        try:
+            cls = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"class_path={path!r} does not exist", "was it written by another version?"
+            ) from error
+    else:
+        cls = import_class(path)
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise ConfigError(
             f"class_path={path!r} is not a component", "only configuration classes can be named"

@@ -6,10 +6,13 @@ import contextlib
 import errno
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from insight.runtime.errors import ConfigError, InsightError, OutputError, SeveralMistakesError
+from insight.runtime.imports import allowed_packages
 from insight.runtime.messages import plain_line
 
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
@@ -67,15 +70,14 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        _print("interrupted")
+        _print("; ".join(["interrupted", *getattr(error, "__notes__", ())]))
         return 130
     known = translate(error)
     if known is None:
-        _print(
-            f"error: {type(error).__name__}: {error}: this is a bug in Insight; --debug shows the traceback"
-            if not debug
-            else f"error: {type(error).__name__}: {error}: this is a bug in Insight"
-        )
+        how = "" if debug else "; --debug shows the traceback"
+        place = _place_in_own_code(error)
+        whose = f"raised in your own code, {place}" if place else "this is a bug in Insight"
+        _print(f"error: {type(error).__name__}: {error}: {whose}{how}")
         return 1
     for mistake in known.errors if isinstance(known, SeveralMistakesError) else (known,):
         _print(f"error: {mistake}")
@@ -105,6 +107,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whichever device."""
     text = str(error).splitlines()[0] if str(error) else ""
     return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+
+
+def _place_in_own_code(error: BaseException) -> str:
+    """File and line of the innermost function of the user's own that ``error`` came through, or nothing.
+
+    That is code outside of Insight, of Python's own library and of what is installed; or of a package that
+    ``--allow_package`` names.
+    """
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders = tuple(f"{folder}{os.sep}" for folder in (*installed, str(Path(__file__).parents[1])))
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).split(".")[0]
+        is_own = package in allowed_packages() or not path.startswith((*folders, "<"))
+        if is_own and package not in ("__main__", "insight"):
+            found = f"{path}, line {line}"
+    return found
 
 
 def _code_of_exit(error: SystemExit) -> int:

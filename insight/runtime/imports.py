@@ -1,19 +1,31 @@
-"""Exports that import their module at first use, so that a command that needs no torch does not load it."""
+"""Names that are imported at first use: exports of packages, and the classes that a user's file names."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+from insight.runtime.errors import ConfigError, nearest
+
+_ALLOWED_VARIABLE = "INSIGHT_ALLOW_PACKAGE"
+OWN_PACKAGES = ("insight", "torch", "lightning", "torchmetrics")
+"""The packages that a file of a stranger may name classes of."""
 
 
 def lazy_exports(package: str, exports: dict[str, str]) -> Callable[[str], Any]:
     """A module ``__getattr__`` (PEP 562) that resolves ``name`` in the submodule ``exports[name]``.
 
+    A command that needs no torch does not load it this way.
+
     Args:
         package: The ``__name__`` of the package that exports.
-        exports: Public name → submodule, e.g. ``{"BPETokenizer": "bpe"}``.
+        exports: The submodule of each public name, e.g. ``{"BPETokenizer": "bpe"}``.
     """
 
     def __getattr__(name: str) -> Any:  # noqa: N807 (a module-level hook)
@@ -24,3 +36,99 @@ def lazy_exports(package: str, exports: dict[str, str]) -> Callable[[str], Any]:
         return value
 
     return __getattr__
+
+
+def allowed_packages() -> tuple[str, ...]:
+    """The packages of the user's own that files may name classes of, as ``--allow_package`` said.
+
+    They stand in the environment of this process and of those that it starts, and in no file.
+    """
+    return tuple(name for name in os.environ.get(_ALLOWED_VARIABLE, "").split(",") if name)
+
+
+@contextlib.contextmanager
+def allowing(packages: Iterable[str]) -> Iterator[None]:
+    """Allow packages inside the block, in addition to those that are allowed already."""
+    before = os.environ.get(_ALLOWED_VARIABLE)
+    names = dict.fromkeys([*allowed_packages(), *packages])
+    if names:
+        os.environ[_ALLOWED_VARIABLE] = ",".join(names)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_ALLOWED_VARIABLE, None)
+        else:
+            os.environ[_ALLOWED_VARIABLE] = before
+
+
+@contextlib.contextmanager
+def working_folder_on_path() -> Iterator[None]:
+    """Let packages in the working folder be found inside the block, after all that are installed."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it has been removed
+        yield
+        return
+    is_new = folder not in sys.path and "" not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
+
+
+def import_class(path: str, option: str = "class_path") -> Any:
+    """The class or function that a dotted path names.
+
+    Args:
+        path: For example ``my_package.positions.Odd``.
+        option: The option that names it, for messages.
+
+    Raises:
+        ConfigError: There is no such module, it has no such name, or an error in it ends the import.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"there is no module {error.name!r}",
+                "install it, or put it into the working folder or on PYTHONPATH",
+                option=option,
+                value=path,
+            ) from error
+        raise _broken_module(module_name, path, option, error) from error
+    except Exception as error:
+        raise _broken_module(module_name, path, option, error) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        match = nearest(name, [known for known in vars(module) if not known.startswith("_")])
+        raise ConfigError(
+            f"the module {module_name!r} has no class {name!r}",
+            f"did you mean {match!r}?" if match else "check its name",
+            option=option,
+            value=path,
+        ) from error
+
+
+def _broken_module(module: str, path: str, option: str, error: Exception) -> ConfigError:
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [
+        frame for frame in frames if not frame.filename.startswith("<frozen") and frame.filename != __file__
+    ]
+    outside = [frame for frame in outside if Path(frame.filename).parent.name != "importlib"]
+    place = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f" ({error.filename}, line {error.lineno})"
+    return ConfigError(
+        f"the module {module!r} cannot be imported: {type(error).__name__}: {error}{place}",
+        "mend the module; --debug shows the traceback",
+        option=option,
+        value=path,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -22,6 +23,13 @@ def say(text: str) -> None:
     """
     if is_first_process():
         print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
+
+
+def write_what_the_console_can() -> None:
+    """Let a console get a ``?`` for what it cannot show, in place of an error that ends the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def plain_line(text: str) -> str:

@@ -33,7 +33,7 @@ ATTENTION = "--model.network.attention"
         (["--data.sequence_length", "64"], ["sequence_length=64", "max_sequence_length=32"]),
         ([f"{ATTENTION}.num_heads", "3"], ["num_heads", "must divide hidden_size"]),
         ([f"{ATTENTION}.num_key_value_heads", "3"], ["num_key_value_heads=3", "must divide num_heads"]),
-        ([f"{ATTENTION}.num_haeds", "3"], ["num_haeds", "attention.num_heads'?"]),
+        ([f"{ATTENTION}.num_haeds", "3"], ["num_haeds", "did you mean 'num_heads'?"]),
         ([f"{ATTENTION}.position", "Ropee"], ["position=Ropee", "did you mean 'Rope'?"]),
         (["--trainer.max_stesp", "3"], ["'--trainer.max_stesp'", "did you mean '--trainer.max_steps'?"]),
         (["--trainer.max_steps", "many"], ["trainer.max_steps=many", "a whole number"]),
@@ -224,7 +224,8 @@ def test_output_that_exists(insight: Insight, workplace: Path) -> None:
     content = (workplace / "t.json").read_bytes()
     outcome = insight(*train)
     assert outcome.code == 2
-    assert "--output=t.json exists already" in outcome.error_line
+    assert "output=t.json" in outcome.error_line
+    assert "exists already" in outcome.error_line
     assert (workplace / "t.json").read_bytes() == content
 
 

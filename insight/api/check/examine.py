@@ -188,6 +188,7 @@ def examine_rest(cli: InsightCLI, findings: Findings) -> None:
     more = Findings()
     more.accepts(check_sequence_length, cli)
     _set_up_data(cli, more)
+    more.accepts(check_disk, cli, None)
     for mistake in more.mistakes:
         if cli.is_about_given(mistake):
             findings.refuse(mistake)
