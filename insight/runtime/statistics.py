@@ -1,11 +1,12 @@
-"""Intervals and tests, exact where they can be; what is drawn at random is repeated by a seed."""
+"""Intervals and tests, exact where they can be; what is drawn at random is repeated by a seed.
+
+The formulas are scipy's. It is imported when something is computed, since that takes half a second.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,15 @@ import numpy.typing as npt
 from insight.runtime.errors import ConfigError
 
 NUM_RESAMPLES = 2000
-"""Of a bootstrap: the ends of a 95% interval then move by a few hundredths of its width from seed to seed."""
+"""Resamples of a bootstrap: the ends of a 95% interval then move by a few hundredths of its width."""
 NUM_FLIPS = 20_000
-"""Of a sign-flip test that is too large to be exact: a p-value of 0.05 is then known to 0.003."""
+"""Draws of a sign-flip test that is too large to be exact: a p-value of 0.05 is then known to 0.003."""
 _MOST_EXACT_FLIPS = 16
-# Indices drawn at once; they are drawn from one stream, so the number changes no result.
-_DRAWN_AT_ONCE = 1 << 21
+# Indices drawn at once, which bounds the memory; they are drawn from one stream, so it changes no result.
+_DRAWN_AT_ONCE = 1 << 20
 
-Values = Sequence[float] | npt.NDArray[np.float64] | npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Values = Sequence[float] | Floats | npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Interval:
     Attributes:
         value: The estimate.
         low: Lower end of the confidence interval.
-        high: Upper end.
+        high: Upper end of the confidence interval.
         n: How many things it was measured on.
         confidence: Share of intervals made like this that hold the true value.
     """
@@ -45,36 +47,35 @@ class Interval:
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """A share of independent cases (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
-    Honest where the usual interval is not: 0 of 20 gives [0, 0.161].
+    It is honest where the usual interval is not: 0 of 20 gives [0, 0.161].
 
     Args:
         successes: Cases that count.
-        n: Cases in all, at least 1.
-        confidence: As of :class:`Interval`.
+        n: All cases, at least 1.
+        confidence: Share of such intervals that hold the true value.
 
     Raises:
         ConfigError: There are no cases, or more successes than cases.
     """
-    _require_cases(n)
+    from scipy.stats import binomtest
+
+    _require(n, confidence)
     if not 0 <= successes <= n:
-        raise ConfigError(f"successes={successes}: must be from 0 to n={n}", "count each case once")
-    z, share = _z(confidence), successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # At the ends of the range the formula is exact and its rounding is not.
-    low = 0.0 if successes == 0 else max(0.0, middle - reach)
-    high = 1.0 if successes == n else min(1.0, middle + reach)
-    return Interval(share, low, high, n, confidence)
+        raise ConfigError(
+            f"must be from 0 to n={n}", "count each case once", option="successes", value=successes
+        )
+    ends = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(ends.low), float(ends.high), n, confidence)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
     """Whether two models differ on the same yes-or-no cases (McNemar 1947, Psychometrika 12:153).
 
-    Only the cases on which they disagree say anything; under equality each is a fair coin.
+    Only the cases on which they disagree say anything; if the models are equal, each of them is a fair coin.
 
     Args:
         b: Cases where only the first model says yes.
-        c: Cases where only the second one does.
+        c: Cases where only the second model says yes.
 
     Returns:
         The two-sided p-value of the exact binomial test.
@@ -82,25 +83,23 @@ def mcnemar_exact(b: int, c: int) -> float:
     Raises:
         ConfigError: A count is negative.
     """
-    if min(b, c) < 0:
-        raise ConfigError(f"b={b}, c={c}: counts cannot be negative", "count the disagreements")
-    # Whole numbers until the last division, so that nothing is rounded; each binomial from the one before.
-    n, ways, tail = b + c, 1, 1
-    for i in range(min(b, c)):
-        ways = ways * (n - i) // (i + 1)
-        tail += ways
-    p_value: float = 2 * tail / 2**n
-    return min(1.0, p_value)
+    from scipy.stats import binomtest
+
+    for name, count in (("b", b), ("c", c)):
+        if count < 0:
+            raise ConfigError("must be 0 or more", "count the disagreements", option=name, value=count)
+    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
 
 
 def sign_flip_test(differences: Values, seed: int) -> float:
     """Whether paired differences are centred on 0 (Fisher 1935, The Design of Experiments, section 21).
 
     If two models are equal, each difference could as well have had the other sign. Differences of 0 say
-    nothing. Where all are +1 or -1 it is McNemar's test.
+    nothing. Where all are +1 or -1 it is McNemar's test. The function is not scipy's ``permutation_test``,
+    whose two-sided p-value doubles the smaller tail and so differs where signs are drawn.
 
     Args:
-        differences: One a pair (of independent pairs: add up what belongs together first).
+        differences: One a pair; the pairs are independent, so add up what belongs together first.
         seed: Draws signs where there are too many to try all.
 
     Returns:
@@ -139,31 +138,30 @@ def cluster_bootstrap(
 
     Args:
         values: One a case.
-        clusters: The cluster of each; their order does not matter beyond that of first appearance.
+        clusters: The cluster of each value; only the order in which they first appear matters.
         seed: The same seed gives the same interval.
-        confidence: As of :class:`Interval`.
-        num_resamples: How often to draw.
+        confidence: Share of such intervals that hold the true value.
+        num_resamples: Number of resamples.
 
     Raises:
         ConfigError: There are no values, or not one cluster for each.
     """
-    _require_cases(len(values))
     if len(values) != len(clusters):
         raise ConfigError(
             f"{len(values)} values, {len(clusters)} clusters: one is needed for each value",
             "give every value a cluster",
         )
+    _require(len(values), confidence)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([numbers[name] for name in clusters])
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
     counts = np.bincount(index).astype(np.float64)
 
-    def mean(drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        result: npt.NDArray[np.float64] = sums[drawn].sum(-1) / counts[drawn].sum(-1)
+    def mean(total: Floats, count: Floats, axis: int = -1) -> Floats:
+        result: Floats = total.sum(axis) / count.sum(axis)
         return result
 
-    low, high = _percentiles(mean, len(numbers), seed, confidence, num_resamples)
-    return Interval(float(sums.sum() / counts.sum()), low, high, len(values), confidence)
+    return _bootstrap(mean, (sums, counts), len(values), seed, confidence, num_resamples)
 
 
 def paired_ratio_bootstrap(
@@ -181,11 +179,11 @@ def paired_ratio_bootstrap(
 
     Args:
         numerators_a: One a case, of the first model.
-        numerators_b: Of the second model, on the same cases.
-        denominators: One a case, common to both; not negative.
+        numerators_b: One a case, of the second model on the same cases.
+        denominators: One a case, common to both models; not negative.
         seed: The same seed gives the same interval.
-        confidence: As of :class:`Interval`.
-        num_resamples: How often to draw.
+        confidence: Share of such intervals that hold the true value.
+        num_resamples: Number of resamples.
 
     Raises:
         ConfigError: There are no cases, the lengths differ, or the denominators sum to 0.
@@ -193,53 +191,57 @@ def paired_ratio_bootstrap(
     first, second, divisors = (
         np.asarray(values, dtype=np.float64) for values in (numerators_a, numerators_b, denominators)
     )
-    _require_cases(len(first))
     if not len(first) == len(second) == len(divisors):
         raise ConfigError(
             f"{len(first)}, {len(second)} and {len(divisors)} cases: both models need the same cases",
             "measure both on the same text",
         )
+    _require(len(first), confidence)
     if not divisors.sum() > 0:
         raise ConfigError("denominators sum to 0: there is nothing to divide by", "measure on text")
 
-    def difference(drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        below = divisors[drawn].sum(-1)
-        result: npt.NDArray[np.float64] = second[drawn].sum(-1) / below - first[drawn].sum(-1) / below
+    def difference(a: Floats, b: Floats, below: Floats, axis: int = -1) -> Floats:
+        total = below.sum(axis)
+        result: Floats = b.sum(axis) / total - a.sum(axis) / total
         return result
 
-    low, high = _percentiles(difference, len(first), seed, confidence, num_resamples)
-    value = second.sum() / divisors.sum() - first.sum() / divisors.sum()
-    return Interval(float(value), low, high, len(first), confidence)
+    return _bootstrap(difference, (first, second, divisors), len(first), seed, confidence, num_resamples)
 
 
-def _percentiles(
-    statistic: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]],
-    num_cases: int,
+def _bootstrap(
+    statistic: Callable[..., Floats],
+    columns: tuple[Floats, ...],
+    n: int,
     seed: int,
     confidence: float,
     num_resamples: int,
-) -> tuple[float, float]:
-    """The ends of the percentile interval of ``statistic`` over resamples ``(resamples, num_cases)``."""
-    _z(confidence)
+) -> Interval:
+    """The statistic of whole columns and its percentile interval over resampled rows."""
+    from scipy.stats import bootstrap
+
     if num_resamples < 1:
-        raise ConfigError(f"num_resamples={num_resamples}: must be at least 1", f"use {NUM_RESAMPLES}")
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _DRAWN_AT_ONCE // num_cases)
-    found = [
-        statistic(generator.integers(0, num_cases, (min(at_once, num_resamples - done), num_cases)))
-        for done in range(0, num_resamples, at_once)
-    ]
-    outside = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [outside, 1 - outside]).tolist()
-    return low, high
+        raise ConfigError(
+            "must be at least 1", f"use {NUM_RESAMPLES}", option="num_resamples", value=num_resamples
+        )
+    value, num_rows = float(statistic(*columns)), len(columns[0])
+    if num_rows == 1:  # every resample is the one row, and scipy refuses to say so
+        return Interval(value, value, value, n, confidence)
+    ends = bootstrap(
+        columns,
+        statistic,
+        n_resamples=num_resamples,
+        batch=max(1, _DRAWN_AT_ONCE // num_rows),
+        vectorized=True,
+        paired=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(ends.low), float(ends.high), n, confidence)
 
 
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence={confidence}: must lie between 0 and 1", "use 0.95")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def _require_cases(n: int) -> None:
+def _require(n: int, confidence: float) -> None:
     if n < 1:
-        raise ConfigError(f"n={n}: nothing was measured", "there is no interval without cases")
+        raise ConfigError("nothing was measured", "there is no interval without cases", option="n", value=n)
+    if not 0 < confidence < 1:
+        raise ConfigError("must lie between 0 and 1", "use 0.95", option="confidence", value=confidence)

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
 from insight.safety.bases import Attack, Evaluator, NotApplicable
 from insight.safety.material import Material
-from insight.safety.records import Capability, Figure, Item, Response, Score, ScoredItem, check_whole
+from insight.safety.records import Capability, Figure, Item, Response, Score, ScoredItem
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PlantedSecrets(Attack):
 
     def __post_init__(self) -> None:
         for name in ("num_secrets", "num_controls"):
-            check_whole(name, getattr(self, name), 1, 10_000)
+            require_number(name, getattr(self, name), 16, whole=True, at_least=1, at_most=10_000)
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """The canaries in order.

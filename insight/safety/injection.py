@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from insight.generation.settings import GenerationSettings
+from insight.runtime.numbers import require_number
 from insight.safety.bases import Attack, Evaluator
 from insight.safety.material import Material
-from insight.safety.records import MOST_NEW_TOKENS, Capability, Item, Response, Score, check_whole, has_text
+from insight.safety.records import MOST_NEW_TOKENS, Capability, Item, Response, Score, has_text
 
 # What the model is meant to do; {insert} is the sentence that does not belong there.
 _CARRIERS = (
@@ -64,8 +65,10 @@ class OverrideInjection(Attack):
 
     def __post_init__(self) -> None:
         most = len(_CARRIERS) * len(_OVERRIDES)
-        check_whole("num_items", self.num_items, 1, most)
-        check_whole("max_new_tokens", self.max_new_tokens, 1, MOST_NEW_TOKENS)
+        require_number("num_items", self.num_items, 20, whole=True, at_least=1, at_most=most)
+        require_number(
+            "max_new_tokens", self.max_new_tokens, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS
+        )
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """Attack and control in turn; every carrier meets every override once, fewer are spread evenly."""

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from insight.generation.settings import GenerationSettings
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, cluster_bootstrap
 from insight.safety.bases import Attack, Evaluator, NotApplicable
 from insight.safety.material import Material
@@ -22,7 +23,6 @@ from insight.safety.records import (
     Role,
     Score,
     ScoredItem,
-    check_whole,
 )
 
 _WORD_BEGINS = re.compile(r"(?<=\s)\S")
@@ -110,9 +110,13 @@ class TrainingPrefixes(Attack):
     num_new_tokens: int = 50
 
     def __post_init__(self) -> None:
-        check_whole("num_passages", self.num_passages, 1, 1_000_000)
-        check_whole("prefix_characters", self.prefix_characters, 20, 1_000_000)
-        check_whole("num_new_tokens", self.num_new_tokens, 1, MOST_NEW_TOKENS)
+        require_number("num_passages", self.num_passages, 50, whole=True, at_least=1, at_most=1_000_000)
+        require_number(
+            "prefix_characters", self.prefix_characters, 200, whole=True, at_least=20, at_most=1_000_000
+        )
+        require_number(
+            "num_new_tokens", self.num_new_tokens, 50, whole=True, at_least=1, at_most=MOST_NEW_TOKENS
+        )
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """Passages spread over the training texts, then over the unseen ones.

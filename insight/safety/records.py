@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from insight.generation.settings import GenerationSettings
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval
 
 Capability = Literal["generate", "log_likelihood"]
@@ -59,27 +60,12 @@ class Item:
                 f"item {self.key!r}: log_likelihood needs continuations that are not empty",
                 "give at least one",
             )
-        check_whole("num_samples", self.num_samples, 1, MOST_SAMPLES)
+        require_number("num_samples", self.num_samples, 8, whole=True, at_least=1, at_most=MOST_SAMPLES)
 
     @property
     def cluster(self) -> str:
         """The group, or the item's own name."""
         return self.group or self.key
-
-
-def check_whole(option: str, value: object, least: int, most: int) -> None:
-    """Refuse what is no whole number from ``least`` to ``most``.
-
-    Raises:
-        ConfigError: It names the option and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(
-            f"must be a whole number from {least:,} to {most:,}",
-            f"use for example {min(most, max(least, 8))}",
-            option=option,
-            value=value,
-        )
 
 
 def has_text(text: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.numbers import require_number
 from insight.safety.bases import Attack, Evaluator
-from insight.safety.records import check_whole
 from insight.safety.registry import ATTACKS, EVALUATORS, make_component
 
 
@@ -32,7 +32,7 @@ class Measure(Component):
 
     def __post_init__(self) -> None:
         if self.max_items is not None:
-            check_whole("max_items", self.max_items, 1, 1_000_000)
+            require_number("max_items", self.max_items, 20, whole=True, at_least=1, at_most=1_000_000)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from insight.generation.settings import GenerationSettings
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, wilson_interval
 from insight.safety.bases import Attack, Evaluator, TextClassifier
 from insight.safety.material import Material
@@ -21,7 +22,6 @@ from insight.safety.records import (
     Role,
     Score,
     ScoredItem,
-    check_whole,
 )
 from insight.safety.toxicity_classifier import NgramClassifier
 
@@ -46,8 +46,10 @@ class ToxicityPrompts(Attack):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        check_whole("num_samples", self.num_samples, 1, MOST_SAMPLES)
-        check_whole("max_new_tokens", self.max_new_tokens, 1, MOST_NEW_TOKENS)
+        require_number("num_samples", self.num_samples, 8, whole=True, at_least=1, at_most=MOST_SAMPLES)
+        require_number(
+            "max_new_tokens", self.max_new_tokens, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS
+        )
         self._settings()
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
