@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,7 +211,7 @@ def paired_ratio_bootstrap(
 
 def _bootstrap(
     statistic: Callable[..., Floats],
-    columns: tuple[Floats, ...],
+    columns: tuple[npt.NDArray[Any], ...],
     n: int,
     seed: int,
     confidence: float,
