@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import re
 import sys
 import types
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from insight.runtime.errors import ConfigError, DataError, nearest
-from insight.runtime.json_files import plain
 
 _ARGUMENT = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
 
@@ -165,11 +163,6 @@ def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]
         if not found:
             raise ConfigError(f"{name}: a value is missing", "see --help")
     return rest, found
-
-
-def print_json(value: Any) -> None:
-    """Print one line of JSON that every reader accepts: what is no finite number is null."""
-    print(json.dumps(plain(value), allow_nan=False))
 
 
 def read_standard_input() -> str:

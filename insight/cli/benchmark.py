@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from insight.api.benchmark import ComparisonSettings, benchmark, compare
 from insight.cli.arguments import CommandParser, add_parameters, chosen
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
-from insight.runtime.json_files import read_object
+from insight.runtime.json_files import print_json, read_object
 from insight.runtime.messages import aligned, silence_libraries
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def run(name: str, arguments: list[str]) -> int:
     silence_libraries()
     comparison, folder = compare(options.models, options.output, options.text or (), settings)
     if options.json:
-        print(json.dumps(read_object(folder / "summary.json")))
+        print_json(read_object(folder / "summary.json"))
     else:
         print(tables(comparison))
         print(f"\n{folder / 'report.html'}")

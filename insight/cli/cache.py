@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from insight.cli.arguments import CommandParser
 from insight.runtime.errors import ConfigError
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import plain_line
 
 if TYPE_CHECKING:
@@ -235,5 +235,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_json(**values: Any) -> int:
-    print(json.dumps(values, indent=1))
+    print_json(values, indent=1)
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from insight.cli.arguments import print_json, take_flag
+from insight.cli.arguments import take_flag
 from insight.cli.commands import COMMANDS
 from insight.cli.config_help import config_help, wants_help
 from insight.runtime.formats import format_bytes, format_count, format_duration, format_latency
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import plain_line
 
 

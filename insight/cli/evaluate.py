@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from insight.cli.arguments import print_json, take_flag, take_option
+from insight.cli.arguments import take_flag, take_option
 from insight.cli.commands import COMMANDS
 from insight.cli.config_help import config_help, wants_help
 from insight.runtime.errors import OutputError
 from insight.runtime.files import atomic_write_text, ensure_writable
-from insight.runtime.json_files import to_line
+from insight.runtime.json_files import print_json, to_line
 from insight.runtime.messages import say
 
 

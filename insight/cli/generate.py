@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from insight.api.generate import GenerationSettings, open_text
 from insight.cli.arguments import CommandParser, add_parameters, chosen, read_standard_input
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import safe_text
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import silence_libraries
 from insight.runtime.run_folder import find_checkpoint
 
@@ -25,7 +25,7 @@ def run(name: str, arguments: list[str]) -> int:
         for _ in writer:
             pass
         result = writer.result
-        print(json.dumps({"prompt": prompt, "text": result.text, "finish_reason": result.finish_reason}))
+        print_json({"prompt": prompt, "text": result.text, "finish_reason": result.finish_reason})
         return 0
     _print(prompt)
     for piece in writer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from insight.api.estimate import choose_network, estimate, list_networks
 from insight.cli.arguments import CommandParser, add_parameters, chosen
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import format_bytes, format_count
+from insight.runtime.json_files import print_json, to_text
 from insight.runtime.messages import aligned, silence_libraries
 
 
@@ -42,7 +42,7 @@ def _parser() -> CommandParser:
 def _list(options: argparse.Namespace) -> None:
     networks = list_networks()
     if options.json:
-        print(json.dumps(networks))
+        print_json(networks)
         return
     rows = [("name", "parameters", "layers", "hidden", "context", "source")]
     for about in networks:
@@ -57,7 +57,7 @@ def _show(options: argparse.Namespace) -> None:
     network = choose_network(options.name, options.config)
     described = network.config.to_dict()
     if options.json:
-        print(json.dumps(described))
+        print_json(described)
         return
     print(f"# {network.title}")
     print(yaml.safe_dump(_short_names(described), sort_keys=False, allow_unicode=True, width=100), end="")
@@ -78,7 +78,7 @@ def _short_names(described: Any) -> Any:
 
 def _estimate(options: argparse.Namespace) -> None:
     network, numbers = estimate(**chosen(options, estimate))
-    print(json.dumps(numbers) if options.json else f"{network.title}\n{_text(numbers)}")
+    print(to_text(numbers) if options.json else f"{network.title}\n{_text(numbers)}")
 
 
 def _text(estimate: dict[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from insight.api.quantize import quantize
 from insight.cli.arguments import CommandParser, add_parameters, chosen
 from insight.cli.commands import COMMANDS
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import aligned, silence_libraries
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(name: str, arguments: list[str]) -> int:
     silence_libraries()
     result = quantize(**chosen(options, quantize))
     if options.json:
-        print(json.dumps(result.to_record()))
+        print_json(result.to_record())
         return 0
     print(table(result))
     print(f"\n{result.reason}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from insight.api.tokenize import (
 )
 from insight.cli.arguments import CommandParser, add_options, read_standard_input
 from insight.runtime.errors import ConfigError, TokenizerError
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import aligned, plain_line, say
 
 _FILES = "files, folders, globs or corpus:NAME"
@@ -182,7 +182,7 @@ def _encode(options: argparse.Namespace) -> None:
         cache_dir=options.cache_dir,
     )
     if options.json:
-        print(json.dumps({"stores": [dataclasses.asdict(store) for store in stores]}))
+        print_json({"stores": [dataclasses.asdict(store) for store in stores]})
     else:
         for store in stores:
             print(f"{store.path}  {store.documents:,} documents, {store.tokens:,} tokens")
@@ -197,7 +197,7 @@ def _encode_text(options: argparse.Namespace) -> None:
         options.tokenizer, read_standard_input() if options.text is None else options.text
     )
     if options.json:
-        print(json.dumps({"ids": ids, "tokens": tokens}))
+        print_json({"ids": ids, "tokens": tokens})
     else:
         print(*ids)
 
@@ -226,7 +226,7 @@ def _inspect(options: argparse.Namespace) -> None:
     )
     if options.json:
         tokenizers = summary["tokenizers"]
-        print(json.dumps(tokenizers[0] if len(tokenizers) == 1 else summary))
+        print_json(tokenizers[0] if len(tokenizers) == 1 else summary)
         return
     for number, facts in enumerate(summary["tokenizers"]):
         if number:
@@ -268,7 +268,7 @@ def _prune(options: argparse.Namespace) -> None:
         invalid_text=options.invalid_text,
     )
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
         return
     rows = [("tokens", "bytes per token", "text", "")]
     for size in summary["sizes"]:

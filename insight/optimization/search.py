@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from insight.optimization.measurement.text import Calibration, MeasuredText
 from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.hardware import measure_hardware
+from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
 from insight.runtime.output_folder import new_folder, write_json
 
@@ -336,7 +336,7 @@ def write_result(result: SearchResult, folder: Path, run_config: Path | None = N
         with new_folder(folder) as temporary:
             write_json(temporary / _REPORT, result.to_record())
         return
-    files = {_REPORT: json.dumps(result.to_record(), indent=2, allow_nan=False) + "\n"}
+    files = {_REPORT: to_text(result.to_record(), indent=2) + "\n"}
     if run_config is not None and run_config.is_file():
         files[_CONFIG] = run_config.read_text(encoding="utf-8")
     save_artifact(result.optimized, folder, files)

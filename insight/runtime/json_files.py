@@ -34,9 +34,22 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def to_line(record: Mapping[str, Any]) -> str:
-    """One record as one line; ASCII, so that text with lone surrogates can be written and read back."""
-    return json.dumps(plain(record), allow_nan=False) + "\n"
+def to_text(value: Any, indent: int | None = None) -> str:
+    """Any value as the JSON that :func:`plain` makes of it.
+
+    It is ASCII, so that text with lone surrogates can be written, printed on any console, and read back.
+    """
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def to_line(record: Any) -> str:
+    """One record as one line."""
+    return to_text(record) + "\n"
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print a value as JSON on stdout: what a command does with ``--json``."""
+    print(to_text(value, indent))
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -92,4 +105,4 @@ def write_object(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    atomic_write_text(path, to_text(value, indent=2) + "\n")

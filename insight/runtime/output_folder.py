@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from insight.runtime.errors import OutputError
 from insight.runtime.files import publish_folder, writing_to
+from insight.runtime.json_files import to_text
 
 
 def require_new(folder: Path, option: str = "--output") -> None:
@@ -45,4 +45,4 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write plain values as JSON that people can read."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(to_text(value, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import insight
 from insight.runtime.errors import OutputError
 from insight.runtime.json_files import append_record, plain, read_object, read_records, write_object
 
@@ -68,3 +70,41 @@ def test_unwritable_is_one_line(tmp_path: Path) -> None:
         append_record(tmp_path / "file" / "r.jsonl", {})
     with pytest.raises(OutputError, match="choose another output folder"):
         write_object(tmp_path / "file" / "o.json", {})
+
+
+# Values that never hold a measured number: keys and hashes, tokenizer files, messages between processes.
+_UNMEASURED = (
+    "data/",
+    "api/tokenize.py",
+    "api/fit.py",
+    "api/config_files.py",
+    "runtime/launching/",
+    "runtime/json_",
+)
+_UNMEASURED_NAMES = {"safety/plan.py": "content_hash", "safety/toxicity_classifier.py": "write_model"}
+
+
+def test_everything_measured_goes_through_this_writer() -> None:
+    """A bare ``json.dumps`` writes NaN and Infinity, which no other JSON reader accepts."""
+    root = Path(insight.__file__).parent
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(_UNMEASURED) and name not in _UNMEASURED_NAMES:
+            found += [f"{name}:{line}" for line in loose_writers(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_a_loose_writer_is_found() -> None:
+    assert loose_writers("import json\nprint(json.dumps({'a': 1}))\njson.dump(1, f, indent=2)\n") == [2, 3]
+    assert loose_writers("import json\njson.dumps(1, allow_nan=False)\n") == []
+
+
+def loose_writers(source: str) -> list[int]:
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return sorted(
+        call.lineno
+        for call in calls
+        if ast.unparse(call.func) in ("json.dumps", "json.dump")
+        and not any(word.arg == "allow_nan" and ast.unparse(word.value) == "False" for word in call.keywords)
+    )

@@ -19,6 +19,7 @@ from torch import nn
 from insight.checkpoints.artifact import load_model
 from insight.optimization.measurement.speed import turns
 from insight.runtime.errors import InsightError
+from insight.runtime.json_files import print_json
 from insight.runtime.numbers import require_number
 from insight.runtime.resources import resident_bytes
 
@@ -160,7 +161,7 @@ def _load_and_print(path: Path, device: str) -> None:
         "resident_bytes": after,
         "model_resident_bytes": after - before,
     }
-    print(json.dumps(reading))
+    print_json(reading)
 
 
 if __name__ == "__main__":

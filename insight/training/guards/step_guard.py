@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from insight.checkpoints.format import use_training_weights
 from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.files import writing_to
+from insight.runtime.json_files import to_line
 from insight.runtime.messages import say
 from insight.runtime.run_folder import is_complete
 from insight.training.guards.guard import Guard
@@ -225,7 +225,7 @@ def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: 
         "samples": samples,
     }
     with writing_to(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(to_line(record))
     if not samples:
         return f"see {path}"
     heads = [head for sample in samples for head in sample["documents"]] or [""]
