@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks import GracefulInterrupt
 from insight.callbacks.checkpointing import InitialWeights
-from insight.callbacks.trainer_parts import step_completed
 from insight.runtime.errors import InsightError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
@@ -18,6 +17,7 @@ from insight.runtime.seeding import capture_random_state, restore_random_state
 from insight.training.compilation import CompileChoice
 from insight.training.guards import Guard, StepGuard
 from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
+from insight.training.lightning_internals import step_completed
 
 if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI

@@ -10,13 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from insight.callbacks.interruption import GracefulInterrupt
-from insight.callbacks.trainer_parts import (
-    callbacks_of,
-    collect_checkpoint,
-    run_folder_of,
-    step_completed,
-    validation_follows,
-)
+from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
 from insight.checkpoints import load_weights_into
 from insight.checkpoints.upload import check_upload_url, upload_folder
 from insight.checkpoints.writer import (
@@ -33,6 +27,7 @@ from insight.runtime.errors import ConfigError, OutputError, nearest
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
+from insight.training.lightning_internals import collect_checkpoint, step_completed, validation_follows
 
 
 class BestGate(Callback):

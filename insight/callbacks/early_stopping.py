@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import planned_steps, run_folder_of, step_completed
+from insight.callbacks.trainer_parts import planned_steps, run_folder_of
 from insight.reporting.stopping_record import stopping_record
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
+from insight.training.lightning_internals import step_completed
 from insight.training.parallel import num_replicas
 from insight.training.stopping import Advice, Criterion, History, Patience, Validation, single_advice
 

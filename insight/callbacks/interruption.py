@@ -15,9 +15,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import step_completed
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
+from insight.training.lightning_internals import step_completed
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a run that was told to make room and can go on from its last checkpoint: 143."""

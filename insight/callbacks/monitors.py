@@ -15,13 +15,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.hooks import RemovableHandle
 
-from insight.callbacks.trainer_parts import run_folder_of, step_completed
+from insight.callbacks.trainer_parts import run_folder_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
 from insight.runtime.messages import say
 from insight.runtime.resources import peak_resident_bytes, resident_bytes
 from insight.runtime.sharded_tensors import whole
+from insight.training.lightning_internals import logs_this_batch, step_completed
 from insight.training.optimizers import parameter_groups
 
 
@@ -63,7 +64,7 @@ class MemoryMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not (trainer._logger_connector.should_update_logs and step_completed(trainer)):
+        if not logs_this_batch(trainer):
             return
         device = trainer.strategy.root_device
         if device.type == "cuda":

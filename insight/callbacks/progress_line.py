@@ -2,201 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar as Bar
+from rich.text import Text
 
 from insight.callbacks.throughput import StepTiming, ThroughputMonitor, seconds_left
-from insight.callbacks.trainer_parts import callbacks_of, planned_steps, step_completed
-from insight.runtime.errors import ConfigError
+from insight.callbacks.trainer_parts import callbacks_of, planned_steps
 from insight.runtime.messages import say
-
-_FEWEST_BAR_COLUMNS = 8
-_MOST_BAR_COLUMNS = 30
-_SEPARATOR = " · "
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a line may look.
-
-    Args:
-        unicode: Whether the terminal shows box characters.
-        color: Whether it may be coloured.
-    """
-
-    unicode: bool = True
-    color: bool = False
-
-
-def progress_line(title: str, share: float, facts: list[str], width: int, style: Style) -> str:
-    """``title``, a bar and as many facts as fit, the first ones first.
-
-    Args:
-        title: What is being done.
-        share: Done part of it, 0 to 1.
-        facts: The most important first; the first is always kept, then as many as leave room for a bar.
-        width: Columns that may be used (escape sequences do not count).
-        style: How it may look.
-    """
-    separator = _SEPARATOR if style.unicode else " - "
-    kept: list[str] = []
-    for fact in facts:
-        room = width - len(title) - len(separator.join([*kept, fact])) - 2
-        if kept and room < _FEWEST_BAR_COLUMNS:
-            break
-        kept.append(fact)
-    text = separator.join(kept)
-    columns = min(_MOST_BAR_COLUMNS, width - len(title) - len(text) - 2)
-    if columns < 3:
-        return f"{title} {text}"[:width]
-    return f"{title} {_bar(share, columns, style)} {text}"
-
-
-def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
-    """What a validation or test found, as far as it was logged."""
-    forms = (
-        ("bits_per_byte", "{:.4f} bits per byte"),
-        ("loss", "loss {:.4f}"),
-        ("perplexity", "perplexity {:,.2f}"),
-    )
-    return [form.format(metrics[f"{stage}/{name}"]) for name, form in forms if f"{stage}/{name}" in metrics]
-
-
-def duration(seconds: float) -> str:
-    """``0:42``, ``12:07``, ``3:20:00``; for people, so a second or two of error does not matter."""
-    whole = max(0, round(seconds))
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def _bar(share: float, columns: int, style: Style) -> str:
-    share = min(1.0, max(0.0, share))
-    if not style.unicode:
-        filled = round(share * columns)
-        return "#" * filled + "-" * (columns - filled)
-    halves = round(share * columns * 2)
-    done = "━" * (halves // 2) + "╸" * (halves % 2)
-    rest = "─" * (columns - len(done))
-    return f"\x1b[36m{done}\x1b[0m\x1b[2m{rest}\x1b[0m" if style.color else done + rest
-
-
-_ERASE_TO_END = "\x1b[K"
-
-
-class TerminalLine:
-    """Draws a line in place on ``stream``.
-
-    Every update is a single write that erases only what is right of the new text, so nothing flickers.
-    While it is open, ``sys.stdout`` and ``sys.stderr`` are wrapped where they are the same terminal: what
-    anybody prints goes above the line instead of into it.
-
-    Args:
-        stream: The terminal.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.text = ""
-        # Somebody has printed half a line: drawing now would overwrite it.
-        self._interrupted = False
-        self._wrapped: dict[str, TextIO] = {}
-
-    @property
-    def width(self) -> int:
-        """Columns that can be written without wrapping; asked every time, since windows are resized."""
-        try:
-            columns = os.get_terminal_size(self.stream.fileno()).columns
-        except (OSError, ValueError, AttributeError):
-            columns = 0
-        return max(1, (columns or shutil.get_terminal_size().columns) - 1)
-
-    def open(self) -> None:
-        """Begin to guard what others print."""
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if name not in self._wrapped and not isinstance(stream, _Above) and stream.isatty():
-                self._wrapped[name] = stream
-                setattr(sys, name, _Above(stream, self))
-
-    def draw(self, text: str) -> None:
-        """Show ``text``, which must fit into :attr:`width`, in place of what was shown."""
-        if text != self.text and not self._interrupted:
-            self._write(text)
-        self.text = text
-
-    def close(self) -> None:
-        """Erase the line and give the terminal back."""
-        if self.text and not self._interrupted:
-            self._write("")
-        self.text, self._interrupted = "", False
-        for name, stream in self._wrapped.items():
-            if isinstance(getattr(sys, name), _Above):
-                setattr(sys, name, stream)
-        self._wrapped = {}
-
-    def pass_through(self, stream: TextIO, text: str) -> None:
-        """Write somebody else's ``text`` above the line."""
-        if self.text and not self._interrupted:
-            self._write("")
-        stream.write(text)
-        stream.flush()
-        self._interrupted = not text.endswith("\n")
-        if self.text and not self._interrupted:
-            self._write(self.text)
-
-    def _write(self, text: str) -> None:
-        # The cursor rests at the first column: output of a library that kept the unwrapped stream begins
-        # there, and not at the end of our text.
-        with contextlib.suppress(OSError):  # a closed terminal must not end the training
-            self.stream.write(f"\r{text}{_ERASE_TO_END}\r")
-            self.stream.flush()
-
-
-class _Above:
-    """Stands in for ``sys.stdout`` or ``sys.stderr``."""
-
-    def __init__(self, stream: TextIO, line: TerminalLine) -> None:
-        self._stream = stream
-        self._line = line
-
-    def write(self, text: str) -> int:
-        if text:
-            self._line.pass_through(self._stream, text)
-        return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        for text in lines:
-            self.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a line can be redrawn on ``stream``."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def style_of(stream: TextIO) -> Style:
-    """What ``stream`` can show; no colour where ``NO_COLOR`` is set (no-color.org)."""
-    try:
-        "━╸─·".encode(stream.encoding or "ascii")
-        unicode = True
-    except (UnicodeEncodeError, LookupError):
-        unicode = False
-    return Style(unicode, color=not os.environ.get("NO_COLOR"))
-
+from insight.runtime.numbers import require_number
+from insight.training.lightning_internals import step_completed
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
+_FEWEST_BAR_COLUMNS = 8
+_MOST_BAR_COLUMNS = 30
 
 
 class ProgressLine(StepTiming, ProgressBar):
@@ -213,16 +40,12 @@ class ProgressLine(StepTiming, ProgressBar):
     clock_window = 50
 
     def __init__(self, seconds_between_lines: float = 10.0) -> None:
-        if seconds_between_lines < 0:
-            raise ConfigError(
-                f"ProgressLine(seconds_between_lines={seconds_between_lines}): cannot be negative", "use 10"
-            )
+        require_number("seconds_between_lines", seconds_between_lines, 10, at_least=0)
         super().__init__()
         self.seconds_between_lines = seconds_between_lines
         self._enabled = True
-        self._line: TerminalLine | None = None
+        self._live: Live | None = None
         self._is_open = False
-        self._style = Style()
         self._next_time = 0.0
         self._began = 0.0
         self._first_step = 0
@@ -342,18 +165,19 @@ class ProgressLine(StepTiming, ProgressBar):
 
     def _is_time(self, is_last: bool) -> bool:
         now = time.monotonic()
-        if now < self._next_time and not (is_last and self._line):
+        if now < self._next_time and not (is_last and self._live):
             return False
-        self._next_time = now + (_SECONDS_BETWEEN_DRAWINGS if self._line else self.seconds_between_lines)
+        self._next_time = now + (_SECONDS_BETWEEN_DRAWINGS if self._live else self.seconds_between_lines)
         return self._enabled
 
     def _show(self, title: str, done: int, total: int | None, facts: list[str]) -> None:
         if not self._enabled:
             return
         count = f"{done:,}/{total:,}" if total else f"{done:,}"
-        if self._line:
-            share = done / total if total else 0.0
-            self._line.draw(progress_line(title, share, [count, *facts], self._line.width, self._style))
+        if self._live:
+            self._live.update(
+                FittedLine(title, done / total if total else 0.0, [count, *facts]), refresh=True
+            )
         elif done:
             say(f"{title} {', '.join([count, *facts])}")
 
@@ -366,16 +190,64 @@ class ProgressLine(StepTiming, ProgressBar):
         if self._is_open or not self._enabled:
             return
         self._is_open, self._began = True, time.monotonic()
-        if is_terminal(sys.stderr):
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._next_time = 0.0
-            self._style = style_of(sys.stderr)
-            self._line = TerminalLine(sys.stderr)
-            self._line.open()
+            # What others print meanwhile goes above the line, unbroken and as it is.
+            console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live.start()
         else:
             self._next_time = self._began + self.seconds_between_lines
 
     def _close(self) -> None:
         self._is_open = False
-        if self._line:
-            self._line.close()
-            self._line = None
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+
+
+class FittedLine:
+    """A title, a bar and as many facts as fit into the width of the console, for :mod:`rich` to draw.
+
+    Args:
+        title: What is being done.
+        share: The part of it that is done, 0 to 1.
+        facts: The most important first; the first is always kept, then as many as leave room for a bar.
+    """
+
+    def __init__(self, title: str, share: float, facts: Sequence[str]) -> None:
+        self.title, self.share, self.facts = title, share, facts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        separator = " - " if options.ascii_only else " · "
+        width, kept = max(1, options.max_width - 1), list(self.facts[:1])
+        for fact in self.facts[1:]:
+            if width - len(self.title) - len(separator.join([*kept, fact])) - 2 < _FEWEST_BAR_COLUMNS:
+                break
+            kept.append(fact)
+        text = separator.join(kept)
+        columns = min(_MOST_BAR_COLUMNS, width - len(self.title) - len(text) - 2)
+        if columns < 3:
+            yield Text(f"{self.title} {text}"[:width], end="")
+            return
+        yield Text(f"{self.title} ", end="")
+        share = min(1.0, max(0.0, self.share))
+        yield Bar(1.0, share, columns, style="dim", complete_style="cyan", finished_style="cyan")
+        yield Text(f" {text}", end="")
+
+
+def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
+    """What a validation or test found, as far as it was logged."""
+    forms = (
+        ("bits_per_byte", "{:.4f} bits per byte"),
+        ("loss", "loss {:.4f}"),
+        ("perplexity", "perplexity {:,.2f}"),
+    )
+    return [form.format(metrics[f"{stage}/{name}"]) for name, form in forms if f"{stage}/{name}" in metrics]
+
+
+def duration(seconds: float) -> str:
+    """``0:42``, ``12:07``, ``3:20:00``; for people, so a second or two of error does not matter."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -10,9 +10,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import num_targets, planned_steps, step_completed, steps_per_validation
+from insight.callbacks.trainer_parts import num_targets, planned_steps, steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import matmul_rate
+from insight.training.lightning_internals import logs_this_batch, step_completed
 from insight.training.parallel import num_replicas
 
 # The first steps choose kernels, compile and fill caches: they say nothing about the rest.
@@ -202,7 +203,7 @@ class ThroughputMonitor(StepTiming):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._flops_per_token is None:
             self._flops_per_token = _flops_per_token(pl_module, batch)
-        if not (trainer._logger_connector.should_update_logs and step_completed(trainer)):
+        if not logs_this_batch(trainer):
             return
         for name, value in (
             ("tokens_per_second", self.tokens_per_second),

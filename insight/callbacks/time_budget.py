@@ -10,9 +10,10 @@ import psutil
 from lightning.pytorch import LightningModule, Trainer
 
 from insight.callbacks.throughput import StepTiming
-from insight.callbacks.trainer_parts import step_completed, steps_per_validation
+from insight.callbacks.trainer_parts import steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
+from insight.training.lightning_internals import step_completed
 
 # The plan is renewed this often; counted in steps, so that all processes of a run agree when.
 _STEPS_BETWEEN_PLANS = 5

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import RunFolder
 from insight.training.parallel import is_sharded
 
@@ -34,29 +33,6 @@ def run_folder_of(trainer: Trainer) -> RunFolder:
     return RunFolder(Path(trainer.default_root_dir))
 
 
-def collect_checkpoint(trainer: Trainer) -> dict[str, Any]:
-    """The state of a run as a checkpoint holds it; every process has to ask, the first gets all of it.
-
-    Raises:
-        ConfigError: The strategy keeps each process's part of the state in a file of its own.
-    """
-    strategy: Any = trainer.strategy
-    in_parts = getattr(strategy, "_save_distributed_checkpoint", False)
-    if (
-        in_parts
-        or getattr(strategy, "_state_dict_type", "full") != "full"
-        or hasattr(strategy, "deepspeed_engine")
-    ):
-        raise ConfigError(
-            f"{type(strategy).__name__} writes each checkpoint as a folder",
-            "set save_distributed_checkpoint to false",
-            option="trainer.strategy",
-            value=type(strategy).__name__,
-        )
-    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    return checkpoint
-
-
 @contextlib.contextmanager
 def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[None]:
     """Let a network in training write texts inside the block.
@@ -72,11 +48,6 @@ def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[Non
         yield
 
 
-def step_completed(trainer: Trainer) -> bool:
-    """Whether the batch that just ended completed an optimizer step (gradients may accumulate)."""
-    return not trainer.fit_loop._should_accumulate()
-
-
 def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     """The optimizer step after which training ends, or ``None`` when nothing limits it."""
     planned = getattr(module, "num_planned_steps", None)
@@ -87,13 +58,6 @@ def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     if epochs is not None and epochs > 0 and math.isfinite(batches):
         limits.append(epochs * math.ceil(batches / trainer.accumulate_grad_batches))
     return min(limits, default=None)
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Whether Lightning validates right after the training batch that just ended."""
-    fit_loop = trainer.fit_loop
-    assert fit_loop._data_fetcher is not None
-    return bool(fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher))
 
 
 def steps_per_validation(trainer: Trainer) -> float:

@@ -1,4 +1,4 @@
-"""Every use that training makes of parts of Lightning and torch which are not in their documentation."""
+"""Every use of parts of Lightning and torch that are not in their documentation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,109 @@ from typing import Any
 import torch
 from torch.distributed.constants import default_pg_timeout
 
+from insight.runtime.errors import ConfigError
+
 
 def logs_this_step(trainer: Any) -> bool:
-    """Whether Lightning hands to the loggers what is logged at this optimizer step."""
-    interval = int(trainer.log_every_n_steps)
-    return interval > 0 and (trainer.global_step + 1) % interval == 0
+    """Whether Lightning hands to the loggers what is logged at this optimizer step, before it is taken."""
+    interval, step = int(trainer.log_every_n_steps), trainer.global_step + 1
+    is_last = step == trainer.fit_loop.epoch_loop.max_steps
+    return trainer.should_stop or is_last or (interval > 0 and step % interval == 0)
+
+
+def logs_this_batch(trainer: Any) -> bool:
+    """Whether Lightning hands to the loggers what is logged while this batch ends."""
+    return bool(trainer._logger_connector.should_update_logs) and step_completed(trainer)
+
+
+def forget_older_values(trainer: Any) -> None:
+    """Keep values that were logged at earlier steps out of the row of this step.
+
+    Lightning repeats the newest value of every name whenever it writes a row, also where a step that ends the
+    run writes one between two regular rows.
+    """
+    for value in trainer.fit_loop.epoch_loop._results.values():
+        if value.meta.on_step and not value.meta.on_epoch:
+            value.has_reset = True
+
+
+def step_completed(trainer: Any) -> bool:
+    """Whether the batch that just ended completed an optimizer step (gradients may accumulate)."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def validation_follows(trainer: Any) -> bool:
+    """Whether Lightning validates right after the training batch that just ended."""
+    fit_loop = trainer.fit_loop
+    return bool(fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher))
+
+
+def set_last_step(trainer: Any, step: int) -> None:
+    """Let training end after an optimizer step; -1 for no limit."""
+    trainer.fit_loop.epoch_loop.max_steps = step
+
+
+def is_last_batch_of_training(trainer: Any) -> bool:
+    """Whether the limits of the Trainer end training after the batch that just ended."""
+    loop = trainer.fit_loop.epoch_loop
+    if 0 < loop.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs
+    return bool(epochs and trainer.current_epoch + 1 == epochs and loop.batch_progress.is_last_batch)
+
+
+def validate_after_this_batch(trainer: Any) -> dict[str, Any]:
+    """End training after this batch, with a validation before.
+
+    Returns:
+        The options of the Trainer that were changed for it, to be put back with :func:`restore_options`.
+    """
+    changed = {
+        "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
+        "min_epochs": trainer.fit_loop.min_epochs,
+        "min_steps": trainer.fit_loop.epoch_loop.min_steps,
+    }
+    # The last epoch need not be one of those that are validated, nor the minimum be reached.
+    restore_options(trainer, {"check_val_every_n_epoch": None, "min_epochs": None, "min_steps": None})
+    trainer.should_stop = True
+    return changed
+
+
+def restore_options(trainer: Any, options: dict[str, Any]) -> None:
+    """Put the options back that :func:`validate_after_this_batch` changed."""
+    trainer.check_val_every_n_epoch = options["check_val_every_n_epoch"]
+    trainer.fit_loop.min_epochs = options["min_epochs"]
+    trainer.fit_loop.epoch_loop.min_steps = options["min_steps"]
+
+
+def take_over_sigterm(trainer: Any) -> bool:
+    """Whether Lightning has received a SIGTERM, which it then forgets: it would end with exit code 0."""
+    connector = trainer._signal_connector
+    received, connector.received_sigterm = bool(connector.received_sigterm), False
+    return received
+
+
+def collect_checkpoint(trainer: Any) -> dict[str, Any]:
+    """The state of a run as a checkpoint holds it; every process has to ask, the first gets all of it.
+
+    Raises:
+        ConfigError: The strategy keeps each process's part of the state in a file of its own.
+    """
+    strategy = trainer.strategy
+    is_whole = getattr(strategy, "_state_dict_type", "full") == "full"
+    if (
+        not is_whole
+        or getattr(strategy, "_save_distributed_checkpoint", False)
+        or hasattr(strategy, "deepspeed_engine")
+    ):
+        raise ConfigError(
+            "writes each checkpoint as a folder",
+            "set save_distributed_checkpoint to false",
+            option="trainer.strategy",
+            value=type(strategy).__name__,
+        )
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    return checkpoint
 
 
 def has_loss_scaler(trainer: Any) -> bool:

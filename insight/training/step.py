@@ -21,7 +21,7 @@ from insight.training.gradients import (
     scale_gradients,
 )
 from insight.training.guards import Guard, StepGuard
-from insight.training.lightning_internals import logs_this_step
+from insight.training.lightning_internals import forget_older_values, logs_this_step
 from insight.training.losses import LinearCrossEntropy
 from insight.training.parallel import num_replicas, replica_rank, sum_over_replicas
 
@@ -64,6 +64,7 @@ class TrainingStep:
     def begin_micro_batch(self) -> None:
         """Put back what a checkpoint held, right before it is used; roll back if the guard says so."""
         trainer = self._module.trainer
+        forget_older_values(trainer)
         self.guard.roll_back_if_due(trainer)
         if self._restored_random_states is not None:
             restore_random_states(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -16,12 +17,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from insight.callbacks.progress_line import ProgressLine, Style, duration, progress_line
+from insight.callbacks.progress_line import FittedLine, ProgressLine, duration
 from insight.runtime.errors import ConfigError
 
 HERE = Path(__file__).parent
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 RUN = textwrap.dedent("""
     import sys, time
@@ -78,17 +80,21 @@ def in_terminal(folder: Path, columns: int, **environment: str) -> str:
 
 
 def on_screen(received: str, columns: int) -> list[str]:
-    """The lines that are left on the screen: a small terminal that knows \\r, \\n and erase-to-end."""
+    """The lines that are left on the screen: a small terminal that knows \\r, \\n, up and erase-line."""
     rows: list[list[str]] = [[]]
-    column = 0
-    for token in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|.", received, flags=re.DOTALL):
-        row = rows[-1]
+    column = current = 0
+    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.", received, flags=re.DOTALL):
+        row = rows[current]
         if token == "\r":
             column = 0
         elif token == "\n":
-            rows.append([])
-        elif token == "\x1b[K":
-            del row[column:]
+            current += 1
+            if current == len(rows):
+                rows.append([])
+        elif token == "\x1b[1A":
+            current -= 1
+        elif token == "\x1b[2K":
+            row.clear()
         elif token.startswith("\x1b"):
             continue
         else:
@@ -144,25 +150,27 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path, environment: dict[str, str]) ->
 FACTS = st.lists(st.text("abc 123,.", min_size=1, max_size=20), min_size=1, max_size=6)
 
 
-@given(st.floats(-1, 2), FACTS, st.integers(1, 200), st.booleans(), st.booleans())
-def test_a_line_never_exceeds_its_width(
-    share: float, facts: list[str], width: int, unicode: bool, color: bool
+def drawn(title: str, share: float, facts: list[str], columns: int, encoding: str = "utf-8") -> str:
+    """What a terminal of ``columns`` columns and an encoding receives."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    console = Console(file=file, width=columns, force_terminal=True, legacy_windows=False)
+    console.print(FittedLine(title, share, facts), end="", soft_wrap=True)
+    return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+@given(st.floats(-1, 2), FACTS, st.integers(2, 200), st.sampled_from(["utf-8", "ascii", "cp1252"]))
+def test_a_line_leaves_the_last_column_free(
+    share: float, facts: list[str], columns: int, encoding: str
 ) -> None:
-    line = progress_line("train", share, facts, width, Style(unicode, color))
-    assert len(ESCAPES.sub("", line)) <= width
-    if not unicode:
-        assert line.isascii() or not all(fact.isascii() for fact in facts)
+    assert len(ESCAPES.sub("", drawn("train", share, facts, columns, encoding))) < columns
 
 
 def test_facts_are_dropped_from_the_end() -> None:
     facts = ["10/20", "loss 1.000", "0:10 left", "5 tokens/s"]
-    style = Style()
-    assert progress_line("train", 0.5, facts, 80, style).endswith(
-        "10/20 · loss 1.000 · 0:10 left · 5 tokens/s"
-    )
-    assert progress_line("train", 0.5, facts, 35, style) == "train ━━━━━───── 10/20 · loss 1.000"
-    assert progress_line("train", 0.5, ["10/20"], 10, style) == "train 10/2"
-    assert progress_line("x", 0.5, ["1/2"], 34, Style(unicode=False)) == "x " + "#" * 14 + "-" * 14 + " 1/2"
+    assert drawn("train", 0.5, facts, 81).endswith("10/20 · loss 1.000 · 0:10 left · 5 tokens/s")
+    assert ESCAPES.sub("", drawn("train", 0.5, facts, 36)).endswith("10/20 · loss 1.000")
+    assert "━" in drawn("train", 0.5, facts, 36)
+    assert drawn("train", 0.5, ["10/20"], 11) == "train 10/2"
 
 
 def test_durations_read_like_a_clock() -> None:
@@ -175,6 +183,8 @@ def test_durations_read_like_a_clock() -> None:
     ]
 
 
-def test_bad_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="seconds_between_lines"):
-        ProgressLine(-1)
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), True])
+def test_bad_options_are_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError) as error:
+        ProgressLine(seconds)
+    assert error.value.option == "seconds_between_lines"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
-from insight.callbacks.trainer_parts import step_completed
 from insight.runtime.seeding import seed_everything
 from insight.training import MuonAdamW
+from insight.training.lightning_internals import step_completed
 from insight.training.optimizers import muon_adamw as newton_schulz
 
 N = 7
