@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -28,7 +29,7 @@ from insight.api.early_checks import early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.api.run_config import RunConfig
-from insight.callbacks import TimeBudget
+from insight.callbacks import EndOfTraining, GracefulInterrupt, TimeBudget
 from insight.reporting import MetricsFile, RunTensorBoard
 from insight.runtime.device import flush_denormals
 from insight.runtime.errors import ConfigError, InsightError
@@ -266,8 +267,15 @@ class InsightCLI(LightningCLI):
             for callback in default_callbacks
             if not any(isinstance(present, type(callback)) for present in self.callbacks)
         ]
+        # A signal, and the last step, are noticed before anybody else acts on the same event.
+        first = [one for one in missing if isinstance(one, (GracefulInterrupt, EndOfTraining))]
+        callbacks = [*first, *self.callbacks, *(one for one in missing if one not in first)]
+        if folder is None:  # nothing is written, by none of the callbacks that a run was trained with
+            callbacks = [one for one in callbacks if not isinstance(one, Checkpoint)]
+        if fast_dev_run or not self.config_init.trainer.get("enable_progress_bar", True):
+            callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
         options: dict[str, Any] = {
-            "callbacks": [*self.callbacks, *missing],
+            "callbacks": callbacks,
             "precision": self.choices.precision,
             **self._devices(),
         }

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from insight.api.config_files import has_config, option_value, split_options
 from insight.api.early_checks import check_early, refuse_foreign_classes
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError, OutputError
+from insight.runtime.files import ensure_writable
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
@@ -46,8 +47,16 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
         )
     if checkpoint.is_dir():
         return _measure_artifact(cli, name, loaded)
-    # The numbers of another text or of other settings do not belong into the record of the run.
-    folder = run_of_checkpoint(checkpoint) if _only_checkpoint(arguments) else None
+    # A validation is only a measurement; a test belongs into the record of the run, unless it is of another
+    # text or has other settings.
+    is_recorded = name == "test" and _only_checkpoint(arguments)
+    folder = run_of_checkpoint(checkpoint) if is_recorded else None
+    if folder:
+        try:
+            ensure_writable(folder.path)
+        except OutputError as error:
+            say(f"the result is not recorded: {error}")
+            folder = None
     return _measure(cli, name, checkpoint, folder)
 
 

@@ -167,7 +167,9 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
                 weights_only=True,
             )
     except TrainingInterrupted as interruption:
-        if folder.last_checkpoint:
+        if interruption.after_training:
+            say(f"{interruption}; the trained model is in {folder.path}")
+        elif folder.last_checkpoint:
             say(f"{interruption}; go on with: insight fit --resume {folder.path}")
         else:
             say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")

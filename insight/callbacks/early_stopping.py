@@ -44,7 +44,7 @@ class EarlyStopping(Callback):
         mode: str = "min",
     ) -> None:
         if mode not in ("min", "max"):
-            raise ConfigError(f"EarlyStopping(mode={mode!r}): unknown mode", "use min or max")
+            raise ConfigError("is neither min nor max", "use min or max", option="mode", value=mode)
         self.monitor = monitor
         self.criterion = criterion
         self.mode = mode
@@ -105,8 +105,10 @@ class EarlyStopping(Callback):
         if self.monitor not in metrics:
             match = nearest(self.monitor, metrics)
             raise ConfigError(
-                f"EarlyStopping(monitor={self.monitor!r}): no such metric was logged",
+                "no such metric was logged",
                 f"did you mean {match!r}?" if match else f"use one of {', '.join(sorted(metrics))}",
+                option="monitor",
+                value=self.monitor,
             )
         self._remember(trainer, pl_module)
         history = History(tuple(self.validations), planned_steps(trainer, pl_module))

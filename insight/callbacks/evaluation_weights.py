@@ -10,6 +10,7 @@ from torch import nn
 
 from insight.checkpoints.format import EVALUATION_WEIGHTS, TRAINING_WEIGHTS, use_training_weights
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.runtime.sharded_tensors import local
 
 
@@ -164,8 +165,7 @@ class AveragedWeights(EvaluationWeights):
     """
 
     def __init__(self, decay: float = 0.999, warm_up: bool = True) -> None:
-        if not 0 <= decay < 1:
-            raise ConfigError(f"AveragedWeights(decay={decay}): must be at least 0 and below 1", "use 0.999")
+        require_number("decay", decay, 0.999, at_least=0, below=1)
         super().__init__()
         self.decay = decay
         self.warm_up = warm_up

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import torch
@@ -15,9 +15,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
-from insight.training.lightning_internals import step_completed
+from insight.runtime.numbers import require_number
+from insight.training.lightning_internals import step_completed, take_over_sigterm
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a run that was told to make room and can go on from its last checkpoint: 143."""
@@ -37,16 +37,23 @@ class TrainingInterrupted(SystemExit):
         signal_number: The signal that asked for the end; ``TIME_LIMIT`` for the time limit.
         step: Optimizer steps finished, 0 where nothing was being trained.
         checkpoint: The newest checkpoint to go on from, "" if there is none.
-        aborted: The signal came twice: the last step was not finished.
+        aborted: Whether the signal came twice, so that the last step was not finished.
+        after_training: Whether the model was trained and saved, and only what follows was cut short.
 
     Attributes:
         code: Exit code: 130 for SIGINT, 143 for everything that makes room for others.
     """
 
     def __init__(
-        self, signal_number: int, step: int = 0, checkpoint: str = "", aborted: bool = False
+        self,
+        signal_number: int,
+        step: int = 0,
+        checkpoint: str = "",
+        aborted: bool = False,
+        after_training: bool = False,
     ) -> None:
         self.signal_number = signal_number
+        self.after_training = after_training
         self.step = step
         self.checkpoint = checkpoint
         self.aborted = aborted
@@ -54,7 +61,8 @@ class TrainingInterrupted(SystemExit):
 
     def __str__(self) -> str:
         how = "aborted" if self.aborted else "interrupted"
-        return f"{how} by {_name(self.signal_number)} at step {self.step}"
+        when = f"after training ({self.step:,} steps)" if self.after_training else f"at step {self.step:,}"
+        return f"{how} by {_name(self.signal_number)} {when}"
 
 
 class GracefulInterrupt(Callback):
@@ -82,18 +90,18 @@ class GracefulInterrupt(Callback):
     """
 
     def __init__(self, time_limit: float | None = None, include_startup: bool = True) -> None:
-        if time_limit is not None and not time_limit > 0:
-            raise ConfigError(f"time_limit={time_limit}: must be above 0 seconds", "use for example 3600")
+        require_number("time_limit", time_limit, 3600, above=0, optional=True)
         self.time_limit = time_limit
         self.include_startup = include_startup
         self._end = float("inf")
         self.requested: int | None = None
         self.stopping = False
+        self._is_trained = False
         self._trainer: Trainer | None = None
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.requested, self.stopping, self._trainer = None, False, trainer
+        self.requested, self.stopping, self._trainer, self._is_trained = None, False, trainer, False
         if self.time_limit is not None and stage == "fit":
             age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
             self._end = time.monotonic() - age + self.time_limit
@@ -147,6 +155,10 @@ class GracefulInterrupt(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_if(self.stopping or trainer.world_size == 1, trainer)
+        # Everything is saved. What follows (compression, safety) can be done again, so a signal ends it at
+        # once, where no other process waits for this one.
+        self._is_trained = trainer.world_size == 1
+        self._listen()
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._end_if(self._everyone_agrees(trainer), trainer)
@@ -177,7 +189,7 @@ class GracefulInterrupt(Callback):
         trainer = self._trainer
         step = trainer.global_step if trainer else 0
         checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") if trainer else ""
-        ending = TrainingInterrupted(number, step, str(checkpoint), aborted)
+        ending = TrainingInterrupted(number, step, str(checkpoint), aborted, self._is_trained)
         if trainer and not aborted and _ends_quietly(trainer):
             ending.code = 0
         return ending
@@ -185,15 +197,12 @@ class GracefulInterrupt(Callback):
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        connector = cast(Any, self._trainer)._signal_connector if self._trainer else None
-        if connector is not None and connector.received_sigterm:
-            # It came just before this moment; Lightning would end with exit code 0 and save nothing.
-            connector.received_sigterm = False
+        if self._trainer is not None and take_over_sigterm(self._trainer):  # it came just before this moment
             self._request(signal.SIGTERM)
         for number in _SIGNALS:
             current = signal.getsignal(number)
             if current != self._handle:
-                self._handlers.setdefault(number, current)
+                self._handlers[number] = current
                 signal.signal(number, self._handle)
 
     def _unlisten(self) -> None:
@@ -204,6 +213,9 @@ class GracefulInterrupt(Callback):
             self._handlers = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_trained:
+            self.requested = number
+            raise self._ending(number, aborted=False)
         if self.requested is None:
             self._request(number)
         elif number == signal.SIGINT:
@@ -215,7 +227,14 @@ class GracefulInterrupt(Callback):
         is_key = number == signal.SIGINT
         name, hint = ("Ctrl-C", " (again to abort at once)") if is_key else (_name(number), "")
         with contextlib.suppress(RuntimeError):  # the signal came while another line was being printed
-            say(f"{name}: finishing this step, then saving and stopping{hint}")
+            say(f"{name}: {self._what_follows()}{hint}")
+
+    def _what_follows(self) -> str:
+        trainer = self._trainer
+        if trainer is None or not _is_training(trainer):
+            return "stopping after this batch"
+        saves = "saving and " if trainer.checkpoint_callback is not None else ""
+        return f"finishing this {'validation' if trainer.validating else 'step'}, then {saves}stopping"
 
 
 def _name(number: int) -> str:

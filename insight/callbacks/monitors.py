@@ -20,6 +20,7 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 from insight.runtime.resources import peak_resident_bytes, resident_bytes
 from insight.runtime.sharded_tensors import whole
 from insight.training.lightning_internals import logs_this_batch, step_completed
@@ -109,13 +110,9 @@ class ModelStatistics(Callback):
     def __init__(
         self, every_n_steps: int = 100, by: Literal["layer", "role"] = "layer", activations: bool = True
     ) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(
-                f"ModelStatistics(every_n_steps={every_n_steps}): must be at least 1",
-                "remove ModelStatistics to have no statistics",
-            )
+        require_number("every_n_steps", every_n_steps, 100, whole=True, at_least=1)
         if by not in ("layer", "role"):
-            raise ConfigError(f"ModelStatistics(by={by!r}): unknown grouping", "use layer or role")
+            raise ConfigError("is neither layer nor role", "use layer or role", option="by", value=by)
         self.every_n_steps = every_n_steps
         self.by = by
         self.activations = activations
@@ -145,8 +142,7 @@ class ModelStatistics(Callback):
         if attached and not self._sizes and not self._told_compiled:
             self._told_compiled = True
             say("ModelStatistics: the network runs compiled, so its activations cannot be seen")
-        step = trainer.global_step - 1
-        if not (step_completed(trainer) and self._is_due(step)):
+        if not (step_completed(trainer) and self._is_due(trainer.global_step - 1)):
             return
         values = {
             f"gradient/{group}/{name}": value
@@ -157,7 +153,7 @@ class ModelStatistics(Callback):
             values |= {f"activation/{layer}/{name}": value for name, value in _shown(sizes).items()}
         self._sizes = {}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
+            logger.log_metrics(values, step=trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._detach()
@@ -265,15 +261,9 @@ class StepProfiler(Callback):
         record_shapes: bool = False,
         profile_memory: bool = False,
     ) -> None:
-        for name, value, least in (
-            ("start_step", start_step, 0),
-            ("num_steps", num_steps, 1),
-            ("num_operations", num_operations, 1),
-        ):
-            if value < least:
-                raise ConfigError(
-                    f"StepProfiler({name}={value}): must be at least {least}", "use 10, 3 and 30"
-                )
+        require_number("start_step", start_step, 10, whole=True, at_least=0)
+        require_number("num_steps", num_steps, 3, whole=True, at_least=1)
+        require_number("num_operations", num_operations, 30, whole=True, at_least=1)
         self.start_step = start_step
         self.num_steps = num_steps
         self.num_operations = num_operations
@@ -330,6 +320,9 @@ class StepProfiler(Callback):
         folder = run_folder_of(trainer).profile
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / "trace.json.gz").unlink(
+                missing_ok=True
+            )  # a copied run may share the file with the original
             found.export_chrome_trace(str(folder / "trace.json.gz"))
         on_cuda = trainer.strategy.root_device.type == "cuda"
         table = found.key_averages(group_by_input_shape=self.record_shapes).table(

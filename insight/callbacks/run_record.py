@@ -1,11 +1,13 @@
-"""Writes down what a run was and what came out: run.json, summary.json, report.html."""
+"""Records what a run was and what came out: run.json, summary.json and report.html."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
 from insight.callbacks.time_budget import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
+from insight.checkpoints.reader import read_checkpoint
 from insight.reporting import (
     Metric,
     RunTensorBoard,
@@ -26,6 +29,7 @@ from insight.reporting import (
     update_summary,
     write_report,
 )
+from insight.reporting.loggers import StepLabels
 from insight.reporting.run_files import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
@@ -58,7 +62,15 @@ class RunRecord(Callback):
     def __init__(self, report: bool = True) -> None:
         self.report = report
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, StepLabels):
+                logger.count_steps = functools.partial(_step_of_weights, trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, StepLabels):
+                logger.begin_training(trainer.global_step)
         if not trainer.is_global_zero:
             return
         path, step = run_folder_of(trainer).info_path, trainer.global_step
@@ -107,13 +119,13 @@ class RunRecord(Callback):
                 config = run.config_path
                 options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
                 outcome = {name: metric.value for name, metric in read_summary(run.path).items()}
-                logger.log_outcome(options or {}, outcome, trainer.global_step)
+                logger.log_outcome(options or {}, outcome, _step_of_weights(trainer))
         if self.report:
             write_report(run)
 
 
 def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """What can be said about a run before its first step, under the keys of ``run.json``."""
+    """The facts about a run that are known before its first step, under the keys of ``run.json``."""
     import lightning
 
     data = datamodule_of(trainer)
@@ -136,6 +148,13 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
             network, module.device.type, str(trainer.precision), getattr(data, "sequence_length", 0)
         ),
     }
+
+
+def _step_of_weights(trainer: Trainer) -> int:
+    """The optimizer steps that the weights of the network have taken, also where they come from a file."""
+    if trainer.state.fn == "fit" or not trainer.ckpt_path:
+        return int(trainer.global_step)
+    return int(read_checkpoint(Path(trainer.ckpt_path)).get("global_step", 0))
 
 
 def _final_metrics(trainer: Trainer) -> dict[str, Metric]:

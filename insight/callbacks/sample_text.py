@@ -14,6 +14,7 @@ from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 from insight.training.parallel import is_sharded
 
 
@@ -36,12 +37,8 @@ class SampleText(Callback):
         settings: GenerationSettings = GenerationSettings(max_new_tokens=100),
     ) -> None:
         if isinstance(prompts, str):
-            raise ConfigError(f"SampleText(prompts={prompts!r}): a list is needed", f"use [{prompts!r}]")
-        if every_n_validations < 1:
-            raise ConfigError(
-                f"SampleText(every_n_validations={every_n_validations}): must be at least 1",
-                "remove SampleText to have no samples",
-            )
+            raise ConfigError("must be a list", f"use [{prompts!r}]", option="prompts", value=prompts)
+        require_number("every_n_validations", every_n_validations, 1, whole=True, at_least=1)
         self.prompts = tuple(prompts)
         self.every_n_validations = every_n_validations
         self.settings = settings

@@ -1,4 +1,4 @@
-"""Says at the start of training which parameters learn how fast."""
+"""What a run says and checks at its start and at its end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from insight.reporting import update_run_info
 from insight.runtime.errors import DataError
 from insight.runtime.messages import aligned, say
 from insight.training import ScheduleConfig
+from insight.training.lightning_internals import (
+    is_last_batch_of_training,
+    restore_options,
+    step_completed,
+    validate_after_this_batch,
+)
 
 
 class ParameterTable(Callback):
@@ -95,19 +101,26 @@ _REMEDY = "give more text, or a smaller data.batch_size or data.sequence_length"
 
 
 class EndOfTraining(Callback):
-    """Ends a run whose data gives nothing, and says why another one ends early or at once.
+    """Validates the trained model, refuses data that gives nothing, and says why a run ends early.
 
-    Lightning finishes without a word when the loader is empty, when a resumed run is complete, and when
-    ``max_epochs`` comes before ``max_steps``; a loader that promises batches and gives none keeps it
-    beginning epochs for ever.
+    Lightning validates only at its intervals: without this callback the last value would be that of an older
+    model, or there would be none in a short run. It finishes without a word when the loader is empty, when a
+    resumed run is complete, and when ``max_epochs`` comes before ``max_steps``; a loader that promises
+    batches and gives none keeps it beginning epochs for ever.
     """
 
     def __init__(self) -> None:
         self._num_batches = 0
         self._num_empty_epochs = 0
+        self._changed_options: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._num_batches = self._num_empty_epochs = 0
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        changed, self._changed_options = self._changed_options, None
+        if changed is not None:
+            restore_options(trainer, changed)  # the Trainer may train again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs, batches = trainer.max_epochs, trainer.num_training_batches
@@ -124,11 +137,18 @@ class EndOfTraining(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._num_batches += 1
-        self._num_empty_epochs = -1  # this one is none
+        self._num_empty_epochs = -1  # this epoch is not empty
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_last = self._changed_options is None and is_last_batch_of_training(trainer)
+        if is_last and step_completed(trainer) and not getattr(trainer, "fast_dev_run", False):
+            self._changed_options = validate_after_this_batch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_empty_epochs += 1
-        # One may be empty: that of a run resumed at its end.
+        # One epoch may be empty: that of a run resumed at its end.
         if self._num_empty_epochs > 1:
             raise DataError(
                 f"the loader promises {trainer.num_training_batches} batches an epoch and gives none",

@@ -11,8 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import num_targets, planned_steps, steps_per_validation
-from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import matmul_rate
+from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import logs_this_batch, step_completed
 from insight.training.parallel import num_replicas
 
@@ -167,10 +167,7 @@ class ThroughputMonitor(StepTiming):
     """
 
     def __init__(self, window: int = 50) -> None:
-        if window < 1:
-            raise ConfigError(
-                f"ThroughputMonitor(window={window}): a window holds at least one step", "use 50"
-            )
+        require_number("window", window, 50, whole=True, at_least=1)
         self.clock_window = window
         super().__init__()
         self._flops_per_token: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, cast
 
@@ -13,7 +12,8 @@ from insight.callbacks.throughput import StepTiming
 from insight.callbacks.trainer_parts import steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
-from insight.training.lightning_internals import step_completed
+from insight.runtime.numbers import require_number
+from insight.training.lightning_internals import set_last_step, step_completed
 
 # The plan is renewed this often; counted in steps, so that all processes of a run agree when.
 _STEPS_BETWEEN_PLANS = 5
@@ -55,10 +55,7 @@ class TimeBudget(StepTiming):
     clock_window = 500
 
     def __init__(self, seconds: float, include_startup: bool = True) -> None:
-        if not (seconds > 0 and math.isfinite(seconds)):
-            raise ConfigError(
-                f"TimeBudget(seconds={seconds}): must be a positive number", "use for example 150"
-            )
+        require_number("seconds", seconds, 150, above=0)
         super().__init__()
         self.seconds = seconds
         self.include_startup = include_startup
@@ -86,7 +83,7 @@ class TimeBudget(StepTiming):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            trainer.fit_loop.epoch_loop.max_steps = self._limit  # the Trainer may train again
+            set_last_step(trainer, self._limit)  # the Trainer may train again
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -108,7 +105,7 @@ class TimeBudget(StepTiming):
         # Before Lightning restores its loops, which read max_steps to tell how far the run was.
         planned = checkpoint["callbacks"].get(self.state_key, {}).get("planned_steps")
         if planned is not None and trainer.state.fn == "fit":
-            trainer.fit_loop.epoch_loop.max_steps = planned
+            set_last_step(trainer, planned)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -120,8 +117,10 @@ class TimeBudget(StepTiming):
             say(f"time budget: the plan of {self.planned_steps:,} steps was final before; it is kept")
         elif self.elapsed >= self.seconds:
             raise ConfigError(
-                f"TimeBudget(seconds={self.seconds:g}): {self.elapsed:.0f} s were over before the first step",
-                "give it more, or set include_startup to false",
+                f"{self.elapsed:.0f} s were over before the first step",
+                "give the run more time, or set include_startup to false",
+                option="seconds",
+                value=self.seconds,
             )
 
     def on_train_batch_start(
@@ -203,4 +202,4 @@ class TimeBudget(StepTiming):
     def _apply(self, trainer: Trainer, module: LightningModule) -> None:
         if self.planned_steps is not None:
             module.num_planned_steps = self.planned_steps  # type: ignore[assignment]
-            trainer.fit_loop.epoch_loop.max_steps = self.planned_steps
+            set_last_step(trainer, self.planned_steps)

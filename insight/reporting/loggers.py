@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,16 +13,41 @@ from lightning.pytorch.utilities import rank_zero_only
 from insight.reporting.run_files import Sample
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.formats import safe_text
-from insight.runtime.json_files import mend_last_line, read_records, to_line
+from insight.runtime.json_files import prepare_to_append, read_records, to_line
 
 
-class MetricsFile(Logger):
+class StepLabels:
+    """Labels what is logged with the number of optimizer steps that the weights have taken.
+
+    Lightning labels what it logs itself, which has an epoch, with the number of steps before the one that
+    ends. What callbacks log has the label that they give.
+
+    Attributes:
+        count_steps: Returns the number of steps taken, where somebody has set it.
+    """
+
+    count_steps: Callable[[], int] | None = None
+
+    def label(self, metrics: Mapping[str, Any], step: int | None) -> int:
+        """The label of a row."""
+        if self.count_steps is not None and "epoch" in metrics:
+            return self.count_steps()
+        return 0 if step is None else int(step)
+
+    def begin_training(self, step: int) -> None:
+        """Drop what was logged beyond ``step``: those steps were lost, and are now repeated.
+
+        Where nobody calls it, the first row of training does, at its own step.
+        """
+        raise NotImplementedError
+
+
+class MetricsFile(StepLabels, Logger):
     """Writes one JSON object a logged step: ``{"step": 120, "seconds": 31.4, "train/loss": 3.1}``.
 
     Every line reaches the file when it is written, so a killed run keeps what it measured. The clock
     starts with the object. A run that goes on in an old folder appends: its clock goes on from the last
-    record that counts, and with its first training record, at step s, the records beyond s are dropped,
-    since they belong to steps that were lost and are now repeated. Testing or validating never drops.
+    record that counts, and records of steps that are repeated are dropped. Testing or validating never drops.
 
     Args:
         path: The ``metrics.jsonl`` to write.
@@ -58,10 +83,9 @@ class MetricsFile(Logger):
         Raises:
             OutputError: The file cannot be written, for instance because the disk is full.
         """
-        step = 0 if step is None else int(step)
+        step = self.label(metrics, step)
         if not self._has_trained and any(name.startswith("train/") for name in metrics):
-            self._has_trained = True
-            self.drop_after(step)
+            self.begin_training(step - 1)
         if self._offset is None:
             self._offset = self._seconds_before(step)
         seconds = round(self._offset + time.monotonic() - self._start, 3)
@@ -70,8 +94,9 @@ class MetricsFile(Logger):
             self._open().write(to_line(record))
 
     @rank_zero_only
-    def drop_after(self, step: int) -> None:
+    def begin_training(self, step: int) -> None:
         """Remove the records beyond ``step``, and set the clock to the last one that stays."""
+        self._has_trained = True
         records = read_records(self.path)
         kept = [record for record in records if _step(record) <= step]
         if len(kept) < len(records):
@@ -91,7 +116,7 @@ class MetricsFile(Logger):
     def _open(self) -> TextIO:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            mend_last_line(self.path)
+            prepare_to_append(self.path)
             self._file = self.path.open("a", encoding="ascii", buffering=1)
         return self._file
 
@@ -120,12 +145,12 @@ _COLUMNS = tuple(
 )
 
 
-class RunTensorBoard(TensorBoardLogger):
+class RunTensorBoard(StepLabels, TensorBoardLogger):
     """Lightning's logger, set up for a run folder.
 
     Event files lie beside ``config.yaml`` (``tensorboard --logdir runs`` then shows ``name/n`` as the
-    run's name). A resumed run appends a file; with its first training scalar, at step s, TensorBoard is
-    told to forget what the lost steps beyond s had logged. Lightning's own ``hparams.yaml`` and its
+    run's name). A resumed run adds a file, and tells TensorBoard to forget what the steps that are repeated
+    had logged. Lightning's own ``hparams.yaml`` and its
     ``hp_metric = -1`` are not written: :meth:`log_outcome` fills the HPARAMS tab when there is something
     to compare.
 
@@ -146,9 +171,9 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars, without the epoch that Lightning adds to each."""
+        step = self.label(metrics, step)
         if self._resumes and any(name.startswith("train/") for name in metrics):
-            self._resumes = False
-            self._forget_after(0 if step is None else step)
+            self.begin_training(step - 1)
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
@@ -192,7 +217,12 @@ class RunTensorBoard(TensorBoardLogger):
         """Flush the event file."""
         self.experiment.flush()
 
-    def _forget_after(self, step: int) -> None:
+    @rank_zero_only
+    def begin_training(self, step: int) -> None:
+        """Let TensorBoard forget what was logged beyond ``step``."""
+        if not self._resumes:
+            return
+        self._resumes = False
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 
         restart = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))

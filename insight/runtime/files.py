@@ -114,6 +114,21 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
+def own_file(path: Path) -> None:
+    """Replace a file that has further names by a copy, before it is written to in place.
+
+    Folders are copied with hard links (``cp -al``, backups): writing to such a file would change the
+    original.
+
+    Raises:
+        OutputError: The copy cannot be written.
+    """
+    with writing_to(path):
+        if path.is_file() and path.stat().st_nlink > 1:
+            with path.open("rb") as original, atomic_file(path) as copy:
+                shutil.copyfileobj(original, copy)
+
+
 def publish_folder(temporary: Path, final: Path) -> bool:
     """Flush everything under ``temporary`` and rename it to ``final`` in one step.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from insight.runtime.files import atomic_write_text, writing_to
+from insight.runtime.files import atomic_write_text, own_file, writing_to
 
 
 def plain(value: Any) -> Any:
@@ -60,13 +60,14 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
     """
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        mend_last_line(path)
+        prepare_to_append(path)
         with path.open("a", encoding="ascii") as file:
             file.write(to_line(record))
 
 
-def mend_last_line(path: Path) -> None:
-    """End the last line of a file with a newline if a crash left it without one."""
+def prepare_to_append(path: Path) -> None:
+    """Make a file one's own, and end its last line with a newline if a crash left it without one."""
+    own_file(path)
     if not path.is_file() or path.stat().st_size == 0:
         return
     with path.open("rb+") as file:

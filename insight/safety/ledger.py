@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from insight.runtime.errors import OutputError
-from insight.runtime.files import flush, writing_to
+from insight.runtime.files import flush, own_file, writing_to
 from insight.safety.plan import Plan, content_hash
 from insight.safety.records import Response
 
@@ -94,6 +94,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     """The lines of the file, which is cut behind the last one that is complete."""
     if not path.exists():
         return []
+    own_file(path)
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     if end < len(content):

@@ -12,7 +12,7 @@ import torch
 
 from insight.checkpoints.format import use_training_weights
 from insight.runtime.errors import CheckpointError, InsightError
-from insight.runtime.files import writing_to
+from insight.runtime.files import own_file, writing_to
 from insight.runtime.json_files import to_line
 from insight.runtime.messages import say
 from insight.runtime.run_folder import is_complete
@@ -224,6 +224,7 @@ def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: 
         "is_taken": decision.is_taken,
         "samples": samples,
     }
+    own_file(path)
     with writing_to(path), path.open("a", encoding="utf-8") as file:
         file.write(to_line(record))
     if not samples:
