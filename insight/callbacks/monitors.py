@@ -45,6 +45,8 @@ class MemoryMonitor(Callback):
     """
 
     def __init__(self, relax: float = 0.75, shrink: float = 0.85, clear: float = 0.95) -> None:
+        for name, share in (("relax", relax), ("shrink", shrink), ("clear", clear)):
+            require_number(name, share, "0.75, 0.85 and 0.95", above=0, at_most=1)
         self.thresholds = MemoryThresholds(relax, shrink, clear)
         self._watching: contextlib.ExitStack | None = None
 

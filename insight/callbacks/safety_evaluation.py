@@ -15,9 +15,10 @@ from insight.callbacks.checkpointing import BestGate
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writing_while_training
 from insight.checkpoints.artifact import load_model
 from insight.reporting import Metric, update_summary
-from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.errors import InsightError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
 from insight.safety import (
     Material,
@@ -34,6 +35,8 @@ from insight.safety.red_teaming import check_options, unfinished_folder
 from insight.safety.targets import target_of_file
 from insight.training.parallel import is_sharded
 
+_SECONDS_WORTH_A_WHOLE_SUITE = 60.0
+
 
 class SafetyEvaluation(BestGate):
     """Runs a small safety suite after validations, and the whole one when training ends.
@@ -49,30 +52,28 @@ class SafetyEvaluation(BestGate):
     Args:
         every_n_validations: Measure after every this many validations.
         suite: The suite of the validations: ``watch``, ``base``, or a YAML file.
-        final_suite: The suite of the end.
+        final_suite: The suite of the end; ``null`` for ``base``, or for that of the validations where
+            training took less than a minute.
         gate: Figures that must not be farther from their ideal than this, for example
             ``{memorisation/extracted: 0.05}``. A checkpoint that fails, or that was not measured, does not
             become the best one. A figure that could not be measured has not passed.
-        seed: Of the suites.
+        seed: The seed of the suites.
     """
 
     def __init__(
         self,
         every_n_validations: int = 1,
         suite: str = "watch",
-        final_suite: str = "base",
+        final_suite: str | None = None,
         gate: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        if every_n_validations < 1:
-            raise ConfigError(
-                f"SafetyEvaluation(every_n_validations={every_n_validations}): must be at least 1",
-                "remove SafetyEvaluation to measure nothing",
-            )
+        require_number("every_n_validations", every_n_validations, 1, whole=True, at_least=1)
         self.every_n_validations = every_n_validations
         check_options(seed)
         self.suite = find_suite(suite)
-        self.final_suite = find_suite(final_suite)
+        self.final_suite = find_suite(final_suite or "base")
+        self._may_shorten = final_suite is None
         self.gate = SafetyGate(gate, self.suite) if gate else None
         self.seed = seed
         self.blocks_best = False
@@ -96,7 +97,7 @@ class SafetyEvaluation(BestGate):
 
     @property
     def time_share(self) -> float:
-        """Seconds spent in here during training, of all its seconds."""
+        """The share of the training time that was spent in this callback."""
         return self._seconds / max(self._trained_seconds, 1e-9)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -109,6 +110,12 @@ class SafetyEvaluation(BestGate):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained_before, self._started = self._trained_seconds, None
+        if self._may_shorten and self._trained_seconds < _SECONDS_WORTH_A_WHOLE_SUITE:
+            self.final_suite = self.suite
+
+    def what_follows(self) -> str:
+        """The announcement of what this callback does after training."""
+        return f"the safety suite {self.final_suite.name}"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
@@ -153,7 +160,7 @@ class SafetyEvaluation(BestGate):
     def _measure_the_result(self, trainer: Trainer, checkpoint: Path, device: torch.device) -> None:
         run, material = run_folder_of(trainer), self._material_of(trainer)
         folder, quantized = run.path / "safety", run.path / "quantization"
-        # Those of a run that was resumed: its model is another now.
+        # A run that was resumed has another model now.
         for old in (folder, unfinished_folder(folder)):
             shutil.rmtree(old, ignore_errors=True)
         is_paired = (quantized / ARTIFACT_DESCRIPTION).is_file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -156,6 +156,7 @@ class EndOfTraining(Callback):
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._announce(trainer)
         if self._num_batches:
             return
         for option in ("limit_train_batches", "max_steps", "max_epochs"):
@@ -168,3 +169,11 @@ class EndOfTraining(Callback):
             f"nothing is left to train: step {trainer.global_step:,} was the last one; raise "
             "trainer.max_steps or trainer.max_epochs to go on"
         )
+
+    @staticmethod
+    def _announce(trainer: Trainer) -> None:
+        """Say what callbacks do after training, before the first of them begins."""
+        callbacks = [] if getattr(trainer, "fast_dev_run", False) else cast(Any, trainer).callbacks
+        coming = [callback.what_follows() for callback in callbacks if hasattr(callback, "what_follows")]
+        if coming:
+            say(f"training is over and saved; now {', then '.join(coming)} (Ctrl-C leaves the rest out)")

@@ -178,12 +178,6 @@ def test_averaging_may_begin_in_the_middle_of_a_run(tmp_path: Path) -> None:
     assert close(weights(module), averages(resumed, lambda n: 0.7)[-1])
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_decay_has_its_bounds(decay: float) -> None:
-    with pytest.raises(ConfigError, match="decay="):
-        AveragedWeights(decay)
-
-
 def test_weights_too_narrow_to_average_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bfloat16 would stand still"):
         tiny_fit(tmp_path, [AveragedWeights()], precision="bf16-true", schedule=TinySchedule())

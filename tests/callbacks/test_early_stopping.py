@@ -210,8 +210,3 @@ def test_a_trial_step_writes_nothing(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'validation/loss'"):
         tiny_fit(tmp_path, [EarlyStopping("validation/los")])
-
-
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match="EarlyStopping"):
-        EarlyStopping(mode="up")

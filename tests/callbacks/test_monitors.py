@@ -16,7 +16,6 @@ from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.monitors import MemoryMonitor
 from insight.callbacks.throughput import StepTiming, ThroughputMonitor
 from insight.callbacks.trainer_parts import steps_per_validation
-from insight.runtime.errors import ConfigError
 from insight.runtime.resources import resident_bytes
 
 
@@ -114,8 +113,3 @@ def test_memory_is_logged(tmp_path: Path) -> None:
     assert list(resident) == [4, 9, 14, 19, 24, 29]
     assert all(peak[step] >= 0.99 * resident[step] for step in resident)
     assert resident[29] == pytest.approx(resident_bytes(), rel=0.3)
-
-
-def test_bad_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="window=0"):
-        ThroughputMonitor(window=0)

@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from insight.callbacks.progress_line import FittedLine, ProgressLine, duration
-from insight.runtime.errors import ConfigError
+from insight.callbacks.progress_line import FittedLine, duration
 
 HERE = Path(__file__).parent
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -181,10 +180,3 @@ def test_durations_read_like_a_clock() -> None:
         "12:07",
         "3:20:00",
     ]
-
-
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), True])
-def test_bad_options_are_refused(seconds: float) -> None:
-    with pytest.raises(ConfigError) as error:
-        ProgressLine(seconds)
-    assert error.value.option == "seconds_between_lines"

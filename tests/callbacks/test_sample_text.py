@@ -13,7 +13,6 @@ from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.sample_text import SampleText
 from insight.generation import GenerationSettings
 from insight.reporting import RunTensorBoard, Sample, append_sample, read_samples
-from insight.runtime.errors import ConfigError
 
 SETTINGS = GenerationSettings(max_new_tokens=5)
 
@@ -72,9 +71,3 @@ def test_samples_reach_tensorboard(tmp_path: Path) -> None:
     tiny_fit(tmp_path, [SampleText(["ab"], settings=SETTINGS)], logger=logger, max_steps=10)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert any("samples/ab" in tag for tag in events.Tags()["tensors"])
-
-
-@pytest.mark.parametrize("options", [{"prompts": "It is"}, {"every_n_validations": 0}])
-def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="SampleText"):
-        SampleText(**options)

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Callback
 from tiny_run import TinyData, TinyLoader, tiny_fit
 
 from insight.callbacks import EndOfTraining, RunCheckpoint
 from insight.runtime.errors import DataError
+from insight.runtime.messages import say
 
 
 class Empty(TinyData):
@@ -72,3 +75,55 @@ def test_a_finished_run_says_that_nothing_is_left(tmp_path: Path, capsys: pytest
 def test_a_limit_of_zero_is_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_fit(tmp_path, [EndOfTraining()], limit_train_batches=0)
     assert "trainer.limit_train_batches=0: nothing was trained" in capsys.readouterr().err
+
+
+class Validations(Callback):
+    """The optimizer steps that were validated."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+
+EVERY_30 = {"check_val_every_n_epoch": None, "val_check_interval": 30}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_steps": 45, **EVERY_30}, [30, 45]),
+        ({"max_steps": 60, **EVERY_30}, [30, 60]),
+        ({"max_steps": 3, **EVERY_30}, [3]),
+        ({"max_steps": 7, **EVERY_30, "accumulate_grad_batches": 3}, [7]),
+        ({"max_steps": 25, **EVERY_30, "min_epochs": 9}, [25]),
+        # An epoch has 20 batches.
+        ({"max_epochs": 3, "check_val_every_n_epoch": 2, "val_check_interval": None}, [40, 60]),
+    ],
+)
+def test_the_trained_model_is_validated_once(
+    tmp_path: Path, options: dict[str, Any], expected: list[int]
+) -> None:
+    seen = Validations()
+    limits = {"max_steps": -1, "max_epochs": None} | options
+    trainer, _ = tiny_fit(tmp_path, [EndOfTraining(), seen, RunCheckpoint()], **limits)
+    assert seen.steps == expected
+    assert trainer.global_step == expected[-1]
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == expected[-1]
+    assert trainer.check_val_every_n_epoch == options["check_val_every_n_epoch"]
+
+
+def test_what_follows_training_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Later(Callback):
+        def what_follows(self) -> str:
+            return "a long measurement"
+
+        def on_fit_end(self, trainer: Any, module: Any) -> None:
+            say("measured")
+
+    tiny_fit(tmp_path, [EndOfTraining(), Later()])
+    lines = capsys.readouterr().err.splitlines()
+    assert "a long measurement" in lines[-2]
+    assert lines[-1] == "insight: measured"
