@@ -24,7 +24,7 @@ from insight.training.optimizers import (
     OptimizerConfig,
     OptimizerFactory,
     as_optimizer_config,
-    refuse_other_state,
+    prepare_for_resuming,
 )
 from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import build_in_parts, is_sharded, num_replicas
@@ -121,7 +121,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; its rates are set at each step by the schedule."""
-        optimizer = refuse_other_state(self.optimizer_config.build(self.network))
+        optimizer = prepare_for_resuming(self.optimizer_config.build(self.network))
         unscale_before_step(optimizer)
         return optimizer
 

@@ -16,7 +16,7 @@ from torch import nn
 from insight.models import DecoderConfig, parameter_role
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.training import AdamW, AnyOptimizer, MuonAdamW
-from insight.training.optimizers import parameter_groups, refuse_other_state
+from insight.training.optimizers import parameter_groups, prepare_for_resuming
 
 N = 6
 
@@ -152,19 +152,19 @@ def test_an_optimizer_that_cannot_is_named(factory: Callable[..., Any], said: st
 def test_the_state_of_another_optimizer_is_refused(other: Any, said: str) -> None:
     state = AdamW().build(network()).state_dict()
     with pytest.raises(CheckpointError, match=said):
-        refuse_other_state(other.build(network())).load_state_dict(state)
-    refuse_other_state(AdamW(learning_rate=1.0).build(network())).load_state_dict(state)
+        prepare_for_resuming(other.build(network())).load_state_dict(state)
+    prepare_for_resuming(AdamW(learning_rate=1.0).build(network())).load_state_dict(state)
 
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_state_does_not_change_which_kernel_runs(guarded: bool) -> None:
     """Under tensor parallelism AdamW is not fused; as torch does it, it would stay so on one process."""
-    saved = AdamW().build(network()).state_dict()
+    saved = prepare_for_resuming(AdamW().build(network())).state_dict()
     for group in saved["param_groups"]:
         group["fused"], group["lr"] = False, 0.5
     optimizer = AdamW().build(network())
     if guarded:
-        refuse_other_state(optimizer)
+        prepare_for_resuming(optimizer)
     optimizer.load_state_dict(saved)
     assert {group["fused"] for group in optimizer.param_groups} == {guarded}
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}

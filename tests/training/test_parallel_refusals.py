@@ -24,7 +24,7 @@ from insight.models import (
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig
 from insight.training.compilation import CompileChoice
-from insight.training.optimizers import refuse_other_state
+from insight.training.optimizers import prepare_for_resuming
 from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import FSDP2Strategy
 from insight.training.parallel.sharding import rows_by_process, shard_network, share_matrices
@@ -116,7 +116,7 @@ def test_the_state_of_another_optimizer(other: OptimizerConfig, freeze: tuple[st
     freeze_parameters(module.network, freeze)
     strategy = FSDP2Strategy()
     strategy._lightning_module = module
-    strategy.optimizers = [refuse_other_state(other.build(module.network))]
+    strategy.optimizers = [prepare_for_resuming(other.build(module.network))]
     with pytest.raises(CheckpointError, match=said):
         strategy.load_optimizer_state_dict({"optimizer_states": [state]})
 

@@ -2,7 +2,7 @@
 
 from insight.training.optimizers.adamw import AdamW
 from insight.training.optimizers.any_optimizer import AnyOptimizer, OptimizerFactory, as_optimizer_config
-from insight.training.optimizers.base import OptimizerConfig, refuse_other_state
+from insight.training.optimizers.base import OptimizerConfig, prepare_for_resuming
 from insight.training.optimizers.muon_adamw import MuonAdamW
 from insight.training.optimizers.parameter_groups import ParameterGroup, parameter_groups
 
@@ -15,5 +15,5 @@ __all__ = [
     "ParameterGroup",
     "as_optimizer_config",
     "parameter_groups",
-    "refuse_other_state",
+    "prepare_for_resuming",
 ]

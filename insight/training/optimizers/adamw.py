@@ -9,12 +9,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from insight.training.optimizers.base import (
-    OptimizerConfig,
-    check_decay,
-    check_rate,
-    check_share,
-)
+from insight.runtime.numbers import require_number
+from insight.training.optimizers.base import OptimizerConfig, check_decay, check_rate, check_share
 from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
 
 
@@ -23,14 +19,14 @@ class AdamW(OptimizerConfig):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), fused.
 
     Args:
-        learning_rate: Of everything but the token embedding.
-        embedding_learning_rate: Of the token embedding; ``None`` = ``learning_rate``. A row moves only
-            when its token occurs, so it bears ten times the rate and more.
+        learning_rate: Learning rate of everything but the token embedding.
+        embedding_learning_rate: Learning rate of the token embedding; ``None`` = ``learning_rate``. A row
+            moves only when its token occurs, so it bears ten times the rate and more.
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of squared gradients.
-        eps: Added to the root of the squares.
-        weight_decay: Of matrices inside blocks and of the head; norms, biases, embeddings and routers of
-            experts have none.
+        eps: Number that is added to the root of the squares.
+        weight_decay: Decay of matrices inside blocks and of the head; norms, biases, embeddings and routers
+            of experts have none.
         layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
             none. For training on from a network that has learnt already (arXiv 2003.10555).
     """
@@ -48,6 +44,7 @@ class AdamW(OptimizerConfig):
         check_rate("embedding_learning_rate", self.embedding_learning_rate)
         check_share("beta1", self.beta1)
         check_share("beta2", self.beta2)
+        require_number("eps", self.eps, 1e-8, at_least=0, at_most=1)
         check_decay(self.weight_decay)
         check_layer_decay(self.layer_decay)
 

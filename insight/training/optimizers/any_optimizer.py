@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch import nn
 
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.training.optimizers.base import OptimizerConfig, check_rate
 from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-"""What makes an optimizer of parameter groups: in YAML the ``class_path`` and ``init_args`` of its class."""
+"""A function that makes an optimizer of parameter groups: in YAML ``class_path`` and ``init_args``."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class AnyOptimizer(OptimizerConfig):
     Args:
         optimizer: Class and options, e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``. It
             must take parameter groups, have a learning rate ``lr``, and ``step(closure)``.
-        embedding_learning_rate: Of the token embedding; null for that of the rest.
+        embedding_learning_rate: Learning rate of the token embedding; null for that of the rest.
         layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
             none (arXiv 2003.10555).
     """
@@ -51,14 +53,20 @@ class AnyOptimizer(OptimizerConfig):
         except (TypeError, ValueError, RuntimeError) as error:
             problem = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(
-                f"model.optimizer={self._name}: {problem}",
+                problem,
                 "change its options, or choose another class",
+                option="model.optimizer",
+                value=self._name,
             ) from error
         for built, group in zip(optimizer.param_groups, groups, strict=True):
             if "lr" not in built:
                 raise ConfigError(
-                    f"model.optimizer={self._name}: has no learning rate called lr", "choose another class"
+                    "has no learning rate called lr",
+                    "choose another class",
+                    option="model.optimizer",
+                    value=self._name,
                 )
+            self._check_numbers(built)
             if group.role == "embedding" and self.embedding_learning_rate is not None:
                 built["lr"] = self.embedding_learning_rate
             built["lr"] = built["initial_lr"] = built["lr"] * group.rate_factor
@@ -80,6 +88,15 @@ class AnyOptimizer(OptimizerConfig):
         kept = (value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
         return sum(value.numel() for value in kept) // weight.numel()
 
+    def _check_numbers(self, options: dict[str, Any]) -> None:
+        """Refuse what torch's optimizers do not: NaN passes their comparisons, infinity most of them."""
+        name = f"model.optimizer {self._name}: "
+        check_rate(f"{name}lr", options["lr"] if not isinstance(options["lr"], torch.Tensor) else None)
+        for option, value in options.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    require_number(f"{name}{option}", number, 0.1)
+
     @property
     def _name(self) -> str:
         made = self.optimizer
@@ -89,7 +106,7 @@ class AnyOptimizer(OptimizerConfig):
 
 
 def as_optimizer_config(given: OptimizerConfig | OptimizerFactory) -> OptimizerConfig:
-    """What ``model.optimizer`` means: a configuration, or the class of an optimizer with its options."""
+    """The configuration that ``model.optimizer`` means: it may be an optimizer class with its options."""
     return given if isinstance(given, OptimizerConfig) else AnyOptimizer(given)
 
 

@@ -1,4 +1,4 @@
-"""What every optimizer configuration shares, and the check of a checkpoint's optimizer state."""
+"""What every optimizer configuration shares, and what a resumed run takes from its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ import torch
 from torch import nn
 
 from insight.runtime.component import Component
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.errors import CheckpointError
+from insight.runtime.numbers import require_number
+
+MAX_LEARNING_RATE = 1e6
+"""The largest learning rate; larger ones overflow float32 in the first updates."""
+
+_REMEDY = (
+    "resume with the optimizer, layer_decay and freeze of its run, or begin a new one from its weights by "
+    "--init_from"
+)
+_AS_CONFIGURED = "as_configured"
+# Options that a machine measures, with the option that the user sets in their place.
+_MEASURED = {"dtype": "precision"}
+# Options whose value may change in training, so that a checkpoint without `as_configured` has the right one
+# unless the class is known to change learning rates only.
+_OWN_PACKAGES = ("torch.optim", "insight.")
+_RATES = ("lr", "initial_lr", "weight_decay")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Component):
-    """What updates the weights, and how fast."""
+    """The optimizer that updates the weights, and its options."""
 
     @abstractmethod
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -30,10 +46,9 @@ def check_rate(name: str, value: float | None) -> None:
     """Refuse a learning rate that is not a positive number.
 
     Raises:
-        ConfigError: It is zero, negative or not finite.
+        ConfigError: It is zero, negative, not finite or too large for float32.
     """
-    if value is not None and not 0 < value < float("inf"):
-        raise ConfigError(f"{name}={value}: must be above 0", "use for example 0.003")
+    require_number(name, value, 0.003, optional=True, above=0, at_most=MAX_LEARNING_RATE)
 
 
 def check_share(name: str, value: float) -> None:
@@ -42,39 +57,38 @@ def check_share(name: str, value: float) -> None:
     Raises:
         ConfigError: It lies outside.
     """
-    if not 0 <= value < 1:
-        raise ConfigError(f"{name}={value}: must be at least 0 and below 1", "use for example 0.95")
+    require_number(name, value, 0.95, at_least=0, below=1)
 
 
 def check_decay(value: float) -> None:
-    """Refuse a negative weight decay.
+    """Refuse a weight decay that is negative or above 1000.
 
     Raises:
-        ConfigError: It is negative.
+        ConfigError: It is one.
     """
-    if value < 0:
-        raise ConfigError(f"weight_decay={value}: must be at least 0", "use 0.1, or 0 for none")
+    require_number("weight_decay", value, 0.1, at_least=0, at_most=1000)
 
 
-_REMEDY = (
-    "resume with the optimizer, layer_decay and freeze of its run, or begin a new one from its weights by "
-    "--init_from"
-)
+def prepare_for_resuming(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let ``optimizer`` load the state of a checkpoint, but keep the options that this run sets anew.
 
-
-def refuse_other_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Make ``optimizer`` refuse, in one line, the state of one with other groups or other options.
-
-    What it takes over leaves ``fused`` as it is: that depends on how this process's parameters are cut.
+    Each group remembers the options that it was built with. An option that this run configures differently
+    than the run that saved the checkpoint keeps its present value; all others are taken over, since some
+    optimizers count and average in their groups. ``fused`` always stays, since it depends on how this
+    process's parameters are cut.
 
     Returns:
-        ``optimizer``, whose ``load_state_dict`` raises a :class:`CheckpointError` from now on.
+        ``optimizer``, whose ``load_state_dict`` raises a :class:`CheckpointError` for the state of an
+        optimizer with other groups or other options.
     """
-    optimizer.register_load_state_dict_pre_hook(_check)
+    for group in optimizer.param_groups:
+        options = {name: value for name, value in group.items() if _is_plain(value)}
+        group[_AS_CONFIGURED] = {name: options[name] for name in options if name not in _MEASURED}
+    optimizer.register_load_state_dict_pre_hook(_resumed_state)
     return optimizer
 
 
-def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     saved, present = state["param_groups"], optimizer.param_groups
     if _described(saved) != _described(present):
         raise CheckpointError(
@@ -84,18 +98,37 @@ def _check(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str,
         )
     for theirs, ours in zip(saved, present, strict=True):
         # Another version of torch may add options; another optimizer has some and lacks others.
-        unknown, missing = sorted(theirs.keys() - ours.keys()), sorted(ours.keys() - theirs.keys())
+        unknown = sorted(theirs.keys() - ours.keys())
+        missing = sorted(ours.keys() - theirs.keys() - {_AS_CONFIGURED, *_MEASURED.values()})
         if unknown and missing:
             raise CheckpointError(
                 f"the checkpoint is of another optimizer: it has {', '.join(unknown)}, this one "
                 f"{', '.join(missing)}",
                 _REMEDY,
             )
-    groups = [
-        {**theirs, "fused": ours["fused"]} if "fused" in ours else theirs
-        for theirs, ours in zip(saved, present, strict=True)
-    ]
+    is_known = type(optimizer).__module__.startswith(_OWN_PACKAGES)
+    groups = [_resumed_group(theirs, ours, is_known) for theirs, ours in zip(saved, present, strict=True)]
     return {**state, "param_groups": groups}
+
+
+def _resumed_group(saved: dict[str, Any], present: dict[str, Any], is_known: bool) -> dict[str, Any]:
+    """The options of a group, with those that this run has set anew."""
+    now = present[_AS_CONFIGURED]
+    before = saved.get(_AS_CONFIGURED)
+    if before is None:  # an older checkpoint does not say what its run was configured with
+        changed = {name for name in now if is_known or name in _RATES}
+        changed -= set(_MEASURED.values())
+    else:
+        changed = {name for name in now if before.get(name, now[name]) != now[name]}
+    changed |= {measured for measured, option in _MEASURED.items() if option in changed}
+    kept = {name: present[name] for name in (*changed, "fused", _AS_CONFIGURED) if name in present}
+    return {**saved, **kept}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value) and bool(value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _described(groups: list[dict[str, Any]]) -> str:

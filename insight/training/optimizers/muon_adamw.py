@@ -16,6 +16,7 @@ from torch.optim.adamw import adamw
 from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import measure_matmul_rate
+from insight.runtime.numbers import require_number
 from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import (
     OptimizerConfig,
@@ -64,7 +65,7 @@ def faster_dtype(device: str) -> str:
     A machine without bfloat16 instructions emulates them, up to 50 times slower than float32.
 
     Args:
-        device: Type of the device that holds the parameters.
+        device: Device type that holds the parameters.
     """
     single = measure_matmul_rate(torch.float32, device)
     try:
@@ -98,17 +99,17 @@ class MuonAdamW(OptimizerConfig):
     parts of a matrix, each gathers the whole, orthogonalises it and keeps its part.
 
     Args:
-        learning_rate: Of Muon: about the spectral norm of a step.
-        adam_learning_rate: Of the head, norms, biases and routers of experts.
-        embedding_learning_rate: Of the token embedding. A row moves only when its token occurs, so it bears
-            a much higher rate; it was what counted most in short runs.
-        momentum: Of Muon, with Nesterov's look ahead.
-        num_iterations: Newton-Schulz iterations.
+        learning_rate: Learning rate of Muon: about the spectral norm of a step.
+        adam_learning_rate: Learning rate of the head, norms, biases and routers of experts.
+        embedding_learning_rate: Learning rate of the token embedding. A row moves only when its token
+            occurs, so it bears a much higher rate; in short runs this rate counted most.
+        momentum: Momentum of Muon, with Nesterov's look ahead.
+        num_iterations: Number of Newton-Schulz iterations.
         precision: Type of their products: ``bfloat16``, ``float32``, or ``auto`` for the one that this
-            machine multiplies faster. A resumed run keeps the type it began with.
-        beta1: Of AdamW: decay of the mean of gradients.
-        beta2: Of AdamW: decay of the mean of squared gradients.
-        weight_decay: Of the hidden matrices, decoupled.
+            machine multiplies faster. A resumed run with ``auto`` keeps the type it began with.
+        beta1: Decay of AdamW's mean of gradients.
+        beta2: Decay of AdamW's mean of squared gradients.
+        weight_decay: Decoupled decay of the hidden matrices.
         layer_decay: Factor of all learning rates from each block to the one below, the embedding last; 1 for
             none. Matrices of different blocks then share no batched product, which makes a step slower.
     """
@@ -131,10 +132,11 @@ class MuonAdamW(OptimizerConfig):
             check_share(name, getattr(self, name))
         check_decay(self.weight_decay)
         check_layer_decay(self.layer_decay)
-        if not 1 <= self.num_iterations <= 20:
-            raise ConfigError(f"num_iterations={self.num_iterations}: must lie between 1 and 20", "use 5")
+        require_number("num_iterations", self.num_iterations, 5, whole=True, at_least=1, at_most=20)
         if self.precision not in _PRECISIONS:
-            raise ConfigError(f"precision={self.precision!r}: unknown type", f"use {', '.join(_PRECISIONS)}")
+            raise ConfigError(
+                "unknown type", f"use {', '.join(_PRECISIONS)}", option="precision", value=self.precision
+            )
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         splits = muon_splits(network)
@@ -150,6 +152,7 @@ class MuonAdamW(OptimizerConfig):
                 settings = {
                     "momentum": self.momentum,
                     "num_iterations": self.num_iterations,
+                    "precision": self.precision,
                     "dtype": agreed_dtype(device) if self.precision == "auto" else self.precision,
                     "weight_decay": self.weight_decay,
                 }
@@ -169,8 +172,8 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
 
     Args:
         groups: Parameter groups; those of role ``hidden`` are updated by Muon, all others by AdamW.
-        rows_of: For each hidden parameter the rows of the matrices that it (or each expert in it) fuses.
-        order_of: Where the rows of a parameter lie in another order, that order.
+        rows_of: Numbers of rows of the matrices that each hidden parameter (or each expert in it) fuses.
+        order_of: The order of the rows of those parameters whose rows are not in their own order.
     """
 
     def __init__(

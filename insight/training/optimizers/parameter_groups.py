@@ -11,6 +11,7 @@ from torch import nn
 
 from insight.models import parameter_role
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.numbers import require_number
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(?P<index>\d+)\.")
 
@@ -23,9 +24,9 @@ class ParameterGroup:
     """Trainable parameters that are updated alike.
 
     Args:
-        role: As in :func:`insight.models.parameter_role`.
-        rate_factor: What their learning rate is multiplied with for their depth.
-        parameters: By name.
+        role: Role as in :func:`insight.models.parameter_role`.
+        rate_factor: Factor of their learning rate for their depth.
+        parameters: The parameters by name.
     """
 
     role: str
@@ -36,12 +37,12 @@ class ParameterGroup:
 def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[ParameterGroup]:
     """Trainable parameters by role, and by depth if ``layer_decay`` is not 1; frozen ones are left out.
 
-    What stands behind the blocks has the full rate, the last block ``layer_decay`` times it, each block below
-    ``layer_decay`` times that of the one above, and so has what stands before the blocks (Clark et al. 2020,
-    arXiv 2003.10555). Groups of a higher rate come first.
+    Parameters behind the blocks have the full rate, the last block ``layer_decay`` times it, each block below
+    ``layer_decay`` times that of the one above, and parameters before the blocks once more (Clark et al.
+    2020, arXiv 2003.10555). Groups of a higher rate come first.
 
     Args:
-        network: Whose parameters.
+        network: The network that is trained.
         layer_decay: Factor of the rate from each layer to the one below.
     """
     roles = parameter_role(network)
@@ -64,8 +65,7 @@ def check_layer_decay(value: float) -> None:
     Raises:
         ConfigError: It lies outside.
     """
-    if not 0 < value <= 1:
-        raise ConfigError(f"layer_decay={value}: must be above 0 and at most 1", "use 0.9, or 1 for none")
+    require_number("layer_decay", value, "0.9, or 1 for none", above=0, at_most=1)
 
 
 def _depths(network: nn.Module) -> dict[str, int]:
@@ -85,7 +85,7 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
     """Take parameters out of training: they get no gradient, no optimizer state and no update.
 
     Args:
-        network: Whose parameters; modules are named as in ``network.named_modules()``.
+        network: The network; modules are named as in ``network.named_modules()``.
         patterns: Names of parameters or modules, in which ``*`` stands for any text, ``?`` for a character
             and ``[ab]`` for one of several, e.g. ``embedding`` or ``blocks.[01].*``.
 
@@ -97,13 +97,19 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
         frozen = [name for name in parameters if _fits(name, pattern)]
         if not frozen:
             raise ConfigError(
-                f"model.freeze={pattern!r}: no parameter has such a name", _remedy(parameters, pattern)
+                "no parameter has such a name",
+                _remedy(parameters, pattern),
+                option="model.freeze",
+                value=pattern,
             )
         for name in frozen:
             parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ConfigError(
-            f"model.freeze={', '.join(patterns)}: nothing is left to train", "leave a part of the network out"
+            "nothing is left to train",
+            "leave a part of the network out",
+            option="model.freeze",
+            value=", ".join(patterns),
         )
 
 

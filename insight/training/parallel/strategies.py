@@ -209,7 +209,7 @@ def _numbered_parameters(
 ) -> Iterable[tuple[int, torch.Tensor]]:
     """Parameters with their numbers in a state: they belong together by their place in the groups.
 
-    A state of other groups is not for this to refuse: ``refuse_other_state`` says what differs.
+    A state of other groups is not for this to refuse: ``prepare_for_resuming`` says what differs.
     """
     numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
     parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
