@@ -25,7 +25,9 @@ class EarlyStopping(Callback):
     """Ends training when its criterion says so; asked after every validation.
 
     The reason and its numbers are printed, logged as ``early_stopping/...``, and drawn in the report beside
-    the curve, also while nothing stops (``early_stopping.json`` in the run folder). The history is part of
+    the curve, also while nothing stops (``early_stopping.json`` in the run folder). Before the Trainer's
+    ``min_epochs`` and ``min_steps`` are reached, training goes on, and ends then unless the criterion has
+    changed its mind. The history is part of
     every checkpoint, so a resumed run judges as the uninterrupted one would; it may be resumed with another
     criterion, which then judges the whole history.
 
@@ -56,6 +58,7 @@ class EarlyStopping(Callback):
         self._num_tokens = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()
+        self._is_stopping = self._has_said_so = False
 
     @property
     def _seconds(self) -> float:
@@ -83,6 +86,7 @@ class EarlyStopping(Callback):
             self.validations, self.stopping_reason_message = [], None
             self._training_loss, self._num_losses, self._num_tokens = torch.zeros(()), 0, 0
             self._seconds_before = 0.0
+            self._is_stopping = self._has_said_so = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -117,12 +121,29 @@ class EarlyStopping(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
         # Training losses and clocks differ between processes; all of them must stop at the same step.
-        stops = trainer.strategy.broadcast(advice.stop) and not trainer.should_stop
-        if stops:
-            trainer.should_stop = True
-            self.stopping_reason_message = f"{self.monitor}: {advice.evidence}"
+        self._decide(trainer, trainer.strategy.broadcast(advice.stop), advice.evidence)
+        self._write(trainer, history, advice, self._is_stopping and _may_stop(trainer))
+
+    def _decide(self, trainer: Trainer, stops: bool, evidence: str) -> None:
+        """Ask the Trainer to stop, or take that back if it has not been carried out."""
+        if not stops:
+            if self._is_stopping:
+                trainer.should_stop = self._is_stopping = self._has_said_so = False
+                self.stopping_reason_message = None
+                say(f"not stopping early any more at step {trainer.global_step}: {self.monitor}: {evidence}")
+            return
+        if trainer.should_stop and not self._is_stopping:
+            return  # something else ends the run
+        trainer.should_stop = self._is_stopping = True
+        self.stopping_reason_message = f"{self.monitor}: {evidence}"
+        if _may_stop(trainer):
             say(f"stopping early at step {trainer.global_step}: {self.stopping_reason_message}")
-        self._write(trainer, history, advice, stops)
+        elif not self._has_said_so:
+            self._has_said_so = True
+            say(
+                f"would stop early at step {trainer.global_step}: {self.stopping_reason_message}; training goes "
+                f"on until trainer.min_epochs={trainer.min_epochs} and min_steps={trainer.min_steps}"
+            )
 
     def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:
         """What the report draws; also while nothing stops, for a run that is killed."""
@@ -152,3 +173,9 @@ class EarlyStopping(Callback):
                 Validation(trainer.global_step, self._num_tokens, self.sign * value, training, self._seconds)
             )
         self._training_loss, self._num_losses = torch.zeros(()), 0
+
+
+def _may_stop(trainer: Trainer) -> bool:
+    """Whether the Trainer ends at the end of this epoch, at the latest, once it is asked to."""
+    epochs, steps = trainer.min_epochs or 0, trainer.min_steps or 0
+    return trainer.current_epoch + 1 >= epochs and trainer.global_step >= steps

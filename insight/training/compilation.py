@@ -34,7 +34,9 @@ class CompileChoice:
     def __post_init__(self) -> None:
         if self.value not in ("auto", "on", "off"):
             match = nearest(self.value, ("auto", "on", "off"))
-            raise ConfigError(f"compile={self.value!r}: unknown choice", f"use {match or 'auto, on or off'}")
+            raise ConfigError(
+                "unknown choice", f"use {match or 'auto, on or off'}", option="compile", value=self.value
+            )
 
     def check_network_in_parts(self) -> None:
         """Refuse to compile a network of which each process has only a part.
@@ -44,8 +46,10 @@ class CompileChoice:
         """
         if self.value == "on":
             raise ConfigError(
-                "compile='on': a network that is cut over processes runs eager",
+                "a network that is cut over processes runs eager",
                 "use --model.compile off, or --trainer.strategy ddp",
+                option="compile",
+                value="on",
             )
 
 

@@ -14,6 +14,7 @@ from insight.data.loaders import LanguageModelBatch
 from insight.data.sampling import IGNORED_TARGET
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.numbers import require_number
 from insight.training.compilation import CompileChoice, compiled_or_eager
 from insight.training.guards import Guard
 from insight.training.lightning_internals import count_batches_anew, unscale_before_step
@@ -74,12 +75,8 @@ class LanguageModelingModule(pl.LightningModule):
         guard: Guard = Guard(),
     ) -> None:
         super().__init__()
-        if z_loss < 0:
-            raise ConfigError(f"z_loss={z_loss}: must be at least 0", "use 1e-4, or 0 for none")
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(
-                f"label_smoothing={label_smoothing}: must be at least 0 and below 1", "use 0.1, or 0 for none"
-            )
+        require_number("z_loss", z_loss, "1e-4, or 0 for none", at_least=0, at_most=1000)
+        require_number("label_smoothing", label_smoothing, "0.1, or 0 for none", at_least=0, below=1)
         self.network_config = network
         self.optimizer_config = as_optimizer_config(optimizer)
         self.schedule = schedule
@@ -103,8 +100,10 @@ class LanguageModelingModule(pl.LightningModule):
         longest, window = self.network_config.max_sequence_length, self._data.sequence_length
         if window > longest:
             raise ConfigError(
-                f"data.sequence_length={window}: the network holds max_sequence_length={longest}",
+                f"the network holds max_sequence_length={longest}",
                 f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
+                option="data.sequence_length",
+                value=window,
             )
         if self.device_mesh is None:
             self.network = self._build()

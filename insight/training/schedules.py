@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, TypeVar
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 
 Unit = Literal["steps", "tokens", "share"]
 
@@ -66,20 +67,22 @@ def parse_length(name: str, given: float | str, bare_unit: Unit) -> Length:
     """
     value, unit = _read(name, given, bare_unit)
     if not 0 <= value < math.inf:
-        raise ConfigError(f"{name}={given}: must be at least 0", _EXAMPLES)
+        raise ConfigError("must be at least 0", _EXAMPLES, option=name, value=given)
     if unit == "share" and value > 1:
-        raise ConfigError(f"{name}={given}: must lie between 0 and 1, a share of the run", _EXAMPLES)
+        raise ConfigError("must lie between 0 and 1, a share of the run", _EXAMPLES, option=name, value=given)
     if unit != "share" and value != int(value):
-        raise ConfigError(f"{name}={given}: must be a whole number of {unit}", _EXAMPLES)
+        raise ConfigError(f"must be a whole number of {unit}", _EXAMPLES, option=name, value=given)
     return Length(value, unit)
 
 
 def _read(name: str, given: float | str, bare_unit: Unit) -> tuple[float, Unit]:
+    if isinstance(given, bool):
+        raise ConfigError("is no length", _EXAMPLES, option=name, value=given)
     if not isinstance(given, str):
         return float(given), bare_unit
     match = _TEXT.fullmatch(given.strip())
     if match is None:
-        raise ConfigError(f"{name}={given!r}: is no length", _EXAMPLES)
+        raise ConfigError("is no length", _EXAMPLES, option=name, value=given)
     # Decimal, since 1.1 times a million is no whole number in binary.
     number = Decimal(match["number"].replace(",", "").replace("_", "")) * _FACTORS[match["factor"]]
     if match["unit"] == "%":
@@ -333,7 +336,9 @@ class WarmupStableDecay(_Warmup):
         super().__post_init__()
         _check_share("final_share", self.final_share)
         if self.shape not in ("linear", "sqrt"):
-            raise ConfigError(f"shape={self.shape!r}: unknown shape of the decay", "use linear or sqrt")
+            raise ConfigError(
+                "unknown shape of the decay", "use linear or sqrt", option="shape", value=self.shape
+            )
 
     def multiplier(self, step: int, num_steps: int) -> float:
         decay_steps = self._decay_length(num_steps)
@@ -358,8 +363,7 @@ def _half_cosine(start: float, stop: float, progress: float) -> float:
 
 
 def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name}={value}: must lie between 0 and 1", "use e.g. 0.5")
+    require_number(name, value, 0.5, at_least=0, at_most=1)
 
 
 def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | None, planned_now: int) -> None:

@@ -202,6 +202,35 @@ def test_larger_is_better_is_written_as_it_was_measured(tmp_path: Path, scripted
     assert record["stopped"] is False
 
 
+@pytest.mark.parametrize(
+    ("values", "steps", "said"),
+    [
+        # The metric improves before the run may stop: the wish is forgotten.
+        ([1.0, 1.1, 1.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], 100, "not stopping early any more at step 40"),
+        # It does not: the run ends as soon as it may.
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9], 60, "stopping early at step 60"),
+    ],
+)
+def test_a_wish_that_is_not_carried_out_is_forgotten_when_the_metric_improves(
+    tmp_path: Path,
+    scripted: list[float],
+    capsys: pytest.CaptureFixture[str],
+    values: list[float],
+    steps: int,
+    said: str,
+) -> None:
+    scripted += values
+    stopping = EarlyStopping("validation/scripted", Patience(2))
+    trainer, _ = tiny_fit(tmp_path, [stopping], max_steps=100, min_steps=60)
+    assert trainer.global_step == steps
+    err = capsys.readouterr().err
+    assert err.count("would stop early at step 30") == 1
+    assert said in err
+    assert err.count("stopping early at step") == (steps == 60)
+    record = json.loads((tmp_path / "early_stopping.json").read_text())
+    assert record["stopped"] is (steps == 60)
+
+
 def test_a_trial_step_writes_nothing(tmp_path: Path) -> None:
     tiny_fit(tmp_path, [EarlyStopping()], fast_dev_run=True)
     assert not list(tmp_path.iterdir())

@@ -172,7 +172,7 @@ def test_state_survives_saving() -> None:
         (MuonAdamW, {"learning_rate": 0.0}, "learning_rate=0.0"),
         (MuonAdamW, {"momentum": 1.0}, "momentum=1.0"),
         (MuonAdamW, {"num_iterations": 0}, "num_iterations=0"),
-        (MuonAdamW, {"precision": "float16"}, "precision='float16'"),
+        (MuonAdamW, {"precision": "float16"}, "precision=float16"),
         (AdamW, {"weight_decay": -1.0}, "weight_decay=-1.0"),
         (AdamW, {"learning_rate": float("nan")}, "learning_rate=nan"),
     ],

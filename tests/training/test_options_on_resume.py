@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ from tiny_training import LossRecorder, train
 from torch import nn
 
 from insight.models import DecoderConfig
-from insight.training import AdamW, AnyOptimizer, MuonAdamW
+from insight.runtime.errors import ConfigError
+from insight.training import (
+    AdamW,
+    AnyOptimizer,
+    DurationBudget,
+    Guard,
+    LanguageModelingModule,
+    MuonAdamW,
+    Patience,
+    SpikeDetector,
+    WarmupStableDecay,
+)
 from insight.training.optimizers import OptimizerConfig, prepare_for_resuming
+from insight.training.parallel import FSDP2Strategy
 
 
 def network() -> nn.Module:
@@ -64,6 +77,49 @@ def test_an_option_that_is_set_anew_is_used(
     assert {group[option] for group in groups} != {
         group[option] for group in state["param_groups"] if group["role"] == "hidden"
     }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e308, True, "fast"])
+@pytest.mark.parametrize(
+    ("build", "option"),
+    [
+        (lambda value: AdamW(learning_rate=value), "learning_rate"),
+        (lambda value: AdamW(embedding_learning_rate=value), "embedding_learning_rate"),
+        (lambda value: AdamW(weight_decay=value), "weight_decay"),
+        (lambda value: AdamW(beta1=value), "beta1"),
+        (lambda value: AdamW(eps=value), "eps"),
+        (lambda value: AdamW(layer_decay=value), "layer_decay"),
+        (lambda value: MuonAdamW(learning_rate=value), "learning_rate"),
+        (lambda value: MuonAdamW(adam_learning_rate=value), "adam_learning_rate"),
+        (lambda value: MuonAdamW(momentum=value), "momentum"),
+        (lambda value: MuonAdamW(num_iterations=value), "num_iterations"),
+        (lambda value: LanguageModelingModule(z_loss=value), "z_loss"),
+        (lambda value: LanguageModelingModule(label_smoothing=value), "label_smoothing"),
+        (lambda value: Guard(num_in_a_row=value), "guard.num_in_a_row"),
+        (lambda value: SpikeDetector(threshold=value), "threshold"),
+        (lambda value: WarmupStableDecay(final_share=value), "final_share"),
+        (lambda value: WarmupStableDecay(decay_share=value), "decay_share"),
+        (lambda value: Patience(min_delta=value), "min_delta"),
+        (lambda value: DurationBudget(value), "hours"),
+        (lambda value: FSDP2Strategy(tensor_parallel_size=value), "tensor_parallel_size"),
+    ],
+)
+def test_numbers_that_are_none(build: Callable[[Any], Any], option: str, value: Any) -> None:
+    if value == 1e308 and option in ("threshold", "min_delta", "hours"):
+        pytest.skip("it is a number that no run reaches")
+    with pytest.raises(ConfigError) as caught:
+        build(value)
+    assert caught.value.option == option
+    assert str(caught.value.value) == str(value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr": float("nan")}, {"lr": 1e308}, {"lr": 0.1, "momentum": float("inf")}]
+)
+def test_numbers_that_torch_lets_pass(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="model.optimizer SGD"):
+        any_of(SGD, **options).build(network())
 
 
 def test_without_new_options_everything_goes_on() -> None:

@@ -26,7 +26,6 @@ from insight.training.stopping import (
     Validation,
     single_advice,
 )
-from insight.training.stopping.criteria import theil_sen
 from insight.training.stopping.extrapolation import fit_power_law
 
 
@@ -56,22 +55,19 @@ def _noisy(values: np.ndarray, scale: float, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_robust_line_is_that_of_scipy(seed: int, confidence: float) -> None:
+def test_a_plateau_is_judged_by_the_steepest_fall_in_the_interval(seed: int, confidence: float) -> None:
     generator = np.random.default_rng(seed)
-    x = np.arange(20.0)
-    y = np.round(0.3 * x + generator.normal(0, 2, 20), 1)
-    theirs = stats.theilslopes(y, x, alpha=confidence)
-    ours = theil_sen(x, y, confidence)
-    assert (ours.value, ours.low, ours.high) == pytest.approx(
-        (theirs.slope, theirs.low_slope, theirs.high_slope)
-    )
+    values = np.round(-0.3 * np.arange(20.0) + generator.normal(0, 2, 20), 1)
+    figures = Plateau(20, confidence=confidence).judge(_history(values)).figures
+    theirs = stats.theilslopes(values, np.arange(20.0), alpha=confidence)
+    assert figures["fall"] == pytest.approx(-19 * theirs.slope)
+    assert figures["most_fall"] == pytest.approx(-19 * theirs.low_slope)
 
 
 def test_outliers_do_not_turn_the_line() -> None:
-    x = np.arange(12.0)
-    y = -0.1 * x
-    y[[2, 9]] = 50.0
-    assert theil_sen(x, y).value == pytest.approx(-0.1)
+    values = -0.1 * np.arange(12.0)
+    values[[2, 9]] = 50.0
+    assert Plateau(12).judge(_history(values)).figures["fall"] == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(("floor", "scale", "exponent"), [(1.5, 4.0, 0.4), (0.0, 3.0, 0.1), (2.0, 30.0, 1.0)])
@@ -92,6 +88,30 @@ def test_the_fit_is_as_good_as_that_of_scipy() -> None:
     )
     error = float(np.sum((theirs[0] + theirs[1] * x ** -theirs[2] - y) ** 2))
     assert float(np.sum((ours.at(x) - y) ** 2)) <= error * 1.001
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "values", "stops_at"),
+    [
+        (Patience(2), [NAN, 0.9, 0.8], None),
+        (Patience(2), [NAN, NAN], 2),
+        (Patience(2), [0.9, NAN, 0.8, NAN, NAN], 5),
+        (Patience(2), [float("inf"), float("inf"), 1.0], 2),
+        (Patience(2, min_delta=0.1, relative=True), [NAN, 0.9, 0.7, 0.5], None),
+        (TargetReached(1.0), [NAN, 2.0, NAN], None),
+        (Plateau(4), [NAN, 3.0, 3.0, NAN, 3.0], None),
+        (Plateau(4), [NAN, 3.0, 3.0, NAN, 3.0, 3.0], 6),
+        (Divergence(), [1.0, NAN], 2),
+    ],
+)
+def test_what_is_no_number_is_no_improvement_and_hides_none(
+    criterion: Criterion, values: list[float], stops_at: int | None
+) -> None:
+    assert _stops_at(criterion, _history(values)) == stops_at
+    assert "nan" not in Patience(2).judge(_history(values)).evidence
 
 
 def test_patience_counts_from_the_best() -> None:

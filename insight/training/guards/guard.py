@@ -10,6 +10,7 @@ from typing import Literal
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 # The median absolute deviation of a normal distribution times this is its standard deviation.
 _NORMAL_DEVIATIONS = 1.4826
@@ -27,8 +28,8 @@ class SpikeDetector(Component):
     level that has risen for good is accepted once it makes up half of the window.
 
     Args:
-        window: How many losses are recent.
-        min_losses: Nothing is judged before there are so many.
+        window: Number of losses that count as recent.
+        min_losses: Number of losses before the first judgment.
         threshold: Score from which on a loss is a spike.
         action: ``log`` writes the batch's documents to ``suspicious_batches.jsonl`` in the run folder;
             ``skip`` also leaves the step out.
@@ -40,23 +41,19 @@ class SpikeDetector(Component):
     action: Literal["log", "skip"] = "log"
 
     def __post_init__(self) -> None:
-        if self.min_losses < 2:
-            raise ConfigError(f"min_losses={self.min_losses}: must be at least 2", "use 32")
-        if self.window < self.min_losses:
-            raise ConfigError(
-                f"window={self.window}: must hold at least min_losses={self.min_losses} losses", "use 128"
-            )
-        if not 0 < self.threshold < math.inf:
-            raise ConfigError(f"threshold={self.threshold}: must be above 0", "use 6")
+        require_number("min_losses", self.min_losses, 32, whole=True, at_least=2)
+        # The window holds at least the losses that are needed.
+        require_number("window", self.window, 128, whole=True, at_least=self.min_losses)
+        require_number("threshold", self.threshold, 6, above=0)
         if self.action not in ("log", "skip"):
-            raise ConfigError(f"action={self.action!r}: unknown action", "use log or skip")
+            raise ConfigError("unknown action", "use log or skip", option="action", value=self.action)
 
     def score(self, loss: float, recent: Sequence[float]) -> float | None:
         """How far a loss lies above the recent ones; ``None`` where there are too few of them.
 
         Args:
-            loss: A finite one.
-            recent: Those before it, finite too.
+            loss: The loss, a finite number.
+            recent: The losses before it, finite numbers too.
         """
         if len(recent) < self.min_losses:
             return None
@@ -71,7 +68,7 @@ _ACTIONS = ("stop", "skip", "roll_back")
 
 @dataclass(frozen=True)
 class Guard(Component):
-    """What happens at a step whose loss or gradient is no number, or whose loss is far above the recent ones.
+    """The reaction to a step whose loss or gradient is no number, or whose loss is far above recent ones.
 
     A step that is left out changes neither weights nor optimizer state; the data, the step's number and the
     learning rate go on, and so do counters that a schedule-free optimizer keeps in its groups. All processes
@@ -96,10 +93,12 @@ class Guard(Component):
     def __post_init__(self) -> None:
         if self.non_finite not in _ACTIONS:
             raise ConfigError(
-                f"guard.non_finite={self.non_finite!r}: unknown action", f"use {', '.join(_ACTIONS)}"
+                "unknown action",
+                f"use {', '.join(_ACTIONS)}",
+                option="guard.non_finite",
+                value=self.non_finite,
             )
-        if self.num_in_a_row < 1:
-            raise ConfigError(f"guard.num_in_a_row={self.num_in_a_row}: must be at least 1", "use 5")
+        require_number("guard.num_in_a_row", self.num_in_a_row, 5, whole=True, at_least=1)
 
     @property
     def judges_every_step(self) -> bool:

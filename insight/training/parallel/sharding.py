@@ -141,6 +141,11 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     )
     replicas = mesh["data_parallel"]
     for block in network.layers():
+        if inner.param_dtype is not None:
+            # Its weights are bfloat16 wherever it runs, so it must mix types also outside of the Trainer's
+            # steps, which do so themselves: in samples, in the safety suite, in a callback.
+            autocast = torch.autocast(replicas.device_type, dtype=inner.param_dtype)
+            block.forward = autocast(block.forward)  # type: ignore[method-assign]
         fully_shard(block, mesh=replicas, mp_policy=inner)
     # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward.
     fully_shard(network, mesh=replicas, mp_policy=outer, reshard_after_forward=False)

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from insight.models import row_orders, row_orders_by_parameter
 from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.numbers import require_number
 from insight.runtime.sharded_tensors import part_like, whole
 from insight.training.lightning_internals import (
     measure_without_inference_mode,
@@ -64,8 +65,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             ("data_parallel_size", data_parallel_size),
             ("tensor_parallel_size", tensor_parallel_size),
         ):
-            if size != "auto" and size < 1:
-                raise ConfigError(f"{name}={size}: must be at least 1", "use 1, or leave it out")
+            if size != "auto":
+                require_number(name, size, 1, whole=True, at_least=1)
         super().__init__(
             data_parallel_size,
             tensor_parallel_size,
@@ -78,8 +79,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         precision = self.precision_plugin.precision
         if precision not in _PRECISIONS:
             raise ConfigError(
-                f"trainer.precision={precision}: strategy fsdp2 cannot train so",
+                "strategy fsdp2 cannot train so",
                 f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}",
+                option="trainer.precision",
+                value=precision,
             )
         replicas, shared = set_mesh_sizes(self)
         num_processes = self.num_nodes * self.num_processes

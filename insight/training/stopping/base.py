@@ -11,11 +11,11 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Validation:
-    """What one validation found; smaller values are better.
+    """The outcome of one validation; smaller values are better.
 
     Args:
-        step: Optimizer steps before it.
-        num_tokens: Training tokens before it.
+        step: Number of optimizer steps before it.
+        num_tokens: Number of training tokens before it.
         value: The metric that is watched.
         training_value: The same metric on the training text since the last validation, if it was logged.
         seconds: Time that the run had taken by then, validations included; the time between an interruption
@@ -34,8 +34,8 @@ class History:
     """All validations so far, the oldest first, and how far the run is meant to go.
 
     Args:
-        validations: In their order.
-        num_planned_steps: Optimizer steps of the whole run, if they are known.
+        validations: The validations in their order.
+        num_planned_steps: Number of optimizer steps of the whole run, if it is known.
     """
 
     validations: tuple[Validation, ...]
@@ -49,14 +49,14 @@ class History:
 
 @dataclass(frozen=True)
 class EvidenceLine:
-    """A line that an answer rests on, to be drawn beside the validations.
+    """A line that an advice rests on, to be drawn beside the validations.
 
     Args:
-        label: What it is.
-        steps: Where its points lie; the last may lie beyond the newest validation.
+        label: Name of the line.
+        steps: Steps of its points; the last may lie beyond the newest validation.
         values: The metric at each of them.
-        low: Lower ends of the interval around it; empty if it has none.
-        high: Upper ends.
+        low: Lower ends of the interval around the line; empty if it has none.
+        high: Upper ends of the interval.
     """
 
     label: str
@@ -68,14 +68,14 @@ class EvidenceLine:
 
 @dataclass(frozen=True)
 class Advice:
-    """An answer and what it rests on.
+    """The answer of a criterion, and the evidence for it.
 
     Args:
         stop: Whether training should end.
         evidence: One sentence with the numbers.
         figures: The numbers, for logs and plots.
-        lines: What the report draws beside the validations.
-        parts: The answers of its criteria, if several were asked.
+        lines: Lines that the report draws beside the validations.
+        parts: The advice of each criterion, if several were asked.
     """
 
     stop: bool
@@ -91,7 +91,7 @@ class Criterion(Component):
 
     @abstractmethod
     def judge(self, history: History) -> Advice:
-        """What ``history``, which is never empty, says."""
+        """Judge ``history``, which is never empty."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ class _Several(Criterion):
 
     def __post_init__(self) -> None:
         if not self.criteria:
-            raise ConfigError("criteria=(): there is nothing to judge by", "name at least one criterion")
+            raise ConfigError(
+                "there is nothing to judge by", "name at least one criterion", option="criteria", value=[]
+            )
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class AnyOf(_Several):
     """One reason is enough.
 
     Args:
-        criteria: What is asked, in this order.
+        criteria: The criteria, which are asked in this order.
     """
 
     def judge(self, history: History) -> Advice:
@@ -123,7 +125,7 @@ class AllOf(_Several):
     """Every reason must hold.
 
     Args:
-        criteria: What is asked, in this order.
+        criteria: The criteria, which are asked in this order.
     """
 
     def judge(self, history: History) -> Advice:
@@ -132,11 +134,11 @@ class AllOf(_Several):
 
 
 def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion, Advice]]:
-    """The answers that ``advice`` is made of, each beside the criterion that gave it.
+    """The single pieces of advice that ``advice`` is made of, each beside the criterion that gave it.
 
     Args:
-        criterion: The one that was asked.
-        advice: Its answer.
+        criterion: The criterion that was asked.
+        advice: The advice that it gave.
     """
     if not isinstance(criterion, _Several):
         return [(criterion, advice)]

@@ -4,87 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from scipy.stats import theilslopes
 
-from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.training.stopping.base import Advice, Criterion, EvidenceLine, History
 
-
-@dataclass(frozen=True)
-class Slope:
-    """The slope of a line and the interval that holds it.
-
-    Args:
-        value: Median of the slopes of all pairs of points.
-        low: Lower end of the interval.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-def theil_sen(x: np.ndarray, y: np.ndarray, confidence: float = 0.95) -> Slope:
-    """The slope of Theil and Sen with Sen's interval (Sen 1968, JASA 63:1379), ties in ``y`` included.
-
-    Up to 29% of the points may lie anywhere. The interval comes from the distribution of Kendall's statistic
-    in its normal approximation.
-
-    Args:
-        x: ``(points,)``, at least three different ones.
-        y: ``(points,)``.
-        confidence: Coverage of the interval.
-    """
-    first, second = np.triu_indices(len(x), k=1)
-    apart = x[second] != x[first]
-    first, second = first[apart], second[apart]
-    slopes = np.sort((y[second] - y[first]) / (x[second] - x[first]))
-    variance = _kendall_variance(x, y)
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(variance)
-    count = len(slopes)
-    low = int(np.round((count - half) / 2)) - 1
-    high = int(np.round((count + half) / 2))
-    return Slope(float(np.median(slopes)), float(slopes[max(0, low)]), float(slopes[min(count - 1, high)]))
-
-
-def _kendall_variance(x: np.ndarray, y: np.ndarray) -> float:
-    def tied(values: np.ndarray) -> float:
-        sizes = np.unique(values, return_counts=True)[1]
-        return float(np.sum(sizes * (sizes - 1) * (2 * sizes + 5)))
-
-    n = len(x)
-    return (n * (n - 1) * (2 * n + 5) - tied(x) - tied(y)) / 18
-
-
-def trend_line(label: str, x: np.ndarray, y: np.ndarray, slope: Slope, until: float) -> EvidenceLine:
-    """The line with this slope through the middle of the points, and those with the ends of its interval.
-
-    Args:
-        label: What it is the trend of.
-        x: ``(points,)``, ascending.
-        y: ``(points,)``.
-        slope: Of the points, with its interval.
-        until: Where the line ends.
-    """
-    middle = float(np.median(x))
-    height = float(np.median(y - slope.value * (x - middle)))
-    steps = np.array([x[0], middle, until])
-    ends = np.array([height + value * (steps - middle) for value in (slope.low, slope.high)])
-    return EvidenceLine(
-        label,
-        tuple(steps.tolist()),
-        tuple((height + slope.value * (steps - middle)).tolist()),
-        tuple(ends.min(axis=0).tolist()),
-        tuple(ends.max(axis=0).tolist()),
-    )
+_LEAST_POINTS_OF_A_TREND = 4
 
 
 @dataclass(frozen=True)
 class Patience(Criterion):
-    """So many validations in a row brought no improvement.
+    """So many validations in a row brought no improvement; one that is no number is none.
 
     Args:
         num_validations: Validations without improvement before training ends.
@@ -97,24 +30,24 @@ class Patience(Criterion):
     relative: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_validations < 1:
-            raise ConfigError(
-                f"num_validations={self.num_validations}: patience counts validations", "use at least 1"
-            )
-        if not self.min_delta >= 0:
-            raise ConfigError(f"min_delta={self.min_delta}: must not be negative", "use e.g. 0.001")
+        require_number("num_validations", self.num_validations, 5, whole=True, at_least=1)
+        require_number("min_delta", self.min_delta, 0.001, at_least=0)
 
     def judge(self, history: History) -> Advice:
-        best, waited, best_step = float("inf"), 0, history.validations[0].step
+        best, waited, best_step = math.inf, 0, history.validations[0].step
         for validation in history.validations:
-            needed = self.min_delta * abs(best) if self.relative and best != float("inf") else self.min_delta
-            if validation.value < best - needed or best == float("inf"):
+            needed = self.min_delta * abs(best) if self.relative else self.min_delta
+            improves = validation.value < best - needed if math.isfinite(best) else validation.value < best
+            if improves:
                 best, waited, best_step = validation.value, 0, validation.step
             else:
                 waited += 1
+        stop, figures = waited >= self.num_validations, {"waited": float(waited)}
+        if not math.isfinite(best):
+            return Advice(stop, f"no number in {waited} validations", figures)
         evidence = f"no improvement on {best:.4f} in {waited} validations"
         line = EvidenceLine("best so far", (best_step, history.newest.step), (best, best))
-        return Advice(waited >= self.num_validations, evidence, {"best": best, "waited": waited}, (line,))
+        return Advice(stop, evidence, {"best": best, **figures}, (line,))
 
 
 @dataclass(frozen=True)
@@ -126,6 +59,9 @@ class TargetReached(Criterion):
     """
 
     value: float
+
+    def __post_init__(self) -> None:
+        require_number("value", self.value, 1.5)
 
     def judge(self, history: History) -> Advice:
         newest = history.newest.value
@@ -139,14 +75,13 @@ class Divergence(Criterion):
     """The metric is no number, or far above the best so far.
 
     Args:
-        factor: How many times the best value is beyond hope.
+        factor: Multiple of the best value above which training is beyond hope.
     """
 
     factor: float = 1.5
 
     def __post_init__(self) -> None:
-        if not self.factor > 1:
-            raise ConfigError(f"factor={self.factor}: must be above 1", "use e.g. 1.5")
+        require_number("factor", self.factor, 1.5, above=1)
 
     def judge(self, history: History) -> Advice:
         values = [validation.value for validation in history.validations]
@@ -170,8 +105,7 @@ class TokenBudget(Criterion):
     num_tokens: int
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 1:
-            raise ConfigError(f"num_tokens={self.num_tokens}: must be at least 1", "use e.g. 1000000000")
+        require_number("num_tokens", self.num_tokens, 1_000_000_000, whole=True, at_least=1)
 
     def judge(self, history: History) -> Advice:
         seen = history.newest.num_tokens
@@ -187,24 +121,19 @@ class DurationBudget(Criterion):
     interruption count, those until the run was resumed do not.
 
     Args:
-        hours: Of the whole run, validations included.
+        hours: Hours of the whole run, validations included.
     """
 
     hours: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.hours < math.inf:
-            raise ConfigError(f"hours={self.hours}: must be a number above 0", "use e.g. 24")
+        require_number("hours", self.hours, 24, above=0)
 
     def judge(self, history: History) -> Advice:
         if history.newest.seconds is None:
             return Advice(False, "how long the run has taken is not known")
         hours = history.newest.seconds / 3600
         return Advice(hours >= self.hours, f"{hours:.3g} of {self.hours:g} hours", {"hours": hours})
-
-
-def _flat(label: str, value: float, history: History) -> EvidenceLine:
-    return EvidenceLine(label, (history.validations[0].step, history.newest.step), (value, value))
 
 
 @dataclass(frozen=True)
@@ -226,29 +155,23 @@ class Plateau(Criterion):
     confidence: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.num_validations < 4:
-            raise ConfigError(
-                f"num_validations={self.num_validations}: a trend needs at least 4 points", "use e.g. 8"
-            )
-        if not self.min_gain >= 0:
-            raise ConfigError(f"min_gain={self.min_gain}: must not be negative", "use e.g. 0.002")
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.9")
+        _check_trend(self.num_validations, self.confidence)
+        require_number("min_gain", self.min_gain, 0.002, at_least=0)
 
     def judge(self, history: History) -> Advice:
-        recent = history.validations[-self.num_validations :]
-        if len(recent) < self.num_validations:
-            return Advice(False, f"{len(recent)} of {self.num_validations} validations for a trend")
-        steps = np.array([validation.step for validation in recent], dtype=float)
-        values = np.array([validation.value for validation in recent])
-        slope = theil_sen(steps, values, self.confidence)
+        known = [each for each in history.validations if math.isfinite(each.value)][-self.num_validations :]
+        if len(known) < self.num_validations:
+            return Advice(False, f"{len(known)} of {self.num_validations} validations for a trend")
+        steps = np.array([validation.step for validation in known], dtype=float)
+        values = np.array([validation.value for validation in known])
+        slope = theilslopes(values, steps, self.confidence)
         span = steps[-1] - steps[0]
-        likely, most = -slope.value * span, -slope.low * span
+        likely, most = float(-slope.slope * span), float(-slope.low_slope * span)
         evidence = (
             f"the last {self.num_validations} validations fall by {likely:.4f}, at most {most:.4f} "
             f"({self.confidence:.0%} interval); worth going on for: {self.min_gain:g}"
         )
-        line = trend_line("trend", steps, values, slope, until=steps[-1] + span)
+        line = _trend("trend", steps, values, slope, until=steps[-1] + span)
         return Advice(most < self.min_gain, evidence, {"fall": likely, "most_fall": most}, (line,))
 
 
@@ -268,37 +191,67 @@ class GrowingGap(Criterion):
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.num_validations < 4:
-            raise ConfigError(
-                f"num_validations={self.num_validations}: a trend needs at least 4 points", "use e.g. 6"
-            )
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.95")
+        _check_trend(self.num_validations, self.confidence)
 
     def judge(self, history: History) -> Advice:
-        known = [v for v in history.validations if v.training_value is not None][-self.num_validations :]
+        finite = [each for each in history.validations if math.isfinite(each.value)]
+        known = [
+            (each.step, each.value, each.training_value)
+            for each in finite
+            if each.training_value is not None and math.isfinite(each.training_value)
+        ][-self.num_validations :]
         if len(known) < self.num_validations:
             return Advice(False, f"{len(known)} of {self.num_validations} validations beside training")
-        steps = np.array([validation.step for validation in known], dtype=float)
-        values = np.array([validation.value for validation in known])
-        training = np.array([validation.training_value for validation in known], dtype=float)
+        steps, values, training = (np.array(column, dtype=float) for column in zip(*known, strict=True))
         gaps = values - training
-        gap, value = theil_sen(steps, gaps, self.confidence), theil_sen(steps, values, self.confidence)
-        growth = gap.value * (steps[-1] - steps[0])
+        gap, value = (theilslopes(y, steps, self.confidence) for y in (gaps, values))
+        growth = float(gap.slope * (steps[-1] - steps[0]))
         evidence = (
             f"over {self.num_validations} validations the gap to training grew by {growth:.4f} to "
-            f"{gaps[-1]:.4f} ({'' if gap.low > 0 else 'not '}significantly), and validation "
-            f"{'still falls' if value.high < 0 else 'does not fall significantly'}"
+            f"{gaps[-1]:.4f} ({'' if gap.low_slope > 0 else 'not '}significantly), and validation "
+            f"{'still falls' if value.high_slope < 0 else 'does not fall significantly'}"
         )
         figures = {"gap": float(gaps[-1]), "growth": growth}
         lines = (
-            trend_line("trend of validation", steps, values, value, until=steps[-1]),
-            trend_line(
+            _trend("trend of validation", steps, values, value, until=steps[-1]),
+            _trend(
                 "trend of training",
                 steps,
                 training,
-                theil_sen(steps, training, self.confidence),
+                theilslopes(training, steps, self.confidence),
                 until=steps[-1],
             ),
         )
-        return Advice(bool(gap.low > 0 and value.high >= 0), evidence, figures, lines)
+        return Advice(bool(gap.low_slope > 0 and value.high_slope >= 0), evidence, figures, lines)
+
+
+def _check_trend(num_validations: int, confidence: float) -> None:
+    require_number("num_validations", num_validations, 8, whole=True, at_least=_LEAST_POINTS_OF_A_TREND)
+    require_number("confidence", confidence, 0.9, above=0, below=1)
+
+
+def _flat(label: str, value: float, history: History) -> EvidenceLine:
+    return EvidenceLine(label, (history.validations[0].step, history.newest.step), (value, value))
+
+
+def _trend(label: str, x: np.ndarray, y: np.ndarray, slope: Any, until: float) -> EvidenceLine:
+    """The line of a slope through the middle of the points, and those of the ends of its interval.
+
+    Args:
+        label: Name of what the line is the trend of.
+        x: ``(points,)``, ascending.
+        y: ``(points,)``.
+        slope: The answer of ``theilslopes``.
+        until: Where the line ends.
+    """
+    middle = float(np.median(x))
+    height = float(np.median(y - slope.slope * (x - middle)))
+    steps = np.array([x[0], middle, until])
+    ends = np.array([height + value * (steps - middle) for value in (slope.low_slope, slope.high_slope)])
+    return EvidenceLine(
+        label,
+        tuple(steps.tolist()),
+        tuple((height + slope.slope * (steps - middle)).tolist()),
+        tuple(ends.min(axis=0).tolist()),
+        tuple(ends.max(axis=0).tolist()),
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.training.stopping.base import Advice, Criterion, EvidenceLine, History
 
 # Exponents that are tried; learning curves of language models lie between 0.05 and 1 (Kaplan et al. 2020).
@@ -18,9 +18,9 @@ class PowerLaw:
     """``floor + scale * x ** -exponent``, as in Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3).
 
     Args:
-        floor: What it falls to.
-        scale: How far above that it is at x = 1.
-        exponent: How fast it falls.
+        floor: Value that the curve falls to.
+        scale: Height above the floor at x = 1.
+        exponent: Exponent of the fall.
     """
 
     floor: float
@@ -95,17 +95,13 @@ class ExpectedGain(Criterion):
     confidence: float = 0.9
 
     def __post_init__(self) -> None:
-        if not self.min_gain > 0:
-            raise ConfigError(f"min_gain={self.min_gain}: must be above 0", "use e.g. 0.005")
-        if self.min_validations < 5:
-            raise ConfigError(
-                f"min_validations={self.min_validations}: a curve of three numbers needs at least 5 points",
-                "use e.g. 8",
-            )
-        if self.num_steps is not None and self.num_steps < 1:
-            raise ConfigError(f"num_steps={self.num_steps}: must be at least 1", "use null for the plan")
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"confidence={self.confidence}: must lie between 0 and 1", "use e.g. 0.9")
+        require_number("min_gain", self.min_gain, 0.005, above=0)
+        # A curve of three numbers needs more points than three.
+        require_number("min_validations", self.min_validations, 8, whole=True, at_least=5)
+        require_number(
+            "num_steps", self.num_steps, "null for the plan", whole=True, optional=True, at_least=1
+        )
+        require_number("confidence", self.confidence, 0.9, above=0, below=1)
 
     def judge(self, history: History) -> Advice:
         stop_at = self.num_steps or history.num_planned_steps
