@@ -68,11 +68,7 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
         config: What the files of ``--config`` say, merged.
         arguments: The command line.
     """
-    options = [
-        (name, value)
-        for name, value in split_options(arguments)
-        if name not in CONFIG_OPTIONS and not name.endswith(".help")  # the parser shows what a class takes
-    ]
+    options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
     checker = _Checker(command, insight_schema(), frozenset(name for name, _ in options))
     found = [*checker.check_flags(options), *checker.check(with_options(config, options))]
     for option, path in checker.own_classes.items():

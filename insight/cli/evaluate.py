@@ -27,13 +27,8 @@ def run(name: str, arguments: list[str]) -> int:
     from insight.api.evaluate import evaluate_arguments
 
     metrics = evaluate_arguments(name, arguments)
-<<<<<<< HEAD
     if as_json:
         print_json(metrics)
-=======
-    if option_value(arguments, "--json") is not None:
-        print(to_line(metrics), end="")
->>>>>>> b8b4084 (Numbers that are none are refused; patience over NaN; a wish to stop is forgotten when the metric improves)
     else:
         for metric, value in metrics.items():
             print(f"{metric:26} {value:.4f}")
@@ -52,11 +47,7 @@ def _predict(arguments: list[str]) -> None:
                 "exists already", "choose another name, or remove it first", option="--output", value=output
             )
         ensure_writable(output.parent)
-<<<<<<< HEAD
     lines = [to_line(document) for document in predict_arguments(arguments)]
-=======
-    lines = [to_line(document).rstrip() for document in predict_arguments(arguments)]
->>>>>>> b8b4084 (Numbers that are none are refused; patience over NaN; a wish to stop is forgotten when the metric improves)
     if output:
         atomic_write_text(output, "".join(lines))
         say(f"{len(lines)} documents in {output}")
