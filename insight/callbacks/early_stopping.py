@@ -141,8 +141,8 @@ class EarlyStopping(Callback):
         elif not self._has_said_so:
             self._has_said_so = True
             say(
-                f"would stop early at step {trainer.global_step}: {self.stopping_reason_message}; training goes "
-                f"on until trainer.min_epochs={trainer.min_epochs} and min_steps={trainer.min_steps}"
+                f"would stop early at step {trainer.global_step}: {self.stopping_reason_message}; it "
+                f"goes on until trainer.min_epochs={trainer.min_epochs} and min_steps={trainer.min_steps}"
             )
 
     def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:

@@ -118,7 +118,7 @@ def test_numbers_that_are_none(build: Callable[[Any], Any], option: str, value: 
     "options", [{"lr": float("nan")}, {"lr": 1e308}, {"lr": 0.1, "momentum": float("inf")}]
 )
 def test_numbers_that_torch_lets_pass(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="model.optimizer SGD"):
+    with pytest.raises(ConfigError, match=r"model\.optimizer SGD"):
         any_of(SGD, **options).build(network())
 
 
