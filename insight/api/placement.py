@@ -1,4 +1,4 @@
-"""On how many devices of how many machines a run trains, and whether strategy and precision go with that."""
+"""Checks of the ``trainer`` group: its numbers, and on how many devices of how many machines a run trains."""
 
 from __future__ import annotations
 
@@ -6,26 +6,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.numbers import require_number
 from insight.runtime.processes import ProcessPlace
 
 _SHARDED = ("fsdp2", "model_parallel")
-_OF_OLD = {
+_REPLACED = {
     "fsdp": "use fsdp2",
     "fsdp_cpu_offload": "use fsdp2",
     "ddp_spawn": "use ddp: every process parses the command itself",
     "ddp_fork": "use ddp: every process parses the command itself",
     "ddp_notebook": "use ddp: every process parses the command itself",
 }
+# Smallest value and an example of the Trainer's numbers. Lightning takes some others for endless loops.
+_WHOLE_NUMBERS: dict[str, tuple[int, object]] = {
+    "accumulate_grad_batches": (1, 1),
+    "check_val_every_n_epoch": (1, "1, or null to count val_check_interval over the whole run"),
+    "log_every_n_steps": (0, 10),
+    "max_epochs": (-1, 1),
+    "max_steps": (-1, 1000),
+    "min_epochs": (0, 1),
+    "min_steps": (0, 100),
+    "num_nodes": (1, 1),
+    "num_sanity_val_steps": (-1, 0),
+    "reload_dataloaders_every_n_epochs": (0, 0),
+}
+_NUMBERS: dict[str, tuple[float, object]] = {
+    "gradient_clip_val": (0, "1, or null for none"),
+    "limit_train_batches": (0, 100),
+    "limit_val_batches": (0, 10),
+    "limit_test_batches": (0, 10),
+    "limit_predict_batches": (0, 10),
+    "overfit_batches": (0, 0),
+}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a run trains.
+    """The devices that a run trains on.
 
     Args:
         accelerator: ``cpu``, ``cuda``, ``mps``, or another that Lightning knows.
-        num_local: Processes on each machine, one a device.
-        num_machines: Machines.
+        num_local: Number of processes on each machine, one a device.
+        num_machines: Number of machines.
     """
 
     accelerator: str
@@ -34,7 +56,7 @@ class Placement:
 
     @property
     def num_processes(self) -> int:
-        """Processes of the run."""
+        """Number of processes of the run."""
         return self.num_local * self.num_machines
 
     def __str__(self) -> str:
@@ -42,12 +64,40 @@ class Placement:
         return f"{self.num_processes} process{'es' if self.num_processes > 1 else ''} on {machines}"
 
 
-def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
-    """Where ``trainer`` asks to train, checked against the machine and against who started the processes.
+def trainer_mistakes(trainer: Any) -> list[ConfigError]:
+    """Numbers of the ``trainer`` group that Lightning takes and cannot work with.
 
     Args:
         trainer: The ``trainer`` group of a configuration.
-        place: Of this process.
+    """
+    mistakes = []
+    for name, (least, example) in (*_WHOLE_NUMBERS.items(), *_NUMBERS.items()):
+        try:
+            require_number(
+                f"trainer.{name}",
+                trainer.get(name),
+                example,
+                whole=name in _WHOLE_NUMBERS,
+                optional=True,
+                at_least=least,
+            )
+        except ConfigError as error:
+            mistakes.append(error)
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, (int, float)):  # Lightning takes durations too
+        try:
+            require_number("trainer.val_check_interval", interval, "100, or 1.0 for once an epoch", above=0)
+        except ConfigError as error:
+            mistakes.append(error)
+    return mistakes
+
+
+def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
+    """The devices that ``trainer`` asks for, checked against the machine and the launcher of the processes.
+
+    Args:
+        trainer: The ``trainer`` group of a configuration.
+        place: Place of this process.
 
     Raises:
         ConfigError: There is no such device, strategy or number of processes, or they do not go together.
@@ -74,8 +124,10 @@ def accelerator_of(given: Any) -> str:
         return present
     if given in ("gpu", "cuda", "mps") and present not in (("cuda", "mps") if given == "gpu" else (given,)):
         raise ConfigError(
-            f"trainer.accelerator={given}: torch finds no such device here",
+            "torch finds no such device here",
             "use cpu or auto, or install a torch that was built for your device",
+            option="trainer.accelerator",
+            value=given,
         )
     if given == "gpu":
         return present
@@ -83,17 +135,21 @@ def accelerator_of(given: Any) -> str:
 
 
 def device_number(given: Any, local_rank: int) -> int:
-    """Which device of this machine is a process's own: those that were listed, or all, in turn.
+    """Which device of this machine a process uses: those that were listed, or all, in turn.
 
     Args:
         given: The option ``trainer.devices``.
-        local_rank: Of the process.
+        local_rank: Number of the process among those of this machine.
     """
+    listed = _listed(given)
+    return int(listed[local_rank]) if listed and local_rank < len(listed) else local_rank
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """The numbers of devices that are given one by one, or ``None``."""
     if isinstance(given, (list, tuple)):
-        listed = list(given)
-    else:
-        listed = [part for part in str(given).split(",") if part.strip()] if "," in str(given) else []
-    return int(listed[local_rank]) if local_rank < len(listed) else local_rank
+        return list(given)
+    return [part for part in str(given).split(",") if part.strip()] if "," in str(given) else None
 
 
 def _num_devices(given: Any, accelerator: str) -> int:
@@ -101,24 +157,24 @@ def _num_devices(given: Any, accelerator: str) -> int:
     import torch
 
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(accelerator)
-    text = str(given).strip()
-    if isinstance(given, (list, tuple)):
-        wanted = len(given)
-    elif "," in text:
-        wanted = len([part for part in text.split(",") if part.strip()])
+    listed, text = _listed(given), str(given).strip()
+    if listed is not None:
+        wanted = len(listed)
     elif text in ("auto", "-1", "None"):
         wanted = there or 1
-    elif text.isdecimal():
-        wanted = int(text)
     else:
-        wanted = 0
+        wanted = int(text) if text.isdecimal() else 0
     if wanted < 1:
-        raise ConfigError(f"trainer.devices={given}: not a number of devices", "use 1 or more, or auto")
+        raise ConfigError(
+            "is not a number of devices", "use 1 or more, or auto", option="trainer.devices", value=given
+        )
     if there is not None and wanted > there:
         plural = "s" if there > 1 else ""
         raise ConfigError(
-            f"trainer.devices={given}: there are {there} {accelerator} device{plural} here",
+            f"there are {there} {accelerator} device{plural} here",
             f"use {there} or fewer",
+            option="trainer.devices",
+            value=given,
         )
     return wanted
 
@@ -126,51 +182,55 @@ def _num_devices(given: Any, accelerator: str) -> int:
 def _check_strategy(given: Any, precision: Any) -> None:
     from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
+    name = getattr(given, "class_path", given)
     if isinstance(given, str):
         known = ["auto", *StrategyRegistry.available_strategies()]
         base = given.partition("_find_unused")[0]
-        if base in _OF_OLD:
-            raise ConfigError(f"trainer.strategy={given}: cannot be used here", _OF_OLD[base])
-        if given not in known:
+        if base in _REPLACED or given not in known:
             match = nearest(given, known)
             remedy = f"did you mean {match!r}?" if match else "use auto, ddp or fsdp2"
-            raise ConfigError(f"trainer.strategy={given}: there is no such strategy", remedy)
+            raise ConfigError(
+                "cannot be used here" if base in _REPLACED else "there is no such strategy",
+                _REPLACED.get(base, remedy),
+                option="trainer.strategy",
+                value=given,
+            )
         is_sharded = given in _SHARDED
     else:
-        is_sharded = _names_subclass(given, ModelParallelStrategy)
-    # Its scaler would have to look at the gradients of all shards.
+        kinds = (ModelParallelStrategy, *ModelParallelStrategy.__subclasses__())
+        is_sharded = isinstance(given, ModelParallelStrategy) or (
+            isinstance(name, str) and name.rpartition(".")[2] in {kind.__name__ for kind in kinds}
+        )
+    # The scaler of 16-mixed would have to look at the gradients of all shards.
     if is_sharded and str(precision) in ("16-mixed", "16"):
         raise ConfigError(
-            f"trainer.precision={precision}: does not go with trainer.strategy={_name_of(given)}",
+            f"does not go with trainer.strategy={name}",
             "use bf16-mixed, 16-true or 32-true, or strategy ddp",
+            option="trainer.precision",
+            value=precision,
         )
 
 
 def _check_launched(trainer: Any, devices: int, place: ProcessPlace) -> None:
     starter = place.launcher if place.launcher != "environment" else "whoever set RANK and WORLD_SIZE"
-    if trainer.devices not in (None, "auto", -1, "-1") and devices != place.num_local:
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: {starter} started {place.num_local} on this machine",
-            "leave trainer.devices out: it follows",
-        )
-    # 1 is Lightning's default, so it cannot be told from an answer.
-    if trainer.num_nodes not in (None, 1, place.num_machines):
-        raise ConfigError(
-            f"trainer.num_nodes={trainer.num_nodes}: {starter} started processes on {place.num_machines}",
-            "leave trainer.num_nodes out: it follows",
-        )
-
-
-def _names_subclass(given: Any, base: type) -> bool:
-    """Whether a strategy, or the class that a configuration names for it, is of a kind."""
-    if isinstance(given, base):
-        return True
-    path = getattr(given, "class_path", None)
-    if not isinstance(path, str):
-        return False
-    subclasses: list[type] = base.__subclasses__()
-    return path.rpartition(".")[2] in {kind.__name__ for kind in (base, *subclasses)}
-
-
-def _name_of(given: Any) -> str:
-    return str(getattr(given, "class_path", given))
+    for option, value, agrees, there in (
+        (
+            "devices",
+            trainer.devices,
+            trainer.devices in (None, "auto", -1, "-1") or devices == place.num_local,
+            f"{place.num_local} on this machine",
+        ),
+        (
+            "num_nodes",
+            trainer.num_nodes,
+            trainer.num_nodes in (None, 1, place.num_machines),  # 1 is Lightning's default
+            f"processes on {place.num_machines}",
+        ),
+    ):
+        if not agrees:
+            raise ConfigError(
+                f"{starter} started {there}",
+                f"leave trainer.{option} out: it follows",
+                option=f"trainer.{option}",
+                value=value,
+            )
