@@ -66,6 +66,7 @@ def test_processes_that_share_matrices_begin_with_the_weights_of_one(workplace: 
     )
     (workplace / "time_outs.py").write_text(CALLBACK, encoding="utf-8")
     options = ("--config", "shared.yaml", *heads, "--init_from", "runs/tiny/1")
+    options += ("--trainer.precision", "bf16-mixed")
     options += ("--run.hang_timeout", "3600", "--trainer.callbacks+", "time_outs.TimeOuts")
     with started([*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml", *options], workplace, "shared") as running:
         outcome = running.wait()
