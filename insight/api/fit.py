@@ -69,6 +69,8 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
     with Launch(["fit", *arguments], rendezvous_timeout(arguments)) as launch:
         plan: Plan | None = None
         if not launch.is_first:
+            import insight.api.configuration  # noqa: F401 (takes seconds, in which the first process decides)
+
             plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
         named = own_packages("fit", merged_configs(config_paths(arguments)), arguments)

@@ -350,12 +350,12 @@ def test_spikes_do_not_hide_the_next_one() -> None:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: Guard(non_finite="ignore"), "non_finite='ignore'"),  # type: ignore[arg-type]
+        (lambda: Guard(non_finite="ignore"), "non_finite=ignore"),  # type: ignore[arg-type]
         (lambda: Guard(num_in_a_row=0), "num_in_a_row=0"),
         (lambda: SpikeDetector(window=4), "window=4"),
         (lambda: SpikeDetector(min_losses=1), "min_losses=1"),
         (lambda: SpikeDetector(threshold=0.0), "threshold=0"),
-        (lambda: SpikeDetector(action="drop"), "action='drop'"),  # type: ignore[arg-type]
+        (lambda: SpikeDetector(action="drop"), "action=drop"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_values_are_refused(make: Any, problem: str) -> None:

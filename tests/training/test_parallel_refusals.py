@@ -71,7 +71,7 @@ def test_weights_that_belong_to_several_blocks() -> None:
 
 @pytest.mark.parametrize("sizes", [{"data_parallel_size": 0}, {"tensor_parallel_size": 0}])
 def test_sizes_below_one(sizes: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="must be at least 1"):
+    with pytest.raises(ConfigError, match="must be a whole number"):
         FSDP2Strategy(**sizes)  # type: ignore[arg-type]
 
 
@@ -95,7 +95,7 @@ def test_a_compiled_network() -> None:
     with (
         patch.object(LanguageModelingModule, "_data", data),
         patch.object(LanguageModelingModule, "device_mesh", processes(2)),
-        pytest.raises(ConfigError, match="compile='on'"),
+        pytest.raises(ConfigError, match="compile=on"),
     ):
         module.configure_model()
 

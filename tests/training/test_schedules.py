@@ -230,7 +230,7 @@ def test_what_is_settled_at_least() -> None:
         ({"decay_share": 1.5}, "decay_share=1.5"),
         ({"final_share": -0.1}, "final_share=-0.1"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
-        ({"shape": "cubic"}, "shape='cubic'"),
+        ({"shape": "cubic"}, "shape=cubic"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, object], named: str) -> None:
