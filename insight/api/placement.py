@@ -197,7 +197,7 @@ def _check_strategy(given: Any, precision: Any) -> None:
             )
         is_sharded = given in _SHARDED
     else:
-        kinds = (ModelParallelStrategy, *ModelParallelStrategy.__subclasses__())
+        kinds: list[type] = [ModelParallelStrategy, *ModelParallelStrategy.__subclasses__()]
         is_sharded = isinstance(given, ModelParallelStrategy) or (
             isinstance(name, str) and name.rpartition(".")[2] in {kind.__name__ for kind in kinds}
         )
