@@ -17,6 +17,7 @@ from insight.models import (
     Alibi,
     Attention,
     AttentionModule,
+    CallContext,
     CausalMask,
     Decoder,
     DecoderConfig,
@@ -137,7 +138,7 @@ def _layer_step(name: str, length: int) -> Callable[[], None]:
     gradient = torch.randn(1, length, HIDDEN)
 
     def step() -> None:
-        layer(hidden, mask=mask, tables=tables).backward(gradient)
+        layer(hidden, CallContext(mask, tables)).backward(gradient)
         layer.zero_grad(set_to_none=True)
         hidden.grad = None
 

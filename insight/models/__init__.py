@@ -3,6 +3,7 @@
 from insight.models.attention import (
     Attention,
     AttentionModule,
+    CallContext,
     CrossAttentionModule,
     DifferentialAttention,
     FlexKernel,
@@ -35,9 +36,9 @@ from insight.models.caches import (
     CacheStep,
     CrossCache,
     DecoderCache,
+    EncoderStates,
     FullCache,
     LayerCache,
-    Memory,
     RecurrentCache,
     RingCache,
 )
@@ -86,7 +87,7 @@ from insight.models.masks import (
     PositionMask,
     PrefixMask,
 )
-from insight.models.norms import LayerNorm, Norm, OffsetRMSNorm, RMSNorm
+from insight.models.norms import LayerNorm, Norm, OffsetLayerNorm, OffsetRMSNorm, RMSNorm
 from insight.models.positions import (
     Alibi,
     DynamicNTKScaling,
@@ -108,6 +109,9 @@ from insight.models.positions import (
 from insight.models.presets import PRESETS, Preset
 from insight.models.stack import StackConfig, TokenStack
 
+Memory = EncoderStates
+"""The former name of :class:`EncoderStates`."""
+
 __all__ = [
     "ActivationCheckpointing",
     "Alibi",
@@ -120,6 +124,7 @@ __all__ = [
     "BlockLayout",
     "BranchNorm",
     "CacheStep",
+    "CallContext",
     "CausalMask",
     "CrossAttentionModule",
     "CrossCache",
@@ -133,6 +138,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoder",
     "EncoderDecoderConfig",
+    "EncoderStates",
     "FeedForward",
     "FeedForwardPattern",
     "FirstTokenPooling",
@@ -165,6 +171,7 @@ __all__ = [
     "MixtureOfExperts",
     "NoPosition",
     "Norm",
+    "OffsetLayerNorm",
     "OffsetRMSNorm",
     "OutputHead",
     "PRESETS",

@@ -1,36 +1,35 @@
-"""What every layout of a block shares."""
+"""Blocks: where one layer normalises, and whether its branches follow one another."""
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from insight.models.attention import AttentionModule, CrossAttentionModule
-from insight.models.caches import CrossCache, LayerCache, Memory
+from insight.models.attention import AttentionModule, CallContext, CrossAttentionModule
 from insight.models.checkpointing import Recomputable
-from insight.models.masks import Mask
-from insight.models.positions.base import PositionTables
+from insight.models.checks import require_flags, require_number
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
-Branch = Callable[[torch.Tensor], torch.Tensor]
+MakeNorm = Callable[[], nn.Module]
+Branch = Callable[[torch.Tensor, CallContext], torch.Tensor]
 
 
 class Block(Recomputable):
     """One layer: attention and feed-forward, added to the residual stream.
 
     Args:
-        attention: Token mixer.
-        feed_forward: Map of each token.
+        attention: Mixes tokens.
+        feed_forward: Maps each token by itself.
         dropout: Probability that a channel of either branch is dropped in training.
-        cross_attention: What reads the memory of an encoder, between the two; ``None`` for nothing.
+        branch_scale: Factor of what each branch adds.
+        cross_attention: Reads the states of an encoder between the two; ``None`` where there is none.
     """
 
     part = "block"
@@ -40,48 +39,60 @@ class Block(Recomputable):
         attention: AttentionModule,
         feed_forward: nn.Module,
         dropout: float,
+        branch_scale: float = 1.0,
         cross_attention: CrossAttentionModule | None = None,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.feed_forward = feed_forward
         self.dropout = dropout
+        self.branch_scale = branch_scale
         self.cross_attention = cross_attention
+        self.feed_forward_counts_tokens = bool(getattr(feed_forward, "counts_tokens", False))
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        mask: Mask,
-        tables: PositionTables,
-        cache: LayerCache | None = None,
-        memory: Memory | CrossCache | None = None,
-    ) -> torch.Tensor:
-        """``(batch, sequence, hidden_size)`` to the same; see :meth:`AttentionModule.forward`.
-
-        Args:
-            hidden: The residual stream.
-            mask: As there, of the sequence itself.
-            tables: As there.
-            cache: As there.
-            memory: What cross-attention reads.
-        """
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        """The residual stream ``(batch, sequence, hidden_size)`` with this layer's branches added."""
         raise NotImplementedError
 
-    def drop(self, branch: torch.Tensor) -> torch.Tensor:
-        """``branch`` with dropout in training."""
-        return F.dropout(branch, self.dropout) if self.training and self.dropout else branch
+    def feed(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        """What the feed-forward layer makes of each token."""
+        if self.feed_forward_counts_tokens:
+            mapped: torch.Tensor = self.feed_forward(hidden, context.real_tokens)
+        else:
+            mapped = self.feed_forward(hidden)
+        return mapped
+
+    def read(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        """What cross-attention reads from the encoder."""
+        states = context.encoder_states
+        assert self.cross_attention is not None
+        assert states is not None
+        found: torch.Tensor = self.cross_attention(hidden, CallContext(states.mask, encoder_states=states))
+        return found
+
+    def add(self, hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """The stream plus a branch, in the type of the stream; dropout in training."""
+        if self.training and self.dropout:
+            branch = F.dropout(branch, self.dropout)
+        if self.branch_scale != 1.0:
+            branch = branch * self.branch_scale
+        if branch.dtype == hidden.dtype:
+            return hidden + branch
+        # Under autocast the stream is wider than the branch. Adding mixed dtypes costs a CPU twice the time
+        # of a cast, whose result is nobody else's and can take the sum.
+        return branch.to(hidden.dtype).add_(hidden)
 
 
 class SequentialBlock(Block):
     """Branches that follow one another, each with a norm of its own, ``<branch>_norm``.
 
     Args:
-        attention: As in :class:`Block`.
-        feed_forward: As in :class:`Block`.
+        attention: Mixes tokens.
+        feed_forward: Maps each token by itself.
         make_norm: Makes a norm over the residual stream.
-        dropout: As in :class:`Block`.
-        cross_attention: As in :class:`Block`.
+        dropout: Probability that a channel of a branch is dropped in training.
+        branch_scale: Factor of what each branch adds.
+        cross_attention: Reads the states of an encoder; ``None`` where there is none.
 
     Attributes:
         norms: Kinds of norms that each branch has.
@@ -93,42 +104,30 @@ class SequentialBlock(Block):
         self,
         attention: AttentionModule,
         feed_forward: nn.Module,
-        make_norm: Callable[[], nn.Module],
+        make_norm: MakeNorm,
         dropout: float,
+        branch_scale: float = 1.0,
         cross_attention: CrossAttentionModule | None = None,
     ) -> None:
-        super().__init__(attention, feed_forward, dropout, cross_attention)
-        self.branches = ["attention", "feed_forward"]
+        super().__init__(attention, feed_forward, dropout, branch_scale, cross_attention)
+        branches = ["attention", "feed_forward"]
         if cross_attention is not None:
-            self.branches.insert(1, "cross_attention")
+            branches.insert(1, "cross_attention")
         for kind in self.norms:
-            for branch in self.branches:
+            for branch in branches:
                 self.add_module(f"{branch}_{kind}", make_norm())
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        mask: Mask,
-        tables: PositionTables,
-        cache: LayerCache | None = None,
-        memory: Memory | CrossCache | None = None,
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        hidden = self.add_branch(hidden, "attention", self.attention, context)
+        if self.cross_attention is not None and context.encoder_states is not None:
+            hidden = self.add_branch(hidden, "cross_attention", self.read, context)
+        return self.add_branch(hidden, "feed_forward", self.feed, context)
+
+    def add_branch(
+        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
     ) -> torch.Tensor:
-        attend = functools.partial(self.attention, mask=mask, tables=tables, cache=cache)
-        hidden = self.add_branch(hidden, "attention", attend)
-        if self.cross_attention is not None and memory is not None:
-            read = functools.partial(self.cross_attention, mask=memory.mask, tables=(), memory=memory)
-            hidden = self.add_branch(hidden, "cross_attention", read)
-        return self.add_branch(hidden, "feed_forward", self.feed_forward)
-
-    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
-        """The stream with one branch more.
-
-        Args:
-            hidden: The residual stream.
-            name: Of the branch: ``attention``, ``cross_attention`` or ``feed_forward``.
-            branch: The branch itself.
-        """
+        """The stream with one more branch, which is called ``attention``, ``cross_attention`` or
+        ``feed_forward``."""
         raise NotImplementedError
 
     def norm(self, branch: str, kind: str = "norm") -> nn.Module:
@@ -137,27 +136,90 @@ class SequentialBlock(Block):
         return norm
 
 
+class _PreNormBlock(SequentialBlock):
+    def add_branch(
+        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
+    ) -> torch.Tensor:
+        return self.add(hidden, branch(self.norm(name)(hidden), context))
+
+
+class _BranchNormBlock(SequentialBlock):
+    def add_branch(
+        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
+    ) -> torch.Tensor:
+        return self.add(hidden, self.norm(name)(branch(hidden, context)))
+
+
+class _SandwichNormBlock(SequentialBlock):
+    norms = ("norm", "output_norm")
+
+    def add_branch(
+        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
+    ) -> torch.Tensor:
+        output = branch(self.norm(name)(hidden), context)
+        return self.add(hidden, self.norm(name, "output_norm")(output))
+
+
+class _PostNormBlock(SequentialBlock):
+    def add_branch(
+        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
+    ) -> torch.Tensor:
+        output: torch.Tensor = self.norm(name)(self.add(hidden, branch(hidden, context)))
+        return output
+
+
+class _ParallelBlock(Block):
+    def __init__(
+        self,
+        attention: AttentionModule,
+        feed_forward: nn.Module,
+        attention_norm: nn.Module,
+        feed_forward_norm: nn.Module | None,
+        dropout: float,
+        branch_scale: float,
+    ) -> None:
+        super().__init__(attention, feed_forward, dropout, branch_scale)
+        self.attention_norm = attention_norm
+        self.feed_forward_norm = feed_forward_norm
+
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        normed = self.attention_norm(hidden)
+        mixed = self.attention(normed, context)
+        if self.feed_forward_norm is not None:
+            normed = self.feed_forward_norm(hidden)
+        return self.add(self.add(hidden, mixed), self.feed(normed, context))
+
+
 @dataclass(frozen=True)
 class BlockLayout(Component):
-    """Where a block normalises, and whether its branches follow one another."""
+    """Where a block normalises, and whether its branches follow one another.
+
+    Args:
+        branch_scale: Factor of what each branch adds to the residual stream (Granite).
+    """
+
+    branch_scale: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_number(0, 1e6, "use 1 to change nothing", branch_scale=self.branch_scale)
 
     @abstractmethod
     def build(
         self,
         attention: AttentionModule,
         feed_forward: nn.Module,
-        make_norm: Callable[[], nn.Module],
+        make_norm: MakeNorm,
         dropout: float,
         cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        """The block of one layer; arguments as in :class:`Block`.
+        """The block of one layer.
 
         Args:
-            attention: Token mixer.
-            feed_forward: Map of each token.
+            attention: Mixes tokens.
+            feed_forward: Maps each token by itself.
             make_norm: Makes a norm over the residual stream; called once for each that the layout has.
-            dropout: Probability of dropping a channel.
-            cross_attention: What reads the memory of an encoder; ``None`` for nothing.
+            dropout: Probability that a channel of a branch is dropped in training.
+            cross_attention: Reads the states of an encoder; ``None`` where there is none.
         """
 
     @property
@@ -166,7 +228,7 @@ class BlockLayout(Component):
         return False
 
     @property
-    def takes_memory(self) -> bool:
+    def takes_encoder_states(self) -> bool:
         """Whether there is a place for cross-attention."""
         return True
 
@@ -176,7 +238,7 @@ class _SequentialLayout(BlockLayout):
     """A layout whose branches follow one another.
 
     Attributes:
-        block: What a kind builds.
+        block: The class of its blocks.
     """
 
     block: ClassVar[type[SequentialBlock]]
@@ -185,70 +247,61 @@ class _SequentialLayout(BlockLayout):
         self,
         attention: AttentionModule,
         feed_forward: nn.Module,
-        make_norm: Callable[[], nn.Module],
+        make_norm: MakeNorm,
         dropout: float,
         cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return self.block(attention, feed_forward, make_norm, dropout, cross_attention)
-
-
-def add(hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """hidden + branch in the dtype of the residual stream."""
-    if branch.dtype == hidden.dtype:
-        return hidden + branch
-    # Under autocast the stream is wider than the branch. Adding mixed dtypes costs a CPU twice the time of
-    # a cast, whose result is nobody else's and can take the sum.
-    return branch.to(hidden.dtype).add_(hidden)
-
-
-class _PreNormBlock(SequentialBlock):
-    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
-        return add(hidden, self.drop(branch(self.norm(name)(hidden))))
+        return self.block(attention, feed_forward, make_norm, dropout, self.branch_scale, cross_attention)
 
 
 @dataclass(frozen=True)
 class PreNorm(_SequentialLayout):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)): trains stably at any depth."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): it trains stably at any depth.
+
+    Xiong et al. 2020, arXiv 2002.04745.
+
+    Args:
+        branch_scale: Factor of what each branch adds to the residual stream (Granite).
+    """
 
     block = _PreNormBlock
 
 
-class _SandwichNormBlock(SequentialBlock):
-    norms = ("norm", "output_norm")
-
-    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
-        output = branch(self.norm(name)(hidden))
-        return add(hidden, self.drop(self.norm(name, "output_norm")(output)))
-
-
 @dataclass(frozen=True)
 class SandwichNorm(_SequentialLayout):
-    """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x)))."""
+    """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x))).
+
+    Ding et al. 2021, arXiv 2105.13290; Gemma 2.
+
+    Args:
+        branch_scale: Factor of what each branch adds to the residual stream.
+    """
 
     block = _SandwichNormBlock
 
 
-class _BranchNormBlock(SequentialBlock):
-    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
-        return add(hidden, self.drop(self.norm(name)(branch(hidden))))
-
-
 @dataclass(frozen=True)
 class BranchNorm(_SequentialLayout):
-    """x + norm(attention(x)), then x + norm(feed_forward(x)): bounds what a branch can add."""
+    """x + norm(attention(x)), then x + norm(feed_forward(x)), which bounds what a branch can add.
+
+    OLMo 2, arXiv 2501.00656.
+
+    Args:
+        branch_scale: Factor of what each branch adds to the residual stream.
+    """
 
     block = _BranchNormBlock
 
 
-class _PostNormBlock(SequentialBlock):
-    def add_branch(self, hidden: torch.Tensor, name: str, branch: Branch) -> torch.Tensor:
-        output: torch.Tensor = self.norm(name)(add(hidden, self.drop(branch(hidden))))
-        return output
-
-
 @dataclass(frozen=True)
 class PostNorm(_SequentialLayout):
-    """norm(x + attention(x)), then norm(x + feed_forward(x)); there is no norm before the head."""
+    """norm(x + attention(x)), then norm(x + feed_forward(x)); there is no norm before the head.
+
+    The layout of the first transformer, arXiv 1706.03762.
+
+    Args:
+        branch_scale: Factor of what each branch adds to the residual stream.
+    """
 
     block = _PostNormBlock
 
@@ -261,54 +314,35 @@ class PostNorm(_SequentialLayout):
 class ParallelResidual(BlockLayout):
     """x + attention(norm(x)) + feed_forward(norm(x)); there is no place for cross-attention.
 
+    GPT-J 2021; Black et al. 2022, arXiv 2204.06745.
+
     Args:
         shared_norm: Whether both branches read one norm (Falcon, GPT-J) or each its own (GPT-NeoX).
+        branch_scale: Factor of what each branch adds to the residual stream.
     """
 
     shared_norm: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_flags(shared_norm=self.shared_norm)
 
     def build(
         self,
         attention: AttentionModule,
         feed_forward: nn.Module,
-        make_norm: Callable[[], nn.Module],
+        make_norm: MakeNorm,
         dropout: float,
         cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
         if cross_attention is not None:
             raise ConfigError("ParallelResidual has no place for cross-attention", "use PreNorm or PostNorm")
+        # This norm is made first: norms that draw numbers draw them in this order.
         feed_forward_norm = None if self.shared_norm else make_norm()
-        return _ParallelBlock(attention, feed_forward, make_norm(), feed_forward_norm, dropout)
+        return _ParallelBlock(
+            attention, feed_forward, make_norm(), feed_forward_norm, dropout, self.branch_scale
+        )
 
     @property
-    def takes_memory(self) -> bool:
+    def takes_encoder_states(self) -> bool:
         return False
-
-
-class _ParallelBlock(Block):
-    def __init__(
-        self,
-        attention: AttentionModule,
-        feed_forward: nn.Module,
-        attention_norm: nn.Module,
-        feed_forward_norm: nn.Module | None,
-        dropout: float,
-    ) -> None:
-        super().__init__(attention, feed_forward, dropout)
-        self.attention_norm = attention_norm
-        self.feed_forward_norm = feed_forward_norm
-
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        mask: Mask,
-        tables: PositionTables,
-        cache: LayerCache | None = None,
-        memory: Memory | CrossCache | None = None,
-    ) -> torch.Tensor:
-        normed = self.attention_norm(hidden)
-        mixed = self.attention(normed, mask=mask, tables=tables, cache=cache)
-        if self.feed_forward_norm is not None:
-            normed = self.feed_forward_norm(hidden)
-        return add(add(hidden, self.drop(mixed)), self.drop(self.feed_forward(normed)))

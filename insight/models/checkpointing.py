@@ -1,4 +1,4 @@
-"""Activation checkpointing: forget what the backward pass needs, and compute it again there.
+"""Activation checkpointing: the backward pass computes activations again.
 
 Chen et al. 2016, arXiv 1604.06174.
 """
@@ -14,20 +14,19 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from insight.models.checks import require_positive
+from insight.models.checks import require_known, require_positive
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 class Recomputable(nn.Module):
     """A module that can keep nothing but its inputs for the backward pass.
 
     Random numbers are drawn again as they were, so gradients are the same bit for bit. Where there is no
-    backward pass (no gradients, or a cache) nothing changes.
+    backward pass (no gradients, or a cache in the call's context) nothing changes.
 
     Attributes:
-        part: What :class:`ActivationCheckpointing` calls it.
-        recomputes: Whether it does.
+        part: The name that :class:`ActivationCheckpointing` has for it.
+        recomputes: Whether it keeps only its inputs.
     """
 
     part = ""
@@ -35,7 +34,9 @@ class Recomputable(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Not in `forward`, which each kind writes for itself; whoever calls the module comes through here.
-        if not (self.recomputes and torch.is_grad_enabled() and kwargs.get("cache") is None):
+        if not self.recomputes or not torch.is_grad_enabled():
+            return super().__call__(*args, **kwargs)
+        if any(getattr(argument, "cache", None) is not None for argument in args):
             return super().__call__(*args, **kwargs)
         return checkpoint(self._call_once, *args, use_reentrant=False, **kwargs)
 
@@ -50,7 +51,7 @@ class ActivationCheckpointing(Component):
     Args:
         part: ``block`` keeps only what a block is given; ``attention`` forgets only the inside of attention,
             which is what grows fastest with the length where scores are held.
-        every: Which blocks: every so many-th, from the first on; 1 = all.
+        every: Distance of the blocks that do this, counted from the first block on; 1 = all of them.
     """
 
     part: Literal["block", "attention"] = "block"
@@ -58,8 +59,7 @@ class ActivationCheckpointing(Component):
 
     def __post_init__(self) -> None:
         require_positive(every=self.every)
-        if self.part not in ("block", "attention"):
-            raise ConfigError(f"part={self.part!r}: there is no such part", "use block or attention")
+        require_known("part", self.part, ("block", "attention"))
 
     def build(self, blocks: Iterable[nn.Module]) -> None:
         """Switch it on in the blocks of a network."""

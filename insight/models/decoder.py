@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from insight.models.attention import Attention
-from insight.models.attention.kernels.base import soft_cap
-from insight.models.caches import CrossCache, DecoderCache, Memory
-from insight.models.checks import require_positive
+from insight.models.attention.kernels import soft_cap
+from insight.models.caches import CrossCache, DecoderCache, EncoderStates
+from insight.models.checks import require_flags, require_number, require_positive
 from insight.models.initialization import without_drawing
-from insight.models.input_checks import check_inputs, check_memory
+from insight.models.input_checks import check_encoder_states, check_inputs
 from insight.models.linear import OutputHead, TokenEmbedding
 from insight.models.masks import Mask, PrefixMask, causal_mask
 from insight.models.stack import StackConfig, TokenStack
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DecoderConfig(StackConfig):
 
     Args:
         hidden_size: Width of the residual stream.
-        num_layers: Blocks.
+        num_layers: Number of blocks.
         attention: Token mixer of every block.
         feed_forward: Feed-forward layer of every block.
         norm: Normalisation before each branch and before the head.
@@ -37,29 +37,24 @@ class DecoderConfig(StackConfig):
         input_position: Positions added to the token embedding; null where attention is told them.
         embedding_norm: Normalisation of the embedding (BLOOM); null for none.
         embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
-        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
-            no result, so networks that differ in it alone are equal.
+        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
+            all. It changes no result, so networks that differ in it alone are equal.
         tie_embeddings: Whether the token embedding also serves as output head.
         logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
         output_scale: Factor of the hidden states before the head (T5: hidden_size ** -0.5); null for none.
+        head_bias: Whether every token has a learned summand of its score (GPT-J, Phi-2).
     """
 
     tie_embeddings: bool = False
     logit_soft_cap: float | None = None
     output_scale: float | None = None
+    head_bias: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
-            raise ConfigError(
-                f"logit_soft_cap={self.logit_soft_cap}: the bound of the scores must be above 0",
-                "use 15 or 30, or null for none",
-            )
-        if self.output_scale is not None and not self.output_scale > 0:
-            raise ConfigError(
-                f"output_scale={self.output_scale}: the factor of the hidden states must be above 0",
-                "use hidden_size ** -0.5, or null for none",
-            )
+        require_number(0, 1e6, "use 15 or 30, or null for none", logit_soft_cap=self.logit_soft_cap)
+        require_number(0, 1e6, "use hidden_size ** -0.5, or null for none", output_scale=self.output_scale)
+        require_flags(tie_embeddings=self.tie_embeddings, head_bias=self.head_bias)
 
     def build(self, vocabulary_size: int) -> Decoder:
         with without_drawing():
@@ -74,9 +69,9 @@ class Decoder(TokenStack):
     Args:
         config: What to build.
         vocabulary_size: Rows of the embedding and of the head.
-        cross_attention: What reads an encoder's states in every block; ``None`` without an encoder.
-        memory_size: Size of those states.
-        embedding: Of an encoder that shares it; ``None`` makes one.
+        cross_attention: Reads an encoder's states in every block; ``None`` without an encoder.
+        encoder_size: Size of those states.
+        embedding: Embedding of an encoder that shares it; ``None`` makes one.
 
     Attributes:
         config: As given.
@@ -90,17 +85,37 @@ class Decoder(TokenStack):
         config: DecoderConfig,
         vocabulary_size: int,
         cross_attention: Attention | None = None,
-        memory_size: int | None = None,
+        encoder_size: int | None = None,
         embedding: TokenEmbedding | None = None,
     ) -> None:
-        super().__init__(config, vocabulary_size, cross_attention, memory_size, embedding)
+        super().__init__(config, vocabulary_size, cross_attention, encoder_size, embedding)
         self.head = None if config.tie_embeddings else OutputHead(config.hidden_size, vocabulary_size)
-        self.reads_memory = cross_attention is not None
+        self.head_bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.head_bias else None
+        self.reads_encoder = cross_attention is not None
+
+    def reset_parameters(self) -> None:
+        """First values of the parameters that this module itself holds."""
+        if self.head_bias is not None:
+            nn.init.zeros_(self.head_bias)
 
     @property
     def head_weight(self) -> torch.Tensor:
-        """The output matrix ``(vocabulary_size, hidden_size)``, for losses that fuse it."""
+        """The output matrix ``(vocabulary_size, hidden_size)``; see :meth:`head_product` for losses."""
         return self.embedding.weight if self.head is None else self.head.weight
+
+    def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two factors for losses that make the scores themselves: ``first @ second.T``, before :meth:`cap`.
+
+        Without a bias of the head these are ``hidden`` and :attr:`head_weight`; a bias is one more column of
+        the matrix, which a channel of ones reads.
+
+        Args:
+            hidden: ``(..., hidden_size)``.
+        """
+        if self.head_bias is None:
+            return hidden, self.head_weight
+        weight = torch.cat([self.head_weight, self.head_bias.unsqueeze(1)], dim=1)
+        return torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1), weight
 
     def forward(
         self,
@@ -111,7 +126,8 @@ class Decoder(TokenStack):
         cache: DecoderCache | None = None,
         prefix_lengths: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
-        memory: Memory | None = None,
+        encoder_states: EncoderStates | None = None,
+        token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states after the last norm, ready for the head.
 
@@ -125,7 +141,9 @@ class Decoder(TokenStack):
                 in both directions. With a cache they come in its first chunk.
             lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding, which
                 stands right of them. Rows then go on at positions of their own.
-            memory: What cross-attention reads; not with a cache, which holds it already.
+            encoder_states: The states that cross-attention reads; not with a cache, which holds them already.
+            token_mask: bool ``(batch, sequence)``, False where padding stands. Routers of experts then count
+                real tokens only; which keys a query sees it does not change.
 
         Returns:
             ``(batch, sequence, hidden_size)``.
@@ -133,27 +151,31 @@ class Decoder(TokenStack):
         Raises:
             ConfigError: The shapes do not fit, the cache is full, or two arguments exclude each other.
         """
-        check_inputs(input_ids, document_ids, position_ids, cache, prefix_lengths, lengths)
-        check_memory(self.reads_memory, memory, cache, input_ids.shape[0])
+        check_inputs(input_ids, document_ids, position_ids, cache, prefix_lengths, lengths, token_mask)
+        check_encoder_states(self.reads_encoder, encoder_states, cache, input_ids.shape[0])
         start = cache.length if cache is not None else 0
-        step = cache.plan(input_ids, lengths) if cache is not None else None
+        step = cache.place(input_ids, lengths) if cache is not None else None
         if position_ids is None and step is not None:
             position_ids = step.positions
         elif position_ids is None:
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
         mask: Mask = causal_mask(document_ids) if prefix_lengths is None else PrefixMask(prefix_lengths)
         hidden = self.embed(input_ids, position_ids)
-        memories: Sequence[Memory | CrossCache] = () if memory is None else [memory] * len(self.blocks)
+        states: Sequence[EncoderStates | CrossCache] = ()
+        if encoder_states is not None:
+            states = [encoder_states] * len(self.blocks)
         if cache is not None:
             cache.begin(step)
-            memories = cache.memories
-        hidden = self.run(hidden, position_ids, mask, cache, memories)
+            states = cache.cross_caches
+        hidden = self.run(hidden, position_ids, mask, cache, states, token_mask)
         return hidden if self.config.output_scale is None else hidden * self.config.output_scale
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
         # Through the module where there is one, so that it may be quantized or compiled.
         scores = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
+        if self.head_bias is not None:
+            scores = scores + self.head_bias.to(scores.dtype)
         return self.cap(scores)
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:
@@ -166,44 +188,54 @@ class Decoder(TokenStack):
         max_length: int | None = None,
         dtype: torch.dtype | None = None,
         max_rollback: int = 0,
-        memory: Memory | None = None,
+        encoder_states: EncoderStates | None = None,
     ) -> DecoderCache:
         """An empty cache on the device of the weights.
 
         Args:
-            batch_size: Rows.
+            batch_size: Number of rows.
             max_length: Tokens that fit; ``None`` = ``max_sequence_length``.
-            dtype: Of the stored keys and values; ``None`` = that of the weights.
+            dtype: Type of the stored keys and values; ``None`` = that of the weights.
             max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
-            memory: What cross-attention reads; its keys and values are computed here, once.
+            encoder_states: The states that cross-attention reads; their keys and values are computed here,
+                once.
 
         Raises:
-            ConfigError: A number is too small, the positions allow no cache of that length, or the memory is
-                missing, too much, or of other rows.
+            ConfigError: A number is too small, the positions allow no cache of that length, or the encoder's
+                states are missing, too many, or of other rows.
         """
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
-        if max_rollback < 0:
-            raise ConfigError(f"max_rollback={max_rollback}: must not be negative", "use 0 for none")
-        check_memory(self.reads_memory, memory, None, batch_size)
+        require_positive(minimum=0, max_rollback=max_rollback)
+        check_encoder_states(self.reads_encoder, encoder_states, None, batch_size)
         weight = self.embedding.weight
         stored = dtype or weight.dtype
-        layers, memories = [], []
+        layers, cross_caches = [], []
         for block in self.layers():
             layers.append(
                 block.attention.make_cache(batch_size, max_length, stored, weight.device, max_rollback)
             )
-            if block.cross_attention is not None and memory is not None:
-                memories.append(CrossCache(memory, block.cross_attention.project_memory, stored))
-        return DecoderCache(layers, max_length, batch_size, memories)
+            if block.cross_attention is not None and encoder_states is not None:
+                cross_caches.append(CrossCache(encoder_states, block.cross_attention.project_states, stored))
+        return DecoderCache(layers, max_length, batch_size, cross_caches)
 
-    def flops_per_token(self, sequence_length: int, memory_length: int = 0) -> int:
+    @property
+    def longest_cache(self) -> int | None:
+        """Tokens up to which a cache is exact; ``None`` where the positions set no bound.
+
+        Beyond it earlier keys would go stale (``DynamicNTKScaling``, ``LongRopeScaling``), so each token is
+        then computed from the whole text.
+        """
+        limits = [block.attention.position.longest_cache for block in self.layers()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one trained token, forward and backward (twice the forward).
 
         Counted as in :meth:`TokenStack.forward_flops`, which is per token and forward only.
 
         Args:
             sequence_length: Tokens that each sequence holds.
-            memory_length: States that cross-attention reads.
+            source_length: States that cross-attention reads.
         """
-        return 3 * (2 * self.head_weight.numel() + self.forward_flops(sequence_length, memory_length))
+        return 3 * (2 * self.head_weight.numel() + self.forward_flops(sequence_length, source_length))

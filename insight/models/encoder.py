@@ -95,7 +95,7 @@ class EncoderConfig(StackConfig):
 
     Args:
         hidden_size: Width of the residual stream.
-        num_layers: Blocks.
+        num_layers: Number of blocks.
         attention: Token mixer of every block. Its ``window`` reaches as far to both sides.
         feed_forward: Feed-forward layer of every block.
         norm: Normalisation before each branch and after the last block.
@@ -106,8 +106,8 @@ class EncoderConfig(StackConfig):
         input_position: Positions added to the token embedding; null where attention is told them.
         embedding_norm: Normalisation of the embedding; null for none.
         embedding_scale: Factor of the embedding; null for none.
-        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
-            no result, so networks that differ in it alone are equal.
+        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
+            all. It changes no result, so networks that differ in it alone are equal.
         pooling: One vector a sequence (``MeanPooling``, ``FirstTokenPooling``, ``LastTokenPooling``); null
             for one a token.
     """
@@ -156,8 +156,8 @@ class Encoder(TokenStack):
             position_ids: int64 ``(batch, sequence)``; ``None`` counts the tokens of each row from 0.
 
         Returns:
-            ``(batch, sequence, hidden_size)``; with pooling ``(batch, hidden_size)``. What stands for padding
-            is of no use, but finite.
+            ``(batch, sequence, hidden_size)``; with pooling ``(batch, hidden_size)``. The states of padding
+            are of no use, but finite.
 
         Raises:
             ConfigError: The shapes do not fit, or two arguments exclude each other.
@@ -176,11 +176,12 @@ class Encoder(TokenStack):
             if document_ids is None
             else document_mask(document_ids, BidirectionalMask())
         )
-        hidden = self.run(self.embed(input_ids, position_ids), position_ids, mask)
+        hidden = self.embed(input_ids, position_ids)
+        hidden = self.run(hidden, position_ids, mask, real_tokens=token_mask)
         return hidden if self.pool is None else self.pool(hidden, token_mask)
 
     def flops_per_token(self, sequence_length: int) -> int:
-        """Matrix-product FLOPs of one trained token, forward and backward; as of a decoder.
+        """Matrix-product FLOPs of one trained token, forward and backward, counted as for a decoder.
 
         Args:
             sequence_length: Tokens that each sequence holds.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from insight.models.attention import Attention, GroupedQueryAttention
-from insight.models.caches import DecoderCache, Memory
+from insight.models.caches import DecoderCache, EncoderStates
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder import Encoder, EncoderConfig
 from insight.models.initialization import without_drawing
@@ -42,35 +42,46 @@ class EncoderDecoderConfig(Component):
     def __post_init__(self) -> None:
         if self.encoder.pooling is not None:
             raise ConfigError(
-                f"encoder.pooling={type(self.encoder.pooling).__name__}: the decoder reads all tokens",
+                "the decoder reads all tokens",
                 "use pooling=null",
+                option="encoder.pooling",
+                value=type(self.encoder.pooling).__name__,
             )
-        if not self.decoder.block.takes_memory:
+        if not self.decoder.block.takes_encoder_states:
             raise ConfigError(
-                f"decoder.block={type(self.decoder.block).__name__}: it has no place for cross-attention",
+                "it has no place for cross-attention",
                 "use PreNorm, PostNorm, BranchNorm or SandwichNorm",
+                option="decoder.block",
+                value=type(self.decoder.block).__name__,
             )
         sizes = self.encoder.hidden_size, self.decoder.hidden_size
         if self.share_embeddings and sizes[0] != sizes[1]:
             raise ConfigError(
-                f"share_embeddings with encoder.hidden_size={sizes[0]}, decoder.hidden_size={sizes[1]}: "
-                "one embedding has one size",
+                f"one embedding has one size, and encoder.hidden_size is {sizes[0]}, decoder.hidden_size "
+                f"{sizes[1]}",
                 "use equal sizes or share_embeddings=false",
+                option="share_embeddings",
+                value=self.share_embeddings,
             )
-        if self.logit_bias and self.decoder.logit_soft_cap is not None:
-            raise ConfigError(
-                f"logit_bias with decoder.logit_soft_cap={self.decoder.logit_soft_cap}: the cap would not "
-                "bound the biases",
-                "use one of the two",
-            )
+        for option, value in (
+            ("decoder.logit_soft_cap", self.decoder.logit_soft_cap),
+            ("decoder.head_bias", self.decoder.head_bias or None),
+        ):
+            if self.logit_bias and value is not None:
+                raise ConfigError(
+                    "logit_bias is added to the scores as they are",
+                    "use one of the two",
+                    option=option,
+                    value=value,
+                )
         self.cross_attention.check_cross(self.decoder.hidden_size)
 
     def build(self, vocabulary_size: int, source_vocabulary_size: int | None = None) -> EncoderDecoder:
-        """A network with fresh weights drawn from torch's global generator; see :meth:`DecoderConfig.build`.
+        """A network with fresh weights drawn from torch's global generator; see :meth:`StackConfig.build`.
 
         Args:
-            vocabulary_size: Of the target.
-            source_vocabulary_size: Of the source; ``None`` = that of the target.
+            vocabulary_size: Vocabulary of the target.
+            source_vocabulary_size: Vocabulary of the source; ``None`` = that of the target.
 
         Raises:
             ConfigError: A vocabulary is empty, or the embedding is shared by different ones.
@@ -86,13 +97,13 @@ class EncoderDecoder(nn.Module):
 
     Args:
         config: What to build.
-        vocabulary_size: Of the target.
-        source_vocabulary_size: Of the source; ``None`` = that of the target.
+        vocabulary_size: Vocabulary of the target.
+        source_vocabulary_size: Vocabulary of the source; ``None`` = that of the target.
 
     Attributes:
         config: As given.
         vocabulary_size: As given.
-        source_vocabulary_size: Of the source.
+        source_vocabulary_size: Vocabulary of the source.
     """
 
     def __init__(
@@ -109,9 +120,10 @@ class EncoderDecoder(nn.Module):
         )
         if config.share_embeddings and self.source_vocabulary_size != vocabulary_size:
             raise ConfigError(
-                f"vocabulary_size={vocabulary_size}, source_vocabulary_size={self.source_vocabulary_size}: "
-                "share_embeddings has one vocabulary",
+                f"share_embeddings has one vocabulary, and that of the target is {vocabulary_size}",
                 "use one tokenizer for both or share_embeddings=false",
+                option="source_vocabulary_size",
+                value=self.source_vocabulary_size,
             )
         self.encoder = Encoder(config.encoder, self.source_vocabulary_size)
         self.decoder = Decoder(
@@ -139,6 +151,7 @@ class EncoderDecoder(nn.Module):
         source_position_ids: torch.Tensor | None = None,
         target_document_ids: torch.Tensor | None = None,
         target_position_ids: torch.Tensor | None = None,
+        target_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states of the target, ready for the head; :meth:`encode` and then :meth:`decode`.
 
@@ -150,6 +163,7 @@ class EncoderDecoder(nn.Module):
             target_document_ids: int64 ``(batch, target)``. Padding on the right needs none: no token sees it.
                 Padding on the left is a document of its own.
             target_position_ids: int64 ``(batch, target)``; ``None`` counts from 0.
+            target_mask: bool ``(batch, target)``, False where padding stands, which routers do not count.
 
         Returns:
             ``(batch, target, hidden_size)``.
@@ -157,9 +171,13 @@ class EncoderDecoder(nn.Module):
         Raises:
             ConfigError: The shapes do not fit.
         """
-        memory = self.encode(source_ids, source_mask=source_mask, position_ids=source_position_ids)
+        states = self.encode(source_ids, source_mask=source_mask, position_ids=source_position_ids)
         return self.decode(
-            target_ids, memory, document_ids=target_document_ids, position_ids=target_position_ids
+            target_ids,
+            states,
+            document_ids=target_document_ids,
+            position_ids=target_position_ids,
+            token_mask=target_mask,
         )
 
     def encode(
@@ -168,36 +186,38 @@ class EncoderDecoder(nn.Module):
         *,
         source_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-    ) -> Memory:
-        """What the decoder reads; arguments as in :meth:`forward`."""
+    ) -> EncoderStates:
+        """The states that the decoder reads; arguments as in :meth:`forward`."""
         states = self.encoder(source_ids, token_mask=source_mask, position_ids=position_ids)
-        return Memory(states, padding_mask(source_mask))
+        return EncoderStates(states, padding_mask(source_mask))
 
     def decode(
         self,
         target_ids: torch.Tensor,
-        memory: Memory | None = None,
+        encoder_states: EncoderStates | None = None,
         *,
         cache: DecoderCache | None = None,
         document_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
+        token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states of the target.
+        """Hidden states of the target; the arguments are those of :meth:`Decoder.forward`.
 
         Args:
             target_ids: int64 ``(batch, target)``; with a cache those that it does not hold yet.
-            memory: From :meth:`encode`; not with a cache, which holds it already.
+            encoder_states: From :meth:`encode`; not with a cache, which holds them already.
             cache: From :meth:`make_cache`; the tokens are appended to it.
-            document_ids: As in :meth:`Decoder.forward`.
-            position_ids: As there.
-            lengths: As there.
+            document_ids: int64 ``(batch, target)``; attention stays inside equal ids.
+            position_ids: int64 ``(batch, target)``; ``None`` counts on from the cached tokens.
+            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding.
+            token_mask: bool ``(batch, target)``, False where padding stands, which routers do not count.
 
         Returns:
             ``(batch, target, hidden_size)``.
 
         Raises:
-            ConfigError: The shapes do not fit, or there is no memory or more than one.
+            ConfigError: The shapes do not fit, or there are no encoder states or twice.
         """
         hidden: torch.Tensor = self.decoder(
             target_ids,
@@ -205,7 +225,8 @@ class EncoderDecoder(nn.Module):
             position_ids=position_ids,
             cache=cache,
             lengths=lengths,
-            memory=memory,
+            encoder_states=encoder_states,
+            token_mask=token_mask,
         )
         return hidden
 
@@ -214,23 +235,32 @@ class EncoderDecoder(nn.Module):
         scores = self.decoder.logits(hidden)
         return scores if self.logit_bias is None else scores + self.logit_bias.to(scores.dtype)
 
+    def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two factors for losses that make the scores themselves; see :meth:`Decoder.head_product`."""
+        if self.logit_bias is None:
+            return self.decoder.head_product(hidden)
+        weight = torch.cat([self.decoder.head_weight, self.logit_bias.unsqueeze(1)], dim=1)
+        return torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1), weight
+
     def make_cache(
         self,
-        memory: Memory,
+        encoder_states: EncoderStates,
         max_length: int | None = None,
         dtype: torch.dtype | None = None,
         max_rollback: int = 0,
     ) -> DecoderCache:
-        """A cache for targets of these sources, not needed any more then; see :meth:`Decoder.make_cache`.
+        """A cache for targets of these sources, which are then not needed any more; see
+        :meth:`Decoder.make_cache`.
 
         Args:
-            memory: From :meth:`encode`, one row a target. For several beams a source make the cache first and
-                repeat its rows with ``cache.reorder``.
+            encoder_states: From :meth:`encode`, one row a target. For several beams a source make the cache
+                first and repeat its rows with ``cache.reorder``.
             max_length: Tokens of the target that fit; ``None`` = the decoder's ``max_sequence_length``.
-            dtype: As there.
-            max_rollback: As there.
+            dtype: Type of the stored keys and values; ``None`` = that of the weights.
+            max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
         """
-        return self.decoder.make_cache(memory.states.shape[0], max_length, dtype, max_rollback, memory)
+        batch_size = encoder_states.states.shape[0]
+        return self.decoder.make_cache(batch_size, max_length, dtype, max_rollback, encoder_states)
 
     def num_parameters(self) -> int:
         """Trainable numbers; a shared matrix counts once."""
@@ -243,7 +273,7 @@ class EncoderDecoder(nn.Module):
             source_length: Tokens of the source.
             target_length: Tokens of the target.
         """
-        encoding = self.encoder.flops_per_token(source_length) + 3 * self.decoder.memory_flops()
+        encoding = self.encoder.flops_per_token(source_length) + 3 * self.decoder.source_flops()
         return source_length * encoding + target_length * self.decoder.flops_per_token(
             target_length, source_length
         )

@@ -1,7 +1,8 @@
-"""What a network costs, before any memory is taken for it: parameters, memory, operations.
+"""The cost of a network before any memory is taken for it: parameters, memory, operations.
 
 Nothing is looked up in a table of formulas: the network is built and run on stand-ins that have shapes but no
-numbers, and what lives when is counted. So it holds for every variant, also for a user's own.
+numbers, and the tensors that live at each moment are counted. So it holds for every variant, also for a
+user's own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from insight.models.caches import CrossCache, LayerCache, Memory
+from insight.models.caches import CrossCache, EncoderStates, LayerCache
 from insight.models.checks import require_positive
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -32,7 +33,7 @@ Network = Decoder | EncoderDecoder
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """What one layer's cache holds, a row.
+    """Bytes that one layer's cache holds, a row.
 
     Args:
         fixed: Bytes whatever the length: all of a window that has turned, of a recurrent state, of a source.
@@ -48,9 +49,9 @@ class TrainingMemory:
     """Bytes of one training step, weights and optimizer apart.
 
     Args:
-        activations: What is kept between forward and backward.
-        peak_activations: The most that lives at once of what the step makes, gradients apart.
-        peak: The most that lives at once, gradients of the weights included.
+        activations: Bytes that are kept between forward and backward.
+        peak_activations: The most bytes of the step's own tensors that live at once, gradients apart.
+        peak: The most bytes that live at once, gradients of the weights included.
     """
 
     activations: int
@@ -60,14 +61,15 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """What a network of some configuration has, however it is trained.
+    """The size of a network, however it is trained.
 
     Args:
         num_parameters: Trainable numbers; a shared matrix counts once.
-        num_active_parameters: Those that one token uses; fewer where tokens choose among experts.
-        flops_per_token: Of the matrix products of a forward pass, at the given length; with an encoder those
-            of a pair of that length divided by it.
-        cache: A layer each, at the given length; ``None`` where there is no cache of that length.
+        num_active_parameters: Trainable numbers that one token uses; fewer where tokens choose among experts.
+        flops_per_token: Operations of the matrix products of a forward pass, at the given length; with an
+            encoder those of a pair of that length divided by it.
+        cache: Bytes of each layer's cache, at the given length; ``None`` where there is no cache of that
+            length.
     """
 
     num_parameters: int
@@ -82,13 +84,13 @@ def network_size(
     sequence_length: int,
     cache_dtype: torch.dtype = torch.float32,
 ) -> NetworkSize:
-    """Count what does not depend on training.
+    """Count parameters, operations and cache, which do not depend on training.
 
     Args:
-        config: What would be built.
+        config: The network to build.
         vocabulary_size: Rows of the embedding.
-        sequence_length: Tokens of context; with an encoder of the source, too.
-        cache_dtype: Of the stored keys and values.
+        sequence_length: Tokens of context; with an encoder also those of the source.
+        cache_dtype: Type of the stored keys and values.
 
     Raises:
         ConfigError: A number is below 1.
@@ -109,7 +111,7 @@ def network_size(
 
 
 def decoder_of(config: NetworkConfig) -> DecoderConfig:
-    """What writes."""
+    """The configuration of the decoder, which is the whole network or its half."""
     return config.decoder if isinstance(config, EncoderDecoderConfig) else config
 
 
@@ -129,15 +131,14 @@ def training_memory(
 ) -> TrainingMemory:
     """Run a training step without numbers, on the kernels that this machine's CPU would take, not compiled.
 
-    The step ends at the hidden states: what the loss takes is the loss's own
-    (``insight.training.losses.loss_memory``).
+    The step ends at the hidden states; ``insight.training.losses.loss_memory`` counts the loss.
 
     Args:
-        config: What would be trained.
+        config: The network to train.
         vocabulary_size: Rows of the embedding.
         batch_size: Rows of a batch.
-        sequence_length: Tokens of each; with an encoder of source and target each.
-        dtype: Of the weights.
+        sequence_length: Tokens of each row; with an encoder of source and target each.
+        dtype: Type of the weights.
         autocast: Type of the products where it differs (mixed precision).
 
     Raises:
@@ -159,7 +160,7 @@ def training_memory(
 def measure_training_memory(
     network: Network, input_ids: torch.Tensor, autocast: torch.dtype | None = None
 ) -> TrainingMemory:
-    """The same of a network that is there, with or without numbers; its gradients are left in place."""
+    """As :func:`training_memory`, for a network that is there already; its gradients are left in place."""
     present = [*network.parameters(), *network.buffers(), input_ids]
     sequences = (input_ids, input_ids) if isinstance(network, EncoderDecoder) else (input_ids,)
     with LiveMemory(present) as memory, _gradients_set_aside(network, memory):
@@ -195,7 +196,7 @@ def _gradients_set_aside(network: Network, memory: LiveMemory) -> Iterator[None]
 
 
 def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[CacheBytes, ...] | None:
-    """What the last token added to each layer's cache, and what does not depend on the number of tokens."""
+    """Bytes that the last token added to each layer's cache, and bytes that no number of tokens changes."""
     before = max(length - 1, 1)
     try:
         shorter, longer = (_bytes_of_caches(network, size, length, dtype) for size in (before, length))
@@ -219,7 +220,7 @@ def _bytes_of_caches(network: Network, length: int, source_length: int, dtype: t
         with memory, torch.no_grad():
             kept.append(block.attention.make_cache(1, length, dtype, device))
             if states is not None and block.cross_attention is not None:
-                project = block.cross_attention.project_memory
-                kept.append(CrossCache(Memory(states), project, dtype))
+                project = block.cross_attention.project_states
+                kept.append(CrossCache(EncoderStates(states), project, dtype))
         sizes.append(memory.live_bytes - before)
     return sizes

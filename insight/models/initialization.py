@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from insight.models.checks import require_number
 from insight.models.linear import OutputHead, Projection, StackedProjection, TokenEmbedding
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
@@ -24,8 +25,8 @@ class Initialization(Component):
         """Fill ``network`` in place, drawing from torch's global generator.
 
         Args:
-            network: Whose embeddings, projections and head are filled.
-            num_layers: Blocks that add to the residual stream, two branches each.
+            network: The network whose embeddings, projections and head are filled.
+            num_layers: Number of blocks that add to the residual stream, two branches each.
         """
 
 
@@ -60,8 +61,8 @@ class ZeroOutputInitialization(Initialization):
     deviation ``hidden_size ** -0.5``. Made for Muon and normalised queries and keys.
 
     Args:
-        embedding_std: Of the token embedding.
-        head_std: Of the output head; of the shared matrix where embedding and head are tied.
+        embedding_std: Standard deviation of the token embedding.
+        head_std: Standard deviation of the output head, or of the shared matrix where both are tied.
     """
 
     embedding_std: float = 0.8
@@ -104,13 +105,13 @@ def without_drawing() -> Iterator[None]:
 def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> None:
     """Give every parameter its first value, drawing from torch's global generator.
 
-    What ``rule`` does not fill each module fills itself, by its ``reset_parameters``; one that has none keeps
-    what its constructor gave it. On the meta device nothing is filled.
+    A module that ``rule`` does not fill fills itself, by its ``reset_parameters``; one that has none keeps
+    the values of its constructor. On the meta device nothing is filled.
 
     Args:
-        network: To fill in place.
+        network: The network to fill in place.
         rule: Fills embeddings, projections and head.
-        num_layers: Blocks that add to the residual stream.
+        num_layers: Number of blocks that add to the residual stream.
 
     Raises:
         ConfigError: The network lies on the meta device, and a module could not be filled later.
@@ -137,6 +138,4 @@ def _truncated_normal(weight: torch.Tensor, std: float) -> None:
 
 
 def _require_std(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 100:
-            raise ConfigError(f"{name}={value}: a standard deviation must be zero or more", "use 0.02")
+    require_number(0, 100, "use 0.02", low_allowed=True, **values)

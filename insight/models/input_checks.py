@@ -1,10 +1,10 @@
-"""Checks of what a network is called with."""
+"""Checks of the tensors that a network is called with."""
 
 from __future__ import annotations
 
 import torch
 
-from insight.models.caches import DecoderCache, Memory
+from insight.models.caches import DecoderCache, EncoderStates
 from insight.runtime.errors import ConfigError
 
 _INTEGERS = (torch.int64, torch.int32)
@@ -17,23 +17,18 @@ def check_inputs(
     cache: DecoderCache | None,
     prefix_lengths: torch.Tensor | None,
     lengths: torch.Tensor | None,
+    token_mask: torch.Tensor | None = None,
 ) -> None:
     """Refuse arguments of a decoder that do not fit together.
 
     Raises:
-        ConfigError: A shape or type is wrong, or two arguments exclude each other.
+        ConfigError: A shape, type or number is wrong, or two arguments exclude each other.
     """
     _check_ids(input_ids)
-    _check_shapes(input_ids, document_ids=document_ids, position_ids=position_ids)
-    _check_type("document_ids", document_ids)
-    _check_type("position_ids", position_ids)
-    for name, numbers in (("prefix_lengths", prefix_lengths), ("lengths", lengths)):
-        if numbers is not None and numbers.shape != input_ids.shape[:1]:
-            raise ConfigError(
-                f"{name} has shape {tuple(numbers.shape)}, input_ids {tuple(input_ids.shape)}",
-                f"give {name} one number a row",
-            )
-        _check_type(name, numbers)
+    _check_shapes(input_ids, document_ids=document_ids, position_ids=position_ids, token_mask=token_mask)
+    _check_integers(document_ids=document_ids, position_ids=position_ids)
+    _check_token_mask(token_mask)
+    _check_counts(input_ids, prefix_lengths=prefix_lengths, lengths=lengths)
     if cache is not None and document_ids is not None:
         raise ConfigError(
             "document_ids with a cache: cached tokens carry no document ids",
@@ -44,8 +39,16 @@ def check_inputs(
             "lengths without a cache: padding is told apart by document_ids there",
             "give padding a document id of its own, or pass a cache",
         )
-    if prefix_lengths is not None:
-        _check_prefix(document_ids, cache, lengths)
+    if prefix_lengths is not None and document_ids is not None:
+        raise ConfigError(
+            "prefix_lengths with document_ids: a prefix lies at the start of a row, not of a document",
+            "pass one document a row",
+        )
+    if prefix_lengths is not None and (lengths is not None or (cache is not None and cache.length)):
+        raise ConfigError(
+            "prefix_lengths with cached tokens or lengths: the prefix must come whole, in the first chunk",
+            "pass the prefix first, in rows of equal length",
+        )
 
 
 def check_encoder_inputs(
@@ -61,13 +64,8 @@ def check_encoder_inputs(
     """
     _check_ids(input_ids)
     _check_shapes(input_ids, token_mask=token_mask, document_ids=document_ids, position_ids=position_ids)
-    _check_type("document_ids", document_ids)
-    _check_type("position_ids", position_ids)
-    if token_mask is not None and token_mask.dtype != torch.bool:
-        raise ConfigError(
-            f"token_mask is {token_mask.dtype}: it says of each id whether it is a token",
-            "pass bool, False where padding stands",
-        )
+    _check_integers(document_ids=document_ids, position_ids=position_ids)
+    _check_token_mask(token_mask)
     if token_mask is not None and document_ids is not None:
         raise ConfigError(
             "token_mask with document_ids: padding among documents is a document of its own",
@@ -75,30 +73,30 @@ def check_encoder_inputs(
         )
 
 
-def check_memory(
-    reads_memory: bool, memory: Memory | None, cache: DecoderCache | None, batch_size: int
+def check_encoder_states(
+    reads_encoder: bool, states: EncoderStates | None, cache: DecoderCache | None, batch_size: int
 ) -> None:
-    """Refuse a memory that is missing, too much, or of other rows.
+    """Refuse an encoder's states that are missing, too many, or of other rows.
 
     Raises:
-        ConfigError: It does not fit the decoder, its cache or its input.
+        ConfigError: They do not fit the decoder, its cache or its input.
     """
-    if memory is not None and not reads_memory:
+    if states is not None and not reads_encoder:
         raise ConfigError(
-            "memory for a decoder without cross-attention", "build it with EncoderDecoderConfig"
+            "encoder_states for a decoder without cross-attention", "build it with EncoderDecoderConfig"
         )
-    if memory is not None and cache is not None:
+    if states is not None and cache is not None:
         raise ConfigError(
-            "memory with a cache: the cache holds what was made of it", "pass it to make_cache only"
+            "encoder_states with a cache, which holds what was made of them", "pass them to make_cache only"
         )
-    if reads_memory and memory is None and (cache is None or not cache.memories):
+    if reads_encoder and states is None and (cache is None or not cache.cross_caches):
         raise ConfigError(
-            "a decoder with cross-attention without a memory to read",
-            "pass what encode() returned, to forward or to make_cache",
+            "a decoder with cross-attention without encoder_states to read",
+            "pass the result of encode(), to forward or to make_cache",
         )
-    if memory is not None and memory.states.shape[0] != batch_size:
+    if states is not None and states.states.shape[0] != batch_size:
         raise ConfigError(
-            f"memory has {memory.states.shape[0]} rows, the target {batch_size}",
+            f"encoder_states has {states.states.shape[0]} rows, the target {batch_size}",
             "encode one source for each row",
         )
 
@@ -162,21 +160,39 @@ def _check_shapes(input_ids: torch.Tensor, **others: torch.Tensor | None) -> Non
             )
 
 
-def _check_type(name: str, numbers: torch.Tensor | None) -> None:
-    if numbers is not None and numbers.dtype not in _INTEGERS:
-        raise ConfigError(f"{name} is {numbers.dtype}: these are whole numbers", f"pass {name}.long()")
+def _check_integers(**tensors: torch.Tensor | None) -> None:
+    for name, numbers in tensors.items():
+        if numbers is not None and numbers.dtype not in _INTEGERS:
+            raise ConfigError(f"{name} is {numbers.dtype} and must hold whole numbers", f"pass {name}.long()")
 
 
-def _check_prefix(
-    document_ids: torch.Tensor | None, cache: DecoderCache | None, lengths: torch.Tensor | None
-) -> None:
-    if document_ids is not None:
+def _check_counts(input_ids: torch.Tensor, **counts: torch.Tensor | None) -> None:
+    """Numbers of tokens, one a row."""
+    _check_integers(**counts)
+    num_tokens = input_ids.shape[1]
+    for name, numbers in counts.items():
+        if numbers is None:
+            continue
+        if numbers.shape != input_ids.shape[:1]:
+            raise ConfigError(
+                f"{name} has shape {tuple(numbers.shape)}, input_ids {tuple(input_ids.shape)}",
+                f"give {name} one number a row",
+            )
+        if not has_values(numbers):
+            continue
+        fewest, most = (int(bound) for bound in numbers.aminmax())
+        if fewest < 0 or most > num_tokens:
+            raise ConfigError(
+                f"each row has {num_tokens} tokens",
+                f"give each row a number from 0 to {num_tokens}",
+                option=name,
+                value=numbers.tolist(),
+            )
+
+
+def _check_token_mask(token_mask: torch.Tensor | None) -> None:
+    if token_mask is not None and token_mask.dtype != torch.bool:
         raise ConfigError(
-            "prefix_lengths with document_ids: a prefix lies at the start of a row, not of a document",
-            "pass one document a row",
-        )
-    if lengths is not None or (cache is not None and cache.length):
-        raise ConfigError(
-            "prefix_lengths with cached tokens or lengths: the prefix must come whole, in the first chunk",
-            "pass the prefix first, in rows of equal length",
+            f"token_mask is {token_mask.dtype}, and marks each id as a token or as padding",
+            "pass bool, False where padding stands",
         )

@@ -1,20 +1,26 @@
-"""What a mask offers: the cheapest calls of a kernel, and itself, element by element or written out."""
+"""Masks: which keys each query may attend to, and the cheapest calls that compute just those."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from insight.runtime.errors import ConfigError
+
 Attend = Callable[..., torch.Tensor]
 """``(query, key, value, *, causal=False, allowed=None) -> output``: one call of a kernel."""
 
+# Smaller blocks compute less beside the band but call the kernel more often.
+_SMALLEST_BLOCK = 64
+_BLOCKS_A_WINDOW = 2
+
 
 class Mask(ABC):
-    """Which keys each query sees. Unless it says otherwise the last query stands at the last key."""
+    """Which keys each query may attend to. As a rule the last query stands at the last key."""
 
     @abstractmethod
     def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
@@ -28,8 +34,16 @@ class Mask(ABC):
         """
 
     @abstractmethod
-    def within(self, window: int | None) -> Mask:
-        """This mask and a sliding window of ``window`` keys; ``None`` changes nothing."""
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        """This mask and narrower bounds.
+
+        Args:
+            window: Keys of a sliding window; ``None`` changes nothing.
+            chunk_size: Tokens of a chunk, outside of which a query sees nothing; ``None`` changes nothing.
+
+        Raises:
+            ConfigError: The mask is not causal, so it has no chunks.
+        """
 
     @property
     def num_rows(self) -> int:
@@ -50,7 +64,7 @@ class Mask(ABC):
         """Run a kernel under this mask without writing the mask out where the kernel allows it.
 
         Args:
-            attend: The kernel's call.
+            attend: A kernel's call.
             query: ``(batch, num_heads, num_queries, head_dim)``.
             key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
             value: Like ``key``.
@@ -63,114 +77,35 @@ class Mask(ABC):
         return (queries - torch.arange(num_keys, device=device)).unsqueeze(0)
 
 
-def narrower(first: int | None, second: int | None) -> int | None:
-    """The smaller of two windows, where ``None`` is the unlimited one."""
-    if first is None or second is None:
-        return second if first is None else first
-    return min(first, second)
-
-
-# Smaller blocks compute less beside the band but call the kernel more often.
-_SMALLEST_BLOCK = 64
-_BLOCKS_A_WINDOW = 2
-
-Range = tuple[int, int]
-"""First index and the one after the last."""
-
-
-def attend_in_blocks(
-    attend: Attend,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: Mask,
-    before: int,
-    after: int,
-) -> torch.Tensor:
-    """Attention under a mask that is a band: a block of queries at a time meets only the keys near it.
-
-    Args:
-        attend: A kernel's call.
-        query: ``(batch, num_heads, num_queries, head_dim)``.
-        key: ``(batch, num_key_value_heads, num_keys, head_dim)``, at least as many as queries.
-        value: Like ``key``.
-        mask: The same for all rows and anywhere in the sequence.
-        before: Keys that it shows before the query's own, at most.
-        after: Keys that it shows after it, at most.
-    """
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    offset = num_keys - num_queries
-    blocks = _blocks(num_queries, before + 1 + after)
-    near = [(max(0, a + offset - before), min(num_keys, b + offset + after)) for a, b in blocks]
-    bands: dict[tuple[int, int, int], torch.Tensor] = {}
-    outputs = []
-    queries = torch.split(query, [stop - start for start, stop in blocks], dim=2)
-    for (start, stop), (first, last), *tensors in zip(
-        blocks, near, queries, _slices(key, near), _slices(value, near), strict=True
-    ):
-        shape = (stop - start, last - first, start + offset - first)
-        if shape[0] == shape[1] <= before + 1 and not after:
-            outputs.append(attend(*tensors, causal=True))
-            continue
-        if shape not in bands:
-            bands[shape] = _band(mask, shape, query.device)
-        outputs.append(attend(*tensors, allowed=bands[shape]))
-    return torch.cat(outputs, dim=2)
-
-
-def _blocks(num_queries: int, width: int) -> list[Range]:
-    size = max(_SMALLEST_BLOCK, width // _BLOCKS_A_WINDOW)
-    return [(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
-
-
-def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    """The mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
-    num_queries, num_keys, offset = shape
-    row, queries = torch.zeros((), dtype=torch.int64, device=device), torch.arange(num_queries, device=device)
-    return mask.visible(row, queries[:, None], torch.arange(num_keys, device=device), offset)[None, None]
-
-
-def _slices(tensor: torch.Tensor, ranges: list[Range]) -> tuple[torch.Tensor, ...]:
-    """Parts of the tokens, which may overlap."""
-    if torch.compiler.is_compiling():
-        return tuple(tensor[:, :, first:last] for first, last in ranges)
-    slices: tuple[torch.Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
-    return slices
-
-
-class _Slices(torch.autograd.Function):
-    """Views whose gradients are added up in one tensor: each slice's own would be a zero-filled whole."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, ranges: list[Range]) -> tuple[torch.Tensor, ...]:
-        ctx.shape, ctx.ranges = tensor.shape, ranges
-        return tuple(tensor[:, :, first:last] for first, last in ranges)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        whole = gradients[0].new_zeros(ctx.shape)
-        for (first, last), gradient in zip(ctx.ranges, gradients, strict=True):
-            whole[:, :, first:last] += gradient
-        return whole, None
-
-
 @dataclass(frozen=True)
 class CausalMask(Mask):
     """A query sees its own token and everything before it.
 
     Args:
-        window: Only so many keys, its own included (``0 <= distance < window``); ``None`` = all.
+        window: Number of keys that it sees, its own included (``0 <= distance < window``); ``None`` = all.
+        chunk_size: Tokens of a chunk; a query sees only keys of its own. ``None`` = one chunk.
     """
 
     window: int | None = None
+    chunk_size: int | None = None
 
     def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-        distance = query + offset - key
-        seen = distance >= 0
-        return seen if self.window is None else seen & (distance < self.window)
+        return self.sees(query + offset, key)
 
-    def within(self, window: int | None) -> Mask:
-        return self if window is None else CausalMask(narrower(self.window, window))
+    def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Whether a query at a position sees a key at a position."""
+        distance = query - key
+        seen = distance >= 0
+        if self.window is not None:
+            seen = seen & (distance < self.window)
+        if self.chunk_size is not None:
+            seen = seen & (query // self.chunk_size == key // self.chunk_size)
+        return seen
+
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        if window is None and chunk_size is None:
+            return self
+        return CausalMask(_narrower(self.window, window), _narrower(self.chunk_size, chunk_size))
 
     def attend(
         self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -179,9 +114,17 @@ class CausalMask(Mask):
         window = num_keys if self.window is None else min(self.window, num_keys)
         if num_queries == 1:
             first = num_keys - window
+            if self.chunk_size is not None:
+                first = max(first, (num_keys - 1) // self.chunk_size * self.chunk_size)
             return attend(query, key[:, :, first:], value[:, :, first:])
+        if self.chunk_size is not None and self.chunk_size < num_keys:
+            if num_queries != num_keys:
+                return super().attend(attend, query, key, value)
+            inside = CausalMask(self.window)
+            chunks = zip(*(torch.split(x, self.chunk_size, dim=2) for x in (query, key, value)), strict=True)
+            return torch.cat([inside.attend(attend, *chunk) for chunk in chunks], dim=2)
         if window < num_keys:
-            return attend_in_blocks(attend, query, key, value, self, window - 1, 0)
+            return attend_in_blocks(attend, query, key, value, CausalMask(self.window), window - 1, 0)
         if num_queries == num_keys:
             return attend(query, key, value, causal=True)
         # Kernels align their causal triangle with the first key; behind a cached prefix that hides
@@ -194,7 +137,7 @@ class BidirectionalMask(Mask):
     """Every query sees every key.
 
     Args:
-        window: Only keys at most so far away on either side (``|distance| <= window``); ``None`` = all.
+        window: Largest distance of a key on either side (``|distance| <= window``); ``None`` = all.
     """
 
     window: int | None = None
@@ -203,8 +146,9 @@ class BidirectionalMask(Mask):
         distance = (query + offset - key).abs()
         return distance >= 0 if self.window is None else distance <= self.window
 
-    def within(self, window: int | None) -> Mask:
-        return self if window is None else BidirectionalMask(narrower(self.window, window))
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        _refuse_chunks(self, chunk_size)
+        return self if window is None else BidirectionalMask(_narrower(self.window, window))
 
     def attend(
         self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -216,7 +160,7 @@ class BidirectionalMask(Mask):
 
 @dataclass(frozen=True)
 class DocumentMask(Mask):
-    """Only keys of the query's own document, and of these what another mask shows.
+    """Only keys of the query's own document, and of these the ones that another mask shows.
 
     Padding is a document of its own: tokens do not see it, it sees itself, and no row is without a key.
 
@@ -224,7 +168,7 @@ class DocumentMask(Mask):
         document_ids: int64 ``(batch, sequence)``.
         lengths: For each row the lengths of its documents in order, or ``None`` where they are not
             known or a document is not in one piece.
-        inside: What a query sees of its document.
+        inside: Which keys of its document a query sees.
     """
 
     document_ids: torch.Tensor
@@ -239,10 +183,12 @@ class DocumentMask(Mask):
     def num_rows(self) -> int:
         return self.document_ids.shape[0]
 
-    def within(self, window: int | None) -> Mask:
-        if window is None:
-            return self
-        return DocumentMask(self.document_ids, self.lengths, self.inside.within(window))
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        mask = self
+        if chunk_size is not None:
+            _refuse_chunks(self.inside, chunk_size)
+            mask = self._cut(chunk_size)
+        return mask if window is None else replace(mask, inside=self.inside.within(window))
 
     def attend(
         self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -266,13 +212,142 @@ class DocumentMask(Mask):
             rows.append(torch.cat([self.inside.attend(attend, q, k, v) for q, k, v in documents], dim=2))
         return torch.cat(rows)
 
+    def _cut(self, chunk_size: int) -> DocumentMask:
+        """The chunks of each document as documents; the first chunk begins where the document does."""
+        ids = self.document_ids
+        ordered, order = ids.sort(dim=1, stable=True)
+        index = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        begins = torch.ones_like(ids, dtype=torch.bool)
+        begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        places = index - index.where(begins, 0).cummax(dim=1).values
+        chunks = torch.empty_like(ids).scatter(1, order, places // chunk_size)
+        lengths = None
+        if self.lengths is not None:
+            lengths = tuple(
+                tuple(
+                    min(chunk_size, length - start)
+                    for length in row
+                    for start in range(0, length, chunk_size)
+                )
+                for row in self.lengths
+            )
+        return DocumentMask(ids * ids.shape[1] + chunks, lengths, self.inside)
+
+
+@dataclass(frozen=True)
+class PaddingMask(Mask):
+    """Every query sees every token of its row, and none of the padding.
+
+    Keys may be those of another sequence: which keys a query sees does not depend on where it stands. Written
+    out the mask is a row of keys, never a square.
+
+    Args:
+        tokens: bool ``(batch, keys)``, False = padding; every row has a token (:func:`padding_mask` sees
+            to that).
+    """
+
+    tokens: torch.Tensor
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        return self.tokens[row, key] & (query >= 0)
+
+    @property
+    def num_rows(self) -> int:
+        return self.tokens.shape[0]
+
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        _refuse_chunks(self, chunk_size)
+        # Here padding sees padding: beside it there may be nothing else within the window.
+        return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        return self.tokens[:, None, None]
+
+
+@dataclass(frozen=True)
+class PrefixMask(Mask):
+    """Every query sees the whole prefix of its row, and everything before itself.
+
+    Raffel et al. 2019, arXiv 1910.10683, section 3.2.1.
+
+    Args:
+        lengths: Tokens of each row's prefix, int64 ``(batch,)``.
+        window: Only keys nearer than that on either side; ``None`` = all.
+    """
+
+    lengths: torch.Tensor
+    window: int | None = None
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        distance = query + offset - key
+        seen = (distance >= 0) | (key < self.lengths.to(row.device)[row])
+        return seen if self.window is None else seen & (distance.abs() < self.window)
+
+    @property
+    def num_rows(self) -> int:
+        return self.lengths.shape[0]
+
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        _refuse_chunks(self, chunk_size)
+        return self if window is None else PrefixMask(self.lengths, _narrower(self.window, window))
+
+
+@dataclass(frozen=True)
+class PositionMask(Mask):
+    """Causal by position, whatever the order of the keys: the mask over what a cache holds.
+
+    Args:
+        query_positions: int64 ``(batch or 1, num_queries)``.
+        key_positions: int64 ``(batch or 1, num_keys)``; below 0 where there is no key.
+        window: Number of keys that a query sees, its own included; ``None`` = all.
+        all_visible: Whether the owner of the positions knows that nothing is hidden.
+        chunk_size: Tokens of a chunk; a query sees only keys of its own. ``None`` = one chunk.
+    """
+
+    query_positions: torch.Tensor
+    key_positions: torch.Tensor
+    window: int | None = None
+    all_visible: bool = False
+    chunk_size: int | None = None
+
+    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+        queries, keys = self.query_positions, self.key_positions
+        return self._seen(queries[row % queries.shape[0], query], keys[row % keys.shape[0], key])
+
+    @property
+    def num_rows(self) -> int:
+        return max(self.query_positions.shape[0], self.key_positions.shape[0])
+
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        # Without indices: every decoded token of a ragged batch comes through here.
+        return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
+
+    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+        if window is None and chunk_size is None:
+            return self
+        window, chunk_size = _narrower(self.window, window), _narrower(self.chunk_size, chunk_size)
+        return PositionMask(self.query_positions, self.key_positions, window, self.all_visible, chunk_size)
+
+    def attend(
+        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        if self.all_visible:
+            return attend(query, key, value)
+        return super().attend(attend, query, key, value)
+
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+        return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
+
+    def _seen(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return CausalMask(self.window, self.chunk_size).sees(query, key) & (key >= 0)
+
 
 def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
     """``inside`` alone, or inside documents where their ids are given.
 
     Args:
         document_ids: int64 ``(batch, sequence)`` or ``None``.
-        inside: What a query sees of its document; must look the same from any start (no prefix).
+        inside: Which keys of its document a query sees; must look the same from any start (no prefix).
     """
     if document_ids is None:
         return inside
@@ -296,40 +371,11 @@ def causal_mask(document_ids: torch.Tensor | None) -> Mask:
     return document_mask(document_ids, CausalMask())
 
 
-@dataclass(frozen=True)
-class PaddingMask(Mask):
-    """Every query sees every token of its row, and none of the padding.
-
-    Keys may be those of another sequence: what a query sees does not depend on where it stands. Written out
-    it is a row of keys, never a square.
-
-    Args:
-        tokens: bool ``(batch, keys)``, False = padding; every row has a token (:func:`padding_mask` sees
-            to that).
-    """
-
-    tokens: torch.Tensor
-
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-        return self.tokens[row, key] & (query >= 0)
-
-    @property
-    def num_rows(self) -> int:
-        return self.tokens.shape[0]
-
-    def within(self, window: int | None) -> Mask:
-        # Here padding sees padding: beside it there may be nothing else within the window.
-        return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
-
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        return self.tokens[:, None, None]
-
-
 def padding_mask(tokens: torch.Tensor | None) -> Mask:
-    """Both directions over rows with padding on either side.
+    """Attention in both directions over rows with padding on either side.
 
-    A row of nothing but padding sees all of it: what comes out is of no use, but it is finite, and on no
-    kernel a query without a key.
+    A row of nothing but padding sees all of it. Its output is of no use, but it is finite, and on no kernel
+    there is a query without a key.
 
     Args:
         tokens: bool ``(batch, keys)``, False = padding; ``None`` for none.
@@ -339,76 +385,92 @@ def padding_mask(tokens: torch.Tensor | None) -> Mask:
     return PaddingMask(tokens | ~tokens.any(dim=1, keepdim=True))
 
 
-@dataclass(frozen=True)
-class PrefixMask(Mask):
-    """Every query sees the whole prefix of its row, and everything before itself.
+def attend_in_blocks(
+    attend: Attend,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Mask,
+    before: int,
+    after: int,
+) -> torch.Tensor:
+    """A sliding window in blocks: the cost of a band instead of the whole square.
+
+    A block of queries at a time meets only the keys near it.
 
     Args:
-        lengths: Tokens of each row's prefix, int64 ``(batch,)``.
-        window: Only keys nearer than that on either side; ``None`` = all.
+        attend: A kernel's call.
+        query: ``(batch, num_heads, num_queries, head_dim)``.
+        key: ``(batch, num_key_value_heads, num_keys, head_dim)``, at least as many as queries.
+        value: Like ``key``.
+        mask: A mask that is the same for all rows and anywhere in the sequence.
+        before: Keys that it shows before the query's own, at most.
+        after: Keys that it shows after it, at most.
     """
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    offset = num_keys - num_queries
+    size = max(_SMALLEST_BLOCK, (before + 1 + after) // _BLOCKS_A_WINDOW)
+    blocks = [(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
+    near = [(max(0, a + offset - before), min(num_keys, b + offset + after)) for a, b in blocks]
+    bands: dict[tuple[int, int, int], torch.Tensor] = {}
+    outputs = []
+    queries = torch.split(query, [stop - start for start, stop in blocks], dim=2)
+    for (start, stop), (first, last), *tensors in zip(
+        blocks, near, queries, _slices(key, near), _slices(value, near), strict=True
+    ):
+        shape = (stop - start, last - first, start + offset - first)
+        if shape[0] == shape[1] <= before + 1 and not after:
+            outputs.append(attend(*tensors, causal=True))
+            continue
+        if shape not in bands:
+            bands[shape] = _band(mask, shape, query.device)
+        outputs.append(attend(*tensors, allowed=bands[shape]))
+    return torch.cat(outputs, dim=2)
 
-    lengths: torch.Tensor
-    window: int | None = None
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-        distance = query + offset - key
-        seen = (distance >= 0) | (key < self.lengths.to(row.device)[row])
-        return seen if self.window is None else seen & (distance.abs() < self.window)
-
-    @property
-    def num_rows(self) -> int:
-        return self.lengths.shape[0]
-
-    def within(self, window: int | None) -> Mask:
-        return self if window is None else PrefixMask(self.lengths, narrower(self.window, window))
+def _narrower(first: int | None, second: int | None) -> int | None:
+    """The smaller of two bounds, where ``None`` is the unlimited one."""
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)
 
 
-@dataclass(frozen=True)
-class PositionMask(Mask):
-    """Causal by position, whatever the order of the keys.
+def _refuse_chunks(mask: Mask, chunk_size: int | None) -> None:
+    if chunk_size is not None and not isinstance(mask, CausalMask):
+        raise ConfigError(
+            f"a {type(mask).__name__} has no chunks, which belong to causal attention",
+            "use chunk_size=null",
+            option="chunk_size",
+            value=chunk_size,
+        )
 
-    Args:
-        query_positions: int64 ``(batch or 1, num_queries)``.
-        key_positions: int64 ``(batch or 1, num_keys)``; below 0 where there is no key.
-        window: Only so many keys, the query's own included; ``None`` = all.
-        all_visible: Whether the owner of the positions knows that nothing is hidden.
-    """
 
-    query_positions: torch.Tensor
-    key_positions: torch.Tensor
-    window: int | None = None
-    all_visible: bool = False
+def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """The mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
+    num_queries, num_keys, offset = shape
+    row, queries = torch.zeros((), dtype=torch.int64, device=device), torch.arange(num_queries, device=device)
+    return mask.visible(row, queries[:, None], torch.arange(num_keys, device=device), offset)[None, None]
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-        queries, keys = self.query_positions, self.key_positions
-        return self._seen(queries[row % queries.shape[0], query], keys[row % keys.shape[0], key])
 
-    @property
-    def num_rows(self) -> int:
-        return max(self.query_positions.shape[0], self.key_positions.shape[0])
+def _slices(tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:
+    """Parts of the tokens, which may overlap."""
+    if torch.compiler.is_compiling():
+        return tuple(tensor[:, :, first:last] for first, last in ranges)
+    slices: tuple[torch.Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
+    return slices
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        # Without indices: every decoded token of a ragged batch comes through here.
-        return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
 
-    def within(self, window: int | None) -> Mask:
-        if window is None:
-            return self
-        window = narrower(self.window, window)
-        return PositionMask(self.query_positions, self.key_positions, window, self.all_visible)
+class _Slices(torch.autograd.Function):
+    """Views whose gradients are added up in one tensor: each slice's own would be a zero-filled whole."""
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
-        if self.all_visible:
-            return attend(query, key, value)
-        return super().attend(attend, query, key, value)
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:
+        ctx.shape, ctx.ranges = tensor.shape, ranges
+        return tuple(tensor[:, :, first:last] for first, last in ranges)
 
-    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
-
-    def _seen(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        distance = query - key
-        seen = (distance >= 0) & (key >= 0)
-        return seen if self.window is None else seen & (distance < self.window)
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        whole = gradients[0].new_zeros(ctx.shape)
+        for (first, last), gradient in zip(ctx.ranges, gradients, strict=True):
+            whole[:, :, first:last] += gradient
+        return whole, None

@@ -1,4 +1,4 @@
-"""What a normalisation offers."""
+"""Normalisation of the residual stream, and of queries and keys."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from insight.models.checks import require_flags, require_known, require_number
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,23 @@ class Norm(Component):
 
 
 def require_eps(eps: float, name: str = "eps") -> None:
-    """Refuse what would not keep a root away from zero, or would swamp it.
+    """Refuse a summand that would not keep a root away from zero, or would swamp it.
 
     Args:
-        eps: Added before a root.
-        name: Of the option.
+        eps: Summand under a root.
+        name: Name of the option.
 
     Raises:
         ConfigError: ``eps`` is not between 0 and 1.
     """
-    if not 0 < eps < 1:
-        raise ConfigError(f"{name}={eps}: {name} must lie between 0 and 1", "use 1e-6 or 1e-5")
+    require_number(0, 1, "use 1e-6 or 1e-5", low_allowed=False, **{name: eps})
 
 
 @dataclass(frozen=True)
 class LayerNorm(Norm):
     """Subtraction of the mean and division by the standard deviation of all channels.
+
+    Ba et al. 2016, arXiv 1607.06450.
 
     Args:
         eps: Added to the variance before the root.
@@ -54,9 +56,32 @@ class LayerNorm(Norm):
 
     def __post_init__(self) -> None:
         require_eps(self.eps)
+        require_flags(weight=self.weight, bias=self.bias)
 
     def build(self, size: int) -> nn.Module:
         return _LayerNorm(size, self.eps, elementwise_affine=self.weight, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class OffsetLayerNorm(Norm):
+    """A layer norm whose factors are one more than the learned numbers, as in Nemotron (LayerNorm1P).
+
+    The numbers begin at zero, so decay pulls the factors towards one.
+
+    Args:
+        eps: Added to the variance before the root.
+        bias: Whether each channel has a learned summand.
+    """
+
+    eps: float = 1e-5
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_eps(self.eps)
+        require_flags(bias=self.bias)
+
+    def build(self, size: int) -> nn.Module:
+        return _OffsetLayerNorm(size, self.eps, bias=self.bias)
 
 
 class _LayerNorm(nn.LayerNorm):
@@ -66,9 +91,25 @@ class _LayerNorm(nn.LayerNorm):
         return nn.functional.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)
 
 
+class _OffsetLayerNorm(nn.LayerNorm):
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        # The sum 1 + weight is made in float32: near one, narrow types would lose what was learned.
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(wide)
+        normed = nn.functional.layer_norm(
+            hidden.to(wide), self.normalized_shape, 1 + self.weight.to(wide), bias, self.eps
+        )
+        return normed.to(hidden.dtype)
+
+
 @dataclass(frozen=True)
 class RMSNorm(Norm):
-    """Division by the root mean square of all channels.
+    """Division by the root mean square of all channels (Zhang and Sennrich 2019, arXiv 1910.07467).
 
     Args:
         eps: Added to the mean square before the root.
@@ -80,6 +121,7 @@ class RMSNorm(Norm):
 
     def __post_init__(self) -> None:
         require_eps(self.eps)
+        require_flags(weight=self.weight)
 
     def build(self, size: int) -> nn.Module:
         return RMSNormModule(size, self.eps, self.weight)
@@ -178,7 +220,7 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class OffsetRMSNorm(Norm):
-    """x / rms(x) * (1 + weight); the weight begins at zero, so decay pulls the factors towards one.
+    """x / rms(x) * (1 + weight), as in Gemma; the weight begins at zero, so decay pulls the factors to one.
 
     Args:
         eps: Added to the mean square before the root.
@@ -210,15 +252,18 @@ class _OffsetRMSNorm(nn.Module):
 
 @dataclass(frozen=True)
 class QueryKeyNorm(Component):
-    """A normalisation of queries, and one of keys.
+    """A normalisation of queries and one of keys, which keep scores bounded (arXiv 2302.05442).
 
     Args:
-        norm: How.
+        norm: The kind of normalisation.
         after_position: Whether after positions are encoded, instead of before.
     """
 
     norm: Norm = RMSNorm()
     after_position: bool = False
+
+    def __post_init__(self) -> None:
+        require_flags(after_position=self.after_position)
 
     @abstractmethod
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
@@ -227,15 +272,30 @@ class QueryKeyNorm(Component):
 
 @dataclass(frozen=True)
 class HeadNorm(QueryKeyNorm):
-    """Each head by itself, all heads with the same factors (Qwen 3; without factors and after the rotation,
-    Llama 4).
+    """Each head by itself (Qwen 3; without factors and after the rotation, Llama 4).
 
     Args:
-        norm: How.
+        norm: The kind of normalisation.
         after_position: Whether after positions are encoded, instead of before.
+        own_factors: Whether each head has factors of its own (Cohere, StableLM) instead of all the same.
     """
 
+    own_factors: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_flags(own_factors=self.own_factors)
+        if self.own_factors and not (isinstance(self.norm, (RMSNorm, LayerNorm)) and self.norm.weight):
+            raise ConfigError(
+                "factors for each head need a norm with factors",
+                "use RMSNorm or LayerNorm with weight=true",
+                option="norm",
+                value=type(self.norm).__name__,
+            )
+
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
+        if self.own_factors and isinstance(self.norm, (RMSNorm, LayerNorm)):
+            return _OwnFactorsNorm(self.norm, num_heads, head_dim)
         return self.norm.build(head_dim)
 
 
@@ -244,12 +304,36 @@ class FullWidthNorm(QueryKeyNorm):
     """All heads together, before they are told apart (OLMo 2).
 
     Args:
-        norm: How.
+        norm: The kind of normalisation.
         after_position: Whether after positions are encoded, instead of before.
     """
 
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
         return _FullWidthNorm(self.norm.build(num_heads * head_dim))
+
+
+class _OwnFactorsNorm(nn.Module):
+    """A norm of each head with factors ``(num_heads, head_dim)``, and summands where the norm has them."""
+
+    parameter_role = "vector"  # rows of factors: neither a matrix to orthogonalise nor tokens
+    bias: nn.Parameter | None
+
+    def __init__(self, norm: RMSNorm | LayerNorm, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        has_bias = isinstance(norm, LayerNorm) and norm.bias
+        plain = LayerNorm(norm.eps, False, False) if isinstance(norm, LayerNorm) else RMSNorm(norm.eps, False)
+        self.norm = plain.build(head_dim)
+        self.weight = nn.Parameter(torch.ones(num_heads, head_dim))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_heads, head_dim)) if has_bias else None)
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.norm(heads) * self.weight.to(heads.dtype)
+        return normed if self.bias is None else normed + self.bias.to(heads.dtype)
 
 
 class _FullWidthNorm(nn.Module):
@@ -272,15 +356,12 @@ _NAMED: dict[str, QueryKeyNorm | None] = {
 
 
 def find_query_key_norm(choice: QueryKeyNorm | QueryKeyNormName) -> QueryKeyNorm | None:
-    """What ``qk_norm`` stands for: a component itself, or ``none``, ``rms`` or ``rms_weightless``.
+    """The component that ``qk_norm`` stands for: itself, or ``none``, ``rms`` or ``rms_weightless`` by name.
 
     Raises:
         ConfigError: There is no such name.
     """
     if isinstance(choice, QueryKeyNorm):
         return choice
-    if choice not in _NAMED:
-        match = nearest(choice, _NAMED)
-        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(_NAMED)}"
-        raise ConfigError(f"qk_norm={choice!r} is unknown", remedy)
+    require_known("qk_norm", choice, _NAMED)
     return _NAMED[choice]

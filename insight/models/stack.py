@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from insight.models.attention import Attention, GroupedQueryAttention
+from insight.models.attention import Attention, CallContext, GroupedQueryAttention
 from insight.models.blocks import Block, BlockLayout, PreNorm
-from insight.models.caches import CrossCache, DecoderCache, Memory
+from insight.models.caches import CrossCache, DecoderCache, EncoderStates
 from insight.models.checkpointing import ActivationCheckpointing
-from insight.models.checks import require_positive
+from insight.models.checks import LARGEST_COUNT, require_number, require_positive
 from insight.models.feed_forward import FeedForward, SwiGLU
 from insight.models.initialization import Initialization, ScaledInitialization, initialize
 from insight.models.input_checks import check_positions, name_unknown_id
@@ -26,16 +26,15 @@ from insight.models.norms import Norm, RMSNorm
 from insight.models.positions import InputPosition, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class StackConfig(Component):
-    """What encoders and decoders have in common.
+    """The configuration that encoders and decoders have in common.
 
     Args:
         hidden_size: Width of the residual stream.
-        num_layers: Blocks.
+        num_layers: Number of blocks.
         attention: Token mixer of every block.
         feed_forward: Feed-forward layer of every block.
         norm: Normalisation before each branch and after the last block.
@@ -46,8 +45,8 @@ class StackConfig(Component):
         input_position: Positions added to the token embedding; null where attention is told them.
         embedding_norm: Normalisation of the embedding (BLOOM); null for none.
         embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
-        activation_checkpointing: What training computes again instead of keeping; null keeps all. It changes
-            no result, so networks that differ in it alone are equal.
+        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
+            all. It changes no result, so networks that differ in it alone are equal.
     """
 
     hidden_size: int = 256
@@ -65,18 +64,13 @@ class StackConfig(Component):
     activation_checkpointing: ActivationCheckpointing | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        require_positive(
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            max_sequence_length=self.max_sequence_length,
+        require_positive(maximum=2**20, hidden_size=self.hidden_size)
+        require_positive(maximum=LARGEST_COUNT, num_layers=self.num_layers)
+        require_positive(max_sequence_length=self.max_sequence_length)
+        require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
+        require_number(
+            0, 1e6, "use the root of hidden_size, or null for none", embedding_scale=self.embedding_scale
         )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout}: dropout must lie in [0, 1)", "use 0 to 0.3")
-        if self.embedding_scale is not None and not self.embedding_scale > 0:
-            raise ConfigError(
-                f"embedding_scale={self.embedding_scale}: the factor of the embedding must be above 0",
-                "use the root of hidden_size, or null for none",
-            )
         self.attention.check(self.hidden_size)
 
     @abstractmethod
@@ -92,14 +86,14 @@ class StackConfig(Component):
 
 
 class TokenStack(nn.Module):
-    """The built form of a :class:`StackConfig`, without what stands behind the last norm.
+    """The built form of a :class:`StackConfig`, up to the last norm.
 
     Args:
         config: What to build.
         vocabulary_size: Rows of the embedding.
-        cross_attention: What reads a memory in every block; ``None`` where there is none.
-        memory_size: Size of the memory's states.
-        embedding: Of another network that shares it; ``None`` makes one.
+        cross_attention: Reads an encoder in every block; ``None`` where there is none.
+        encoder_size: Size of the encoder's states.
+        embedding: Embedding of another network that shares it; ``None`` makes one.
 
     Attributes:
         config: As given.
@@ -111,7 +105,7 @@ class TokenStack(nn.Module):
         config: StackConfig,
         vocabulary_size: int,
         cross_attention: Attention | None = None,
-        memory_size: int | None = None,
+        encoder_size: int | None = None,
         embedding: TokenEmbedding | None = None,
     ) -> None:
         super().__init__()
@@ -139,7 +133,7 @@ class TokenStack(nn.Module):
                 config.dropout,
                 None
                 if cross_attention is None
-                else cross_attention.build_cross(size, memory_size or size, build_position, layer),
+                else cross_attention.build_cross(size, encoder_size or size, build_position, layer),
             )
             for layer in range(config.num_layers)
         )
@@ -157,7 +151,7 @@ class TokenStack(nn.Module):
         return cast(Iterator[Block], iter(self.blocks))
 
     def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """What the first block is given, ``(batch, sequence, hidden_size)``.
+        """The input of the first block, ``(batch, sequence, hidden_size)``.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
@@ -185,29 +179,32 @@ class TokenStack(nn.Module):
         position_ids: torch.Tensor,
         mask: Mask,
         cache: DecoderCache | None = None,
-        memories: Sequence[Memory | CrossCache] = (),
+        encoder_states: Sequence[EncoderStates | CrossCache] = (),
+        real_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states ``(batch, sequence, hidden_size)`` after the last norm.
 
         Args:
             hidden: From :meth:`embed`.
-            position_ids: As there.
-            mask: Which keys each query sees.
-            cache: Ready for these tokens.
-            memories: What each layer's cross-attention reads.
+            position_ids: int64 ``(sequence,)`` or ``(batch, sequence)``.
+            mask: Which keys each query may attend to.
+            cache: A cache that is ready for these tokens.
+            encoder_states: The states that each layer's cross-attention reads.
+            real_tokens: Bool ``(batch, sequence)``, false where padding stands; ``None`` = all are real.
         """
         tables: dict[PositionEncoding, PositionTables] = {}
         for index, block in enumerate(self.layers()):
             encoding = block.attention.position
             if encoding not in tables:
                 tables[encoding] = encoding.tables(position_ids)
-            hidden = block(
-                hidden,
-                mask=mask,
-                tables=tables[encoding],
-                cache=cache.layers[index] if cache is not None else None,
-                memory=memories[index] if memories else None,
+            context = CallContext(
+                mask,
+                tables[encoding],
+                cache.layers[index] if cache is not None else None,
+                encoder_states[index] if encoder_states else None,
+                real_tokens,
             )
+            hidden = block(hidden, context)
         normed: torch.Tensor = self.norm(hidden)
         return normed
 
@@ -216,21 +213,21 @@ class TokenStack(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def num_active_parameters(self) -> int:
-        """Those of them that take part in one token: of a mixture, the experts that it passes through."""
+        """Trainable numbers that one token uses; of a mixture, those of the experts that it is given."""
         stacks = [module for module in self.modules() if isinstance(module, StackedProjection)]
         return self.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks)
 
-    def forward_flops(self, sequence_length: int, memory_length: int = 0) -> int:
-        """Matrix-product FLOPs of one token through all blocks, what is made of a memory apart.
+    def forward_flops(self, sequence_length: int, source_length: int = 0) -> int:
+        """Matrix-product FLOPs of one token through all blocks, without :meth:`source_flops`.
 
         Counted as in PaLM (arXiv 2204.02311, appendix B): 2 a weight that multiplies the token, and the whole
         square of attention, although kernels may skip what the mask hides. The embedding only looks up.
 
         Args:
             sequence_length: Tokens that each sequence holds.
-            memory_length: States that cross-attention reads.
+            source_length: States that cross-attention reads.
         """
-        flops = -self.memory_flops()
+        flops = -self.source_flops()
         for module in self.blocks.modules():
             if isinstance(module, Projection):
                 flops += 2 * module.weight.numel()
@@ -239,13 +236,13 @@ class TokenStack(nn.Module):
         for block in self.layers():
             flops += block.attention.flops_per_token(sequence_length)
             if block.cross_attention is not None:
-                flops += block.cross_attention.flops_per_token(memory_length)
+                flops += block.cross_attention.flops_per_token(source_length)
         return flops
 
-    def memory_flops(self) -> int:
-        """Matrix-product FLOPs that all blocks take for one state of a memory."""
+    def source_flops(self) -> int:
+        """Matrix-product FLOPs that the cross-attention of all blocks takes to project one encoder state."""
         readers = [block.cross_attention for block in self.layers() if block.cross_attention is not None]
-        return sum(reader.memory_flops_per_state() for reader in readers)
+        return sum(reader.flops_per_state() for reader in readers)
 
     def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
         if torch.compiler.is_compiling():

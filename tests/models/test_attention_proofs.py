@@ -38,6 +38,7 @@ from shaken_networks import build_shaken
 
 from insight.models import (
     Attention,
+    CallContext,
     CausalMask,
     Decoder,
     DecoderConfig,
@@ -95,7 +96,7 @@ def test_gradients_of_input_and_every_parameter_by_finite_differences(attention:
     weights = torch.randn(1, 7, 8, dtype=torch.float64)
 
     def run(hidden: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        arguments = {"mask": CausalMask(), "tables": tables}
+        arguments = {"context": CallContext(CausalMask(), tables)}
         named = dict(zip(names, parameters, strict=True))
         output: torch.Tensor = torch.func.functional_call(layer, named, (hidden,), arguments)
         return (output * weights).sum()

@@ -13,6 +13,7 @@ from insight.models import (
     Block,
     BlockLayout,
     BranchNorm,
+    CallContext,
     CausalMask,
     Decoder,
     DecoderConfig,
@@ -67,11 +68,11 @@ def test_layouts_by_the_formula(name: str, layout: BlockLayout) -> None:
     x = torch.randn(2, 7, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def attend(hidden: torch.Tensor) -> torch.Tensor:
-        mixed: torch.Tensor = block.attention(hidden, mask=CausalMask(), tables=tables)
+        mixed: torch.Tensor = block.attention(hidden, CallContext(CausalMask(), tables))
         return mixed
 
     torch.testing.assert_close(
-        block(x, mask=CausalMask(), tables=tables), written_down(name, block, x, attend)
+        block(x, CallContext(CausalMask(), tables)), written_down(name, block, x, attend)
     )
 
 

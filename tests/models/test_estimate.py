@@ -211,7 +211,7 @@ def test_an_encoder_and_a_decoder() -> None:
     size = network_size(PAIR, VOCABULARY, 32)
     assert size.num_parameters == network.num_parameters()
     cache = network.make_cache(network.encode(tokens[:1]), 32)
-    held = [held_bytes(*parts) for parts in zip(cache.layers, cache.memories, strict=True)]
+    held = [held_bytes(*parts) for parts in zip(cache.layers, cache.cross_caches, strict=True)]
     assert [layer.fixed + 32 * layer.per_token for layer in size.cache or ()] == held
     assert all(layer.fixed >= 32 * layer.per_token for layer in size.cache or ())
 

@@ -421,16 +421,15 @@ def test_built_on_the_meta_device_and_filled_later() -> None:
     ("build_it", "named"),
     [
         (lambda: MixtureOfExperts(0), "num_experts=0"),
-        (lambda: MixtureOfExperts(4, 5), "num_experts=4, num_experts_per_token=5"),
-        (lambda: MixtureOfExperts(4, 1), "num_experts_per_token=1, normalized_weights=true"),
+        (lambda: MixtureOfExperts(4, 5), "num_experts_per_token=5"),
         (lambda: MixtureOfExperts(4, 2, intermediate_size=0), "intermediate_size=0"),
         (lambda: MixtureOfExperts(4, 2, num_shared_experts=-1), "num_shared_experts=-1"),
-        (lambda: MixtureOfExperts(4, 2, num_groups=3), "num_groups=3: num_groups must divide.*use 1, 2 or 4"),
+        (lambda: MixtureOfExperts(4, 2, num_groups=3), "num_groups=3: must divide.*use 1, 2 or 4"),
         (lambda: MixtureOfExperts(4, 2, num_groups=2, num_groups_per_token=3), "num_groups_per_token=3"),
-        (lambda: MixtureOfExperts(8, 3, num_groups=4), "the groups of a token hold 2 experts"),
+        (lambda: MixtureOfExperts(8, 3, num_groups=4), "hold 2 experts"),
         (lambda: MixtureOfExperts(4, 2, weight_scale=0.0), "weight_scale=0"),
         (lambda: MixtureOfExperts(4, 2, gate="clampd"), "did you mean 'clamped'"),  # type: ignore[arg-type]
-        (lambda: MixtureOfExperts(4, 2, score="soft"), "score='soft' is unknown"),  # type: ignore[arg-type]
+        (lambda: MixtureOfExperts(4, 2, score="soft"), "score=soft: is unknown"),  # type: ignore[arg-type]
         (lambda: BalanceLoss(0.0), "coefficient=0"),
         (lambda: BalanceBias(-1.0), "rate=-1"),
         (lambda: FeedForwardPattern(), r"layers=\(\)"),

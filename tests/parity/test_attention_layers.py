@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from insight.models import (
+    CallContext,
     GroupedQueryAttention,
     HeadNorm,
     InterleavedRope,
@@ -50,7 +51,7 @@ def outputs(theirs: Any, rotary: Any, ours: AttentionModule, mask: Mask) -> tupl
     )
     with torch.no_grad():
         expected, _ = theirs(hidden, rotary(hidden, positions[None]), hidden_mask)
-        result = ours(hidden, mask=CausalMask(), tables=ours.position.tables(positions))
+        result = ours(hidden, CallContext(CausalMask(), ours.position.tables(positions)))
     return result, expected
 
 

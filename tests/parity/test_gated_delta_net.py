@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from insight.models import GatedDeltaNet, Position, PositionEncoding
+from insight.models import CallContext, GatedDeltaNet, Position, PositionEncoding
 from insight.models.attention.linear import Recurrence, mix_chunks, mix_token
 from insight.models.masks import CausalMask
 
@@ -65,7 +65,7 @@ def theirs_and_ours() -> tuple[Any, Any]:
 def test_the_layer_with_gradients() -> None:
     theirs, ours = theirs_and_ours()
     results = []
-    for call in (theirs, lambda hidden: ours(hidden, mask=CausalMask(), tables=())):
+    for call in (theirs, lambda hidden: ours(hidden, CallContext(CausalMask()))):
         hidden = torch.randn(2, LENGTH, HIDDEN, generator=torch.Generator().manual_seed(1)).requires_grad_()
         output = call(hidden)
         output.square().mean().backward()
@@ -91,7 +91,7 @@ def test_decoding_token_by_token_equals_their_whole_pass() -> None:
     with torch.no_grad():
         expected = theirs(hidden)
         parts = [
-            ours(part, mask=CausalMask(), tables=(), cache=cache)
+            ours(part, CallContext(CausalMask(), cache=cache))
             for part in hidden.split([9, *[1] * 20, LENGTH - 29], dim=1)
         ]
     assert (torch.cat(parts, dim=1) - expected).abs().max() <= 1e-5

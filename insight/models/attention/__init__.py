@@ -1,6 +1,12 @@
-"""Attention = projection x position x mask x kernel, each its own file."""
+"""Attention: projections, positions, mask and kernel."""
 
-from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule, LayerPattern
+from insight.models.attention.base import (
+    Attention,
+    AttentionModule,
+    CallContext,
+    CrossAttentionModule,
+    LayerPattern,
+)
 from insight.models.attention.differential import DifferentialAttention
 from insight.models.attention.grouped_query import GroupedQueryAttention
 from insight.models.attention.kernels import (
@@ -19,6 +25,7 @@ from insight.models.norms import FullWidthNorm, HeadNorm, QueryKeyNorm
 __all__ = [
     "Attention",
     "AttentionModule",
+    "CallContext",
     "CausalMask",
     "CrossAttentionModule",
     "DifferentialAttention",

@@ -1,4 +1,4 @@
-"""What a block expects of its token mixer."""
+"""The interface between a block and its token mixer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.caches import CrossCache, LayerCache, Memory
+from insight.models.caches import CrossCache, EncoderStates, LayerCache
 from insight.models.checkpointing import Recomputable
 from insight.models.masks import Mask
 from insight.models.positions import Position, PositionEncoding
@@ -16,23 +16,48 @@ from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
+MOST_HEADS = 2**14
+
+BuildPosition = Callable[[Position, int, int], PositionEncoding]
+"""``(position, head_dim, num_heads) -> encoding``; layers with equal positions share one encoding."""
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """Everything that a layer is told beside the hidden states of one call.
+
+    Args:
+        mask: Which keys each query may attend to.
+        tables: What the layer's position encoding computed for the positions of the call.
+        cache: What the layer kept of earlier tokens; those of the call are appended.
+        encoder_states: The other sequence that cross-attention reads, or keys and values made of it.
+        real_tokens: Bool ``(batch, sequence)``, false where padding stands; ``None`` where all tokens are
+            real. Routers count real tokens only.
+    """
+
+    mask: Mask
+    tables: PositionTables = ()
+    cache: LayerCache | None = None
+    encoder_states: EncoderStates | CrossCache | None = None
+    real_tokens: torch.Tensor | None = None
+
 
 class AttentionModule(Recomputable):
-    """The built form of an :class:`Attention`."""
+    """The built form of an :class:`Attention`.
+
+    Attributes:
+        position: How queries and keys are told their positions.
+    """
 
     part = "attention"
     position: PositionEncoding
 
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        """Mix tokens.
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        """Mix the tokens of a sequence.
 
         Args:
             hidden: ``(batch, sequence, hidden_size)``.
-            mask: Which keys each query sees.
-            tables: What ``self.position.tables`` returned for the positions of ``hidden``.
-            cache: Keys and values of earlier tokens; those of ``hidden`` are appended.
+            context: Mask, position tables and cache of the call.
 
         Returns:
             ``(batch, sequence, hidden_size)``.
@@ -47,7 +72,7 @@ class AttentionModule(Recomputable):
         device: torch.device,
         max_rollback: int = 0,
     ) -> LayerCache:
-        """An empty cache for this layer; arguments as in :meth:`Decoder.make_cache`.
+        """An empty cache for this layer; the arguments are those of :meth:`Decoder.make_cache`.
 
         Raises:
             ConfigError: The position encoding allows no cache of that length.
@@ -63,8 +88,8 @@ class AttentionModule(Recomputable):
 
         Args:
             device: ``"cpu"`` or ``"cuda"``.
-            dtype: Of queries, keys and values.
-            num_tokens: Of a sequence.
+            dtype: Type of queries, keys and values.
+            num_tokens: Tokens of a sequence.
         """
         return None
 
@@ -72,35 +97,15 @@ class AttentionModule(Recomputable):
 class CrossAttentionModule(AttentionModule):
     """The built form of an :class:`Attention` that can read another sequence (Vaswani et al. 2017).
 
-    Built by :meth:`Attention.build_cross` it reads a memory, otherwise the sequence itself.
+    Built by :meth:`Attention.build_cross` it reads ``context.encoder_states``, otherwise the sequence itself.
     """
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        mask: Mask,
-        tables: PositionTables,
-        cache: LayerCache | None = None,
-        memory: Memory | CrossCache | None = None,
-    ) -> torch.Tensor:
-        """As :meth:`AttentionModule.forward`.
-
-        Args:
-            hidden: As there; makes the queries.
-            mask: As there; of a memory which of its states each query sees.
-            tables: As there; none for a memory.
-            cache: As there; none for a memory.
-            memory: What keys and values are made of, where that is not ``hidden``.
-        """
+    def project_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values ``(batch, num_key_value_heads, source, head_dim)`` of an encoder's states."""
         raise NotImplementedError
 
-    def project_memory(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values ``(batch, num_key_value_heads, source, head_dim)`` of a memory's states."""
-        raise NotImplementedError
-
-    def memory_flops_per_state(self) -> int:
-        """Matrix-product FLOPs of :meth:`project_memory` for one state, forward."""
+    def flops_per_state(self) -> int:
+        """Matrix-product FLOPs of :meth:`project_states` for one state, forward."""
         raise NotImplementedError
 
 
@@ -109,17 +114,12 @@ class Attention(Component):
     """A way to mix tokens: projections, positions, mask and kernel."""
 
     @abstractmethod
-    def build(
-        self,
-        hidden_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
+    def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         """The module for one layer.
 
         Args:
             hidden_size: Size of the residual stream.
-            build_position: ``(position, head_dim, num_heads) -> encoding``, shared between layers.
+            build_position: Makes the position encoding, which layers share.
             layer: Number of the layer, from 0.
 
         Raises:
@@ -136,19 +136,21 @@ class Attention(Component):
 
     @property
     def causal_only(self) -> bool:
-        """Whether a token sees only what came before it, whatever the mask: no use for an encoder."""
+        """Whether a token sees only what came before it, whatever the mask, so that no encoder can use it."""
         return False
 
     def check_bidirectional(self) -> None:
         """Refuse what does not hold where tokens see what comes after them.
 
         Raises:
-            ConfigError: It only looks back, or its positions tell only what came before.
+            ConfigError: It only looks back, or its positions describe only what came before.
         """
         if self.causal_only:
             raise ConfigError(
-                f"{type(self).__name__} in an encoder: a token sees only what came before it",
+                "an encoder needs attention in both directions, and here a token sees only what came before",
                 "use GroupedQueryAttention there",
+                option="attention",
+                value=type(self).__name__,
             )
 
     def check_cross(self, hidden_size: int) -> None:
@@ -158,44 +160,28 @@ class Attention(Component):
             ConfigError: It reads its own sequence only, compares positions, or the numbers do not fit.
         """
         raise ConfigError(
-            f"cross_attention={type(self).__name__}: it reads its own sequence only",
+            "it reads its own sequence only",
             "use GroupedQueryAttention or DifferentialAttention with NoPosition",
+            option="cross_attention",
+            value=type(self).__name__,
         )
 
     def build_cross(
-        self,
-        hidden_size: int,
-        memory_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
+        self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
-        """The module that reads another sequence; arguments as in :meth:`build`.
+        """The module that reads another sequence.
 
         Args:
             hidden_size: Size of the residual stream.
-            memory_size: Size of the states that are read.
-            build_position: As there.
-            layer: As there.
+            encoder_size: Size of the states that are read.
+            build_position: Makes the position encoding, which layers share.
+            layer: Number of the layer, from 0.
 
         Raises:
             ConfigError: As :meth:`check_cross`.
         """
         self.check_cross(hidden_size)
         raise NotImplementedError
-
-
-def head_size(hidden_size: int, num_heads: int, head_dim: int | None) -> int:
-    """Channels of a head: ``head_dim``, or an equal share of ``hidden_size`` where it is ``None``.
-
-    Raises:
-        ConfigError: There is no equal share.
-    """
-    if head_dim is None and hidden_size % num_heads:
-        raise ConfigError(
-            f"hidden_size={hidden_size}, num_heads={num_heads}: num_heads must divide hidden_size",
-            f"use hidden_size={hidden_size // num_heads * num_heads + num_heads} or set head_dim",
-        )
-    return hidden_size // num_heads if head_dim is None else head_dim
 
 
 @dataclass(frozen=True)
@@ -210,7 +196,9 @@ class LayerPattern(Attention):
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ConfigError("layers=(): a pattern has at least one attention", "list them in turn")
+            raise ConfigError(
+                "a pattern has at least one attention", "list them in turn", option="layers", value="()"
+            )
 
     def check(self, hidden_size: int) -> None:
         for attention in self.layers:
@@ -228,20 +216,29 @@ class LayerPattern(Attention):
         for attention in self.layers:
             attention.check_cross(hidden_size)
 
-    def build(
-        self,
-        hidden_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
-        return self.layers[layer % len(self.layers)].build(hidden_size, build_position, layer)
+    def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
+        return self._of(layer).build(hidden_size, build_position, layer)
 
     def build_cross(
-        self,
-        hidden_size: int,
-        memory_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
+        self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
-        attention = self.layers[layer % len(self.layers)]
-        return attention.build_cross(hidden_size, memory_size, build_position, layer)
+        return self._of(layer).build_cross(hidden_size, encoder_size, build_position, layer)
+
+    def _of(self, layer: int) -> Attention:
+        return self.layers[layer % len(self.layers)]
+
+
+def head_size(hidden_size: int, num_heads: int, head_dim: int | None) -> int:
+    """Channels of a head: ``head_dim``, or an equal share of ``hidden_size`` where it is ``None``.
+
+    Raises:
+        ConfigError: There is no equal share.
+    """
+    if head_dim is None and hidden_size % num_heads:
+        raise ConfigError(
+            f"must divide hidden_size={hidden_size}",
+            f"use hidden_size={hidden_size // num_heads * num_heads + num_heads} or set head_dim",
+            option="num_heads",
+            value=num_heads,
+        )
+    return hidden_size // num_heads if head_dim is None else head_dim

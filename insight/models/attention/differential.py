@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from insight.models.attention.base import BuildPosition
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
+from insight.models.checks import require_number
 from insight.models.masks import Mask
 from insight.models.norms import require_eps, rms_norm
-from insight.models.positions import Position, PositionEncoding
+from insight.models.positions import PositionEncoding
 from insight.runtime.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ class DifferentialAttention(GroupedQueryAttention):
 
     Head i of the first half of the query heads and head i of the second half read the same two value
     heads; the second result is subtracted with a learned weight, which begins at
-    0.8 - 0.6 exp(-0.3 layer). What is not listed here is as in ``GroupedQueryAttention``.
+    0.8 - 0.6 exp(-0.3 layer).
 
     Args:
         num_heads: Query heads, an even number.
@@ -38,8 +39,10 @@ class DifferentialAttention(GroupedQueryAttention):
         output_bias: Whether the output has a bias.
         sinks: Whether each head has a learned score that takes attention and gives nothing.
         output_gate: Whether heads are multiplied by a sigmoid of the input before the output.
+        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = all.
+        dropout: Probability of dropping a softmax weight in training.
         weight_std: Standard deviation of the first values of the four vectors that make the weight.
-        norm_eps: Of the norm of each pair of heads.
+        norm_eps: Added to the mean square in the norm of each pair of heads.
     """
 
     weight_std: float = 0.1
@@ -49,30 +52,28 @@ class DifferentialAttention(GroupedQueryAttention):
         super().__post_init__()
         if self.num_heads % 2:
             raise ConfigError(
-                f"num_heads={self.num_heads}: differential attention pairs heads", "use an even number"
+                "differential attention pairs heads",
+                "use an even number",
+                option="num_heads",
+                value=self.num_heads,
             )
         num_key_value_heads = self.num_key_value_heads
         if num_key_value_heads is not None and num_key_value_heads > 1 and num_key_value_heads % 2:
             raise ConfigError(
-                f"num_key_value_heads={num_key_value_heads}: differential attention pairs value heads",
+                "differential attention pairs value heads",
                 "use 1 or an even number",
+                option="num_key_value_heads",
+                value=num_key_value_heads,
             )
-        if not 0 <= self.weight_std < 100:
-            raise ConfigError(
-                f"weight_std={self.weight_std}: a standard deviation must be zero or more", "use 0.1"
-            )
+        require_number(0, 100, "use 0.1", low_allowed=True, weight_std=self.weight_std)
         require_eps(self.norm_eps, "norm_eps")
 
     def _build(
-        self,
-        hidden_size: int,
-        memory_size: int | None,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int,
+        self, hidden_size: int, encoder_size: int | None, build_position: BuildPosition, layer: int
     ) -> GroupedQueryModule:
         head_dim = self._head_dim(hidden_size)
         position = build_position(self.position, head_dim, self.num_heads)
-        return DifferentialModule(self, hidden_size, head_dim, position, layer, memory_size)
+        return DifferentialModule(self, hidden_size, head_dim, position, layer, encoder_size)
 
 
 class DifferentialModule(GroupedQueryModule):
@@ -88,9 +89,9 @@ class DifferentialModule(GroupedQueryModule):
         head_dim: int,
         position: PositionEncoding,
         layer: int,
-        memory_size: int | None = None,
+        encoder_size: int | None = None,
     ) -> None:
-        super().__init__(config, hidden_size, head_dim, position, memory_size)
+        super().__init__(config, hidden_size, head_dim, position, encoder_size)
         self.norm_eps = config.norm_eps
         self.first_weight = 0.8 - 0.6 * math.exp(-0.3 * layer)
         self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2 = (

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from insight.models.attention.base import Attention, AttentionModule, CrossAttentionModule, head_size
+from insight.models.attention.base import (
+    MOST_HEADS,
+    Attention,
+    AttentionModule,
+    BuildPosition,
+    CallContext,
+    CrossAttentionModule,
+    head_size,
+)
 from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
-from insight.models.caches import CrossCache, LayerCache, Memory, make_layer_cache
-from insight.models.checks import divisors, require_positive
+from insight.models.caches import LayerCache, make_layer_cache
+from insight.models.checks import divisors, require_flags, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
 from insight.models.norms import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
@@ -36,7 +44,7 @@ class GroupedQueryAttention(Attention):
             ``FullWidthNorm``), or RMS per head before the rotation, ``rms`` (with a learned factor a
             channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
         kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``flex`` (masks, caps and biases fused on
-            CUDA), ``reference`` (plain matrix products) or ``auto``, which says at the start what it takes.
+            CUDA), ``reference`` (plain matrix products) or ``auto``, which prints its choice at the start.
         window: Keys that a query sees at most, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
         score_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
@@ -44,6 +52,8 @@ class GroupedQueryAttention(Attention):
         output_bias: Whether the output has a bias.
         sinks: Whether each head has a learned score that takes attention and gives nothing (gpt-oss).
         output_gate: Whether heads are multiplied by a sigmoid of the input before the output (Qwen 3 Next).
+        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk (Llama 4). ``None`` = all.
+        dropout: Probability of dropping a softmax weight in training.
     """
 
     num_heads: int = 4
@@ -59,30 +69,50 @@ class GroupedQueryAttention(Attention):
     output_bias: bool = False
     sinks: bool = False
     output_gate: bool = False
+    chunk_size: int | None = None
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         require_positive(
-            num_heads=self.num_heads,
-            num_key_value_heads=self.num_key_value_heads,
-            head_dim=self.head_dim,
-            window=self.window,
+            maximum=MOST_HEADS, num_heads=self.num_heads, num_key_value_heads=self.num_key_value_heads
         )
+        require_positive(head_dim=self.head_dim, window=self.window, chunk_size=self.chunk_size)
         if self.num_key_value_heads is not None and self.num_heads % self.num_key_value_heads:
             raise ConfigError(
-                f"num_heads={self.num_heads}, num_key_value_heads={self.num_key_value_heads}: "
-                "num_key_value_heads must divide num_heads",
+                f"must divide num_heads={self.num_heads}",
                 f"use {divisors(self.num_heads)}",
+                option="num_key_value_heads",
+                value=self.num_key_value_heads,
             )
-        for name in ("score_scale", "score_soft_cap"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value}: {name} must be above 0", "use null for the default")
+        require_number(
+            0,
+            1e6,
+            "use null for the default",
+            score_scale=self.score_scale,
+            score_soft_cap=self.score_soft_cap,
+        )
+        require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
+        require_flags(
+            qkv_bias=self.qkv_bias,
+            output_bias=self.output_bias,
+            sinks=self.sinks,
+            output_gate=self.output_gate,
+        )
         find_query_key_norm(self.qk_norm)
-        if not make_kernel(self.kernel).caps_scores and self.score_soft_cap is not None:
+        kernel = make_kernel(self.kernel)
+        if self.score_soft_cap is not None and not kernel.caps_scores:
             raise ConfigError(
-                f"kernel={self.kernel!r}, score_soft_cap={self.score_soft_cap}: fused kernels cannot bound "
-                "the scores",
+                f"it cannot bound the scores (score_soft_cap={self.score_soft_cap})",
                 "use auto or reference",
+                option="kernel",
+                value=self.kernel,
+            )
+        if self.dropout and not kernel.drops_weights:
+            raise ConfigError(
+                f"it cannot drop weights (dropout={self.dropout})",
+                "use auto, sdpa or reference",
+                option="kernel",
+                value=self.kernel,
             )
         if self.head_dim is not None:
             self._check_position(self.head_dim)
@@ -90,81 +120,89 @@ class GroupedQueryAttention(Attention):
     def check(self, hidden_size: int) -> None:
         self._check_position(self._head_dim(hidden_size))
 
-    def build(
-        self,
-        hidden_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
+    def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         self.check(hidden_size)
         return self._build(hidden_size, None, build_position, layer)
 
     def build_cross(
-        self,
-        hidden_size: int,
-        memory_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
+        self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
         self.check_cross(hidden_size)
-        return self._build(hidden_size, memory_size, build_position, layer)
+        return self._build(hidden_size, encoder_size, build_position, layer)
 
     def check_bidirectional(self) -> None:
         super().check_bidirectional()
         if not self.position.looks_ahead:
             raise ConfigError(
-                f"position={type(self.position).__name__} in an encoder: it tells only keys before the query",
+                "in an encoder it describes only keys before the query",
                 "use RelativeBias(bidirectional=true), Rope, or an input_position with NoPosition",
+                option="position",
+                value=type(self.position).__name__,
             )
+        self._check_no_chunks("an encoder")
 
     def check_cross(self, hidden_size: int) -> None:
         if not isinstance(self.position, NoPosition):
             raise ConfigError(
-                f"cross_attention with position={type(self.position).__name__}: positions of two sequences "
-                "are not on one axis, so they have no distances",
+                "in cross-attention the positions of two sequences are not on one axis, so they have no "
+                "distances",
                 "use NoPosition; positions added to the input (input_position) reach it all the same",
+                option="position",
+                value=type(self.position).__name__,
             )
         if self.window is not None:
             raise ConfigError(
-                f"cross_attention with window={self.window}: another sequence has no place to slide along",
+                "in cross-attention another sequence has no place to slide along",
                 "use window=null",
+                option="window",
+                value=self.window,
             )
+        self._check_no_chunks("cross-attention")
         self.check(hidden_size)
 
+    def _check_no_chunks(self, where: str) -> None:
+        if self.chunk_size is not None:
+            raise ConfigError(
+                f"{where} has no chunks, which belong to causal attention",
+                "use chunk_size=null",
+                option="chunk_size",
+                value=self.chunk_size,
+            )
+
     def _build(
-        self,
-        hidden_size: int,
-        memory_size: int | None,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int,
+        self, hidden_size: int, encoder_size: int | None, build_position: BuildPosition, layer: int
     ) -> GroupedQueryModule:
         head_dim = self._head_dim(hidden_size)
         position = build_position(self.position, head_dim, self.num_heads)
-        return GroupedQueryModule(self, hidden_size, head_dim, position, memory_size)
+        return GroupedQueryModule(self, hidden_size, head_dim, position, encoder_size)
 
     def _head_dim(self, hidden_size: int) -> int:
         return head_size(hidden_size, self.num_heads, self.head_dim)
 
     def _check_position(self, head_dim: int) -> None:
         position, norm = self.position.build(head_dim, self.num_heads), find_query_key_norm(self.qk_norm)
-        if self.score_soft_cap is not None and position.extra_channels:
+        if not position.extra_channels:
+            return
+        if self.score_soft_cap is not None:
             raise ConfigError(
-                f"position={type(self.position).__name__}, score_soft_cap={self.score_soft_cap}: the cap "
-                "would bound the part of the scores that tells positions",
+                f"score_soft_cap={self.score_soft_cap} would bound the channels that carry the position",
                 "use another position or no cap",
+                option="position",
+                value=type(self.position).__name__,
             )
-        if norm is not None and norm.after_position and position.extra_channels:
+        if norm is not None and norm.after_position:
             raise ConfigError(
-                f"position={type(self.position).__name__}, qk_norm with after_position=true: the norm would "
-                "rescale the channels that carry the position",
+                "qk_norm with after_position=true would rescale the channels that carry the position",
                 "use after_position=false",
+                option="position",
+                value=type(self.position).__name__,
             )
 
 
 class GroupedQueryModule(CrossAttentionModule):
     """The built form of :class:`GroupedQueryAttention`.
 
-    One matrix product makes queries, keys and values; where a memory is read, one makes queries and one
+    One matrix product makes queries, keys and values; where an encoder is read, one makes queries and one
     keys and values.
 
     Args:
@@ -172,7 +210,7 @@ class GroupedQueryModule(CrossAttentionModule):
         hidden_size: Size of the residual stream.
         head_dim: Channels of a head.
         position: The built form of ``config.position``.
-        memory_size: Size of the memory's states; ``None`` where the sequence itself is read.
+        encoder_size: Size of the encoder's states; ``None`` where the sequence itself is read.
     """
 
     def __init__(
@@ -181,24 +219,26 @@ class GroupedQueryModule(CrossAttentionModule):
         hidden_size: int,
         head_dim: int,
         position: PositionEncoding,
-        memory_size: int | None = None,
+        encoder_size: int | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.num_key_value_heads = config.num_key_value_heads or config.num_heads
         self.head_dim = head_dim
-        self.window = config.window
+        self.window, self.chunk_size = config.window, config.chunk_size
         self.scale = config.score_scale if config.score_scale is not None else head_dim**-0.5
         self.soft_cap = config.score_soft_cap
+        self.dropout = config.dropout
         self.position = position
         self.kernel: Kernel = make_kernel(config.kernel)
+        self.reads_encoder = encoder_size is not None
         query_size, key_size = self.num_heads * head_dim, self.num_key_value_heads * head_dim
         sizes = [query_size, key_size, key_size]
-        if memory_size is None:
+        if encoder_size is None:
             self.query_key_value = Projection(hidden_size, sizes, bias=config.qkv_bias)
         else:
             self.query = Projection(hidden_size, sizes[:1], bias=config.qkv_bias)
-            self.key_value = Projection(memory_size, sizes[1:], bias=config.qkv_bias)
+            self.key_value = Projection(encoder_size, sizes[1:], bias=config.qkv_bias)
         norm = find_query_key_norm(config.qk_norm)
         self.norm_after_position = norm is not None and norm.after_position
         self.query_norm = nn.Identity() if norm is None else norm.build(self.num_heads, head_dim)
@@ -208,31 +248,26 @@ class GroupedQueryModule(CrossAttentionModule):
         self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if config.sinks else None
 
     def reset_parameters(self) -> None:
-        """First values of what this module itself holds."""
+        """First values of the parameters that this module itself holds."""
         if self.sinks is not None:
             nn.init.zeros_(self.sinks)
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        mask: Mask,
-        tables: PositionTables,
-        cache: LayerCache | None = None,
-        memory: Memory | CrossCache | None = None,
-    ) -> torch.Tensor:
-        if memory is None:
-            query, key, value = self.project(hidden, tables)
-            mask = mask.within(self.window)
-            if cache is not None:
-                key, value, mask = cache.append(key, value, mask)
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        mask, states = context.mask, context.encoder_states
+        if not self.reads_encoder:
+            query, key, value = self.project(hidden, context.tables)
+            mask = mask.within(self.window, self.chunk_size)
+            if context.cache is not None:
+                key, value, mask = context.cache.append(key, value, mask)
         else:
-            query = self._encode_queries(self.query(hidden).unflatten(-1, (-1, self.head_dim)), tables)
-            key, value = (x.to(query.dtype) for x in memory.keys_and_values(self.project_memory))
-        heads = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
+            assert states is not None
+            heads = self.query(hidden).unflatten(-1, (-1, self.head_dim))
+            query = self._encode_queries(heads, context.tables)
+            key, value = (x.to(query.dtype) for x in states.keys_and_values(self.project_states))
+        mixed = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
         if self.gate is not None:
-            heads = heads * torch.sigmoid(self.gate(hidden))
-        output: torch.Tensor = self.output(heads)
+            mixed = mixed * torch.sigmoid(self.gate(hidden))
+        output: torch.Tensor = self.output(mixed)
         return output
 
     def project(
@@ -244,7 +279,7 @@ class GroupedQueryModule(CrossAttentionModule):
         query, key, value = torch.split(heads, [queries, keys, keys], dim=2)
         return self._encode_queries(query, tables), self._encode_keys(key, tables), value.transpose(1, 2)
 
-    def project_memory(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def project_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         heads = self.key_value(states).unflatten(-1, (-1, self.head_dim))
         key, value = heads.chunk(2, dim=2)
         return self._encode_keys(key, ()), value.transpose(1, 2)
@@ -272,13 +307,14 @@ class GroupedQueryModule(CrossAttentionModule):
         bias = None
         if self.position.has_bias:
             bias = self.position.bias(mask.distances(query.shape[2], key.shape[2], query.device))
-        change = ScoreChange(bias, self.soft_cap, self.sinks)
+        dropout = self.dropout if self.training else 0.0
+        change = ScoreChange(bias, self.soft_cap, self.sinks, dropout)
         return self.kernel(query, key, value, mask, self.scale, change)
 
     def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str:
-        mask = CausalMask().within(self.window)
+        mask = CausalMask().within(self.window, self.chunk_size)
         bias = torch.empty(0) if self.position.has_bias else None
-        change = ScoreChange(bias, self.soft_cap, self.sinks)
+        change = ScoreChange(bias, self.soft_cap, self.sinks, self.dropout)
         wide_keys = self.position.extra_channels > 0
         return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, change, wide_keys))
 
@@ -299,7 +335,8 @@ class GroupedQueryModule(CrossAttentionModule):
             dtype,
             device,
             extra_channels=self.position.extra_channels,
-            window=self.window,
+            # A ring would forget where a chunk began.
+            window=self.window if self.chunk_size is None else None,
             max_rollback=max_rollback,
         )
 
@@ -307,5 +344,5 @@ class GroupedQueryModule(CrossAttentionModule):
         # Scores and weighted sum, over the whole square as torch's counter and PaLM's formula do.
         return 2 * 2 * self.num_heads * self.head_dim * sequence_length
 
-    def memory_flops_per_state(self) -> int:
+    def flops_per_state(self) -> int:
         return 2 * self.key_value.weight.numel()

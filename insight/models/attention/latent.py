@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from insight.models.attention.base import Attention, AttentionModule
-from insight.models.attention.kernels import Kernel, KernelName, Situation, make_kernel
+from insight.models.attention.base import MOST_HEADS, Attention, AttentionModule, BuildPosition, CallContext
+from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
 from insight.models.caches import LayerCache, make_layer_cache
-from insight.models.checks import require_positive
+from insight.models.checks import require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
 from insight.models.norms import RMSNorm, require_eps
@@ -32,11 +31,12 @@ class LatentAttention(Attention):
         head_dim: Channels of a query and key that carry no position.
         rotary_dim: Channels of a query and key that carry it.
         value_dim: Channels of a value.
-        position: How the latter are told it; must be a rotation.
+        position: How the rotary channels are told their position; must be a rotation.
         kernel: ``auto``, ``sdpa``, ``tiled``, ``flex`` or ``reference``.
         window: Keys that a query sees at most, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``(head_dim + rotary_dim) ** -0.5``.
-        norm_eps: Of the norms of both vectors.
+        norm_eps: Added to the mean square in the norms of both vectors.
+        dropout: Probability of dropping a softmax weight in training.
     """
 
     num_heads: int = 4
@@ -50,10 +50,11 @@ class LatentAttention(Attention):
     window: int | None = None
     score_scale: float | None = None
     norm_eps: float = 1e-6
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        require_positive(maximum=MOST_HEADS, num_heads=self.num_heads)
         require_positive(
-            num_heads=self.num_heads,
             latent_size=self.latent_size,
             query_latent_size=self.query_latent_size,
             head_dim=self.head_dim,
@@ -61,33 +62,39 @@ class LatentAttention(Attention):
             value_dim=self.value_dim,
             window=self.window,
         )
-        if self.score_scale is not None and not self.score_scale > 0:
-            raise ConfigError(f"score_scale={self.score_scale}: must be above 0", "use null for the default")
+        require_number(0, 1e6, "use null for the default", score_scale=self.score_scale)
+        require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
         if self.value_dim > self.head_dim + self.rotary_dim:
             raise ConfigError(
-                f"value_dim={self.value_dim}, head_dim={self.head_dim}, rotary_dim={self.rotary_dim}: "
-                "a value has at most as many channels as a key",
+                f"a value has at most as many channels as a key (head_dim={self.head_dim}, "
+                f"rotary_dim={self.rotary_dim})",
                 f"use value_dim={self.head_dim + self.rotary_dim} or less",
+                option="value_dim",
+                value=self.value_dim,
             )
         require_eps(self.norm_eps, "norm_eps")
-        make_kernel(self.kernel)
+        kernel = make_kernel(self.kernel)
+        if self.dropout and not kernel.drops_weights:
+            raise ConfigError(
+                f"it cannot drop weights (dropout={self.dropout})",
+                "use auto, sdpa or reference",
+                option="kernel",
+                value=self.kernel,
+            )
         position = self.position.build(self.rotary_dim, self.num_heads)
         if position.extra_channels or position.has_bias:
             raise ConfigError(
-                f"position={type(self.position).__name__}: in latent attention heads share the key that "
-                "carries the position, so none can have a bias of its own",
+                "in latent attention heads share the key that carries the position, so none can have a bias "
+                "of its own",
                 "use Rope, InterleavedRope or NoPosition",
+                option="position",
+                value=type(self.position).__name__,
             )
 
     def check(self, hidden_size: int) -> None:
         require_positive(hidden_size=hidden_size)
 
-    def build(
-        self,
-        hidden_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
+    def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         return LatentModule(self, hidden_size, build_position(self.position, self.rotary_dim, self.num_heads))
 
 
@@ -104,7 +111,7 @@ class LatentModule(AttentionModule):
         self.latent_size = config.latent_size
         self.head_dim, self.rotary_dim = config.head_dim, config.rotary_dim
         self.value_dim = config.value_dim
-        self.window = config.window
+        self.window, self.dropout = config.window, config.dropout
         key_dim = config.head_dim + config.rotary_dim
         self.scale = config.score_scale if config.score_scale is not None else key_dim**-0.5
         self.position = position
@@ -120,14 +127,13 @@ class LatentModule(AttentionModule):
         self.query = Projection(compressed or hidden_size, [self.num_heads * key_dim])
         self.output = Projection(self.num_heads * config.value_dim, [hidden_size], writes_residual=True)
 
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        tables, cache = context.tables, context.cache
         query, rotary_query = self._queries(hidden, tables)
         latent, rotary_key = self.latent(hidden).split([self.latent_size, self.rotary_dim], dim=-1)
         latent = self.latent_norm(latent).unsqueeze(1)
         rotary_key = self._encode(rotary_key.unsqueeze(2), tables).transpose(1, 2)
-        mask = mask.within(self.window)
+        mask = context.mask.within(self.window)
         if cache is None:
             mixed = self._mix_expanded(query, rotary_query, latent, rotary_key, mask)
         else:
@@ -159,7 +165,8 @@ class LatentModule(AttentionModule):
 
     def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str:
         mask, wide_keys = CausalMask().within(self.window), self.head_dim + self.rotary_dim > self.value_dim
-        return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, wide_keys=wide_keys))
+        change = ScoreChange(dropout=self.dropout)
+        return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, change, wide_keys))
 
     def flops_per_token(self, sequence_length: int) -> int:
         return 2 * self.num_heads * (self.head_dim + self.rotary_dim + self.value_dim) * sequence_length
@@ -171,6 +178,9 @@ class LatentModule(AttentionModule):
         heads = self.query(hidden).unflatten(-1, (self.num_heads, self.head_dim + self.rotary_dim))
         plain, rotary = heads.split([self.head_dim, self.rotary_dim], dim=-1)
         return plain.transpose(1, 2), self._encode(rotary, tables).transpose(1, 2)
+
+    def _change(self) -> ScoreChange:
+        return ScoreChange(dropout=self.dropout if self.training else 0.0)
 
     def _encode(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
         wide = torch.promote_types(heads.dtype, torch.float32)
@@ -189,7 +199,8 @@ class LatentModule(AttentionModule):
         key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         value = values.unflatten(-1, (self.num_heads, self.value_dim)).transpose(1, 2)
         key = torch.cat([key, rotary_key.expand(-1, self.num_heads, -1, -1)], dim=-1)
-        return self.kernel(torch.cat([query, rotary_query], dim=-1), key, value, mask, self.scale)
+        query = torch.cat([query, rotary_query], dim=-1)
+        return self.kernel(query, key, value, mask, self.scale, self._change())
 
     def _mix_absorbed(
         self,
@@ -205,5 +216,5 @@ class LatentModule(AttentionModule):
         key, _, mask = cache.append(torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask)
         query = torch.cat([query @ to_key, rotary_query], dim=-1)
         # The latent is the first part of the key; what the rest adds to the result is cut off.
-        mixed = self.kernel(query, key, key, mask, self.scale)[..., : self.latent_size]
+        mixed = self.kernel(query, key, key, mask, self.scale, self._change())[..., : self.latent_size]
         return mixed @ to_value.mT

@@ -1,6 +1,13 @@
-"""What decoding keeps of the tokens it has seen: one file a kind of memory."""
+"""What decoding keeps of the tokens that it has seen."""
 
-from insight.models.caches.base import CacheStep, CrossCache, DecoderCache, LayerCache, Memory, ProjectMemory
+from insight.models.caches.base import (
+    CacheStep,
+    CrossCache,
+    DecoderCache,
+    EncoderStates,
+    LayerCache,
+    ProjectStates,
+)
 from insight.models.caches.buffers import FullCache, RingCache, make_layer_cache
 from insight.models.caches.recurrent import RecurrentCache
 
@@ -8,10 +15,10 @@ __all__ = [
     "CacheStep",
     "CrossCache",
     "DecoderCache",
+    "EncoderStates",
     "FullCache",
     "LayerCache",
-    "Memory",
-    "ProjectMemory",
+    "ProjectStates",
     "RecurrentCache",
     "RingCache",
     "make_layer_cache",

@@ -1,4 +1,4 @@
-"""The interface of a layer's cache, and the cache of a whole decoder."""
+"""The interface of a layer's cache, the cache of a whole decoder, and what cross-attention reads."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ import torch
 from insight.models.masks import BidirectionalMask, Mask, PaddingMask
 from insight.runtime.errors import ConfigError
 
-ProjectMemory = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+ProjectStates = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """States ``(batch, source, size)`` to keys and values ``(batch, num_key_value_heads, source, head_dim)``."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Another sequence that a decoder's cross-attention reads.
+class EncoderStates:
+    """The states of an encoder, which a decoder's cross-attention reads.
 
     Args:
         states: ``(batch, source, size)``.
-        mask: Which of them each query sees.
+        mask: Which of them each query may attend to.
     """
 
     states: torch.Tensor
     mask: Mask = BidirectionalMask()
 
-    def keys_and_values(self, project: ProjectMemory) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, made anew."""
         return project(self.states)
 
 
 class CrossCache:
-    """Keys and values of a memory for one layer, computed once a sequence and read by every step.
+    """Keys and values of an encoder's states for one layer, computed once and read by every step.
 
-    They do not grow with what is decoded, so taking tokens back leaves them as they are.
+    They do not grow with the decoded text, so taking tokens back leaves them as they are.
 
     Args:
-        memory: What they are made of.
-        project: What makes them.
-        dtype: Of the stored keys and values.
+        encoder_states: The states that they are made of.
+        project: Makes keys and values of them.
+        dtype: Type of the stored keys and values.
 
     Attributes:
         keys: ``(batch, num_key_value_heads, source, head_dim)``.
         values: Like ``keys``.
-        mask: Which of them each query sees.
+        mask: Which of them each query may attend to.
     """
 
-    def __init__(self, memory: Memory, project: ProjectMemory, dtype: torch.dtype) -> None:
-        keys, values = memory.keys_and_values(project)
+    def __init__(self, encoder_states: EncoderStates, project: ProjectStates, dtype: torch.dtype) -> None:
+        keys, values = encoder_states.keys_and_values(project)
         self.keys, self.values = keys.to(dtype), values.to(dtype)
-        self.mask = memory.mask
+        self.mask = encoder_states.mask
 
-    def keys_and_values(self, project: ProjectMemory) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values as they are stored; ``project`` is not called."""
         return self.keys, self.values
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes what row ``rows[i]`` was; rows may repeat and be dropped."""
+        """Row i becomes a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
         self.keys, self.values = self.keys[rows], self.values[rows]
         if isinstance(self.mask, PaddingMask):
             self.mask = PaddingMask(self.mask.tokens[rows])
@@ -109,12 +109,12 @@ class LayerCache(ABC):
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        """Store new tokens and return what their queries may look at, old and new.
+        """Store new tokens and return the keys and values that their queries may look at, old and new.
 
         Args:
             key: ``(batch, num_key_value_heads, new tokens, head_dim)``.
             value: Like ``key``.
-            mask: Of the new tokens in a sequence that ends with them.
+            mask: Mask of the new tokens in a sequence that ends with them.
 
         Returns:
             Keys, values, and the mask of the new queries over them.
@@ -130,7 +130,7 @@ class LayerCache(ABC):
 
     @abstractmethod
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes what row ``rows[i]`` was; rows may repeat and be dropped."""
+        """Row i becomes a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
 
     def can_truncate(self, length: int | torch.Tensor) -> bool:
         """Whether all tokens that would be needed again are still there."""
@@ -143,8 +143,8 @@ class DecoderCache:
     Args:
         layers: One cache a layer.
         max_length: Tokens that fit.
-        batch_size: Rows; ``None`` where the layers are not to be asked for others.
-        memories: What cross-attention reads, one a layer; empty where there is none.
+        batch_size: Rows; ``None`` where the number of rows is not to be checked.
+        cross_caches: Keys and values of the encoder's states, one cache a layer; empty without an encoder.
     """
 
     def __init__(
@@ -152,10 +152,10 @@ class DecoderCache:
         layers: Sequence[LayerCache],
         max_length: int,
         batch_size: int | None = None,
-        memories: Sequence[CrossCache] = (),
+        cross_caches: Sequence[CrossCache] = (),
     ) -> None:
         self.layers = list(layers)
-        self.memories = list(memories)
+        self.cross_caches = list(cross_caches)
         self.max_length = max_length
         self.batch_size = batch_size
         self.lengths: torch.Tensor | None = None
@@ -166,7 +166,7 @@ class DecoderCache:
         """Tokens stored; of the longest row if rows differ."""
         return self.layers[0].length
 
-    def plan(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> CacheStep | None:
+    def place(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> CacheStep | None:
         """Where new tokens would go, before anything is stored.
 
         Args:
@@ -219,11 +219,28 @@ class DecoderCache:
         """Forget all but the first ``length`` tokens in every layer.
 
         Args:
-            length: For all rows, or for each, int64 ``(batch,)``.
+            length: Tokens that stay, for all rows or for each, int64 ``(batch,)``; where fewer are stored
+                nothing is forgotten.
 
         Raises:
-            ConfigError: A sliding window or a state has moved past what would be needed again.
+            ConfigError: A length is negative or there is not one a row, or a sliding window or a state has
+                moved past what would be needed again.
         """
+        lengths = torch.as_tensor(length)
+        if lengths.dtype not in (torch.int64, torch.int32) or bool((lengths < 0).any()):
+            raise ConfigError(
+                "a cache is truncated to a whole number of tokens",
+                "use 0 to forget all of them",
+                option="length",
+                value=lengths.tolist(),
+            )
+        if lengths.ndim and (lengths.ndim > 1 or self.batch_size not in (None, lengths.shape[0])):
+            raise ConfigError(
+                f"has shape {tuple(lengths.shape)}, and the cache {self.batch_size} rows",
+                "give one number, or one a row",
+                option="length",
+                value=lengths.tolist(),
+            )
         if not all(layer.can_truncate(length) for layer in self.layers):
             raise ConfigError(
                 f"truncating {self.length} cached tokens: a sliding window or a state has moved past "
@@ -238,12 +255,29 @@ class DecoderCache:
             layer.truncate(length)
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes what row ``rows[i]`` was, in every layer (beam search, finished rows).
+        """Row i becomes a copy of the former row ``rows[i]``, in every layer (beam search, finished rows).
 
         Args:
             rows: int64; rows may repeat and be left out.
+
+        Raises:
+            ConfigError: There is no such row.
         """
-        parts: list[LayerCache | CrossCache] = [*self.layers, *self.memories]
+        if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32) or not rows.numel():
+            raise ConfigError(
+                f"is {rows.dtype} of shape {tuple(rows.shape)}",
+                "give the number of a row for each new row",
+                option="rows",
+                value=rows.tolist(),
+            )
+        if self.batch_size is not None and (int(rows.min()) < 0 or int(rows.max()) >= self.batch_size):
+            raise ConfigError(
+                f"the cache has rows 0 to {self.batch_size - 1}",
+                "name rows that are there",
+                option="rows",
+                value=rows.tolist(),
+            )
+        parts: list[LayerCache | CrossCache] = [*self.layers, *self.cross_caches]
         for part in parts:
             part.reorder(rows)
         if self.batch_size is not None:

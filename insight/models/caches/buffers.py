@@ -1,4 +1,4 @@
-"""Keys and values in two buffers that are allocated once."""
+"""Caches of keys and values in two buffers: one for every token, and a ring for sliding windows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BufferCache(LayerCache):
         num_key_value_heads: Heads stored.
         num_slots: Tokens stored.
         head_dim: Channels of a value.
-        dtype: Of the stored values.
-        device: Where they lie.
+        dtype: Type of the stored keys and values.
+        device: Device that they lie on.
         extra_channels: Channels that a key has beyond ``head_dim``.
     """
 
@@ -54,22 +54,23 @@ class BufferCache(LayerCache):
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
-def causal_window(mask: Mask) -> int | None:
-    """The window of a causal mask, for caches that hold keys out of order.
+def _causal(mask: Mask) -> CausalMask:
+    """A mask that must be causal, for caches that hold keys out of order.
 
     Raises:
         ConfigError: The mask shows keys by more than their distance.
     """
     if not isinstance(mask, CausalMask):
         raise ConfigError(
-            f"{type(mask).__name__} with a sliding or ragged cache: these know causal attention only",
+            f"{type(mask).__name__} with a cache of a sliding window or of rows that differ: these know "
+            "causal attention only",
             "use window=null and rows of equal length, or no cache",
         )
-    return mask.window
+    return mask
 
 
 class FullCache(BufferCache):
-    """Every token in a slot of its own; arguments as in :class:`BufferCache`."""
+    """A cache that keeps every token, each in a slot of its own; arguments as in :class:`BufferCache`."""
 
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
@@ -83,12 +84,14 @@ class FullCache(BufferCache):
             self.store_rows(key, value, self.step)
             stop = self.length
             slots = torch.arange(stop, device=key.device).unsqueeze(0)
-            mask = PositionMask(self.step.positions, slots, causal_window(mask))
+            inside = _causal(mask)
+            mask = PositionMask(self.step.positions, slots, inside.window, chunk_size=inside.chunk_size)
         return self.keys[:, :, :stop].to(key.dtype), self.values[:, :, :stop].to(value.dtype), mask
 
 
 class RingCache(BufferCache):
-    """As many slots as the window sees, and some more so that drafted tokens can be taken back.
+    """As many slots as the window sees, and some more so that drafted tokens can be taken back: the newest
+    tokens overwrite the oldest.
 
     Where a token lies follows from its position, so which position a slot holds follows from the number of
     tokens: nothing else is stored.
@@ -98,8 +101,8 @@ class RingCache(BufferCache):
         num_key_value_heads: Heads stored.
         max_length: Tokens that may pass through.
         head_dim: Channels of a value.
-        dtype: Of the stored values.
-        device: Where they lie.
+        dtype: Type of the stored keys and values.
+        device: Device that they lie on.
         extra_channels: Channels that a key has beyond ``head_dim``.
         window: Keys that a query sees, its own included.
         max_rollback: Newest tokens that :meth:`truncate` can take back once the ring has turned.
@@ -127,7 +130,7 @@ class RingCache(BufferCache):
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        causal_window(mask)
+        _causal(mask)
         if self.step is not None:
             return self._append_rows(key, value, self.step)
         return self._append_newest(key, value) if key.shape[2] == 1 else self._append_chunk(key, value, mask)
@@ -217,8 +220,8 @@ def make_layer_cache(
         num_key_value_heads: Heads stored.
         max_length: Tokens that may come.
         head_dim: Channels of a value.
-        dtype: Of the stored values.
-        device: Where they lie.
+        dtype: Type of the stored keys and values.
+        device: Device that they lie on.
         extra_channels: Channels that a key has beyond ``head_dim``.
         window: Keys that a query sees; ``None`` = all.
         max_rollback: Newest tokens that can be taken back.

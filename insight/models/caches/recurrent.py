@@ -19,11 +19,11 @@ class RecurrentCache(LayerCache):
 
     Args:
         batch_size: Rows.
-        state_shape: Of one row's state.
-        num_channels: Of the convolution's inputs; 0 = no convolution.
+        state_shape: Shape of one row's state.
+        num_channels: Channels of the convolution's inputs; 0 = no convolution.
         num_inputs: Inputs before a token that the convolution sees.
-        dtype: Of the stored inputs.
-        device: Where everything lies.
+        dtype: Type of the stored inputs.
+        device: Device that everything lies on.
         max_rollback: Newest tokens that :meth:`truncate` can take back.
     """
 
@@ -89,8 +89,8 @@ class RecurrentCache(LayerCache):
         """Keep a state.
 
         Args:
-            state: ``(batch, *state_shape)``; of a row with fewer new tokens than ``num_to_come``,
-                the one before them.
+            state: ``(batch, *state_shape)``; for a row with fewer new tokens than ``num_to_come``, the state
+                before them.
             step: From :meth:`begin`.
             num_to_come: How many of the new tokens are not in it yet, at most.
         """

@@ -1,4 +1,4 @@
-"""What a feed-forward layer offers."""
+"""Feed-forward layers that every token passes through, plain or gated, and patterns of layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from insight.models.checks import require_positive
+from insight.models.checks import require_flags, require_known, require_positive
 from insight.models.linear import Projection
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError
+
+ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu_squared", "silu"]
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,46 +29,40 @@ class FeedForward(Component):
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         """A module ``(..., hidden_size) -> (..., hidden_size)``.
 
+        A module with the attribute ``counts_tokens = True`` is called with a second argument:
+        ``CallContext.real_tokens``.
+
         Args:
             hidden_size: Size of the residual stream.
             layer: Number of the layer, from 0.
         """
 
 
-ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu_squared", "silu"]
-Activation = Callable[[torch.Tensor], torch.Tensor]
+@dataclass(frozen=True)
+class FeedForwardPattern(FeedForward):
+    """The first blocks have ``first``, the others ``layers`` in turn: dense blocks below mixtures of experts.
 
-
-def gelu_tanh(values: torch.Tensor) -> torch.Tensor:
-    """GELU by its tanh approximation, which GPT-2 and Gemma were trained with (arXiv 1606.08415)."""
-    return F.gelu(values, approximate="tanh")
-
-
-def relu_squared(values: torch.Tensor) -> torch.Tensor:
-    """relu(x)^2 (So et al. 2021, arXiv 2109.08668)."""
-    return F.relu(values).square()
-
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "gelu": F.gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": F.relu,
-    "relu_squared": relu_squared,
-    "silu": F.silu,
-}
-
-
-def find_activation(name: str) -> Activation:
-    """The function called ``name``.
-
-    Raises:
-        ConfigError: There is no such function.
+    Args:
+        layers: Feed-forward layers of the blocks that come after ``first``; the pattern repeats.
+        first: Feed-forward layers of the first blocks, which do not repeat.
     """
-    if name not in _ACTIVATIONS:
-        match = nearest(name, _ACTIVATIONS)
-        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(_ACTIVATIONS)}"
-        raise ConfigError(f"activation={name!r} is unknown", remedy)
-    return _ACTIVATIONS[name]
+
+    layers: tuple[FeedForward, ...] = ()
+    first: tuple[FeedForward, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConfigError(
+                "a pattern has at least one feed-forward layer that repeats",
+                "list them in turn",
+                option="layers",
+                value="()",
+            )
+
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        place = layer - len(self.first)
+        chosen = self.first[layer] if place < 0 else self.layers[place % len(self.layers)]
+        return chosen.build(hidden_size, layer)
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,7 @@ class MLP(FeedForward):
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
+        require_flags(bias=self.bias)
         find_activation(self.activation)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
@@ -123,6 +121,111 @@ class _PlainModule(nn.Module):
         return output
 
 
+@dataclass(frozen=True)
+class SwiGLU(FeedForward):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202).
+
+    Args:
+        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
+        bias: Whether the maps have a bias.
+    """
+
+    intermediate_size: int | None = None
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(intermediate_size=self.intermediate_size)
+        require_flags(bias=self.bias)
+
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        width = self.intermediate_size or default_width(hidden_size)
+        return GatedModule(hidden_size, width, gated_silu, self.bias)
+
+
+@dataclass(frozen=True)
+class GeGLU(FeedForward):
+    """down(gelu(gate(x)) * up(x)) with GELU by its tanh approximation (T5 1.1, Gemma).
+
+    Args:
+        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
+        bias: Whether the maps have a bias.
+    """
+
+    intermediate_size: int | None = None
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(intermediate_size=self.intermediate_size)
+        require_flags(bias=self.bias)
+
+    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        width = self.intermediate_size or default_width(hidden_size)
+        return GatedModule(hidden_size, width, gated_gelu, self.bias)
+
+
+class GatedModule(nn.Module):
+    """The built form of a gated layer.
+
+    Args:
+        hidden_size: Size of the residual stream.
+        intermediate_size: Width between.
+        gated: ``(..., 2 * intermediate_size)``, gate and up, to ``(..., intermediate_size)``.
+        bias: Whether the maps have a bias.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, gated: Activation, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.gated = gated
+        self.gate_up = Projection(hidden_size, [intermediate_size, intermediate_size], bias=bias)
+        self.down = Projection(intermediate_size, [hidden_size], bias=bias, writes_residual=True)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.down(self.gated(self.gate_up(hidden)))
+        return output
+
+
+def default_width(hidden_size: int) -> int:
+    """8/3 of hidden_size, rounded up to a multiple of 64, so that three matrices cost what two would."""
+    return -(-hidden_size * 8 // (3 * 64)) * 64
+
+
+def gelu_tanh(values: torch.Tensor) -> torch.Tensor:
+    """GELU by its tanh approximation, which GPT-2 and Gemma were trained with (arXiv 1606.08415)."""
+    return F.gelu(values, approximate="tanh")
+
+
+def relu_squared(values: torch.Tensor) -> torch.Tensor:
+    """relu(x)^2 (So et al. 2021, arXiv 2109.08668)."""
+    return F.relu(values).square()
+
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": F.relu,
+    "relu_squared": relu_squared,
+    "silu": F.silu,
+}
+
+
+def find_activation(name: str) -> Activation:
+    """The function called ``name``.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+    require_known("activation", name, _ACTIVATIONS)
+    return _ACTIVATIONS[name]
+
+
+def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
+    """gelu(gate) * up of the two halves of ``(..., 2 * size)``."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gelu_tanh(gate) * up
+
+
 def gated_silu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up of the two halves of ``(..., 2 * size)``."""
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
@@ -153,95 +256,3 @@ class _GatedSilu(torch.autograd.Function):
         torch.mul(gradient, up, out=gate_gradient)
         torch.ops.aten.silu_backward.grad_input(gate_gradient, gate, grad_input=gate_gradient)
         return joined
-
-
-@dataclass(frozen=True)
-class SwiGLU(FeedForward):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202).
-
-    Args:
-        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
-    """
-
-    intermediate_size: int | None = None
-
-    def __post_init__(self) -> None:
-        require_positive(intermediate_size=self.intermediate_size)
-
-    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        return GatedModule(hidden_size, self.intermediate_size or default_width(hidden_size), gated_silu)
-
-
-@dataclass(frozen=True)
-class GeGLU(FeedForward):
-    """down(gelu(gate(x)) * up(x)) with GELU by its tanh approximation (T5 1.1, Gemma).
-
-    Args:
-        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
-    """
-
-    intermediate_size: int | None = None
-
-    def __post_init__(self) -> None:
-        require_positive(intermediate_size=self.intermediate_size)
-
-    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        return GatedModule(hidden_size, self.intermediate_size or default_width(hidden_size), gated_gelu)
-
-
-def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
-    """gelu(gate) * up of the two halves of ``(..., 2 * size)``."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return gelu_tanh(gate) * up
-
-
-def default_width(hidden_size: int) -> int:
-    """8/3 of hidden_size, rounded up to a multiple of 64, so that three matrices cost what two would."""
-    return -(-hidden_size * 8 // (3 * 64)) * 64
-
-
-class GatedModule(nn.Module):
-    """The built form of a gated layer.
-
-    Args:
-        hidden_size: Size of the residual stream.
-        intermediate_size: Width between.
-        gated: ``(..., 2 * intermediate_size)``, gate and up, to ``(..., intermediate_size)``.
-        bias: Whether both maps have a bias.
-    """
-
-    def __init__(
-        self, hidden_size: int, intermediate_size: int, gated: Activation, bias: bool = False
-    ) -> None:
-        super().__init__()
-        self.gated = gated
-        self.gate_up = Projection(hidden_size, [intermediate_size, intermediate_size], bias=bias)
-        self.down = Projection(intermediate_size, [hidden_size], bias=bias, writes_residual=True)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.down(self.gated(self.gate_up(hidden)))
-        return output
-
-
-@dataclass(frozen=True)
-class FeedForwardPattern(FeedForward):
-    """The first blocks have ``first``, the others ``layers`` in turn: dense blocks below mixtures of experts.
-
-    Args:
-        layers: Feed-forward layers of the blocks that come after ``first``; the pattern repeats.
-        first: Feed-forward layers of the first blocks, which do not repeat.
-    """
-
-    layers: tuple[FeedForward, ...] = ()
-    first: tuple[FeedForward, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.layers:
-            raise ConfigError(
-                "layers=(): a pattern has at least one feed-forward layer that repeats", "list them in turn"
-            )
-
-    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        place = layer - len(self.first)
-        chosen = self.first[layer] if place < 0 else self.layers[place % len(self.layers)]
-        return chosen.build(hidden_size, layer)

@@ -9,11 +9,18 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from insight.models.checks import divisors, require_positive
+from insight.models.checks import (
+    LARGEST_COUNT,
+    divisors,
+    require_flags,
+    require_known,
+    require_number,
+    require_positive,
+)
 from insight.models.feed_forward.dense import Activation, FeedForward, GatedModule, default_width, gated_silu
-from insight.models.feed_forward.routing import BalanceLoss, Router, RouterBalance, Score
+from insight.models.feed_forward.routing import BalanceLoss, Router, RouterBalance, RouterProjection, Score
 from insight.models.linear import StackedProjection
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError
 
 _CLAMP, _SLOPE = 7.0, 1.702
 
@@ -38,11 +45,12 @@ class MixtureOfExperts(FeedForward):
 
     Args:
         num_experts: Experts among which the router chooses.
-        num_experts_per_token: How many each token passes through.
+        num_experts_per_token: Experts that each token passes through. With one expert and
+            ``normalized_weights`` its weight is always 1, so that only ``balance`` teaches the router.
         intermediate_size: Width of one expert; ``None`` = about that of SwiGLU, divided among the experts
             that a token passes through.
         num_shared_experts: Experts that every token passes through besides; they are built as one wide layer.
-        gate: What is done with the two products of an expert: ``silu`` as in SwiGLU, or ``clamped`` as in
+        gate: How the two products of an expert are joined: ``silu`` as in SwiGLU, or ``clamped`` as in
             gpt-oss.
         expert_bias: Whether the experts' maps have biases.
         score: How the router scores experts: ``softmax`` over all, or a ``sigmoid`` for each.
@@ -51,7 +59,11 @@ class MixtureOfExperts(FeedForward):
         num_groups: Groups of equally many experts.
         num_groups_per_token: Groups from which a token's experts are taken.
         router_bias: Whether the router's scores have a learned bias.
-        balance: What spreads tokens over experts in training: ``BalanceLoss``, ``BalanceBias``, or null.
+        balance: The rule that spreads tokens over experts in training: ``BalanceLoss``, ``BalanceBias``, or
+            null.
+        shared_gate: Whether the shared experts are multiplied by a sigmoid of the token (Qwen 2 MoE).
+        weighted_inputs: Whether an expert's input is multiplied by its weight, instead of its output
+            (Llama 4).
     """
 
     num_experts: int = 8
@@ -67,64 +79,68 @@ class MixtureOfExperts(FeedForward):
     num_groups_per_token: int = 1
     router_bias: bool = False
     balance: RouterBalance | None = BalanceLoss()
+    shared_gate: bool = False
+    weighted_inputs: bool = False
 
     def __post_init__(self) -> None:
         require_positive(
+            maximum=LARGEST_COUNT,
             num_experts=self.num_experts,
             num_experts_per_token=self.num_experts_per_token,
-            intermediate_size=self.intermediate_size,
             num_groups=self.num_groups,
             num_groups_per_token=self.num_groups_per_token,
         )
-        for name, value, known in (
-            ("gate", self.gate, tuple(_GATES)),
-            ("score", self.score, ("softmax", "sigmoid")),
-        ):
-            if value not in known:
-                match = nearest(str(value), known)
-                raise ConfigError(
-                    f"{name}={value!r} is unknown",
-                    f"did you mean {match!r}?" if match else f"use {' or '.join(known)}",
-                )
-        if self.num_shared_experts < 0:
+        require_positive(minimum=0, maximum=LARGEST_COUNT, num_shared_experts=self.num_shared_experts)
+        require_positive(intermediate_size=self.intermediate_size)
+        require_known("gate", self.gate, _GATES)
+        require_known("score", self.score, ("softmax", "sigmoid"))
+        require_number(0, 1e4, "use 1", weight_scale=self.weight_scale)
+        require_flags(
+            expert_bias=self.expert_bias,
+            normalized_weights=self.normalized_weights,
+            router_bias=self.router_bias,
+            shared_gate=self.shared_gate,
+            weighted_inputs=self.weighted_inputs,
+        )
+        if self.shared_gate and not self.num_shared_experts:
             raise ConfigError(
-                f"num_shared_experts={self.num_shared_experts}: must not be negative", "use 0 for none"
+                "there are no shared experts to gate",
+                "use num_shared_experts=1 or more, or shared_gate=false",
+                option="shared_gate",
+                value=True,
             )
-        if not 0 < self.weight_scale < 1e4:
-            raise ConfigError(f"weight_scale={self.weight_scale}: must be above 0", "use 1")
         self._check_choice()
 
     def _check_choice(self) -> None:
         if self.num_experts_per_token > self.num_experts:
             raise ConfigError(
-                f"num_experts={self.num_experts}, num_experts_per_token={self.num_experts_per_token}: "
-                "a token cannot pass through more experts than there are",
+                f"a token cannot pass through more than num_experts={self.num_experts} experts",
                 f"use num_experts_per_token={self.num_experts} or less",
-            )
-        if self.num_experts_per_token == 1 and self.normalized_weights:
-            raise ConfigError(
-                "num_experts_per_token=1, normalized_weights=true: the weight of a single expert would "
-                "always be 1, and the router would not learn from the text",
-                "use normalized_weights=false (as in Switch) or 2 experts a token",
+                option="num_experts_per_token",
+                value=self.num_experts_per_token,
             )
         if self.num_experts % self.num_groups:
             raise ConfigError(
-                f"num_experts={self.num_experts}, num_groups={self.num_groups}: num_groups must divide "
-                "num_experts",
+                f"must divide num_experts={self.num_experts}",
                 f"use {divisors(self.num_experts)}",
+                option="num_groups",
+                value=self.num_groups,
             )
         if self.num_groups_per_token > self.num_groups:
             raise ConfigError(
-                f"num_groups={self.num_groups}, num_groups_per_token={self.num_groups_per_token}: "
-                "there are not so many groups",
+                f"there are only num_groups={self.num_groups} groups",
                 f"use num_groups_per_token={self.num_groups} or less",
+                option="num_groups_per_token",
+                value=self.num_groups_per_token,
             )
         reachable = self.num_experts // self.num_groups * self.num_groups_per_token
         if self.num_experts_per_token > reachable:
             raise ConfigError(
-                f"num_experts_per_token={self.num_experts_per_token}, num_groups_per_token="
-                f"{self.num_groups_per_token}: the groups of a token hold {reachable} experts",
+                f"the groups of a token (num_groups_per_token={self.num_groups_per_token}) hold {reachable} "
+                "experts",
                 f"use num_experts_per_token={reachable} or less, or more groups a token",
+                option="num_experts_per_token",
+                value=self.num_experts_per_token,
             )
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
@@ -142,14 +158,17 @@ class MixtureModule(nn.Module):
     tokens of an expert.
 
     Attributes:
-        router: Chooses.
-        shared: What every token passes through, or ``None``.
+        router: Chooses the experts of each token.
+        shared: The layer that every token passes through, or ``None``.
     """
+
+    counts_tokens = True
 
     def __init__(self, config: MixtureOfExperts, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
         self.num_experts = config.num_experts
         self.gated = _GATES[config.gate]
+        self.weighted_inputs = config.weighted_inputs
         self.router = Router(
             hidden_size,
             config.num_experts,
@@ -170,13 +189,24 @@ class MixtureModule(nn.Module):
         )
         width = config.num_shared_experts * intermediate_size
         self.shared = GatedModule(hidden_size, width, self.gated, bias) if width else None
+        self.shared_gate = RouterProjection(hidden_size, [1]) if config.shared_gate else None
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, real_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Each token through its experts.
+
+        Args:
+            hidden: ``(..., hidden_size)``.
+            real_tokens: Bool ``(...)``, false where padding stands, which the router does not count; ``None``
+                where all are real.
+        """
         tokens = hidden.reshape(-1, hidden.shape[-1])
-        experts, weights = self.router(tokens)
+        experts, weights = self.router(tokens, None if real_tokens is None else real_tokens.flatten())
         mixed = self._mix(tokens, experts, weights)
         if self.shared is not None:
-            mixed = mixed + self.shared(tokens)
+            shared = self.shared(tokens)
+            if self.shared_gate is not None:
+                shared = shared * torch.sigmoid(self.shared_gate(tokens))
+            mixed = mixed + shared
         return mixed.view(hidden.shape)
 
     def _mix(self, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -185,8 +215,12 @@ class MixtureModule(nn.Module):
         ranks = order.argsort()
         ends = torch.searchsorted(owners, torch.arange(self.num_experts, device=owners.device), right=True)
         rows = _gather(tokens, order, ranks, num_chosen)
+        if self.weighted_inputs:
+            rows = rows * weights.flatten()[order].unsqueeze(-1).to(rows.dtype)
         rows = self.expert_down(self.gated(self.expert_gate_up(rows, owners, ends)), owners, ends)
         outputs = _gather(rows, ranks, order, 1).view(*experts.shape, -1)
+        if self.weighted_inputs:
+            return torch.sum(outputs, dim=1)
         return torch.sum(outputs * weights.unsqueeze(-1).to(outputs.dtype), dim=1)
 
 
@@ -197,7 +231,7 @@ def _gather(rows: torch.Tensor, order: torch.Tensor, ranks: torch.Tensor, copies
         rows: ``(rows, channels)``.
         order: int64 ``(rows * copies,)``: copy ``order[i]`` comes to place i.
         ranks: Its inverse.
-        copies: How many; copies of one row follow one another.
+        copies: Number of copies of each row, which follow one another.
     """
     gathered: torch.Tensor = _Gather.apply(rows, order, ranks, copies)  # type: ignore[no-untyped-call]
     return gathered

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from insight.models.checks import require_number
 from insight.models.linear import Projection
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RouterBalance(Component):
         return False
 
     def bias_change(self, counts: torch.Tensor) -> torch.Tensor:
-        """What is added to that bias after an optimizer step.
+        """The change of that bias after an optimizer step.
 
         Args:
             counts: int64 ``(num_experts,)``: how often each expert was chosen for the tokens of the step.
@@ -50,11 +50,7 @@ class BalanceLoss(RouterBalance):
     coefficient: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 < self.coefficient < 100:
-            raise ConfigError(
-                f"coefficient={self.coefficient}: the factor of the balance loss must be above 0",
-                "use 0.01, or balance=null for none",
-            )
+        require_number(0, 100, "use 0.01, or balance=null for none", coefficient=self.coefficient)
 
     @property
     def loss_coefficient(self) -> float:
@@ -75,11 +71,7 @@ class BalanceBias(RouterBalance):
     rate: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 100:
-            raise ConfigError(
-                f"rate={self.rate}: the step of the balance bias must be above 0",
-                "use 0.001, or balance=null for none",
-            )
+        require_number(0, 100, "use 0.001, or balance=null for none", rate=self.rate)
 
     @property
     def loss_coefficient(self) -> float:
@@ -94,7 +86,9 @@ class BalanceBias(RouterBalance):
         return self.rate * torch.sign(loads.mean() - loads)
 
 
-def balance_loss(counts: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+def balance_loss(
+    counts: torch.Tensor, probabilities: torch.Tensor, real_tokens: torch.Tensor | None = None
+) -> torch.Tensor:
     """num_experts x sum over experts of share x mean probability: 1 where the load is even, more where not.
 
     Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6, with shares of all choices of all tokens, so that
@@ -104,9 +98,16 @@ def balance_loss(counts: torch.Tensor, probabilities: torch.Tensor) -> torch.Ten
     Args:
         counts: int64 ``(num_experts,)``: how often each expert was chosen.
         probabilities: ``(tokens, num_experts)``, each row of sum 1.
+        real_tokens: Bool ``(tokens,)``, false for padding, which does not count; ``None`` = all are real.
     """
-    shares = counts.to(probabilities.dtype) / counts.sum()
-    return counts.shape[0] * (shares * probabilities.mean(dim=0)).sum()
+    if real_tokens is None:
+        shares, mean = counts.to(probabilities.dtype) / counts.sum(), probabilities.mean(dim=0)
+    else:
+        shares = counts.to(probabilities.dtype) / counts.sum().clamp_min(1)
+        # Where, not times 0: the scores of padding may be anything.
+        total = probabilities.where(real_tokens.unsqueeze(1), 0).sum(dim=0)
+        mean = total / real_tokens.sum().clamp_min(1)
+    return counts.shape[0] * (shares * mean).sum()
 
 
 Score = Literal["softmax", "sigmoid"]
@@ -119,11 +120,11 @@ class RouterProjection(Projection):
 
 
 class Chosen(NamedTuple):
-    """What a router chose.
+    """The experts that a router chose.
 
     Attributes:
         experts: int64 ``(tokens, num_experts_per_token)``, in no order.
-        weights: Of their outputs, like ``experts``, at least float32.
+        weights: Factors of their outputs, like ``experts``, at least float32.
     """
 
     experts: torch.Tensor
@@ -131,7 +132,7 @@ class Chosen(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """What a router did in one training pass.
+    """The choices of a router in one training pass.
 
     Attributes:
         balance: Scalar of :func:`balance_loss`, differentiable.
@@ -150,7 +151,7 @@ class Router(nn.Module):
     Args:
         hidden_size: Size of the residual stream.
         num_experts: Experts among which it chooses.
-        num_experts_per_token: How many it chooses.
+        num_experts_per_token: Number of experts that it chooses for a token.
         score: Softmax over all experts, or a sigmoid for each.
         normalized_weights: Whether the weights of the chosen are divided by their sum.
         weight_scale: Factor of the weights.
@@ -158,7 +159,7 @@ class Router(nn.Module):
         num_groups_per_token: Groups whose experts a token may be given: those with the highest sum of their
             two best scores (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
         bias: Whether scores have a learned bias.
-        balance: What spreads tokens over experts in training.
+        balance: The rule that spreads tokens over experts in training.
 
     Attributes:
         balance: As given.
@@ -200,23 +201,25 @@ class Router(nn.Module):
         if self.choice_bias is not None:
             nn.init.zeros_(self.choice_bias)
 
-    def forward(self, hidden: torch.Tensor) -> Chosen:
+    def forward(self, hidden: torch.Tensor, real_tokens: torch.Tensor | None = None) -> Chosen:
         """Choose for each token.
 
         Args:
             hidden: ``(tokens, hidden_size)``.
+            real_tokens: Bool ``(tokens,)``, false for padding, which takes no part in the balance; ``None``
+                where all are real.
         """
         scores = self._scores(hidden)
         experts = self._choose(scores.detach())
         if self.training and torch.is_grad_enabled():
-            self._record(scores, experts)
+            self._record(scores, experts, real_tokens)
         weights = scores.gather(1, experts)
         if self.normalized_weights:
             weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-20)
         return Chosen(experts, weights if self.weight_scale == 1 else weights * self.weight_scale)
 
     def take(self) -> Routed | None:
-        """What the last training pass did, once; ``None`` if there was none since."""
+        """The choices of the last training pass, once; ``None`` if there was none since."""
         balance, counts = self._balance, self._counts
         self._balance = self._counts = None
         return None if balance is None or counts is None else Routed(balance, counts)
@@ -249,16 +252,19 @@ class Router(nn.Module):
             scores = grouped.masked_fill(closed.unsqueeze(-1), float("-inf")).flatten(1)
         return scores.topk(self.num_experts_per_token, dim=-1, sorted=False).indices
 
-    def _record(self, scores: torch.Tensor, experts: torch.Tensor) -> None:
+    def _record(self, scores: torch.Tensor, experts: torch.Tensor, real_tokens: torch.Tensor | None) -> None:
         chosen = experts.flatten()
+        ones = torch.ones_like(chosen)
+        if real_tokens is not None:
+            ones = real_tokens.to(chosen.dtype).repeat_interleave(self.num_experts_per_token)
         counts = torch.zeros(self.num_experts, dtype=torch.int64, device=chosen.device)
-        counts = counts.scatter_add(0, chosen, torch.ones_like(chosen))
+        counts = counts.scatter_add(0, chosen, ones)
         is_distribution = self.score == "softmax"
         probabilities = scores if is_distribution else scores / scores.sum(dim=-1, keepdim=True)
-        self._balance, self._counts = balance_loss(counts, probabilities), counts
+        self._balance, self._counts = balance_loss(counts, probabilities, real_tokens), counts
 
     def __getstate__(self) -> dict[str, Any]:
-        # What the last pass left belongs to its graph, which can be neither copied nor saved.
+        # The results of the last pass belong to its graph, which can be neither copied nor saved.
         return {**self.__dict__, "_balance": None, "_counts": None}
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Router:

@@ -1,4 +1,4 @@
-"""What a position encoding offers to attention."""
+"""The interface of a position encoding of attention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
 
 PositionTables = tuple[torch.Tensor, ...]
 """What :meth:`PositionEncoding.tables` computed once for all layers of a forward pass."""
@@ -17,7 +18,7 @@ PositionTables = tuple[torch.Tensor, ...]
 class PositionEncoding(nn.Module):
     """The built form of a :class:`Position`; layers with equal configurations share one.
 
-    What a kind does not use it leaves as it stands here: nothing is encoded and nothing added.
+    As it stands here it encodes nothing and adds nothing; a kind overrides the methods that it uses.
 
     Attributes:
         extra_channels: How many channels :meth:`encode_queries` and :meth:`encode_keys` add to a head.
@@ -28,7 +29,7 @@ class PositionEncoding(nn.Module):
     has_bias = False
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
-        """Whatever depends on the positions only, computed once a forward pass.
+        """Everything that depends on the positions only, computed once a forward pass.
 
         Args:
             positions: int64 ``(sequence,)`` or ``(batch, sequence)``.
@@ -50,7 +51,7 @@ class PositionEncoding(nn.Module):
         Args:
             heads: As in :meth:`apply_to_heads`.
             tables: From :meth:`tables`.
-            scale: What products of queries and keys will be multiplied by.
+            scale: Factor of the products of queries and keys.
         """
         return self.apply_to_heads(heads, tables)
 
@@ -59,7 +60,7 @@ class PositionEncoding(nn.Module):
         return self.apply_to_heads(heads, tables)
 
     def bias(self, distances: torch.Tensor) -> torch.Tensor:
-        """What is added to the scaled scores.
+        """The summand of the scaled scores.
 
         Args:
             distances: Position of the query minus that of the key, int64 ``(batch or 1, queries, keys)``.
@@ -69,12 +70,26 @@ class PositionEncoding(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def longest_cache(self) -> int | None:
+        """Tokens for which keys can be kept; ``None`` where later tokens never change earlier keys."""
+        return None
+
     def check_cache(self, max_length: int) -> None:
-        """Refuse to keep keys for ``max_length`` tokens if later tokens would change earlier ones.
+        """Refuse to keep keys for more tokens than :attr:`longest_cache`.
 
         Raises:
             ConfigError: Cached keys would go stale.
         """
+        longest = self.longest_cache
+        if longest is not None and max_length > longest:
+            raise ConfigError(
+                f"earlier keys change beyond {longest} tokens, so that cached ones would go stale",
+                f"use a cache of {longest} tokens, or a scaling that holds for every length (YarnScaling, "
+                "LongRopeScaling with always_long=true)",
+                option="max_length",
+                value=max_length,
+            )
 
 
 @dataclass(frozen=True)

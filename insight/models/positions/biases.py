@@ -1,4 +1,4 @@
-"""Attention with linear biases (Press et al. 2021, arXiv 2108.12409)."""
+"""Positions as biases of the scores: linear in the distance (ALiBi), or learned by distance (T5)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from insight.models.checks import LARGEST_COUNT, require_flags, require_number, require_positive
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
 from insight.runtime.errors import ConfigError
 
@@ -16,12 +17,20 @@ from insight.runtime.errors import ConfigError
 class Alibi(Position):
     """The score of a key falls with its distance, by a slope of its own for every head.
 
-    Nothing is learned. The slopes of numbers of heads that are no power of two follow the authors' code:
-    those of the power below, then every other one of the power above.
+    Press et al. 2021, arXiv 2108.12409. Nothing is learned. The slopes of numbers of heads that are no power
+    of two follow the authors' code: those of the power below, then every other one of the power above.
+
+    Args:
+        factor: Factor of all slopes (Falcon: ``head_dim ** -0.5``).
     """
 
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_number(0, 1e6, "use 1 for the slopes of the paper", factor=self.factor)
+
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        return AlibiEncoding(num_heads)
+        return AlibiEncoding(num_heads, self.factor)
 
     @property
     def looks_ahead(self) -> bool:
@@ -40,19 +49,20 @@ class AlibiEncoding(PositionEncoding):
     """The built form of :class:`Alibi`: the bias as three further channels, so that any kernel takes it.
 
     With k = 256a + b the bias slope · (k - q) is the product of (256 slope, slope, -slope · q) and
-    (a, b, 1). Numbers up to 256 are exact in bfloat16, and what rounding does to the last channel is the
-    same for all keys of a query, so softmax drops it. The channels come first: partial sums then stay
+    (a, b, 1). Numbers up to 256 are exact in bfloat16, and the last channel is rounded in the same way for
+    all keys of a query, so softmax drops the error. The channels come first: partial sums then stay
     small where keys are near. In float32 the scores are off by at most 1e-7 · slope · position.
 
     Args:
         num_heads: Query heads.
+        factor: Factor of all slopes.
     """
 
     extra_channels = 3
 
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, factor: float = 1.0) -> None:
         super().__init__()
-        self.slopes = alibi_slopes(num_heads)
+        self.slopes = [factor * slope for slope in alibi_slopes(num_heads)]
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
         """For queries ``(..., sequence, num_heads, 3)`` and for keys ``(..., sequence, 1, 3)``; float64."""
@@ -80,7 +90,8 @@ def _prepend(channels: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
 class RelativeBias(Position):
     """A learned number a head and bucket of distances is added to the score; all layers share the table.
 
-    Half of the buckets hold one distance each, the others ever wider ranges up to ``max_distance``.
+    Raffel et al. 2019, arXiv 1910.10683. Half of the buckets hold one distance each, the others ever wider
+    ranges up to ``max_distance``.
 
     Args:
         num_buckets: Rows of the table.
@@ -93,18 +104,18 @@ class RelativeBias(Position):
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
+        require_flags(bidirectional=self.bidirectional)
         parts = 4 if self.bidirectional else 2
-        if self.num_buckets < parts or self.num_buckets % parts:
+        require_positive(minimum=parts, maximum=LARGEST_COUNT, num_buckets=self.num_buckets)
+        if self.num_buckets % parts:
             raise ConfigError(
-                f"num_buckets={self.num_buckets}: is divided into {parts} equal parts",
+                f"is divided into {parts} equal parts",
                 f"use a multiple of {parts}",
+                option="num_buckets",
+                value=self.num_buckets,
             )
-        if self.max_distance <= self.num_buckets // parts:
-            raise ConfigError(
-                f"max_distance={self.max_distance}, num_buckets={self.num_buckets}: single distances alone "
-                f"reach {self.num_buckets // parts}",
-                f"use a max_distance above {self.num_buckets // parts}",
-            )
+        single = self.num_buckets // parts
+        require_positive(minimum=single + 1, max_distance=self.max_distance)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return RelativeBiasEncoding(self, num_heads)

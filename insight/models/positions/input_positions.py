@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from insight.models.checks import require_flags, require_number
 from insight.models.positions.rope import Frequencies
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
@@ -15,7 +16,7 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class InputPosition(Component):
-    """A vector a position."""
+    """Positions that are added to the token embedding as vectors."""
 
     @abstractmethod
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
@@ -51,8 +52,7 @@ class LearnedPosition(InputPosition):
     std: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std < 100:
-            raise ConfigError(f"std={self.std}: a standard deviation must be zero or more", "use 0.02")
+        require_number(0, 100, "use 0.02", low_allowed=True, std=self.std)
 
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
         return _LearnedPositions(max_sequence_length, hidden_size, self.std)
@@ -72,14 +72,16 @@ class SinusoidalPosition(InputPosition):
     in_turn: bool = True
 
     def __post_init__(self) -> None:
-        if not self.base > 1:
-            raise ConfigError(f"base={self.base}: the base of the sines must be above 1", "use 10000")
+        require_number(1, 1e15, "use 10000", base=self.base)
+        require_flags(in_turn=self.in_turn)
 
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
         if hidden_size % 2:
             raise ConfigError(
-                f"hidden_size={hidden_size}: sines and cosines come in pairs, so hidden_size must be even",
+                "sines and cosines come in pairs, so it must be even",
                 f"use hidden_size={hidden_size + 1}",
+                option="hidden_size",
+                value=hidden_size,
             )
         return _SinusoidalPositions(hidden_size, self.base, self.in_turn)
 

@@ -1,7 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in the half-split layout of Llama."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), in the layouts of Llama and of GPT-J."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from insight.models.checks import require_number
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
 from insight.models.positions.scaling import RopeScaling
 from insight.runtime.errors import ConfigError
@@ -20,7 +22,7 @@ class Frequencies(nn.Module):
     Args:
         size: Twice the number of frequencies.
         base: Wavelengths run from 2π to 2π · base tokens.
-        scaling: What stretches them for longer texts; ``None`` for nothing.
+        scaling: Change of the wavelengths for longer texts; ``None`` for none.
     """
 
     inverse_frequencies: torch.Tensor
@@ -77,13 +79,10 @@ class Rope(Position):
     scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
-        if not self.base > 1:
-            raise ConfigError(f"base={self.base}: the base of rotary positions must be above 1", "use 10000")
-        if not 0 < self.rotated_share <= 1:
-            raise ConfigError(
-                f"rotated_share={self.rotated_share}: a share of the channels lies above 0 and up to 1",
-                "use 1, or NoPosition to rotate none",
-            )
+        require_number(1, 1e15, "use 10000", base=self.base)
+        # 1 is the largest share: the bound itself is the next number above it.
+        bound = math.nextafter(1.0, 2.0)
+        require_number(0, bound, "use 1, or NoPosition to rotate none", rotated_share=self.rotated_share)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return RotaryEncoding(self._size(head_dim), self.base, self.scaling)
@@ -92,14 +91,17 @@ class Rope(Position):
         size = int(head_dim * self.rotated_share)
         if self.rotated_share == 1 and head_dim % 2:
             raise ConfigError(
-                f"head_dim={head_dim}: rotary positions rotate pairs of channels, so head_dim must be even",
+                "rotary positions rotate pairs of channels, so it must be even",
                 f"use head_dim={head_dim + 1}, another num_heads, or NoPosition",
+                option="head_dim",
+                value=head_dim,
             )
         if size % 2 or not size:
             raise ConfigError(
-                f"head_dim={head_dim}, rotated_share={self.rotated_share}: {size} channels would rotate, "
-                "which are no pairs",
+                f"{size} of head_dim={head_dim} channels would rotate, which are no pairs",
                 "use a share that makes an even number of channels",
+                option="rotated_share",
+                value=self.rotated_share,
             )
         return size
 
@@ -114,8 +116,8 @@ class RotaryEncoding(PositionEncoding):
 
     Args:
         size: Channels of a head that rotate.
-        base: As in :class:`Rope`.
-        scaling: As in :class:`Rope`.
+        base: Wavelengths run from 2π to 2π · base tokens.
+        scaling: Change of the wavelengths for longer texts; ``None`` for none.
     """
 
     pairs: Pairs = staticmethod(half_split)
@@ -149,9 +151,9 @@ class RotaryEncoding(PositionEncoding):
         """The inverse of :attr:`pairs`."""
         return torch.cat([first, second], dim=-1)
 
-    def check_cache(self, max_length: int) -> None:
-        if self.scaling is not None:
-            self.scaling.check_cache(max_length)
+    @property
+    def longest_cache(self) -> int | None:
+        return None if self.scaling is None else self.scaling.longest_cache
 
 
 class _Rotation(torch.autograd.Function):
@@ -177,7 +179,7 @@ def rotate(
     """Rotate pairs of the first channels of ``heads`` ``(batch, sequence, heads, head_dim)``.
 
     Args:
-        heads: At least as precise as the tables.
+        heads: Queries or keys, at least as precise as the tables.
         cosine: ``(..., 1, pairs)``.
         sine: Like ``cosine``.
         pairs: Which channels belong together.
@@ -199,7 +201,7 @@ def rotate(
 
 @dataclass(frozen=True)
 class InterleavedRope(Rope):
-    """Rotation of channel pairs (2i, 2i + 1) by position / base^(2i/size).
+    """Rotation of channel pairs (2i, 2i + 1), as in the paper and GPT-J, by position / base^(2i/size).
 
     The same family of networks as :class:`Rope` with channels in another order, so it matters only for
     weights that were trained with it.

@@ -1,4 +1,4 @@
-"""What a scaling of rotary frequencies offers."""
+"""Scalings of rotary frequencies, for contexts longer than those trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from insight.models.checks import require_positive
+from insight.models.checks import require_flags, require_number, require_positive
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
@@ -23,7 +23,7 @@ class RopeScaling(Component):
 
         Args:
             series: Angle a token of every pair, ``base^(-2i/size)``, ``(size / 2,)``.
-            base: Of the series.
+            base: Base of the series.
         """
 
     @property
@@ -32,7 +32,7 @@ class RopeScaling(Component):
         return 1.0
 
     def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """The frequencies for the text at hand, where these depend on it.
+        """The frequencies for the text at hand, where they depend on it.
 
         Args:
             series: From :meth:`build`.
@@ -40,12 +40,10 @@ class RopeScaling(Component):
         """
         return series
 
-    def check_cache(self, max_length: int) -> None:
-        """Refuse a cache in which earlier keys would go stale.
-
-        Raises:
-            ConfigError: Frequencies change before ``max_length`` tokens.
-        """
+    @property
+    def longest_cache(self) -> int | None:
+        """Tokens from which on new ones change the frequencies of all; ``None`` where they never do."""
+        return None
 
 
 def require_factor(factor: float) -> None:
@@ -54,8 +52,7 @@ def require_factor(factor: float) -> None:
     Raises:
         ConfigError: ``factor`` is below 1.
     """
-    if not 1 <= factor < 1e6:
-        raise ConfigError(f"factor={factor}: the context grows by a factor of 1 or more", "use 2, 4 or 8")
+    require_number(1, 1e6, "use 2, 4 or 8", low_allowed=True, factor=factor)
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class DynamicNTKScaling(RopeScaling):
     """Beyond ``original_length`` tokens the base is multiplied by
     (factor · length / original_length - factor + 1)^(size / (size - 2)).
 
-    Every new token then changes the angles of all, so there is no cache beyond ``original_length``.
+    Every new token then changes the angles of all, so generation uses no cache beyond ``original_length``.
 
     Args:
         factor: How fast the base grows.
@@ -107,13 +104,9 @@ class DynamicNTKScaling(RopeScaling):
         exponents = torch.arange(num_pairs, dtype=series.dtype, device=series.device) / (num_pairs - 1)
         return series / growth**exponents
 
-    def check_cache(self, max_length: int) -> None:
-        if max_length > self.original_length:
-            raise ConfigError(
-                f"max_length={max_length}, original_length={self.original_length}: under DynamicNTKScaling "
-                "cached keys beyond the original length go stale with every token",
-                f"use a cache of {self.original_length} tokens, or YarnScaling",
-            )
+    @property
+    def longest_cache(self) -> int | None:
+        return self.original_length
 
 
 @dataclass(frozen=True)
@@ -140,15 +133,10 @@ class YarnScaling(RopeScaling):
     def __post_init__(self) -> None:
         require_factor(self.factor)
         require_positive(original_length=self.original_length)
-        if not 0 < self.beta_slow < self.beta_fast:
-            raise ConfigError(
-                f"beta_slow={self.beta_slow}, beta_fast={self.beta_fast}: slow lies below fast",
-                "use 1 and 32",
-            )
-        if self.attention_factor is not None and not self.attention_factor > 0:
-            raise ConfigError(
-                f"attention_factor={self.attention_factor}: must be above 0", "use null for the paper's value"
-            )
+        require_number(0, 1e6, "use 32", beta_fast=self.beta_fast)
+        require_number(0, self.beta_fast, "use 1 and 32", beta_slow=self.beta_slow)
+        require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
+        require_flags(truncate=self.truncate)
 
     @property
     def amplitude(self) -> float:
@@ -192,12 +180,9 @@ class Llama3Scaling(RopeScaling):
     def __post_init__(self) -> None:
         require_factor(self.factor)
         require_positive(original_length=self.original_length)
-        if not 0 < self.low_frequency_factor < self.high_frequency_factor:
-            raise ConfigError(
-                f"low_frequency_factor={self.low_frequency_factor}, "
-                f"high_frequency_factor={self.high_frequency_factor}: low lies below high",
-                "use 1 and 4",
-            )
+        require_number(0, 1e6, "use 4", high_frequency_factor=self.high_frequency_factor)
+        low_factor, high_factor = self.low_frequency_factor, self.high_frequency_factor
+        require_number(0, high_factor, "use 1 and 4", low_frequency_factor=low_factor)
 
     def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
         turns = self.original_length * series / (2 * math.pi)  # in the original length
@@ -211,8 +196,8 @@ class LongRopeScaling(RopeScaling):
     """The wavelength of each pair is multiplied by a factor of its own, which the authors searched for.
 
     Texts of more than ``original_length`` tokens take ``long_factors``, others ``short_factors``; in a batch
-    the longest text decides. Whoever writes beyond the original length needs ``always_long``, since keys
-    that a cache holds would go stale where the factors change.
+    the longest text decides. Keys that a cache holds would go stale where the factors change, so beyond the
+    original length generation uses no cache unless ``always_long`` is set.
 
     Args:
         short_factors: One a pair of channels.
@@ -220,7 +205,7 @@ class LongRopeScaling(RopeScaling):
         factor: Longer context divided by the original one; rotated queries and keys are multiplied by
             sqrt(1 + ln(factor) / ln(original_length)).
         original_length: Tokens trained on before the context was made longer.
-        attention_factor: What they are multiplied by instead; null for the above.
+        attention_factor: Factor of rotated queries and keys in its place; null for the formula above.
         always_long: Whether short texts take ``long_factors`` too.
     """
 
@@ -233,22 +218,19 @@ class LongRopeScaling(RopeScaling):
 
     def __post_init__(self) -> None:
         require_factor(self.factor)
-        if self.original_length < 2:  # its logarithm divides
-            raise ConfigError(f"original_length={self.original_length}: must be at least 2", "use 4096")
+        require_positive(minimum=2, original_length=self.original_length)  # its logarithm divides
         if len(self.short_factors) != len(self.long_factors) or not self.long_factors:
             raise ConfigError(
-                f"short_factors has {len(self.short_factors)} numbers, long_factors "
-                f"{len(self.long_factors)}: each has one a pair of channels",
+                f"has {len(self.long_factors)} numbers and short_factors {len(self.short_factors)}; each has "
+                "one a pair of channels",
                 "copy both from the model's configuration",
+                option="long_factors",
+                value=list(self.long_factors),
             )
-        for name in ("short_factors", "long_factors"):
-            wrong = [value for value in getattr(self, name) if not 0 < value < 1e6]
-            if wrong:
-                raise ConfigError(f"{name} holds {wrong[0]}: factors are above 0", "use 1 to change nothing")
-        if self.attention_factor is not None and not self.attention_factor > 0:
-            raise ConfigError(
-                f"attention_factor={self.attention_factor}: must be above 0", "use null for the paper's value"
-            )
+        for short, long in zip(self.short_factors, self.long_factors, strict=True):
+            require_number(0, 1e6, "use 1 to change nothing", short_factors=short, long_factors=long)
+        require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
+        require_flags(always_long=self.always_long)
 
     @property
     def amplitude(self) -> float:
@@ -259,9 +241,10 @@ class LongRopeScaling(RopeScaling):
     def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
         if series.shape[0] != len(self.long_factors):
             raise ConfigError(
-                f"long_factors has {len(self.long_factors)} numbers, and {series.shape[0]} pairs of channels "
-                "rotate: each has one a pair",
+                f"has {len(self.long_factors)} numbers, and {series.shape[0]} pairs of channels rotate",
                 f"list {series.shape[0]} numbers, or choose another head_dim or rotated_share",
+                option="long_factors",
+                value=list(self.long_factors),
             )
         return series
 
@@ -272,10 +255,6 @@ class LongRopeScaling(RopeScaling):
         short = series.new_tensor(self.short_factors)
         return series / torch.where(positions.max() >= self.original_length, long, short)
 
-    def check_cache(self, max_length: int) -> None:
-        if max_length > self.original_length and not self.always_long:
-            raise ConfigError(
-                f"max_length={max_length}, original_length={self.original_length}: cached keys go stale "
-                "where LongRopeScaling turns from short to long factors",
-                f"use a cache of {self.original_length} tokens, or always_long=true",
-            )
+    @property
+    def longest_cache(self) -> int | None:
+        return None if self.always_long else self.original_length

@@ -12,16 +12,17 @@ from torch.autograd import gradcheck
 from insight.models import (
     Alibi,
     Attention,
+    CallContext,
     CrossAttentionModule,
     DecoderConfig,
     DifferentialAttention,
     EncoderDecoderConfig,
+    EncoderStates,
     GroupedQueryAttention,
     HeadNorm,
     InterleavedRope,
     LatentAttention,
     LayerPattern,
-    Memory,
     NoPosition,
     ParallelResidual,
     Position,
@@ -45,13 +46,13 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def build(attention: Attention, memory_size: int = SOURCE) -> CrossAttentionModule:
+def build(attention: Attention, encoder_size: int = SOURCE) -> CrossAttentionModule:
     torch.manual_seed(0)
 
     def build_position(position: Position, head_dim: int, num_heads: int) -> Any:
         return position.build(head_dim, num_heads)
 
-    module = attention.build_cross(HIDDEN, memory_size, build_position)
+    module = attention.build_cross(HIDDEN, encoder_size, build_position)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(0.4 * torch.randn_like(parameter))
@@ -65,8 +66,8 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tens
     return hidden, states, torch.arange(7) < torch.tensor([7, 4])[:, None]
 
 
-def read(module: CrossAttentionModule, hidden: torch.Tensor, memory: Memory) -> torch.Tensor:
-    output: torch.Tensor = module(hidden, mask=memory.mask, tables=(), memory=memory)
+def read(module: CrossAttentionModule, hidden: torch.Tensor, memory: EncoderStates) -> torch.Tensor:
+    output: torch.Tensor = module(hidden, CallContext(memory.mask, encoder_states=memory))
     return output
 
 
@@ -84,7 +85,7 @@ def test_it_equals_torchs_own_layer() -> None:
         theirs.out_proj.weight.copy_(module.output.weight)
         theirs.out_proj.bias.copy_(module.output.bias)
     expected, _ = theirs(hidden, states, states, key_padding_mask=~tokens)
-    torch.testing.assert_close(read(module, hidden, Memory(states, padding_mask(tokens))), expected)
+    torch.testing.assert_close(read(module, hidden, EncoderStates(states, padding_mask(tokens))), expected)
 
 
 def test_reading_itself_equals_self_attention_in_both_directions() -> None:
@@ -95,8 +96,8 @@ def test_reading_itself_equals_self_attention_in_both_directions() -> None:
     weights = {k: v for k, v in cross.state_dict().items() if not k.startswith(("query.", "key_value."))}
     weights["query_key_value.weight"] = torch.cat([cross.query.weight, cross.key_value.weight])
     own.load_state_dict(weights)
-    memory = Memory(hidden)
-    torch.testing.assert_close(read(cross, hidden, memory), own(hidden, mask=memory.mask, tables=()))
+    memory = EncoderStates(hidden)
+    torch.testing.assert_close(read(cross, hidden, memory), own(hidden, CallContext(memory.mask)))
 
 
 @pytest.mark.parametrize("attention", OPTIONS.values(), ids=OPTIONS.keys())
@@ -105,7 +106,7 @@ def test_gradients_are_those_of_the_function(attention: Attention) -> None:
     hidden, states, tokens = inputs()
 
     def call(hidden: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        return read(module, hidden, Memory(states, padding_mask(tokens)))
+        return read(module, hidden, EncoderStates(states, padding_mask(tokens)))
 
     assert gradcheck(call, (hidden.requires_grad_(), states.requires_grad_()))
 
@@ -115,8 +116,8 @@ def test_padding_is_not_read_and_learns_nothing(attention: Attention) -> None:
     module = build(attention)
     hidden, states, tokens = inputs()
     states.requires_grad_()
-    together = read(module, hidden, Memory(states, padding_mask(tokens)))
-    alone = read(module, hidden[1:], Memory(states[1:, :4]))
+    together = read(module, hidden, EncoderStates(states, padding_mask(tokens)))
+    alone = read(module, hidden[1:], EncoderStates(states[1:, :4]))
     torch.testing.assert_close(together[1:], alone)
     together.square().sum().backward()
     assert states.grad is not None
@@ -128,16 +129,16 @@ def test_padding_is_not_read_and_learns_nothing(attention: Attention) -> None:
 def test_padding_may_stand_on_either_side(attention: Attention) -> None:
     module = build(attention)
     hidden, states, tokens = inputs()
-    right = read(module, hidden, Memory(states, padding_mask(tokens)))
+    right = read(module, hidden, EncoderStates(states, padding_mask(tokens)))
     turned = torch.stack([states[0], states[1].roll(3, dims=0)])
     mask = padding_mask(torch.stack([tokens[0], tokens[1].roll(3)]))
-    torch.testing.assert_close(read(module, hidden, Memory(turned, mask)), right)
+    torch.testing.assert_close(read(module, hidden, EncoderStates(turned, mask)), right)
 
 
 @pytest.mark.parametrize("kernel", ["auto", "sdpa", "tiled"])
 def test_kernels_agree(kernel: Any) -> None:
     hidden, states, tokens = inputs()
-    memory = Memory(states, padding_mask(tokens))
+    memory = EncoderStates(states, padding_mask(tokens))
     results = []
     for name in ("reference", kernel):
         module = build(GroupedQueryAttention(4, 2, position=NoPosition(), sinks=True, kernel=name))
@@ -153,7 +154,7 @@ def test_an_empty_source_is_finite() -> None:
     module = build(GroupedQueryAttention(4, position=NoPosition()))
     hidden, states, tokens = inputs()
     tokens[1] = False
-    output = read(module, hidden, Memory(states, padding_mask(tokens)))
+    output = read(module, hidden, EncoderStates(states, padding_mask(tokens)))
     output.sum().backward()
     assert output.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
@@ -162,21 +163,21 @@ def test_an_empty_source_is_finite() -> None:
 @pytest.mark.parametrize(
     ("attention", "named"),
     [
-        (GroupedQueryAttention(4, position=Rope()), "cross_attention with position=Rope"),
+        (GroupedQueryAttention(4, position=Rope()), "position=Rope"),
         (
             GroupedQueryAttention(4, position=InterleavedRope()),
-            "cross_attention with position=InterleavedRope",
+            "position=InterleavedRope",
         ),
-        (GroupedQueryAttention(4, position=Alibi()), "cross_attention with position=Alibi"),
-        (GroupedQueryAttention(4, position=RelativeBias()), "cross_attention with position=RelativeBias"),
-        (DifferentialAttention(4, position=Rope()), "cross_attention with position=Rope"),
-        (GroupedQueryAttention(4, position=NoPosition(), window=8), "cross_attention with window=8"),
-        (GroupedQueryAttention(3, position=NoPosition()), "hidden_size=256, num_heads=3"),
+        (GroupedQueryAttention(4, position=Alibi()), "position=Alibi"),
+        (GroupedQueryAttention(4, position=RelativeBias()), "position=RelativeBias"),
+        (DifferentialAttention(4, position=Rope()), "position=Rope"),
+        (GroupedQueryAttention(4, position=NoPosition(), window=8), "window=8"),
+        (GroupedQueryAttention(3, position=NoPosition()), "num_heads=3"),
         (LatentAttention(), "cross_attention=LatentAttention"),
         (Retention(), "cross_attention=Retention"),
         (
             LayerPattern((GroupedQueryAttention(4, position=NoPosition()), GroupedQueryAttention(4))),
-            "cross_attention with position=Rope",
+            "position=Rope",
         ),
     ],
 )

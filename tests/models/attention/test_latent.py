@@ -106,7 +106,7 @@ def test_roles_splits_and_json() -> None:
         ({"value_dim": 11}, "value_dim=11"),
         ({"score_scale": -1.0}, "score_scale=-1"),
         ({"norm_eps": 0.0}, "norm_eps=0"),
-        ({"kernel": "flesh"}, "kernel='flesh'"),
+        ({"kernel": "flesh"}, "kernel=flesh"),
         ({"window": 0}, "window=0"),
     ],
 )

@@ -15,8 +15,8 @@ from insight.models import (
     EncoderConfig,
     EncoderDecoder,
     EncoderDecoderConfig,
+    EncoderStates,
     GroupedQueryAttention,
-    Memory,
     NoPosition,
     RelativeBias,
 )
@@ -100,14 +100,14 @@ def test_taking_tokens_back_leaves_the_memory() -> None:
     model = network()
     with torch.no_grad():
         cache = model.make_cache(model.encode(ids(9)))
-        before = [memory.keys.clone() for memory in cache.memories]
+        before = [memory.keys.clone() for memory in cache.cross_caches]
         model.decode(ids(5, 2), cache=cache)
         model.decode(ids(3, 5), cache=cache)  # a draft that is rejected
         cache.truncate(5)
         again = model.decode(ids(8, 2)[:, 5:], cache=cache)
         expected = model(ids(9), torch.cat([ids(5, 2), ids(8, 2)[:, 5:]], dim=1))[:, 5:]
     torch.testing.assert_close(again, expected)
-    assert all(torch.equal(memory.keys, old) for memory, old in zip(cache.memories, before, strict=True))
+    assert all(torch.equal(memory.keys, old) for memory, old in zip(cache.cross_caches, before, strict=True))
 
 
 def test_rows_go_on_at_positions_of_their_own() -> None:
@@ -130,7 +130,7 @@ def test_stored_dtype_may_be_smaller() -> None:
         memory = model.encode(ids(9))
         cache = model.make_cache(memory, dtype=torch.bfloat16)
         hidden = model.decode(ids(5, 2), cache=cache)
-        assert cache.memories[0].keys.dtype == torch.bfloat16
+        assert cache.cross_caches[0].keys.dtype == torch.bfloat16
         assert hidden.dtype == torch.float32
         torch.testing.assert_close(hidden, model.decode(ids(5, 2), memory), rtol=0.05, atol=0.05)
 
@@ -139,9 +139,9 @@ def test_it_does_not_grow() -> None:
     model = network()
     with torch.no_grad():
         cache = model.make_cache(model.encode(ids(9)))
-        shapes = [memory.keys.shape for memory in cache.memories]
+        shapes = [memory.keys.shape for memory in cache.cross_caches]
         model.decode(ids(30, 2), cache=cache)
-    assert [memory.keys.shape for memory in cache.memories] == shapes == [(3, 2, 9, 4)] * LAYERS
+    assert [memory.keys.shape for memory in cache.cross_caches] == shapes == [(3, 2, 9, 4)] * LAYERS
 
 
 def test_wrong_memories_are_named() -> None:
@@ -149,21 +149,21 @@ def test_wrong_memories_are_named() -> None:
     with torch.no_grad():
         memory = model.encode(ids(9))
         cache = model.make_cache(memory)
-        with pytest.raises(ConfigError, match="memory with a cache"):
+        with pytest.raises(ConfigError, match="encoder_states with a cache"):
             model.decode(ids(3), memory, cache=cache)
-        with pytest.raises(ConfigError, match="without a memory"):
+        with pytest.raises(ConfigError, match="without encoder_states"):
             model.decode(ids(3))
-        with pytest.raises(ConfigError, match="without a memory"):
+        with pytest.raises(ConfigError, match="without encoder_states"):
             model.decoder.make_cache(3)
-        with pytest.raises(ConfigError, match="without a memory"):
+        with pytest.raises(ConfigError, match="without encoder_states"):
             model.decode(ids(3), cache=DecoderCache(cache.layers, 32))
-        with pytest.raises(ConfigError, match="memory has 3 rows, the target 2"):
+        with pytest.raises(ConfigError, match="encoder_states has 3 rows, the target 2"):
             model.decode(ids(3)[:2], memory)
         with pytest.raises(ConfigError, match="input_ids has 2 rows, the cache 3"):
             model.decode(ids(3)[:2], cache=cache)
         plain = DecoderConfig(hidden_size=16, num_layers=1).build(30)
-        with pytest.raises(ConfigError, match="memory for a decoder without cross-attention"):
-            plain(ids(3), memory=Memory(torch.zeros(3, 4, 16)))
+        with pytest.raises(ConfigError, match="encoder_states for a decoder without cross-attention"):
+            plain(ids(3), encoder_states=EncoderStates(torch.zeros(3, 4, 16)))
 
 
 def test_a_cache_that_recomputed_would_be_noticed() -> None:
@@ -179,8 +179,8 @@ def test_a_cache_that_recomputed_would_be_noticed() -> None:
         memory = model.encode(ids(9))
         cache = model.make_cache(memory)
         for index, block in enumerate(model.decoder.blocks):
-            project = block.cross_attention.project_memory  # type: ignore[union-attr]
-            cache.memories[index] = Forgetful(memory, project, torch.float64)  # type: ignore[arg-type]
+            project = block.cross_attention.project_states  # type: ignore[union-attr]
+            cache.cross_caches[index] = Forgetful(memory, project, torch.float64)  # type: ignore[arg-type]
         for part in ids(4, 2).split(1, dim=1):
             model.decode(part, cache=cache)
     assert len(calls) > LAYERS

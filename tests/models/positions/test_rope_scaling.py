@@ -136,7 +136,7 @@ def test_longrope_keeps_no_cache_over_which_its_factors_change() -> None:
         return config.build(20)
 
     network(scaling).make_cache(1, max_length=16)
-    with pytest.raises(ConfigError, match="max_length=17, original_length=16"):
+    with pytest.raises(ConfigError, match="max_length=17"):
         network(scaling).make_cache(1, max_length=17)
     long = network(replace(scaling, always_long=True)).eval()
     ids, cache = torch.arange(20)[None], long.make_cache(1)
@@ -175,7 +175,7 @@ def test_dynamic_scaling_has_no_cache_beyond_the_original_length() -> None:
     attention = GroupedQueryAttention(2, position=Rope(scaling=DynamicNTKScaling(2.0, 16)))
     network = DecoderConfig(hidden_size=16, num_layers=1, attention=attention).build(20)
     network.make_cache(1, max_length=16)
-    with pytest.raises(ConfigError, match="max_length=17, original_length=16"):
+    with pytest.raises(ConfigError, match="max_length=17"):
         network.make_cache(1, max_length=17)
 
 
@@ -194,20 +194,20 @@ def test_scaling_survives_json(scaling: RopeScaling) -> None:
         (lambda: YarnScaling(attention_factor=0.0), "attention_factor=0"),
         (lambda: YarnScaling(original_length=0), "original_length=0"),
         (lambda: Llama3Scaling(low_frequency_factor=4.0), "low_frequency_factor=4"),
-        (lambda: LongRopeScaling(), "short_factors has 0 numbers"),
-        (lambda: LongRopeScaling((1.0,), (1.0, 2.0)), "short_factors has 1 numbers, long_factors 2"),
-        (lambda: LongRopeScaling((1.0,), (0.0,)), "long_factors holds 0"),
+        (lambda: LongRopeScaling(), "long_factors="),
+        (lambda: LongRopeScaling((1.0,), (1.0, 2.0)), "has 2 numbers and short_factors 1"),
+        (lambda: LongRopeScaling((1.0,), (0.0,)), "long_factors=0"),
         (lambda: LongRopeScaling((1.0,), (1.0,), original_length=1), "original_length=1"),
         (lambda: LongRopeScaling((1.0,), (1.0,), attention_factor=-1.0), "attention_factor=-1"),
         (
             lambda: Rope(scaling=LongRopeScaling((1.0,), (1.0,))).build(8),
-            "long_factors has 1 numbers, and 4 pairs",
+            "has 1 numbers, and 4 pairs",
         ),
         (lambda: DynamicNTKScaling(original_length=-1), "original_length=-1"),
         (lambda: Rope(rotated_share=0.0), "rotated_share=0"),
         (lambda: Rope(rotated_share=1.5), "rotated_share=1.5"),
-        (lambda: Rope(rotated_share=0.25).build(12), "head_dim=12, rotated_share=0.25"),
-        (lambda: Rope(rotated_share=0.1).build(8), "0 channels would rotate"),
+        (lambda: Rope(rotated_share=0.25).build(12), "rotated_share=0.25"),
+        (lambda: Rope(rotated_share=0.1).build(8), "rotated_share=0.1"),
     ],
 )
 def test_mistakes_are_named(build: Any, named: str) -> None:

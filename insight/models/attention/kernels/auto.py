@@ -11,8 +11,8 @@ from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
 from insight.models.attention.kernels.flex import FlexKernel
 from insight.models.attention.kernels.fused import SDPAKernel, TiledKernel
 from insight.models.attention.kernels.reference import PlainKernel, ReferenceKernel
+from insight.models.checks import require_known
 from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Mask, PrefixMask
-from insight.runtime.errors import ConfigError, nearest
 
 KernelName = Literal["auto", "sdpa", "tiled", "flex", "reference"]
 
@@ -70,7 +70,8 @@ class AutoKernel(Kernel):
     def choose(self, situation: Situation) -> tuple[Kernel, str]:
         """The kernel for a situation, and why it is this one."""
         change = situation.change
-        if situation.device == "cuda" and self.compiles_flex and situation.num_queries >= _FLEX_BLOCK:
+        flex_can = self.compiles_flex and not change.dropout and situation.num_queries >= _FLEX_BLOCK
+        if situation.device == "cuda" and flex_can:
             reason = _needs_flex(situation)
             if reason:
                 return self.flex, reason
@@ -84,6 +85,7 @@ class AutoKernel(Kernel):
             and situation.device == "cpu"
             and situation.num_queries <= _LONGEST_TILED
             and situation.trains
+            and not change.dropout
         )
         if tiled:
             return self.tiled, f"the fastest to train up to {_LONGEST_TILED} tokens in bfloat16 on this CPU"
@@ -91,7 +93,7 @@ class AutoKernel(Kernel):
 
 
 def _needs_flex(situation: Situation) -> str:
-    """What speaks for flex on CUDA; empty where torch's fused kernels do as well."""
+    """The reason for flex on CUDA; empty where torch's fused kernels do as well."""
     if situation.change.soft_cap is not None:
         return "which bounds scores inside the kernel"
     if situation.wide_keys:
@@ -103,6 +105,8 @@ def _needs_flex(situation: Situation) -> str:
         mask = mask.inside
     if isinstance(mask, PrefixMask):
         return "which needs no written-out prefix"
+    if isinstance(mask, CausalMask) and mask.chunk_size is not None:
+        return "which skips what the chunks hide"
     if isinstance(mask, (CausalMask, BidirectionalMask)) and mask.window is not None:
         return "which skips what the window hides"
     return ""
@@ -125,8 +129,5 @@ def make_kernel(name: str) -> Kernel:
     Raises:
         ConfigError: There is no such kernel.
     """
-    if name not in _KERNELS:
-        match = nearest(name, _KERNELS)
-        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(_KERNELS)}"
-        raise ConfigError(f"kernel={name!r} is unknown", remedy)
+    require_known("kernel", name, _KERNELS)
     return _KERNELS[name]()

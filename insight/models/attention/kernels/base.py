@@ -1,4 +1,4 @@
-"""The interface of a kernel."""
+"""The interface of a kernel, and what all kernels that leave the mask to its description share."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class ScoreChange:
         bias: Added, ``(batch or 1, num_heads, num_queries, num_keys)``.
         soft_cap: Bound c of the scores, c * tanh(scores / c).
         sinks: A further score a head, ``(num_heads,)``, of a key that has no value.
+        dropout: Probability of dropping a weight after the softmax; 0 outside training.
     """
 
     bias: torch.Tensor | None = None
     soft_cap: float | None = None
     sinks: torch.Tensor | None = None
+    dropout: float = 0.0
 
 
 UNCHANGED = ScoreChange()
@@ -35,14 +37,14 @@ UNCHANGED = ScoreChange()
 
 @dataclass(frozen=True)
 class Situation:
-    """What the choice of a kernel depends on.
+    """The facts that the choice of a kernel depends on.
 
     Args:
-        device: Where queries lie, ``"cpu"`` or ``"cuda"``.
-        dtype: Of queries, keys and values.
+        device: Device of the queries, ``"cpu"`` or ``"cuda"``.
+        dtype: Type of queries, keys and values.
         num_queries: Queries of a row.
         trains: Whether a gradient will be asked for.
-        mask: Which keys each query sees.
+        mask: Which keys each query may attend to.
         change: What happens to the scores.
         wide_keys: Whether keys have channels beyond those of the values (ALiBi has).
     """
@@ -60,12 +62,14 @@ class Kernel(ABC):
     """A way to compute attention.
 
     Attributes:
-        name: What the option ``kernel`` calls it.
+        name: Its name in the option ``kernel``.
         caps_scores: Whether it can bound the scores.
+        drops_weights: Whether it can drop softmax weights.
     """
 
     name: str
     caps_scores = False
+    drops_weights = True
 
     def describe(self, situation: Situation) -> str:
         """Which kernel computes in a situation and why, in a few words."""
@@ -88,9 +92,9 @@ class Kernel(ABC):
             key: ``(batch, num_key_value_heads, num_keys, head_dim)``; query head ``i`` reads key head
                 ``i // (num_heads / num_key_value_heads)``.
             value: Like ``key``, with as many channels or fewer.
-            mask: Which keys each query sees.
+            mask: Which keys each query may attend to.
             scale: Factor of the scores, usually ``head_dim ** -0.5``.
-            change: What else happens to the scores.
+            change: Cap, bias, sinks and dropout.
 
         Returns:
             Like ``query``, with the channels of ``value``.
@@ -101,7 +105,7 @@ class Kernel(ABC):
 
 
 class MaskedKernel(Kernel):
-    """A kernel that leaves it to the mask which calls compute just what it shows."""
+    """A kernel whose calls the mask makes, so that they compute just what it shows."""
 
     def __call__(
         self,
@@ -114,8 +118,10 @@ class MaskedKernel(Kernel):
     ) -> torch.Tensor:
         if change.soft_cap is not None and not self.caps_scores:
             raise ConfigError(
-                f"{type(self).__name__}, soft_cap={change.soft_cap}: fused kernels cannot bound the scores",
+                f"{type(self).__name__} cannot bound the scores",
                 "use kernel: auto or reference",
+                option="score_soft_cap",
+                value=change.soft_cap,
             )
         missing = key.shape[-1] - value.shape[-1]
         if missing:
@@ -123,6 +129,8 @@ class MaskedKernel(Kernel):
         call: Attend = functools.partial(self.attend, scale=scale)
         if change.soft_cap is not None:
             call = functools.partial(call, soft_cap=change.soft_cap)
+        if change.dropout:
+            call = functools.partial(call, dropout=change.dropout)
         if change.sinks is not None:
             call = SinkAttend(call, change.sinks, scale)
         if change.bias is None:
@@ -143,6 +151,7 @@ class MaskedKernel(Kernel):
         scale: float,
         causal: bool = False,
         allowed: torch.Tensor | None = None,
+        dropout: float = 0.0,
     ) -> torch.Tensor:
         """One call; shapes as in :class:`Kernel`.
 
@@ -153,6 +162,7 @@ class MaskedKernel(Kernel):
             scale: Factor of the scores.
             causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
             allowed: Bool mask, True = visible, or a bias of the scores; not together with ``causal``.
+            dropout: Probability of dropping a weight after the softmax.
         """
 
 

@@ -26,6 +26,7 @@ class FlexKernel(Kernel):
 
     name = "flex"
     caps_scores = True
+    drops_weights = False
 
     def __call__(
         self,
@@ -67,8 +68,10 @@ class FlexKernel(Kernel):
 def _refuse_gradients(*tensors: torch.Tensor | None) -> None:
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         raise ConfigError(
-            "kernel='flex' with gradients on a CPU: FlexAttention computes none there",
+            "FlexAttention computes no gradients on a CPU",
             "use kernel: auto, or train on CUDA",
+            option="kernel",
+            value="flex",
         )
 
 

@@ -1,4 +1,4 @@
-"""torch's fused attention, which never holds the scores (flash on CPU and CUDA)."""
+"""Kernels for training: torch's fused attention, and tiles of matrix products for a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from insight.models.attention.kernels.base import MaskedKernel
 class SDPAKernel(MaskedKernel):
     """``scaled_dot_product_attention`` (Dao et al. 2022, arXiv 2205.14135).
 
-    Dropout inside it is not offered: on CPU it leaves the flash path.
+    With dropout it leaves the flash path on a CPU, where it then holds the scores.
     """
 
     name = "sdpa"
@@ -27,6 +27,7 @@ class SDPAKernel(MaskedKernel):
         scale: float,
         causal: bool = False,
         allowed: torch.Tensor | None = None,
+        dropout: float = 0.0,
     ) -> torch.Tensor:
         if key.shape[1] == 1:
             # One view for all heads: torch's backward of grouped heads gives each pair of key and value one
@@ -37,6 +38,7 @@ class SDPAKernel(MaskedKernel):
             key,
             value,
             attn_mask=allowed,
+            dropout_p=dropout,
             is_causal=causal,
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
@@ -63,9 +65,12 @@ class TiledKernel(SDPAKernel):
         scale: float,
         causal: bool = False,
         allowed: torch.Tensor | None = None,
+        dropout: float = 0.0,
     ) -> torch.Tensor:
-        if not causal:
-            return super().attend(query, key, value, scale=scale, allowed=allowed)
+        if not causal or dropout:
+            return super().attend(
+                query, key, value, scale=scale, causal=causal, allowed=allowed, dropout=dropout
+            )
         output: torch.Tensor = _tiled_attention(query, key, value, scale)[0]
         return output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, MaskedKernel, ScoreChange, soft_cap
 from insight.models.masks import CausalMask, Mask
@@ -26,7 +27,7 @@ class ReferenceKernel(Kernel):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        return weighted_values(self.weights(query, key, mask, scale, change), value)
+        return weighted_values(self.weights(query, key, mask, scale, change), value, change.dropout)
 
     def weights(
         self,
@@ -58,7 +59,7 @@ def softmax_weights(
         key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
         allowed: Bool, True = visible; ``None`` = all.
         scale: Factor of the scores.
-        change: What else happens to them.
+        change: Cap, bias and sinks of the scores.
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(-1, -2) * scale
@@ -75,13 +76,16 @@ def softmax_weights(
     return weights if allowed is None else weights * allowed
 
 
-def weighted_values(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def weighted_values(weights: torch.Tensor, value: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
     """Sums of values ``(batch, num_heads, num_queries, channels)``; a value head serves a group of queries.
 
     Args:
         weights: ``(batch, num_heads, num_queries, num_keys)``.
         value: ``(batch, num_key_value_heads, num_keys, channels)``.
+        dropout: Probability of dropping a weight.
     """
+    if dropout:
+        weights = F.dropout(weights, dropout)
     return weights @ value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
 
 
@@ -100,9 +104,10 @@ class PlainKernel(MaskedKernel):
         scale: float,
         causal: bool = False,
         allowed: torch.Tensor | None = None,
+        dropout: float = 0.0,
         soft_cap: float | None = None,
     ) -> torch.Tensor:
         if causal:
             allowed = CausalMask().allowed(query.shape[2], key.shape[2], query.device)
         weights = softmax_weights(query, key, allowed, scale, ScoreChange(soft_cap=soft_cap))
-        return weighted_values(weights, value)
+        return weighted_values(weights, value, dropout)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from insight.models.attention.base import Attention, AttentionModule, head_size
+from insight.models.attention.base import (
+    MOST_HEADS,
+    Attention,
+    AttentionModule,
+    BuildPosition,
+    CallContext,
+    head_size,
+)
 from insight.models.attention.linear.recurrence import (
     Recurrence,
     chunk_size,
@@ -31,7 +37,7 @@ from insight.runtime.errors import ConfigError
 class ShortConvolution(nn.Module):
     """silu(sum over d < width of weight_d * x_(t-d)) of every channel.
 
-    As before the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
+    It precedes the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
 
     Args:
         num_channels: Channels.
@@ -47,7 +53,7 @@ class ShortConvolution(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """First values as of torch's own convolution."""
+        """First values like those of torch's own convolution."""
         bound = self.width**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
@@ -55,7 +61,7 @@ class ShortConvolution(nn.Module):
         """Outputs ``(batch, tokens, channels)``, in float32 or better.
 
         Args:
-            inputs: ``(batch, width - 1 + tokens, channels)``: first what came before the tokens, or zeros.
+            inputs: ``(batch, width - 1 + tokens, channels)``: first the inputs before the tokens, or zeros.
             document_ids: int64 ``(batch, tokens)``, each in one piece: tokens of others are taken as zero.
         """
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
@@ -80,7 +86,8 @@ class DocumentOrder:
 
     Args:
         document_ids: int64 ``(batch, tokens)`` in that order; ``None`` = one document a row.
-        places: Where each of these tokens stands in the text, int64 ``(batch, tokens)``; ``None`` = there.
+        places: Where each of these tokens stands in the text, int64 ``(batch, tokens)``; ``None`` where the
+            order is that of the text.
     """
 
     document_ids: torch.Tensor | None = None
@@ -88,7 +95,7 @@ class DocumentOrder:
 
     @classmethod
     def of_mask(cls, mask: Mask) -> DocumentOrder:
-        """What a mask says.
+        """The order that a mask asks for.
 
         Raises:
             ConfigError: It shows or hides more than a state can.
@@ -96,8 +103,8 @@ class DocumentOrder:
         inside = mask.inside if isinstance(mask, DocumentMask) else mask
         if not isinstance(inside, CausalMask) or inside.window is not None:
             raise ConfigError(
-                f"{type(inside).__name__} over a linear mixer: its state holds all that came before a token "
-                "and nothing else",
+                f"{type(inside).__name__} over a linear mixer, whose state holds all that came before a "
+                "token and nothing else",
                 "use causal masks and documents, or attention in place of the mixer",
             )
         if not isinstance(mask, DocumentMask):
@@ -128,9 +135,9 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> to
     that comes alone. Others go in chunks.
 
     Args:
-        inputs: Of the new tokens.
-        cache: Of this layer.
-        step: Where they go.
+        inputs: What the new tokens do to the state.
+        cache: The cache of this layer.
+        step: Where the new tokens go.
     """
     ragged = cache.step is not None
     shift = torch.zeros_like(step.starts)
@@ -160,7 +167,7 @@ def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
     """Tokens that are padding neither write nor decay, so the state passes them bit for bit.
 
     Args:
-        inputs: Of all tokens.
+        inputs: What all tokens do to the state.
         padding: Bool ``(batch, tokens)``.
     """
     silent = padding[:, None, :, None]
@@ -202,15 +209,17 @@ class LinearMixer(Attention):
     norm: Norm = RMSNorm()
 
     def __post_init__(self) -> None:
-        require_positive(num_heads=self.num_heads, head_dim=self.head_dim, value_dim=self.value_dim)
+        require_positive(maximum=MOST_HEADS, num_heads=self.num_heads)
+        require_positive(head_dim=self.head_dim, value_dim=self.value_dim)
 
     def check(self, hidden_size: int) -> None:
         position = self.position_of_heads.build(self.sizes(hidden_size)[0], self.num_heads)
         if position.extra_channels or position.has_bias:
             raise ConfigError(
-                f"position={type(self.position_of_heads).__name__}: a linear mixer has no scores that a bias "
-                "could be added to",
+                "a linear mixer has no scores that a bias could be added to",
                 "use Rope, InterleavedRope or NoPosition",
+                option="position",
+                value=type(self.position_of_heads).__name__,
             )
 
     @property
@@ -231,12 +240,7 @@ class LinearMixer(Attention):
         key = head_size(hidden_size, self.num_heads, self.head_dim)
         return key, key if self.value_dim is None else self.value_dim
 
-    def build(
-        self,
-        hidden_size: int,
-        build_position: Callable[[Position, int, int], PositionEncoding],
-        layer: int = 0,
-    ) -> AttentionModule:
+    def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         self.check(hidden_size)
         key_size, _ = self.sizes(hidden_size)
         position = build_position(self.position_of_heads, key_size, self.num_heads)
@@ -255,14 +259,14 @@ class LinearMixerModule(AttentionModule):
     Args:
         config: What to build.
         hidden_size: Size of the residual stream.
-        position: Of queries and keys.
+        position: How queries and keys are told their positions.
         num_key_heads: Heads of queries and keys, each of which serves equally many value heads in turn;
             ``None`` = as many.
         convolution_width: Tokens that a short convolution of queries, keys and values sees; 0 = none.
 
     Attributes:
         decays_channels: Whether each channel of the state decays by itself.
-        delta_rule: Whether what tokens write has a strength.
+        delta_rule: Whether each write to the state has a strength.
     """
 
     decays_channels = False
@@ -289,11 +293,9 @@ class LinearMixerModule(AttentionModule):
         self.gate = Projection(hidden_size, [values])
         self.output = Projection(values, [hidden_size], writes_residual=True)
 
-    def forward(
-        self, hidden: torch.Tensor, *, mask: Mask, tables: PositionTables, cache: LayerCache | None = None
-    ) -> torch.Tensor:
-        order = DocumentOrder.of_mask(mask)
-        stream, control = order.sort(self.project(hidden, tables)), order.sort(self.control(hidden))
+    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+        order, cache = DocumentOrder.of_mask(context.mask), context.cache
+        stream, control = order.sort(self.project(hidden, context.tables)), order.sort(self.control(hidden))
         if cache is None:
             mixed = self._mix(stream, control, order.document_ids)
         else:
@@ -309,7 +311,7 @@ class LinearMixerModule(AttentionModule):
         return stream
 
     def control(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What decays and strengths are made of, ``(batch, tokens, any channels)``."""
+        """The numbers that decays and strengths are made of, ``(batch, tokens, any channels)``."""
         return hidden[..., :0]
 
     def recurrence(

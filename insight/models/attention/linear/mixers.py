@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from insight.models.attention.base import MOST_HEADS
 from insight.models.attention.linear.base import LinearMixer, LinearMixerModule
 from insight.models.attention.linear.recurrence import Recurrence
-from insight.models.checks import divisors, require_positive
+from insight.models.checks import LARGEST_COUNT, divisors, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.norms import Norm, RMSNorm, rms_norm
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
@@ -83,8 +84,7 @@ class GatedLinearAttention(LinearMixer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(decay_size=self.decay_size)
-        if not 0 < self.decay_root < float("inf"):
-            raise ConfigError(f"decay_root={self.decay_root}: decay_root must be above 0", "use 16")
+        require_number(0, 1e6, "use 16", decay_root=self.decay_root)
 
     def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
         return GatedLinearAttentionModule(self, hidden_size, position)
@@ -137,12 +137,14 @@ class GatedDeltaNet(LinearMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(num_key_heads=self.num_key_heads, convolution_width=self.convolution_width)
+        require_positive(maximum=MOST_HEADS, num_key_heads=self.num_key_heads)
+        require_positive(maximum=LARGEST_COUNT, convolution_width=self.convolution_width)
         if self.num_key_heads is not None and self.num_heads % self.num_key_heads:
             raise ConfigError(
-                f"num_heads={self.num_heads}, num_key_heads={self.num_key_heads}: num_key_heads must divide "
-                "num_heads",
+                f"must divide num_heads={self.num_heads}",
                 f"use {divisors(self.num_heads)}",
+                option="num_key_heads",
+                value=self.num_key_heads,
             )
 
     def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:

@@ -75,6 +75,7 @@ def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, tor
         return token.query @ state, state
 
 
+_STRONGEST_DECAY = -1000.0
 CHUNK = 64
 CHANNEL_CHUNK = 16
 """Where each channel decays by itself, tokens of a chunk do not see one another through a product of queries
@@ -91,8 +92,8 @@ def mix_chunks(
     and 2412.06464).
 
     Args:
-        inputs: Of all tokens.
-        state: Before the first; ``None`` = empty.
+        inputs: What all tokens do to the state.
+        state: The state before the first; ``None`` = empty.
         document_ids: int64 ``(batch, tokens)``, each document in one piece; the state is emptied between
             them. Not together with ``state``. ``None`` = one document a row.
 
@@ -116,15 +117,19 @@ def _mix_chunks(
     # Padding at the end has key 0 and decay 1: it writes nothing and takes nothing away.
     chunks = inputs.map(functools.partial(_cut, size=size))
     query, key, value, strength = chunks.query, chunks.key, chunks.value, chunks.strength
-    log_decay = chunks.log_decay.cumsum(3)  # since the chunk began, the token's own included
+    # The sum of logarithms since the chunk began, the token's own included. It is made in float64, because
+    # its differences are used: after one huge decay a float32 sum no longer resolves the small ones. A decay
+    # of exp(-1000) is zero in every type, and the bound keeps the sum, and so its error, small.
+    log_decay = chunks.log_decay.double().clamp_min(_STRONGEST_DECAY).cumsum(3)
     total = log_decay[..., -1:, :]
+    since_start, until_end = (x.exp().to(key.dtype) for x in (log_decay, total - log_decay))
     reach = _Reach.everywhere(size, query.device)
     if document_ids is not None:
         reach = _Reach.inside_documents(document_ids, size, reach)
 
-    reading = _where(reach.from_start, query * log_decay.exp())
-    writing = _where(reach.to_end, key * (total - log_decay).exp())
-    kept = _where(reach.throughout, total.exp()).mT  # (..., 1 or key channels, 1)
+    reading = _where(reach.from_start, query * since_start)
+    writing = _where(reach.to_end, key * until_end)
+    kept = _where(reach.throughout, total.exp().to(key.dtype)).mT  # (..., 1 or key channels, 1)
     weights = _decayed_products(query, key, log_decay, reach.inside)
     if strength is None:
         added = writing.mT @ value
@@ -133,7 +138,7 @@ def _mix_chunks(
     else:
         # What tokens of a chunk write depends on what those before them wrote: a triangular system.
         related = strength * _decayed_products(key, key, log_decay, reach.inside.tril(-1))
-        recalled_key = _where(reach.from_start, strength * key * log_decay.exp())
+        recalled_key = _where(reach.from_start, strength * key * since_start)
         solved = torch.linalg.solve_triangular(
             related, torch.cat([strength * value, recalled_key], dim=-1), upper=False, unitriangular=True
         )
@@ -147,7 +152,7 @@ def _mix_chunks(
 
 @dataclass(frozen=True)
 class _Reach:
-    """What sees what in each chunk; ``None`` = everything.
+    """Which tokens reach which in each chunk; ``None`` = all of them.
 
     Attributes:
         inside: Bool ``(..., size, size)``: whether a token (row) sees a token (column) of its chunk.
@@ -196,13 +201,13 @@ def _decayed_products(
     Args:
         left: ``(..., size, channels)``.
         right: Like ``left``.
-        log_decay: ``(..., size, 1 or channels)``.
+        log_decay: Sums of logarithms ``(..., size, 1 or channels)``, float64.
         seen: Bool ``(..., size, size)``, false above the diagonal, where the exponent would be positive.
     """
     if log_decay.shape[-1] == 1:
-        decay = (log_decay - log_decay.mT).masked_fill(~seen, float("-inf")).exp()
+        decay = (log_decay - log_decay.mT).to(left.dtype).masked_fill(~seen, float("-inf")).exp()
         return left @ right.mT * decay
-    between = log_decay.unsqueeze(-2) - log_decay.unsqueeze(-3)
+    between = (log_decay.unsqueeze(-2) - log_decay.unsqueeze(-3)).to(left.dtype)
     decay = between.masked_fill(~seen.unsqueeze(-1), float("-inf")).exp()
     return ((decay * right.unsqueeze(-3)) @ left.unsqueeze(-1)).squeeze(-1)
 
@@ -213,11 +218,11 @@ def _carry(
     """The state from chunk to chunk: before each ``(batch, heads, chunks, ...)``, and after the last.
 
     Args:
-        kept: What a chunk makes of the state before it: a matrix ``(..., key channels, key channels)``, or
-            factors ``(..., 1 or key channels, 1)``.
-        added: What it adds.
-        state: Before the first; ``None`` = empty.
-        inputs: Whose state it is.
+        kept: The map by which a chunk changes the state before it: a matrix
+            ``(..., key channels, key channels)``, or factors ``(..., 1 or key channels, 1)``.
+        added: The summand of each chunk.
+        state: The state before the first; ``None`` = empty.
+        inputs: The recurrence that the state belongs to.
     """
     state = inputs.empty_state() if state is None else state
     is_matrix = inputs.strength is not None
