@@ -20,9 +20,10 @@ _KEPT = ("pytorch-lightning_version", "global_step", "epoch")
 
 
 def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: str, output: Path) -> None:
-    """Write a checkpoint whose network reads and writes the tokens that stayed, each as before.
+    """Write a checkpoint whose network reads and writes the tokens that stayed.
 
-    Its scores are those of the old network for the same tokens. It holds no optimizer: train it further with
+    Its scores before the softmax are those of the old network for the same tokens. Their probabilities are
+    larger by the factor 1 / (1 - p), where the old network gave p to the pruned tokens. It holds no optimizer: train it further with
     ``--init_from``.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from insight.interchange.name_map import NameMap, rows
@@ -100,17 +98,6 @@ DIFFLLAMA = NameMap(
         "attention.weight_key_2": rows("self_attn.lambda_k2"),
     },
 )
-
-
-def from_llama(tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
-    """Tensors under our names from tensors (weights or gradients) under Llama's or Qwen 3's.
-
-    Args:
-        tensors: The other library's tensors by name; a tied head and norms of queries and keys may be
-            missing.
-        num_layers: Number of blocks.
-    """
-    return LLAMA.convert(tensors, num_layers)
 
 
 def deepseek_v3_names(

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.text import Calibration as Calibration
     from insight.optimization.methods import KeptModule as KeptModule
     from insight.optimization.quantizer import Incompatibility as Incompatibility
-    from insight.optimization.quantizer import ModelOptimizer as ModelOptimizer
     from insight.optimization.quantizer import OptimizationReport as OptimizationReport
     from insight.optimization.quantizer import OptimizedModel as OptimizedModel
     from insight.optimization.quantizer import Quantizer as Quantizer
@@ -27,7 +26,6 @@ _EXPORTS = {
     "Incompatibility": "quantizer",
     "KeptModule": "methods",
     "METHODS": "config",
-    "ModelOptimizer": "quantizer",
     "OptimizationReport": "quantizer",
     "OptimizedModel": "quantizer",
     "QuantizationConfig": "config",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,21 +85,28 @@ class QuantizationMethod(ABC):
         """Say which modules would be quantized and which not, with the reasons; changes nothing."""
         return select_linear_maps(network)
 
-    @abstractmethod
     def convert(
-        self,
-        network: Decoder,
-        modules: Mapping[str, nn.Module],
-        config: QuantizationConfig,
-        calibration: Calibration | None,
+        self, network: Decoder, selection: Selection, config: QuantizationConfig, text: Calibration | None
     ) -> None:
         """Quantize the selected modules of ``network`` in place.
 
         Args:
             network: The network, already in :meth:`dtype`, in evaluation mode, without gradients.
-            modules: Those of its modules that are quantized, by name.
+            selection: What :meth:`select` said.
             config: The user's choices.
-            calibration: Text, if :attr:`needs_calibration`.
+            text: Training text, if :attr:`needs_calibration`.
+        """
+        scheme = self.scheme(should_reduce_range(network.embedding.weight.device), config)
+        for module in selection.quantized.values():
+            quantize_(module, scheme)
+
+    @abstractmethod
+    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
+        """The configuration of torchao, for modules that are all quantized alike.
+
+        Args:
+            reduce_range: Whether products of 8-bit integers overflow here, so that 7 bits are used.
+            config: The user's choices.
         """
 
 
@@ -116,14 +123,12 @@ class BFloat16(QuantizationMethod):
         return Selection(dict(modules_with_parameters(network)), ())
 
     def convert(
-        self,
-        network: Decoder,
-        modules: Mapping[str, nn.Module],
-        config: QuantizationConfig,
-        calibration: Calibration | None,
+        self, network: Decoder, selection: Selection, config: QuantizationConfig, text: Calibration | None
     ) -> None:
-        for module in modules.values():
-            module.to(torch.bfloat16)
+        network.to(torch.bfloat16)
+
+    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
+        return None
 
 
 class Int8WeightOnly(QuantizationMethod):
@@ -135,16 +140,9 @@ class Int8WeightOnly(QuantizationMethod):
     def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
         return select_linear_maps(network, group_size=config.group_size)
 
-    def convert(
-        self,
-        network: Decoder,
-        modules: Mapping[str, nn.Module],
-        config: QuantizationConfig,
-        calibration: Calibration | None,
-    ) -> None:
+    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
         granularity = PerRow() if config.group_size is None else PerGroup(config.group_size)
-        for module in modules.values():
-            quantize_(module, Int8WeightOnlyConfig(granularity=granularity, set_inductor_config=False))
+        return Int8WeightOnlyConfig(granularity=granularity, set_inductor_config=False)
 
 
 class Int8Dynamic(QuantizationMethod):
@@ -153,17 +151,8 @@ class Int8Dynamic(QuantizationMethod):
     The scale of each token's activations is taken as it comes. Products are of int8 with int8.
     """
 
-    def convert(
-        self,
-        network: Decoder,
-        modules: Mapping[str, nn.Module],
-        config: QuantizationConfig,
-        calibration: Calibration | None,
-    ) -> None:
-        reduce_range = should_reduce_range(network.embedding.weight.device)
-        scheme = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduce_range)
-        for module in modules.values():
-            quantize_(module, scheme)
+    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
+        return Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduce_range)
 
 
 class Int8Static(QuantizationMethod):
@@ -179,33 +168,29 @@ class Int8Static(QuantizationMethod):
         return select_linear_maps(network, keep_head=_STATIC_HEAD)
 
     def convert(
-        self,
-        network: Decoder,
-        modules: Mapping[str, nn.Module],
-        config: QuantizationConfig,
-        calibration: Calibration | None,
+        self, network: Decoder, selection: Selection, config: QuantizationConfig, text: Calibration | None
     ) -> None:
-        assert calibration is not None
+        assert text is not None
         device: torch.device = network.embedding.weight.device
         reduce_range = should_reduce_range(device)
+        modules = selection.quantized
         observers = {name: _observer(reduce_range) for name in modules}
         hooks = [
             module.register_forward_pre_hook(_observing(observers[name])) for name, module in modules.items()
         ]
-        for start in range(0, len(calibration.windows), _CALIBRATION_BATCH):
-            windows = calibration.windows[start : start + _CALIBRATION_BATCH]
-            network(torch.as_tensor(windows, device=device))
+        for start in range(0, len(text.windows), _CALIBRATION_BATCH):
+            network(torch.as_tensor(text.windows[start : start + _CALIBRATION_BATCH], device=device))
         for hook in hooks:
             hook.remove()
         for name, module in modules.items():
-            scale, _ = observers[name].calculate_qparams()
-            scheme = Int8StaticActivationInt8WeightConfig(
-                act_quant_scale=scale,
-                granularity=[PerTensor(), PerRow()],
-                set_inductor_config=False,
-                reduce_range=reduce_range,
-            )
+            scheme = self.scheme(reduce_range, config)
+            scheme.act_quant_scale, _ = observers[name].calculate_qparams()
             quantize_(module, scheme)
+
+    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
+        return Int8StaticActivationInt8WeightConfig(
+            granularity=[PerTensor(), PerRow()], set_inductor_config=False, reduce_range=reduce_range
+        )
 
 
 _METHODS: dict[str, type[QuantizationMethod]] = {

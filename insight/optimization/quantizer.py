@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import platform
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,35 +113,7 @@ def save_artifact(
     write_artifact(model.checkpoint, model.config, report, Path(folder), extra_files or {})
 
 
-class ModelOptimizer(ABC):
-    """Makes a smaller or faster model out of a trained one."""
-
-    @abstractmethod
-    def check(self, model: LoadedCheckpoint, target: str | None = None) -> list[Incompatibility]:
-        """Everything that stands in the way, found in well under a second and before any work.
-
-        Args:
-            model: The model to optimize.
-            target: The kind of machine that the result is to run on; ``None`` = that of the model.
-
-        Raises:
-            ConfigError: There is no such target.
-        """
-
-    @abstractmethod
-    def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
-        """Make the optimized model; the one passed in is not changed and shares no weight with it.
-
-        Args:
-            model: The model to optimize.
-            calibration: Training text, for methods that need some.
-
-        Raises:
-            ConfigError: :meth:`check` finds something, or the calibration is missing or unfit.
-        """
-
-
-class Quantizer(ModelOptimizer):
+class Quantizer:
     """The built form of :class:`QuantizationConfig`.
 
     Args:
@@ -154,6 +125,15 @@ class Quantizer(ModelOptimizer):
         self.method = find_method(config.method)
 
     def check(self, model: LoadedCheckpoint, target: str | None = None) -> list[Incompatibility]:
+        """Everything that stands in the way, found in well under a second and before any work.
+
+        Args:
+            model: The model to quantize.
+            target: The kind of machine that the result is to run on; ``None`` = that of the model.
+
+        Raises:
+            ConfigError: There is no such target.
+        """
         network = model.network
         if not isinstance(network, Decoder):
             return [Incompatibility(f"the network is wrapped in a {type(network).__name__}", _WRAPPED)]
@@ -175,6 +155,15 @@ class Quantizer(ModelOptimizer):
         return problems
 
     def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
+        """Make the quantized model; the one passed in is not changed and shares no weight with it.
+
+        Args:
+            model: The model to quantize.
+            calibration: Training text, for methods that need some.
+
+        Raises:
+            ConfigError: :meth:`check` finds something, or the calibration is missing or unfit.
+        """
         for problem in self.check(model):
             raise ConfigError(f"{self.config.name}: {problem.reason}", problem.remedy)
         if calibration is not None:
@@ -187,7 +176,7 @@ class Quantizer(ModelOptimizer):
             network = copy.deepcopy(model.network).eval().requires_grad_(False)
             network.to(self.method.dtype(self.config))
             selection = self.method.select(network, self.config)
-            self.method.convert(network, selection.quantized, self.config, calibration)
+            self.method.convert(network, selection, self.config, calibration)
         if self.config.compile:
             compile_network(network)
         report = OptimizationReport(
@@ -291,8 +280,7 @@ def _kernel_problem(
         windows = np.zeros((1, 4), dtype=np.int64)
         try:
             network.to(method.dtype(config))
-            selected = method.select(network, config).quantized
-            method.convert(network, selected, config, Calibration(windows, ""))
+            method.convert(network, method.select(network, config), config, Calibration(windows, ""))
             cache = network.make_cache(2)
             for num_tokens in (4, 1):
                 ids = torch.zeros(2, num_tokens, dtype=torch.int64, device=device)

@@ -74,9 +74,15 @@ def test_same_scores_for_text_without_pruned_tokens(models: tuple[Path, Path], t
     if set(before[0].tolist()) & set(REMOVED.tolist()):
         return
     with torch.inference_mode():
-        expected = old.network.logits(old.network(before))[..., PRUNED.kept_ids]
+        whole = old.network.logits(old.network(before))
+        expected = whole[..., PRUNED.kept_ids]
         scores = new.network.logits(new.network(after))
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+    # Probabilities are shared among fewer tokens: each gains what the pruned ones had.
+    pruned = whole.softmax(-1)[..., REMOVED].sum(-1, keepdim=True)
+    gained = scores.log_softmax(-1) - whole.log_softmax(-1)[..., PRUNED.kept_ids]
+    torch.testing.assert_close(gained, -torch.log1p(-pruned).expand_as(gained), rtol=1e-3, atol=1e-5)
+    assert (pruned > 0).all()
 
 
 def test_planted_fault_is_seen(models: tuple[Path, Path]) -> None:

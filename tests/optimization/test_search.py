@@ -179,3 +179,13 @@ def test_the_search_leaves_torch_as_it_was(learned: LoadedCheckpoint, text: Meas
     state = torch.random.get_rng_state()
     search(learned, text).run(plan("bf16", "off", "float32"))
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_quality_is_measured_at_the_batch_size_of_use(learned: LoadedCheckpoint, text: MeasuredText) -> None:
+    """Rounded activations depend on the texts read together, so quality is that of one at a time, as speed."""
+    sizes: set[int] = set()
+    hook = learned.network.register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
+    result = search(learned, text).run(plan("int8_dynamic", "off", "float32"))
+    hook.remove()
+    assert sizes == {1}
+    assert result.to_record()["text"]["batch_size"] == 1

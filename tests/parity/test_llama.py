@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from insight.interchange.llama import from_llama
+from insight.interchange.llama import LLAMA
 from insight.models import Decoder, DecoderConfig, GroupedQueryAttention, RMSNorm, Rope, SwiGLU
 
 transformers = pytest.importorskip("transformers")
@@ -67,7 +67,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Decoder]:
         tie_embeddings=tied,
     )
     ours = config.build(SIZES["vocabulary"])
-    ours.load_state_dict(from_llama(_without_tied(theirs.state_dict(), tied), SIZES["layers"]))
+    ours.load_state_dict(LLAMA.convert(_without_tied(theirs.state_dict(), tied), SIZES["layers"]))
     return theirs, ours.eval()
 
 
@@ -96,7 +96,7 @@ def test_gradients_of_every_parameter(pair: tuple[Any, Decoder]) -> None:
     ours.train()
     F.cross_entropy(ours.logits(ours(ids))[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     named = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-    expected = from_llama(named, SIZES["layers"])
+    expected = LLAMA.convert(named, SIZES["layers"])
     gradients = {name: p.grad for name, p in ours.named_parameters()}
     assert expected.keys() == gradients.keys()
     for name, gradient in gradients.items():
