@@ -23,8 +23,8 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     """Write a checkpoint whose network reads and writes the tokens that stayed.
 
     Its scores before the softmax are those of the old network for the same tokens. Their probabilities are
-    larger by the factor 1 / (1 - p), where the old network gave p to the pruned tokens. It holds no optimizer: train it further with
-    ``--init_from``.
+    larger by the factor 1 / (1 - p), where the old network gave p to the pruned tokens. It holds no
+    optimizer: train it further with ``--init_from``.
 
     Args:
         path: The ``.ckpt`` file.

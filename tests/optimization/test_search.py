@@ -182,7 +182,7 @@ def test_the_search_leaves_torch_as_it_was(learned: LoadedCheckpoint, text: Meas
 
 
 def test_quality_is_measured_at_the_batch_size_of_use(learned: LoadedCheckpoint, text: MeasuredText) -> None:
-    """Rounded activations depend on the texts read together, so quality is that of one at a time, as speed."""
+    """Rounded activations depend on what is read together, so quality is that of one text at a time."""
     sizes: set[int] = set()
     hook = learned.network.register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
     result = search(learned, text).run(plan("int8_dynamic", "off", "float32"))
