@@ -113,9 +113,8 @@ def add_parameters(
             text += f" (default: {shown})"
         options["help"] = text
         if name in positional:
-            required = options.pop("required", False)
-            options.setdefault("nargs", None if required else "?")
-            options.pop("action", None)
+            required, many = options.pop("required", False), options.pop("action", None) or "nargs" in options
+            options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
             parser.add_argument(name, **{**options, "metavar": name.upper()})
         else:
             spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
