@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insight.interchange.name_map import EncoderDecoderNames, NameMap, Rows, rows
+from insight.interchange.name_map import EncoderDecoderNames, NameMap, Rows, both, rows
 
 
 def _t5_attention(ours: str, theirs: str) -> dict[str, Rows]:
@@ -59,26 +59,19 @@ T5 = EncoderDecoderNames(
 )
 """T5 1.0 and 1.1; the first block of each half holds the bias that all its blocks share."""
 
-_KINDS = ("weight", "bias")
-
-
-def _weight_and_bias(ours: str, *theirs: str) -> dict[str, Rows]:
-    return {f"{ours}.{kind}": rows(*(f"{name}.{kind}" for name in theirs)) for kind in _KINDS}
-
-
 _MARIAN_BLOCK = (
-    _weight_and_bias("attention.query_key_value", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    | _weight_and_bias("attention.output", "self_attn.out_proj")
-    | _weight_and_bias("attention_norm", "self_attn_layer_norm")
-    | _weight_and_bias("feed_forward.up", "fc1")
-    | _weight_and_bias("feed_forward.down", "fc2")
-    | _weight_and_bias("feed_forward_norm", "final_layer_norm")
+    both("attention.query_key_value", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    | both("attention.output", "self_attn.out_proj")
+    | both("attention_norm", "self_attn_layer_norm")
+    | both("feed_forward.up", "fc1")
+    | both("feed_forward.down", "fc2")
+    | both("feed_forward_norm", "final_layer_norm")
 )
 _MARIAN_CROSS = (
-    _weight_and_bias("cross_attention.query", "encoder_attn.q_proj")
-    | _weight_and_bias("cross_attention.key_value", "encoder_attn.k_proj", "encoder_attn.v_proj")
-    | _weight_and_bias("cross_attention.output", "encoder_attn.out_proj")
-    | _weight_and_bias("cross_attention_norm", "encoder_attn_layer_norm")
+    both("cross_attention.query", "encoder_attn.q_proj")
+    | both("cross_attention.key_value", "encoder_attn.k_proj", "encoder_attn.v_proj")
+    | both("cross_attention.output", "encoder_attn.out_proj")
+    | both("cross_attention_norm", "encoder_attn_layer_norm")
 )
 _MARIAN_EMBEDDING = {"embedding.weight": rows("model.shared.weight")}
 

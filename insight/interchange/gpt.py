@@ -1,90 +1,110 @@
-"""Weight names of GPT-2, GPT-NeoX, Pythia, BLOOM, Falcon and MPT: a table an architecture."""
+"""Weight names of the GPT family, with plain feed-forwards: a table an architecture."""
 
 from __future__ import annotations
 
-from insight.interchange.name_map import NameMap, rows, transposed, unpacked
+from insight.interchange.name_map import NameMap, Rearrange, Rows, both, transposed, unpacked
+
+_LM_HEAD = both("head", "lm_head")
+_WIDE_AND_BACK = both("feed_forward.up", "mlp.dense_h_to_4h") | both("feed_forward.down", "mlp.dense_4h_to_h")
+_SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 GPT2 = NameMap(
     {
         "embedding.weight": rows("transformer.wte.weight"),
         "input_position.weight": rows("transformer.wpe.weight"),
-        "norm.weight": rows("transformer.ln_f.weight"),
-        "norm.bias": rows("transformer.ln_f.bias"),
-    },
-    {
-        "attention.query_key_value.weight": rows("attn.c_attn.weight", rearrange=transposed),
-        "attention.query_key_value.bias": rows("attn.c_attn.bias"),
-        "attention.output.weight": rows("attn.c_proj.weight", rearrange=transposed),
-        "attention.output.bias": rows("attn.c_proj.bias"),
-        "feed_forward.up.weight": rows("mlp.c_fc.weight", rearrange=transposed),
-        "feed_forward.up.bias": rows("mlp.c_fc.bias"),
-        "feed_forward.down.weight": rows("mlp.c_proj.weight", rearrange=transposed),
-        "feed_forward.down.bias": rows("mlp.c_proj.bias"),
-        "attention_norm.weight": rows("ln_1.weight"),
-        "attention_norm.bias": rows("ln_1.bias"),
-        "feed_forward_norm.weight": rows("ln_2.weight"),
-        "feed_forward_norm.bias": rows("ln_2.bias"),
-    },
+    }
+    | both("norm", "transformer.ln_f"),
+    both("attention.query_key_value", "attn.c_attn", rearrange=transposed)
+    | both("attention.output", "attn.c_proj", rearrange=transposed)
+    | both("feed_forward.up", "mlp.c_fc", rearrange=transposed)
+    | both("feed_forward.down", "mlp.c_proj", rearrange=transposed)
+    | both("attention_norm", "ln_1")
+    | both("feed_forward_norm", "ln_2"),
     "transformer.h.{layer}.",
 )
 """GPT-2, whose matrices are stored transposed."""
 
+GPTJ = NameMap(
+    both("embedding", "transformer.wte") | both("norm", "transformer.ln_f") | _LM_HEAD,
+    both("attention.query_key_value", "attn.q_proj", "attn.k_proj", "attn.v_proj")
+    | both("attention.output", "attn.out_proj")
+    | both("feed_forward.up", "mlp.fc_in")
+    | both("feed_forward.down", "mlp.fc_out")
+    | both("attention_norm", "ln_1"),
+    "transformer.h.{layer}.",
+)
+
+PHI = NameMap(
+    both("embedding", "model.embed_tokens") | both("norm", "model.final_layernorm") | _LM_HEAD,
+    both("attention.query_key_value", *_SEPARATE)
+    | both("attention.output", "self_attn.dense")
+    | both("feed_forward.up", "mlp.fc1")
+    | both("feed_forward.down", "mlp.fc2")
+    | both("attention_norm", "input_layernorm"),
+)
+"""Phi 1, 1.5 and 2."""
+
+STARCODER2 = NameMap(
+    both("embedding", "model.embed_tokens") | both("norm", "model.norm") | _LM_HEAD,
+    both("attention.query_key_value", *_SEPARATE)
+    | both("attention.output", "self_attn.o_proj")
+    | both("feed_forward.up", "mlp.c_fc")
+    | both("feed_forward.down", "mlp.c_proj")
+    | both("attention_norm", "input_layernorm")
+    | both("feed_forward_norm", "post_attention_layernorm"),
+)
+
+NEMOTRON = NameMap(
+    both("embedding", "model.embed_tokens") | both("norm", "model.norm") | _LM_HEAD,
+    both("attention.query_key_value", *_SEPARATE)
+    | both("attention.output", "self_attn.o_proj")
+    | both("feed_forward.up", "mlp.up_proj")
+    | both("feed_forward.down", "mlp.down_proj")
+    | both("attention_norm", "input_layernorm")
+    | both("feed_forward_norm", "post_attention_layernorm"),
+)
+
+MPT = NameMap(
+    both("embedding", "transformer.wte") | both("norm", "transformer.norm_f"),
+    both("attention.query_key_value", "attn.Wqkv")
+    | both("attention.output", "attn.out_proj")
+    | both("feed_forward.up", "ffn.up_proj")
+    | both("feed_forward.down", "ffn.down_proj")
+    | both("attention_norm", "norm_1")
+    | both("feed_forward_norm", "norm_2"),
+    "transformer.blocks.{layer}.",
+)
+
 
 def gpt_neox_names(num_heads: int, head_dim: int) -> NameMap:
     """GPT-NeoX and Pythia, which pack queries, keys and values head by head."""
-    by_kind = unpacked(num_heads, 1, head_dim)
     return NameMap(
-        {
-            "embedding.weight": rows("gpt_neox.embed_in.weight"),
-            "norm.weight": rows("gpt_neox.final_layer_norm.weight"),
-            "norm.bias": rows("gpt_neox.final_layer_norm.bias"),
-            "head.weight": rows("embed_out.weight"),
-        },
-        {
-            "attention.query_key_value.weight": rows("attention.query_key_value.weight", rearrange=by_kind),
-            "attention.query_key_value.bias": rows("attention.query_key_value.bias", rearrange=by_kind),
-            "attention.output.weight": rows("attention.dense.weight"),
-            "attention.output.bias": rows("attention.dense.bias"),
-            "feed_forward.up.weight": rows("mlp.dense_h_to_4h.weight"),
-            "feed_forward.up.bias": rows("mlp.dense_h_to_4h.bias"),
-            "feed_forward.down.weight": rows("mlp.dense_4h_to_h.weight"),
-            "feed_forward.down.bias": rows("mlp.dense_4h_to_h.bias"),
-            "attention_norm.weight": rows("input_layernorm.weight"),
-            "attention_norm.bias": rows("input_layernorm.bias"),
-            "feed_forward_norm.weight": rows("post_attention_layernorm.weight"),
-            "feed_forward_norm.bias": rows("post_attention_layernorm.bias"),
-        },
+        both("embedding", "gpt_neox.embed_in")
+        | both("norm", "gpt_neox.final_layer_norm")
+        | both("head", "embed_out"),
+        both(
+            "attention.query_key_value",
+            "attention.query_key_value",
+            rearrange=unpacked(num_heads, 1, head_dim),
+        )
+        | both("attention.output", "attention.dense")
+        | _WIDE_AND_BACK
+        | both("attention_norm", "input_layernorm")
+        | both("feed_forward_norm", "post_attention_layernorm"),
         "gpt_neox.layers.{layer}.",
     )
 
 
 def bloom_names(num_heads: int, head_dim: int) -> NameMap:
     """BLOOM, which packs queries, keys and values head by head."""
-    by_kind = unpacked(num_heads, 1, head_dim)
     return NameMap(
-        {
-            "embedding.weight": rows("transformer.word_embeddings.weight"),
-            "embedding_norm.weight": rows("transformer.word_embeddings_layernorm.weight"),
-            "embedding_norm.bias": rows("transformer.word_embeddings_layernorm.bias"),
-            "norm.weight": rows("transformer.ln_f.weight"),
-            "norm.bias": rows("transformer.ln_f.bias"),
-        },
-        {
-            "attention.query_key_value.weight": rows(
-                "self_attention.query_key_value.weight", rearrange=by_kind
-            ),
-            "attention.query_key_value.bias": rows("self_attention.query_key_value.bias", rearrange=by_kind),
-            "attention.output.weight": rows("self_attention.dense.weight"),
-            "attention.output.bias": rows("self_attention.dense.bias"),
-            "feed_forward.up.weight": rows("mlp.dense_h_to_4h.weight"),
-            "feed_forward.up.bias": rows("mlp.dense_h_to_4h.bias"),
-            "feed_forward.down.weight": rows("mlp.dense_4h_to_h.weight"),
-            "feed_forward.down.bias": rows("mlp.dense_4h_to_h.bias"),
-            "attention_norm.weight": rows("input_layernorm.weight"),
-            "attention_norm.bias": rows("input_layernorm.bias"),
-            "feed_forward_norm.weight": rows("post_attention_layernorm.weight"),
-            "feed_forward_norm.bias": rows("post_attention_layernorm.bias"),
-        },
+        both("embedding", "transformer.word_embeddings")
+        | both("embedding_norm", "transformer.word_embeddings_layernorm")
+        | both("norm", "transformer.ln_f"),
+        _packed_attention("self_attention", unpacked(num_heads, 1, head_dim))
+        | _WIDE_AND_BACK
+        | both("attention_norm", "input_layernorm")
+        | both("feed_forward_norm", "post_attention_layernorm"),
         "transformer.h.{layer}.",
     )
 
@@ -98,47 +118,18 @@ def falcon_names(num_heads: int, num_key_value_heads: int, head_dim: int, shared
         head_dim: Channels of a head.
         shared_norm: Whether a block has one norm (7B) or two (40B).
     """
-    by_kind = unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
-    own_norms = {
-        "attention_norm": "input_layernorm" if shared_norm else "ln_attn",
-        "feed_forward_norm": "ln_mlp",
-    }
     return NameMap(
-        {
-            "embedding.weight": rows("transformer.word_embeddings.weight"),
-            "norm.weight": rows("transformer.ln_f.weight"),
-            "norm.bias": rows("transformer.ln_f.bias"),
-            "head.weight": rows("lm_head.weight"),
-        },
-        {
-            "attention.query_key_value.weight": rows(
-                "self_attention.query_key_value.weight", rearrange=by_kind
-            ),
-            "attention.output.weight": rows("self_attention.dense.weight"),
-            "feed_forward.up.weight": rows("mlp.dense_h_to_4h.weight"),
-            "feed_forward.down.weight": rows("mlp.dense_4h_to_h.weight"),
-        }
-        | {
-            f"{ours}.{kind}": rows(f"{theirs}.{kind}")
-            for ours, theirs in own_norms.items()
-            for kind in ("weight", "bias")
-        },
+        both("embedding", "transformer.word_embeddings") | both("norm", "transformer.ln_f") | _LM_HEAD,
+        _packed_attention(
+            "self_attention", unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
+        )
+        | _WIDE_AND_BACK
+        | both("attention_norm", "input_layernorm" if shared_norm else "ln_attn")
+        | both("feed_forward_norm", "ln_mlp"),
         "transformer.h.{layer}.",
     )
 
 
-MPT = NameMap(
-    {
-        "embedding.weight": rows("transformer.wte.weight"),
-        "norm.weight": rows("transformer.norm_f.weight"),
-    },
-    {
-        "attention.query_key_value.weight": rows("attn.Wqkv.weight"),
-        "attention.output.weight": rows("attn.out_proj.weight"),
-        "feed_forward.up.weight": rows("ffn.up_proj.weight"),
-        "feed_forward.down.weight": rows("ffn.down_proj.weight"),
-        "attention_norm.weight": rows("norm_1.weight"),
-        "feed_forward_norm.weight": rows("norm_2.weight"),
-    },
-    "transformer.blocks.{layer}.",
-)
+def _packed_attention(theirs: str, by_kind: Rearrange) -> dict[str, Rows]:
+    packed = both("attention.query_key_value", f"{theirs}.query_key_value", rearrange=by_kind)
+    return packed | both("attention.output", f"{theirs}.dense")

@@ -37,6 +37,20 @@ def rows(*names: str, rearrange: Rearrange | None = None) -> Rows:
     return Rows(names, rearrange)
 
 
+def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
+    """The rows of a table for the weight and the bias of a module, of which either may be missing.
+
+    Args:
+        ours: Our name of the module.
+        theirs: The modules whose tensors lie one below the other in ours.
+        rearrange: A change to both results; ``None`` for none.
+    """
+    return {
+        f"{ours}.{kind}": Rows(tuple(f"{name}.{kind}" for name in theirs), rearrange)
+        for kind in ("weight", "bias")
+    }
+
+
 @dataclass(frozen=True)
 class NameMap:
     """Our names and where their tensors come from.
@@ -103,8 +117,8 @@ class EncoderDecoderNames:
 
 
 def transposed(tensor: torch.Tensor) -> torch.Tensor:
-    """``(inputs, outputs)``, as GPT-2 stores matrices, to ``(outputs, inputs)``."""
-    return tensor.T
+    """``(..., inputs, outputs)``, as GPT-2 stores matrices, to ``(..., outputs, inputs)``; a bias stays."""
+    return tensor.mT if tensor.ndim > 1 else tensor
 
 
 def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrange:
