@@ -9,10 +9,8 @@ _WIDE_AND_BACK = both("feed_forward.up", "mlp.dense_h_to_4h") | both("feed_forwa
 _SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 GPT2 = NameMap(
-    {
-        "embedding.weight": rows("transformer.wte.weight"),
-        "input_position.weight": rows("transformer.wpe.weight"),
-    }
+    both("embedding", "transformer.wte")
+    | both("input_position", "transformer.wpe")
     | both("norm", "transformer.ln_f"),
     both("attention.query_key_value", "attn.c_attn", rearrange=transposed)
     | both("attention.output", "attn.c_proj", rearrange=transposed)
@@ -118,6 +116,7 @@ def falcon_names(num_heads: int, num_key_value_heads: int, head_dim: int, shared
         head_dim: Channels of a head.
         shared_norm: Whether a block has one norm (7B) or two (40B).
     """
+    by_kind = unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
     return NameMap(
         both("embedding", "transformer.word_embeddings") | both("norm", "transformer.ln_f") | _LM_HEAD,
         _packed_attention(
