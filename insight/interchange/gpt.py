@@ -119,9 +119,7 @@ def falcon_names(num_heads: int, num_key_value_heads: int, head_dim: int, shared
     by_kind = unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
     return NameMap(
         both("embedding", "transformer.word_embeddings") | both("norm", "transformer.ln_f") | _LM_HEAD,
-        _packed_attention(
-            "self_attention", unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
-        )
+        _packed_attention("self_attention", by_kind)
         | _WIDE_AND_BACK
         | both("attention_norm", "input_layernorm" if shared_norm else "ln_attn")
         | both("feed_forward_norm", "ln_mlp"),

@@ -131,7 +131,7 @@ def stablelm_names(num_heads: int, num_key_value_heads: int) -> NameMap:
 
     def norms(ours: str, theirs: str, count: int) -> dict[str, Rows]:
         names = [f"self_attn.{theirs}.norms.{head}" for head in range(count)]
-        return both(f"attention.{ours}", *names, rearrange=lambda tensor: tensor.unflatten(0, (count, -1)))
+        return both(f"attention.{ours}", *names, rearrange=lambda tensor: tensor.reshape(count, -1))
 
     return NameMap(
         _TOP,
