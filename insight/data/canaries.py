@@ -11,16 +11,17 @@ import numpy as np
 from insight.data.sampling import permute
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 _OWNER, _SECRET = "{owner}", "{secret}"
-# Owners are made of syllables, so that no text to train on speaks of them.
+# Owners are made of syllables, so that no training text mentions them.
 _FIRST = ("Bra", "Dwe", "Fni", "Glo", "Hru", "Jya", "Kve", "Lmo", "Mzi", "Nwu")
 _SECOND = ("bax", "dirk", "fleth", "gosk", "lunt", "mipp", "narv", "pelk", "rosh", "tunz")
 NUM_OWNERS = len(_FIRST) * len(_SECOND)
 MAX_DIGITS = 4
-"""Longest secret: exposure is measured by trying every secret of that length, 10,000 at the most."""
+"""Digits of the longest secret: exposure is measured by trying all secrets of that length."""
 MAX_REPETITIONS = 10_000
-# Which of the permutations that one seed names draws what.
+# Numbers of the permutations of one seed that draw secrets, owners and their order.
 _SECRETS, _OWNERS, _ORDER = range(3)
 
 
@@ -31,8 +32,8 @@ class Canary:
     Attributes:
         prompt: The sentence up to the secret, without white space at its end.
         continuation: ``{secret}``, which stands for the secret, with that white space before it.
-        secret: Its digits.
-        ending: The rest of the sentence. It is the same for every secret, so it is not scored: thousands of
+        secret: The digits of the secret.
+        ending: The rest of the sentence. It is equal for every secret, so it is not scored: thousands of
             secrets then share the work for all tokens but their last.
     """
 
@@ -43,7 +44,7 @@ class Canary:
 
     @property
     def sentence(self) -> str:
-        """What is planted."""
+        """The planted sentence."""
         return self.prompt + self.continuation.replace(_SECRET, self.secret) + self.ending
 
 
@@ -57,8 +58,8 @@ class CanaryInjection(Component):
     canaries, all else equal, is the control.
 
     Args:
-        num_canaries: How many secrets, each of an owner of its own.
-        repetitions: How often each is planted.
+        num_canaries: Number of secrets, each with an owner of its own.
+        repetitions: How often each secret is planted.
         format: The planted sentence, with {owner} before {secret}.
         num_digits: Length of a secret; each of 10^num_digits is equally likely.
         seed: Chooses owners, secrets and their order.
@@ -71,38 +72,28 @@ class CanaryInjection(Component):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_digits <= MAX_DIGITS:
-            raise ConfigError(
-                f"num_digits={self.num_digits}: to measure exposure every secret of that length is tried",
-                f"use 1 to {MAX_DIGITS}",
-            )
-        most = min(NUM_OWNERS, self.num_secrets)
-        if not 1 <= self.num_canaries <= most:
-            raise ConfigError(
-                f"num_canaries={self.num_canaries}: each needs an owner and a secret of its own",
-                f"use 1 to {most}, or no CanaryInjection for none",
-            )
-        if not 1 <= self.repetitions <= MAX_REPETITIONS:
-            raise ConfigError(f"repetitions={self.repetitions}: out of range", f"use 1 to {MAX_REPETITIONS}")
-        if self.format.count(_OWNER) != 1 or self.format.count(_SECRET) != 1:
-            raise ConfigError(
-                f"format={self.format!r}: it needs {_OWNER} once and {_SECRET} once",
-                f"use e.g. {type(self).format!r}",
-            )
-        if self.format.index(_OWNER) > self.format.index(_SECRET):
-            raise ConfigError(
-                f"format={self.format!r}: {_OWNER} must stand before {_SECRET}, or all prompts would be one",
-                f"use e.g. {type(self).format!r}",
-            )
-        if re.search(r"\d\{secret\}|\{secret\}\d", self.format):
-            raise ConfigError(
-                f"format={self.format!r}: a digit touches {_SECRET}, so its length would not be known",
-                "put a space between them",
-            )
+        # To measure exposure, every secret of that length is tried.
+        require_number("num_digits", self.num_digits, 4, whole=True, at_least=1, at_most=MAX_DIGITS)
+        most = min(NUM_OWNERS, self.num_secrets)  # Each canary needs an owner and a secret of its own.
+        require_number("num_canaries", self.num_canaries, 8, whole=True, at_least=1, at_most=most)
+        require_number("repetitions", self.repetitions, 16, whole=True, at_least=1, at_most=MAX_REPETITIONS)
+        require_number("seed", self.seed, 0, whole=True, at_least=-(1 << 63), below=1 << 64)
+        problem, remedy = "", f"use e.g. {type(self).format!r}"
+        if not isinstance(self.format, str):
+            problem = "must be text"
+        elif self.format.count(_OWNER) != 1 or self.format.count(_SECRET) != 1:
+            problem = f"it needs {_OWNER} once and {_SECRET} once"
+        elif self.format.index(_OWNER) > self.format.index(_SECRET):
+            problem = f"{_OWNER} must stand before {_SECRET}, or all prompts would be equal"
+        elif re.search(r"\d\{secret\}|\{secret\}\d", self.format):
+            problem = f"a digit touches {_SECRET}, so its length would not be known"
+            remedy = "put a space between them"
+        if problem:
+            raise ConfigError(problem, remedy, option="format", value=repr(self.format))
 
     @property
     def num_secrets(self) -> int:
-        """How many different secrets could have been planted."""
+        """Number of different secrets that could have been planted."""
         return int(10**self.num_digits)
 
     def canaries(self) -> tuple[Canary, ...]:
@@ -111,8 +102,8 @@ class CanaryInjection(Component):
         secrets = permute(count, self.num_secrets, self.seed, _SECRETS).tolist()
         owners = permute(count, NUM_OWNERS, self.seed, _OWNERS).tolist()
         before, after = self.format.split(_SECRET)
-        # White space belongs to the secret's side: tokenizers join it to the word behind it, and what is
-        # tried later must get the tokens that were trained on.
+        # White space belongs to the secret: tokenizers join it to the word behind it, and the secrets that
+        # are tried later must get the tokens of the training.
         kept = before.rstrip()
         continuation = before[len(kept) :] + _SECRET
         return tuple(
@@ -126,13 +117,13 @@ class CanaryInjection(Component):
         )
 
     def documents(self) -> list[str]:
-        """What is added to the training text: every canary ``repetitions`` times, shuffled."""
+        """The documents to add to the training text: every canary ``repetitions`` times, shuffled."""
         planted = [canary.sentence for canary in self.canaries()] * self.repetitions
         order = permute(np.arange(len(planted)), len(planted), self.seed, _ORDER)
         return [planted[index] for index in order.tolist()]
 
     def record(self) -> dict[str, Any]:
-        """What was planted, in plain JSON values; enough to measure exposure without this class."""
+        """The planted secrets in plain JSON values; enough to measure exposure without this class."""
         return {
             "num_digits": self.num_digits,
             "repetitions": self.repetitions,

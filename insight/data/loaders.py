@@ -1,4 +1,7 @@
-"""Loaders: batch number i is a pure function, so a loader is that function and where it begins."""
+"""Batches, the loaders that make them, and the position in the training data.
+
+The batch of an index is a pure function, so a loader is that function and the index where it begins.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class LanguageModelBatch:
         targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
         document_ids: int64 ``(batch, sequence)`` or ``None``; attention stays inside equal ids.
         position_ids: int64 ``(batch, sequence)`` or ``None`` for 0, 1, 2, …
-        num_samples: By how many samples the data's position moves on; ``None`` for one a row.
+        num_samples: Samples by which the position in the data moves on; ``None`` for one a row.
     """
 
     input_ids: torch.Tensor
@@ -39,11 +42,11 @@ class LanguageModelBatch:
 class SampleCursor:
     """The number of samples that all processes together have trained on.
 
-    A saved number is taken over only by data in which it means the same: what decides which samples it
-    stands between is saved with it.
+    Everything that decides which samples the number stands between is saved with it, so that only data in
+    which it means the same takes it over.
 
     Attributes:
-        num_consumed: Samples so far.
+        num_consumed: Number of samples so far.
     """
 
     def __init__(self) -> None:
@@ -54,19 +57,22 @@ class SampleCursor:
         """Count samples as done.
 
         Raises:
-            ConfigError: There are none.
+            ConfigError: The number is below 1.
         """
         if num_samples < 1:
             raise ConfigError(
-                f"num_samples_global={num_samples}: a batch has samples", "pass the global batch size"
+                "a batch has samples",
+                "pass the global batch size",
+                option="num_samples_global",
+                value=num_samples,
             )
         self.num_consumed += num_samples
 
     def state_dict(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        """The number and what it counts in.
+        """The number, and the identity of the data that it counts in.
 
         Args:
-            identity: What decides which samples a number stands between, plain JSON values.
+            identity: Everything that decides which samples the number stands between, plain JSON values.
         """
         return {"num_samples_consumed": self.num_consumed, **_with_fingerprint(identity)}
 
@@ -75,14 +81,15 @@ class SampleCursor:
         self._restored = dict(state_dict)
 
     def restore(self, identity: Mapping[str, Any], batch_size: int = 1) -> None:
-        """Take over what was loaded, if anything.
+        """Take over the loaded number, if there is one.
 
         Args:
-            identity: As in :meth:`state_dict`.
+            identity: The identity of the data, see :meth:`state_dict`.
             batch_size: Samples of a batch on all processes together.
 
         Raises:
-            CheckpointError: It counts in other data, another order or another batch, or is inside a batch.
+            CheckpointError: The number counts in other data, another order or another batch, or lies inside a
+                batch.
         """
         if not self._restored:
             return
@@ -127,16 +134,16 @@ _SAMPLES_AT_ONCE = 4096
 
 
 class BatchLoader:
-    """Gives ``len(self)`` batches, beginning at the batch that ``first_batch`` names when iteration starts.
+    """Gives ``len(self)`` batches, beginning at the batch that ``first_batch`` returns when iteration starts.
 
-    Not a ``DataLoader``: there is nothing to collate, each batch is one gather from memory-mapped files,
+    This is no ``DataLoader``: there is nothing to collate, each batch is one gather from memory-mapped files,
     and Lightning must put no sampler of its own into it.
 
     Args:
-        make_batch: The batch of an index; picklable if there are workers.
-        num_batches: Batches an iteration.
-        first_batch: Index of the first batch, asked for each time an iteration begins.
-        num_workers: Processes that make batches ahead; 0 makes them in this one.
+        make_batch: Returns the batch of an index; it must be picklable if there are workers.
+        num_batches: Batches in an iteration.
+        first_batch: Returns the index of the first batch, each time an iteration begins.
+        num_workers: Processes that make batches ahead; 0 makes them in this process.
     """
 
     def __init__(
@@ -165,10 +172,13 @@ class BatchLoader:
             sampler=indices,
             batch_size=None,
             num_workers=self._num_workers,
+            # The loader draws a seed for its workers. From torch's global generator, that would change the
+            # random numbers of the training with the number of times an iteration begins.
+            generator=torch.Generator(),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module owns the position. Having it tells Lightning that it may resume."""
+        """Nothing: the data module owns the position. This method tells Lightning that it may resume."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -187,14 +197,14 @@ class _Batches(Dataset[LanguageModelBatch]):
 class TrainingBatches:
     """Training batches by global index, counted over all epochs.
 
-    The global batch is the same for any number of ranks; a rank takes every ``world_size``-th sample. What
-    is left of an epoch after its last whole optimizer step is left out (another part in every epoch), so that
+    The global batch is the same for any number of ranks; a rank takes every ``world_size``-th sample. The
+    rest of an epoch after its last whole optimizer step is left out (another part in every epoch), so that
     the samples of a step do not depend on the number of batches that it is made of.
 
     Args:
-        samples: In the order of training.
-        global_batch_size: Samples on all ranks together.
-        rank: This process.
+        samples: The samples in the order of training.
+        global_batch_size: Samples of a batch on all ranks together.
+        rank: Number of this process.
         world_size: Number of processes; divides ``global_batch_size``.
         samples_per_step: Samples of all batches of an optimizer step; one batch a step if not given.
     """
@@ -229,7 +239,7 @@ class TrainingBatches:
 
     @functools.cached_property
     def _names(self) -> Callable[[int, int, int], npt.NDArray[np.int64]]:
-        """Names of the samples of several batches: ordering a thousand takes little longer than ten."""
+        """Names of the samples of several batches; ordering a thousand takes little longer than ten."""
 
         @functools.lru_cache(maxsize=2)
         def names(epoch: int, first: int, stop: int) -> npt.NDArray[np.int64]:
@@ -249,9 +259,9 @@ class EvaluationBatches:
     spread evenly, and the few too many (fewer than one a batch and rank) hold ignored targets only.
 
     Args:
-        windows: The split.
-        batch_size: Most rows a batch on this rank.
-        rank: This process.
+        windows: The windows of the split.
+        batch_size: Most rows in a batch on this rank.
+        rank: Number of this process.
         world_size: Number of processes.
     """
 

@@ -1,9 +1,9 @@
-"""The text to train on: one stream of files, or corpora with names of their own."""
+"""The data module of language modeling: text files in, batches of token windows out, one position in both."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +12,46 @@ import lightning.pytorch as pl
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
 from insight.data.loaders import BatchLoader, EvaluationBatches, SampleCursor, TrainingBatches, text_hash
-from insight.data.preparation import Named, Preparation, TextFiles
-from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingConfig, Windows
+from insight.data.preparation import DocumentPlace, Named, Preparation, TextFiles
+from insight.data.sampling import (
+    MAX_SEQUENCE_LENGTH,
+    Corpus,
+    EvaluationWindows,
+    Samples,
+    SamplingConfig,
+    Windows,
+    require_corpus_names,
+)
 from insight.data.store import TokenStore, cache_limit, default_cache_dir
 from insight.data.store.reader import JoinedStore
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import say
+from insight.runtime.numbers import require_number
 
 Files = str | list[str]
 TrainFiles = Named | dict[str, Files]
 
+MAX_BATCH_TOKENS = 1 << 24
+"""A batch of more tokens on one process is a mistake: its states would not fit into memory."""
+MAX_LOADER_WORKERS = 1024
+_SPLITS_OF_STAGE = {
+    # A test set that cannot be read is found before the training, not after it.
+    "fit": ("train", "validation", "test"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+
 
 class TrainingCorpora:
-    """What ``train_files`` names, and the samples made of it.
+    """The text that ``train_files`` names: one stream of files, or corpora with names of their own.
 
     Args:
-        train_files: Text, or files by the names of their corpora.
+        train_files: Text, or a mapping of the names of corpora to their files.
 
     Raises:
-        ConfigError: A mapping or one of its names is empty, or a corpus has no files.
+        ConfigError: A mapping is empty, a name is not text, or a corpus has no files.
     """
 
     def __init__(self, train_files: TrainFiles) -> None:
@@ -39,14 +59,20 @@ class TrainingCorpora:
         self._text = train_files
         self._corpora: dict[str, Files] = dict(train_files) if isinstance(train_files, Mapping) else {}
         if self.is_named and not self._corpora:
-            raise ConfigError("train_files is empty", "name at least one file, folder, glob or corpus:NAME")
+            raise ConfigError(
+                "names no text",
+                "name at least one file, folder, glob or corpus:NAME",
+                option="train_files",
+                value="{}",
+            )
+        require_corpus_names("train_files", self._corpora)
         for name, files in self._corpora.items():
-            if not name.strip():
-                raise ConfigError("train_files names a corpus ''", "give every corpus a name")
             if not isinstance(files, (str, list)):
                 raise ConfigError(
-                    f"train_files.{name} is a {type(files).__name__}, not files",
+                    "is neither a file nor a list of files",
                     "name files, folders, globs or corpus:NAME",
+                    option=f"train_files.{name}",
+                    value=files,
                 )
 
     @property
@@ -56,25 +82,27 @@ class TrainingCorpora:
 
     @property
     def all_text(self) -> Named:
-        """The text of all, as one stream."""
+        """The text of all corpora as one stream."""
         if isinstance(self._text, dict):
             lists = ([files] if isinstance(files, str) else files for files in self._text.values())
             return [file for files in lists for file in files]
         return self._text
 
     def check(self, text: TextFiles, sampling: SamplingConfig, sequence_length: int) -> None:
-        """Refuse what cannot work together, before any text is read.
+        """Refuse options that cannot work together, before any text is read.
 
         Raises:
-            ConfigError: The sampling takes other corpora, or a split is asked for that would mix them.
+            ConfigError: The sampling takes other corpora, or an option would mix the corpora.
         """
         sampling.check(self.names, sequence_length)
         if not self.is_named:
             return
         if text.validation is None and text.validation_fraction:
             raise ConfigError(
-                f"validation_fraction={text.validation_fraction}: of corpora with names no part is set aside",
+                "no part of corpora with names can be set aside",
                 "name validation_files, or set validation_fraction to 0",
+                option="validation_fraction",
+                value=text.validation_fraction,
             )
         if text.canaries is not None:
             raise ConfigError(
@@ -83,10 +111,10 @@ class TrainingCorpora:
             )
 
     def open(self, preparation: Preparation) -> list[Corpus]:
-        """The stores, built if they are not in the cache.
+        """The corpora with their stores, which are built if they are not in the cache.
 
         Args:
-            preparation: Of the whole text; its tokenizer encodes all corpora.
+            preparation: The preparation of all text; its tokenizer encodes all corpora.
 
         Raises:
             DataError: The text cannot be read.
@@ -101,57 +129,11 @@ class TrainingCorpora:
         ]
 
 
-def joined(corpora: list[Corpus]) -> TokenStore:
-    """One store of all corpora."""
-    stores = [corpus.store for corpus in corpora]
-    return stores[0] if len(stores) == 1 else JoinedStore(stores)
-
-
-def check_batch(
-    samples: Samples, corpora: list[Corpus], sequence_length: int, batch_size: int, world_size: int
-) -> None:
-    """Refuse text that does not fill one batch.
-
-    Raises:
-        DataError: It does not.
-    """
-    if samples.num_samples >= batch_size * world_size:
-        return
-    where = corpora[0].title if len(corpora) == 1 else f"train_files ({len(corpora)} corpora)"
-    most = samples.num_samples // world_size
-    raise DataError(
-        f"{where}: {samples.num_samples} sequences of {sequence_length} tokens, fewer than one batch of "
-        f"{batch_size * world_size}",
-        f"give more text, or use batch_size={most} or a smaller sequence_length"
-        if most
-        else "give more text or use a smaller sequence_length",
-    )
-
-
-def order_identity(corpora: list[Corpus], sampling: SamplingConfig) -> dict[str, str]:
-    """What of the sampling decides which samples a position stands between, where it is not the default."""
-    if sampling == Windows() and len(corpora) == 1 and not corpora[0].name:
-        return {}  # as it was before there was a choice
-    parts = {"sampling": json.dumps(sampling.to_dict())}
-    if corpora[0].name:
-        parts["corpora"] = ", ".join(f"{corpus.name}: {corpus.store.num_tokens}" for corpus in corpora)
-    return parts
-
-
-_SPLITS_OF_STAGE = {
-    # A test set that cannot be read is found before the training, not after it.
-    "fit": ("train", "validation", "test"),
-    "validate": ("validation",),
-    "test": ("test",),
-    "predict": ("predict",),
-}
-
-
 class LanguageModelingDataModule(pl.LightningDataModule):
     """Text files for training, validating and testing a language model.
 
     The tokenizer and the token ids are made once and cached. The order of the training batches is a pure
-    function of the seed; the position in it is one number of samples, kept in checkpoints.
+    function of the seed; the position in it is one number of samples, which checkpoints hold.
 
     Args:
         train_files: Text to train on: files, folders, globs or ``corpus:NAME``; ``.txt``, ``.jsonl``,
@@ -170,14 +152,14 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         validation_fraction: Share of the training text to set aside when there are no ``validation_files``;
             0 for none.
         text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files that holds the text.
-        invalid_text: What is done with bytes that are no UTF-8: ``error`` stops and names the place,
+        invalid_text: The handling of bytes that are no UTF-8: ``error`` stops and names the place,
             ``replace`` puts U+FFFD there, ``skip`` leaves them out.
         seed: Chooses the order of the training samples and the documents set aside.
         canaries: Secrets to plant in the training text, so that it can be measured whether the network
             remembers them; none if not given.
         num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
-        cache_gigabytes: Most that the token ids of all runs may take: those used longest ago are removed
-            when new ones are made; ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
+        cache_gigabytes: Most gigabytes that the token ids of all runs may take: the ones used longest ago are
+            removed when new ones are made; ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
         cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
             if not given.
         executor: Where text is encoded: ``LocalProcesses`` (much text in several processes, little in this
@@ -209,18 +191,15 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         executor: ExecutorConfig = LocalProcesses(),
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("sequence_length", sequence_length, 1),
-            ("batch_size", None if batch_size == "auto" else batch_size, 1),
-            ("validation_batch_size", validation_batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"{name}={value}: must be at least {least}", f"use {least} or more")
-        if not 0 <= validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction={validation_fraction}: must be at least 0 and below 1", "use e.g. 0.05"
-            )
+        require_number("seed", seed, 0, whole=True, at_least=-(1 << 63), below=1 << 64)
+        require_number("num_workers", num_workers, 2, whole=True, at_least=0, at_most=MAX_LOADER_WORKERS)
+        require_number(
+            "sequence_length", sequence_length, 256, whole=True, at_least=1, at_most=MAX_SEQUENCE_LENGTH
+        )
+        most = max(1, MAX_BATCH_TOKENS // sequence_length)
+        for name, size in (("batch_size", batch_size), ("validation_batch_size", validation_batch_size)):
+            if size is not None and (name, size) != ("batch_size", "auto"):
+                require_number(name, size, min(16, most), whole=True, at_least=1, at_most=most)
         self.sequence_length = sequence_length
         self.chooses_batch_size = batch_size == "auto"
         self.batch_size = 1 if batch_size == "auto" else batch_size
@@ -252,6 +231,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._samples: Samples | None = None
         self._samples_per_step = self.batch_size
         self._cursor = SampleCursor()
+        self._has_said_counts = False
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
         """Use a finished tokenizer, that of a checkpoint, instead of the configured one.
@@ -260,7 +240,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             ConfigError: Text has been encoded already.
         """
         if self._preparation is not None:
-            raise ConfigError("use_tokenizer after setup", "call it before prepare_data and setup")
+            raise ConfigError("use_tokenizer was called after setup", "call it before prepare_data and setup")
         self._tokenizer = tokenizer
 
     def use_batch_size(self, batch_size: int) -> None:
@@ -272,7 +252,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     @property
     def num_training_samples(self) -> int:
         """Samples in one pass over the training text."""
-        self.store("train")  # says what is missing
+        self.store("train")  # Raises an error if there is none.
         assert self._samples is not None
         return self._samples.num_samples
 
@@ -292,13 +272,21 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._open(self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else None)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the token ids of what the stage needs (``None``: of everything); may be called again.
+        """Open the token ids of the splits that the stage needs; a second call is allowed.
+
+        Args:
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; ``None`` for all splits.
 
         Raises:
-            DataError, TokenizerError, OutputError: As :meth:`prepare_data`.
+            DataError: Text cannot be read or is too short.
+            TokenizerError: The text does not support the tokenizer.
+            OutputError: The cache cannot be written to.
         """
-        for split, store in self._open(stage).items():
-            self._stores[split] = store
+        self._stores |= self._open(stage)
+        if stage == "fit" and self.trainer and not self._has_said_counts:
+            self._has_said_counts = True
+            counts = [f"{split} {store.num_documents:,}" for split, store in self._stores.items()]
+            say(f"documents: {', '.join(counts)}")
         if "train" in self._stores:
             self._samples_per_step = self._count_samples_per_step()
             self._cursor.restore(self._identity(), self.global_batch_size)
@@ -312,7 +300,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         needed = _SPLITS_OF_STAGE[stage] if stage else ("train", "validation", "test", "predict")
         wanted = [split for split in needed if preparation.has(split)]
         for split in wanted:
-            preparation.sources(split)  # every missing file is found before any work
+            preparation.sources(split)  # Every missing file is found before any work.
         return {split: self._opened(preparation, split) for split in wanted}
 
     def _opened(self, preparation: Preparation, split: str) -> TokenStore:
@@ -325,8 +313,25 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             self._samples = self.sampling.build(self._corpora, self.sequence_length, self.seed)
             for line in self._samples.notes():
                 say(line)
-        check_batch(self._samples, self._corpora, self.sequence_length, self.batch_size, self._world_size)
-        return joined(self._corpora)
+        self._check_one_batch(self._samples)
+        stores = [corpus.store for corpus in self._corpora]
+        return stores[0] if len(stores) == 1 else JoinedStore(stores)
+
+    def _check_one_batch(self, samples: Samples) -> None:
+        """Refuse text that does not fill one batch."""
+        if samples.num_samples >= self.global_batch_size:
+            return
+        where = self._corpora[0].title
+        if len(self._corpora) > 1:
+            where = f"train_files ({len(self._corpora)} corpora)"
+        most = samples.num_samples // self._world_size
+        raise DataError(
+            f"{where}: {samples.num_samples} sequences of {self.sequence_length} tokens, fewer than one "
+            f"batch of {self.global_batch_size}",
+            f"give more text, or use batch_size={most} or a smaller sequence_length"
+            if most
+            else "give more text or use a smaller sequence_length",
+        )
 
     @property
     def tokenizer(self) -> BaseTokenizer:
@@ -351,19 +356,29 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         if split not in self._stores:
             if self._preparation is not None and not self._preparation.has(split):
                 raise DataError(
-                    f"{split}_files is not set", "name at least one file, folder, glob or corpus:NAME"
+                    "names no text",
+                    "name at least one file, folder, glob or corpus:NAME",
+                    option=f"{split}_files",
                 )
             raise DataError(f"the {split} data is not set up", "call setup() first")
         return self._stores[split]
 
+    def document_places(self, split: str) -> Iterator[DocumentPlace]:
+        """The file and the number of every record of a split, in order; empty records are marked.
+
+        Raises:
+            DataError: The text cannot be read, or ``setup`` has not run.
+        """
+        return self._prepared.document_places(split)
+
     def summary(self) -> dict[str, Any]:
-        """What the data is, in plain JSON values, for reports."""
+        """Facts about the data for reports, in plain JSON values."""
         tokenizer = self.tokenizer
         preparation = self._prepared
         splits = {
             split: {
                 "files": [source.name for source in preparation.sources(split)],
-                "division": store.manifest.origin["division"],
+                "division": preparation.division(split, store),
                 "documents": store.num_documents,
                 "bytes": store.num_bytes,
                 "tokens": store.num_tokens,
@@ -391,10 +406,15 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         ``len()`` is always that of a whole epoch, also when it begins in the middle of one: where an epoch
         ends is counted by Lightning alone, and the batches simply go on into the next.
         """
-        self.store("train")  # says what is missing
+        self.store("train")  # Raises an error if there is none.
         assert self._samples is not None
         if self.chooses_batch_size:
-            raise ConfigError("batch_size=auto: nothing has chosen a number", "use insight fit, or name one")
+            raise ConfigError(
+                "nothing has chosen a number",
+                "use insight fit, or name one",
+                option="batch_size",
+                value="auto",
+            )
         batches = TrainingBatches(
             self._samples, self.global_batch_size, self._rank, self._world_size, self._samples_per_step
         )
@@ -422,21 +442,21 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def advance(self, num_samples_global: int) -> None:
         """Count a training batch as done.
 
-        Called at the end of ``training_step``: before any callback may save a checkpoint.
+        It is called at the end of ``training_step``, before any callback may save a checkpoint.
 
         Args:
-            num_samples_global: Its samples on all ranks together.
+            num_samples_global: Samples of the batch on all ranks together.
         """
         self._cursor.advance(num_samples_global)
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor and what it counts in; the same on every rank."""
+        """The position and the identity of the data that it counts in, equal on every rank."""
         if "train" not in self._stores:
             return {}
         return self._cursor.state_dict(self._identity())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the cursor.
+        """Restore the position.
 
         Raises:
             CheckpointError: It counts in other data, another order or another batch.
@@ -449,14 +469,14 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """Refuse the saved state of other data or another order, before there are processes to train on.
 
         Raises:
-            CheckpointError: It is one; what differs is named.
+            CheckpointError: The data differs; the message names the differences.
         """
         saved = SampleCursor()
         saved.load_state_dict(state_dict)
         saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})
 
     def _identity(self) -> dict[str, Any]:
-        """What decides which samples a cursor stands between."""
+        """Everything that decides which samples a position stands between."""
         manifest = self._stores["train"].manifest
         return {
             "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
@@ -464,8 +484,18 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             "sequence_length": self.sequence_length,
             "global_batch_size": self._samples_per_step,
             "seed": self.seed,
-            **order_identity(self._corpora, self.sampling),
+            **self._order_identity(),
         }
+
+    def _order_identity(self) -> dict[str, str]:
+        """The part of the sampling that decides the order, where it is not the default."""
+        if self.sampling == Windows() and not self._training.is_named:
+            return {}  # Checkpoints from before there was a choice have no entry.
+        parts = {"sampling": json.dumps(self.sampling.to_dict())}
+        if self._training.is_named:
+            corpora = (f"{corpus.name}: {corpus.store.num_tokens}" for corpus in self._corpora)
+            parts["corpora"] = ", ".join(corpora)
+        return parts
 
     @property
     def _prepared(self) -> Preparation:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -21,154 +21,36 @@ from insight.data.encoding.tasks import Division, EncodingProgress, encode_in_ta
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.files import Source, expand_sources
-from insight.data.sources.formats import TextPart, training_texts
+from insight.data.sources.formats import TextPart, read_parts, training_texts
 from insight.data.sources.ranges import RangedText
 from insight.data.sources.texts import Texts
 from insight.data.sources.token_files import read_token_batches
 from insight.data.split import ValidationSplit
-from insight.data.store import StoreCache, StoreWriter, TokenStore, store_key
+from insight.data.store import Manifest, StoreCache, StoreWriter, TokenStore, store_key
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.training import TokenizerCache
-from insight.runtime.errors import ConfigError, DataError, nearest
+from insight.runtime.errors import DataError, nearest
+from insight.runtime.formats import format_share
 from insight.runtime.messages import say
-
-AnySource = Source | Texts
-
-
-@dataclass(frozen=True)
-class SplitText:
-    """One split.
-
-    Attributes:
-        split: Its name.
-        sources: What the user named, each content once.
-        contents: A hash of each of them.
-        reading: How bytes become documents.
-        ranged: The same text in ranges of bytes; ``None`` where some of it is no file of text.
-        division: Divides the documents into a training and a validation part; ``None`` to take all.
-    """
-
-    split: str
-    sources: Sequence[AnySource]
-    contents: Sequence[str]
-    reading: Reading
-    ranged: RangedText | None
-    division: ValidationSplit | None
-
-    def parts(self, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents, in parts; ``repairs`` counts what was repaired.
-
-        Raises:
-            DataError: The text cannot be read.
-        """
-        if self.division is None:
-            return parts_of(self.sources, self.reading, repairs)
-        is_training = self.split == "train"
-        return self.division.training(repairs) if is_training else self.division.validation(repairs)
-
-    def write(
-        self,
-        tokenizer: BaseTokenizer,
-        writer: StoreWriter,
-        repairs: TextRepairs,
-        folder: Path,
-        executor: ExecutorConfig,
-    ) -> None:
-        """Encode it and append it to ``writer``.
-
-        Args:
-            tokenizer: Makes the ids.
-            writer: Gets them.
-            repairs: Counts what was repaired.
-            folder: Where tasks may leave their results meanwhile.
-            executor: Where text is encoded, if there is enough of it; how decides no byte of the result.
-
-        Raises:
-            DataError: The text cannot be read.
-        """
-        if any(map(holds_tokens, self.sources)):
-            self._copy_tokens(tokenizer, writer, repairs)
-            return
-        title = names_of(self.sources)
-        num_workers = _useful_workers(self.ranged, tokenizer, executor) if self.ranged else 0
-        if self.ranged is None or not num_workers:
-            encode_parts(EncodingProgress(title).watch(self.parts(repairs)), tokenizer, writer)
-            return
-        contents = {
-            source.path: content
-            for source, content in zip(self.sources, self.contents, strict=True)
-            if isinstance(source, Source)
-        }
-        divided = None
-        # Workers start while this process still looks at the text.
-        with executor.build(num_workers) as running:
-            if self.division is not None:
-                if not self.division.is_measured:
-                    self.division.take_sizes(measure_documents(running, self.ranged))
-                divided = Division(self.division.division, is_validation=self.split != "train")
-            encode_in_tasks(
-                running, self.ranged, contents, tokenizer, writer, folder, title, repairs, divided
-            )
-
-    def _copy_tokens(self, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs) -> None:
-        if self.division is not None:
-            raise DataError(
-                f"{self.split}_files: no part can be set aside of files that hold token ids",
-                "name validation_files, or set validation_fraction to 0",
-            )
-        lengths = tokenizer.token_byte_lengths()
-        for source in self.sources:
-            if isinstance(source, Source) and source.holds_tokens:
-                batches = read_token_batches(
-                    source.path,
-                    source.name,
-                    source.format,
-                    tokenizer.vocabulary_size,
-                    tokenizer.end_of_text_id,
-                )
-                for ids, offsets, continues in batches:
-                    num_bytes = int(lengths[ids].sum())
-                    writer.append(EncodedBatch(ids, offsets), num_bytes, continues=continues)
-            else:
-                encode_parts(source.parts(self.reading, repairs), tokenizer, writer)
-
-
-def _useful_workers(text: RangedText, tokenizer: BaseTokenizer, executor: ExecutorConfig) -> int:
-    """As many as the executor thinks the text is worth; none where it is all in one piece anyway."""
-    can_be_cut = tokenizer.boundaries is not None
-    num_pieces = sum(can_be_cut or not each.begins_inside for each in text.ranges)
-    return min(num_pieces, executor.workers_for(text_bytes(text.ranges))) if num_pieces > 1 else 0
-
-
-def ranged_text(sources: Sequence[AnySource], reading: Reading) -> RangedText | None:
-    """The sources in ranges of bytes; ``None`` where some of it is no file of text."""
-    files = [source for source in sources if isinstance(source, Source) and not source.holds_tokens]
-    return RangedText(files, reading) if len(files) == len(sources) else None
-
-
-def parts_of(sources: Sequence[AnySource], reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-    """The documents of all sources, in parts.
-
-    Raises:
-        DataError: One of them cannot be read.
-    """
-    for source in sources:
-        yield from source.parts(reading, repairs)
-
-
-def holds_tokens(source: AnySource) -> bool:
-    """Whether it is a file of token ids."""
-    return isinstance(source, Source) and source.holds_tokens
-
-
-def names_of(sources: Sequence[AnySource]) -> str:
-    """The sources in a message: the first three, and how many more."""
-    names = ", ".join(source.name for source in sources[:3])
-    return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
-
+from insight.runtime.numbers import require_number
 
 SPLITS = ("train", "validation", "test", "predict")
+AnySource = Source | Texts
 Named = str | list[str] | Texts
+
+
+class DocumentPlace(NamedTuple):
+    """Where a document of a split comes from.
+
+    Attributes:
+        file: The file as the user named it.
+        record: Number of the record in that file, from 1.
+        is_empty: Whether the record holds no text, so that the store of the split has no document for it.
+    """
+
+    file: str
+    record: int
+    is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -176,15 +58,15 @@ class TextFiles:
     """The text of every split, as the user named it.
 
     Attributes:
-        train: Files, folders, globs or ``corpus:NAME``, or :class:`Texts`; the others likewise, or ``None``.
-        validation: ``None`` takes a part of the training text.
-        test: Text for the final measurement.
-        predict: Text for ``predict``.
+        train: Training text: files, folders, globs or ``corpus:NAME``, or :class:`Texts`.
+        validation: Validation text, named in the same ways; ``None`` takes a part of the training text.
+        test: Text for the final measurement, or ``None``.
+        predict: Text for ``predict``, or ``None``.
         text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files.
         validation_fraction: Share of the training text when ``validation`` is ``None``; 0 for none.
         seed: Chooses the documents of that share.
         canaries: Secrets to plant in the training text; ``None`` for none.
-        invalid_text: What is done with bytes that are no text: ``error``, ``replace`` or ``skip``.
+        invalid_text: The handling of bytes that are no text: ``error``, ``replace`` or ``skip``.
 
     Raises:
         ConfigError: A value cannot work.
@@ -201,12 +83,8 @@ class TextFiles:
     invalid_text: str = "error"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction={self.validation_fraction}: must be at least 0 and below 1",
-                "use e.g. 0.05",
-            )
-        Reading(self.text_field, self.invalid_text)  # checks both
+        require_number("validation_fraction", self.validation_fraction, 0.05, at_least=0, below=1)
+        Reading(self.text_field, self.invalid_text)  # Checks both values.
 
     @property
     def reading(self) -> Reading:
@@ -219,10 +97,10 @@ class Preparation:
 
     Args:
         files: The text.
-        tokenizer: How to get the tokenizer: a configuration, or one that is finished (of a checkpoint).
+        tokenizer: A configuration of the tokenizer, or a finished one such as that of a checkpoint.
         cache_dir: Where tokenizers, stores and content hashes are kept.
         max_cache_bytes: How much the stores there may take; ``None`` for no limit.
-        executor: Where text is encoded; how decides no byte of the result.
+        executor: Where text is encoded; it decides no byte of the result.
     """
 
     def __init__(
@@ -284,9 +162,9 @@ class Preparation:
             "tokenizer": self._tokenizer.to_dict(),
         }
         key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
-        config, names = self._tokenizer, names_of(sources)
+        config, names = self._tokenizer, _names_of(sources)
         for source in sources:
-            if holds_tokens(source):
+            if _holds_tokens(source):
                 raise DataError(
                     f"train_files: {source.name} holds token ids, from which no tokenizer can learn",
                     "set tokenizer to PretrainedTokenizerConfig with the one that made them",
@@ -294,7 +172,7 @@ class Preparation:
 
         def build() -> BaseTokenizer:
             started = time.perf_counter()
-            tokenizer = config.build(training_texts(self._text("train").parts(TextRepairs())))
+            tokenizer = config.build(training_texts(self._parts("train", TextRepairs())))
             self._check_unchanged(sources, self._contents["train"])
             size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
             say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")
@@ -311,44 +189,86 @@ class Preparation:
         """
         sources = self.sources(split)
         tokenizer = self.tokenizer
-        origin = self._origin_split(split)
+        contents = self._contents[self._origin_split(split)]
         planted = self._files.canaries if split == "train" else None
         encoding = self._encoding(split)
         if planted:
             encoding["canaries"] = json.dumps(planted.to_dict(), sort_keys=True)
-        key = store_key(self._contents[origin], tokenizer.fingerprint(), encoding)
-        title = names_of(sources) + (f" ({split} part)" if self._is_divided(split) else "")
+        key = store_key(contents, tokenizer.fingerprint(), encoding)
+        title = _names_of(sources) + (f" ({split} part)" if self._is_divided(split) else "")
 
         def build(folder: Path) -> None:
             started = time.perf_counter()
             repairs = TextRepairs()
             writer = StoreWriter(folder, tokenizer)
             try:
-                self._text(split).write(tokenizer, writer, repairs, folder, self.executor)
+                self._encode(split, tokenizer, writer, repairs, folder)
                 if writer.num_unknown:
-                    share = writer.num_unknown / writer.num_tokens
-                    say(f"{title}: {share:.1%} of the tokens stand for text that the tokenizer does not know")
+                    share = format_share(writer.num_unknown / writer.num_tokens)
+                    say(f"{title}: {share} of the tokens stand for text that the tokenizer does not know")
                 if writer.num_tokens == 0:
                     raise DataError(f"{title}: holds no text", "give files with text")
                 if planted:
                     encode_documents(planted.documents(), tokenizer, writer)
-                self._check_unchanged(sources, self._contents[origin])
-                manifest = writer.close(self._origin(split, sources, repairs))
+                self._check_unchanged(sources, contents)
+                note = self._division.describe() if self._is_divided(split) else ""
+                origin: dict[str, Any] = {"files": [source.name for source in sources], "division": note}
+                if repairs.num_places:
+                    origin["repaired_places"] = repairs.num_places
+                manifest = writer.close(origin)
             finally:
                 writer.abandon()
-            megabytes, seconds = manifest.num_bytes / 1e6, time.perf_counter() - started
-            say(f"encoded {title}: {megabytes:.2f} MB, {manifest.num_tokens:,} tokens in {seconds:.1f} s")
+            seconds = time.perf_counter() - started
+            say(f"encoded {title}: {_size_of(manifest)} in {seconds:.1f} s")
             if repaired := repairs.describe(self._files.invalid_text):
                 say(repaired)
 
         store = self._cache.find_or_build(key, build, title)
         if split == "validation" and self._is_divided(split) and not self._division_said:
             self._division_said = True
-            say(f"no validation_files: validating on {store.manifest.origin['division']}")
+            say(f"no validation_files: validating on {self.division(split, store)}")
         return store
 
+    def division(self, split: str, store: TokenStore) -> str:
+        """The part of the training text that a split is, in words; ``""`` where it is all of its files."""
+        # The manifest describes the part that was set aside, in the stores of both parts.
+        set_aside = str(store.manifest.origin.get("division", ""))
+        return f"all but {set_aside}" if split == "train" and set_aside else set_aside
+
+    def document_places(self, split: str) -> Iterator[DocumentPlace]:
+        """The file and the number of every record of a split, in order, empty records included.
+
+        The text is read for it once more. The records that are not empty are the documents of
+        :meth:`store`, except where a split is a part of other text.
+
+        Raises:
+            DataError: The text cannot be read.
+        """
+        reading = self._files.reading
+        for source in self.sources(split):
+            if isinstance(source, Source) and source.holds_tokens:
+                record = 0  # The reader leaves empty documents of such files out.
+                for batch, continues in _token_batches(source, self.tokenizer):
+                    for _ in range(len(batch.offsets) - 1 - continues):
+                        record += 1
+                        yield DocumentPlace(source.name, record, is_empty=False)
+                continue
+            parts = (
+                source.records(reading, TextRepairs())
+                if isinstance(source, Texts)
+                else read_parts(
+                    source.path, source.name, source.format, source.compression, reading, TextRepairs()
+                )
+            )
+            record, is_empty = 1, True
+            for part in parts:
+                is_empty = is_empty and not part.text
+                if part.is_last:
+                    yield DocumentPlace(source.name, record, is_empty)
+                    record, is_empty = record + 1, True
+
     def of_corpus(self, files: Named) -> Preparation:
-        """The same for other training text and nothing else, with the tokenizer of this one."""
+        """A preparation of other training text and no other split, with the same tokenizer and cache."""
         text = dataclasses.replace(
             self._files,
             train=files,
@@ -362,14 +282,6 @@ class Preparation:
         corpus._cache = self._cache
         return corpus
 
-    def _origin(self, split: str, sources: list[AnySource], repairs: TextRepairs) -> dict[str, Any]:
-        """What the manifest says about where the tokens come from."""
-        note = self._division.describe() if self._is_divided(split) else ""
-        origin: dict[str, Any] = {"files": [source.name for source in sources], "division": note}
-        if repairs.num_places:
-            origin["repaired_places"] = repairs.num_places
-        return origin
-
     def _expand(self, split: str) -> None:
         if split == "validation" and self._files.validation is None:
             self._sources[split] = self.sources("train")
@@ -377,7 +289,11 @@ class Preparation:
         option = f"{split}_files"
         named = getattr(self._files, split)
         if named is None:
-            raise DataError(f"{option} is not set", "name at least one file, folder, glob or corpus:NAME")
+            raise DataError(
+                "names no text",
+                "name at least one file, folder, glob or corpus:NAME",
+                option=option,
+            )
         expanded: list[AnySource] = [named] if isinstance(named, Texts) else [*expand_sources(named, option)]
         unique: dict[str, AnySource] = {}
         for content, source in zip(self._content_of(expanded), expanded, strict=True):
@@ -388,6 +304,72 @@ class Preparation:
         if split not in ("train", "predict"):
             for content in set(self._contents.get("train", ())) & set(unique):
                 say(f"{option}: {unique[content].name} is training text too, so its scores flatter")
+
+    def _encode(
+        self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs, folder: Path
+    ) -> None:
+        """Encode the text of a split and append it to ``writer``.
+
+        Args:
+            split: The split.
+            tokenizer: Makes the ids.
+            writer: Gets the ids.
+            repairs: Counts the repairs of the text.
+            folder: Where tasks may leave their results.
+        """
+        sources, ranged = self.sources(split), self._ranged(self._origin_split(split))
+        if any(map(_holds_tokens, sources)):
+            self._copy_tokens(split, tokenizer, writer, repairs)
+            return
+        title = _names_of(sources)
+        num_workers = self._useful_workers(ranged, tokenizer) if ranged else 0
+        if ranged is None or not num_workers:
+            encode_parts(EncodingProgress(title).watch(self._parts(split, repairs)), tokenizer, writer)
+            return
+        hashes = zip(sources, self._contents[self._origin_split(split)], strict=True)
+        contents = {source.path: content for source, content in hashes if isinstance(source, Source)}
+        divided = None
+        # Workers start while this process still looks at the text.
+        with self.executor.build(num_workers) as running:
+            if self._is_divided(split):
+                if not self._division.is_measured:
+                    self._division.take_sizes(measure_documents(running, ranged))
+                divided = Division(self._division.division, is_validation=split == "validation")
+            encode_in_tasks(running, ranged, contents, tokenizer, writer, folder, title, repairs, divided)
+
+    def _copy_tokens(
+        self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs
+    ) -> None:
+        if self._is_divided(split):
+            raise DataError(
+                f"{split}_files: no part can be set aside of files that hold token ids",
+                "name validation_files, or set validation_fraction to 0",
+            )
+        lengths = tokenizer.token_byte_lengths()
+        for source in self.sources(split):
+            if isinstance(source, Source) and source.holds_tokens:
+                for batch, continues in _token_batches(source, tokenizer):
+                    writer.append(batch, int(lengths[batch.ids].sum()), continues=continues)
+            else:
+                encode_parts(source.parts(self._files.reading, repairs), tokenizer, writer)
+
+    def _useful_workers(self, text: RangedText, tokenizer: BaseTokenizer) -> int:
+        """As many workers as the text is worth; none where it is all in one piece anyway."""
+        can_be_cut = tokenizer.boundaries is not None
+        num_pieces = sum(can_be_cut or not each.begins_inside for each in text.ranges)
+        wanted = self.executor.workers_for(text_bytes(text.ranges)) if num_pieces > 1 else 0
+        return min(num_pieces, wanted)
+
+    def _parts(self, split: str, repairs: TextRepairs) -> Iterator[TextPart]:
+        """The documents of a split, in parts; ``repairs`` counts the repairs of the text."""
+        if self._is_divided(split):
+            is_training = split == "train"
+            return self._division.training(repairs) if is_training else self._division.validation(repairs)
+        return self._all_parts(self.sources(split), repairs)
+
+    def _all_parts(self, sources: Sequence[AnySource], repairs: TextRepairs) -> Iterator[TextPart]:
+        for source in sources:
+            yield from source.parts(self._files.reading, repairs)
 
     def _is_divided(self, split: str) -> bool:
         """Whether this split is one of two parts of the training files."""
@@ -402,35 +384,33 @@ class Preparation:
 
     def _encoding(self, split: str) -> dict[str, str | int | float]:
         encoding: dict[str, str | int | float] = {"text_field": self._files.text_field}
-        if self._files.invalid_text != "error":  # which never decides the content of a store that exists
+        if self._files.invalid_text != "error":  # Without repairs, this never decides the content of a store.
             encoding["invalid_text"] = self._files.invalid_text
         if self._is_divided(split):
             encoding |= {"part": split, "fraction": self._files.validation_fraction, "seed": self._files.seed}
         return encoding
 
-    def _text(self, split: str) -> SplitText:
-        origin = self._origin_split(split)
-        division = self._division if self._is_divided(split) else None
-        sources, contents = self.sources(origin), self._contents[origin]
-        return SplitText(split, sources, contents, self._files.reading, self._ranged(origin), division)
-
     @functools.cached_property
     def _division(self) -> ValidationSplit:
         sources, text = self.sources("train"), self._ranged("train")
         return ValidationSplit(
-            text.parts if text else lambda repairs: parts_of(sources, self._files.reading, repairs),
+            text.parts if text else functools.partial(self._all_parts, sources),
             self._files.validation_fraction,
             self._files.seed,
-            names_of(sources),
+            _names_of(sources),
         )
 
     def _ranged(self, split: str) -> RangedText | None:
+        """The text in ranges of bytes; ``None`` where some of it is no file of text."""
         if split not in self._ranged_texts:
-            self._ranged_texts[split] = ranged_text(self.sources(split), self._files.reading)
+            sources = self.sources(split)
+            files = [source for source in sources if isinstance(source, Source) and not source.holds_tokens]
+            is_text = len(files) == len(sources)
+            self._ranged_texts[split] = RangedText(files, self._files.reading) if is_text else None
         return self._ranged_texts[split]
 
     def _content_of(self, sources: list[AnySource]) -> list[str]:
-        """What decides the documents of each source: the bytes of its file and how they are read."""
+        """A hash for each source of the bytes of its file and of how they are read."""
         files = [source for source in sources if isinstance(source, Source)]
         hashes = iter(ContentHashes(self._cache_dir).of([source.path for source in files]))
         return [
@@ -447,8 +427,33 @@ class Preparation:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
 
 
+def _holds_tokens(source: AnySource) -> bool:
+    return isinstance(source, Source) and source.holds_tokens
+
+
+def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[EncodedBatch, bool]]:
+    """The ids of a file of token ids, and whether the last document of a batch continues in the next one."""
+    batches = read_token_batches(
+        source.path, source.name, source.format, tokenizer.vocabulary_size, tokenizer.end_of_text_id
+    )
+    for ids, offsets, continues in batches:
+        yield EncodedBatch(ids, offsets), continues
+
+
+def _names_of(sources: Sequence[AnySource]) -> str:
+    """The sources in a message: the first three, and how many more."""
+    names = ", ".join(source.name for source in sources[:3])
+    return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
+
+
+def _size_of(manifest: Manifest) -> str:
+    megabytes, count = manifest.num_bytes / 1e6, manifest.num_documents
+    documents = f"{count:,} document{'' if count == 1 else 's'}"
+    return f"{megabytes:.2f} MB, {documents}, {manifest.num_tokens:,} tokens"
+
+
 def _check_split(split: str) -> None:
     if split not in SPLITS:
         match = nearest(str(split), SPLITS)
         remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(SPLITS)}"
-        raise DataError(f"split={split!r} is unknown", remedy)
+        raise DataError("is no split", remedy, option="split", value=repr(split))

@@ -14,6 +14,7 @@ from insight.data.sampling import permute
 from insight.data.sources.decoding import TextRepairs
 from insight.data.sources.formats import TextPart, without_empty
 from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.formats import format_share
 
 # Whole documents are taken while they make a part of at most this many times the asked fraction.
 _MOST_OVERSHOOT = 2.0
@@ -27,18 +28,18 @@ SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
 class ValidationSplit:
     """Two parts of a list of documents that share no text.
 
-    Whole documents, drawn by the seed until they hold the fraction of the bytes. Where documents are so few
-    or so uneven that this would take more than twice the fraction or leave nothing, the last part of every
-    document instead, cut at a paragraph (else a line, a word, a character).
+    The validation part is whole documents, drawn by the seed until they hold the fraction of the bytes. Where
+    documents are so few or so uneven that this would take more than twice the fraction or leave nothing, it
+    is the last part of every document instead, cut at a paragraph (else a line, a word, a character).
 
-    The text is read several times and never held: of each document only its size is kept.
+    The text is read several times and never held: only the size of each document is kept.
 
     Args:
-        documents: Gives the documents, in parts, from the first on, each time it is called; counts in its
-            argument what of the text was repaired.
+        documents: Returns the documents in parts, from the first on, each time it is called; counts the
+            repairs of the text in its argument.
         fraction: Share of the bytes for validation, between 0 and 1.
         seed: Chooses the documents.
-        names: What messages call the text.
+        names: The name of the text in messages.
 
     Raises:
         ConfigError: ``fraction`` is not between 0 and 1.
@@ -52,7 +53,7 @@ class ValidationSplit:
         names: str,
     ) -> None:
         if not 0 < fraction < 1:
-            raise ConfigError(f"fraction={fraction}: must be between 0 and 1", "use e.g. 0.05")
+            raise ConfigError("must be between 0 and 1", "use e.g. 0.05", option="fraction", value=fraction)
         self._documents = documents
         self._fraction = fraction
         self._seed = seed
@@ -65,27 +66,27 @@ class ValidationSplit:
         return self._measured is not None
 
     def take_sizes(self, sizes: npt.NDArray[np.void]) -> None:
-        """Learn the :data:`SIZES` of all documents, which somebody else has measured."""
+        """Take over the :data:`SIZES` of all documents, which tasks have measured."""
         self._measured = sizes
 
     def training(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The training part; ``repairs`` counts what of all the text was repaired."""
+        """The training part; ``repairs`` counts the repairs of all the text."""
         return without_empty(self._part(repairs or TextRepairs(), is_validation=False))
 
     def validation(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The validation part; ``repairs`` counts what of all the text was repaired."""
+        """The validation part; ``repairs`` counts the repairs of all the text."""
         return without_empty(self._part(repairs or TextRepairs(), is_validation=True))
 
     def describe(self) -> str:
-        """One line about what was taken."""
+        """The validation part in words."""
         total = len(self._sizes)
         if self.chosen is None:
             whose = "the training text" if total == 1 else f"each of {total} training documents"
-            return f"the last {self._fraction:.0%} of {whose}, cut at a paragraph"
+            return f"the last {format_share(self._fraction)} of {whose}, cut at a paragraph"
         sizes = self._sizes["bytes"]
-        share = sizes[self.chosen].sum() / sizes.sum()
+        share = format_share(float(sizes[self.chosen].sum() / sizes.sum()))
         count = np.count_nonzero(self.chosen)
-        return f"{count} of {total} training documents ({share:.1%} of the text, seed {self._seed})"
+        return f"{count} of {total} training documents ({share} of the text, seed {self._seed})"
 
     def _part(self, repairs: TextRepairs, is_validation: bool) -> Iterator[TextPart]:
         division = self.division
@@ -93,7 +94,7 @@ class ValidationSplit:
 
     @property
     def division(self) -> npt.NDArray[Any]:
-        """:attr:`chosen`, else :attr:`cuts`: all that :func:`select_parts` needs to know."""
+        """:attr:`chosen`, else :attr:`cuts`; :func:`select_parts` needs nothing else."""
         return self.cuts if self.chosen is None else self.chosen
 
     @property
@@ -151,15 +152,15 @@ def select_parts(
     character: int = 0,
     names: str = "the text",
 ) -> Iterator[TextPart]:
-    """The training or the validation part of documents, of some of which nothing may be left.
+    """The training or the validation part of documents; some documents may be left empty.
 
     Args:
         parts: The documents, from any place on.
-        division: :attr:`ValidationSplit.division`, of all documents.
-        is_validation: Which part.
+        division: The :attr:`ValidationSplit.division` of all documents.
+        is_validation: Whether the validation part is wanted, or the training part.
         document: Index of the document that ``parts`` begin with.
-        character: Characters of it that lie before them.
-        names: What messages call the text.
+        character: Characters of that document that lie before ``parts``.
+        names: The name of the text in messages.
 
     Raises:
         DataError: There are more documents than were divided.
@@ -169,7 +170,7 @@ def select_parts(
         if document >= len(division):
             raise DataError(f"{names}: changed while it was read", "start again")
         if not by_document:
-            # Both stretches of a document end with its last part, though one of them may be empty here.
+            # Both stretches of a document end with its last part, although one of them may be empty here.
             place = max(0, int(division[document]) - character)
             yield TextPart(part.text[place:] if is_validation else part.text[:place], part.is_last)
         elif bool(division[document]) is is_validation:
@@ -185,7 +186,7 @@ class _CutSearch:
 
     Args:
         length: Characters of the document.
-        fraction: Share of them behind the cut.
+        fraction: Share of the characters behind the cut.
     """
 
     def __init__(self, length: int, fraction: float) -> None:
@@ -198,10 +199,10 @@ class _CutSearch:
         self._space = ""
 
     def look(self, text: str) -> None:
-        """See the next characters of the document."""
+        """Look at the next characters of the document."""
         first = self._position
         self._position += len(text)
-        # A boundary lies inside a run of white space: the run at the end is kept until all of it is here.
+        # A boundary lies inside a run of white space, so a run at the end is kept until it is complete.
         stretch = self._space + text[max(0, self._low - first) : max(0, self._high - first)]
         if not stretch:
             return
@@ -214,17 +215,17 @@ class _CutSearch:
                 if start + match.end() > self._target:
                     break
             if self._nearest[kind] is not None:
-                break  # the others are worse
+                break  # The other kinds are worse.
 
     def result(self) -> int:
-        """Where to cut, when all of the document has been seen."""
+        """The place to cut, after all of the document."""
         if self._length < 2:
             return self._length
         return next((place for place in self._nearest if place is not None), self._target)
 
     def _offer(self, kind: int, place: int) -> None:
         known = self._nearest[kind]
-        # Of two that are equally near the first one stays.
+        # When two places are equally near, the first one stays.
         if known is None or abs(place - self._target) < abs(known - self._target):
             self._nearest[kind] = place
 
@@ -234,7 +235,7 @@ def sizes_of(parts: Iterable[TextPart], *, with_open: bool = False) -> Iterator[
 
     Args:
         parts: The documents.
-        with_open: Whether what there is of a last document that does not end counts, too.
+        with_open: Whether the beginning of a last document that does not end counts, too.
     """
     num_bytes = num_characters = 0
     is_open = False

@@ -105,3 +105,14 @@ def safe_text(text: str, max_characters: int) -> str:
     text = text.replace("\r\n", "\n")
     text = _HARMFUL.sub("\ufffd", text.translate(_PICTURES))
     return f"{text} … [{missing:,} more characters]" if missing > 0 else text
+
+
+def format_share(share: float) -> str:
+    """A share between 0 and 1 in percent, with as many digits as tell it from 0 % and 100 %: ``99.9%``."""
+    percent = 100 * share
+    precision = min(percent, 100 - percent) / 200
+    for digits in range(8):
+        text = f"{percent:.{digits}f}"
+        if abs(float(text) - percent) <= precision:
+            break
+    return f"{text}%"

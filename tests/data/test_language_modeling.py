@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +17,12 @@ from insight.data import (
     IGNORED_TARGET,
     BPETokenizerConfig,
     ByteTokenizerConfig,
+    CanaryInjection,
+    DaskCluster,
     LanguageModelingDataModule,
+    LocalProcesses,
+    Mixture,
+    SequenceLengthWarmup,
     read_corpus,
 )
 from insight.data.loaders import BatchLoader
@@ -122,6 +130,9 @@ def test_validation_part_is_taken_and_said_once(make: Make, capsys: pytest.Captu
     data = ready(make())
     said = capsys.readouterr().err
     assert said.count("no validation_files: validating on the last 5% of the training text") == 1
+    divisions = {split: about["division"] for split, about in data.summary()["splits"].items()}
+    assert divisions["validation"] == "the last 5% of the training text, cut at a paragraph"
+    assert divisions["train"] == f"all but {divisions['validation']}"
     total = data.store("train").num_bytes + data.store("validation").num_bytes
     assert total == 20_000
     held_out = data.val_dataloader()
@@ -174,10 +185,11 @@ def test_missing_test_file_is_found_before_training(make: Make, tmp_path: Path) 
 
 def test_split_without_files(make: Make) -> None:
     data = ready(make())
-    with pytest.raises(DataError, match="test_files is not set"):
-        data.test_dataloader()
-    with pytest.raises(DataError, match="predict_files is not set"):
-        data.predict_dataloader()
+    for split, loader in (("test", data.test_dataloader), ("predict", data.predict_dataloader)):
+        with pytest.raises(DataError) as caught:
+            loader()
+        assert caught.value.option == f"{split}_files"
+        assert caught.value.remedy
 
 
 def test_before_setup(make: Make) -> None:
@@ -210,22 +222,87 @@ def test_duplicates_and_leaks_are_said(
     assert data.store("train").num_bytes == 20_000
 
 
+WHOLE = ("sequence_length", "batch_size", "validation_batch_size", "num_workers", "seed")
+REAL = ("validation_fraction", "cache_gigabytes")
+NEVER = [math.nan, math.inf, -math.inf, True, 1e308, "3", [3]]
+
+
 @pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"sequence_length": 0}, "sequence_length=0"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"validation_batch_size": 0}, "validation_batch_size=0"),
-        ({"num_workers": -1}, "num_workers=-1"),
-        ({"validation_fraction": 1.0}, "validation_fraction=1.0"),
-        ({"validation_fraction": -0.1}, "validation_fraction=-0.1"),
-    ],
+    ("option", "value"),
+    [(option, value) for option in WHOLE for value in (*NEVER, 0.5, 10**30, -(10**30))]
+    + [(option, value) for option in REAL for value in (*NEVER, -0.1, 10**30)]
+    + [(option, 0) for option in ("sequence_length", "batch_size", "validation_batch_size")]
+    + [
+        (option, 10**9)
+        for option in ("sequence_length", "batch_size", "validation_batch_size", "num_workers")
+    ]
+    + [("num_workers", -1), ("validation_fraction", 1.0)],
+    ids=str,
 )
-def test_values_that_cannot_work(make: Make, options: dict[str, object], named: str) -> None:
+def test_numbers_that_cannot_work(make: Make, option: str, value: object) -> None:
+    """The option, its value and a remedy are told at once, before any text is read."""
     with pytest.raises(ConfigError) as caught:
-        make(**options)
-    assert named in str(caught.value)
+        make(**{option: value}, train_files="no such file")
+    assert (caught.value.option, caught.value.value) == (option, value)
     assert caught.value.remedy
+
+
+def test_numbers_of_configurations_that_cannot_work() -> None:
+    makers = [
+        (lambda value: CanaryInjection(num_canaries=value), "num_canaries"),
+        (lambda value: CanaryInjection(repetitions=value), "repetitions"),
+        (lambda value: CanaryInjection(num_digits=value), "num_digits"),
+        (lambda value: CanaryInjection(seed=value), "seed"),
+        (lambda value: SequenceLengthWarmup(start_length=value), "start_length"),
+        (lambda value: SequenceLengthWarmup(num_batches=value), "num_batches"),
+        (lambda value: LocalProcesses(num_workers=value), "num_workers"),
+        (lambda value: DaskCluster(num_workers=value), "num_workers"),
+        (lambda value: DaskCluster(patience=value), "patience"),
+        (lambda value: Mixture({"a": value}), "weights.a"),
+    ]
+    for make, option in makers:
+        for value in (*NEVER, -(10**30), 10**30):
+            with pytest.raises(ConfigError) as caught:
+                make(value)
+            assert caught.value.option == option
+            assert caught.value.remedy
+
+
+def test_the_number_of_documents_is_told_once(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(50):
+        (tmp_path / f"doc{number:02d}.txt").write_text(f"text number {number}, with words. " * 20)
+    data = make(train_files=f"{tmp_path}/doc*.txt")
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        state=SimpleNamespace(fn=None), distributed_sampler_kwargs=None, accumulate_grad_batches=1
+    )
+    for _ in range(2):
+        data.setup("fit")
+    said = capsys.readouterr().err
+    counts = [data.store(split).num_documents for split in ("train", "validation")]
+    assert sum(counts) == 50
+    assert said.count(f"documents: train {counts[0]}, validation {counts[1]}") == 1
+    assert f"{counts[0]} documents, " in said  # where the text was encoded
+
+
+def test_each_record_of_a_split_has_a_place(make: Make, tmp_path: Path) -> None:
+    """Records without text have no document, and the others keep their number in their file."""
+    records = [{"text": "" if number in (3, 17, 20) else f"record {number}"} for number in range(50)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "b.txt").write_text("one document")
+    files = [str(tmp_path / name) for name in ("a.jsonl", "b.txt")]
+    data = make(predict_files=files)
+    data.setup("predict")
+    places = list(data.document_places("predict"))
+    assert [place.record for place in places] == [*range(1, 51), 1]
+    assert [index for index, place in enumerate(places) if place.is_empty] == [3, 17, 20]
+    assert [place.file for place in places] == [files[0]] * 50 + [files[1]]
+    store = data.store("predict")
+    kept = [place for place in places if not place.is_empty]
+    assert len(kept) == store.num_documents == 48
+    texts = [data.tokenizer.decode(store.document(index)) for index in range(48)]
+    assert texts == [f"record {place.record - 1}" for place in kept[:-1]] + ["one document"]
 
 
 def test_text_shorter_than_a_sequence(make: Make, tmp_path: Path) -> None:

@@ -241,6 +241,14 @@ def test_loader_begins_where_it_is_told(num_workers: int) -> None:
     assert [int(batch.input_ids) for batch in loader] == [10, 11, 12, 13]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_iterating_draws_no_number_of_the_training(num_workers: int) -> None:
+    """A resumed run begins to iterate once more, and must see the same dropout."""
+    before = torch.random.get_rng_state()
+    assert len(list(BatchLoader(numbered, 4, num_workers=num_workers))) == 4
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("sampling", [Windows(), SAMPLINGS[-1]], ids=repr)
 def test_workers_make_the_same_batches(store: TokenStore, sampling: SamplingConfig) -> None:
     batches = training(store, sampling=sampling, length=8)

@@ -142,7 +142,10 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a field that is no name": (lambda: files(text_field=3), "text_field=3"),
     "an unknown policy": (lambda: files(invalid_text="ignore"), "invalid_text='ignore'"),
     "an unknown split": (lambda: Preparation(files(), BYTES, Path()).store("trian"), "did you mean 'train'"),
-    "a split without text": (lambda: Preparation(files(), BYTES, Path()).store("test"), "is not set"),
+    "a split without text": (
+        lambda: Preparation(files(), BYTES, Path()).store("test"),
+        "test_files=null: names no text",
+    ),
     "a negative limit": (lambda: cache_limit(-1), "cache_gigabytes=-1"),
     "a limit that is no number": (lambda: cache_limit(float("nan")), "cache_gigabytes=nan"),
     "no share": (lambda: ValidationSplit(lambda _: iter(()), 0, 0, "a"), "fraction=0"),

@@ -48,6 +48,15 @@ def test_end_of_one_document_at_a_paragraph() -> None:
     assert "the last 5% of the training text, cut at a paragraph" in split([novel], 0.05).describe()
 
 
+@pytest.mark.parametrize(("fraction", "share"), [(0.999, "99.9%"), (0.9999, "99.99%"), (0.0004, "0.04%")])
+def test_a_share_is_never_rounded_to_all_or_nothing(fraction: float, share: str) -> None:
+    text = "a word and more " * 5000
+    assert f"the last {share} of the training text" in split([text], fraction).describe()
+    many = [f"document {number}" for number in range(20_000)]
+    assert "(0% of" not in split(many, fraction).describe()
+    assert "(100% of" not in split(many, fraction).describe()
+
+
 def test_end_of_each_of_few_documents() -> None:
     documents = [read_corpus("austen-persuasion"), read_corpus("austen-emma")]
     training, validation = parts(documents, 0.05)

@@ -5,17 +5,21 @@ from insight.data.sampling.mixture import Mixture
 from insight.data.sampling.packing import Packing
 from insight.data.sampling.samples import (
     IGNORED_TARGET,
+    MAX_SEQUENCE_LENGTH,
     Corpus,
     Rows,
     Samples,
     SamplingConfig,
     permute,
     random_integer,
+    require_corpus_names,
 )
 from insight.data.sampling.token_budget import TokenBudgetOrder
 from insight.data.sampling.windows import EvaluationWindows, WindowOrder, Windows
 
 __all__ = [
+    "MAX_SEQUENCE_LENGTH",
+    "require_corpus_names",
     "IGNORED_TARGET",
     "Corpus",
     "EvaluationWindows",

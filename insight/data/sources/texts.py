@@ -57,7 +57,7 @@ class Texts:
         """
         repairs = repairs or TextRepairs()
         is_empty = True
-        for part in without_empty(self._texts(reading, repairs)):
+        for part in without_empty(self.records(reading, repairs)):
             is_empty = False
             yield part
         if is_empty:
@@ -76,7 +76,8 @@ class Texts:
             hasher.update(data)
         return str(hasher.hexdigest())
 
-    def _texts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
+    def records(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
+        """The documents as :meth:`parts` gives them, but empty ones included."""
         documents = self._documents() if callable(self._documents) else self._documents
         for number, document in enumerate(documents):
             where = f"{self.name}: document {number}"

@@ -49,7 +49,7 @@ def cache_limit(gigabytes: float | None = None) -> int | None:
             value = float(chosen)
         except ValueError:
             raise ConfigError("must be a number", "use e.g. 50", option=name, value=repr(chosen)) from None
-    require_number(name, value, 50, at_least=0)
+    require_number(name, value, 50, at_least=0, at_most=1e9)
     return int(value * 1e9)
 
 
