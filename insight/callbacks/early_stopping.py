@@ -146,7 +146,7 @@ class EarlyStopping(Callback):
             )
 
     def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:
-        """What the report draws; also while nothing stops, for a run that is killed."""
+        """Write down what the report draws, also while nothing stops, for a run that is killed."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             answers = single_advice(self.criterion, advice)
             record = stopping_record(

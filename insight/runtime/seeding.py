@@ -66,10 +66,10 @@ def restore_random_states(
     others begin streams of their own from it, as at the start of a run. A line says so.
 
     Args:
-        states: What was saved.
-        rank: This process.
-        num_processes: How many there are now.
-        stream: What :func:`begin_stream_of_process` gets then; ``rank`` if not given.
+        states: The saved states, by rank.
+        rank: Rank of this process.
+        num_processes: Number of processes now.
+        stream: Rank for :func:`begin_stream_of_process` in that case; ``rank`` if not given.
 
     Raises:
         CheckpointError: The states are incomplete or damaged; no generator has been changed then.

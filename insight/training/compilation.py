@@ -56,11 +56,11 @@ class CompileChoice:
 def compiled_or_eager(
     network: nn.Module, choice: CompileChoice, expected_seconds: float | Callable[[float], float]
 ) -> Callable[..., torch.Tensor]:
-    """What training calls: the network itself or its compiled form (same parameters, same state dict).
+    """The function that training calls: the network itself or its compiled form (same parameters).
 
     Args:
-        network: To run.
-        choice: The user's.
+        network: The network to run.
+        choice: The user's choice.
         expected_seconds: Length of the run, or a function that gives it for a rate of matrix products in
             FLOP/s.
     """
@@ -88,7 +88,7 @@ def kernels_of(network: nn.Module, device: str, precision: str, num_tokens: int)
         network: Any network with attention of Insight inside; others give an empty list.
         device: ``"cpu"`` or ``"cuda"``.
         precision: Lightning's name, e.g. ``"bf16-mixed"``.
-        num_tokens: Of a sequence.
+        num_tokens: Number of tokens of a sequence.
     """
     dtype = torch.float32
     if precision.startswith("bf16"):

@@ -63,9 +63,9 @@ def clip_to_norm(parameters: Iterable[nn.Parameter], limit: float, norm: torch.T
     """Shorten all gradients by one factor where their norm is above ``limit``, to just that.
 
     Args:
-        parameters: Whose gradients.
+        parameters: The parameters that have the gradients.
         limit: The greatest norm.
-        norm: What :func:`gradient_norm` says of them.
+        norm: Their norm, from :func:`gradient_norm`.
     """
     # Where looking is free, gradients within the limit are spared a pass of multiplying by 1.
     if norm.device.type != "cpu" or norm > limit:

@@ -42,9 +42,9 @@ class LanguageModelingModule(pl.LightningModule):
 
     Args:
         network: The decoder.
-        optimizer: What updates the weights: one of Insight's, or any optimizer class that can be imported,
+        optimizer: The optimizer: one of Insight's, or any optimizer class that can be imported,
             e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``.
-        schedule: How the learning rates change over the run.
+        schedule: The change of the learning rates over the run.
         compile: ``torch.compile`` the training step's network: ``on``, ``off``, or ``auto`` when the run is
             long enough to repay the half minute that it takes.
         z_loss: Factor of the squared logarithm of the softmax's denominator, which keeps logits from
@@ -53,11 +53,11 @@ class LanguageModelingModule(pl.LightningModule):
             logged are without it.
         freeze: Names of parameters or modules that are left as they are, ``*`` for any text, e.g.
             ``[embedding, "blocks.0.*"]``.
-        guard: What happens at a step whose loss or gradient is no number, or whose loss is far off.
+        guard: The reaction to a step whose loss or gradient is no number, or whose loss is far off.
 
     Attributes:
         num_planned_steps: Optimizer steps that the schedule counts on; a callback may renew it.
-        expected_seconds: How long the run is meant to take, where a callback knows it.
+        expected_seconds: Planned duration of the run, where a callback knows it.
 
     Raises:
         ConfigError: A value cannot work.

@@ -1,4 +1,4 @@
-"""Which learning rate a network bears: a short run whose rate grows exponentially, and what it tells."""
+"""The learning rate that a network bears, found by a short run whose rate grows exponentially."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class ExponentialSweep(ScheduleConfig):
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep says, in multiples of the configured learning rates.
+    """The result of a sweep, in multiples of the configured learning rates.
 
     Args:
-        steepest: Where the loss fell fastest: the rate to use. ``None`` where it never fell.
-        lowest_loss: Where the loss was lowest; beyond it the steps are too long.
-        diverged: Where the loss was worse than at the start; ``None`` where that was not reached.
+        steepest: Rate at which the loss fell fastest: the one to use. ``None`` where it never fell.
+        lowest_loss: Rate at which the loss was lowest; beyond it the steps are too long.
+        diverged: Rate at which the loss was worse than at the start; ``None`` where that was not reached.
     """
 
     steepest: float | None

@@ -21,7 +21,7 @@ _ACCELERATOR_CHUNK_NUMBERS = 2**26
 
 
 class LinearCrossEntropy(NamedTuple):
-    """What :func:`linear_cross_entropy` returns.
+    """The answer of :func:`linear_cross_entropy`.
 
     Attributes:
         loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss and smoothing included.
@@ -110,7 +110,7 @@ def token_losses(
 
 
 class LossMemory(NamedTuple):
-    """What :func:`loss_memory` returns.
+    """The answer of :func:`loss_memory`.
 
     Attributes:
         logits: Bytes of the chunk of scores that is held at once, and of what its softmax needs.
@@ -132,14 +132,14 @@ def loss_memory(
     dtype: torch.dtype = torch.float32,
     weight_dtype: torch.dtype = torch.float32,
 ) -> LossMemory:
-    """What :func:`linear_cross_entropy` holds on a CPU, without running it.
+    """The memory that :func:`linear_cross_entropy` takes on a CPU, without running it.
 
     Args:
-        num_tokens: Of a batch.
+        num_tokens: Number of tokens of a batch.
         hidden_size: Width of the hidden states.
         vocabulary_size: Rows of the head's matrix.
-        dtype: Of the products.
-        weight_dtype: Of the head's matrix.
+        dtype: Type of the products.
+        weight_dtype: Type of the head's matrix.
     """
     rows = torch.empty(0, dtype=dtype)
     chunk_rows = min(num_tokens, _chunk_rows(None, rows, vocabulary_size))
@@ -237,7 +237,7 @@ class _Losses:
 
     @property
     def total(self) -> torch.Tensor:
-        """What is differentiated."""
+        """The scalar to differentiate."""
         return self.negative_log_likelihood + self.penalty
 
     def add(self, block_range: slice, logits: torch.Tensor) -> torch.Tensor:
@@ -307,7 +307,9 @@ def _prepare(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
 def _chunk_rows(chunk_size: int | None, rows: torch.Tensor, vocabulary: int) -> int:
     if chunk_size is not None:
         if chunk_size < 1:
-            raise ConfigError(f"loss_chunk_size={chunk_size}: a chunk needs a row", "use null for automatic")
+            raise ConfigError(
+                "a chunk needs a row", "use null for automatic", option="loss_chunk_size", value=chunk_size
+            )
         return chunk_size
     if rows.device.type == "cpu":
         return max(128, min(_CPU_CHUNK_ROWS, _CPU_CHUNK_NUMBERS // vocabulary))

@@ -55,12 +55,12 @@ class Length:
 
 
 def parse_length(name: str, given: float | str, bare_unit: Unit) -> Length:
-    """What an option means: a number, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
+    """Read a length: a number, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
 
     Args:
-        name: Of the option, for the error.
-        given: Its value.
-        bare_unit: Unit of a number without one.
+        name: Name of the option, for the error.
+        given: Value of the option.
+        bare_unit: Unit of a number without a unit.
 
     Raises:
         ConfigError: It is no length, negative, a share above 1, or a part of a step.
@@ -100,7 +100,7 @@ _DEFAULT_INVERSE_ROOT_WARMUP_STEPS = 100
 
 @dataclass(frozen=True)
 class ScheduleConfig(Component):
-    """What the learning rate is multiplied with at each step.
+    """The factor of the learning rate at each step.
 
     A schedule of one's own needs :meth:`multiplier` alone.
     """
@@ -121,7 +121,7 @@ class ScheduleConfig(Component):
         return 0
 
     def in_steps(self: Schedule, num_tokens_per_step: int) -> Schedule:
-        """The same schedule with lengths in tokens as the steps that hold them.
+        """This schedule with lengths in tokens as the steps that hold them.
 
         Args:
             num_tokens_per_step: Tokens of a full batch, over all micro-batches and processes.
@@ -194,7 +194,7 @@ class _Warmup(ScheduleConfig):
 
 @dataclass(frozen=True)
 class Constant(_Warmup):
-    """The same learning rate throughout, after a linear warm-up.
+    """A constant learning rate, after a linear warm-up.
 
     Args:
         warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
@@ -370,8 +370,8 @@ def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | No
     """Say so where the steps already taken would have had other rates under the new plan.
 
     Args:
-        schedule: Of the learning rate.
-        step: Optimizer steps taken.
+        schedule: The schedule of the learning rate.
+        step: Number of optimizer steps taken.
         planned_before: Steps that were planned when they were taken; ``None`` for a new run.
         planned_now: Steps that are planned now.
     """

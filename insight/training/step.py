@@ -39,7 +39,7 @@ class TrainingStep:
     Args:
         module: The LightningModule in training. It has a ``network``, a ``schedule`` and the
             ``num_planned_steps`` of the run; its data module counts samples with ``advance``.
-        guard: What happens at a step that looks wrong.
+        guard: The reaction to a step that looks wrong.
 
     Attributes:
         guard: The judge of every step.
@@ -50,7 +50,7 @@ class TrainingStep:
         self._module = module
         self._window: AccumulationWindow | None = None
         self._expert_load: ExpertLoad
-        # What a checkpoint held, until the first micro-batch begins.
+        # These hold the state of a checkpoint until the first micro-batch begins.
         self._restored_random_states: list[dict[str, Any]] | None = None
         self._restored_window: dict[str, Any] | None = None
 
@@ -165,7 +165,7 @@ class TrainingStep:
         # Update: Lightning calls optimizer.step() now.
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on exactly; every process must ask at the same time.
+        """The state that a resumed run needs to go on exactly; every process must ask at the same time.
 
         Returns:
             The fields ``random_states``, ``guard`` and ``open_window`` of a checkpoint's content.

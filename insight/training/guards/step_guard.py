@@ -47,7 +47,7 @@ class StepGuard:
     """Judges the optimizer steps of a run as a :class:`Guard` says.
 
     Args:
-        config: What happens in which case.
+        config: The reaction to each kind of suspicious step.
 
     Attributes:
         num_skipped: Number of steps that were left out.
@@ -203,7 +203,7 @@ def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: 
         module: The module in training; its data module has counted the batches.
         batches: Micro-batches of the step on this process.
         loss: Mean loss of the global batch.
-        decision: What was decided about the step.
+        decision: The decision about the step.
 
     Returns:
         Where it was written and how the first document begins, for people.
@@ -292,7 +292,7 @@ def _put_back_last_good(trainer: Any) -> Path:
         The path of the checkpoint.
 
     Raises:
-        InsightError: There is none.
+        InsightError: No checkpoint is good.
         CheckpointError: One of them cannot be read.
     """
     wait = getattr(trainer.checkpoint_callback, "wait", None)

@@ -1,4 +1,4 @@
-"""What every optimizer configuration shares, and what a resumed run takes from its checkpoint."""
+"""The base of every optimizer configuration, and the options that a resumed run sets anew."""
 
 from __future__ import annotations
 

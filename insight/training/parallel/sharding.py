@@ -27,8 +27,8 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
     one backward. Embedding, norms and head stay whole.
 
     Args:
-        network: On the meta device: whoever gives it values lays rows in ``row_order`` first.
-        mesh: Of one dimension.
+        network: The network on the meta device; values that it is given must be laid in ``row_order``.
+        mesh: A mesh of one dimension.
 
     Raises:
         ConfigError: A block cannot be shared so.
@@ -53,7 +53,7 @@ def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
 
     Args:
         splits: Rows of the matrices that lie one below the other.
-        size: Processes; divides each.
+        size: Number of processes; it divides each of them.
     """
     numbers = torch.split(torch.arange(sum(splits)), list(splits))
     return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
@@ -120,10 +120,10 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     several processes, they share the matrices of every block first.
 
     Args:
-        network: Whole, on the meta device.
-        mesh: Of all processes, with the dimensions ``data_parallel`` and ``tensor_parallel``.
-        precision: Lightning's name. Under ``bf16-mixed`` the blocks are gathered in bfloat16; gradients of
-            narrow types are averaged in float32.
+        network: The whole network, on the meta device.
+        mesh: The mesh of all processes: ``data_parallel`` and ``tensor_parallel``.
+        precision: Lightning's name of the precision. Under ``bf16-mixed`` the blocks are gathered in
+            bfloat16; gradients of narrow types are averaged in float32.
 
     Raises:
         ConfigError: The network has parameters that cannot be cut.
@@ -181,19 +181,19 @@ def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any)
     The first process draws them, in main memory, and sends them tensor by tensor; each takes its part.
 
     Args:
-        build: Makes the whole network, on the meta device without values.
-        mesh: As in :func:`shard_network`.
-        trainer: Lightning's, whose processes have met.
+        build: A function that makes the whole network; on the meta device it draws no values.
+        mesh: The mesh of all processes, as in :func:`shard_network`.
+        trainer: The Trainer, whose processes have met.
 
     Raises:
-        ConfigError: As :func:`shard_network`.
+        ConfigError: The network has parameters that cannot be cut.
     """
     strategy = trainer.strategy
     with torch.device("meta"):
         network = build()
     shard_network(network, mesh, trainer.precision)
     values = build().state_dict() if strategy.is_global_zero else {}
-    # The others have drawn nothing, but go on as if.
+    # The others have drawn nothing, but go on as if they had.
     torch.set_rng_state(strategy.broadcast(torch.get_rng_state()))
     network.to_empty(device=strategy.root_device)
     orders = row_orders(network)
@@ -204,3 +204,24 @@ def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any)
         distributed.broadcast(value, 0)
         local(part).copy_(local(part_like(value, part, orders.get(name))))
     return network
+
+
+def num_replicas(trainer: Any) -> int:
+    """How many processes, or groups of processes, see different samples."""
+    placed = trainer.distributed_sampler_kwargs
+    return 1 if placed is None else int(placed["num_replicas"])
+
+
+def replica_rank(trainer: Any) -> int:
+    """The number of this process among them; processes of one tensor-parallel group have the same."""
+    placed = trainer.distributed_sampler_kwargs
+    return 0 if placed is None else int(placed["rank"])
+
+
+def sum_over_replicas(tensor: torch.Tensor, trainer: Any) -> torch.Tensor:
+    """Sum of what each replica counted; every process must ask at the same time."""
+    if trainer.world_size == 1:
+        return tensor
+    total: torch.Tensor = trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # works in place
+    processes_each: int = trainer.world_size // num_replicas(trainer)
+    return total / processes_each if total.is_floating_point() else total // processes_each

@@ -1,4 +1,4 @@
-"""What a criterion sees and what it answers, alone or several together."""
+"""The history that a criterion sees, and the advice that it gives, alone or several together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Validation:
         step: Number of optimizer steps before it.
         num_tokens: Number of training tokens before it.
         value: The metric that is watched.
-        training_value: The same metric on the training text since the last validation, if it was logged.
+        training_value: Value of the metric on the training text since the last validation, if it was logged.
         seconds: Time that the run had taken by then, validations included; the time between an interruption
             and the resumed run does not count.
     """
