@@ -303,7 +303,8 @@ def _replace_list(config: dict[str, Any], keys: list[str], value: list[Any]) -> 
     """Whether ``config`` had a list under ``keys``, which is ``value`` now: its items are not merged."""
     place: Any = config
     for key in keys[:-1]:
-        place = place.get("init_args", place).get(key) if isinstance(place, dict) else None
+        place = place.get("init_args", place) if isinstance(place, dict) else None
+        place = place.get(key) if isinstance(place, dict) else None
         if not isinstance(place, dict):
             return False
     place = place.get("init_args", place)

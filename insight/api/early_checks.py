@@ -24,6 +24,7 @@ from insight.api.config_files import (
     split_options,
     with_default_classes,
 )
+from insight.api.ranges import range_mistake
 from insight.api.source_schema import Parameter, SourceSchema, insight_schema
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
@@ -202,16 +203,15 @@ class _Checker:
             elif key == "seed":
                 yield from self._value(value, _expression("int"), None, key)
             elif key in GROUPS and not isinstance(value, dict):
-                if key in ("run", "trainer") or value is None or isinstance(value, list):
-                    yield ConfigError(
-                        "is no mapping", "write option: value lines below it", option=key, value=value
-                    )
+                is_class = isinstance(value, str) and not _PATTERNS["None"].fullmatch(value)
+                if not (is_class and key in DEFAULT_CLASSES):
+                    yield _no_mapping(key, value)
             elif key == "run":
                 yield from self._options(value, "RunConfig", key)
             elif key == "trainer":
                 yield from self._options(value, "Trainer", key)
             elif key in DEFAULT_CLASSES:
-                yield from self._described(value, class_name(value), key)
+                yield from self._described(value, class_name(value) or "", key)
         data = config.get("data")
         if isinstance(data, dict) and class_name(data) == class_name(DEFAULT_CLASSES["data"]):
             yield from _missing_files(data.get("init_args"))
@@ -225,7 +225,7 @@ class _Checker:
             elif first not in (*self._known, "config", "help", "print_config") and name != "-h":
                 yield self._unknown(first, "", self._known, "")
 
-    def _described(self, value: dict[str, Any], name: str | None, path: str) -> Iterator[InsightError]:
+    def _described(self, value: dict[str, Any], name: str, path: str) -> Iterator[InsightError]:
         """A mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
         if name not in self.schema:
             if isinstance(value.get("class_path"), str) and "." in value["class_path"]:
@@ -307,6 +307,9 @@ class _Checker:
         for member in members:
             complaint = list(self._member(value, member, parameter, path))
             if not complaint:
+                mistake = range_mistake(path, value)
+                if mistake:
+                    yield mistake
                 return
             complaints.append(complaint)
         classes = [

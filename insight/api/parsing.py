@@ -38,7 +38,7 @@ def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -
 
 
 # The name by which jsonargparse's own functions find it.
-_typehints.discard_init_args_on_class_path_change = _start_from_own_defaults  # type: ignore[assignment]
+_typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 
 
 def parse(
@@ -141,7 +141,8 @@ def without(
     changed = len(kept) < len(split_options(arguments))
     place: Any = config
     for key in keys[:-1]:
-        place = place.get("init_args", place).get(key) if isinstance(place, dict) else None
+        place = place.get("init_args", place) if isinstance(place, dict) else None
+        place = place.get(key) if isinstance(place, dict) else None
         if isinstance(place, list):
             break
     if isinstance(place, dict):
