@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
 """What stands in a mapping that names a class."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 _JOB_FILES = "cluster/"  # what schedulers read
+_NOT_PLAINLY_TEXT = re.compile(r"[-+.]*\d|[-+]?\.(inf|nan)$|(null|~|true|false|yes|no|on|off|y|n|)$", re.I)
 _MOST_NODES, _DEEPEST = 100_000, 64
 _TEXT_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp"))
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
@@ -274,6 +276,23 @@ def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
             value = json.dumps(given, ensure_ascii=False)
         options.append(name if value is None else f"{name}={value}")
     return [*([f"--config={json.dumps(config, ensure_ascii=False)}"] if config else []), *options]
+
+
+def yaml_text(config: Any) -> str:
+    """A configuration as YAML that every reader understands alike: text that could be a number is quoted."""
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1, YAML 1.2 or a reader of its own would take for something else."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if _NOT_PLAINLY_TEXT.match(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def shipped_configs() -> dict[str, Path]:

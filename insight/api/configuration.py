@@ -24,7 +24,7 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
-from insight.api.config_files import config_paths, merged_configs
+from insight.api.config_files import config_paths, merged_configs, yaml_text
 from insight.api.early_checks import early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of, trainer_mistakes
@@ -126,7 +126,6 @@ class InsightCLI(LightningCLI):
             parser_kwargs={
                 "prog": f"insight {command}",
                 "exit_on_error": False,
-                "dump_header": [f"insight=={__version__} lightning=={version('lightning')}"],
             },
             args=[],  # parse_arguments has its own
             run=False,
@@ -297,8 +296,9 @@ class InsightCLI(LightningCLI):
         config = self.config.clone()
         for key in ("config", "resume", "init_from", "checkpoint"):
             config.pop(key, None)
-        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
-        return text
+        # The parser's own writer would turn text such as 1e3 into a number on the way.
+        text = yaml_text(_plain(config.as_dict()))
+        return f"# insight=={__version__} lightning=={version('lightning')}\n{text}"
 
     def _devices(self) -> dict[str, Any]:
         """Where the Trainer must be told more than the configuration says."""
@@ -366,3 +366,12 @@ class InsightCLI(LightningCLI):
         has_length = trainer.max_steps > 0 and seconds is None and not has_budget
         if self.command == "fit" and has_length and isinstance(schedule, ScheduleConfig):
             schedule.check_fits(trainer.max_steps)  # `insight check` lists it among all that it finds
+
+
+def _plain(value: Any) -> Any:
+    """A parsed value as YAML can hold it."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(inner) for inner in value]
+    return value if value is None or type(value) in (str, bool, int, float) else str(value)

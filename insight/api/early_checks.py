@@ -238,12 +238,7 @@ class _Checker:
             yield ConfigError(f"{path}.{key}: stands beside class_path", f"write it below {path}.init_args")
         arguments = value.get("init_args")
         if arguments is not None and not isinstance(arguments, dict):
-            yield ConfigError(
-                "is no mapping",
-                "write option: value lines below it",
-                option=f"{path}.init_args",
-                value=arguments,
-            )
+            yield _no_mapping(f"{path}.init_args", arguments)
         elif arguments:
             yield from self._options(arguments, name, path)
 
@@ -431,6 +426,10 @@ def _missing_files(options: Any) -> Iterator[InsightError]:
                 expand_sources(pattern, name)
             except InsightError as error:
                 yield error
+
+
+def _no_mapping(path: str, value: Any) -> ConfigError:
+    return ConfigError("is no mapping", "write option: value lines below it", option=path, value=value)
 
 
 def _wrong_type(path: str, value: Any, meaning: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Lengths of time as people and schedulers write them."""
+"""The ``run`` group of a configuration: where a run lives and what it does around training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 import re
 from dataclasses import dataclass
 
+from insight.api.ranges import range_mistake
 from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import check_run_name
 
+_LONGEST_SECONDS = 1e9
 _CLOCK = re.compile(r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+)")
 
 
@@ -16,17 +18,19 @@ def duration_in_seconds(option: str, value: float | str) -> float:
     """Seconds of a duration.
 
     Args:
-        option: Where the value comes from, for the message.
+        option: The option that has the value, for messages.
         value: A number of seconds, or ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS`` as SLURM writes it.
 
     Raises:
-        ConfigError: It is neither, or not above 0.
+        ConfigError: It is neither, not above 0, or longer than 30 years.
     """
     seconds = _from_text(value) if isinstance(value, str) else float(value)
-    if not (seconds > 0 and math.isfinite(seconds)):
+    if not 0 < seconds < _LONGEST_SECONDS:
         raise ConfigError(
-            f"{option}={value}: must be a positive time",
-            "use seconds, or HH:MM:SS in quotes, for example 3600 or '01:00:00'",
+            "must be a positive time, of a few years at most",
+            "use seconds or HH:MM:SS, for example 3600 or 01:00:00",
+            option=option,
+            value=value,
         )
     return seconds
 
@@ -82,26 +86,18 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_run_name(self.name)
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ConfigError(
-                f"run.num_threads={self.num_threads}: at least one thread is needed", "use null"
-            )
-        if self.find_learning_rate is not None and self.find_learning_rate < 20:
-            raise ConfigError(
-                f"run.find_learning_rate={self.find_learning_rate}: a sweep needs at least 20 steps",
-                "use 100",
-            )
+        for name in (
+            "time_budget",
+            "num_threads",
+            "find_learning_rate",
+            "hang_timeout",
+            "rendezvous_timeout",
+        ):
+            mistake = range_mistake(f"run.{name}", getattr(self, name))
+            if mistake:
+                raise mistake
         if self.time_limit is not None:
             duration_in_seconds("run.time_limit", self.time_limit)
-        if self.time_budget is not None and not (self.time_budget > 0 and math.isfinite(self.time_budget)):
-            raise ConfigError(
-                f"run.time_budget={self.time_budget}: must be a positive number of seconds",
-                "use for example 150",
-            )
-        for name in ("hang_timeout", "rendezvous_timeout"):
-            seconds = getattr(self, name)
-            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-                raise ConfigError(f"run.{name}={seconds}: must be a positive number of seconds", "use 300")
 
     @property
     def time_limit_seconds(self) -> float | None:
