@@ -9,9 +9,16 @@ from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from insight.api.benchmark import benchmark as benchmark
+    from insight.api.check import check as check
+    from insight.api.estimate import estimate as estimate
+    from insight.api.evaluate import predict as predict
+    from insight.api.evaluate import test as test
+    from insight.api.evaluate import validate as validate
     from insight.api.fit import fit as fit
     from insight.api.quantize import quantize as quantize
     from insight.api.redteam import redteam as redteam
+    from insight.api.tokenize import encode_files as encode_files
+    from insight.api.tokenize import train_tokenizer as train_tokenizer
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.checkpoints.artifact import load_model as load_model
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
@@ -36,17 +43,24 @@ _EXPORTS = {
     "QuantizationConfig": "optimization",
     "RunFolder": "runtime.run_folder",
     "benchmark": "api.benchmark",
+    "check": "api.check",
+    "encode_files": "api.tokenize",
+    "estimate": "api.estimate",
     "find_checkpoint": "runtime.run_folder",
     "fit": "api.fit",
     "generate": "generation",
     "load_checkpoint": "checkpoints",
     "load_model": "checkpoints.artifact",
     "load_tokenizer": "data",
+    "predict": "api.evaluate",
     "quantize": "api.quantize",
     "read_metrics": "reporting",
     "read_summary": "reporting",
     "redteam": "api.redteam",
     "stream": "generation",
+    "test": "api.evaluate",
+    "train_tokenizer": "api.tokenize",
+    "validate": "api.evaluate",
     "write_report": "reporting",
 }
 __all__ = sorted(_EXPORTS)

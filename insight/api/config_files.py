@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ DEFAULT_CLASSES = {
 CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
 """What stands in a mapping that names a class."""
 _SUFFIXES = (".yaml", ".yml", ".json")
+_CORPUS = "corpus:"
 _JOB_FILES = "cluster/"  # what schedulers read
 _NOT_PLAINLY_TEXT = re.compile(r"[-+.]*\d|[-+]?\.(inf|nan)$|(null|~|true|false|yes|no|on|off|y|n|)$", re.I)
 _MOST_NODES, _DEEPEST = 100_000, 64
@@ -192,16 +194,72 @@ class _Reader:
         return merged | own
 
 
-def merged_configs(paths: list[Path]) -> dict[str, Any]:
-    """The content of several files; later ones change earlier ones.
+def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """What the files of a command line say, merged, without what does not go with the user's own text.
+
+    Where a later file or the command line replaces the training text, the corpora that an earlier file
+    validates and tests on say nothing about it: they are left out, so that a part of the user's text is set
+    aside, and so are the beginnings of their sentences among the prompts.
+
+    Returns:
+        The configuration, and a line about each thing that was left out.
 
     Raises:
-        ConfigError: One of them cannot be used.
+        ConfigError: A file cannot be used.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        merged = merge(merged, with_default_classes(read_config(path)))
-    return merged
+    contents = [with_default_classes(read_config(path)) for path in config_paths(arguments)]
+    config: dict[str, Any] = {}
+    for content in contents:
+        config = merge(config, content)
+    data = config.get("data")
+    options = data.get("init_args") if isinstance(data, dict) else None
+    trained = _last_to_give(contents, arguments, "data.train_files")
+    if not isinstance(options, dict) or trained < 0:
+        return config, []
+    given = option_value(arguments, "--data.train_files", "--data.init_args.train_files")
+    train_files = options.get("train_files") if given is None else collection(given) or given
+    if not train_files or any(name.startswith(_CORPUS) for name in _texts(train_files)):
+        return config, []
+    left_out = []
+    for name in ("validation_files", "test_files"):
+        files = list(_texts(options.get(name)))
+        is_earlier = _last_to_give(contents, arguments, f"data.{name}") < trained
+        if files and is_earlier and all(file.startswith(_CORPUS) for file in files):
+            options[name] = None
+            instead = "; a part of it is set aside instead" if name == "validation_files" else ""
+            left_out.append(
+                f"data.{name}={', '.join(files)} is left out: it is no part of your own text{instead}"
+            )
+    trainer = config.get("trainer")
+    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
+    if left_out and _last_to_give(contents, arguments, "trainer.callbacks") < trained:
+        for callback in callbacks if isinstance(callbacks, list) else []:
+            inside = callback.get("init_args") if isinstance(callback, dict) else None
+            if class_name(callback) == "SampleText" and isinstance(inside, dict):
+                inside.pop("prompts", None)
+    return config, left_out
+
+
+def _last_to_give(contents: list[dict[str, Any]], arguments: list[str], option: str) -> int:
+    """The number of the last file that gives an option; one more for the command line, -1 for none."""
+    group, _, name = option.partition(".")
+    if any(given.replace(".init_args", "").lstrip("-") == option for given, _ in split_options(arguments)):
+        return len(contents)
+    found = -1
+    for index, content in enumerate(contents):
+        options = content.get(group)
+        options = options.get("init_args", options) if isinstance(options, dict) else None
+        if isinstance(options, dict) and name in options:
+            found = index
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def with_default_classes(config: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +314,14 @@ def split_options(arguments: list[str]) -> list[tuple[str, str | None]]:
         else:
             pairs.append((name, None))
     return pairs
+
+
+def as_options(options: Mapping[str, Any] | None) -> list[str]:
+    """The options of a command line that stand for overrides by dotted name."""
+    return [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in (options or {}).items()
+    ]
 
 
 def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:

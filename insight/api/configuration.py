@@ -24,7 +24,7 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
-from insight.api.config_files import config_paths, merged_configs, yaml_text
+from insight.api.config_files import given_config, yaml_text
 from insight.api.early_checks import early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of, trainer_mistakes
@@ -164,7 +164,9 @@ class InsightCLI(LightningCLI):
         Raises:
             InsightError: There is nothing left to go on with.
         """
-        given = merged_configs(config_paths(self._arguments))
+        given, left_out = given_config(self._arguments)
+        for line in left_out:
+            say(line)
         self._given_values = given_values(given, self._arguments)
         self.mistakes = early_mistakes(self.command, given, self._arguments)
         rest = self._arguments
@@ -288,8 +290,10 @@ class InsightCLI(LightningCLI):
         return Trainer(**{**self.config_init.trainer, **options})
 
     def has_files(self, split: str) -> bool:
-        """Whether the configuration names text for ``"validation"``, ``"test"`` or ``"predict"``."""
-        return bool(self.config.data.init_args.get(f"{split}_files"))
+        """Whether there is text for ``"validation"``, ``"test"`` or ``"predict"``, named or set aside."""
+        options = self.config.data.init_args
+        is_set_aside = split == "validation" and bool(options.get("validation_fraction"))
+        return bool(options.get(f"{split}_files")) or is_set_aside
 
     def saved_config(self) -> str:
         """The complete configuration as YAML, with what was chosen for this machine."""

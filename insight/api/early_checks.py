@@ -17,9 +17,8 @@ from insight.api.config_files import (
     DEFAULT_CLASSES,
     class_name,
     collection,
-    config_paths,
+    given_config,
     merge,
-    merged_configs,
     read_config,
     split_options,
     with_default_classes,
@@ -174,7 +173,7 @@ def check_early(command: str, arguments: list[str]) -> None:
     Raises:
         InsightError: There is exactly one such mistake.
     """
-    mistakes = early_mistakes(command, merged_configs(config_paths(arguments)), arguments)
+    mistakes = early_mistakes(command, given_config(arguments)[0], arguments)
     if len(mistakes) == 1:
         raise mistakes[0]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import has_config, option_value, split_options
+from insight.api.config_files import as_options, has_config, option_value, split_options
 from insight.api.early_checks import check_early, refuse_foreign_classes
 from insight.runtime.errors import CheckpointError, ConfigError, OutputError
 from insight.runtime.files import ensure_writable
@@ -24,6 +24,52 @@ if TYPE_CHECKING:
 
 
 _SPLITS = {"validate": "validation", "test": "test"}
+
+
+def validate(
+    checkpoint: str | Path, config: str | Path | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Measure a checkpoint on its validation text, as ``insight validate`` does.
+
+    Args:
+        checkpoint: A run folder (its best checkpoint), a ``.ckpt`` file, or the folder of a quantized model.
+        config: A YAML file in place of the configuration of the run.
+        options: Overrides by dotted name, e.g. ``{"data.validation_files": "my.txt"}``.
+
+    Returns:
+        The metrics by name, e.g. ``"validation/loss"``.
+
+    Raises:
+        InsightError: As the command prints it.
+    """
+    return evaluate_arguments("validate", _arguments(checkpoint, config, options))
+
+
+def test(
+    checkpoint: str | Path,
+    config: str | Path | None = None,  # noqa: PT028 (not a test of pytest)
+    options: Mapping[str, Any] | None = None,  # noqa: PT028
+) -> dict[str, float]:
+    """Measure a checkpoint on its test text, as ``insight test`` does; see :func:`validate`."""
+    return evaluate_arguments("test", _arguments(checkpoint, config, options))
+
+
+def predict(
+    checkpoint: str | Path, config: str | Path | None = None, options: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Score each document of ``data.predict_files``, as ``insight predict`` does; see :func:`validate`.
+
+    Returns:
+        One record a document, in the order of the files; one without text has no loss.
+    """
+    return predict_arguments(_arguments(checkpoint, config, options))
+
+
+def _arguments(
+    checkpoint: str | Path, config: str | Path | None, options: Mapping[str, Any] | None
+) -> list[str]:
+    files = [] if config is None else ["--config", str(config)]
+    return [f"--checkpoint={checkpoint}", *files, *as_options(options)]
 
 
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
@@ -187,17 +233,26 @@ def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> I
     targets = torch.from_numpy(store.tokens(0, store.num_tokens))
     lengths = torch.from_numpy(cli.datamodule.tokenizer.token_byte_lengths())
     ends = (targets == store.end_of_text_id).nonzero().flatten() + 1
-    start = 0
-    for index, end in enumerate(ends.tolist()):
+    places = cli.datamodule.document_places("predict") if hasattr(cli.datamodule, "document_places") else ()
+    where = iter(places)
+    start, number = 0, 0
+    for end in ends.tolist():
+        place = next(where, None)
+        while place is not None and place.is_empty:
+            nothing = {"bytes": 0, "tokens": 0, "loss": None, "bits_per_byte": None}
+            yield {"document": number, "file": place.file, "record": place.record, **nothing}
+            number, place = number + 1, next(where, None)
         loss, num_bytes = float(losses[start:end].sum()), int(lengths[targets[start:end]].sum())
         yield {
-            "document": index,
+            "document": number,
+            "file": place.file if place else None,
+            "record": place.record if place else None,
             "bytes": num_bytes,
             "tokens": end - start,
             "loss": loss / (end - start),
-            "bits_per_byte": loss / math.log(2) / num_bytes,
+            "bits_per_byte": loss / math.log(2) / num_bytes if num_bytes else None,
         }
-        start = end
+        start, number = end, number + 1
 
 
 def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import config_paths, early_option, merged_configs, option_value
+from insight.api.config_files import as_options, early_option, given_config, option_value
 from insight.api.early_checks import check_early, own_packages, refuse_foreign_classes
 from insight.api.plan import Plan, rendezvous_timeout, start_others, watch_ranks
 from insight.api.run_config import RunConfig
@@ -45,11 +44,7 @@ def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFold
     Raises:
         InsightError: As the command would print.
     """
-    overrides = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in (options or {}).items()
-    ]
-    return fit_arguments(["--config", str(config), *overrides], owns_process=False)
+    return fit_arguments(["--config", str(config), *as_options(options)], owns_process=False)
 
 
 def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
@@ -73,7 +68,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
 
             plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
-        named = own_packages("fit", merged_configs(config_paths(arguments)), arguments)
+        named = own_packages("fit", given_config(arguments)[0], arguments)
         # What the user's own files name may be used by all that this run does, checkpoints included.
         with allowing(named):
             if resumed and resumed.saved_config:

@@ -12,10 +12,12 @@ from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writin
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.parallel import is_sharded
+
+_NUM_WORDS, _NUM_TOKENS = 4, 64
 
 
 class SampleText(Callback):
@@ -25,14 +27,14 @@ class SampleText(Callback):
     its own, so training is bit for bit the same with and without samples.
 
     Args:
-        prompts: Beginnings to continue.
+        prompts: Beginnings to continue; without any, the first words of the validation text.
         every_n_validations: Sample after every this many validations.
         settings: Length, temperature and the other choices of the sampler.
     """
 
     def __init__(
         self,
-        prompts: Sequence[str] = ("It is a truth",),
+        prompts: Sequence[str] = (),
         every_n_validations: int = 1,
         settings: GenerationSettings = GenerationSettings(max_new_tokens=100),
     ) -> None:
@@ -77,7 +79,7 @@ class SampleText(Callback):
         if not (trainer.is_global_zero or is_sharded(network)):  # a network in parts needs all processes
             return
         with writing_while_training(trainer, network):
-            for prompt in self.prompts:
+            for prompt in self.prompts or [_first_words(datamodule_of(trainer))]:
                 try:
                     text = generate(network, tokenizer, prompt, self.settings).text
                 except CheckpointError as error:  # it has diverged, which is for a guard to judge
@@ -91,6 +93,18 @@ class SampleText(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, RunTensorBoard):
                 logger.log_sample(sample)
+
+
+def _first_words(data: Any) -> str:
+    """The beginning of the validation text, or of the training text where there is none."""
+    try:
+        store = data.store("validation")
+    except DataError:
+        store = data.store("train")
+    ids = store.tokens(0, min(_NUM_TOKENS, store.num_tokens))
+    text = data.tokenizer.decode([int(token) for token in ids])
+    words = text.split()[:_NUM_WORDS]
+    return " ".join(words) or text
 
 
 def _drop_after(path: Path, step: int) -> None:

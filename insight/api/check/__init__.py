@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from insight.api.check.findings import Findings
+from insight.api.config_files import as_options
 from insight.api.early_checks import check_early
 from insight.runtime.messages import silence_libraries
 
@@ -21,6 +24,22 @@ class Examination:
 
     numbers: dict[str, Any]
     findings: Findings
+
+
+def check(config: str | Path, options: Mapping[str, Any] | None = None) -> Examination:
+    """Check everything that can be checked without training, as ``insight check`` does.
+
+    Args:
+        config: A YAML file, or the name of a shipped one (``"quickstart"``).
+        options: Overrides by dotted name, e.g. ``{"trainer.max_steps": 100}``.
+
+    Returns:
+        What was found: numbers, mistakes and warnings.
+
+    Raises:
+        InsightError: The configuration cannot even be read.
+    """
+    return examine_arguments(["--config", str(config), *as_options(options)])
 
 
 def examine_arguments(arguments: list[str]) -> Examination:
