@@ -145,8 +145,8 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def cache_for(network: Decoder, batch_size: int, length: int) -> DecoderCache | None:
-    """A cache for texts of this length, or ``None`` where later tokens would change earlier keys.
+def cache_for(network: Decoder, batch_size: int, *lengths: int) -> DecoderCache | None:
+    """A cache for texts, or ``None`` where later tokens would change earlier keys.
 
     Such positions (DynamicNTKScaling, LongRopeScaling with short and long factors) are computed anew at
     every step beyond the length that they were made for.
@@ -154,12 +154,13 @@ def cache_for(network: Decoder, batch_size: int, length: int) -> DecoderCache | 
     Args:
         network: The network that reads.
         batch_size: Texts side by side.
-        length: The longest that each becomes.
+        lengths: Numbers of tokens that the cache may hold, of which the first possible one is taken. Equal
+            numbers in all calls spare a compiled network new forms.
     """
-    try:
-        return network.make_cache(batch_size, length)
-    except ConfigError:  # the numbers are right, so only the positions can refuse
-        return None
+    for length in lengths:
+        with contextlib.suppress(ConfigError):  # the numbers are right, so only the positions can refuse
+            return network.make_cache(batch_size, length)
+    return None
 
 
 def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings) -> Iterator[None]:
@@ -173,7 +174,7 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
     longest = min(context, max(len(row.window) for row in rows) + settings.max_new_tokens)
     start, length = 0, min(len(row.window) for row in rows)
     with evaluation_mode(network):
-        cache = cache_for(network, len(rows), longest)
+        cache = cache_for(network, len(rows), context, longest)
         while not all(row.done for row in rows):
             unread = torch.tensor([row.window[start:length] for row in rows], device=device)
             writing = [index for index, row in enumerate(rows) if len(row.window) == length and not row.done]
@@ -193,7 +194,7 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
                 for row in rows:
                     row.slide(context)
                 start, length = 0, len(rows[0].window)
-                cache = cache_for(network, len(rows), longest)
+                cache = cache_for(network, len(rows), context, longest)
 
 
 class _Row:
