@@ -143,7 +143,7 @@ def test_a_model_against_itself_from_python(
         ([], ["MODEL", "required"]),
         (["RUN", "--output", "empty"], ["--output=empty exists already"]),
         (["RUN", "--output", "train.txt/out"], ["train.txt", "not a folder"]),
-        (["RUN", "--text", "tset.txt"], ["--text='tset.txt'", "did you mean test.txt?"]),
+        (["RUN", "--text", "tset.txt"], ["--text=tset.txt", "did you mean test.txt?"]),
         (["RUN", "--seconds", "0"], ["seconds=0", "above 0"]),
         (["RUN", "--seconds", "nan"], ["seconds=nan"]),
         (["RUN", "--seconds", "long"], ["--seconds", "'long' is not a number"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 from command_line import Outcome
 
+from insight.api.quantize import quantize
 from insight.checkpoints.artifact import _hash
 from insight.optimization import SearchResult
 from insight.optimization.candidates import Candidate
@@ -52,8 +54,8 @@ def test_the_folder_holds_everything(artifact: Path) -> None:
 def test_it_is_tested_like_any_checkpoint(insight: Insight, artifact: Path, finished_run: Path) -> None:
     before = read_summary(finished_run)
     for command, split in (("test", "test"), ("validate", "validation")):
-        whole = json.loads(insight(command, "--checkpoint", str(finished_run), "--json=true").out)
-        small = insight(command, "--checkpoint", str(artifact), "--json=true")
+        whole = json.loads(insight(command, "--checkpoint", str(finished_run), "--json").out)
+        small = insight(command, "--checkpoint", str(artifact), "--json")
         assert small.code == 0, small.err
         found = json.loads(small.out)
         assert found.keys() == whole.keys()
@@ -69,7 +71,7 @@ def test_it_writes_and_predicts(insight: Insight, artifact: Path, workplace: Pat
     predicted = insight("predict", "--checkpoint", str(artifact), "--data.predict_files", "test.txt")
     assert predicted.code == 0, predicted.err
     document = json.loads(predicted.out.splitlines()[0])
-    tested = insight("test", "--checkpoint", str(artifact), "--json=true")
+    tested = insight("test", "--checkpoint", str(artifact), "--json")
     assert document["bits_per_byte"] == pytest.approx(json.loads(tested.out)["test/bits_per_byte"])
 
 
@@ -95,7 +97,12 @@ def test_only_a_model_that_was_written_is_named_in_the_next_command(
     )
     model: Any = None if is_left_alone else object()
     result = SearchResult((original,), "original", "leave the model alone", model, 0.005, {}, {}, 1.0)
-    monkeypatch.setattr("insight.cli.quantize.quantize", lambda **_: result)
+
+    @functools.wraps(quantize)  # the options are made of its signature
+    def measured(**_: Any) -> SearchResult:
+        return result
+
+    monkeypatch.setattr("insight.cli.quantize.quantize", measured)
     outcome = insight("quantize", "--checkpoint", "run", "--output", "small")
     assert outcome.code == 0, outcome.err
     assert ("insight benchmark run small" in outcome.out) != is_left_alone

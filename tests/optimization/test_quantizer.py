@@ -53,7 +53,7 @@ def test_a_method_that_works_in_place_would_be_noticed(learned: LoadedCheckpoint
     model = dataclasses.replace(learned, network=copy.deepcopy(learned.network))
     quantizer = Quantizer(QuantizationConfig("int8_weight_only"))
     selection = quantizer.method.select(model.network, quantizer.config)
-    quantizer.method.convert(model.network, selection.quantized, quantizer.config, None)
+    quantizer.method.convert(model.network, selection, quantizer.config, None)
     assert any(type(parameter) is not torch.nn.Parameter for parameter in model.network.parameters())
 
 
