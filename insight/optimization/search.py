@@ -26,8 +26,9 @@ from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
 from insight.runtime.output_folder import new_folder, write_json
+from insight.runtime.run_folder import SEARCH_REPORT
 
-_REPORT, _CONFIG = "report.json", "config.yaml"
+_CONFIG = "config.yaml"
 # Shares of the time: text for the quality of one candidate, and speed of all together.
 _QUALITY_SHARE, _SPEED_SHARE = 0.02, 0.2
 # Quality is measured one text at a time, as speed is and as a compressed model is used: the roundings of
@@ -334,9 +335,9 @@ def write_result(result: SearchResult, folder: Path, run_config: Path | None = N
     """
     if result.optimized is None:
         with new_folder(folder) as temporary:
-            write_json(temporary / _REPORT, result.to_record())
+            write_json(temporary / SEARCH_REPORT, result.to_record())
         return
-    files = {_REPORT: to_text(result.to_record(), indent=2) + "\n"}
+    files = {SEARCH_REPORT: to_text(result.to_record(), indent=2) + "\n"}
     if run_config is not None and run_config.is_file():
         files[_CONFIG] = run_config.read_text(encoding="utf-8")
     save_artifact(result.optimized, folder, files)

@@ -14,6 +14,8 @@ from insight.runtime.messages import say
 DEFAULT_ROOT = Path("runs")
 ARTIFACT_DESCRIPTION = "quantization.json"
 """The file that makes a folder a quantized model."""
+SEARCH_REPORT = "report.json"
+"""The measurements of a search for a quantized model; alone in a folder where the model was left as it is."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -226,6 +228,13 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
             checkpoint = run.find_newest_checkpoint()
         if checkpoint:
             return checkpoint
+    if (path / SEARCH_REPORT).is_file():
+        raise CheckpointError(
+            "holds only the report of insight quantize, which left the model alone",
+            "name the run or checkpoint that was measured",
+            option=option,
+            value=text,
+        )
     raise CheckpointError(
         f"{option}={text!r} holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)",
         _what_there_is(root),

@@ -109,6 +109,18 @@ def test_only_a_model_that_was_written_is_named_in_the_next_command(
     assert "small" in outcome.out.splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["generate", "validate", "benchmark", "redteam run"])
+def test_a_folder_that_holds_only_the_measurements_is_named_as_such(
+    insight: Insight, workplace: Path, command: str
+) -> None:
+    (workplace / "small").mkdir()
+    (workplace / "small" / "report.json").write_text("{}")
+    option = "" if command == "benchmark" else "--checkpoint"
+    outcome = insight(*command.split(), *option.split(), "small")
+    assert outcome.code == 2
+    assert "small: holds only the report of insight quantize" in outcome.error_line
+
+
 def test_maps_that_the_group_size_leaves_are_told(
     insight: Insight, finished_run: Path, workplace: Path
 ) -> None:
