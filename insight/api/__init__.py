@@ -1,1 +1,1 @@
-"""What the commands do, as typed functions that return results."""
+"""The commands as typed functions that return results."""
