@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from insight.optimization.measurement import ComparisonSettings as ComparisonSettings
 from insight.runtime.errors import ConfigError
-from insight.runtime.files import ensure_writable
+from insight.runtime.files import ensure_writable, new_folder, require_new
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_line, write_object
-from insight.runtime.output_folder import new_folder, require_new
 from insight.runtime.run_folder import DEFAULT_ROOT, RunFolder, find_checkpoint
 from insight.runtime.version import __version__
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from insight.optimization.config import check_search, plan
-from insight.runtime.files import ensure_writable
-from insight.runtime.output_folder import require_new
+from insight.runtime.files import ensure_writable, require_new
 from insight.runtime.run_folder import run_of_checkpoint
 
 if TYPE_CHECKING:

@@ -444,8 +444,8 @@ def _write_results(
     output: str | Path, summary: dict[str, Any], sections: Any, title: str, write_more: Any = None
 ) -> None:
     from insight.reporting.report import write_report
+    from insight.runtime.files import new_folder
     from insight.runtime.json_files import write_object
-    from insight.runtime.output_folder import new_folder
     from insight.runtime.run_folder import RunFolder
 
     with new_folder(Path(output)) as folder:
@@ -456,7 +456,7 @@ def _write_results(
 
 
 def _require_new_folder(output: str | Path) -> None:
-    from insight.runtime.output_folder import require_new
+    from insight.runtime.files import require_new
 
     require_new(Path(output))
     ensure_writable(Path(output))

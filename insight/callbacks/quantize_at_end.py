@@ -19,8 +19,7 @@ from insight.runtime.messages import say
 if TYPE_CHECKING:
     from insight.optimization import SearchResult
 
-
-# What is allowed for measuring where nothing else is said.
+# The time for measuring where the user does not say one.
 _SHARE_OF_TRAINING, _FEWEST_SECONDS, _MOST_SECONDS = 0.4, 5.0, 60.0
 
 

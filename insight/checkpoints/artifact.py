@@ -19,8 +19,9 @@ from insight.models import Decoder, DecoderConfig
 from insight.models.compilation import compile_network
 from insight.runtime.component import Component, component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
+from insight.runtime.files import new_folder
 from insight.runtime.hardware import compiler_path
-from insight.runtime.output_folder import new_folder, write_json
+from insight.runtime.json_files import to_text
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
 from insight.runtime.version import __version__
 
@@ -85,7 +86,7 @@ def write_artifact(
             "report": report,
             "versions": {"insight": __version__, "torch": torch.__version__, "torchao": version("torchao")},
         }
-        write_json(temporary / DESCRIPTION, description)
+        (temporary / DESCRIPTION).write_text(to_text(description, indent=2) + "\n", encoding="utf-8")
         model.tokenizer.save(temporary / "tokenizer.json")
         for name, text in extra_files.items():
             (temporary / name).write_text(text, encoding="utf-8")

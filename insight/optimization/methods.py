@@ -92,7 +92,7 @@ class QuantizationMethod(ABC):
 
         Args:
             network: The network, already in :meth:`dtype`, in evaluation mode, without gradients.
-            selection: What :meth:`select` said.
+            selection: The answer of :meth:`select`.
             config: The user's choices.
             text: Training text, if :attr:`needs_calibration`.
         """

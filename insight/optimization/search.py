@@ -22,10 +22,10 @@ from insight.optimization.measurement.footprint import weight_bytes
 from insight.optimization.measurement.text import Calibration, MeasuredText
 from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
+from insight.runtime.files import new_folder
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
-from insight.runtime.output_folder import new_folder, write_json
 from insight.runtime.run_folder import SEARCH_REPORT
 
 _CONFIG = "config.yaml"
@@ -333,11 +333,12 @@ def write_result(result: SearchResult, folder: Path, run_config: Path | None = N
     Raises:
         OutputError: The folder exists already or cannot be written.
     """
+    report = to_text(result.to_record(), indent=2) + "\n"
     if result.optimized is None:
         with new_folder(folder) as temporary:
-            write_json(temporary / SEARCH_REPORT, result.to_record())
+            (temporary / SEARCH_REPORT).write_text(report, encoding="utf-8")
         return
-    files = {SEARCH_REPORT: to_text(result.to_record(), indent=2) + "\n"}
+    files = {SEARCH_REPORT: report}
     if run_config is not None and run_config.is_file():
         files[_CONFIG] = run_config.read_text(encoding="utf-8")
     save_artifact(result.optimized, folder, files)

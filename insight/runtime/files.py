@@ -226,3 +226,32 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_new(folder: Path, option: str = "--output") -> None:
+    """Refuse an output folder that exists, before any work.
+
+    Raises:
+        OutputError: It exists.
+    """
+    if folder.exists():
+        raise OutputError(f"{option}={folder} exists already", "choose another name, or remove it first")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the name ``folder`` when the block ends without an error.
+
+    Raises:
+        OutputError: ``folder`` exists already or cannot be written.
+    """
+    require_new(folder, "the output folder")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with writing_to(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+        if not publish_folder(temporary, folder):
+            require_new(folder, "the output folder")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
