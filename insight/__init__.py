@@ -1,7 +1,5 @@
 """Insight: train, compress and safety-test transformers from one YAML file."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from insight.runtime.imports import lazy_exports
@@ -35,33 +33,4 @@ if TYPE_CHECKING:
     from insight.runtime.run_folder import find_checkpoint as find_checkpoint
     from insight.training import LanguageModelingModule as LanguageModelingModule
 
-_EXPORTS = {
-    "DecoderConfig": "models",
-    "GenerationSettings": "generation",
-    "LanguageModelingDataModule": "data",
-    "LanguageModelingModule": "training",
-    "QuantizationConfig": "optimization",
-    "RunFolder": "runtime.run_folder",
-    "benchmark": "api.benchmark",
-    "check": "api.check",
-    "encode_files": "api.tokenize",
-    "estimate": "api.estimate",
-    "find_checkpoint": "runtime.run_folder",
-    "fit": "api.fit",
-    "generate": "generation",
-    "load_checkpoint": "checkpoints",
-    "load_model": "checkpoints.artifact",
-    "load_tokenizer": "data",
-    "predict": "api.evaluate",
-    "quantize": "api.quantize",
-    "read_metrics": "reporting",
-    "read_summary": "reporting",
-    "redteam": "api.redteam",
-    "stream": "generation",
-    "test": "api.evaluate",
-    "train_tokenizer": "api.tokenize",
-    "validate": "api.evaluate",
-    "write_report": "reporting",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -10,9 +10,5 @@ if TYPE_CHECKING:
     from insight.checkpoints.reader import load_checkpoint as load_checkpoint
     from insight.checkpoints.reader import load_weights_into as load_weights_into
 
-# A run to resume is looked for before anything that takes seconds to import.
-_EXPORTS = dict.fromkeys(
-    ("LoadedCheckpoint", "differing_tensors", "load_checkpoint", "load_weights_into"), "reader"
-)
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -18,19 +18,5 @@ if TYPE_CHECKING:
     from insight.generation.scoring import log_likelihoods as log_likelihoods
     from insight.generation.settings import GenerationSettings as GenerationSettings
 
-_EXPORTS = {
-    "Generation": "generator",
-    "GenerationSettings": "settings",
-    "TextGenerator": "generator",
-    "TextStream": "generator",
-    "evaluation_mode": "generator",
-    "filtered_log_probabilities": "sampler",
-    "generate": "generator",
-    "generate_batch": "generator",
-    "log_likelihoods": "scoring",
-    "sample": "sampler",
-    "sample_rows": "sampler",
-    "stream": "generator",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -1,219 +1,106 @@
 """Networks as plain torch modules: token ids to hidden states to logits."""
 
-from insight.models.attention import (
-    Attention,
-    AttentionModule,
-    CallContext,
-    CrossAttentionModule,
-    DifferentialAttention,
-    FlexKernel,
-    FullWidthNorm,
-    GatedDeltaNet,
-    GatedLinearAttention,
-    GroupedQueryAttention,
-    HeadNorm,
-    Kernel,
-    LatentAttention,
-    LayerPattern,
-    LinearMixer,
-    QueryKeyNorm,
-    ReferenceKernel,
-    Retention,
-    ScoreChange,
-    SDPAKernel,
-    TiledKernel,
-)
-from insight.models.blocks import (
-    Block,
-    BlockLayout,
-    BranchNorm,
-    ParallelResidual,
-    PostNorm,
-    PreNorm,
-    SandwichNorm,
-)
-from insight.models.caches import (
-    CacheStep,
-    CrossCache,
-    DecoderCache,
-    EncoderStates,
-    FullCache,
-    LayerCache,
-    RecurrentCache,
-    RingCache,
-)
-from insight.models.checkpointing import ActivationCheckpointing
-from insight.models.decoder import Decoder, DecoderConfig
-from insight.models.encoder import (
-    Encoder,
-    EncoderConfig,
-    FirstTokenPooling,
-    LastTokenPooling,
-    MeanPooling,
-    Pooling,
-)
-from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from insight.models.feed_forward import (
-    MLP,
-    BalanceBias,
-    BalanceLoss,
-    FeedForward,
-    FeedForwardPattern,
-    GeGLU,
-    MixtureOfExperts,
-    ReluSquared,
-    Router,
-    RouterBalance,
-    RouterProjection,
-    SwiGLU,
-)
-from insight.models.initialization import Initialization, ScaledInitialization, ZeroOutputInitialization
-from insight.models.linear import (
-    OutputHead,
-    Projection,
-    StackedProjection,
-    TokenEmbedding,
-    muon_splits,
-    parameter_role,
-    row_orders,
-    row_orders_by_parameter,
-)
-from insight.models.masks import (
-    BidirectionalMask,
-    CausalMask,
-    DocumentMask,
-    Mask,
-    PaddingMask,
-    PositionMask,
-    PrefixMask,
-)
-from insight.models.norms import LayerNorm, Norm, OffsetLayerNorm, OffsetRMSNorm, RMSNorm
-from insight.models.positions import (
-    Alibi,
-    DynamicNTKScaling,
-    InputPosition,
-    InterleavedRope,
-    LearnedPosition,
-    LinearScaling,
-    Llama3Scaling,
-    LongRopeScaling,
-    NoPosition,
-    Position,
-    PositionEncoding,
-    RelativeBias,
-    Rope,
-    RopeScaling,
-    SinusoidalPosition,
-    YarnScaling,
-)
-from insight.models.presets import PRESETS, Preset
-from insight.models.stack import StackConfig, TokenStack
+from insight.models.attention import Attention as Attention
+from insight.models.attention import AttentionModule as AttentionModule
+from insight.models.attention import CallContext as CallContext
+from insight.models.attention import CrossAttentionModule as CrossAttentionModule
+from insight.models.attention import DifferentialAttention as DifferentialAttention
+from insight.models.attention import FlexKernel as FlexKernel
+from insight.models.attention import FullWidthNorm as FullWidthNorm
+from insight.models.attention import GatedDeltaNet as GatedDeltaNet
+from insight.models.attention import GatedLinearAttention as GatedLinearAttention
+from insight.models.attention import GroupedQueryAttention as GroupedQueryAttention
+from insight.models.attention import HeadNorm as HeadNorm
+from insight.models.attention import Kernel as Kernel
+from insight.models.attention import LatentAttention as LatentAttention
+from insight.models.attention import LayerPattern as LayerPattern
+from insight.models.attention import LinearMixer as LinearMixer
+from insight.models.attention import QueryKeyNorm as QueryKeyNorm
+from insight.models.attention import ReferenceKernel as ReferenceKernel
+from insight.models.attention import Retention as Retention
+from insight.models.attention import ScoreChange as ScoreChange
+from insight.models.attention import SDPAKernel as SDPAKernel
+from insight.models.attention import TiledKernel as TiledKernel
+from insight.models.blocks import Block as Block
+from insight.models.blocks import BlockLayout as BlockLayout
+from insight.models.blocks import BranchNorm as BranchNorm
+from insight.models.blocks import ParallelResidual as ParallelResidual
+from insight.models.blocks import PostNorm as PostNorm
+from insight.models.blocks import PreNorm as PreNorm
+from insight.models.blocks import SandwichNorm as SandwichNorm
+from insight.models.caches import CacheStep as CacheStep
+from insight.models.caches import CrossCache as CrossCache
+from insight.models.caches import DecoderCache as DecoderCache
+from insight.models.caches import EncoderStates as EncoderStates
+from insight.models.caches import FullCache as FullCache
+from insight.models.caches import LayerCache as LayerCache
+from insight.models.caches import RecurrentCache as RecurrentCache
+from insight.models.caches import RingCache as RingCache
+from insight.models.checkpointing import ActivationCheckpointing as ActivationCheckpointing
+from insight.models.decoder import Decoder as Decoder
+from insight.models.decoder import DecoderConfig as DecoderConfig
+from insight.models.encoder import Encoder as Encoder
+from insight.models.encoder import EncoderConfig as EncoderConfig
+from insight.models.encoder import FirstTokenPooling as FirstTokenPooling
+from insight.models.encoder import LastTokenPooling as LastTokenPooling
+from insight.models.encoder import MeanPooling as MeanPooling
+from insight.models.encoder import Pooling as Pooling
+from insight.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from insight.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
+from insight.models.feed_forward import MLP as MLP
+from insight.models.feed_forward import BalanceBias as BalanceBias
+from insight.models.feed_forward import BalanceLoss as BalanceLoss
+from insight.models.feed_forward import FeedForward as FeedForward
+from insight.models.feed_forward import FeedForwardPattern as FeedForwardPattern
+from insight.models.feed_forward import GeGLU as GeGLU
+from insight.models.feed_forward import MixtureOfExperts as MixtureOfExperts
+from insight.models.feed_forward import ReluSquared as ReluSquared
+from insight.models.feed_forward import Router as Router
+from insight.models.feed_forward import RouterBalance as RouterBalance
+from insight.models.feed_forward import RouterProjection as RouterProjection
+from insight.models.feed_forward import SwiGLU as SwiGLU
+from insight.models.initialization import Initialization as Initialization
+from insight.models.initialization import ScaledInitialization as ScaledInitialization
+from insight.models.initialization import ZeroOutputInitialization as ZeroOutputInitialization
+from insight.models.linear import OutputHead as OutputHead
+from insight.models.linear import Projection as Projection
+from insight.models.linear import StackedProjection as StackedProjection
+from insight.models.linear import TokenEmbedding as TokenEmbedding
+from insight.models.linear import muon_splits as muon_splits
+from insight.models.linear import parameter_role as parameter_role
+from insight.models.linear import row_orders as row_orders
+from insight.models.linear import row_orders_by_parameter as row_orders_by_parameter
+from insight.models.masks import BidirectionalMask as BidirectionalMask
+from insight.models.masks import CausalMask as CausalMask
+from insight.models.masks import DocumentMask as DocumentMask
+from insight.models.masks import Mask as Mask
+from insight.models.masks import PaddingMask as PaddingMask
+from insight.models.masks import PositionMask as PositionMask
+from insight.models.masks import PrefixMask as PrefixMask
+from insight.models.norms import LayerNorm as LayerNorm
+from insight.models.norms import Norm as Norm
+from insight.models.norms import OffsetLayerNorm as OffsetLayerNorm
+from insight.models.norms import OffsetRMSNorm as OffsetRMSNorm
+from insight.models.norms import RMSNorm as RMSNorm
+from insight.models.positions import Alibi as Alibi
+from insight.models.positions import DynamicNTKScaling as DynamicNTKScaling
+from insight.models.positions import InputPosition as InputPosition
+from insight.models.positions import InterleavedRope as InterleavedRope
+from insight.models.positions import LearnedPosition as LearnedPosition
+from insight.models.positions import LinearScaling as LinearScaling
+from insight.models.positions import Llama3Scaling as Llama3Scaling
+from insight.models.positions import LongRopeScaling as LongRopeScaling
+from insight.models.positions import NoPosition as NoPosition
+from insight.models.positions import Position as Position
+from insight.models.positions import PositionEncoding as PositionEncoding
+from insight.models.positions import RelativeBias as RelativeBias
+from insight.models.positions import Rope as Rope
+from insight.models.positions import RopeScaling as RopeScaling
+from insight.models.positions import SinusoidalPosition as SinusoidalPosition
+from insight.models.positions import YarnScaling as YarnScaling
+from insight.models.presets import PRESETS as PRESETS
+from insight.models.presets import Preset as Preset
+from insight.models.stack import StackConfig as StackConfig
+from insight.models.stack import TokenStack as TokenStack
 
 Memory = EncoderStates
-"""The former name of :class:`EncoderStates`."""
-
-__all__ = [
-    "ActivationCheckpointing",
-    "Alibi",
-    "Attention",
-    "AttentionModule",
-    "BalanceBias",
-    "BalanceLoss",
-    "BidirectionalMask",
-    "Block",
-    "BlockLayout",
-    "BranchNorm",
-    "CacheStep",
-    "CallContext",
-    "CausalMask",
-    "CrossAttentionModule",
-    "CrossCache",
-    "Decoder",
-    "DecoderCache",
-    "DecoderConfig",
-    "DifferentialAttention",
-    "DocumentMask",
-    "DynamicNTKScaling",
-    "Encoder",
-    "EncoderConfig",
-    "EncoderDecoder",
-    "EncoderDecoderConfig",
-    "EncoderStates",
-    "FeedForward",
-    "FeedForwardPattern",
-    "FirstTokenPooling",
-    "FlexKernel",
-    "FullCache",
-    "FullWidthNorm",
-    "GatedDeltaNet",
-    "GatedLinearAttention",
-    "GeGLU",
-    "GroupedQueryAttention",
-    "HeadNorm",
-    "Initialization",
-    "InputPosition",
-    "InterleavedRope",
-    "Kernel",
-    "LastTokenPooling",
-    "LatentAttention",
-    "LayerCache",
-    "LayerNorm",
-    "LayerPattern",
-    "LearnedPosition",
-    "LinearMixer",
-    "LinearScaling",
-    "Llama3Scaling",
-    "LongRopeScaling",
-    "MLP",
-    "Mask",
-    "MeanPooling",
-    "Memory",
-    "MixtureOfExperts",
-    "NoPosition",
-    "Norm",
-    "OffsetLayerNorm",
-    "OffsetRMSNorm",
-    "OutputHead",
-    "PRESETS",
-    "PaddingMask",
-    "ParallelResidual",
-    "Pooling",
-    "Position",
-    "PositionEncoding",
-    "PositionMask",
-    "PostNorm",
-    "PreNorm",
-    "PrefixMask",
-    "Preset",
-    "Projection",
-    "QueryKeyNorm",
-    "RMSNorm",
-    "RecurrentCache",
-    "ReferenceKernel",
-    "RelativeBias",
-    "ReluSquared",
-    "Retention",
-    "RingCache",
-    "Rope",
-    "RopeScaling",
-    "Router",
-    "RouterBalance",
-    "RouterProjection",
-    "SDPAKernel",
-    "SandwichNorm",
-    "ScaledInitialization",
-    "ScoreChange",
-    "SinusoidalPosition",
-    "StackConfig",
-    "StackedProjection",
-    "SwiGLU",
-    "TiledKernel",
-    "TokenEmbedding",
-    "TokenStack",
-    "YarnScaling",
-    "ZeroOutputInitialization",
-    "muon_splits",
-    "parameter_role",
-    "row_orders",
-    "row_orders_by_parameter",
-]

@@ -21,22 +21,5 @@ if TYPE_CHECKING:
     from insight.optimization.search import QuantizationSearch as QuantizationSearch
     from insight.optimization.search import SearchResult as SearchResult
 
-_EXPORTS = {
-    "Calibration": "measurement.text",
-    "Incompatibility": "quantizer",
-    "KeptModule": "methods",
-    "METHODS": "config",
-    "OptimizationReport": "quantizer",
-    "OptimizedModel": "quantizer",
-    "QuantizationConfig": "config",
-    "QuantizationSearch": "search",
-    "Quantizer": "quantizer",
-    "SearchResult": "search",
-    "Verdict": "measurement.quality",
-    "plan": "config",
-    "quality_gate": "measurement.quality",
-    "save_artifact": "quantizer",
-    "this_target": "quantizer",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -1,7 +1,5 @@
 """What a run leaves for people: metrics, samples, summary, TensorBoard, and the page that shows them."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from insight.runtime.imports import lazy_exports
@@ -20,19 +18,5 @@ if TYPE_CHECKING:
     from insight.reporting.run_files import update_run_info as update_run_info
     from insight.reporting.run_files import update_summary as update_summary
 
-_EXPORTS = {
-    "Metric": "run_files",
-    "MetricsFile": "loggers",
-    "RunTensorBoard": "loggers",
-    "Sample": "run_files",
-    "append_sample": "run_files",
-    "read_metrics": "run_files",
-    "read_run_info": "run_files",
-    "read_samples": "run_files",
-    "read_summary": "run_files",
-    "update_run_info": "run_files",
-    "update_summary": "run_files",
-    "write_report": "report",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import os
@@ -18,24 +19,35 @@ OWN_PACKAGES = ("insight", "torch", "lightning", "torchmetrics")
 """The packages that a file of a stranger may name classes of."""
 
 
-def lazy_exports(package: str, exports: dict[str, str]) -> Callable[[str], Any]:
-    """A module ``__getattr__`` (PEP 562) that resolves ``name`` in the submodule ``exports[name]``.
+def lazy_exports(package: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The module ``__getattr__`` (PEP 562) and the ``__all__`` of a package that imports at first use.
 
-    A command that needs no torch does not load it this way.
+    A command that needs no torch does not load it this way. The names are those that the ``__init__.py``
+    imports under ``if TYPE_CHECKING:``, so they are written once, for type checkers and the interpreter.
 
     Args:
         package: The ``__name__`` of the package that exports.
-        exports: The submodule of each public name, e.g. ``{"BPETokenizer": "bpe"}``.
     """
+    file = sys.modules[package].__file__
+    assert file is not None
+    exports = {
+        alias.asname or alias.name: (str(line.module), alias.name)
+        for block in ast.parse(Path(file).read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
 
     def __getattr__(name: str) -> Any:  # noqa: N807 (a module-level hook)
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{exports[name]}"), name)
+        module, attribute = exports[name]
+        value = getattr(importlib.import_module(module), attribute)
         setattr(sys.modules[package], name, value)
         return value
 
-    return __getattr__
+    return __getattr__, sorted(exports)
 
 
 def allowed_packages() -> tuple[str, ...]:

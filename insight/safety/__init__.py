@@ -1,7 +1,5 @@
 """A model → measured risk: attacks ask, targets answer, evaluators judge, reports show."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from insight.runtime.imports import lazy_exports
@@ -33,32 +31,5 @@ if TYPE_CHECKING:
     from insight.safety.targets import NetworkTarget as NetworkTarget
     from insight.safety.targets import Target as Target
 
-_EXPORTS = {
-    "Attack": "bases",
-    "CallableTarget": "targets",
-    "Comparison": "compare",
-    "Comparisons": "compare",
-    "ErrorRates": "bases",
-    "Evaluator": "bases",
-    "Figure": "records",
-    "Item": "records",
-    "Material": "material",
-    "Measure": "suite",
-    "MeasureSummary": "records",
-    "NetworkTarget": "targets",
-    "NotApplicable": "bases",
-    "Response": "records",
-    "Results": "results",
-    "Score": "records",
-    "ScoredItem": "records",
-    "Suite": "suite",
-    "Target": "targets",
-    "TextClassifier": "bases",
-    "compare_folders": "compare",
-    "compare_results": "compare",
-    "find_suite": "suite",
-    "read_results": "compare",
-    "red_team": "red_teaming",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -1,60 +1,30 @@
 """How a network learns: LightningModules, losses, optimizers, schedules and exact metrics."""
 
-from insight.training.guards import Guard, SpikeDetector
-from insight.training.language_modeling import LanguageModelingModule
-from insight.training.losses import linear_cross_entropy, token_losses
-from insight.training.metrics import TextLikelihood
-from insight.training.optimizers import AdamW, AnyOptimizer, MuonAdamW, OptimizerConfig
-from insight.training.schedules import (
-    Constant,
-    InverseSquareRoot,
-    OneCycle,
-    ScheduleConfig,
-    WarmupCosine,
-    WarmupLinear,
-    WarmupStableDecay,
-)
-from insight.training.stopping import (
-    AllOf,
-    AnyOf,
-    Criterion,
-    Divergence,
-    DurationBudget,
-    ExpectedGain,
-    GrowingGap,
-    Patience,
-    Plateau,
-    TargetReached,
-    TokenBudget,
-)
-
-__all__ = [
-    "AdamW",
-    "AllOf",
-    "AnyOf",
-    "AnyOptimizer",
-    "Constant",
-    "Criterion",
-    "Divergence",
-    "DurationBudget",
-    "ExpectedGain",
-    "GrowingGap",
-    "Guard",
-    "InverseSquareRoot",
-    "LanguageModelingModule",
-    "MuonAdamW",
-    "OneCycle",
-    "OptimizerConfig",
-    "Patience",
-    "Plateau",
-    "ScheduleConfig",
-    "SpikeDetector",
-    "TargetReached",
-    "TextLikelihood",
-    "TokenBudget",
-    "WarmupCosine",
-    "WarmupLinear",
-    "WarmupStableDecay",
-    "linear_cross_entropy",
-    "token_losses",
-]
+from insight.training.guards import Guard as Guard
+from insight.training.guards import SpikeDetector as SpikeDetector
+from insight.training.language_modeling import LanguageModelingModule as LanguageModelingModule
+from insight.training.losses import linear_cross_entropy as linear_cross_entropy
+from insight.training.losses import token_losses as token_losses
+from insight.training.metrics import TextLikelihood as TextLikelihood
+from insight.training.optimizers import AdamW as AdamW
+from insight.training.optimizers import AnyOptimizer as AnyOptimizer
+from insight.training.optimizers import MuonAdamW as MuonAdamW
+from insight.training.optimizers import OptimizerConfig as OptimizerConfig
+from insight.training.schedules import Constant as Constant
+from insight.training.schedules import InverseSquareRoot as InverseSquareRoot
+from insight.training.schedules import OneCycle as OneCycle
+from insight.training.schedules import ScheduleConfig as ScheduleConfig
+from insight.training.schedules import WarmupCosine as WarmupCosine
+from insight.training.schedules import WarmupLinear as WarmupLinear
+from insight.training.schedules import WarmupStableDecay as WarmupStableDecay
+from insight.training.stopping import AllOf as AllOf
+from insight.training.stopping import AnyOf as AnyOf
+from insight.training.stopping import Criterion as Criterion
+from insight.training.stopping import Divergence as Divergence
+from insight.training.stopping import DurationBudget as DurationBudget
+from insight.training.stopping import ExpectedGain as ExpectedGain
+from insight.training.stopping import GrowingGap as GrowingGap
+from insight.training.stopping import Patience as Patience
+from insight.training.stopping import Plateau as Plateau
+from insight.training.stopping import TargetReached as TargetReached
+from insight.training.stopping import TokenBudget as TokenBudget

@@ -1,51 +1,27 @@
 """Attention: projections, positions, mask and kernel."""
 
-from insight.models.attention.base import (
-    Attention,
-    AttentionModule,
-    CallContext,
-    CrossAttentionModule,
-    LayerPattern,
-)
-from insight.models.attention.differential import DifferentialAttention
-from insight.models.attention.grouped_query import GroupedQueryAttention
-from insight.models.attention.kernels import (
-    FlexKernel,
-    Kernel,
-    ReferenceKernel,
-    ScoreChange,
-    SDPAKernel,
-    TiledKernel,
-)
-from insight.models.attention.latent import LatentAttention
-from insight.models.attention.linear import GatedDeltaNet, GatedLinearAttention, LinearMixer, Retention
-from insight.models.masks import CausalMask, DocumentMask, Mask, causal_mask
-from insight.models.norms import FullWidthNorm, HeadNorm, QueryKeyNorm
-
-__all__ = [
-    "Attention",
-    "AttentionModule",
-    "CallContext",
-    "CausalMask",
-    "CrossAttentionModule",
-    "DifferentialAttention",
-    "DocumentMask",
-    "FlexKernel",
-    "FullWidthNorm",
-    "GatedDeltaNet",
-    "GatedLinearAttention",
-    "GroupedQueryAttention",
-    "HeadNorm",
-    "Kernel",
-    "LatentAttention",
-    "LayerPattern",
-    "LinearMixer",
-    "Mask",
-    "QueryKeyNorm",
-    "ReferenceKernel",
-    "Retention",
-    "SDPAKernel",
-    "ScoreChange",
-    "TiledKernel",
-    "causal_mask",
-]
+from insight.models.attention.base import Attention as Attention
+from insight.models.attention.base import AttentionModule as AttentionModule
+from insight.models.attention.base import CallContext as CallContext
+from insight.models.attention.base import CrossAttentionModule as CrossAttentionModule
+from insight.models.attention.base import LayerPattern as LayerPattern
+from insight.models.attention.differential import DifferentialAttention as DifferentialAttention
+from insight.models.attention.grouped_query import GroupedQueryAttention as GroupedQueryAttention
+from insight.models.attention.kernels import FlexKernel as FlexKernel
+from insight.models.attention.kernels import Kernel as Kernel
+from insight.models.attention.kernels import ReferenceKernel as ReferenceKernel
+from insight.models.attention.kernels import ScoreChange as ScoreChange
+from insight.models.attention.kernels import SDPAKernel as SDPAKernel
+from insight.models.attention.kernels import TiledKernel as TiledKernel
+from insight.models.attention.latent import LatentAttention as LatentAttention
+from insight.models.attention.linear import GatedDeltaNet as GatedDeltaNet
+from insight.models.attention.linear import GatedLinearAttention as GatedLinearAttention
+from insight.models.attention.linear import LinearMixer as LinearMixer
+from insight.models.attention.linear import Retention as Retention
+from insight.models.masks import CausalMask as CausalMask
+from insight.models.masks import DocumentMask as DocumentMask
+from insight.models.masks import Mask as Mask
+from insight.models.masks import causal_mask as causal_mask
+from insight.models.norms import FullWidthNorm as FullWidthNorm
+from insight.models.norms import HeadNorm as HeadNorm
+from insight.models.norms import QueryKeyNorm as QueryKeyNorm

@@ -1,25 +1,12 @@
 """What decoding keeps of the tokens that it has seen."""
 
-from insight.models.caches.base import (
-    CacheStep,
-    CrossCache,
-    DecoderCache,
-    EncoderStates,
-    LayerCache,
-    ProjectStates,
-)
-from insight.models.caches.buffers import FullCache, RingCache, make_layer_cache
-from insight.models.caches.recurrent import RecurrentCache
-
-__all__ = [
-    "CacheStep",
-    "CrossCache",
-    "DecoderCache",
-    "EncoderStates",
-    "FullCache",
-    "LayerCache",
-    "ProjectStates",
-    "RecurrentCache",
-    "RingCache",
-    "make_layer_cache",
-]
+from insight.models.caches.base import CacheStep as CacheStep
+from insight.models.caches.base import CrossCache as CrossCache
+from insight.models.caches.base import DecoderCache as DecoderCache
+from insight.models.caches.base import EncoderStates as EncoderStates
+from insight.models.caches.base import LayerCache as LayerCache
+from insight.models.caches.base import ProjectStates as ProjectStates
+from insight.models.caches.buffers import FullCache as FullCache
+from insight.models.caches.buffers import RingCache as RingCache
+from insight.models.caches.buffers import make_layer_cache as make_layer_cache
+from insight.models.caches.recurrent import RecurrentCache as RecurrentCache

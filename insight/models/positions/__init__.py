@@ -1,33 +1,18 @@
 """How attention and the input are told token positions: one file a kind."""
 
-from insight.models.positions.base import NoPosition, Position, PositionEncoding
-from insight.models.positions.biases import Alibi, RelativeBias
-from insight.models.positions.input_positions import InputPosition, LearnedPosition, SinusoidalPosition
-from insight.models.positions.rope import InterleavedRope, Rope
-from insight.models.positions.scaling import (
-    DynamicNTKScaling,
-    LinearScaling,
-    Llama3Scaling,
-    LongRopeScaling,
-    RopeScaling,
-    YarnScaling,
-)
-
-__all__ = [
-    "Alibi",
-    "DynamicNTKScaling",
-    "InputPosition",
-    "InterleavedRope",
-    "LearnedPosition",
-    "LinearScaling",
-    "Llama3Scaling",
-    "LongRopeScaling",
-    "NoPosition",
-    "Position",
-    "PositionEncoding",
-    "RelativeBias",
-    "Rope",
-    "RopeScaling",
-    "SinusoidalPosition",
-    "YarnScaling",
-]
+from insight.models.positions.base import NoPosition as NoPosition
+from insight.models.positions.base import Position as Position
+from insight.models.positions.base import PositionEncoding as PositionEncoding
+from insight.models.positions.biases import Alibi as Alibi
+from insight.models.positions.biases import RelativeBias as RelativeBias
+from insight.models.positions.input_positions import InputPosition as InputPosition
+from insight.models.positions.input_positions import LearnedPosition as LearnedPosition
+from insight.models.positions.input_positions import SinusoidalPosition as SinusoidalPosition
+from insight.models.positions.rope import InterleavedRope as InterleavedRope
+from insight.models.positions.rope import Rope as Rope
+from insight.models.positions.scaling import DynamicNTKScaling as DynamicNTKScaling
+from insight.models.positions.scaling import LinearScaling as LinearScaling
+from insight.models.positions.scaling import Llama3Scaling as Llama3Scaling
+from insight.models.positions.scaling import LongRopeScaling as LongRopeScaling
+from insight.models.positions.scaling import RopeScaling as RopeScaling
+from insight.models.positions.scaling import YarnScaling as YarnScaling

@@ -21,22 +21,5 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.text import EvaluationText as EvaluationText
     from insight.optimization.measurement.text import MeasuredText as MeasuredText
 
-_EXPORTS = {
-    "Comparison": "comparison",
-    "ComparisonSettings": "comparison",
-    "EvaluationText": "text",
-    "Footprint": "footprint",
-    "MeasuredText": "text",
-    "ModelMeasurement": "comparison",
-    "Quality": "quality",
-    "Speed": "speed",
-    "compare_models": "comparison",
-    "compare_quality": "quality",
-    "disk_bytes": "footprint",
-    "measure_footprint": "footprint",
-    "measure_quality": "quality",
-    "measure_speed": "speed",
-    "weight_bytes": "footprint",
-}
-__all__ = sorted(_EXPORTS)
-__getattr__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __all__ = lazy_exports(__name__)
+__getattr__, __all__ = lazy_exports(__name__)

@@ -1,19 +1,8 @@
 """Several processes: what they share, what each holds a part of, and the strategy that cuts a network."""
 
-from insight.training.parallel.sharding import (
-    build_in_parts,
-    is_sharded,
-    num_replicas,
-    replica_rank,
-    sum_over_replicas,
-)
-from insight.training.parallel.strategies import FSDP2Strategy
-
-__all__ = [
-    "FSDP2Strategy",
-    "build_in_parts",
-    "is_sharded",
-    "num_replicas",
-    "replica_rank",
-    "sum_over_replicas",
-]
+from insight.training.parallel.sharding import build_in_parts as build_in_parts
+from insight.training.parallel.sharding import is_sharded as is_sharded
+from insight.training.parallel.sharding import num_replicas as num_replicas
+from insight.training.parallel.sharding import replica_rank as replica_rank
+from insight.training.parallel.sharding import sum_over_replicas as sum_over_replicas
+from insight.training.parallel.strategies import FSDP2Strategy as FSDP2Strategy

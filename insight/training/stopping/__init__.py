@@ -3,42 +3,19 @@
 They compose with :class:`AnyOf` and :class:`AllOf`; the callback ``EarlyStopping`` asks them.
 """
 
-from insight.training.stopping.base import (
-    Advice,
-    AllOf,
-    AnyOf,
-    Criterion,
-    EvidenceLine,
-    History,
-    Validation,
-    single_advice,
-)
-from insight.training.stopping.criteria import (
-    Divergence,
-    DurationBudget,
-    GrowingGap,
-    Patience,
-    Plateau,
-    TargetReached,
-    TokenBudget,
-)
-from insight.training.stopping.extrapolation import ExpectedGain
-
-__all__ = [
-    "AllOf",
-    "AnyOf",
-    "Criterion",
-    "Divergence",
-    "DurationBudget",
-    "EvidenceLine",
-    "ExpectedGain",
-    "GrowingGap",
-    "History",
-    "Patience",
-    "Plateau",
-    "TargetReached",
-    "TokenBudget",
-    "Validation",
-    "Advice",
-    "single_advice",
-]
+from insight.training.stopping.base import Advice as Advice
+from insight.training.stopping.base import AllOf as AllOf
+from insight.training.stopping.base import AnyOf as AnyOf
+from insight.training.stopping.base import Criterion as Criterion
+from insight.training.stopping.base import EvidenceLine as EvidenceLine
+from insight.training.stopping.base import History as History
+from insight.training.stopping.base import Validation as Validation
+from insight.training.stopping.base import single_advice as single_advice
+from insight.training.stopping.criteria import Divergence as Divergence
+from insight.training.stopping.criteria import DurationBudget as DurationBudget
+from insight.training.stopping.criteria import GrowingGap as GrowingGap
+from insight.training.stopping.criteria import Patience as Patience
+from insight.training.stopping.criteria import Plateau as Plateau
+from insight.training.stopping.criteria import TargetReached as TargetReached
+from insight.training.stopping.criteria import TokenBudget as TokenBudget
+from insight.training.stopping.extrapolation import ExpectedGain as ExpectedGain

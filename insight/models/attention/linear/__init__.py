@@ -1,16 +1,10 @@
 """Linear mixers: a state of constant size a head in place of keys and values, one file a kind."""
 
-from insight.models.attention.linear.base import LinearMixer, LinearMixerModule
-from insight.models.attention.linear.mixers import GatedDeltaNet, GatedLinearAttention, Retention
-from insight.models.attention.linear.recurrence import Recurrence, mix_chunks, mix_token
-
-__all__ = [
-    "GatedDeltaNet",
-    "GatedLinearAttention",
-    "LinearMixer",
-    "LinearMixerModule",
-    "Recurrence",
-    "Retention",
-    "mix_chunks",
-    "mix_token",
-]
+from insight.models.attention.linear.base import LinearMixer as LinearMixer
+from insight.models.attention.linear.base import LinearMixerModule as LinearMixerModule
+from insight.models.attention.linear.mixers import GatedDeltaNet as GatedDeltaNet
+from insight.models.attention.linear.mixers import GatedLinearAttention as GatedLinearAttention
+from insight.models.attention.linear.mixers import Retention as Retention
+from insight.models.attention.linear.recurrence import Recurrence as Recurrence
+from insight.models.attention.linear.recurrence import mix_chunks as mix_chunks
+from insight.models.attention.linear.recurrence import mix_token as mix_token
