@@ -142,6 +142,7 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "data": data.summary() if hasattr(data, "summary") else {},
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "network": config.to_dict() if isinstance(config, Component) else {},
+        "network_sizes": _sizes(network),
         "precision": str(trainer.precision),
         "num_threads": torch.get_num_threads(),
         "kernels": kernels_of(
@@ -155,6 +156,20 @@ def _step_of_weights(trainer: Trainer) -> int:
     if trainer.state.fn == "fit" or not trainer.ckpt_path:
         return int(trainer.global_step)
     return int(read_checkpoint(Path(trainer.ckpt_path)).get("global_step", 0))
+
+
+def _sizes(network: Any) -> dict[str, int]:
+    """What the sizes came to that a configuration may leave open, by the names of its fields."""
+    sizes: dict[str, int] = {}
+    for module in network.modules():
+        if isinstance(module, torch.nn.Embedding):
+            sizes.setdefault("vocabulary_size", module.num_embeddings)
+        if isinstance(found := getattr(module, "head_dim", None), int):
+            sizes.setdefault("head_dim", found)
+        down = getattr(module, "down", None)
+        if isinstance(found := getattr(down, "in_features", None), int):
+            sizes.setdefault("intermediate_size", found)
+    return sizes
 
 
 def _final_metrics(trainer: Trainer) -> dict[str, Metric]:

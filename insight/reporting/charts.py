@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from bokeh.core.types import ID
@@ -16,6 +17,7 @@ from bokeh.models import (
     DataRange1d,
     HoverTool,
     NumeralTickFormatter,
+    Range1d,
     ResetTool,
 )
 from bokeh.models.renderers import GlyphRenderer
@@ -27,6 +29,8 @@ from insight.runtime.formats import format_duration
 # More points than this are averaged in groups of equal size: no screen shows more, and the page stays small.
 MAX_POINTS = 1000
 _FEW_POINTS = 40
+SERIES_COLORS = ("--line-1", "--line-2", "--line-3", "--line-4")
+"""CSS variables that colour things that stand side by side, such as models."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,10 @@ class Chart:
         )
         plot.toolbar.logo = None
         plot.toolbar.autohide = True
-        plot.background_fill_alpha = 0
-        plot.border_fill_alpha = 0
-        plot.outline_line_alpha = 0
+        clear_frame(plot)
         plot.xgrid.visible = False
         plot.xaxis.formatter = NumeralTickFormatter(format=self._x_format)
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
-        plot.axis.minor_tick_line_alpha = 0
-        plot.axis.major_tick_line_alpha = 0
-        plot.yaxis.axis_line_alpha = 0
-        plot.axis.major_label_text_font_size = "12px"
         plot.x_range = DataRange1d(range_padding=0.02)
         if not self.x_logarithmic:
             plot.x_range.start = 0  # charts side by side line up
@@ -155,22 +153,133 @@ class Chart:
         return "0,0.[000]" if self.x_logarithmic else "0,0"
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a :class:`BarChart`.
+
+    Args:
+        label: Name of what was measured.
+        series: Index of the series that it belongs to.
+        value: Its length.
+    """
+
+    label: str
+    series: int
+    value: float
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Lengths side by side: one group a label, one bar a series.
+
+    Args:
+        identifier: Unique in the page.
+        title: What is shown.
+        unit: Unit of the lengths.
+        series: Names of the series, at most four.
+        bars: The bars; those that are not finite are left out and counted.
+        tick_format: Numeral format of the lengths (https://numeraljs.com).
+    """
+
+    identifier: str
+    title: str
+    unit: str
+    series: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    tick_format: str = "0.[00]"
+    has_more_above: ClassVar[bool] = False
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Entries of the legend."""
+        empty = Curve((), (), ())
+        return tuple(Line(name, empty, SERIES_COLORS[index]) for index, name in enumerate(self.series))
+
+    @property
+    def description(self) -> str:
+        """What a reader who does not see the chart should hear."""
+        parts = [f"{bar.label}, {self.series[bar.series]}: {bar.value:.4g}" for bar in self._drawn]
+        return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
+
+    @property
+    def num_lost(self) -> int:
+        """Bars that cannot be drawn because they are not finite numbers."""
+        return len(self.bars) - len(self._drawn)
+
+    @property
+    def _drawn(self) -> list[Bar]:
+        return [bar for bar in self.bars if math.isfinite(bar.value)]
+
+    def to_item(self) -> dict[str, Any]:
+        """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
+        labels = list(dict.fromkeys(bar.label for bar in self.bars))
+        height, thickness = len(labels), 0.8 / max(1, len(self.series))
+        plot = figure(
+            height=60 + len(labels) * (14 + 16 * len(self.series)),
+            sizing_mode="stretch_width",
+            tools=[],
+            toolbar_location=None,
+            output_backend="canvas",
+            min_border=4,
+        )
+        clear_frame(plot)
+        plot.ygrid.visible = False
+        # The first label stands at the top.
+        plot.yaxis.ticker = [height - index for index in range(len(labels))]
+        plot.yaxis.major_label_overrides = {height - index: label for index, label in enumerate(labels)}
+        plot.xaxis.formatter = NumeralTickFormatter(format=self.tick_format)
+        longest = max((bar.value for bar in self._drawn), default=0.0)
+        plot.x_range = Range1d(start=0, end=1.05 * longest if longest > 0 else 1.0)
+        plot.y_range = Range1d(start=0.5, end=height + 0.5)
+        for series, name in enumerate(self.series):
+            bars = [bar for bar in self._drawn if bar.series == series]
+            middle = 0.4 - thickness * (series + 0.5)
+            source = ColumnDataSource(
+                {
+                    "y": [height - labels.index(bar.label) + middle for bar in bars],
+                    "value": [bar.value for bar in bars],
+                    "label": [bar.label for bar in bars],
+                    "series": [name for _ in bars],
+                }
+            )
+            drawn = plot.hbar(y="y", right="value", height=0.9 * thickness, source=source, line_alpha=0)
+            drawn.glyph.tags = [SERIES_COLORS[series]]
+            rows = (("", "@label"), ("", "@series"), (self.unit, "@value{0.[0000]}"))
+            plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltip(rows)))
+        return dict(json_item(plot, ID(self.identifier)))
+
+
+def clear_frame(plot: Any) -> None:
+    """Take away what the page's style does not colour: backgrounds, outlines and minor ticks."""
+    plot.background_fill_alpha = 0
+    plot.border_fill_alpha = 0
+    plot.outline_line_alpha = 0
+    plot.axis.minor_tick_line_alpha = 0
+    plot.axis.major_tick_line_alpha = 0
+    plot.yaxis.axis_line_alpha = 0
+    plot.axis.major_label_text_font_size = "12px"
+
+
+def tooltip(rows: Iterable[tuple[str, str]]) -> str:
+    """The HTML of a tooltip of name and value, coloured by variables, since Bokeh's own are always light."""
+    cells = "".join(
+        f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>' for name, value in rows
+    )
+    grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
+    return f'<div style="{grid}">{cells}</div>'
+
+
 def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: bool) -> HoverTool:
     """A tooltip that follows the pointer along the main line, and shows at the points of the others.
 
-    Its rows are HTML of the page's own making, coloured by variables, since Bokeh's are always light.
     ``x`` is the name of the horizontal axis and the format of its numbers.
     """
     shown = {escape(line.label): "@value{%0.4g}", x[0]: f"@step{{{x[1]}}}"}
     if any(map(math.isfinite, line.curve.seconds)):
         shown["time"] = "@time"
-    rows = "".join(
-        f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>' for name, value in shown.items()
-    )
-    grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
     return HoverTool(
         renderers=[drawn],
-        tooltips=f'<div style="{grid}">{rows}</div>',
+        tooltips=tooltip(shown.items()),
         formatters={"@value": "printf"},
         mode="vline" if is_main else "mouse",
         attachment="horizontal" if is_main else "vertical",

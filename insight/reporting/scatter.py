@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,18 @@ from bokeh.embed import json_item
 from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
-from insight.reporting.charts import Line
+from insight.reporting.charts import Line, clear_frame, tooltip
 
 # A chart as wide as half of the page, in pixels, and the size of its letters; near enough for any width.
 _WIDTH, _HEIGHT = 400.0, 220.0
 _LETTER, _LINE = 6.3, 14.0
-_GAP_X, _GAP_Y = 9.0, 4.0
+_GAP = 9.0
 _POINT = 6.0
 _PASSES = 4
+# A name that hides more than this share of itself under others is left out; the tooltip still has it.
+_MOST_HIDDEN = 0.1
+# The dashed line is thin: it counts as boxes of this half height, one every so many pixels.
+_LINE_HALF, _LINE_STEP = 3.0, 6.0
 
 Box = tuple[float, float, float, float]
 
@@ -29,66 +34,94 @@ class Place:
     """On which side of its point a name stands.
 
     Args:
-        is_left: It ends left of the point; otherwise it begins right of it.
-        is_below: It stands below the height of the point; otherwise above.
+        x: -1 where the name ends left of the point, 0 where it is centred, 1 where it begins right of it.
+        y: -1 where the name stands below the point, 0 beside it, 1 above it.
     """
 
-    is_left: bool
-    is_below: bool
+    x: int
+    y: int
 
     @property
     def x_offset(self) -> float:
-        """Pixels from the point to the near end of the name."""
-        return -_GAP_X if self.is_left else _GAP_X
+        """Pixels from the point to the near end, or to the middle, of the name."""
+        return self.x * (_GAP if self.y == 0 else _GAP / 2)
 
     @property
     def y_offset(self) -> float:
-        """Pixels from the point down to the near edge of the name."""
-        return _GAP_Y if self.is_below else -_GAP_Y
+        """Pixels from the point down to the near edge, or to the middle, of the name."""
+        return -self.y * _GAP * 0.9
 
 
-_PLACES = tuple(Place(is_left, is_below) for is_below in (False, True) for is_left in (False, True))
+_PLACES = tuple(
+    Place(x, y) for x, y in ((1, 1), (-1, 1), (0, 1), (1, -1), (-1, -1), (0, -1), (1, 0), (-1, 0))
+)
 
 
-def place_names(points: Sequence[tuple[float, float, str]]) -> list[Place]:
-    """A place for every name: where it covers least of the points and of the other names.
+def place_names(
+    points: Sequence[tuple[float, float, str]],
+    line: Sequence[tuple[float, float]] = (),
+    required: Collection[int] = (),
+) -> list[Place | None]:
+    """A place for every name: where it covers least of the points, the line and the other names.
 
-    One name after the other chooses among the four places, a few times over, since the first ones do not
-    know yet where the later ones go.
+    One name after the other chooses among eight places, a few times over, since the first ones do not know
+    yet where the later ones go. A name that finds no room is left out.
 
     Args:
         points: Horizontal and vertical place of each as shares of the frame, from 0 (left, bottom) to 1,
             and its name, which may have several lines.
+        line: Corners of a line that names should not lie on, as shares of the frame.
+        required: Indices of names that are shown whatever they cover.
     """
-    dots = [_around(x, y) for x, y, _ in points]
+    dots = [_around(x, y, _POINT) for x, y, _ in points]
+    drawn = [*dots, *_along(line)]
     chosen: dict[int, Place] = {}
     for _ in range(_PASSES):
         for index, point in enumerate(points):
-            names = [_box(*points[other], place) for other, place in chosen.items() if other != index]
-            taken = [*dots, *names]
-            chosen[index] = min(_PLACES, key=lambda place: _cost(_box(*point, place), taken))
-    return [chosen[index] for index in range(len(points))]
+            taken = [_box(*points[other], place) for other, place in chosen.items() if other != index]
+            taken += drawn
+            others = [dot for number, dot in enumerate(dots) if number != index]
+            chosen[index] = min(_PLACES, key=lambda place: _cost(_box(*point, place), taken, others))
+    shown: dict[int, Box] = {}
+    for index in sorted(chosen, key=lambda index: index not in required):
+        box = _box(*points[index], chosen[index])
+        hidden = sum(_overlap(box, other) for other in shown.values())
+        if index in required or hidden <= _MOST_HIDDEN * _overlap(box, box):
+            shown[index] = box
+    return [chosen[index] if index in shown else None for index in range(len(points))]
 
 
-def _around(x: float, y: float) -> Box:
+def _along(line: Sequence[tuple[float, float]]) -> list[Box]:
+    """Small boxes that cover a line."""
+    boxes = []
+    for (x1, y1), (x2, y2) in itertools.pairwise(line):
+        count = max(1, round(math.hypot((x2 - x1) * _WIDTH, (y2 - y1) * _HEIGHT) / _LINE_STEP))
+        shares = [step / count for step in range(count + 1)]
+        boxes += [_around(x1 + s * (x2 - x1), y1 + s * (y2 - y1), _LINE_HALF) for s in shares]
+    return boxes
+
+
+def _around(x: float, y: float, half: float) -> Box:
     middle_x, middle_y = x * _WIDTH, y * _HEIGHT
-    return (middle_x - _POINT, middle_y - _POINT, middle_x + _POINT, middle_y + _POINT)
+    return (middle_x - half, middle_y - half, middle_x + half, middle_y + half)
 
 
 def _box(x: float, y: float, name: str, place: Place) -> Box:
     lines = name.split("\n")
     width, height = _LETTER * max(map(len, lines)), _LINE * len(lines)
     near_x, near_y = x * _WIDTH + place.x_offset, y * _HEIGHT - place.y_offset
-    left = near_x - width if place.is_left else near_x
-    bottom = near_y - height if place.is_below else near_y
+    left = near_x - width * (1 - place.x) / 2
+    bottom = near_y - height * (1 - place.y) / 2
     return (left, bottom, left + width, bottom + height)
 
 
-def _cost(box: Box, taken: Sequence[Box]) -> float:
-    """Square pixels that are covered or, worse, beyond the frame."""
+def _cost(box: Box, taken: Sequence[Box], others: Sequence[Box]) -> float:
+    """Square pixels that are covered or, worse, beyond the frame; and how near it is to other points."""
     frame = (0.0, 0.0, _WIDTH, _HEIGHT)
     outside = (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)
-    return 10 * outside + sum(_overlap(box, other) for other in taken)
+    around = (box[0] - _GAP, box[1] - _GAP, box[2] + _GAP, box[3] + _GAP)
+    mistaken = sum(_overlap(around, dot) for dot in others)  # could be read as the name of that point
+    return 10 * outside + sum(_overlap(box, other) for other in taken) + mistaken
 
 
 def _overlap(one: Box, other: Box) -> float:
@@ -99,6 +132,7 @@ def _overlap(one: Box, other: Box) -> float:
 
 # Points closer than these shares of the frame get one name: two would lie over each other.
 _NEAR_X, _NEAR_Y = 0.04, 0.06
+_MOST_NAMES = 3
 # Room around the points, as shares of what they span.
 _PADDING_X, _PADDING_Y = 0.08, 0.25
 # The least that the vertical axis spans, as a share of its values.
@@ -115,6 +149,7 @@ class Point:
         y: Its place on the vertical axis; smaller is better.
         spread: Lower and upper end of the interval of ``y``, if there is one.
         is_marked: Whether it is the one to look at.
+        color: Name of the page's CSS variable that colours it; empty for the chart's own choice.
     """
 
     label: str
@@ -122,6 +157,12 @@ class Point:
     y: float
     spread: tuple[float, float] | None = None
     is_marked: bool = False
+    color: str = ""
+
+    @property
+    def drawn_color(self) -> str:
+        """The CSS variable that colours it."""
+        return self.color or ("--line-2" if self.is_marked else "--line-1")
 
 
 @dataclass(frozen=True)
@@ -177,18 +218,12 @@ class ScatterChart:
             output_backend="canvas",
             min_border=4,
         )
-        plot.background_fill_alpha = 0
-        plot.border_fill_alpha = 0
-        plot.outline_line_alpha = 0
+        clear_frame(plot)
         plot.xaxis.axis_label = self.x_label
         plot.xaxis.axis_label_text_font_size = "12px"
         plot.xaxis.axis_label_text_font_style = "normal"
         plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
-        plot.axis.minor_tick_line_alpha = 0
-        plot.axis.major_tick_line_alpha = 0
-        plot.yaxis.axis_line_alpha = 0
-        plot.axis.major_label_text_font_size = "12px"
         frame = _frame(self._drawn)
         plot.x_range = Range1d(start=0, end=frame.right)
         plot.y_range = Range1d(start=frame.bottom, end=frame.top)
@@ -208,8 +243,8 @@ class ScatterChart:
         line.glyph.tags = ["--quiet"]
 
     def _draw_points(self, plot: Any) -> None:
-        for marked, color in ((False, "--line-1"), (True, "--line-2")):
-            points = [point for point in self._drawn if point.is_marked is marked]
+        for color in dict.fromkeys(point.drawn_color for point in self._drawn):
+            points = [point for point in self._drawn if point.drawn_color == color]
             source = ColumnDataSource(
                 {
                     "x": [point.x for point in points],
@@ -227,8 +262,14 @@ class ScatterChart:
     def _draw_names(self, plot: Any) -> None:
         frame = _frame(self._drawn)
         names = named(self._drawn)
-        places = place_names([(*frame.share(point), name) for point, name in names])
+        places = place_names(
+            [(*frame.share(point), name) for point, name in names],
+            [frame.share(point) for point in front(self._drawn, self.more_is_better)],
+            {index for index, (point, _) in enumerate(names) if point.is_marked},
+        )
         for (point, name), place in zip(names, places, strict=True):
+            if place is None:
+                continue
             text = plot.text(
                 "x",
                 "y",
@@ -236,11 +277,11 @@ class ScatterChart:
                 source=ColumnDataSource({"x": [point.x], "y": [point.y], "name": [name]}),
                 x_offset=place.x_offset,
                 y_offset=place.y_offset,
-                text_align="right" if place.is_left else "left",
-                text_baseline="top" if place.is_below else "bottom",
+                text_align=("right", "center", "left")[place.x + 1],
+                text_baseline=("top", "middle", "bottom")[place.y + 1],
                 text_font_size="12px",
             )
-            text.glyph.tags = ["--ink"]
+            text.glyph.tags = [point.color or "--ink"]
 
 
 def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
@@ -266,7 +307,15 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
                 break
         else:
             groups.append([point])
-    return [(group[0], "\n".join(point.label for point in group)) for group in groups]
+    return [_name_of(group) for group in groups]
+
+
+def _name_of(group: Sequence[Point]) -> tuple[Point, str]:
+    """What is written beside points that lie on one another: a few names, or that of the one to look at."""
+    first = next((point for point in group if point.is_marked), group[0])
+    if len(group) <= _MOST_NAMES:
+        return first, "\n".join(point.label for point in group)
+    return first, f"{first.label} and {len(group) - 1} more"
 
 
 @dataclass(frozen=True)
@@ -299,9 +348,5 @@ def _end(point: Point, index: int) -> float:
 
 def _hover(drawn: Any, unit: str, x_label: str) -> HoverTool:
     """A tooltip of the page's own HTML; names come from the data, which Bokeh escapes."""
-    rows = "".join(
-        f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>'
-        for name, value in (("", "@label"), (unit, "@y{0.0000}"), (x_label, "@x{0,0.00}"))
-    )
-    grid = "display:grid;grid-template-columns:auto auto;gap:1px 10px;font:12px/1.5 var(--sans)"
-    return HoverTool(renderers=[drawn], tooltips=f'<div style="{grid}">{rows}</div>')
+    rows = (("", "@label"), (unit, "@y{0.0000}"), (x_label, "@x{0,0.00}"))
+    return HoverTool(renderers=[drawn], tooltips=tooltip(rows))

@@ -10,7 +10,8 @@ import pytest
 
 from insight.reporting import write_report
 from insight.reporting.run_files import read_run_record
-from insight.reporting.sections.comparison import build_compression
+from insight.reporting.sections.comparison import build_benchmark, build_compression
+from insight.runtime.json_files import write_object
 from insight.runtime.run_folder import RunFolder
 
 HOSTILE = '</script><script>document.title="hacked"</script><img src=x onerror=alert(1)>\x1b[2J\u202e'
@@ -76,7 +77,7 @@ def test_the_page_tells_what_was_kept_and_why(finished_run: RunFolder) -> None:
     write(finished_run, report_of())
     page = " ".join(page_of(finished_run).split())
     for expected in (
-        "the fastest under the bound",
+        "The fastest under the bound.",
         "bits per byte that may be lost",
         "0.50%",
         "2.0040",
@@ -191,3 +192,41 @@ def test_hostile_names_would_be_noticed(finished_run: RunFolder, monkeypatch: py
     environment.autoescape = False
     monkeypatch.setattr(report, "_environment", lambda _: environment)
     assert "<img" in page_of(finished_run)
+
+
+FASTER = {"speeds": [{"batch_size": 1, "tokens_per_second": 200.0}]}
+WORSE = {"value": 0.1, "low": 0.05, "high": 0.2}
+SLOWER = {"speeds": [{"batch_size": 1, "tokens_per_second": 50.0}]}
+
+
+def benchmarked(run: RunFolder, **second: Any) -> str:
+    first = {"name": "big", "bits_per_byte": 2.0, "weight_bytes": 4e6}
+    first |= {"speeds": [{"batch_size": 1, "tokens_per_second": 100.0}]}
+    other = {**first, "name": "small", **second}
+    write_object(run.summary_path, {"models": [first, other]})
+    section = build_benchmark(read_run_record(run))
+    assert section is not None
+    colors = [{point.color for point in chart.points} for chart in section.charts]  # type: ignore[union-attr]
+    assert all(len(found) == 2 for found in colors)  # a colour for each model
+    (sentence,) = section.content["sentences"]
+    return str(sentence)
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        ({"weight_bytes": 1e6, **FASTER}, "So small is the better one."),
+        (
+            {"quality_difference": WORSE, **SLOWER},
+            "So big is the better one.",
+        ),
+        ({"weight_bytes": 1e6, **SLOWER}, "So neither is better in everything."),
+        ({"quality_difference": {"value": 0.1, "low": -0.1, "high": 0.2}}, "So no difference was found."),
+        ({"weight_bytes": None, "speeds": None}, "could not be compared"),
+        ({"weight_bytes": 1e6}, "4.00 times smaller, not faster at writing. So small is the better one."),
+    ],
+)
+def test_a_sentence_says_which_model_is_better(
+    finished_run: RunFolder, second: dict[str, Any], verdict: str
+) -> None:
+    assert verdict in benchmarked(finished_run, **second)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from insight.reporting import Sample, append_sample, update_run_info, write_report
+import insight
+from insight.reporting import Metric, Sample, append_sample, update_run_info, update_summary, write_report
 from insight.reporting.run_files import RunRecord, read_run_record
-from insight.reporting.sections import SECTIONS, Section
+from insight.reporting.sections import SECTIONS
+from insight.reporting.sections.setup import Section, build_network, build_reproduction
 from insight.runtime.errors import OutputError
 from insight.runtime.json_files import append_record
 from insight.runtime.run_folder import RunFolder
@@ -259,3 +261,62 @@ def test_folder_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write_report(RunFolder(tmp_path / "file"))
+
+
+def test_the_network_shows_values_and_no_empty_ones(finished_run: RunFolder) -> None:
+    """What was left open in the configuration is shown as what it came to, or not at all."""
+    attention = {"num_heads": 4, "head_dim": None, "window": None}
+    network = {"hidden_size": 96, "attention": {"class_path": "a.Attention", "init_args": attention}}
+    network |= {"logit_soft_cap": None, "feed_forward": {"class_path": "a.F", "init_args": {"width": None}}}
+    config = {"class_path": "insight.models.DecoderConfig", "init_args": network}
+    sizes = {"head_dim": 24, "vocabulary_size": 2048}
+    update_run_info(finished_run.info_path, network=config, network_sizes=sizes)
+    text = visible(outline(finished_run, (build_network,)))
+    assert "head dim 24" in text
+    assert "vocabulary size 2,048" in text
+    assert "none" not in text
+    assert "window" not in text
+
+
+def test_a_number_is_not_shown_again_under_another_name(finished_run: RunFolder) -> None:
+    update_summary(
+        finished_run.summary_path,
+        {
+            "validation/bits_per_byte": Metric(1.505, unit="bits per byte"),
+            "best/validation/bits_per_byte": Metric(1.505, unit="bits per byte"),
+            "seen/share": Metric(0.25),
+        },
+    )
+    text = visible(outline(finished_run))
+    assert "seen share 0.25" in text
+    assert "best validation" not in text
+    update_summary(finished_run.summary_path, {"best/validation/bits_per_byte": Metric(1.4)})
+    assert "best validation bits per byte" in visible(outline(finished_run))
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["/usr/lib/python3/site-packages/insight/__main__.py", "fit"], "insight fit"),
+        (["/home/a/.venv/bin/insight", "demo"], "insight demo"),
+        (["C:/Scripts/insight.exe", "fit"], "insight fit"),
+        (["insight", "fit", "--config", "{configs}/quickstart.yaml"], "insight fit --config quickstart"),
+        (["insight", "fit", "--config={configs}/quickstart.yaml"], "insight fit --config=quickstart"),
+        (["insight", "fit", "--config", "{here}/own.yaml"], "insight fit --config own.yaml"),
+        (["insight", "fit", "--data.train_files", "{home}/text"], "insight fit --data.train_files '~/text'"),
+        (["insight", "fit", "--config", "/elsewhere/configs/quickstart2.yaml"], "/elsewhere/configs/quick"),
+        (["insight", "fit", "--run.name", "a b"], "insight fit --run.name 'a b'"),
+    ],
+)
+def test_the_command_holds_no_place_of_this_machine(
+    finished_run: RunFolder, typed: list[str], shown: str
+) -> None:
+    places = {
+        "configs": Path(insight.__file__).parents[1] / "configs",
+        "here": Path.cwd(),
+        "home": Path.home(),
+    }
+    update_run_info(finished_run.info_path, command=[word.format(**places) for word in typed])
+    text = visible(outline(finished_run, (build_reproduction,)))
+    assert shown in text
+    assert "__main__" not in text

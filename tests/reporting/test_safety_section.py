@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from test_report import Outline, outline, visible
 
 from insight.reporting.run_files import read_run_record
 from insight.reporting.sections.safety import build_safety
-from insight.runtime.json_files import append_record
+from insight.runtime.json_files import append_record, write_object
 from insight.runtime.run_folder import RunFolder
+from insight.runtime.statistics import Interval
+from insight.safety import Comparison, Comparisons
 
 HOSTILE = (
     '</script></style><script>document.title="hacked"</script><img src=x onerror="1">\x1b[2J\u202e\ud800'
@@ -147,11 +150,11 @@ def test_several_targets_and_their_comparison(finished_run: RunFolder) -> None:
     write(safety, summary(BIAS), [])
     write(safety / "quantized", {**summary(BIAS), "target": {"name": "int8"}}, [])
     write(safety / ".c.unfinished", {**summary(BIAS), "target": {"name": "half"}}, [])
-    difference = {"value": 0.05, "low": -0.02, "high": 0.12, "n": 70}
-    row = {"measure": "bias", "verdict": "no difference shown", "value_a": 0.8, "value_b": 0.85}
-    row |= {"difference": difference, "p_value": 0.25, "num_pairs": 70, "unit": "share of pairs"}
-    lost = {"measure": "canaries", "verdict": "not comparable", "reason": "nothing planted"}
-    (safety / "comparison.json").write_text(json.dumps([row, lost]))
+    row = Comparison("bias", "no difference shown", value_a=0.8, value_b=0.85, num_pairs=70, p_value=0.25)
+    row = replace(row, difference=Interval(0.05, -0.02, 0.12, 70), unit="share of pairs")
+    lost = Comparison("canaries", "not comparable", "nothing planted")
+    # The very record that a run writes, not one that the test makes up.
+    write_object(safety / "comparison.json", Comparisons("a", "b", (row, lost)).to_record())
     text = visible(outline(finished_run))
     for expected in (
         "original run/best.ckpt",

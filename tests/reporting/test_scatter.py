@@ -13,6 +13,7 @@ from insight.reporting.scatter import (
     Place,
     Point,
     ScatterChart,
+    _along,
     _box,
     _frame,
     _overlap,
@@ -101,8 +102,8 @@ def cover(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return _overlap(one, other) > 0.1 * min(areas)
 
 
-def boxes(points: list[tuple[float, float, str]], places: list[Place]) -> list[tuple[float, ...]]:
-    return [_box(*point, place) for point, place in zip(points, places, strict=True)]
+def boxes(points: list[tuple[float, float, str]], places: list[Place | None]) -> list[tuple[float, ...]]:
+    return [_box(*point, place) for point, place in zip(points, places, strict=True) if place]
 
 
 LINES = [
@@ -115,16 +116,53 @@ LINES = [
 @pytest.mark.parametrize("points", [SPREAD, CLOSE, LINES])
 def test_no_name_lies_over_another_or_leaves_the_frame(points: list[tuple[float, float, str]]) -> None:
     found = boxes(points, place_names(points))
+    assert len(found) == len(points)
     assert not any(cover(one, other) for one, other in itertools.combinations(found, 2))
     assert all(left >= 0 and right <= 400 for left, _, right, _ in found)
 
 
 def test_one_side_for_all_would_overlap() -> None:
     """The twin: without choosing, names of close points cover one another."""
-    found = boxes(CLOSE, [Place(is_left=True, is_below=False)] * len(CLOSE))
+    found = boxes(CLOSE, [Place(-1, 1)] * len(CLOSE))
     assert any(cover(one, other) for one, other in itertools.combinations(found, 2))
 
 
 def test_nothing_and_too_much() -> None:
     assert place_names([]) == []
     assert len(place_names([(0.5, 0.5, "x" * 500)] * 30)) == 30
+
+
+def test_names_do_not_lie_on_the_line() -> None:
+    """A line through all points, nearly level, as the front of models that are equally good is."""
+    points = [
+        (0.3, 0.50, "int8_dynamic"),
+        (0.42, 0.505, "int8_static"),
+        (0.6, 0.495, "bf16"),
+        (0.95, 0.49, "original"),
+    ]
+    line = [(x, y) for x, y, _ in points]
+    for box in boxes(points, place_names(points, line)):
+        assert not any(_overlap(box, small) for small in _along(line))
+    below = boxes(points, [Place(0, 0)] * len(points))
+    assert all(any(_overlap(box, small) for small in _along(line)) for box in below)  # the twin
+
+
+def test_a_crowd_has_one_name_and_the_chosen_one_keeps_its_own() -> None:
+    crowd = [Point(str(size), size, 0.33, is_marked=size == 1683) for size in range(1679, 1686)]
+    names = named([Point("257", 257, 1.0), *crowd, Point("2048", 2048, 0.3)])
+    assert [name for _, name in names] == ["257", "1683 and 6 more", "2048"]
+
+
+def test_names_that_find_no_room_are_left_out() -> None:
+    """Hundreds of points in a small frame: what is shown can be read, and the required one is shown."""
+    generator = np.random.default_rng(1)
+    points = [(x, y, "a rather long name") for x, y in generator.random((60, 2)).tolist()]
+    places = place_names(points, required={17})
+    assert places[17] is not None
+    assert 0 < sum(place is not None for place in places) < 60
+    assert not any(cover(one, other) for one, other in itertools.combinations(boxes(points, places), 2))
+
+
+def test_models_have_colours_of_their_own() -> None:
+    chart = chart_of(Point("one", 1.0, 1.0, color="--line-1"), Point("two", 2.0, 1.0, color="--line-3"))
+    assert {"--line-1", "--line-3"} <= set(json.dumps(chart.to_item()).split('"'))

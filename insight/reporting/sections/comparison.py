@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from insight.reporting.charts import SERIES_COLORS
 from insight.reporting.run_files import RunRecord
 from insight.reporting.scatter import Point, ScatterChart
 from insight.reporting.sections.section import (
@@ -29,6 +30,9 @@ from insight.runtime.formats import (
 )
 from insight.runtime.json_files import read_object
 
+# Sizes and speeds that differ by less count as equal: medians of one machine vary by as much.
+_ALIKE = 0.03
+
 
 @dataclass(frozen=True)
 class ComparedModel:
@@ -41,6 +45,7 @@ class ComparedModel:
         difference: Bits per byte that it needs more than the first model, and the interval of that.
         tokens_per_second: When it writes.
         is_marked: Whether it is the one that was chosen.
+        color: CSS variable that colours it; empty for the chart's own choice.
     """
 
     name: str
@@ -49,6 +54,7 @@ class ComparedModel:
     difference: tuple[float, float, float] | None
     tokens_per_second: float
     is_marked: bool = False
+    color: str = ""
 
 
 def frontier_charts(
@@ -105,7 +111,7 @@ def _point(model: ComparedModel, x: float, base: float) -> Point:
     spread = None
     if model.difference is not None and math.isfinite(base):
         spread = (base + model.difference[1], base + model.difference[2])
-    return Point(model.name, x, model.bits_per_byte, spread, model.is_marked)
+    return Point(model.name, x, model.bits_per_byte, spread, model.is_marked, model.color)
 
 
 _MAX_CANDIDATES = 40
@@ -129,7 +135,7 @@ def build_compression(run: RunRecord) -> Section | None:
         title="Compression",
         template="compression.html.j2",
         content={
-            "sentence": _text(report.get("reason")) or _compression_sentence(measured, chosen),
+            "sentence": _as_sentence(_text(report.get("reason"))) or _compression_sentence(measured, chosen),
             "rows": [_compression_row(entry, chosen) for entry in measured],
             "has_memory": any(math.isfinite(number(entry.get("resident_bytes"))) for entry in measured),
             "refused": [
@@ -195,6 +201,11 @@ def _compression_sentence(measured: list[Mapping[str, Any]], chosen: str) -> str
     return f"Kept {chosen}: {', '.join(parts)}."
 
 
+def _as_sentence(text: str) -> str:
+    """A line that is also printed in the middle of others, with a capital letter and a full stop."""
+    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", ")")) else ".")
+
+
 def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     """Which modules a method quantized and which it left, and why; ``None`` where it says nothing."""
     quantized, kept = entry.get("modules_quantized"), entry.get("modules_kept")
@@ -241,12 +252,66 @@ def build_benchmark(run: RunRecord) -> Section | None:
         title="Comparison",
         template="benchmark.html.j2",
         content={
+            "sentences": _verdicts(compared),
             "first": compared[0].name,
             "sizes": [_size_row(model) for model in models],
             "speeds": [_speed_row(model, speed) for model in models for speed in _speeds(model)],
         },
-        charts=frontier_charts(compared, "chart-benchmark", "weights", f"batch {batch}"),
+        charts=frontier_charts(
+            [
+                replace(model, color=SERIES_COLORS[index % len(SERIES_COLORS)])
+                for index, model in enumerate(compared)
+            ],
+            "chart-benchmark",
+            "weights",
+            f"batch {batch}",
+        ),
     )
+
+
+def _verdicts(models: Sequence[ComparedModel]) -> list[str]:
+    """One sentence for each model but the first: in what it is better, in what worse, and what follows."""
+    first = models[0]
+    return [_verdict(first, model) for model in models[1:]]
+
+
+def _verdict(first: ComparedModel, model: ComparedModel) -> str:
+    better: list[str] = []
+    worse: list[str] = []
+    equal: list[str] = []
+    if model.difference is not None:
+        value, low, high = model.difference
+        if low <= 0 <= high:
+            equal.append("as good (no difference found)")
+        else:
+            text = f"{'worse' if value > 0 else 'better'} by {abs(value):.4f} bits per byte"
+            (worse if value > 0 else better).append(text)
+    sizes = model.size / first.size if first.size else math.nan
+    times = first.tokens_per_second / model.tokens_per_second if model.tokens_per_second else math.nan
+    for ratio, smaller, larger in (
+        (sizes, "smaller", "larger"),
+        (times, "faster at writing", "slower at writing"),
+    ):
+        if not math.isfinite(ratio) or ratio <= 0:
+            continue
+        if abs(ratio - 1) < _ALIKE:
+            equal.append(f"not {smaller}")
+        elif ratio < 1:
+            better.append(f"{1 / ratio:.2f} times {smaller}")
+        else:
+            worse.append(f"{ratio:.2f} times {larger}")
+    said = [*better, *equal, *worse]
+    if not said:
+        return f"{model.name} could not be compared with {first.name}."
+    if better and not worse:
+        verdict = f"{model.name} is the better one"
+    elif worse and not better:
+        verdict = f"{first.name} is the better one"
+    elif better:
+        verdict = "neither is better in everything"
+    else:
+        verdict = "no difference was found"
+    return f"{model.name} against {first.name}: {', '.join(said)}. So {verdict}."
 
 
 def build_benchmark_setup(run: RunRecord) -> Section | None:

@@ -45,10 +45,16 @@ def build_outcome(run: RunRecord) -> Section:
         if any(f"{split}/{key}" in finals for split in splits)
     ]
     tabled = {f"{split}/{key}" for split in splits for key, _, _ in _MEASURES}
+    shown_values = {(name.rpartition("/")[2], finals[name].value) for name in tabled if name in finals}
+
+    def repeats(name: str, metric: Metric) -> bool:
+        """Whether it is one of the numbers above under another name, as the best validation often is."""
+        return any(name.endswith(key) and metric.value == value for key, value in shown_values)
+
     others = {
         name: metric
         for name, metric in finals.items()
-        if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE)
+        if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE) and not repeats(name, metric)
     }
     return Section(
         identifier="outcome",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -260,10 +259,7 @@ def _sentence(target: Mapping[str, Any]) -> str:
 
 def _comparison(path: Path, targets: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first target against the second, on the same items; ``None`` where they were not compared."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError):
-        return None
+    listed = read_object(path).get("comparisons")
     rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     if not rows or len(targets) < 2:
         return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from insight.reporting.charts import Chart
+from insight.reporting.charts import BarChart, Chart
 from insight.reporting.run_files import RunRecord
 from insight.reporting.scatter import ScatterChart
 from insight.runtime.formats import safe_text
@@ -30,7 +31,7 @@ class Section:
     title: str
     template: str
     content: dict[str, Any] = field(default_factory=dict)
-    charts: tuple[Chart | ScatterChart, ...] = ()
+    charts: tuple[Chart | ScatterChart | BarChart, ...] = ()
 
 
 # Makes a section of a run, or nothing when the run has nothing to show there.
@@ -40,6 +41,7 @@ SectionBuilder = Callable[[RunRecord], Section | None]
 _MAX_ROWS = 300
 _MAX_NAME_CHARACTERS = 200
 _NAME_CHARACTERS = 120
+_TEXT_CHARACTERS = 4_000
 _MAX_VALUE_CHARACTERS = 2_000
 
 
@@ -58,18 +60,33 @@ class Fact:
     depth: int = 0
 
 
-def facts_of(values: Mapping[str, Any], depth: int = 0) -> list[Fact]:
-    """Rows for a nested mapping; a ``class_path`` shows its class, with its ``init_args`` below."""
+def facts_of(
+    values: Mapping[str, Any], depth: int = 0, derived: Mapping[str, Any] = MappingProxyType({})
+) -> list[Fact]:
+    """Rows for a nested mapping; a ``class_path`` shows its class, with its ``init_args`` below.
+
+    A value that is not set (``None``) is looked up in ``derived``. Where it is not there either it has no
+    row: "none" would not say what was used.
+
+    Args:
+        values: The mapping.
+        depth: How far its rows are indented.
+        derived: By name, what the values came to that were left open.
+    """
     rows: list[Fact] = []
     for key, value in values.items():
+        if value is None:
+            value = derived.get(str(key))
+            if value is None:
+                continue
         name = readable(str(key)[:_MAX_NAME_CHARACTERS])
         if isinstance(value, Mapping) and "class_path" in value:
             rows.append(Fact(name, short_class(value), depth))
             arguments = value.get("init_args")
-            rows.extend(facts_of(arguments, depth + 1) if isinstance(arguments, Mapping) else [])
+            rows.extend(facts_of(arguments, depth + 1, derived) if isinstance(arguments, Mapping) else [])
         elif isinstance(value, Mapping):
             rows.append(Fact(name, "", depth))
-            rows.extend(facts_of(value, depth + 1))
+            rows.extend(facts_of(value, depth + 1, derived))
         else:
             rows.append(Fact(name, shown(value), depth))
         if len(rows) > _MAX_ROWS:
@@ -111,7 +128,14 @@ def number(value: Any) -> float:
 
 def name_of(values: Mapping[str, Any], key: str = "name") -> str:
     """A name of a JSON file, short and harmless on a canvas too, where no template escapes it."""
-    return safe_text(str(values.get(key, "")), _NAME_CHARACTERS).replace("\n", " ")
+    return short_name(
+        safe_text(str(values.get(key, "")), _TEXT_CHARACTERS).replace("\n", " "), _NAME_CHARACTERS
+    )
+
+
+def short_name(name: str, most: int) -> str:
+    """The end of a long name: of a path that is the part that tells files and models apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def difference_of(value: Any) -> tuple[float, float, float] | None:

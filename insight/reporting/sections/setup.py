@@ -6,8 +6,10 @@ import math
 import shlex
 import statistics
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
+import insight
 from insight.reporting.run_files import RunRecord, curve
 from insight.reporting.sections.section import Fact, Section, facts_of, readable, short_class, shown
 from insight.runtime.formats import format_bytes, format_count, format_time, safe_text
@@ -58,12 +60,16 @@ def build_network(run: RunRecord) -> Section | None:
     rows: list[Fact] = []
     if isinstance(parameters, int):
         rows.append(Fact("parameters", f"{parameters:,}"))
+    sizes = run.info.get("network_sizes")
+    derived = sizes if isinstance(sizes, Mapping) else {}
+    if isinstance(network, Mapping) and "vocabulary_size" in derived:
+        rows.append(Fact("vocabulary size", shown(derived["vocabulary_size"])))
     if isinstance(network, Mapping) and "class_path" in network:
-        rows.extend(facts_of({"network": network}))
+        rows.extend(facts_of({"network": network}, derived=derived))
         rows = [Fact("class", short_class(network)) if row.name == "network" else row for row in rows]
         rows = [Fact(row.name, row.value, max(0, row.depth - 1)) for row in rows]
     elif isinstance(network, Mapping):
-        rows.extend(facts_of(network))
+        rows.extend(facts_of(network, derived=derived))
     return Section("network", "Network", "facts.html.j2", {"facts": rows}) if rows else None
 
 
@@ -129,7 +135,7 @@ def build_reproduction(run: RunRecord) -> Section | None:
     """The exact command, quoted for a shell, and ``config.yaml``."""
     command = run.info.get("command")
     if isinstance(command, list):
-        command = shlex.join(str(part) for part in command)
+        command = shlex.join(_typed(str(part), index) for index, part in enumerate(command))
     if not command and not run.config:
         return None
     return Section(
@@ -147,7 +153,18 @@ def build_reproduction(run: RunRecord) -> Section | None:
 _MAX_NOTES = 200
 _NOTE_CHARACTERS = 1_000
 # Shown by other sections.
-_TOLD = {"command", "data", "hardware", "network", "notes", "num_threads", "parameters", "precision"}
+_TOLD = {
+    "command",
+    "data",
+    "hardware",
+    "kernels",
+    "network",
+    "network_sizes",
+    "notes",
+    "num_threads",
+    "parameters",
+    "precision",
+}
 
 
 def build_history(run: RunRecord) -> Section | None:
@@ -174,3 +191,27 @@ def build_history(run: RunRecord) -> Section | None:
         return None
     content = {"facts": rows, "notes": notes[:_MAX_NOTES], "num_left_out": max(0, len(notes) - _MAX_NOTES)}
     return Section("history", "History", "history.html.j2", content)
+
+
+def _typed(part: str, index: int) -> str:
+    """A word of the command as one types it anywhere: no folder of this machine's own."""
+    path = PurePath(part)
+    if index == 0 and (path.name == "__main__.py" or path.stem == "insight"):
+        return "insight"  # started by the script or by `python -m insight`
+    name, equals, value = part.rpartition("=")
+    path = PurePath(value)
+    if path.is_absolute():
+        if path.parent.name == "configs" and path.suffix == ".yaml" and _is_shipped(path):
+            value = path.stem
+        else:
+            for folder, short in ((Path.cwd(), ""), (Path.home(), "~")):
+                if path.is_relative_to(folder) and len(folder.parts) > 1:
+                    value = (PurePath(short) / path.relative_to(folder)).as_posix()
+                    break
+    return f"{name}{equals}{value}"
+
+
+def _is_shipped(path: PurePath) -> bool:
+    """Whether a configuration is one that travels with the package, which its name alone finds."""
+    root = Path(insight.__file__).parent
+    return any((folder / path.name).is_file() for folder in (root / "configs", root.parent / "configs"))

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from insight.reporting.charts import SERIES_COLORS, Bar, BarChart
 from insight.reporting.run_files import RunRecord
 from insight.reporting.scatter import Point, ScatterChart
-from insight.reporting.sections.section import Fact, Section, difference_of, name_of, number, shown
+from insight.reporting.sections.section import (
+    Fact,
+    Section,
+    difference_of,
+    name_of,
+    number,
+    short_name,
+    shown,
+)
 from insight.runtime.json_files import read_object
 
+_MAX_BARS = 16
+_NAME_CHARACTERS = 40
 # Key, label, how it is shown.
 _MEASURES = (
     ("vocabulary_size", "Tokens in the vocabulary", "{:,.0f}"),
@@ -41,17 +53,38 @@ def build_tokenizer_quality(run: RunRecord) -> Section | None:
     tokenizers = _tokenizers(run)
     if not tokenizers:
         return None
-    names = [name_of(tokenizer) for tokenizer in tokenizers]
-    tables = [{"head": ["Measure", *names], "rows": _measure_rows(tokenizers)}]
-    files = [file for tokenizer in tokenizers for file in _files(tokenizer, name_of(tokenizer))]
+    names = [short_name(name_of(tokenizer), _NAME_CHARACTERS) for tokenizer in tokenizers]
+    tables = [{"head": ["Measure", *names], "rows": _measure_rows(tokenizers), "names": 1}]
+    files = [
+        file
+        for tokenizer in tokenizers
+        for file in _files(tokenizer, short_name(name_of(tokenizer), _NAME_CHARACTERS))
+    ]
     if files:
         head = ["File", "Tokenizer", *(label for _, label, _ in _FILE_MEASURES), "Decoded again"]
-        tables.append({"head": head, "rows": files})
-    notes = [_MEANING]
+        tables.append({"head": head, "rows": files, "names": 2})
+    sentence = ""
     comparison = read_object(run.folder / "summary.json").get("comparison")
     if isinstance(comparison, Mapping) and len(names) == 2:
-        notes.insert(0, _comparison_note(comparison, names))
-    return Section("quality", "Quality", "tables.html.j2", {"tables": tables, "notes": notes})
+        sentence = _comparison_note(comparison, names)
+    content = {"tables": tables, "notes": [_MEANING], "sentence": sentence}
+    return Section("quality", "Quality", "tables.html.j2", content, _length_chart(tokenizers, names))
+
+
+def _length_chart(tokenizers: list[Mapping[str, Any]], names: list[str]) -> tuple[BarChart, ...]:
+    """Bytes per token of every file, one bar a tokenizer; the whole text where it is only one file."""
+    bars = []
+    for series, tokenizer in enumerate(tokenizers[: len(SERIES_COLORS)]):
+        listed = tokenizer.get("files")
+        files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
+        measured = [(short_name(name_of(file), 22), file) for file in files[:_MAX_BARS]] or [
+            ("all text", tokenizer)
+        ]
+        bars += [Bar(name, series, number(values.get("bytes_per_token"))) for name, values in measured]
+    if not any(math.isfinite(bar.value) for bar in bars):
+        return ()
+    series_names = tuple(names[: len(SERIES_COLORS)])
+    return (BarChart("chart-lengths", "Bytes per token", "more is better", series_names, tuple(bars)),)
 
 
 def build_tokenizer_tokens(run: RunRecord) -> Section | None:
@@ -89,7 +122,7 @@ def build_pruning(run: RunRecord) -> Section | None:
     ]
     points = tuple(
         Point(
-            f"{number(size.get('vocabulary_size')):,.0f}",
+            f"{number(size.get('vocabulary_size')):,.0f}" + (" (written)" if size.get("is_chosen") else ""),
             number(size.get("vocabulary_size")),
             number(size.get("tokens_per_byte")),
             is_marked=bool(size.get("is_chosen")),
@@ -108,8 +141,22 @@ def build_pruning(run: RunRecord) -> Section | None:
         "Every size was tried by encoding the whole text. Text without a pruned token keeps its tokens; the "
         "others fall back to their parts."
     ]
-    content = {"tables": [{"head": head, "rows": rows}], "notes": notes}
+    content = {
+        "tables": [{"head": head, "rows": rows, "names": 0}],
+        "notes": notes,
+        "sentence": _pruning_sentence(sizes),
+    }
     return Section("pruning", "Pruning", "tables.html.j2", content, (chart,))
+
+
+def _pruning_sentence(sizes: list[Mapping[str, Any]]) -> str:
+    """For example: "Of 2,048 tokens 1,683 were kept; the text takes 1.99% more of them."."""
+    chosen = next((size for size in sizes if size.get("is_chosen")), None)
+    most = max(number(size.get("vocabulary_size")) for size in sizes)
+    if chosen is None or not math.isfinite(most):
+        return ""
+    kept, loss = number(chosen.get("vocabulary_size")), number(chosen.get("loss"))
+    return f"Of {most:,.0f} tokens {kept:,.0f} were kept; the text takes {loss:.2%} more of them."
 
 
 def _tokenizers(run: RunRecord) -> list[Mapping[str, Any]]:
@@ -140,7 +187,7 @@ def _files(tokenizer: Mapping[str, Any], name: str) -> list[list[str]]:
     listed = tokenizer.get("files")
     return [
         [
-            name_of(file),
+            short_name(name_of(file), _NAME_CHARACTERS),
             name,
             *(_cell(file.get(key), form) for key, _, form in _FILE_MEASURES),
             _round_trip(file),
