@@ -31,7 +31,9 @@ from lightning.pytorch import Callback
 @dataclass(frozen=True)
 class SlowTokenizer(ByteTokenizerConfig):
     def build(self, texts):
-        time.sleep({SECONDS + 5})
+        end = time.monotonic() + {SECONDS + 5}
+        while time.monotonic() < end:
+            sum(range(10_000))
         return super().build(texts)
 
 
@@ -136,8 +138,8 @@ def test_commands_of_one_process_take_no_notice_of_slurm(
     for name, value in {**SLURM, "SLURM_PROCID": "3", "SLURM_TASKS_PER_NODE": "2(x2)"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(finished_run.parents[2])
-    files = ["--data.predict_files", "test.txt"] if command == "predict" else []
-    outcome = insight(command, "--checkpoint", str(finished_run), *files)
+    more = {"predict": ["--data.predict_files", "test.txt"], "generate": ["It is"]}.get(command, [])
+    outcome = insight(command, "--checkpoint", str(finished_run), *more)
     assert outcome.code == 0, outcome.err
     assert outcome.out
 

@@ -83,6 +83,7 @@ class Meeting:
         from torch.distributed import DistNetworkError, DistStoreError
 
         self.place = place
+        self._failure: Failure | None = None
         self.while_waiting: Callable[[], None] = lambda: None
         number = next(_numbers) if place.launcher else 0
         serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -171,9 +172,11 @@ class Meeting:
         return Failure(**json.loads(self._store.compare_set(_FAILURE, "", mine)))
 
     def failure(self) -> Failure | None:
-        """The event that has ended the run, if there is one."""
-        found = self.look(_FAILURE)
-        return Failure(**found) if found else None
+        """The event that has ended the run, if there is one; remembered when the store is gone."""
+        if self._failure is None:
+            found = self.look(_FAILURE)
+            self._failure = Failure(**found) if found else None
+        return self._failure
 
     def _wait(self) -> None:
         failure = self.failure()

@@ -119,6 +119,7 @@ class RankWatch:
         try:
             while not self._stopping.wait(self._interval):
                 self._show_work()
+                self._meeting.failure()  # to know it when the process that serves the store has ended
                 if self._is_training:
                     self._watch_training()
         except (RuntimeError, OSError):
