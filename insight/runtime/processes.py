@@ -38,6 +38,18 @@ class ProcessPlace:
         return self.num_processes // self.num_local
 
     @property
+    def seems_alone(self) -> bool:
+        """Whether SLURM's variables ask for several processes, but srun does not seem to have started them.
+
+        SLURM sets most of its variables in a batch script too, the number of a step only under srun.
+        """
+        return (
+            self.launcher == "srun"
+            and self.num_processes > 1
+            and not {"SLURM_STEP_ID", "SLURM_STEPID"} & os.environ.keys()
+        )
+
+    @property
     def how_to_start_all(self) -> str:
         """Which variable asks for several processes, and how the others are started."""
         if self.launcher == "srun":

@@ -120,6 +120,7 @@ def test_variables_of_slurm_without_srun_are_named_at_once(
         monkeypatch.setenv(name, value)
     outcome = insight(*FIT, "--run.rendezvous_timeout", "1")
     assert outcome.code == 2
+    assert "waiting for the other processes: SLURM_NTASKS=4 asks for" in outcome.err.splitlines()[0]
     assert "waiting for ranks 1, 2, 3: SLURM_NTASKS=4 asks for" in outcome.err
     for words in ("SLURM_NTASKS=4", "with srun", "unset SLURM_NTASKS"):
         assert words in outcome.error_line

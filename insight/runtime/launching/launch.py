@@ -17,6 +17,7 @@ from insight.runtime.errors import InsightError, LaunchError, UserError
 from insight.runtime.failures import is_debugging, translate
 from insight.runtime.launching.meeting import EndedElsewhere, Meeting
 from insight.runtime.launching.rank_watch import RankWatch
+from insight.runtime.messages import say
 from insight.runtime.processes import ProcessPlace, act_alone, this_process
 
 # How long a process that fails waits for the others to learn of it, and those that were started here to end.
@@ -65,6 +66,8 @@ class Launch:
     def __enter__(self) -> Launch:
         if self.place.num_processes == 1:
             return self
+        if self.place.seems_alone:  # said before torch is imported, which takes seconds
+            say(f"waiting for the other processes: {self.place.how_to_start_all}")
         try:
             self._meet(*_main_address(self.place))
             assert self.meeting is not None
