@@ -1,4 +1,5 @@
-"""The commands of docs/training.md and of the comments in configs/ that train with several parts, as they stand.
+"""The commands of docs/training.md and of the comments in configs/ that train with several parts run.
+
 
 Each is shortened by ``short_quickstart.yaml`` and runs with all default callbacks, at both precisions.
 """
