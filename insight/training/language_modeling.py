@@ -219,17 +219,7 @@ class LanguageModelingModule(pl.LightningModule):
         """Begin a new sum."""
         self.likelihood.reset()
 
-    def on_test_epoch_start(self) -> None:
-        """Begin a new sum."""
-        self.likelihood.reset()
-
-    def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """Add the batch to the sums; callbacks get its hidden states ``(batch, sequence, hidden_size)``."""
-        return self._measure(batch, batch_idx)
-
-    def test_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """As :meth:`validation_step`."""
-        return self._measure(batch, batch_idx)
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, perplexity and bits per byte of the whole text."""
@@ -248,7 +238,8 @@ class LanguageModelingModule(pl.LightningModule):
             soft_cap=self.network_config.logit_soft_cap,
         )
 
-    def _measure(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+    def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
+        """Add the batch to the sums; callbacks get its hidden states ``(batch, sequence, hidden_size)``."""
         hidden = self._hidden(batch, batch_idx)
         summed = linear_cross_entropy(
             hidden,
@@ -261,6 +252,8 @@ class LanguageModelingModule(pl.LightningModule):
         num_bytes = (lengths[batch.targets.where(valid, 0)] * valid).sum()
         self.likelihood.update(summed.negative_log_likelihood, summed.num_valid, num_bytes)
         return hidden
+
+    test_step = validation_step
 
     def _hidden(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         self._check_ids(batch, batch_idx)

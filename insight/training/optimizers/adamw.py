@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from insight.runtime.numbers import require_number
-from insight.training.optimizers.base import OptimizerConfig, check_decay, check_rate, check_share
-from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
+from insight.training.optimizers.base import LAYER_DECAY, MEAN_DECAY, RATE, WEIGHT_DECAY, OptimizerConfig
+from insight.training.optimizers.parameter_groups import DECAYED_ROLES, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,15 @@ class AdamW(OptimizerConfig):
     weight_decay: float = 0.1
     layer_decay: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_rate("learning_rate", self.learning_rate)
-        check_rate("embedding_learning_rate", self.embedding_learning_rate)
-        check_share("beta1", self.beta1)
-        check_share("beta2", self.beta2)
-        require_number("eps", self.eps, 1e-8, at_least=0, at_most=1)
-        check_decay(self.weight_decay)
-        check_layer_decay(self.layer_decay)
+    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
+        "learning_rate": RATE,
+        "embedding_learning_rate": RATE,
+        "beta1": MEAN_DECAY,
+        "beta2": MEAN_DECAY,
+        "eps": {"example": 1e-8, "at_least": 0, "at_most": 1},
+        "weight_decay": WEIGHT_DECAY,
+        "layer_decay": LAYER_DECAY,
+    }
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = []

@@ -6,15 +6,15 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
-from insight.training.optimizers.base import OptimizerConfig, check_rate
-from insight.training.optimizers.parameter_groups import DECAYED_ROLES, check_layer_decay, parameter_groups
+from insight.training.optimizers.base import LAYER_DECAY, RATE, OptimizerConfig
+from insight.training.optimizers.parameter_groups import DECAYED_ROLES, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 """A function that makes an optimizer of parameter groups: in YAML ``class_path`` and ``init_args``."""
@@ -40,9 +40,10 @@ class AnyOptimizer(OptimizerConfig):
     embedding_learning_rate: float | None = None
     layer_decay: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_rate("embedding_learning_rate", self.embedding_learning_rate)
-        check_layer_decay(self.layer_decay)
+    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
+        "embedding_learning_rate": RATE,
+        "layer_decay": LAYER_DECAY,
+    }
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         groups = parameter_groups(network, self.layer_decay)
@@ -91,7 +92,8 @@ class AnyOptimizer(OptimizerConfig):
     def _check_numbers(self, options: dict[str, Any]) -> None:
         """Refuse what torch's optimizers do not: NaN passes their comparisons, infinity most of them."""
         name = f"model.optimizer {self._name}: "
-        check_rate(f"{name}lr", options["lr"] if not isinstance(options["lr"], torch.Tensor) else None)
+        if not isinstance(options["lr"], torch.Tensor):
+            require_number(f"{name}lr", options["lr"], **RATE)
         for option, value in options.items():
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -29,9 +29,22 @@ _OWN_PACKAGES = ("torch.optim", "insight.")
 _RATES = ("lr", "initial_lr", "weight_decay")
 
 
+# Ranges of the numbers of an optimizer, with an example.
+RATE: dict[str, Any] = {"example": 0.003, "optional": True, "above": 0, "at_most": MAX_LEARNING_RATE}
+MEAN_DECAY: dict[str, Any] = {"example": 0.95, "at_least": 0, "below": 1}
+WEIGHT_DECAY: dict[str, Any] = {"example": 0.1, "at_least": 0, "at_most": 1000}
+LAYER_DECAY: dict[str, Any] = {"example": "0.9, or 1 for none", "above": 0, "at_most": 1}
+
+
 @dataclass(frozen=True)
 class OptimizerConfig(Component):
     """The optimizer that updates the weights, and its options."""
+
+    _ranges: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __post_init__(self) -> None:
+        for name, limits in self._ranges.items():
+            require_number(name, getattr(self, name), **limits)
 
     @abstractmethod
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -40,33 +53,6 @@ class OptimizerConfig(Component):
     def numbers_kept(self, role: str) -> int:
         """How many numbers it keeps for each number of a parameter of ``role`` (Adam: two means)."""
         return 2
-
-
-def check_rate(name: str, value: float | None) -> None:
-    """Refuse a learning rate that is not a positive number.
-
-    Raises:
-        ConfigError: It is zero, negative, not finite or too large for float32.
-    """
-    require_number(name, value, 0.003, optional=True, above=0, at_most=MAX_LEARNING_RATE)
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse a decay rate of a running mean outside [0, 1).
-
-    Raises:
-        ConfigError: It lies outside.
-    """
-    require_number(name, value, 0.95, at_least=0, below=1)
-
-
-def check_decay(value: float) -> None:
-    """Refuse a weight decay that is negative or above 1000.
-
-    Raises:
-        ConfigError: It is one.
-    """
-    require_number("weight_decay", value, 0.1, at_least=0, at_most=1000)
 
 
 def prepare_for_resuming(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import distributed, nn
@@ -16,15 +16,9 @@ from torch.optim.adamw import adamw
 from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import measure_matmul_rate
-from insight.runtime.numbers import require_number
 from insight.runtime.sharded_tensors import local, part_like, whole
-from insight.training.optimizers.base import (
-    OptimizerConfig,
-    check_decay,
-    check_rate,
-    check_share,
-)
-from insight.training.optimizers.parameter_groups import check_layer_decay, parameter_groups
+from insight.training.optimizers.base import LAYER_DECAY, MEAN_DECAY, RATE, WEIGHT_DECAY, OptimizerConfig
+from insight.training.optimizers.parameter_groups import parameter_groups
 
 # The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 drives singular values between 0 and 1 towards 1
 # fast at the price of leaving them within about [0.7, 1.2].
@@ -125,14 +119,20 @@ class MuonAdamW(OptimizerConfig):
     weight_decay: float = 0.0
     layer_decay: float = 1.0
 
+    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
+        "learning_rate": RATE,
+        "adam_learning_rate": RATE,
+        "embedding_learning_rate": RATE,
+        "momentum": MEAN_DECAY,
+        "num_iterations": {"example": 5, "whole": True, "at_least": 1, "at_most": 20},
+        "beta1": MEAN_DECAY,
+        "beta2": MEAN_DECAY,
+        "weight_decay": WEIGHT_DECAY,
+        "layer_decay": LAYER_DECAY,
+    }
+
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "adam_learning_rate", "embedding_learning_rate"):
-            check_rate(name, getattr(self, name))
-        for name in ("momentum", "beta1", "beta2"):
-            check_share(name, getattr(self, name))
-        check_decay(self.weight_decay)
-        check_layer_decay(self.layer_decay)
-        require_number("num_iterations", self.num_iterations, 5, whole=True, at_least=1, at_most=20)
+        super().__post_init__()
         if self.precision not in _PRECISIONS:
             raise ConfigError(
                 "unknown type", f"use {', '.join(_PRECISIONS)}", option="precision", value=self.precision

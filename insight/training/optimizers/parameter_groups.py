@@ -11,7 +11,6 @@ from torch import nn
 
 from insight.models import parameter_role
 from insight.runtime.errors import ConfigError, nearest
-from insight.runtime.numbers import require_number
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(?P<index>\d+)\.")
 
@@ -57,15 +56,6 @@ def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[Param
         group = groups.setdefault(key, ParameterGroup(roles[name], layer_decay**below))
         group.parameters[name] = parameter
     return sorted(groups.values(), key=lambda group: -group.rate_factor)
-
-
-def check_layer_decay(value: float) -> None:
-    """Refuse a factor from layer to layer outside (0, 1].
-
-    Raises:
-        ConfigError: It lies outside.
-    """
-    require_number("layer_decay", value, "0.9, or 1 for none", above=0, at_most=1)
 
 
 def _depths(network: nn.Module) -> dict[str, int]:

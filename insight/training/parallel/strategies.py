@@ -192,19 +192,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def on_validation_end(self) -> None:
         """Free what is still gathered."""
-        self._drop_gathered()
-
-    def on_test_end(self) -> None:
-        """Free what is still gathered."""
-        self._drop_gathered()
-
-    def on_predict_end(self) -> None:
-        """Free what is still gathered."""
-        self._drop_gathered()
-
-    def _drop_gathered(self) -> None:
         assert self.lightning_module is not None
         drop_gathered(self.lightning_module)
+
+    on_test_end = on_predict_end = on_validation_end
 
 
 def _numbered_parameters(
