@@ -1,4 +1,4 @@
-"""Random states of Python, NumPy, torch and CUDA: from one seed, captured, restored, for every process."""
+"""Random states of Python, NumPy, torch and CUDA: set from one seed, captured and restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed={seed}: a seed must be between 0 and {MAX_SEED}", "use for example 0")
+        raise ConfigError(f"must be between 0 and {MAX_SEED}", "use for example 0", option="seed", value=seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # every CUDA device too, lazily when CUDA has not started

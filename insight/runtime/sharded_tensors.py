@@ -10,8 +10,8 @@ def whole(tensor: torch.Tensor, row_order: torch.Tensor | None = None) -> torch.
     """All of a tensor; every process that holds a part of it must ask at the same time.
 
     Args:
-        tensor: Cut or not.
-        row_order: Order in which its rows lie; they are put back into their own.
+        tensor: A tensor that may be cut over processes.
+        row_order: Order in which its rows lie; the answer has them in their own order.
     """
     gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return gathered if row_order is None else gathered[row_order.argsort().to(gathered.device)]
@@ -33,9 +33,9 @@ def part_like(
     Every process has the whole, so nothing is sent. What is cut is copied, so that the whole can be freed.
 
     Args:
-        tensor: Whole.
-        like: Cut or not.
-        row_order: Order in which its rows are laid before.
+        tensor: The whole tensor.
+        like: A tensor that may be cut over processes.
+        row_order: Order in which the rows are laid before the tensor is cut.
     """
     if row_order is not None:
         tensor = tensor[row_order.to(tensor.device)]

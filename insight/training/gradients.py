@@ -1,4 +1,4 @@
-"""The norm of all gradients together, clipping and dropping: exact also where each process holds a part."""
+"""The norm of all gradients together, scaling, clipping and dropping, exact also for gradients in parts."""
 
 from __future__ import annotations
 
