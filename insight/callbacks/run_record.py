@@ -29,7 +29,7 @@ from insight.reporting import (
     update_summary,
     write_report,
 )
-from insight.reporting.loggers import StepLabels
+from insight.reporting.loggers import MetricsFile, StepLabels
 from insight.reporting.run_files import unit_of
 from insight.runtime.component import Component
 from insight.runtime.errors import OutputError
@@ -84,6 +84,10 @@ class RunRecord(Callback):
             say(f"attention: {'; '.join(facts['kernels'])}")
         update_run_info(path, notes=notes, **facts)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and run_folder_of(trainer).info_path.is_file():
+            _record_time(trainer, "training_seconds")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, _stop_reason(trainer))
 
@@ -112,8 +116,11 @@ class RunRecord(Callback):
             return
         run = run_folder_of(trainer)
         if stop_reason:
-            update_run_info(run.info_path, finished=_now(), stop_reason=stop_reason)
+            update_run_info(
+                run.info_path, finished=_now(), stop_reason=stop_reason, steps=int(trainer.global_step)
+            )
         update_summary(run.summary_path, _final_metrics(trainer))
+        _record_time(trainer, "seconds")
         for logger in trainer.loggers:
             if isinstance(logger, RunTensorBoard):
                 config = run.config_path
@@ -149,6 +156,13 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
             network, module.device.type, str(trainer.precision), getattr(data, "sequence_length", 0)
         ),
     }
+
+
+def _record_time(trainer: Trainer, name: str) -> None:
+    """Write down under ``name`` what the clock of the run says now."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            update_run_info(run_folder_of(trainer).info_path, **{name: logger.seconds})
 
 
 def _step_of_weights(trainer: Trainer) -> int:

@@ -76,6 +76,11 @@ class MetricsFile(StepLabels, Logger):
         """The run folder."""
         return str(self.path.parent)
 
+    @property
+    def seconds(self) -> float:
+        """The clock of the run: its seconds in this process and in those that it was resumed from."""
+        return round((self._offset or 0.0) + time.monotonic() - self._start, 3)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write one record.
@@ -88,8 +93,7 @@ class MetricsFile(StepLabels, Logger):
             self.begin_training(step - 1)
         if self._offset is None:
             self._offset = self._seconds_before(step)
-        seconds = round(self._offset + time.monotonic() - self._start, 3)
-        record = {"step": step, "seconds": seconds, **metrics}
+        record = {"step": step, "seconds": self.seconds, **metrics}
         with writing_to(self.path):
             self._open().write(to_line(record))
 

@@ -44,6 +44,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             continue
         merged = by_step.setdefault(step, {})
         for name, value in record.items():
+            if name == "seconds" and name in merged:
+                continue  # a step was reached when it was first logged, not when it was tested
             if value is None:
                 merged[name] = math.nan
             elif isinstance(value, (int, float)):
@@ -246,13 +248,35 @@ class RunRecord:
 
     @property
     def num_steps(self) -> int:
-        """The last step that anything was logged at."""
-        return int(self.metrics[-1]["step"]) if self.metrics else 0
+        """The optimizer steps that were taken, as far as the run wrote them down."""
+        recorded = self.info.get("steps")
+        if isinstance(recorded, int):
+            return recorded
+        return max((int(record["step"]) for record in self._trained), default=0)
+
+    @property
+    def training_seconds(self) -> float:
+        """How long training took with its validations, by the clock of the run; 0 when unknown."""
+        recorded = self.info.get("training_seconds")
+        if isinstance(recorded, (int, float)):
+            return float(recorded)
+        return max((record.get("seconds", 0.0) for record in self._trained), default=0.0)
 
     @property
     def seconds(self) -> float:
-        """How long the run took by its own clock; 0 when unknown."""
-        return max((record.get("seconds", 0.0) for record in self.metrics), default=0.0)
+        """How long the run took with all that followed training, by its own clock; 0 when unknown."""
+        recorded = self.info.get("seconds")
+        times = [record.get("seconds", 0.0) for record in self.metrics]
+        return max([*times, recorded if isinstance(recorded, (int, float)) else 0.0])
+
+    @property
+    def _trained(self) -> list[dict[str, float]]:
+        """The records of training and of its validations."""
+        return [
+            record
+            for record in self.metrics
+            if any(key.startswith(("train/", "validation/")) for key in record)
+        ]
 
 
 def read_run_record(run: RunFolder) -> RunRecord:

@@ -90,8 +90,10 @@ def _sentence(run: RunRecord) -> str:
     parameters = _count(run.info.get("parameters"))
     subject = f"A network of {format_count(parameters)} parameters" if parameters else "A network"
     verb = f"trained for {run.num_steps:,} steps" if run.num_steps else "not trained yet"
-    if run.seconds > 0:
-        verb += f" in {format_duration(run.seconds)}"
+    if run.training_seconds > 0:
+        verb += f" in {format_duration(run.training_seconds)}"
+    if run.seconds > run.training_seconds + 1:
+        verb += f" ({format_duration(run.seconds)} with what followed)"
     size = _count(run.splits.get("train", {}).get("bytes"))
     return f"{subject}, {verb}{f' on {format_bytes(size)} of text' if size else ''}."
 

@@ -164,6 +164,9 @@ _TOLD = {
     "num_threads",
     "parameters",
     "precision",
+    "seconds",
+    "steps",
+    "training_seconds",
 }
 
 
