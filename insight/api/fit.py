@@ -126,6 +126,8 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
         if launch.meeting is not None:
             launch.from_first("plan", Plan.of_first(cli, resumed).to_plain())
     # Every process prepares its text: the machines may not share a cache.
+    if resumed:
+        _use_saved_tokenizer(cli, resumed.checkpoint)
     check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     if plan:
@@ -150,6 +152,17 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     if trainer.is_global_zero:
         _write_end(folder)
     return folder
+
+
+def _use_saved_tokenizer(cli: InsightCLI, checkpoint: Path) -> None:
+    """Take the tokenizer of the checkpoint where the file that the configuration names has gone."""
+    from insight.checkpoints.reader import read_checkpoint, tokenizer_of
+
+    configured = cli.config.data.get("init_args.tokenizer")
+    path = configured.get("init_args.path") if hasattr(configured, "get") else None
+    if isinstance(path, str) and not Path(path).expanduser().exists():
+        say(f"data.tokenizer.path={path} has gone; the tokenizer of the checkpoint is used")
+        cli.datamodule.use_tokenizer(tokenizer_of(read_checkpoint(checkpoint), checkpoint))
 
 
 def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:

@@ -82,7 +82,7 @@ class RunFolder:
         for path in reversed(by_age):
             if is_complete(path):
                 return path
-            say(f"{path} is torn and passed over (its end is missing)")
+            say(f"{path} is passed over: the end of the file is missing")
         return None
 
     @property
@@ -134,8 +134,10 @@ def check_run_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"run.name={name!r} is not a plain folder name",
+            "is not a plain folder name",
             "use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            option="run.name",
+            value=name,
         )
 
 
@@ -158,17 +160,17 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
-    """What ``text`` means, for validating, testing and generating: a file, or the folder of an artefact.
+    """The checkpoint file, or the folder of a quantized model, that a user names to measure or use it.
 
     Args:
         text: A ``.ckpt`` file; a folder that ``insight quantize`` wrote; a run folder (its best checkpoint,
             else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` and
             ``<name>/<n>`` under ``root``.
         root: Where runs are kept.
-        option: What the user gave ``text`` for, for messages.
+        option: The option that the user gave ``text`` for, for messages.
 
     Raises:
-        CheckpointError: Nothing there is a checkpoint; it says what was looked for.
+        CheckpointError: Nothing there is a checkpoint; the message names what was looked for.
     """
     return _find(text, Path(root), prefer_best=True, option=option)
 
@@ -192,8 +194,10 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
         if newest:
             return newest
     raise CheckpointError(
-        f"--resume=auto: no run of {name!r} in {Path(root)} has a complete checkpoint (last.ckpt or another)",
+        f"no run of {name!r} in {Path(root)} has a complete checkpoint (last.ckpt or another)",
         "start without --resume, or name a run folder or a .ckpt file",
+        option="--resume",
+        value=text,
     )
 
 
@@ -209,12 +213,12 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
         path = root / text
     if not path.exists():
         remedy = missing_path_remedy(path) if path.is_symlink() else None
-        raise CheckpointError(f"{option}={text!r} does not exist", remedy or _what_there_is(root))
+        raise CheckpointError("does not exist", remedy or _what_there_is(root), option=option, value=text)
     if (path / ARTIFACT_DESCRIPTION).is_file():
         if prefer_best:
             return path
         raise CheckpointError(
-            f"{option}={text!r} is a quantized model, which cannot be trained", "name a run folder"
+            "is a quantized model, which cannot be trained", "name a run folder", option=option, value=text
         )
     if path.is_file():
         return path
@@ -236,8 +240,10 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
             value=text,
         )
     raise CheckpointError(
-        f"{option}={text!r} holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)",
+        "holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)",
         _what_there_is(root),
+        option=option,
+        value=text,
     )
 
 

@@ -186,10 +186,10 @@ def test_checkpoint_of_another_network(insight: Insight, workplace: Path, finish
     ("arguments", "said"),
     [
         ((*FIT, "--resume", "auto"), ["--resume=auto", "tiny", "last.ckpt"]),
-        ((*FIT, "--resume", "runs/tiny/7"), ["--resume='runs/tiny/7'", "does not exist"]),
+        ((*FIT, "--resume", "runs/tiny/7"), ["--resume=runs/tiny/7", "does not exist"]),
         ((*FIT, "--resume", "auto", "--init_from", "x"), ["--resume and --init_from"]),
-        (("test", "--checkpoint", "nowhere"), ["--checkpoint='nowhere'", "does not exist"]),
-        (("generate", "--checkpoint", "nowhere", "It"), ["--checkpoint='nowhere'", "does not exist"]),
+        (("test", "--checkpoint", "nowhere"), ["--checkpoint=nowhere", "does not exist"]),
+        (("generate", "--checkpoint", "nowhere", "It"), ["--checkpoint=nowhere", "does not exist"]),
         (("test",), ["--checkpoint is missing"]),
     ],
 )

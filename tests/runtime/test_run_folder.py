@@ -125,7 +125,7 @@ def test_default_root_is_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_missing_is_named_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"--checkpoint='nothing' does not exist: train one with"):
+    with pytest.raises(CheckpointError, match=r"--checkpoint=nothing: does not exist: train one with"):
         find_checkpoint("nothing", root=tmp_path)
     empty = make_run(tmp_path, "empty")
     with pytest.raises(CheckpointError, match=r"looked for checkpoints/best.ckpt and checkpoints/last.ckpt"):
@@ -173,7 +173,7 @@ def test_resuming_passes_torn_checkpoints_and_says_so(
         assert find_resumable("auto", tmp_path, "demo") == paths[-1]
         assert find_resumable(str(run.path), tmp_path, "demo") == paths[-1]
         said = capsys.readouterr().err.splitlines()
-        torn = [f"{run.checkpoints / name}.ckpt is torn" for name in reversed(names[len(paths) :])]
+        torn = [f"{run.checkpoints / name}.ckpt is passed over" for name in reversed(names[len(paths) :])]
         assert len(said) == 2 * len(torn)
         assert all(words in line for words, line in zip(torn * 2, said, strict=True))
         path = paths.pop()
@@ -187,7 +187,7 @@ def test_resuming_passes_torn_checkpoints_and_says_so(
 def test_resume_where_nothing_is(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"--resume=auto: no run of 'demo' .*start without --resume"):
         find_resumable("auto", tmp_path, "demo")
-    with pytest.raises(CheckpointError, match=r"--resume='runs/demo/7' does not exist"):
+    with pytest.raises(CheckpointError, match=r"--resume=runs/demo/7: does not exist"):
         find_resumable("runs/demo/7", tmp_path, "demo")
 
 
