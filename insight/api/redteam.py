@@ -38,7 +38,7 @@ def redteam(
         suite: ``base``, ``watch``, or a YAML file of measures.
         measures: Names of the measures of the suite to take; all of them if empty.
         num_samples: Texts a prompt, for attacks that draw several.
-        seed: The same seed asks the same items.
+        seed: Seed of the suite; equal seeds ask equal items.
         config: Configuration that names the training text, for a checkpoint outside of a run folder.
         device: Where a checkpoint runs: ``cpu``, ``cuda`` or ``mps``.
         num_workers: Batches asked at once.
@@ -113,7 +113,7 @@ def compare_redteam(first: str | Path, second: str | Path, seed: int = 0) -> Com
 
 
 def redteam_parts() -> dict[str, tuple[list[str], list[str]]]:
-    """What there is to choose from, the parts of installed packages included.
+    """List what there is to choose from, the parts of installed packages included.
 
     Returns:
         For suites, attacks, evaluators and targets: the names that can be used, and for every name of an

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer_parts import planned_steps, run_folder_of
-from insight.reporting.stopping_record import stopping_record
+from insight.reporting.run_files import stopping_record
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say

@@ -173,7 +173,7 @@ def _step_of_weights(trainer: Trainer) -> int:
 
 
 def _sizes(network: Any) -> dict[str, int]:
-    """What the sizes came to that a configuration may leave open, by the names of its fields."""
+    """The sizes that a configuration may leave open, as they came to be, by the names of its fields."""
     sizes: dict[str, int] = {}
     for module in network.modules():
         if isinstance(module, torch.nn.Embedding):

@@ -164,7 +164,7 @@ class SafetyEvaluation(BestGate):
         for old in (folder, unfinished_folder(folder)):
             shutil.rmtree(old, ignore_errors=True)
         is_paired = (quantized / ARTIFACT_DESCRIPTION).is_file()
-        # What was quantized was quantized for the processor; both run where both can.
+        # A quantized model runs on the processor that it was made for, so both are measured there.
         results = self._of_file(checkpoint, material, folder, torch.device("cpu") if is_paired else device)
         for measure in results.measures:
             say(f"safety: {_in_words(measure)}")

@@ -1,4 +1,4 @@
-"""What a run leaves for people: metrics, samples, summary, TensorBoard, and the page that shows them."""
+"""Results for people: metrics, samples, summary, TensorBoard, and the page that shows them."""
 
 from typing import TYPE_CHECKING
 

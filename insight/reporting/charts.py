@@ -38,7 +38,7 @@ class Line:
     """One curve of a chart.
 
     Args:
-        label: What the legend and the tooltip call it.
+        label: Name in the legend and in the tooltip.
         curve: Its points.
         color: Name of the page's CSS variable that colours it, e.g. ``"--line-1"``.
         faint: Whether it is background to another line (the raw form of a smoothed curve).
@@ -58,14 +58,14 @@ class Chart:
 
     Args:
         identifier: Unique in the page.
-        title: What is shown.
+        title: Heading of the chart.
         unit: Unit of the vertical axis.
         lines: Its curves; those without points are left out.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
         from_zero: Whether the vertical axis begins at 0.
         logarithmic: Whether the vertical axis is logarithmic.
         top: Where the vertical axis ends; ``None`` to end it at the largest value.
-        x_name: What the horizontal axis counts.
+        x_name: Name of the quantity on the horizontal axis.
         x_logarithmic: Whether the horizontal axis is logarithmic.
     """
 
@@ -85,7 +85,7 @@ class Chart:
 
     @property
     def description(self) -> str:
-        """What a reader who does not see the chart should hear."""
+        """Text for a reader who does not see the chart."""
         parts = []
         for line in self.lines:
             finite = [value for value in line.curve.values if math.isfinite(value)]
@@ -174,7 +174,7 @@ class BarChart:
 
     Args:
         identifier: Unique in the page.
-        title: What is shown.
+        title: Heading of the chart.
         unit: Unit of the lengths.
         series: Names of the series, at most four.
         bars: The bars; those that are not finite are left out and counted.
@@ -197,7 +197,7 @@ class BarChart:
 
     @property
     def description(self) -> str:
-        """What a reader who does not see the chart should hear."""
+        """Text for a reader who does not see the chart."""
         parts = [f"{bar.label}, {self.series[bar.series]}: {bar.value:.4g}" for bar in self._drawn]
         return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
 

@@ -41,9 +41,9 @@ def write_report(
 
     Args:
         run: The run; any of its files may be missing.
-        sections: What to show, in order.
+        sections: Functions that make the sections, in the order of the page.
         title: Heading of the page; ``None`` takes the name of the run.
-        kind: What sort of page it is, above the heading.
+        kind: Sort of the page, shown above its heading.
 
     Raises:
         OutputError: The page cannot be written.

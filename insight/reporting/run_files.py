@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ class Sample:
 
     Args:
         step: Optimizer steps taken when it was written.
-        prompt: What the network was given.
-        text: What it wrote after that.
+        prompt: The text that the network was given.
+        text: The text that it wrote after the prompt.
     """
 
     step: int
@@ -154,7 +154,7 @@ class Metric:
         value: The number.
         interval: Lower and upper end of its 95% confidence interval, if one was computed.
         n: How many things it was measured on (bytes, tokens, cases), if that is countable.
-        unit: What one of ``value`` is.
+        unit: Unit of ``value``.
     """
 
     value: float
@@ -239,7 +239,7 @@ class RunRecord:
 
     @property
     def splits(self) -> dict[str, dict[str, Any]]:
-        """What ``run.json`` says about each split of the data: files, documents, bytes, tokens."""
+        """The facts of ``run.json`` about each split of the data: files, documents, bytes, tokens."""
         data = self.info.get("data")
         splits = data.get("splits") if isinstance(data, dict) else None
         if not isinstance(splits, dict):
@@ -290,3 +290,54 @@ def read_run_record(run: RunFolder) -> RunRecord:
         samples=read_samples(run.path),
         summary=read_summary(run.path),
     )
+
+
+def stopping_record(
+    criterion: Mapping[str, Any],
+    validations: Sequence[Mapping[str, Any]],
+    num_planned_steps: int | None,
+    evidence: str,
+    answers: Sequence[tuple[str, Mapping[str, Any]]],
+    sign: float,
+) -> dict[str, Any]:
+    """The newest answer with everything that it rests on, as plain values.
+
+    Args:
+        criterion: The criterion that was asked, as a plain configuration.
+        validations: The fields of every validation so far, the oldest first; there is at least one.
+        num_planned_steps: Optimizer steps of the whole run, if they are known.
+        evidence: The sentence that explains the answer.
+        answers: For every single criterion the name of its class and the fields of its answer.
+        sign: -1 where larger values of the metric are better and the criteria saw their negative.
+    """
+
+    def signed(value: float | None) -> float | None:
+        return None if value is None else sign * value
+
+    return {
+        "criterion": criterion,
+        "step": validations[-1]["step"],
+        "num_planned_steps": num_planned_steps,
+        "evidence": evidence,
+        "validations": [
+            {**one, "value": signed(one["value"]), "training_value": signed(one["training_value"])}
+            for one in validations
+        ],
+        "answers": [
+            {
+                "criterion": name,
+                "stop": answer["stop"],
+                "evidence": answer["evidence"],
+                "figures": answer["figures"],
+                "lines": [
+                    {
+                        "label": line["label"],
+                        "steps": line["steps"],
+                        **{end: [sign * value for value in line[end]] for end in ("values", "low", "high")},
+                    }
+                    for line in answer["lines"]
+                ],
+            }
+            for name, answer in answers
+        ],
+    }

@@ -171,9 +171,9 @@ class ScatterChart:
 
     Args:
         identifier: Unique in the page.
-        title: What is shown.
-        unit: Of the vertical axis.
-        x_label: Of the horizontal axis, with its unit.
+        title: Heading of the chart.
+        unit: Unit of the vertical axis.
+        x_label: Name of the horizontal axis, with its unit.
         points: Those that are not finite are left out and counted.
         more_is_better: Whether larger ``x`` are better.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
@@ -199,7 +199,7 @@ class ScatterChart:
 
     @property
     def description(self) -> str:
-        """What a reader who does not see the chart should hear."""
+        """Text for a reader who does not see the chart."""
         parts = [f"{point.label} at {point.x:.4g}, {point.y:.4g}" for point in self._drawn]
         return f"{self.title}, {self.unit} against {self.x_label}: {'; '.join(parts) or 'no finite values'}"
 
@@ -311,7 +311,7 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
 
 
 def _name_of(group: Sequence[Point]) -> tuple[Point, str]:
-    """What is written beside points that lie on one another: a few names, or that of the one to look at."""
+    """The name beside points that lie on one another: all if they are few, else that of the marked one."""
     first = next((point for point in group if point.is_marked), group[0])
     if len(group) <= _MOST_NAMES:
         return first, "\n".join(point.label for point in group)
@@ -320,7 +320,7 @@ def _name_of(group: Sequence[Point]) -> tuple[Point, str]:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a chart shows: from 0 to ``right``, from ``bottom`` to ``top``."""
+    """The part of the plane that a chart shows: from 0 to ``right``, from ``bottom`` to ``top``."""
 
     right: float
     bottom: float

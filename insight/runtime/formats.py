@@ -97,7 +97,7 @@ def safe_text(text: str, max_characters: int) -> str:
 
     Args:
         text: Anything.
-        max_characters: What exceeds it is replaced by a note that says how much is missing.
+        max_characters: Longest text that is kept; a note in place of the rest says how much is missing.
     """
     missing = len(text) - max_characters
     if missing > 0:

@@ -140,7 +140,7 @@ def cluster_bootstrap(
     Args:
         values: One a case.
         clusters: The cluster of each value; only the order in which they first appear matters.
-        seed: The same seed gives the same interval.
+        seed: Seed of the resamples; equal seeds give equal intervals.
         confidence: Share of such intervals that hold the true value.
         num_resamples: Number of resamples.
 
@@ -182,7 +182,7 @@ def paired_ratio_bootstrap(
         numerators_a: One a case, of the first model.
         numerators_b: One a case, of the second model on the same cases.
         denominators: One a case, common to both models; not negative.
-        seed: The same seed gives the same interval.
+        seed: Seed of the resamples; equal seeds give equal intervals.
         confidence: Share of such intervals that hold the true value.
         num_resamples: Number of resamples.
 

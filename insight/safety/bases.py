@@ -26,7 +26,7 @@ class Attack(Component):
     ``hash()``, no target. The target comes in only through what it can do.
 
     Attributes:
-        capability: What a target must be able to do.
+        capability: The ability that a target needs.
     """
 
     capability: ClassVar[Capability] = "generate"
@@ -119,7 +119,7 @@ class ErrorRates:
         sensitivity: Share of the texts with the property that it finds.
         specificity: Share of the texts without the property that it lets pass.
         threshold: Probability from which it says yes, from 0 to 1.
-        source: What the texts were.
+        source: Origin of the texts.
     """
 
     sensitivity: Interval

@@ -25,7 +25,7 @@ class MinimalPair:
     """Two sentences that differ in the word for a group of people.
 
     Attributes:
-        group: What kind of group, e.g. ``"gender"``.
+        group: Kind of the group, e.g. ``"gender"``.
         before: Text before the word, without white space at its end.
         words: The word and its alternative, each with the white space before it: the stereotype is about
             the first.
@@ -183,7 +183,7 @@ class StereotypePreference(Evaluator):
         )
 
     def notes(self) -> tuple[str, ...]:
-        """What the figure can and cannot say."""
+        """Say what the figure can and cannot tell."""
         return (
             "An interval that holds 0.5 is no proof of fairness: so few pairs find strong preferences only.",
             "Scored is the part behind the word for the group, given that word; a tie counts as unscorable.",

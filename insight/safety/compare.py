@@ -24,9 +24,9 @@ class Comparison:
     """One measure on two targets, A and B.
 
     Attributes:
-        measure: Its name.
-        verdict: Whether B is farther from the ideal than A, nearer to it, or neither beyond chance.
-        reason: Why, where it is not comparable.
+        measure: Name of the measure.
+        verdict: Whether B lies farther from the ideal than A, nearer to it, or neither beyond chance.
+        reason: The reason where it is not comparable.
         num_pairs: Probes that both answered and that could be judged in both.
         num_left_out: Probes that one of them lacks.
         num_equal: Pairs with equal scores.
@@ -35,9 +35,9 @@ class Comparison:
         difference: B less A, paired bootstrap by group.
         only_a: Pairs that are 1 for A alone; ``None`` where scores are not 0 or 1.
         only_b: Pairs that are 1 for B alone.
-        p_value: That there is no difference.
-        test: What it comes from: McNemar's exact test on the two counts, or sign flips of the groups.
-        unit: What one of the values is.
+        p_value: Probability of such a difference, or a larger one, between equal models.
+        test: The test behind the p-value: McNemar's exact test on the two counts, or sign flips of groups.
+        unit: Unit of the values.
         ideal: The value of a model without the weakness.
     """
 
@@ -117,10 +117,10 @@ def compare_results(
     """Compare two safety runs measure by measure, on the probes they share.
 
     Args:
-        summary: That of A, for the order, the units and the ideals of its measures.
-        records_a: Of A.
-        records_b: Of B.
-        seed: Of the bootstrap.
+        summary: Summary of A, for the order, the units and the ideals of its measures.
+        records_a: Records of A.
+        records_b: Records of B.
+        seed: Seed of the bootstrap.
 
     Raises:
         DataError: No item is the same in both.
@@ -234,7 +234,7 @@ class SafetyGate:
 
     Args:
         bounds: ``<measure>/<figure>`` → largest distance from the ideal.
-        suite: Must measure them.
+        suite: The suite that has to measure them.
 
     Raises:
         ConfigError: A bound is negative or no number, or the suite has no such measure or headline figure.

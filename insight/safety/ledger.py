@@ -1,4 +1,4 @@
-"""The ledger: what a target has answered so far, on the disk before anything else is asked."""
+"""The ledger: the answers of a target so far, on the disk before anything else is asked."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Ledger:
 
     Args:
         path: The file; made if it is missing.
-        plan: What is asked.
-        identity: Which target answers.
+        plan: The items and their batches.
+        identity: Identity of the target that answers.
 
     Attributes:
-        responses: Of the batches that have been answered, in order.
+        responses: Responses of the batches that have been answered, in order.
 
     Raises:
         OutputError: The file is the ledger of another plan or target, or damaged, or cannot be written.
@@ -109,7 +109,7 @@ def _batch_key(plan: Plan, batch: Sequence[int]) -> str:
 
 
 def _to_plain(response: Response) -> dict[str, Any]:
-    """What differs from the default, so that a line holds no empty fields; JSON has no NaN."""
+    """The fields that differ from their default, so that a line holds no empty ones; JSON has no NaN."""
     plain: dict[str, Any] = {}
     if response.texts:
         plain["texts"] = response.texts

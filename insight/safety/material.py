@@ -26,7 +26,8 @@ class PlantedSecret:
     secret: str
 
     def candidates(self) -> tuple[str, ...]:
-        """What could have stood after the prompt, up to the end of the secret, in the order of the secrets.
+        """All texts that could have stood after the prompt, up to the end of the secret, in the order of the
+        secrets.
 
         What follows the secret is left out: it is the same for all, and secrets that share all digits but
         the last then share the work too.
@@ -62,7 +63,7 @@ _STRETCH_TOKENS = 1024
 
 
 def material_of(data: Any) -> Material:
-    """What a data module knows about the texts behind a model.
+    """Ask a data module for the texts behind a model.
 
     The training text is decoded from the token store, so a part that was set aside for validation is not in
     it. Unseen text is that of the test split, else of the validation split.

@@ -34,7 +34,7 @@ class Passage(NamedTuple):
 
     Attributes:
         before: Begins and ends with whole words.
-        after: What follows, beginning with the white space between two words.
+        after: Text that follows, beginning with the white space between two words.
     """
 
     before: str
@@ -209,7 +209,7 @@ class VerbatimContinuation(Evaluator):
         )
 
     def notes(self) -> tuple[str, ...]:
-        """What the figure can and cannot say."""
+        """Say what the figure can and cannot tell."""
         return (
             "Only what exceeds the control is memory; the control is what the language alone gives away.",
         )

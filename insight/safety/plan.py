@@ -27,8 +27,8 @@ class PlannedItem:
 
     Attributes:
         measure: Name of its measure.
-        item: What is asked.
-        seeds: One a sample; empty for log-likelihoods. They follow from the item and the plan's seed alone.
+        item: The question.
+        seeds: One seed a sample, none for log-likelihoods; they follow from the item and the plan's seed.
         content: Hash of measure, item and seeds.
     """
 
@@ -40,11 +40,11 @@ class PlannedItem:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be asked.
+    """Everything that will be asked.
 
     Attributes:
         suite: The measures.
-        seed: What everything random follows from.
+        seed: Everything random follows from it.
         items: In order.
         batches: Indices of items that are asked together, in order; each item once.
         not_applicable: Measures that have nothing to ask, with the reason.
@@ -76,8 +76,8 @@ def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capabilit
     Args:
         suite: The measures.
         material: The texts behind the model.
-        capabilities: What the target can do. A measure that needs another one is not applicable.
-        seed: What everything random follows from.
+        capabilities: Abilities of the target. A measure that needs another one is not applicable.
+        seed: Everything random follows from it.
 
     Raises:
         ConfigError: An attack made two items with one key, or none at all.

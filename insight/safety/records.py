@@ -1,4 +1,4 @@
-"""What passes between attack, target, evaluator and report: plain records, each a line in a file."""
+"""The records that pass between attack, target, evaluator and report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval
 
 Capability = Literal["generate", "log_likelihood"]
-"""What a target can be asked for: texts that continue a prompt, or how likely given continuations are."""
+"""Requests that a target may answer: texts that continue a prompt, or how likely continuations are."""
 Role = Literal["probe", "control"]
 """A probe looks for the weakness; its control is the same question where the weakness cannot show."""
 Status = Literal["ok", "error", "blocked", "unscorable"]
@@ -33,15 +33,15 @@ class Item:
     Attributes:
         key: Name, unique within its attack and the same for every target, e.g. ``"religion/07"``: two
             models are compared on items with equal keys.
-        capability: What it asks for.
+        capability: The kind of the question.
         prompt: Text to continue; may be empty.
         continuations: For ``log_likelihood``: texts after the prompt, at least one, each not empty.
         settings: For ``generate``: how. Its seed is not used, every sample gets one of its own.
         num_samples: For ``generate``: how many texts.
         role: Probe or control.
-        group: What was drawn at random, where several items share it (the samples of one text): intervals
-            treat a group as one case. Empty: the item stands for itself.
-        reference: What the answer is judged by, plain JSON values.
+        group: Name of the thing that was drawn at random, where several items share it (the samples of one
+            text): intervals treat a group as one case. Empty where the item stands for itself.
+        reference: Values that the answer is judged by, plain JSON.
     """
 
     key: str
@@ -78,7 +78,7 @@ def has_text(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Response:
-    """What a target answered to one item.
+    """The answer of a target to one item.
 
     Attributes:
         texts: For ``generate``: one continuation a sample, without the prompt.
@@ -101,11 +101,11 @@ class Response:
 
 @dataclass(frozen=True)
 class Score:
-    """What an evaluator makes of one response.
+    """The judgement of an evaluator on one response.
 
     Attributes:
         value: The number that figures and comparisons are made of; 0 or 1 where the evaluator is binary.
-        details: What led to it, plain JSON values, for the report.
+        details: Values that led to it, plain JSON, for the report.
     """
 
     value: float
@@ -128,9 +128,9 @@ class Figure:
     Attributes:
         name: Last part of ``safety/<measure>/<name>``, e.g. ``"extracted"``.
         interval: The number.
-        unit: What one of it is, e.g. ``"share of passages"``.
+        unit: Unit of the number, e.g. ``"share of passages"``.
         description: One sentence: what was counted.
-        control: The same number on the controls; ``None`` where it has no control.
+        control: The number on the controls; ``None`` where it has no control.
         ideal: The value of a model without the weakness.
     """
 
@@ -144,16 +144,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class MeasureSummary:
-    """What a measure found on one target.
+    """The findings of a measure on one target.
 
     Attributes:
-        measure: Its name.
+        measure: Name of the measure.
         status: ``measured``; ``not applicable`` where the target or the run lacks what it needs, which is
             never a pass; ``no data`` where no item was ``ok``.
-        reason: Why, where it is not ``measured``.
+        reason: The reason where it is not ``measured``.
         figures: The headline first; empty unless ``measured``.
         coverage: Items by status; only ``ok`` ones are in the figures.
-        notes: What a reader has to know beside every figure, e.g. the error rates of a classifier.
+        notes: Sentences that a reader has to know beside every figure, e.g. the error rates of a classifier.
     """
 
     measure: str

@@ -132,7 +132,7 @@ def red_team(
 
     Args:
         target: The model.
-        suite: What to measure, or the name of a shipped suite.
+        suite: The measures, or the name of a shipped suite.
         material: The texts behind the model, for the measures that need them.
         seed: Everything random follows from it; 0 or more.
         output: Folder to make.

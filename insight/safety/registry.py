@@ -31,7 +31,7 @@ class Registry(Generic[Kind]):
         kind: ``attack``, ``evaluator`` or ``target``.
         builtin: Name → ``module:attribute``.
         fits: Whether a loaded object is of this kind.
-        rule: What it has to be, for messages.
+        rule: Description of the kind, for messages.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Registry(Generic[Kind]):
         return [*self.builtin, *sorted(set(self._plugins()) - set(self.builtin))]
 
     def load(self, name: str) -> Kind:
-        """What a name stands for. A built-in name cannot be taken over by a plugin.
+        """Load what a name stands for. A built-in name cannot be taken over by a plugin.
 
         Raises:
             ConfigError: There is no such name, or the plugin that has it is broken; it is named then.

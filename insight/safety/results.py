@@ -23,13 +23,13 @@ _RECORDED_CONTINUATIONS = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item.
+    """The outcome of one item.
 
     Attributes:
         planned: The item.
         response: The answer.
         status: That of the answer, or ``unscorable``.
-        message: Why, where it is not ``ok``.
+        message: The reason where it is not ``ok``.
         score: Only where the status is ``ok``.
     """
 
@@ -42,12 +42,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """What a suite found on a target.
+    """The findings of a suite on a target.
 
     Attributes:
-        plan: What was asked.
-        target_name: Whom, for people.
-        target_identity: Whom, exactly.
+        plan: The items that were asked.
+        target_name: Name of the target, for people.
+        target_identity: Exact identity of the target.
         outcomes: One an item, in the order of the plan.
         measures: One a measure, in the order of the suite.
     """
@@ -105,9 +105,9 @@ def evaluate(plan: Plan, responses: Sequence[Response], target: Target) -> Resul
     """Score the responses and add them up; pure.
 
     Args:
-        plan: What was asked.
-        responses: In the order of the plan.
-        target: Whom; only its name is used.
+        plan: The items that were asked.
+        responses: The answers in the order of the plan.
+        target: The target; only its name and identity are used.
     """
     measures = {measure.name: measure for measure in plan.suite.measures}
     outcomes = tuple(

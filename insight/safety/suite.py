@@ -19,7 +19,7 @@ class Measure(Component):
     """One attack and the evaluator of what it draws out.
 
     Args:
-        name: What its figures are called: ``safety/<name>/...``.
+        name: Name of the measure in its figures: ``safety/<name>/...``.
         attack: Makes the items.
         evaluator: Judges the responses.
         max_items: At most this many probes and as many controls, spread evenly over those there are.
@@ -41,7 +41,7 @@ class Suite(Component):
 
     Args:
         measures: At least one; names differ.
-        name: What the suite is called.
+        name: Name of the suite.
     """
 
     measures: tuple[Measure, ...]

@@ -31,11 +31,11 @@ class Blocked(Exception):  # noqa: N818 (an answer, not a failure)
 
 @dataclass(frozen=True)
 class Unanswered:
-    """In place of an answer.
+    """Stands in place of an answer.
 
     Attributes:
         status: ``error`` or ``blocked``.
-        message: Why.
+        message: The reason.
     """
 
     status: Literal["error", "blocked"]
@@ -48,22 +48,22 @@ class Target(Protocol):
     Equal calls get equal answers: all chance comes from the seeds. Calls may come from several threads.
 
     Attributes:
-        name: For people.
-        identity: Exactly which model: two targets with one identity give the same answers.
-        capabilities: What it can be asked for.
+        name: Name for people.
+        identity: Exact identity of the model: two targets with one identity give the same answers.
+        capabilities: The requests that it answers.
     """
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for people."""
 
     @property
     def identity(self) -> str:
-        """Exactly which model."""
+        """Exact identity of the model."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it can be asked for."""
+        """The requests that it answers."""
 
     def generate(
         self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
@@ -87,7 +87,7 @@ class CallableTarget:
     blocked.
 
     Args:
-        name: For people.
+        name: Name for people.
         generate: ``(prompt, settings) -> text``; ``settings.seed`` is that of the sample.
         log_likelihood: ``(prompt, continuation) -> nats``.
         identity: Exactly which model, so that an interrupted run is never finished with another one. If it is
@@ -114,7 +114,7 @@ class CallableTarget:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What there is a function for."""
+        """The requests that there is a function for."""
         found: list[Capability] = []
         found += ["generate"] if self._generate else []
         found += ["log_likelihood"] if self._log_likelihood else []
@@ -335,7 +335,7 @@ class NetworkTarget:
     Args:
         network: The model; its mode and the global random state are left as they were.
         tokenizer: Its tokenizer.
-        name: For people.
+        name: Name for people.
         identity: Exactly which weights, e.g. a hash of their file.
     """
 
@@ -365,7 +365,7 @@ class NetworkTarget:
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
     ) -> list[list[float] | Unanswered]:
-        """What the continuations share is computed once; what does not fit into the context fails alone."""
+        """Compute once what continuations share; an item that does not fit into the context fails alone."""
         from insight.generation import log_likelihoods
 
         with self._lock:

@@ -36,7 +36,7 @@ class ToxicityPrompts(Attack):
         num_samples: Continuations a prompt, the k of the expected maximum: figures of different k do not
             compare.
         max_new_tokens: Length of a continuation.
-        temperature: Of the sampler.
+        temperature: Temperature of the sampler.
     """
 
     capability: ClassVar[Capability] = "generate"
@@ -79,7 +79,7 @@ class ToxicContinuation(Evaluator):
     The prompt itself is not judged. The figure belongs to one classifier, one k and one length.
 
     Args:
-        classifier: What says how toxic a text is.
+        classifier: The judge of how toxic a text is.
     """
 
     binary: ClassVar[bool] = False

@@ -100,7 +100,7 @@ class NgramModel:
 
     Attributes:
         weights: int8 ``(buckets,)``, in units of ``scale``.
-        scale: What one unit is.
+        scale: Size of one unit.
         bias: Logit of a sentence without any n-gram.
     """
 
@@ -162,7 +162,7 @@ def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
 
 
 MAX_CHARACTERS = 10_000
-"""Of a text; what comes after them is not read."""
+"""Characters of a text that are read; the rest is not."""
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,10 @@ class LabelledSentence:
     """One sentence.
 
     Attributes:
-        text: It.
+        text: The sentence.
         is_toxic: Its label.
         is_held_out: Whether it is kept for measuring.
-        template: What it was made of; the sentence itself where it has no places.
+        template: The template that it was made of; the sentence itself where it has no places.
     """
 
     text: str
@@ -286,7 +286,7 @@ _NUM_STEPS = 600
 # A sentence has length 1 and the bias adds another 1: the loss curves by at most 2/4, so a step of 2 is safe.
 _STEP = 2.0
 _LARGEST = 127
-# What the toxic sentences weigh together. Less than half, because the worst of several samples counts and
+# Weight of all toxic sentences together, less than half because the worst of several samples counts and
 # false alarms add up: of the sentences of Emma one in twelve is one, with equal weights it was one in five.
 _TOXIC_SHARE = 0.3
 
@@ -300,8 +300,8 @@ def train(labelled: Sequence[LabelledSentence], num_buckets: int = NUM_BUCKETS) 
     bytes at the end swallows what the last bit of a sum may differ by.
 
     Args:
-        labelled: What to learn from.
-        num_buckets: Of :func:`hashed_ngrams`.
+        labelled: Sentences to learn from.
+        num_buckets: Number of buckets of :func:`hashed_ngrams`.
     """
     rows = [hashed_ngrams(sentence.text, num_buckets) for sentence in labelled]
     lengths = np.array([len(row) for row in rows])

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from insight.reporting import write_report
-from insight.reporting.run_files import read_run_record
+from insight.reporting.run_files import read_run_record, stopping_record
 from insight.reporting.sections.section import Section
 from insight.reporting.sections.training import build_learning_rate, build_stopping
-from insight.reporting.stopping_record import stopping_record
 from insight.runtime.json_files import write_object
 from insight.runtime.run_folder import RunFolder
 from insight.training.stopping import (

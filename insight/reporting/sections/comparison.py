@@ -39,9 +39,9 @@ class ComparedModel:
     """One model; what was not measured is NaN.
 
     Args:
-        name: What it is called.
+        name: Name of the model.
         size: Bytes.
-        bits_per_byte: Of the common text.
+        bits_per_byte: Bits per byte on the text that all models were measured on.
         difference: Bits per byte that it needs more than the first model, and the interval of that.
         tokens_per_second: When it writes.
         is_marked: Whether it is the one that was chosen.
@@ -65,7 +65,7 @@ def frontier_charts(
     Args:
         models: The first is the one that the others are compared with.
         prefix: Begins the identifiers.
-        size_of: What the size is of, e.g. ``"weights"``.
+        size_of: The thing that was weighed, e.g. ``"weights"``.
         speed_at: How the speed was measured, e.g. ``"batch 1"``.
     """
     base = models[0].bits_per_byte if models else math.nan
@@ -227,7 +227,7 @@ def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _compression_setup(report: Mapping[str, Any]) -> list[Fact]:
-    """What was allowed, on which machine and how much text it was measured, and how long that took."""
+    """Rows on the bound, the machine and the text of the measurement, and on how long it took."""
     text, seconds = report.get("text"), number(report.get("seconds"))
     allowed = number(report.get("max_quality_loss"))
     facts = [Fact("bits per byte that may be lost", f"{allowed:.2%}")] if math.isfinite(allowed) else []

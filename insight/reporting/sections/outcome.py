@@ -32,7 +32,7 @@ _SHOWN_ELSEWHERE = ("throughput/", "memory/", "quantization/", "safety/")
 
 
 def build_outcome(run: RunRecord) -> Section:
-    """What was trained, for how long, how well, and why it stopped."""
+    """Say how large the network is, how long and how well it was trained, and why training stopped."""
     finals = final_metrics(run)
     splits = [split for split in _SPLITS if any(f"{split}/{key}" in finals for key, _, _ in _MEASURES)]
     rows = [

@@ -1,4 +1,4 @@
-"""What the model could be made to do: the results of safety runs in the folder of a run."""
+"""The safety of a model: the results of safety runs in the folder of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a section of the report is."""
+"""A section of the report, and how values of the run's files become its rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Section:
         title: Its heading.
         template: File under ``templates/sections/`` that lays it out; everything in ``content`` is escaped
             there.
-        content: What the template shows.
+        content: Values that the template shows.
         charts: Charts that the template places with ``chart(…)``.
     """
 
@@ -50,8 +50,8 @@ class Fact:
     """One row.
 
     Args:
-        name: What it is.
-        value: What it was; empty for a heading of the rows below.
+        name: Name of the fact.
+        value: Its value; empty for a heading of the rows below.
         depth: How far it is indented.
     """
 

@@ -1,4 +1,4 @@
-"""What the network was trained, validated and tested on."""
+"""How a run was set up: its data, network, machine, command, and what happened along the way."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "torc
 
 
 def build_machine(run: RunRecord) -> Section | None:
-    """What the run measured about its machine, what it chose, and the versions it ran with."""
+    """Show what the run measured about its machine, what it chose, and the versions it ran with."""
     rows = [*hardware_facts(run.info.get("hardware")), *_choices(run), *_speed(run), *_versions(run)]
     return Section("machine", "Machine", "facts.html.j2", {"facts": rows}) if rows else None
 

@@ -186,7 +186,7 @@ _WORTH_A_CUT = 1.5
 
 
 def build_stopping(run: RunRecord) -> Section | None:
-    """What was watched, what each criterion said at the end, and a chart of what that rests on."""
+    """Show the watched metric, the answer of each criterion, and a chart of the evidence."""
     record = read_object(RunFolder(run.folder).early_stopping_path)
     answers = [answer for answer in _list(record.get("answers")) if isinstance(answer, Mapping)]
     validations = [point for point in _list(record.get("validations")) if isinstance(point, Mapping)]
