@@ -107,6 +107,8 @@ _NOISY_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r".*AMP with fp16 is not supported on CPU"),
     # The model summary's guess of megabytes; the report shows parameters.
     (UserWarning, r".*Precision .* is not supported by the model summary"),
+    # Without text to validate on (validation_fraction: 0) there is no validation loader, as was asked for.
+    (UserWarning, r".*Total length of `.*` across ranks is zero"),
     # A cluster's login node has srun although nobody asked for it.
     (UserWarning, r".*`srun` command is available on your system but is not used"),
     # Lightning and torch among themselves; nothing that a user's file could change.

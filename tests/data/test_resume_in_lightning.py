@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from insight.data import ByteTokenizerConfig, LanguageModelBatch, LanguageModelingDataModule
 from insight.data.sampling import Packing
 from insight.runtime.errors import CheckpointError
+from insight.runtime.messages import silence_libraries
 
 NUM_BATCHES = 5  # an epoch, see data_module
 
@@ -57,10 +58,13 @@ def data_module(tmp_path: Path) -> Callable[..., LanguageModelingDataModule]:
     held_out.write_text("some other text that is held out")
 
     def make(**options: object) -> LanguageModelingDataModule:
-        settings: dict[str, object] = {"sequence_length": 8, "batch_size": 4} | options
+        settings: dict[str, object] = {
+            "validation_files": str(held_out),
+            "sequence_length": 8,
+            "batch_size": 4,
+        } | options
         return LanguageModelingDataModule(
             str(text),
-            str(held_out),
             tokenizer=ByteTokenizerConfig(),
             cache_dir=str(tmp_path / "cache"),
             **settings,
@@ -244,3 +248,23 @@ def test_validating_a_checkpoint_needs_no_matching_cursor(
     checkpoint = tmp_path / "run" / "step=3.ckpt"
     trainer.validate(module, datamodule=data_module(sequence_length=4), ckpt_path=checkpoint, verbose=False)
     assert module.validated
+
+
+def test_a_run_without_validation_leaks_no_warning(
+    tmp_path: Path, data_module: Callable[..., LanguageModelingDataModule]
+) -> None:
+    data = data_module(validation_files=None, validation_fraction=0.0)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        max_steps=1,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        silence_libraries()
+        trainer.fit(Recorder(), datamodule=data)
+    assert not [warning for warning in caught if "across ranks is zero" in str(warning.message)]
