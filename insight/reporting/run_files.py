@@ -1,4 +1,4 @@
-"""Reading ``metrics.jsonl``: the curves of a run."""
+"""The files that a run leaves, read and written: metrics, samples, summary, ``run.json``, early stopping."""
 
 from __future__ import annotations
 
