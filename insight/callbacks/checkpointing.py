@@ -51,7 +51,7 @@ class RunCheckpoint(Checkpoint):
     Args:
         monitor: Logged metric that ``best.ckpt`` is chosen by.
         mode: ``min`` if smaller is better, ``max`` if larger is.
-        every_n_steps: Also write ``last.ckpt`` every this many optimizer steps.
+        every_n_steps: Optimizer steps between two further saves of ``last.ckpt``.
         at_validation: Write ``last.ckpt`` after every validation, better or not.
         folder: Where to write; ``checkpoints`` in the run folder if not given.
         keep_best: How many of the best to keep; with 2 or more they are called ``best-STEP.ckpt``, and
@@ -60,7 +60,7 @@ class RunCheckpoint(Checkpoint):
         asynchronous: Copy the state to the host's memory and write it while training goes on. The files are
             as complete and as ordered as otherwise; a failure ends the run at the next save. Takes memory
             for a second copy of weights and optimizer.
-        upload_to: Also copy every file to this folder: a path, or a URL that fsspec knows (``s3://…``, with
+        upload_to: A folder that every file is copied to: a path, or a URL that fsspec knows (``s3://…``, with
             the package for it installed). A failure is said, tried again at the next save, and ends nothing.
 
     Attributes:

@@ -208,7 +208,7 @@ def _sizes(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         if not tensor.numel():
             continue
         norm = torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
-        # Of a tensor that is sharded over processes each knows its part.
+        # Each process knows its part of a sharded tensor.
         squares, largest, zeros = (
             float(whole(value)) for value in (norm.square(), tensor.abs().amax(), (tensor == 0).sum())
         )

@@ -128,7 +128,7 @@ class ProgressLine(StepTiming, ProgressBar):
         self._close()
 
     def _facts(self, trainer: Trainer, module: LightningModule) -> list[str]:
-        """What to say about training, most important first."""
+        """The facts about training, most important first."""
         facts = []
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None:
@@ -192,7 +192,7 @@ class ProgressLine(StepTiming, ProgressBar):
         self._is_open, self._began = True, time.monotonic()
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._next_time = 0.0
-            # What others print meanwhile goes above the line, unbroken and as it is.
+            # The output of others goes above the line, unbroken and unchanged.
             console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._live.start()
@@ -210,7 +210,7 @@ class FittedLine:
     """A title, a bar and as many facts as fit into the width of the console, for :mod:`rich` to draw.
 
     Args:
-        title: What is being done.
+        title: The activity.
         share: The part of it that is done, 0 to 1.
         facts: The most important first; the first is always kept, then as many as leave room for a bar.
     """
@@ -237,7 +237,7 @@ class FittedLine:
 
 
 def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
-    """What a validation or test found, as far as it was logged."""
+    """The figures of a validation or test in words, as far as they were logged."""
     forms = (
         ("bits_per_byte", "{:.4f} bits per byte"),
         ("loss", "loss {:.4f}"),

@@ -1,4 +1,4 @@
-"""What a run says and checks at its start and at its end."""
+"""Checks and announcements at the start and at the end of a run."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> li
     """Rows (role, numbers, learning rate, weight decay), the head first.
 
     Args:
-        groups: Of a torch optimizer.
-        num_frozen: Numbers that no optimizer has.
+        groups: The parameter groups of a torch optimizer.
+        num_frozen: Parameters that no optimizer updates.
     """
     by_role: dict[str, list[dict[str, Any]]] = {}
     for group in groups:

@@ -153,7 +153,7 @@ class TimeBudget(StepTiming):
         if per_step is not None:
             validation = self.clock.seconds_per_validation
             if validation is None:
-                # Not measured yet: a forward pass is about a third of a training step.
+                # Before the first measurement: a forward pass takes about a third of a training step.
                 batches = trainer.num_val_batches
                 validation = sum(batches if isinstance(batches, list) else [batches]) * per_step / 3
             cost = (

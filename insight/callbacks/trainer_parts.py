@@ -1,4 +1,4 @@
-"""What callbacks ask a Trainer: its parts, its state, and where it stands in optimizer steps."""
+"""The parts of a Trainer that callbacks ask for, and where it stands in optimizer steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saved state of a run is: its format, and how it is read, written, kept and resumed."""
+"""Checkpoints, the saved states of a run: how they are made up, written, kept, read and resumed."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds beside Lightning's own entries, and under which keys.
+"""The format of a checkpoint: the entries beside Lightning's own, and their keys.
 
 A checkpoint is one ``torch.save`` archive of tensors and plain values. Lightning fills in ``state_dict``,
 ``optimizer_states``, ``loops``, ``callbacks``, ``epoch`` and ``global_step``; the data module adds its
@@ -26,7 +26,7 @@ EVALUATION_WEIGHTS = "evaluation_weights"
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What makes a checkpoint understandable and continuable without its run folder.
+    """The part of a checkpoint that makes it understandable and resumable without its run folder.
 
     Args:
         network: The configuration of the network, as a plain component.

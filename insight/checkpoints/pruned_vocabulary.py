@@ -28,7 +28,7 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
 
     Args:
         path: The ``.ckpt`` file.
-        pruned: What pruning made of the checkpoint's own tokenizer.
+        pruned: The checkpoint's own tokenizer after pruning.
         fingerprint: The fingerprint of the tokenizer before pruning.
         output: The file to write.
 

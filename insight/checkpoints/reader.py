@@ -22,7 +22,7 @@ _PREFIX = "network."
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """What a checkpoint holds of a model.
+    """The model in a checkpoint.
 
     Attributes:
         network: The network with its weights, in evaluation mode.
@@ -62,10 +62,10 @@ def load_checkpoint(
 def describe(
     contents: dict[str, Any], path: Path | str, allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """What a read checkpoint holds of a model, with a network on the ``meta`` device: it has no weights.
+    """The model in a read checkpoint, with a network on the ``meta`` device, which has no weights.
 
     Args:
-        contents: What :func:`read_checkpoint` returned.
+        contents: The result of :func:`read_checkpoint`.
         path: The file, for messages.
         allowed_packages: Packages that class paths in the file may point into.
 
@@ -187,7 +187,7 @@ def load_weights(
 
 
 def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> list[str]:
-    """What keeps saved weights from being those of a network, a tensor a phrase, in the network's order.
+    """The differences between saved weights and those of a network, a phrase a tensor, in its order.
 
     Args:
         saved: The tensors of the checkpoint by name.

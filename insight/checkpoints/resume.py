@@ -23,7 +23,7 @@ _NUM_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Resumed:
-    """What a run goes on from.
+    """The checkpoint that a run goes on from.
 
     Args:
         checkpoint: The .ckpt file.
@@ -35,7 +35,7 @@ class Resumed:
 
     @classmethod
     def find(cls, text: str, root: Path | str, name: str) -> Resumed | None:
-        """What ``--resume text`` means for a run of ``name`` under ``root``; ``None`` begins a new run.
+        """The meaning of ``--resume text`` for a run of ``name`` under ``root``; ``None`` begins a new run.
 
         Raises:
             CheckpointError: There is nothing to resume.
@@ -82,7 +82,7 @@ def check_fits(
     """Check that a checkpoint has the network and the tokenizer of a run; its weights are not read.
 
     Args:
-        contents: What :func:`insight.checkpoints.reader.read_checkpoint` returned.
+        contents: The result of :func:`insight.checkpoints.reader.read_checkpoint`.
         path: The file, for messages.
         config: The configured network.
         tokenizer: The tokenizer of the data.

@@ -34,8 +34,8 @@ LAST = "last.ckpt"
 _NEW = ".new.ckpt"
 # The names that name_of_best makes. A user's own copy with another name is never removed.
 _BEST_OF_STEP = re.compile(r"best-\d{8,}\.ckpt")
-# What a process leaves that is killed while it saves, in the order of _NEW, atomic_file, publish_copy and
-# freed_beside; nothing that a user would name like that.
+# The files that a process leaves that is killed while it saves, in the order of _NEW, atomic_file,
+# publish_copy and freed_beside; nothing that a user would name like that.
 _REMAINS = re.compile(
     rf"\{_NEW}|\.\{_NEW}\.[0-9a-f]{{16}}\.tmp|(best|last|(best|step)-\d{{8,}})\.ckpt\.tmp|\..+\.[0-9a-f]{{16}}\{FREED}"
 )
@@ -268,7 +268,7 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
     Tensors that are one (tied weights) stay one.
 
     Args:
-        checkpoint: What to copy.
+        checkpoint: The state to copy.
         earlier: Copies that nobody needs any more. They are written over where they fit, since getting fresh
             memory takes longer than copying; afterwards the list holds the new copies.
     """

@@ -107,12 +107,12 @@ class RunFolder:
 
     @property
     def early_stopping_path(self) -> Path:
-        """What early stopping saw and answered at the newest validation."""
+        """The evidence and the answer of early stopping at the newest validation."""
         return self.path / "early_stopping.json"
 
     @property
     def learning_rate_path(self) -> Path:
-        """What a sweep over learning rates found before training."""
+        """The result of a sweep over learning rates before training."""
         return self.path / "learning_rate.json"
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,44 @@ def test_it_works_outside_the_main_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join(60)
     assert steps == [30]
+
+
+class AfterTraining(Callback):
+    """A long work at the end, which a signal interrupts."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_finished = False
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(5)
+        self.is_finished = True
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_after_training_leaves_out_what_follows(tmp_path: Path, number: int, code: int) -> None:
+    work = AfterTraining(number)
+    with pytest.raises(TrainingInterrupted) as interruption:
+        tiny_fit(tmp_path, [GracefulInterrupt(), work, RunCheckpoint()])
+    assert (interruption.value.code, interruption.value.after_training) == (code, True)
+    assert "after training" in str(interruption.value)
+    assert not work.is_finished
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 30
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("on_train_batch_start", "finishing this step, then saving and stopping"),
+        ("on_validation_batch_start", "finishing this validation, then saving and stopping"),
+    ],
+)
+def test_a_signal_is_answered_by_what_happens_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str, words: str
+) -> None:
+    asked = Callback()
+    setattr(asked, moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        tiny_fit(tmp_path, [GracefulInterrupt(), asked, RunCheckpoint()])
+    assert words in capsys.readouterr().err
