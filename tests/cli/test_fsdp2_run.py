@@ -27,11 +27,11 @@ def test_two_processes_then_one(workplace: Path, precision: str) -> None:
     assert read_samples(run)  # written by both, kept by the first
     checkpoint = run / "checkpoints/last.ckpt"
     assert load_checkpoint(checkpoint).metadata["step"] == 6
-    assert list(losses(run)) == list(range(6))
+    assert list(losses(run)) == list(range(1, 7))
 
     outcome = run_insight("fit", "--resume", str(run), *ONE, "--trainer.max_steps", "9")
     assert outcome.code == 0, outcome.err
-    assert list(losses(run)) == list(range(9))
+    assert list(losses(run)) == list(range(1, 10))
     assert load_checkpoint(checkpoint).metadata["step"] == 9
 
 
@@ -72,7 +72,7 @@ def test_processes_that_share_matrices_begin_with_the_weights_of_one(workplace: 
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
     one, two = losses(workplace / "runs/tiny/1"), losses(workplace / "runs/shared/1")
-    assert two[0] < one[0] - 0.05
+    assert two[1] < one[1] - 0.05
     for rank in range(2):  # the watch judges before an exchange of any group times out
         waiting = json.loads((workplace / f"time-outs-{rank}.json").read_text(encoding="utf-8"))
         assert waiting == [3720.0] * 3
