@@ -40,7 +40,7 @@ class CommandParser(argparse.ArgumentParser):
             problem = match["problem"]
             for kind, meaning in (("int", "a whole number"), ("float", "a number")):
                 problem = re.sub(rf"invalid {kind} value: '(.*)'", rf"'\1' is not {meaning}", problem)
-            raise ConfigError(f"{match['name']}: {problem}", self._see_help())
+            raise ConfigError(f"{match['name'].split('/')[0]}: {problem}", self._see_help())
         raise ConfigError(message, self._see_help())
 
     def _unknown(self, extras: Sequence[str]) -> ConfigError:

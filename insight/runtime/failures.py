@@ -6,10 +6,8 @@ import contextlib
 import errno
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 from insight.runtime.errors import ConfigError, InsightError, OutputError, SeveralMistakesError
 from insight.runtime.imports import allowed_packages
@@ -110,19 +108,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _place_in_own_code(error: BaseException) -> str:
-    """File and line of the innermost function of the user's own that ``error`` came through, or nothing.
+    """File and line of the innermost function of the user's own packages that ``error`` came through.
 
-    That is code outside of Insight, of Python's own library and of what is installed; or of a package that
-    ``--allow_package`` names.
+    These are the packages that the user's configuration names classes of, and those of ``--allow_package``.
     """
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders = tuple(f"{folder}{os.sep}" for folder in (*installed, str(Path(__file__).parents[1])))
+    packages = (*getattr(error, "own_packages", ()), *allowed_packages())
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        path, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).split(".")[0]
-        is_own = package in allowed_packages() or not path.startswith((*folders, "<"))
-        if is_own and package not in ("__main__", "insight"):
-            found = f"{path}, line {line}"
+        if str(frame.f_globals.get("__name__", "")).split(".")[0] in packages:
+            found = f"{frame.f_code.co_filename}, line {line}"
     return found
 
 
