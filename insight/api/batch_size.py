@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
 
 
-# The rest is for what differs from batch to batch, and for others.
+# The rest is left for what differs from batch to batch, and for other programs.
 _SHARE_OF_MEMORY = 0.8
 # Larger batches than this leave too few steps to learn anything in an epoch.
 _LEAST_STEPS_AN_EPOCH = 100
@@ -33,11 +33,11 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
     """Settle ``data.batch_size=auto``, if it is set: in the data module and in the configuration.
 
     Args:
-        cli: What was configured; its data is set up.
+        cli: The configured run; its data is set up.
         saved: The number that the resumed run has found.
 
     Raises:
-        ConfigError: Not even one sequence fits, or the module or the strategy is none that can be tried.
+        ConfigError: A single sequence does not fit, or the module or the strategy is none that can be tried.
     """
     data: Any = cli.datamodule
     if not getattr(data, "chooses_batch_size", False):
@@ -59,7 +59,7 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     """The greatest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
 
-    Doubles as long as it fits, then looks at the quarters in between.
+    The size is doubled as long as it fits; then the quarters in between are tried.
 
     Args:
         fits: Whether a size does; if one does, all smaller ones do.
@@ -87,7 +87,7 @@ class AgreedBatchSize(Callback):
     """Lets all processes train on batches of the smallest size that any of them has found.
 
     Args:
-        cli: Of this process.
+        cli: The configured run of this process.
     """
 
     def __init__(self, cli: InsightCLI) -> None:

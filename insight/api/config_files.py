@@ -21,7 +21,7 @@ DEFAULT_CLASSES = {
 }
 """The classes of the groups that may name one of the user's own."""
 CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
-"""What stands in a mapping that names a class."""
+"""The keys of a mapping that names a class."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 _CORPUS = "corpus:"
 _JOB_FILES = "cluster/"  # what schedulers read
@@ -195,7 +195,7 @@ class _Reader:
 
 
 def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """What the files of a command line say, merged, without what does not go with the user's own text.
+    """The merged files of a command line, without what does not go with the user's own text.
 
     Where a later file or the command line replaces the training text, the corpora that an earlier file
     validates and tests on say nothing about it: they are left out, so that a part of the user's text is set
@@ -328,7 +328,7 @@ def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
     """The command line for the parser: one merged configuration, and the options beside it.
 
     Args:
-        config: What the files say, merged; a list that the command line replaces is replaced in it.
+        config: The merged files; a list that the command line replaces is replaced in it.
         arguments: The command line; its ``--config`` are left out.
     """
     options = []

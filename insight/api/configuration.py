@@ -55,7 +55,7 @@ _CONFIGURED = "as configured"
 
 @dataclass(frozen=True)
 class MachineChoices:
-    """What a run uses.
+    """The threads and the precision of a run.
 
     Args:
         hardware: The machine as measured.
@@ -139,7 +139,7 @@ class InsightCLI(LightningCLI):
         parser.add_class_arguments(RunConfig, "run")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What is particular to each command."""
+        """Add the options that are particular to each command."""
         if self.command == "fit":
             parser.add_argument(
                 "--resume",

@@ -65,7 +65,7 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
 
     Args:
         command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
-        config: What the files of ``--config`` say, merged.
+        config: The merged files of ``--config``.
         arguments: The command line.
     """
     options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
@@ -293,7 +293,7 @@ class _Checker:
     def _value(
         self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
     ) -> Iterator[InsightError]:
-        """What is wrong with ``value``; nothing where the source does not tell what it must be."""
+        """The mistakes in a value; none where the source does not tell what it must be."""
         if annotation is None:
             return
         members = list(_members(annotation))

@@ -69,7 +69,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
             plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
         named = own_packages("fit", given_config(arguments)[0], arguments)
-        # What the user's own files name may be used by all that this run does, checkpoints included.
+        # Everything that this run does may use the packages that the user's own files name.
         with allowing(named):
             if resumed and resumed.saved_config:
                 refuse_foreign_classes("fit", resumed.saved_config)
@@ -105,8 +105,8 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     Args:
         cli: The parsed configuration and what was built from it.
         launch: The processes of the run.
-        resumed: What to go on from; ``None`` begins a run.
-        plan: What the first process decided, where this is another.
+        resumed: The checkpoint to go on from; ``None`` begins a run.
+        plan: The decisions of the first process, where this is another one.
 
     Returns:
         The run folder.
@@ -292,7 +292,7 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
 
 
 def find_resumed(arguments: list[str]) -> Resumed | None:
-    """What ``--resume`` in ``arguments`` means, or ``None`` without it.
+    """The checkpoint that ``--resume`` in ``arguments`` means, or ``None`` without it.
 
     Raises:
         ConfigError: ``--init_from`` is given too, or ``--config`` cannot be read.

@@ -58,7 +58,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     own: Any = cli.parser.instantiate(cli.config)
     own.model.schedule = ExponentialSweep()
     own.model.compile_choice = CompileChoice("off")
-    own.model.step.guard = StepGuard(Guard())  # whatever the run does about it: no number ends the sweep
+    own.model.step.guard = StepGuard(Guard())  # the run may skip such a step; the sweep ends there
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):
@@ -95,7 +95,7 @@ class _SweepRecorder(Callback):
 
     @property
     def multipliers(self) -> list[float]:
-        """Of the configured rates, at each loss."""
+        """The multiple of the configured rates at each loss."""
         sweep = ExponentialSweep()
         return [sweep.multiplier(step, self.num_steps) for step in range(len(self.losses))]
 

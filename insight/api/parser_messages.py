@@ -59,9 +59,9 @@ def condense(message: str, parser: ArgumentParser) -> ConfigError:
     """The complaint of ``message`` that lies deepest, as an error of ours.
 
     Args:
-        message: What jsonargparse says; nested complaints are indented under ``Parser key "..."`` and
+        message: The text of jsonargparse; nested complaints are indented under ``Parser key "..."`` and
             ``Problem with given class_path '...'``.
-        parser: Whose options the nearest match is looked for in.
+        parser: The parser whose options the nearest match is looked for in.
     """
     leaves, given = _leaves(message)
     if not leaves:
@@ -84,7 +84,7 @@ def condense(message: str, parser: ArgumentParser) -> ConfigError:
 
 
 def user_mistake(error: BaseException) -> InsightError | None:
-    """What a configuration class complained about, from under the exceptions that jsonargparse wrapped it in.
+    """The complaint of a configuration class, from under the exceptions that jsonargparse wrapped it in.
 
     Returns:
         Our own error if there is one in the chain; a ``ValueError`` or ``TypeError`` of a class's own as a
@@ -207,7 +207,7 @@ def _choices(leaf: _Leaf, parser: ArgumentParser) -> list[str]:
     if leaf.classes:
         owner = _load(leaf.classes[-1])
         try:
-            # Of a dataclass itself: the hints of an inherited field belong to the module of its own class.
+            # A dataclass is asked itself: the hint of an inherited field belongs to the module of its class.
             hinted = owner if dataclasses.is_dataclass(owner) else getattr(owner, "__init__", None)
             annotation = typing.get_type_hints(hinted).get(leaf.keys[-1]) if owner else None
         except NameError:  # a hint under TYPE_CHECKING only

@@ -48,7 +48,7 @@ def parse(
 
     Args:
         parser: The parser of a command.
-        config: What the files say, merged.
+        config: The merged files.
         arguments: The command line.
 
     Returns:
@@ -86,7 +86,7 @@ def instantiate(
 
     Args:
         parser: The parser of a command.
-        config: What it has parsed.
+        config: The parsed configuration.
         given: Whether a mistake is about a value that the user has given. A default that stands in for a
             value that was refused may not go with the others, which is no mistake of the user.
 
@@ -117,7 +117,7 @@ def raise_all(mistakes: list[InsightError]) -> None:
     """Raise one mistake as it is, and several together; each is told once.
 
     Raises:
-        InsightError: There is one.
+        InsightError: At least one mistake is given.
     """
     mistakes = list({str(mistake): mistake for mistake in mistakes}.values())
     if len(mistakes) == 1:

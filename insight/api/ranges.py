@@ -71,7 +71,7 @@ _NAMES = {
 
 
 def range_mistake(option: str, value: Any) -> ConfigError | None:
-    """What is wrong with the size of a number.
+    """The mistake in the size of a number, or ``None``.
 
     Args:
         option: The dotted name of the option.

@@ -1,4 +1,4 @@
-"""What a configuration may say, read from the source of the classes, so that nothing heavy is imported.
+"""The options that a configuration may have, read from the source of the classes without importing it.
 
 Importing torch and Lightning takes seconds. The classes that a configuration may name, their parameters,
 types and explanations stand in the source, and are found there in a fraction of a second.
@@ -36,7 +36,7 @@ class Parameter:
         name: Its name.
         annotation: Its type, as an expression.
         default: Its default as it is written; ``None`` where it has none.
-        explanation: What the docstring says about it.
+        explanation: The text of the docstring about it.
     """
 
     name: str
@@ -227,7 +227,7 @@ def _of_fields(tree: ast.ClassDef, explanations: dict[str, str]) -> Iterator[tup
 
 
 def _explanations(docstring: str) -> dict[str, str]:
-    """What the ``Args`` (or ``Attributes``) of a Google style docstring say, by name."""
+    """The texts below ``Args`` in a docstring of Google style, by name."""
     _, _, rest = docstring.partition("Args:\n")
     found: dict[str, str] = {}
     name, indent = "", 0

@@ -1,1 +1,1 @@
-"""What the user types: one file a command; each parses, calls the package that does the work, and prints."""
+"""The command line: one file a command, which parses, calls the package that does the work, and prints."""

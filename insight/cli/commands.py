@@ -11,7 +11,7 @@ class Command:
     """One command.
 
     Args:
-        name: What the user types after ``insight``.
+        name: The word that follows ``insight`` on the command line.
         group: Heading it is listed under.
         summary: One line of help.
         module: Module in ``insight.cli``, imported at first use, with
@@ -64,7 +64,7 @@ OTHER_NAMES = {
     "safety": "did you mean 'redteam'?",
     "version": "did you mean 'insight --version'?",
 }
-"""What answers a name that is no command, where its spelling does not lead to one."""
+"""The remedies for names that are no commands, where their spelling does not lead to one."""
 
 _EPILOGUE = """\
 everywhere:

@@ -38,7 +38,7 @@ def config_help(command: str, summary: str) -> str:
 
     Args:
         command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
-        summary: What it does, in a line.
+        summary: One line about the command.
     """
     lines = [f"usage: insight {command} --config FILE [--GROUP.OPTION VALUE ...]", "", f"{summary}", ""]
     lines += _entry(

@@ -1,1 +1,1 @@
-"""What every other folder stands on: errors, components, files, the machine, seeds, run folders."""
+"""The ground of every other folder: errors, components, files, the machine, seeds, run folders."""

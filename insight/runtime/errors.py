@@ -10,9 +10,9 @@ class InsightError(Exception):
     """The base of every error that Insight raises on purpose.
 
     Args:
-        problem: What is wrong, e.g. ``"must divide num_heads"``. Where ``option`` is given, the message
+        problem: The fault, e.g. ``"must divide num_heads"``. Where ``option`` is given, the message
             begins with ``option=value: ``, so the problem must not repeat them.
-        remedy: What the user can do about it, e.g. ``"use 1, 2, 3 or 6"``.
+        remedy: A way to mend it, e.g. ``"use 1, 2, 3 or 6"``.
         option: The option, field, argument or file that is at fault, e.g. ``"num_key_value_heads"``.
         value: The value that it has.
 

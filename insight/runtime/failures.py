@@ -1,4 +1,4 @@
-"""What the user sees when a command fails: one line with the problem and the remedy, and the exit code."""
+"""The failure of a command as the user sees it: one line with problem and remedy, and the exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from insight.runtime.messages import plain_line
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-# What torch says when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
+# The words of torch when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "out of memory",

@@ -20,12 +20,12 @@ LARGE_BYTES = 1 << 25
 FREED = ".freed"
 """Ends the name of a file whose space is being given back."""
 _PROBE_BYTES = 65_536
-# What the rename of a folder reports when another process has published the same folder first.
+# The errors of renaming a folder when another process has published the same folder first.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def missing_path_remedy(path: Path) -> str | None:
-    """What to tell a user about a path that does not exist; ``None`` where nothing helps.
+    """The hint for a user about a path that does not exist; ``None`` where nothing helps.
 
     It may be a link that leads nowhere, its folder may be missing, or a similar name may be meant.
     """

@@ -35,8 +35,8 @@ def measure_matmul_rate(dtype: torch.dtype, device: str = "cpu", seconds: float 
     float32) costs milliseconds, not seconds. The rest of the time is spent repeating that size.
 
     Args:
-        dtype: Type of both matrices and of the product.
-        device: Where to multiply.
+        dtype: The type of both matrices and of the product.
+        device: The device that multiplies.
         seconds: Time to spend, warm-up calls included; exceeded by a few multiplications at most.
 
     Returns:
@@ -83,8 +83,8 @@ class _Matmul:
 
     Args:
         size: Rows and columns of both matrices.
-        dtype: Their type.
-        device: Where they lie.
+        dtype: The type of their elements.
+        device: The device that they lie on.
     """
 
     def __init__(self, size: int, dtype: torch.dtype, device: str) -> None:
@@ -126,7 +126,7 @@ _SINGLE_THREAD_GAIN_NEEDED = 1.1
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run finds on its machine.
+    """The machine of a run, as it was measured.
 
     Args:
         num_cores: Cores this process may use (affinity and container quota counted).

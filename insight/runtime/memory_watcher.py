@@ -24,7 +24,7 @@ _REMEMBERED_EVENTS = 256
 
 
 class ShrinkableCache(Protocol):
-    """What can give memory back."""
+    """A cache that can give memory back."""
 
     def shrink(self, share: float) -> None:
         """Keep about ``share`` of the bytes held now."""
@@ -38,9 +38,9 @@ class MemoryReading:
     """How close memory is to the nearest limit.
 
     Attributes:
-        used_bytes: In use.
-        limit_bytes: Where it ends.
-        of: What the limit is of: ``"machine"``, ``"container"`` or ``"process"``.
+        used_bytes: Bytes in use.
+        limit_bytes: Bytes that may be used.
+        of: The thing that is limited: ``"machine"``, ``"container"`` or ``"process"``.
     """
 
     used_bytes: int
@@ -49,17 +49,17 @@ class MemoryReading:
 
     @property
     def share(self) -> float:
-        """Used of the limit."""
+        """Fraction of the memory limit in use."""
         return self.used_bytes / self.limit_bytes
 
 
 @dataclass(frozen=True)
 class MemoryThresholds:
-    """At which share of the limit what happens.
+    """The fractions of the memory limit at which something happens.
 
     Attributes:
-        relax: Below it the pressure is over. It lies below ``shrink``, so that a share that trembles around
-            one number does not switch back and forth (hysteresis).
+        relax: Below this fraction the pressure is over. It lies below ``shrink``, so that a share that trembles
+            around one number does not switch back and forth (hysteresis).
         shrink: From here on caches are halved at every look.
         clear: From here on caches are emptied.
     """
@@ -82,8 +82,8 @@ class MemoryEvent:
 
     Attributes:
         action: ``"shrink"``, ``"clear"`` or ``"relax"``.
-        reading: What it saw.
-        seconds: When, on the monotonic clock.
+        reading: The reading that it acted on.
+        seconds: The time on the monotonic clock.
     """
 
     action: str
@@ -99,13 +99,13 @@ class MemoryWatcher:
 
     Args:
         thresholds: When to act.
-        read: Where memory stands.
+        read: A function that reads how much memory is in use.
         interval: Seconds between two looks.
 
     Attributes:
         events: The newest things it did.
         num_events: How often it did each: ``"shrink"``, ``"clear"``, ``"relax"``.
-        newest: What it saw at its last look; ``None`` before the first.
+        newest: The reading of its last look; ``None`` before the first.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the program says about itself on stderr, and what the libraries under it are kept from saying."""
+"""The lines of the program about itself on stderr, and the noise of libraries that is kept off them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the system lets this process use: cores and memory, after affinity and container limits."""
+"""Cores and memory: how much this process may use, and how much it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration means: classes start from their own defaults, text stays text, nonsense is refused."""
+"""The meaning of a configuration: a class has its own defaults, text stays text, nonsense is refused."""
 
 from __future__ import annotations
 

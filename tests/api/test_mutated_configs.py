@@ -67,7 +67,7 @@ def mutated(config: dict[str, Any], source: random.Random) -> dict[str, Any]:
 
 
 def planned(path: Path) -> str:
-    """What a configuration on top of the quickstart comes to: ``"plan"``, or its first mistake."""
+    """``"plan"`` for a configuration that can be run on top of the quickstart, else its first mistake."""
     arguments = ["--config", "quickstart", "--config", str(path)]
     try:
         check_early("fit", arguments)

@@ -1,4 +1,4 @@
-"""What the source says about the classes is what Python says about them."""
+"""The source tells the same about the classes as Python does."""
 
 from __future__ import annotations
 

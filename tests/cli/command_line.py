@@ -44,7 +44,7 @@ trainer:
 
 @dataclass
 class Outcome:
-    """What one command did.
+    """The outcome of one command.
 
     Args:
         code: Exit code.

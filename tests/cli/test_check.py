@@ -26,7 +26,7 @@ SPLITS = ("train_files", "validation_files", "test_files")
 
 
 def found(*options: str) -> dict[str, Any]:
-    """What a check that finds no mistake prints as JSON."""
+    """The JSON of a check that finds no mistake."""
     outcome = run_insight(*CHECK, "--json=true", *options)
     assert outcome.code == 0, outcome.err
     numbers: dict[str, Any] = json.loads(outcome.out)

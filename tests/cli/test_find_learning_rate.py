@@ -44,7 +44,7 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> dict[str, tuple[Path, Outcome]]:
-    """The same training without a sweep, after one, and after one that keeps the numbers it has drawn."""
+    """One training without a sweep, after one, and after one that keeps the numbers it has drawn."""
     folder = tmp_path_factory.mktemp("sweeps")
     write_tiny(folder)
     found = {}

@@ -1,4 +1,4 @@
-"""What is said, on one harmless line; what libraries are kept from saying."""
+"""Each message is one harmless line; the noise of libraries is kept away."""
 
 from __future__ import annotations
 

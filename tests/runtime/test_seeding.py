@@ -108,7 +108,7 @@ def test_damaged_state_is_refused_and_changes_nothing(damage: Any) -> None:
 
 
 def streams(num_processes: int) -> list[list[float]]:
-    """What each process of a run draws at its start."""
+    """The first draws of each process of a run."""
     drawn = []
     for rank in range(num_processes):
         seed_everything(3)

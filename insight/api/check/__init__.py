@@ -15,7 +15,7 @@ from insight.runtime.messages import silence_libraries
 
 @dataclass(frozen=True)
 class Examination:
-    """What a check has found.
+    """The findings of a check.
 
     Args:
         numbers: Plain JSON values, one mapping a part; parts that could not be found out are missing.

@@ -122,7 +122,7 @@ class Batches:
 
     @property
     def tokens_per_step(self) -> int:
-        """Of all processes and batches of an optimizer step."""
+        """Tokens of an optimizer step, over all processes and batches."""
         return self.batch_size * self.sequence_length * self.num_readers * self.accumulation
 
     @property
@@ -168,7 +168,7 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
 
 
 def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> None:
-    """What does not divide: the accumulation and the interval of validations."""
+    """Look for an accumulation and an interval of validations that do not divide the epoch."""
     accumulation, per_epoch = batches.accumulation, batches.per_epoch
     if accumulation > per_epoch:
         findings.refuse(

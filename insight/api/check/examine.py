@@ -1,4 +1,4 @@
-"""What `fit` checks before it makes a run folder, and the rest of what `check` looks at."""
+"""The checks of `fit` before it makes a run folder, and the further ones of `check`."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: b
     """Prepare the data, and check that network and checkpoint go with it.
 
     Args:
-        cli: What was configured.
-        checkpoint: What to resume from, if anything.
-        is_first: Whether this process looks into checkpoints, whole networks that fill its memory; another
-            one is here when the first has found them to be right.
+        cli: The configured run.
+        checkpoint: The checkpoint to resume from, if there is one.
+        is_first: Whether this process looks into checkpoints. They are whole networks that fill its memory,
+            so that one process looks for all.
 
     Raises:
         InsightError: Something does not fit; nothing but the cache has been written.
@@ -85,9 +85,9 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
     """Check that processes and batches go together; what is only odd is said.
 
     Args:
-        cli: What was configured; its data is set up.
+        cli: The configured run; its data is set up.
         trainer: Made from it.
-        checkpoint: What to resume from, if anything.
+        checkpoint: The checkpoint to resume from, if there is one.
 
     Raises:
         InsightError: They do not.
@@ -172,7 +172,7 @@ def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
     """Look at everything that a run would need and do.
 
     Args:
-        cli: What was configured.
+        cli: The configured run.
         findings: Where to keep what is wrong.
 
     Returns:
@@ -227,7 +227,7 @@ def _examine_training(
     writers: list[RunCheckpoint],
     findings: Findings,
 ) -> dict[str, Any]:
-    """What can be said once there is text: batches, memory, disk, and how real steps go."""
+    """Everything that can be told once there is text: batches, memory, disk, and how real steps go."""
 
     if not findings.accepts(choose_batch_size, cli):
         return {}
@@ -242,7 +242,7 @@ def _examine_training(
         numbers |= {"network": network_of(cli, memory), "memory": memory}
         check_memory(memory, processes, findings)
     numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
-    # What does not fit into memory must not be tried, and what cannot run has no time.
+    # A network that does not fit into memory must not be tried, and one that cannot run takes no time.
     if not findings.mistakes:
         numbers |= findings.result(_try, cli, trainer, processes, batches, findings) or {}
     return numbers

@@ -1,4 +1,4 @@
-"""What a check has found: mistakes and warnings, all of them and not only the first."""
+"""The mistakes and warnings of a check, all of them and not only the first."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Findings:
     """Collects; the same line counts once.
 
     Attributes:
-        mistakes: What a run would end with.
-        warnings: What a run would do although it was probably not meant.
+        mistakes: The errors that a run would end with.
+        warnings: Things that a run would do although they are probably not meant.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Findings:
         self.warnings: list[InsightError] = []
 
     def result(self, check: Callable[..., _Result], *arguments: Any) -> _Result | None:
-        """What ``check`` returns, or ``None`` when it raised an error of ours, which is kept.
+        """The result of ``check``, or ``None`` when it raised an error of ours, which is kept.
 
         Raises:
             Exception: One that nobody foresaw.

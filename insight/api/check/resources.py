@@ -32,7 +32,7 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
     Args:
         precision: Lightning's name.
         accelerator: Where training runs: ``cpu``, ``cuda`` or ``mps``.
-        hardware: The machine as measured.
+        hardware: The machine as it was measured.
         findings: Where to keep what is wrong.
     """
     if accelerator == "cpu" and precision in ("16-mixed", "16"):
@@ -87,9 +87,9 @@ def memory_of(
     The parts are those of ``insight model estimate``.
 
     Args:
-        cli: What was configured; its data is set up.
-        processes: Of the run.
-        batches: Of the run.
+        cli: The configured run; its data is set up.
+        processes: The processes of the run.
+        batches: The batches of the run.
         copies_checkpoints: Whether the first process copies weights and optimizer to write them meanwhile.
         findings: Where to say that the memory depends on the text, and cannot be told before.
 
@@ -137,7 +137,7 @@ def memory_of(
 
 
 def network_of(cli: InsightCLI, memory: dict[str, Any]) -> dict[str, Any]:
-    """What the network is, and how large."""
+    """The class of the network, and its number of parameters."""
     name = type(cli.model.network_config).__name__.removesuffix("Config")
     return {"class": name, **{key: memory[key] for key in ("num_parameters", "num_active_parameters")}}
 
@@ -191,10 +191,10 @@ def disk_of(
     """Bytes of a checkpoint, of all that are there at once, and of the token ids, which are there already.
 
     Args:
-        cli: What was configured; its data is set up.
-        memory: Of training, with the bytes of weights and optimizer; ``None`` where they are not known.
-        writers: Of :func:`checkpoint_writers`.
-        num_steps: Of the run; ``None`` where only time limits it.
+        cli: The configured run; its data is set up.
+        memory: The memory of training, with the bytes of weights and optimizer; ``None`` if unknown.
+        writers: The callbacks of :func:`checkpoint_writers`.
+        num_steps: Optimizer steps of the run; ``None`` where only time limits it.
 
     Returns:
         Plain numbers; ``None`` where they are not known.
