@@ -58,8 +58,8 @@ class MemoryThresholds:
     """The fractions of the memory limit at which something happens.
 
     Attributes:
-        relax: Below this fraction the pressure is over. It lies below ``shrink``, so that a share that trembles
-            around one number does not switch back and forth (hysteresis).
+        relax: Below this fraction the pressure is over. It lies below ``shrink``, so that a share around
+            one number does not switch back and forth (hysteresis).
         shrink: From here on caches are halved at every look.
         clear: From here on caches are emptied.
     """
