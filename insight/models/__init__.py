@@ -93,6 +93,7 @@ from insight.models.positions import LongRopeScaling as LongRopeScaling
 from insight.models.positions import NoPosition as NoPosition
 from insight.models.positions import Position as Position
 from insight.models.positions import PositionEncoding as PositionEncoding
+from insight.models.positions import QueryTemperature as QueryTemperature
 from insight.models.positions import RelativeBias as RelativeBias
 from insight.models.positions import Rope as Rope
 from insight.models.positions import RopeScaling as RopeScaling

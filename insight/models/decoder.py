@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from insight.models.attention import Attention
 from insight.models.attention.kernels import soft_cap
@@ -18,6 +17,7 @@ from insight.models.input_checks import check_encoder_states, check_inputs
 from insight.models.linear import OutputHead, TokenEmbedding
 from insight.models.masks import Mask, PrefixMask, causal_mask
 from insight.models.stack import StackConfig, TokenStack
+from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ class DecoderConfig(StackConfig):
         require_number(0, 1e6, "use 15 or 30, or null for none", logit_soft_cap=self.logit_soft_cap)
         require_number(0, 1e6, "use hidden_size ** -0.5, or null for none", output_scale=self.output_scale)
         require_flags(tie_embeddings=self.tie_embeddings, head_bias=self.head_bias)
+        if self.head_bias and self.tie_embeddings:
+            raise ConfigError(
+                "the bias belongs to a head of its own",
+                "use tie_embeddings=false or head_bias=false",
+                option="head_bias",
+                value=True,
+            )
 
     def build(self, vocabulary_size: int) -> Decoder:
         with without_drawing():
@@ -89,14 +96,12 @@ class Decoder(TokenStack):
         embedding: TokenEmbedding | None = None,
     ) -> None:
         super().__init__(config, vocabulary_size, cross_attention, encoder_size, embedding)
-        self.head = None if config.tie_embeddings else OutputHead(config.hidden_size, vocabulary_size)
-        self.head_bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.head_bias else None
+        self.head = (
+            None
+            if config.tie_embeddings
+            else OutputHead(config.hidden_size, vocabulary_size, config.head_bias)
+        )
         self.reads_encoder = cross_attention is not None
-
-    def reset_parameters(self) -> None:
-        """First values of the parameters that this module itself holds."""
-        if self.head_bias is not None:
-            nn.init.zeros_(self.head_bias)
 
     @property
     def head_weight(self) -> torch.Tensor:
@@ -112,9 +117,10 @@ class Decoder(TokenStack):
         Args:
             hidden: ``(..., hidden_size)``.
         """
-        if self.head_bias is None:
+        bias = None if self.head is None else self.head.bias
+        if bias is None:
             return hidden, self.head_weight
-        weight = torch.cat([self.head_weight, self.head_bias.unsqueeze(1)], dim=1)
+        weight = torch.cat([self.head_weight, bias.unsqueeze(1)], dim=1)
         return torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1), weight
 
     def forward(
@@ -174,8 +180,6 @@ class Decoder(TokenStack):
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
         # Through the module where there is one, so that it may be quantized or compiled.
         scores = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
-        if self.head_bias is not None:
-            scores = scores + self.head_bias.to(scores.dtype)
         return self.cap(scores)
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:

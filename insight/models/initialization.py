@@ -119,7 +119,7 @@ def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> Non
     for name, module in network.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if isinstance(module, _FILLED_BY_RULE):
-            if isinstance(module, (Projection, StackedProjection)) and module.bias is not None:
+            if not isinstance(module, TokenEmbedding) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif own and callable(getattr(module, "reset_parameters", None)):
             module.reset_parameters()

@@ -213,12 +213,12 @@ class TokenEmbedding(nn.Embedding):
 
 
 class OutputHead(nn.Linear):
-    """Hidden states to vocabulary scores, with a matrix of its own."""
+    """Hidden states to vocabulary scores, with a matrix of its own and perhaps a bias that begins at zero."""
 
     parameter_role = "head"
 
-    def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
-        super().__init__(hidden_size, vocabulary_size, bias=False)
+    def __init__(self, hidden_size: int, vocabulary_size: int, bias: bool = False) -> None:
+        super().__init__(hidden_size, vocabulary_size, bias=bias)
 
 
 def parameter_role(network: nn.Module) -> dict[str, str]:

@@ -8,20 +8,36 @@ from typing import Any
 
 import torch
 
-from insight.interchange.gpt import GPT2, MPT, bloom_names, falcon_names, gpt_neox_names
+from insight.interchange.gpt import (
+    GPT2,
+    GPTJ,
+    MPT,
+    NEMOTRON,
+    PHI,
+    STARCODER2,
+    bloom_names,
+    falcon_names,
+    gpt_neox_names,
+)
 from insight.interchange.llama import (
     DIFFLLAMA,
     GEMMA,
+    GLM4,
     GPT_OSS,
     LLAMA,
+    LLAMA4,
     MIXTRAL,
     OLMO2,
     PHI3,
+    QWEN_MOE,
     deepseek_v3_names,
+    stablelm_names,
 )
-from insight.interchange.name_map import NameMap
+from insight.interchange.name_map import NameMap, both
 from insight.models import (
+    MLP,
     PRESETS,
+    Alibi,
     Attention,
     Decoder,
     DecoderConfig,
@@ -35,8 +51,11 @@ from insight.models import (
     LongRopeScaling,
     MixtureOfExperts,
     ParallelResidual,
+    PreNorm,
     Preset,
+    QueryTemperature,
     Rope,
+    SwiGLU,
     YarnScaling,
 )
 
@@ -74,6 +93,8 @@ class Architecture:
         experts: What of our mixture of experts changes beside the sizes.
         ours: What of our configuration changes beside the sizes.
         num_layers: Blocks, enough for every kind of layer.
+        eager: Whether theirs runs its plain form of attention.
+        without_gradient: Ends of names of our parameters that have no gradient.
     """
 
     family: str
@@ -84,14 +105,17 @@ class Architecture:
     experts: dict[str, Any] = field(default_factory=dict)
     ours: dict[str, Any] = field(default_factory=dict)
     num_layers: int = LAYERS
+    eager: bool = True
+    without_gradient: tuple[str, ...] = ()
 
     def build(self) -> tuple[Any, Decoder]:
         """Their network with random weights, and ours with the same."""
         import transformers
 
         torch.manual_seed(0)
-        kind = "Gemma3Text" if self.family == "Gemma3" else self.family
-        config = getattr(transformers, f"{kind}Config")(attn_implementation="eager", **self.theirs)
+        kind = f"{self.family}Text" if self.family in ("Gemma3", "Llama4") else self.family
+        attention = "eager" if self.eager else "sdpa"
+        config = getattr(transformers, f"{kind}Config")(attn_implementation=attention, **self.theirs)
         theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
         with torch.no_grad():
             for parameter in theirs.parameters():
@@ -133,6 +157,7 @@ class Architecture:
             "num_heads": HEADS,
             "num_key_value_heads": attention.num_key_value_heads and min(2, attention.num_key_value_heads),
             "window": attention.window and WINDOW,
+            "chunk_size": attention.chunk_size and WINDOW,
         }
         return replace(attention, **(sizes | self.attention))
 
@@ -181,6 +206,19 @@ _LATENT = {
     "first_k_dense_replace": 1,
 }
 _OUR_LATENT = {"latent_size": 24, "head_dim": 12, "rotary_dim": 8, "value_dim": 10}
+
+
+def _small_llama4() -> Attention:
+    pattern = PRESETS["llama-4-scout"].config.attention
+    sizes: Any = {"num_heads": HEADS, "num_key_value_heads": 2, "head_dim": 12}
+    local = replace(
+        pattern.layers[0],
+        chunk_size=WINDOW,
+        position=InterleavedRope(500000.0, scaling=Llama3Scaling(16.0, 1.0, 1.0, 32)),
+        **sizes,
+    )
+    return LayerPattern((*3 * (local,), replace(pattern.layers[3], position=QueryTemperature(8), **sizes)))
+
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "gpt2": lambda: Architecture(
@@ -404,5 +442,169 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
         | _rope(10000.0),
         attention={"num_key_value_heads": 2},
         ours={"block": ParallelResidual()},
+    ),
+    "falcon, linear biases": lambda: Architecture(
+        "Falcon",
+        PRESETS["falcon-7b"],
+        replace(
+            falcon_names(HEADS, HEADS, 12, shared_norm=True),
+            block=falcon_names(HEADS, HEADS, 12, shared_norm=True).block
+            | both("feed_forward_norm", "post_attention_layernorm"),
+        ),
+        _SIZES
+        | {"ffn_hidden_size": INTERMEDIATE, "alibi": True, "multi_query": False, "bias": True}
+        | {"parallel_attn": False, "rope_parameters": None},
+        attention={
+            "num_key_value_heads": None,
+            "position": Alibi(factor=12**-0.5),
+            "qkv_bias": True,
+            "output_bias": True,
+        },
+        ours={"block": PreNorm(), "feed_forward": MLP(INTERMEDIATE, "gelu", bias=True)},
+        eager=False,  # their plain form counts the bias twice
+    ),
+    "gpt-j": lambda: Architecture(
+        "GPTJ",
+        PRESETS["gpt-j-6b"],
+        GPTJ,
+        {
+            "vocab_size": VOCABULARY,
+            "n_positions": CONTEXT,
+            "n_embd": HIDDEN,
+            "n_layer": LAYERS,
+            "n_head": 2,
+            "n_inner": INTERMEDIATE,
+            "rotary_dim": 6,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        attention={"num_heads": 2},
+    ),
+    "phi-2": lambda: Architecture(
+        "Phi",
+        PRESETS["phi-2"],
+        PHI,
+        _SIZES | {"num_attention_heads": 2} | _rope(10000.0, partial_rotary_factor=0.5),
+        attention={"num_heads": 2, "position": Rope(rotated_share=0.5)},
+    ),
+    "cohere": lambda: Architecture(
+        "Cohere",
+        PRESETS["command-r-plus"],
+        LLAMA,
+        _SIZES
+        | {"num_key_value_heads": 2, "use_qk_norm": True, "logit_scale": 0.3, "layer_norm_eps": 1e-5}
+        | _rope(75000000.0),
+        ours={"output_scale": 0.3},
+    ),
+    "granite": lambda: Architecture(
+        "Granite",
+        PRESETS["granite-3.1-2b"],
+        LLAMA,
+        _SIZES
+        | {"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
+        | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2}
+        | {"residual_multiplier": 0.22, "logits_scaling": 2.0}
+        | _rope(5000000.0),
+        attention={"score_scale": 0.2},
+        ours={"embedding_scale": 3.0, "output_scale": 0.5},
+    ),
+    "stablelm": lambda: Architecture(
+        "StableLm",
+        PRESETS["stablelm-2-12b"],
+        stablelm_names(2, 1),
+        _SIZES
+        | {"num_attention_heads": 2, "num_key_value_heads": 1, "qk_layernorm": True}
+        | {"use_parallel_residual": True, "layer_norm_eps": 1e-5}
+        | _rope(10000.0, partial_rotary_factor=0.25),
+        attention={"num_heads": 2, "num_key_value_heads": 1},
+    ),
+    "starcoder2": lambda: Architecture(
+        "Starcoder2",
+        PRESETS["starcoder2-3b"],
+        STARCODER2,
+        _SIZES
+        | {"num_key_value_heads": 2, "sliding_window": WINDOW, "norm_epsilon": 1e-5}
+        | {"tie_word_embeddings": True, "embedding_dropout": 0.0, "residual_dropout": 0.0}
+        | _rope(999999.4420358813),
+    ),
+    "olmo3": lambda: Architecture(
+        "Olmo3",
+        PRESETS["olmo-3-7b"],
+        OLMO2,
+        _SIZES | {"num_hidden_layers": 5, "sliding_window": WINDOW, "rms_norm_eps": 1e-6} | _rope(500000.0),
+        # Theirs has one table of angles for all layers; the published model scales those of the global ones.
+        attention={"position": Rope(500000.0)},
+        num_layers=5,
+    ),
+    "glm-4": lambda: Architecture(
+        "Glm4",
+        PRESETS["glm-4-9b"],
+        GLM4,
+        _SIZES
+        | {"num_key_value_heads": 2, "head_dim": 12, "rms_norm_eps": 1e-5, "attention_bias": True}
+        | _rope(10000.0, partial_rotary_factor=0.5),
+        attention={"head_dim": 12},
+    ),
+    "llama with biases": lambda: Architecture(
+        "Llama",
+        PRESETS["llama-2-7b"],
+        LLAMA,
+        _SIZES | {"rms_norm_eps": 1e-5, "mlp_bias": True, "attention_bias": True} | _rope(10000.0),
+        attention={"qkv_bias": True, "output_bias": True},
+        ours={"feed_forward": SwiGLU(INTERMEDIATE, bias=True)},
+    ),
+    "mixtral, one expert a token": lambda: Architecture(
+        "Mixtral",
+        PRESETS["mixtral-8x7b"],
+        MIXTRAL,
+        _SIZES
+        | {"intermediate_size": EXPERT_SIZE, "num_local_experts": EXPERTS, "num_key_value_heads": 2}
+        | {"rms_norm_eps": 1e-5, "num_experts_per_tok": 1}
+        | _rope(1000000.0),
+        experts={"num_experts_per_token": 1},
+        without_gradient=("router.projection.weight",),  # the weight of a single expert is always 1
+    ),
+    "qwen2-moe": lambda: Architecture(
+        "Qwen2Moe",
+        PRESETS["qwen-1.5-moe"],
+        QWEN_MOE,
+        _SIZES
+        | {"num_key_value_heads": HEADS, "num_experts": EXPERTS, "num_experts_per_tok": 4}
+        | {"moe_intermediate_size": EXPERT_SIZE}
+        | {"shared_expert_intermediate_size": 2 * EXPERT_SIZE, "norm_topk_prob": False}
+        | _rope(1000000.0),
+        experts={"num_shared_experts": 2},
+    ),
+    "qwen3-moe": lambda: Architecture(
+        "Qwen3Moe",
+        PRESETS["qwen-3-30b-a3b"],
+        QWEN_MOE,
+        _SIZES
+        | {"num_key_value_heads": 2, "head_dim": 16, "num_experts": EXPERTS, "num_experts_per_tok": 3}
+        | {"moe_intermediate_size": EXPERT_SIZE, "norm_topk_prob": True}
+        | _rope(1000000.0),
+        attention={"head_dim": 16},
+        experts={"num_experts_per_token": 3},
+    ),
+    "llama4": lambda: Architecture(
+        "Llama4",
+        PRESETS["llama-4-scout"],
+        LLAMA4,
+        _SIZES
+        | {"num_hidden_layers": 5, "num_key_value_heads": 2, "head_dim": 12, "rms_norm_eps": 1e-5}
+        | {"intermediate_size": EXPERT_SIZE, "intermediate_size_mlp": 40, "num_local_experts": EXPERTS}
+        | {"attention_chunk_size": WINDOW, "floor_scale": 8}
+        | _rope(500000.0, **_LLAMA3 | {"factor": 16.0, "high_freq_factor": 1.0}),
+        ours={"attention": _small_llama4()},
+        num_layers=5,
+    ),
+    "nemotron": lambda: Architecture(
+        "Nemotron",
+        PRESETS["minitron-4b"],
+        NEMOTRON,
+        _SIZES
+        | {"num_key_value_heads": 2, "head_dim": 16, "norm_eps": 1e-5, "hidden_act": "relu2"}
+        | _rope(10000.0, partial_rotary_factor=0.5),
+        attention={"head_dim": 16},
     ),
 }

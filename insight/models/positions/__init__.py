@@ -1,8 +1,9 @@
-"""How attention and the input are told token positions: one file a kind."""
+"""Token positions, as attention and the input are told them."""
 
 from insight.models.positions.base import NoPosition as NoPosition
 from insight.models.positions.base import Position as Position
 from insight.models.positions.base import PositionEncoding as PositionEncoding
+from insight.models.positions.base import QueryTemperature as QueryTemperature
 from insight.models.positions.biases import Alibi as Alibi
 from insight.models.positions.biases import RelativeBias as RelativeBias
 from insight.models.positions.input_positions import InputPosition as InputPosition

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from insight.models.checks import require_number, require_positive
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
@@ -116,7 +117,50 @@ class Position(Component):
 
 @dataclass(frozen=True)
 class NoPosition(Position):
-    """Queries and keys stay as they are."""
+    """Queries and keys stay as they are: causal attention alone tells the order.
+
+    Kazemnejad et al. 2023, arXiv 2305.19466.
+    """
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return PositionEncoding()
+
+
+@dataclass(frozen=True)
+class QueryTemperature(Position):
+    """Queries grow with their position, so that attention stays sharp in long texts (Llama 4).
+
+    They are multiplied by 1 + growth · ln(1 + floor((position + 1) / step)); nothing else tells positions.
+    Nakanishi 2025, arXiv 2501.19399.
+
+    Args:
+        step: Tokens after which the factor grows.
+        growth: Factor of the logarithm.
+    """
+
+    step: int = 8192
+    growth: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive(step=self.step)
+        require_number(0, 1e3, "use 0.1", growth=self.growth)
+
+    def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
+        return _QueryTemperature(self.step, self.growth)
+
+
+class _QueryTemperature(PositionEncoding):
+    def __init__(self, step: int, growth: float) -> None:
+        super().__init__()
+        self.step = step
+        self.growth = growth
+
+    def tables(self, positions: torch.Tensor) -> PositionTables:
+        factors = torch.log1p((positions + 1).div(self.step, rounding_mode="floor")) * self.growth + 1
+        return (factors[..., None, None],)
+
+    def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
+        return heads * tables[0].to(heads.dtype)
+
+    def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+        return heads

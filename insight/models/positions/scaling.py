@@ -182,11 +182,14 @@ class Llama3Scaling(RopeScaling):
         require_positive(original_length=self.original_length)
         require_number(0, 1e6, "use 4", high_frequency_factor=self.high_frequency_factor)
         low_factor, high_factor = self.low_frequency_factor, self.high_frequency_factor
-        require_number(0, high_factor, "use 1 and 4", low_frequency_factor=low_factor)
+        bound = math.nextafter(high_factor, math.inf)  # both may be equal (Llama 4): no ramp between
+        require_number(0, bound, "use 1 and 4", low_frequency_factor=low_factor)
 
     def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
         turns = self.original_length * series / (2 * math.pi)  # in the original length
         width = self.high_frequency_factor - self.low_frequency_factor
+        if width == 0:
+            return torch.where(turns < self.low_frequency_factor, series / self.factor, series)
         kept = ((turns - self.low_frequency_factor) / width).clamp(0, 1)
         return (1 - kept) * series / self.factor + kept * series
 

@@ -1,15 +1,21 @@
-"""Llama 2 and 3, and SmolLM 2 of the same architecture."""
+"""Llama and its relatives: rotary positions and gated feed-forward layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from insight.models.attention import DifferentialAttention, FullWidthNorm, GroupedQueryAttention, LayerPattern
-from insight.models.blocks import BranchNorm
+from insight.models.attention import (
+    DifferentialAttention,
+    FullWidthNorm,
+    GroupedQueryAttention,
+    HeadNorm,
+    LayerPattern,
+)
+from insight.models.blocks import BranchNorm, ParallelResidual, PreNorm, SandwichNorm
 from insight.models.decoder import DecoderConfig
 from insight.models.feed_forward import MixtureOfExperts, SwiGLU
-from insight.models.norms import RMSNorm
-from insight.models.positions import Llama3Scaling, NoPosition, Rope
+from insight.models.norms import LayerNorm, RMSNorm
+from insight.models.positions import InterleavedRope, Llama3Scaling, NoPosition, Rope, YarnScaling
 from insight.models.presets.preset import Preset
 
 LLAMA2_7B = Preset(
@@ -182,4 +188,101 @@ DIFFLLAMA_1B = Preset(
     ),
     vocabulary_size=32000,
     source="Ye et al. 2024, arXiv 2410.05258, in the default sizes of transformers' DiffLlama",
+)
+
+_OLMO3_LOCAL = GroupedQueryAttention(
+    32, position=Rope(500000.0), qk_norm=FullWidthNorm(RMSNorm(eps=1e-6)), window=4096
+)
+_OLMO3_SCALING = YarnScaling(8.0, 8192, attention_factor=1.2079441541679836)
+
+OLMO3_7B = Preset(
+    DecoderConfig(
+        hidden_size=4096,
+        num_layers=32,
+        attention=LayerPattern(
+            (
+                *3 * (_OLMO3_LOCAL,),
+                replace(_OLMO3_LOCAL, position=Rope(500000.0, scaling=_OLMO3_SCALING), window=None),
+            )
+        ),
+        feed_forward=SwiGLU(11008),
+        norm=RMSNorm(eps=1e-6),
+        max_sequence_length=65536,
+        block=BranchNorm(),
+    ),
+    vocabulary_size=100278,
+    source="OLMo Team 2025, OLMo 3 (Ai2), arXiv 2512.13961",
+)
+
+COMMAND_R_PLUS = Preset(
+    DecoderConfig(
+        hidden_size=12288,
+        num_layers=64,
+        attention=GroupedQueryAttention(
+            96,
+            8,
+            position=InterleavedRope(75000000.0),
+            qk_norm=HeadNorm(LayerNorm(eps=1e-5, bias=False), own_factors=True),
+        ),
+        feed_forward=SwiGLU(33792),
+        norm=LayerNorm(eps=1e-5, bias=False),
+        max_sequence_length=131072,
+        tie_embeddings=True,
+        block=ParallelResidual(shared_norm=True),
+        output_scale=0.8333333333333334,
+    ),
+    vocabulary_size=256000,
+    source="Cohere 2024, Command R+ model card",
+)
+
+GRANITE31_2B = Preset(
+    DecoderConfig(
+        hidden_size=2048,
+        num_layers=40,
+        attention=GroupedQueryAttention(32, 8, position=Rope(5000000.0), score_scale=0.015625),
+        feed_forward=SwiGLU(8192),
+        norm=RMSNorm(eps=1e-5),
+        max_sequence_length=131072,
+        tie_embeddings=True,
+        block=PreNorm(branch_scale=0.22),
+        embedding_scale=12.0,
+        output_scale=1 / 8,
+    ),
+    vocabulary_size=49155,
+    source="Granite Team 2024, Granite 3.1 (IBM)",
+)
+
+STABLELM2_12B = Preset(
+    DecoderConfig(
+        hidden_size=5120,
+        num_layers=40,
+        attention=GroupedQueryAttention(
+            32,
+            8,
+            position=Rope(rotated_share=0.25),
+            qk_norm=HeadNorm(LayerNorm(eps=1e-5, bias=False), own_factors=True),
+        ),
+        feed_forward=SwiGLU(13824),
+        norm=LayerNorm(eps=1e-5),
+        max_sequence_length=4096,
+        block=ParallelResidual(shared_norm=True),
+    ),
+    vocabulary_size=100352,
+    source="Bellagente et al. 2024, arXiv 2402.17834",
+)
+
+GLM4_9B = Preset(
+    DecoderConfig(
+        hidden_size=4096,
+        num_layers=40,
+        attention=GroupedQueryAttention(
+            32, 2, head_dim=128, position=InterleavedRope(rotated_share=0.5), qkv_bias=True
+        ),
+        feed_forward=SwiGLU(13696),
+        norm=RMSNorm(eps=1e-5),
+        max_sequence_length=32768,
+        block=SandwichNorm(),
+    ),
+    vocabulary_size=151552,
+    source="GLM Team 2025, GLM-4-0414; arXiv 2406.12793",
 )

@@ -1,14 +1,14 @@
-"""DeepSeek-V3, and Moonlight of the same architecture: latent attention, experts above dense blocks."""
+"""Mixtures of experts: DeepSeek, gpt-oss, Qwen and Llama 4."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from insight.models.attention import GroupedQueryAttention, LatentAttention, LayerPattern
+from insight.models.attention import GroupedQueryAttention, HeadNorm, LatentAttention, LayerPattern
 from insight.models.decoder import DecoderConfig
 from insight.models.feed_forward import BalanceBias, FeedForwardPattern, MixtureOfExperts, SwiGLU
 from insight.models.norms import RMSNorm
-from insight.models.positions import InterleavedRope, Rope, YarnScaling
+from insight.models.positions import InterleavedRope, Llama3Scaling, QueryTemperature, Rope, YarnScaling
 from insight.models.presets.preset import Preset
 
 # Both mscales of the published configuration are 1: their ratio leaves queries and keys as they are, and the
@@ -115,4 +115,72 @@ GPT_OSS_20B = Preset(
     ),
     vocabulary_size=201088,
     source="OpenAI 2025, arXiv 2508.10925",
+)
+
+QWEN15_MOE = Preset(
+    DecoderConfig(
+        hidden_size=2048,
+        num_layers=24,
+        attention=GroupedQueryAttention(16, position=Rope(1000000.0), qkv_bias=True),
+        feed_forward=MixtureOfExperts(
+            num_experts=60,
+            num_experts_per_token=4,
+            intermediate_size=1408,
+            num_shared_experts=4,
+            normalized_weights=False,
+            shared_gate=True,
+        ),
+        norm=RMSNorm(eps=1e-6),
+        max_sequence_length=8192,
+    ),
+    vocabulary_size=151936,
+    source="Qwen Team 2024, Qwen1.5-MoE-A2.7B, the architecture of Qwen 2 MoE (arXiv 2407.10671)",
+)
+
+QWEN3_30B = Preset(
+    DecoderConfig(
+        hidden_size=2048,
+        num_layers=48,
+        attention=GroupedQueryAttention(32, 4, head_dim=128, position=Rope(1000000.0), qk_norm="rms"),
+        feed_forward=MixtureOfExperts(num_experts=128, num_experts_per_token=8, intermediate_size=768),
+        norm=RMSNorm(eps=1e-6),
+        max_sequence_length=40960,
+    ),
+    vocabulary_size=151936,
+    source="Yang et al. 2025, arXiv 2505.09388",
+)
+
+_LLAMA4_LOCAL = GroupedQueryAttention(
+    40,
+    8,
+    head_dim=128,
+    position=InterleavedRope(500000.0, scaling=Llama3Scaling(16.0, 1.0, 1.0, 8192)),
+    qk_norm=HeadNorm(RMSNorm(eps=1e-5, weight=False), after_position=True),
+    chunk_size=8192,
+)
+
+LLAMA4_SCOUT = Preset(
+    DecoderConfig(
+        hidden_size=5120,
+        num_layers=48,
+        attention=LayerPattern(
+            (
+                *3 * (_LLAMA4_LOCAL,),
+                replace(_LLAMA4_LOCAL, position=QueryTemperature(8192, 0.1), qk_norm="none", chunk_size=None),
+            )
+        ),
+        feed_forward=MixtureOfExperts(
+            num_experts=16,
+            num_experts_per_token=1,
+            intermediate_size=8192,
+            num_shared_experts=1,
+            score="sigmoid",
+            normalized_weights=False,
+            weighted_inputs=True,
+        ),
+        norm=RMSNorm(eps=1e-5),
+        max_sequence_length=10485760,
+    ),
+    vocabulary_size=202048,
+    source="Meta 2025, Llama 4 Scout model card, without the part that reads images",
 )

@@ -193,7 +193,7 @@ def test_scaling_survives_json(scaling: RopeScaling) -> None:
         (lambda: YarnScaling(beta_slow=40), "beta_slow=40"),
         (lambda: YarnScaling(attention_factor=0.0), "attention_factor=0"),
         (lambda: YarnScaling(original_length=0), "original_length=0"),
-        (lambda: Llama3Scaling(low_frequency_factor=4.0), "low_frequency_factor=4"),
+        (lambda: Llama3Scaling(low_frequency_factor=5.0), "low_frequency_factor=5"),
         (lambda: LongRopeScaling(), "long_factors="),
         (lambda: LongRopeScaling((1.0,), (1.0, 2.0)), "has 2 numbers and short_factors 1"),
         (lambda: LongRopeScaling((1.0,), (0.0,)), "long_factors=0"),
