@@ -174,8 +174,7 @@ def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device
     with trainer.precision_plugin.forward_context():
         hidden = network(ids)
         summed = linear_cross_entropy(
-            hidden,
-            network.head_weight,
+            *network.head_product(hidden),
             ids,
             soft_cap=module.network_config.logit_soft_cap,
             z_loss=module.z_loss,

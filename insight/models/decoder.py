@@ -223,16 +223,6 @@ class Decoder(TokenStack):
                 cross_caches.append(CrossCache(encoder_states, block.cross_attention.project_states, stored))
         return DecoderCache(layers, max_length, batch_size, cross_caches)
 
-    @property
-    def longest_cache(self) -> int | None:
-        """Tokens up to which a cache is exact; ``None`` where the positions set no bound.
-
-        Beyond it earlier keys would go stale (``DynamicNTKScaling``, ``LongRopeScaling``), so each token is
-        then computed from the whole text.
-        """
-        limits = [block.attention.position.longest_cache for block in self.layers()]
-        return min((limit for limit in limits if limit is not None), default=None)
-
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one trained token, forward and backward (twice the forward).
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from insight.models.attention import Attention, GroupedQueryAttention
 from insight.models.caches import DecoderCache, EncoderStates
+from insight.models.checks import require_flags
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder import Encoder, EncoderConfig
 from insight.models.initialization import without_drawing
@@ -40,6 +41,7 @@ class EncoderDecoderConfig(Component):
     logit_bias: bool = False
 
     def __post_init__(self) -> None:
+        require_flags(share_embeddings=self.share_embeddings, logit_bias=self.logit_bias)
         if self.encoder.pooling is not None:
             raise ConfigError(
                 "the decoder reads all tokens",

@@ -154,11 +154,13 @@ class LanguageModelingModule(pl.LightningModule):
         assert self._training_network is not None
         self._check_ids(batch, batch_idx)
         hidden = self._training_network(
-            batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
+            batch.input_ids,
+            document_ids=batch.document_ids,
+            position_ids=batch.position_ids,
+            token_mask=batch.targets != IGNORED_TARGET,  # routers of experts count no padding
         )
         summed = linear_cross_entropy(
-            hidden,
-            self.network.head_weight,
+            *self.network.head_product(hidden),
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
             z_loss=self.z_loss,
@@ -232,8 +234,7 @@ class LanguageModelingModule(pl.LightningModule):
     def predict_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         """Negative log-likelihood of every target in nats, 0 where ignored: ``(batch, sequence)``."""
         return token_losses(
-            self._hidden(batch, batch_idx),
-            self.network.head_weight,
+            *self.network.head_product(self._hidden(batch, batch_idx)),
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
         )
@@ -242,8 +243,7 @@ class LanguageModelingModule(pl.LightningModule):
         """Add the batch to the sums; callbacks get its hidden states ``(batch, sequence, hidden_size)``."""
         hidden = self._hidden(batch, batch_idx)
         summed = linear_cross_entropy(
-            hidden,
-            self.network.head_weight,
+            *self.network.head_product(hidden),
             batch.targets,
             soft_cap=self.network_config.logit_soft_cap,
         )

@@ -17,11 +17,14 @@ from insight.models import (
     BalanceBias,
     BalanceLoss,
     DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
     FeedForwardPattern,
     GroupedQueryAttention,
     MixtureOfExperts,
     ReluSquared,
     Router,
+    RouterBalance,
     SwiGLU,
     ZeroOutputInitialization,
     muon_splits,
@@ -223,6 +226,47 @@ def test_what_a_training_pass_did_is_told_once(score: Any) -> None:
     with torch.no_grad():
         layer(numbers(3, 10, HIDDEN))
     assert layer.router.take() is None
+
+
+@pytest.mark.parametrize("balance", [BalanceLoss(), BalanceBias(0.5)])
+@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
+def test_padding_takes_no_part_in_the_balance(balance: RouterBalance, score: Any) -> None:
+    layer = build(MixtureOfExperts(4, 2, intermediate_size=12, score=score, balance=balance)).train()
+    tokens, real = numbers(2, 8, HIDDEN), torch.ones(2, 32, dtype=torch.bool)
+    layer(tokens)
+    expected = layer.router.take()
+    real[:, 8:] = False
+    layer(torch.cat([tokens, numbers(1, 1, HIDDEN).expand(2, 24, -1)], dim=1), real)
+    found = layer.router.take()
+    assert found.counts.tolist() == expected.counts.tolist()
+    torch.testing.assert_close(found.balance, expected.balance)
+    layer.router.move_bias(found.counts)
+    layer(tokens, torch.zeros(2, 8, dtype=torch.bool))  # nothing but padding
+    empty = layer.router.take()
+    assert empty.counts.sum() == 0
+    assert empty.balance == 0
+
+
+def test_every_network_passes_its_padding_on_to_the_routers() -> None:
+    mixture = MixtureOfExperts(4, 2, intermediate_size=12)
+    encoder = EncoderConfig(HIDDEN, 2, GroupedQueryAttention(4), mixture)
+    decoder = DecoderConfig(HIDDEN, 2, GroupedQueryAttention(4), mixture)
+    ids, real = torch.arange(32).view(2, 16), torch.arange(16) < torch.tensor([[16], [5]])
+    together = EncoderDecoderConfig(encoder, decoder).build(50)
+    together(ids, ids, source_mask=real, target_mask=real)
+    encoder.build(50)(ids, token_mask=real)
+    for network, arguments in (
+        (together, {"source_mask": real, "target_mask": real}),
+        (encoder.build(50), {"token_mask": real}),
+        (decoder.build(50), {"token_mask": real}),
+    ):
+        network.train()(*([ids] * (2 if network is together else 1)), **arguments)
+        routers = [module for module in network.modules() if isinstance(module, Router)]
+        assert len(routers) >= 2
+        for router in routers:
+            routed = router.take()
+            assert routed is not None
+            assert routed.counts.sum() == 2 * 21
 
 
 def test_a_network_can_be_copied_after_a_training_pass() -> None:

@@ -27,6 +27,7 @@ from insight.models import (
     Llama3Scaling,
     MixtureOfExperts,
     NoPosition,
+    QueryTemperature,
     Rope,
     YarnScaling,
 )
@@ -375,12 +376,197 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": _plain(5000000.0),
         },
     ),
+    "command-r-plus": (
+        "Cohere",
+        {
+            "vocab_size": 256000,
+            "hidden_size": 12288,
+            "intermediate_size": 33792,
+            "num_hidden_layers": 64,
+            "num_attention_heads": 96,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+            "logit_scale": 0.8333333333333334,
+            "use_qk_norm": True,
+            "layer_norm_eps": 1e-5,
+            "rope_parameters": _plain(75000000.0),
+        },
+    ),
+    "glm-4-9b": (
+        "Glm4",
+        {
+            "vocab_size": 151552,
+            "hidden_size": 4096,
+            "intermediate_size": 13696,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "attention_bias": True,
+            "rope_parameters": _plain(10000.0, partial_rotary_factor=0.5),
+        },
+    ),
+    "gpt-j-6b": (
+        "GPTJ",
+        {"vocab_size": 50400, "n_positions": 2048, "n_embd": 4096, "n_layer": 28, "n_head": 16}
+        | {"rotary_dim": 64, "tie_word_embeddings": False},
+    ),
+    "granite-3.1-2b": (
+        "Granite",
+        {
+            "vocab_size": 49155,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 1e-5,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.015625,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 8.0,
+            "rope_parameters": _plain(5000000.0),
+        },
+    ),
+    "llama-4-scout": (
+        "Llama4Text",
+        {
+            "max_position_embeddings": 10485760,
+            "rope_parameters": _LLAMA3
+            | {"factor": 16.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 8192},
+        },
+    ),
+    "minitron-4b": (
+        "Nemotron",
+        {
+            "vocab_size": 256000,
+            "hidden_size": 3072,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 4096,
+            "norm_eps": 1e-5,
+            "rope_parameters": _plain(10000.0, partial_rotary_factor=0.5),
+        },
+    ),
+    "olmo-3-7b": (
+        "Olmo3",
+        {
+            "vocab_size": 100278,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 65536,
+            "sliding_window": 4096,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 500000.0,
+                "factor": 8.0,
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "attention_factor": 1.2079441541679836,
+                "original_max_position_embeddings": 8192,
+            },
+        },
+    ),
+    "phi-2": (
+        "Phi",
+        {
+            "vocab_size": 51200,
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 2048,
+            "rope_parameters": _plain(10000.0, partial_rotary_factor=0.4),
+        },
+    ),
+    "qwen-1.5-moe": (
+        "Qwen2Moe",
+        {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "max_position_embeddings": 8192,
+            "use_sliding_window": False,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "norm_topk_prob": False,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": _plain(1000000.0),
+        },
+    ),
+    "qwen-3-30b-a3b": (
+        "Qwen3Moe",
+        {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "max_position_embeddings": 40960,
+            "use_sliding_window": False,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": True,
+            "rope_parameters": _plain(1000000.0),
+        },
+    ),
+    "stablelm-2-12b": (
+        "StableLm",
+        {
+            "vocab_size": 100352,
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 4096,
+            "qk_layernorm": True,
+            "use_parallel_residual": True,
+            "layer_norm_eps": 1e-5,
+            "rope_parameters": _plain(10000.0, partial_rotary_factor=0.25),
+        },
+    ),
+    "starcoder2-3b": (
+        "Starcoder2",
+        {
+            "vocab_size": 49152,
+            "hidden_size": 3072,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 16384,
+            "sliding_window": 4096,
+            "tie_word_embeddings": True,
+            "norm_epsilon": 1e-5,
+            "rope_parameters": _plain(999999.4420358813),
+        },
+    ),
 }
 
 
 def theirs(name: str) -> Any:
     family, numbers = PUBLISHED[name]
-    return getattr(transformers, f"{family}Config")(**numbers)
+    config = getattr(transformers, f"{family}Config")(**numbers)
+    if family == "Qwen2Moe":
+        config.sliding_window = None  # no layer has one
+    return config
 
 
 def attentions(config: DecoderConfig) -> list[Any]:
@@ -412,6 +598,8 @@ def _scale(config: Any) -> float:
         factor = config.rope_parameters.get("factor", 1.0)
         mscale = 0.1 * config.rope_parameters.get("mscale_all_dim", 0.0) * math.log(factor) + 1.0
         return float((config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5 * mscale**2)
+    if hasattr(config, "attention_multiplier"):
+        return float(config.attention_multiplier)
     scalar = getattr(config, "query_pre_attn_scalar", None)
     return float((scalar or _head_dim(config)) ** -0.5)
 
@@ -421,8 +609,12 @@ def _head_dim(config: Any) -> int:
 
 
 def _rope(config: Any, layer: int) -> dict[str, Any]:
+    if config.model_type == "gptj":
+        return _plain(10000.0, partial_rotary_factor=config.rotary_dim / _head_dim(config))
     parameters: dict[str, Any] = config.rope_parameters
     layers = getattr(config, "layer_types", None)
+    if config.model_type == "olmo3" and layers[layer] == "sliding_attention":
+        return _plain(parameters["rope_theta"])  # the published model scales the global layers alone
     return parameters[layers[layer]] if layers and layers[layer] in parameters else parameters
 
 
@@ -454,7 +646,9 @@ def _check_rotation(position: Any, parameters: dict[str, Any]) -> None:
         assert scaling.beta_fast == parameters["beta_fast"]
         assert scaling.beta_slow == parameters["beta_slow"]
         assert scaling.truncate == parameters.get("truncate", True)
-        expected = None if "mscale" not in parameters else parameters["mscale"] / parameters["mscale_all_dim"]
+        expected = parameters.get("attention_factor")
+        if "mscale" in parameters:
+            expected = parameters["mscale"] / parameters["mscale_all_dim"]
         assert scaling.attention_factor == expected
 
 
@@ -472,7 +666,7 @@ def test_numbers_that_change_no_size(name: str) -> None:
         2048,
     )
     assert config.max_sequence_length == longest
-    epsilons = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
+    epsilons = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon")
     eps = next(getattr(published, word) for word in epsilons if hasattr(published, word))
     assert config.norm.eps == eps  # type: ignore[attr-defined]
     assert config.logit_soft_cap == getattr(published, "final_logit_softcapping", None)
@@ -489,19 +683,49 @@ def test_numbers_that_change_no_size(name: str) -> None:
                 assert attention.qk_norm.norm.eps == eps  # type: ignore[attr-defined]
         assert scale == pytest.approx(_scale(published))
         assert attention.window == _window(published, layer)
+        is_chunked = "chunked_attention" in (getattr(published, "layer_types", None) or [])[layer : layer + 1]
+        assert getattr(attention, "chunk_size", None) == (
+            published.attention_chunk_size if is_chunked else None
+        )
         has_rotation = not hasattr(published, "no_rope_layers") or published.no_rope_layers[layer]
         if isinstance(attention.position, Rope):
             assert has_rotation
             _check_rotation(attention.position, _rope(published, layer))
         elif isinstance(attention.position, NoPosition):
             assert not has_rotation or isinstance(config.input_position, LearnedPosition)
+        elif isinstance(attention.position, QueryTemperature):
+            assert not has_rotation
+            assert attention.position == QueryTemperature(published.floor_scale, published.attn_scale)
         else:
             assert isinstance(attention.position, Alibi)
+
+
+def _qwen_experts(published: Any) -> dict[str, Any]:
+    return {
+        "intermediate_size": published.moe_intermediate_size,
+        "num_experts": published.num_experts,
+        "normalized_weights": published.norm_topk_prob,
+    }
 
 
 MIXTURES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "mixtral-8x7b": lambda published: {},
     "gpt-oss-20b": lambda published: {"gate": "clamped", "expert_bias": True, "router_bias": True},
+    "qwen-1.5-moe": lambda published: (
+        _qwen_experts(published)
+        | {
+            "num_shared_experts": published.shared_expert_intermediate_size
+            // published.moe_intermediate_size,
+            "shared_gate": True,
+        }
+    ),
+    "qwen-3-30b-a3b": lambda published: _qwen_experts(published),
+    "llama-4-scout": lambda published: {
+        "num_shared_experts": 1,
+        "score": "sigmoid",
+        "normalized_weights": False,
+        "weighted_inputs": True,
+    },
     **dict.fromkeys(
         ("deepseek-v3", "moonlight-16b"),
         lambda published: {

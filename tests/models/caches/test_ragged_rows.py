@@ -133,3 +133,39 @@ def test_mistakes_are_named() -> None:
     lengths = torch.tensor(LENGTHS)
     with pytest.raises(ConfigError, match="prefix_lengths with cached tokens or lengths"):
         model(ids(), cache=model.make_cache(3), lengths=lengths, prefix_lengths=lengths)
+
+
+@pytest.mark.parametrize("wrong", [[9, 5, 5], [5, -1, 5], [5, 5, 6]])
+def test_lengths_that_rows_cannot_have_store_nothing(wrong: list[int]) -> None:
+    model = network()
+    for name in ("lengths", "prefix_lengths"):
+        cache = model.make_cache(3)
+        with pytest.raises(ConfigError) as caught:
+            model(ids()[:, :5], cache=cache, **{name: torch.tensor(wrong)})
+        assert caught.value.option == name
+        assert caught.value.value == wrong
+        assert cache.length == 0
+    with torch.no_grad():  # a finished row may have no new token
+        model(ids()[:, :5], cache=model.make_cache(3), lengths=torch.tensor([0, 5, 2]))
+
+
+def test_a_cache_is_cut_and_sorted_by_numbers_that_it_has() -> None:
+    model = network()
+    cache = model.make_cache(3)
+    with torch.no_grad():
+        model(ids()[:, :5], cache=cache)
+    wrong = (-3, torch.tensor([2, -1, 4]), torch.tensor(2.5), torch.tensor([1, 2]), True)
+    for length in wrong:
+        with pytest.raises(ConfigError) as caught:
+            cache.truncate(length)
+        assert caught.value.option == "length"
+    for rows in ([0, 3], [-1], []):
+        with pytest.raises(ConfigError) as caught:
+            cache.reorder(torch.tensor(rows, dtype=torch.int64))
+        assert caught.value.option == "rows"
+    assert cache.length == 5
+    assert cache.batch_size == 3
+    cache.truncate(9)  # more than there are: nothing is forgotten
+    assert cache.length == 5
+    cache.truncate(0)
+    assert cache.length == 0

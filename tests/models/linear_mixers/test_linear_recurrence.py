@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,6 +138,23 @@ def test_the_strongest_decay_stays_finite(kind: str) -> None:
         assert tensor.grad.isfinite().all()
     expected, _ = by_the_formula(inputs.map(torch.Tensor.double), first_state())
     torch.testing.assert_close(output.double(), expected, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("huge", [50.0, 1e4, 1e30, float("inf")])
+def test_after_a_huge_decay_the_small_ones_still_count(kind: str, huge: float) -> None:
+    inputs = recurrence(kind, 100, strongest=0.05)
+    log_decay = inputs.log_decay.float()
+    log_decay[:, :, 3] = log_decay[:, :, 66] = -huge
+    inputs = replace(inputs.map(torch.Tensor.float), log_decay=log_decay)
+    leaves = inputs.map(lambda tensor: tensor.clone().requires_grad_())
+    output, state = mix_chunks(leaves, first_state().float())
+    expected, last = by_the_formula(inputs, first_state().float())
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=1e-5, atol=1e-5)
+    (output.sum() + state.sum()).backward()
+    assert leaves.log_decay.grad is not None
+    assert leaves.log_decay.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
