@@ -172,9 +172,10 @@ def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device
     states = [torch.empty_like(parameter) for parameter in network.parameters() for _ in range(2)]
     ids = torch.randint(data.vocabulary_size, (size, data.sequence_length), device=device)
     with trainer.precision_plugin.forward_context():
-        hidden = network(ids)
+        hidden, head_weight = network.head_product(network(ids))
         summed = linear_cross_entropy(
-            *network.head_product(hidden),
+            hidden,
+            head_weight,
             ids,
             soft_cap=module.network_config.logit_soft_cap,
             z_loss=module.z_loss,

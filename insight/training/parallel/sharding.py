@@ -79,8 +79,8 @@ def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
             )
     if attention.position.has_bias or attention.position.extra_channels:
         raise _refused(f"{type(attention.position).__name__} (scores by head)", "use Rope")
-    if attention.sinks is not None or attention.gate is not None:
-        raise _refused("attention with sinks or output_gate", "switch them off")
+    if attention.sinks is not None or attention.gate is not None or attention.dropout:
+        raise _refused("attention with sinks, output_gate or dropout", "switch them off")
     for norm in (attention.query_norm, attention.key_norm):
         if any(True for _ in norm.parameters()) or any(True for _ in norm.children()):
             raise _refused("qk_norm with factors or over all heads", "use rms_weightless or none")
