@@ -105,3 +105,4 @@ from insight.models.stack import StackConfig as StackConfig
 from insight.models.stack import TokenStack as TokenStack
 
 Memory = EncoderStates
+"""The former name of :class:`EncoderStates`."""
