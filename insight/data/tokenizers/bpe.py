@@ -9,26 +9,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.library import CountedPieces, SegmentedTokenizer, parallel_library
+from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, parallel_library
 from insight.data.tokenizers.tokenizer_json import (
     BYTE_CHARACTERS,
     NORMALIZATIONS,
     PRE_TOKENIZERS,
+    is_one_word,
+    losses_of,
+    merge_pairs,
     pre_tokenizer_of,
+    special_names,
 )
 from insight.runtime.errors import ConfigError, TokenizerError, nearest
 
 _NUM_BYTES = 256
 
 
-class BPETokenizer(SegmentedTokenizer):
-    """Byte-level BPE that this project trained, or one of the same form; ``<|endoftext|>`` ends a document.
+class BPETokenizer(LibraryTokenizer):
+    """A byte-level BPE tokenizer that Insight trained, or one of the same form.
+
+    ``<|endoftext|>`` ends a document.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
 
     Raises:
-        TokenizerError: It is damaged.
+        TokenizerError: The content is damaged.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -52,7 +58,8 @@ class BPETokenizerConfig(TokenizerConfig):
             with the punctuation before them).
         normalization: ``none``; or ``nfc``, ``nfkc`` (Unicode, UAX 15) or ``lowercase``, after which the text
             that comes back is the normalized one.
-        special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue.
+        special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue. Text
+            that looks like one stays text.
     """
 
     learns_from_text: ClassVar[bool] = True
@@ -73,19 +80,20 @@ class BPETokenizerConfig(TokenizerConfig):
         if self.vocabulary_size < smallest:
             special = ", ".join((END_OF_TEXT, *self.special_tokens))
             raise ConfigError(
-                f"vocabulary_size={self.vocabulary_size}: it has to hold {_NUM_BYTES} bytes and {special}",
+                f"it has to hold {_NUM_BYTES} bytes and {special}",
                 f"use at least {smallest}",
+                option="vocabulary_size",
+                value=self.vocabulary_size,
             )
         if self.min_frequency < 1:
-            raise ConfigError(
-                f"min_frequency={self.min_frequency}: a pair must occur at least once", "use 1 or more"
-            )
+            problem = "a pair must occur at least once"
+            raise ConfigError(problem, "use 1 or more", option="min_frequency", value=self.min_frequency)
 
     def to_dict(self) -> dict[str, Any]:
-        """As of every component, without the later options where they have no effect.
+        """The values as JSON, without the later options where they have their default.
 
-        What is made of these values, such as the name under which a trained tokenizer is cached, must not
-        change because an option was added.
+        The name under which a trained tokenizer is cached is made of these values, and must not change because
+        an option was added.
         """
         plain = super().to_dict()
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -104,26 +112,35 @@ class BPETokenizerConfig(TokenizerConfig):
 
         rule = PRE_TOKENIZERS[self.pre_tokenizer]
         library: Any = Tokenizer.from_str(json.dumps(self._untrained(rule.to_json()[0])))
+        # Merges may make the name of a special token that is one word, such as ###; those merges are removed,
+        # and with them the tokens that were made of it, so others are needed in their place.
+        removes_tokens = any(is_one_word(name, rule) for name in self.special_tokens)
         trainer: Any = trainers.BpeTrainer(
-            vocab_size=self.vocabulary_size,
+            vocab_size=self.vocabulary_size * (2 if removes_tokens else 1),
             min_frequency=self.min_frequency,
             special_tokens=[END_OF_TEXT, *self.special_tokens],
             initial_alphabet=list(BYTE_CHARACTERS),
             show_progress=False,
         )
-        counted = CountedPieces(texts, rule.boundaries)
+        pieces = TrainingPieces(texts, rule.boundaries, divides_words=True)
         with parallel_library():
-            library.train_from_iterator(counted, trainer)
-        if counted.num_bytes == 0:
+            library.train_from_iterator(pieces, trainer)
+        pieces.say_divided()
+        if pieces.num_bytes == 0:
             raise TokenizerError("no text to train the tokenizer on", "give files with text")
-        reached = int(library.get_vocab_size())
-        if reached < self.vocabulary_size:
+        trained: str = library.to_str(pretty=False)
+        if removes_tokens:
+            trained = _without_special_words(json.loads(trained), self.vocabulary_size)
+        tokenizer = BPETokenizer(trained)
+        if tokenizer.vocabulary_size < self.vocabulary_size:
             raise TokenizerError(
-                f"vocabulary_size={self.vocabulary_size}: {counted.num_bytes:,} bytes of text with "
-                f"min_frequency={self.min_frequency} support only {reached} tokens",
-                f"use vocabulary_size={reached} or give more text",
+                f"{pieces.num_bytes:,} bytes of text with min_frequency={self.min_frequency} support only "
+                f"{tokenizer.vocabulary_size} tokens",
+                f"use {tokenizer.vocabulary_size}, or give more text",
+                option="vocabulary_size",
+                value=self.vocabulary_size,
             )
-        return BPETokenizer(library.to_str(pretty=False))
+        return tokenizer
 
     def _untrained(self, pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -144,6 +161,21 @@ class BPETokenizerConfig(TokenizerConfig):
         }
 
 
+def _without_special_words(data: dict[str, Any], vocabulary_size: int) -> str:
+    """The oldest ``vocabulary_size`` tokens without those that are made of the name of a special token."""
+    model, special = data["model"], special_names(data)
+    made, merges = set(BYTE_CHARACTERS), []
+    for left, right in merge_pairs(model):
+        if {left, right} <= made and left + right not in special:
+            made.add(left + right)
+            merges.append([left, right])
+    by_age = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    kept = [token for token in by_age if token in special or token in made][:vocabulary_size]
+    model["vocab"] = {token: index for index, token in enumerate(kept)}
+    model["merges"] = [merge for merge in merges if "".join(merge) in model["vocab"]]
+    return json.dumps(data, ensure_ascii=False)
+
+
 def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
     """Whether the content of a ``tokenizer.json`` is what :class:`BPETokenizer` would write."""
     added, model = data.get("added_tokens"), data.get("model")
@@ -156,7 +188,7 @@ def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
         and model.get("type") == "BPE"
         and END_OF_TEXT in [token.get("content") for token in added]
         and all(token.get("special") is True for token in added)
-        and all(character in model.get("vocab", {}) for character in BYTE_CHARACTERS)
+        and not losses_of(data)
     )
 
 
@@ -165,18 +197,17 @@ def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in names:
         match = nearest(str(value), names)
         remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(names)}"
-        raise ConfigError(f"{name}={value!r} is unknown", remedy)
+        raise ConfigError("is unknown", remedy, option=name, value=value)
 
 
 def _check_special_tokens(names: tuple[str, ...]) -> None:
     for index, name in enumerate(names):
+        problem, remedy = "", "use names like <|user|>"
         if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"special_tokens={list(names)}: {name!r} is no name", "use names like <|user|>")
-        if name == END_OF_TEXT or name in names[:index]:
-            raise ConfigError(
-                f"special_tokens={list(names)}: {name} is there already", "name each token once"
-            )
-        if name in BYTE_CHARACTERS:
-            raise ConfigError(
-                f"special_tokens={list(names)}: {name!r} stands for a byte", "use names like <|user|>"
-            )
+            problem = f"{name!r} is no name"
+        elif name == END_OF_TEXT or name in names[:index]:
+            problem, remedy = f"{name} is there already", "name each token once"
+        elif name in BYTE_CHARACTERS:
+            problem = f"{name!r} stands for a byte"
+        if problem:
+            raise ConfigError(problem, remedy, option="special_tokens", value=list(names))

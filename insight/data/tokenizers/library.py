@@ -1,4 +1,4 @@
-"""What the tokenizers that stand on Hugging Face `tokenizers` share."""
+"""Tokenizers that stand on Hugging Face's `tokenizers`: long texts in parts, each distinct word encoded once."""
 
 from __future__ import annotations
 
@@ -17,20 +17,37 @@ from insight.data.sources.cuts import PIECE_CHARACTERS, cut_stream, cut_text, sa
 from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch, utf8_length
 from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
 from insight.data.tokenizers.segments import LRUCache, SegmentEncoder, segment_pattern
-from insight.data.tokenizers.tokenizer_json import token_text_of
+from insight.data.tokenizers.tokenizer_json import parsed, token_text_of, without_run_time_options
 from insight.runtime.errors import TokenizerError
 from insight.runtime.memory_watcher import process_watcher
+from insight.runtime.messages import say
+
+# Setting up the fast encoder takes as long as encoding this much without it.
+_FAST_FROM_CHARACTERS = 1 << 17
+_CACHE_ENTRIES = 1 << 17
+_CACHE_BYTES = 1 << 25
+# Training takes a time that grows with the square of the longest word; words of a language are far shorter.
+_LONGEST_WORD = 1024
+_WHITE_SPACE = re.compile(r"\s")
+_OTHER = re.compile(r"\S")
+# Letters and digits, punctuation and marks, white space: no rule has a word of more than one of these kinds,
+# but for a character at one of its ends.
+_LONG_RUN = re.compile(rf"\w{{{_LONGEST_WORD},}}|[^\w\s]{{{_LONGEST_WORD},}}|\s{{{_LONGEST_WORD},}}")
 
 
 class LibraryTokenizer(BaseTokenizer):
-    """A tokenizer held by the `tokenizers` library (Rust).
+    """A tokenizer held by the library `tokenizers` (Rust).
+
+    If :meth:`_boundaries` names white space beyond which no id depends on the text, a text is cut there and
+    each distinct word is encoded once; otherwise every text goes to the library as a whole.
 
     Args:
-        tokenizer_json: The content of a ``tokenizer.json``.
+        tokenizer_json: The content of a ``tokenizer.json``. Dropout and the like are cleared
+            (:func:`without_run_time_options`).
         end_of_text: Name of the special token that ends a document.
 
     Raises:
-        TokenizerError: It is damaged, or ``end_of_text`` is not in it.
+        TokenizerError: The content is damaged, or ``end_of_text`` is not in it.
     """
 
     def __init__(self, tokenizer_json: str, end_of_text: str) -> None:
@@ -40,12 +57,16 @@ class LibraryTokenizer(BaseTokenizer):
         from tokenizers import Tokenizer
 
         try:
+            written = parsed(tokenizer_json, "tokenizer.json")
+            cleared = without_run_time_options(written)
+            if cleared is not written:
+                tokenizer_json = json.dumps(cleared, ensure_ascii=False)
             self._library: Any = Tokenizer.from_str(tokenizer_json)
+        except TokenizerError:
+            raise
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"not a tokenizer.json ({error})", "make or fetch it again") from error
-        self._library.no_truncation()
-        self._library.no_padding()
-        # The names of special tokens inside a text are plain text. Not part of the file: set at each start.
+        # The names of special tokens inside a text are plain text. The file cannot say so: set at each start.
         self._library.encode_special_tokens = True
         self._json: str = self._library.to_str(pretty=False)
         data = json.loads(self._json)
@@ -58,16 +79,36 @@ class LibraryTokenizer(BaseTokenizer):
         if end_of_text not in self._special:
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
         self._end_of_text = end_of_text
-        self._is_normalized = data.get("normalizer") is not None
+        # A pre-tokenizer that writes ▁ for spaces gives a space back for a ▁ of the text.
+        self._changes_text = data.get("normalizer") is not None or "Metaspace" in json.dumps(
+            data.get("pre_tokenizer")
+        )
         self._text_of = token_text_of(data)
         self._vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         self._size: int = max(self._vocabulary.values()) + 1
+        self._cut_before = self._boundaries(data)
+        self._safe_cut: re.Pattern[str] | None = None
+        self._segments: SegmentEncoder | None = None
+        if self._cut_before is not None:
+            cache: LRUCache[str, bytes] = LRUCache(_CACHE_ENTRIES, _CACHE_BYTES)
+            process_watcher().register(cache)
+            self._safe_cut = safe_cut(self._cut_before)
+            pattern = segment_pattern(self._cut_before)
+            self._segments = SegmentEncoder(pattern, self._encode_with_library, cache)
 
     def __getstate__(self) -> tuple[str, str]:
         return (self._json, self._end_of_text)
 
     def __setstate__(self, state: tuple[str, str]) -> None:
         self._start(*state)
+
+    def _boundaries(self, data: dict[str, Any]) -> str | None:
+        """The white space before which a text may be cut (:attr:`PreTokenizer.boundaries`), if any.
+
+        Args:
+            data: The content of the ``tokenizer.json``.
+        """
+        raise NotImplementedError
 
     @property
     def vocabulary_size(self) -> int:
@@ -83,22 +124,67 @@ class LibraryTokenizer(BaseTokenizer):
 
     @property
     def is_lossless(self) -> bool:
-        return not self._is_normalized
+        return not self._changes_text
+
+    @property
+    def boundaries(self) -> str | None:
+        return self._cut_before
+
+    @property
+    def cache(self) -> LRUCache[str, bytes] | None:
+        """The ids of earlier words, if any are kept; ``cache.statistics()`` tells how well it serves."""
+        return self._segments.cache if self._segments else None
 
     @property
     def encoder(self) -> str:
         import tokenizers
 
-        return f"tokenizers {tokenizers.__version__}"
+        return self._fast.name if self._fast else f"tokenizers {tokenizers.__version__}"
 
     def to_json(self) -> str:
         return self._json
 
+    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
+        return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
+
+    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
+        if self._safe_cut is None:
+            return super().stream_parts(chunks, num_characters)
+        return cut_stream(chunks, num_characters, self._safe_cut)
+
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
-        arrays = [np.array(ids, dtype=np.int64) for ids in self._encode_with_library(list(texts))]
-        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-        np.cumsum([len(array) for array in arrays], out=offsets[1:])
-        return EncodedBatch(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64), offsets)
+        if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode(texts)
+        return self._encode_exactly(texts)
+
+    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
+        if sum(map(len, pieces)) >= _FAST_FROM_CHARACTERS and self._fast:
+            with contextlib.suppress(*ENCODING_ERRORS):
+                return self._fast.encode_flat(pieces)[0]
+        return self._encode_exactly(pieces).ids
+
+    @functools.cached_property
+    def _fast(self) -> FastEncoder | None:
+        """The fast encoder, made and compared with the exact one when the first long text comes."""
+        return proven_encoder(self._json, list(self._special), self._encode_exactly)
+
+    def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
+        if self._segments is None:
+            arrays = [np.array(ids, dtype=np.int64) for ids in self._encode_with_library(list(texts))]
+            offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+            np.cumsum([len(array) for array in arrays], out=offsets[1:])
+            return EncodedBatch(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64), offsets)
+        pieces: list[str] = []
+        first_piece = [0]
+        for text in texts:
+            if len(text) <= PIECE_CHARACTERS:
+                pieces.append(text)
+            else:
+                pieces += self.text_parts(text, PIECE_CHARACTERS)
+            first_piece.append(len(pieces))
+        ids, piece_offsets = self._segments.encode(pieces)
+        return EncodedBatch(ids, piece_offsets[first_piece])
 
     def _encode_with_library(self, texts: list[str]) -> list[list[int]]:
         # encode_batch_fast computes no character offsets, and releases the GIL.
@@ -135,106 +221,60 @@ def parallel_library() -> Iterator[None]:
             os.environ[name] = before
 
 
-# Setting up the fast encoder takes as long as encoding this much without it.
-_FAST_FROM_CHARACTERS = 1 << 17
-_CACHE_ENTRIES = 1 << 17
-_CACHE_BYTES = 1 << 25
-
-
-class SegmentedTokenizer(LibraryTokenizer):
-    """A tokenizer whose ids do not depend on what stands beyond certain white space, if :meth:`_boundaries`
-    names some; otherwise every text goes to the library as a whole.
-    """
-
-    def _boundaries(self, data: dict[str, Any]) -> str | None:
-        """Before which white space a text may be cut (:attr:`PreTokenizer.boundaries`); ``None`` nowhere.
-
-        Args:
-            data: The content of the ``tokenizer.json``.
-        """
-        raise NotImplementedError
-
-    def _start(self, tokenizer_json: str, end_of_text: str) -> None:
-        super()._start(tokenizer_json, end_of_text)
-        self._cut_before = boundaries = self._boundaries(json.loads(self._json))
-        self._safe_cut: re.Pattern[str] | None = None
-        self._segments: SegmentEncoder | None = None
-        if boundaries is not None:
-            cache: LRUCache[str, bytes] = LRUCache(_CACHE_ENTRIES, _CACHE_BYTES)
-            process_watcher().register(cache)
-            self._safe_cut = safe_cut(boundaries)
-            self._segments = SegmentEncoder(segment_pattern(boundaries), self._encode_with_library, cache)
-
-    @property
-    def boundaries(self) -> str | None:
-        return self._cut_before
-
-    @property
-    def cache(self) -> LRUCache[str, bytes] | None:
-        """The ids of words met before, if any are kept; ``cache.statistics()`` says how well it serves."""
-        return self._segments.cache if self._segments else None
-
-    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
-        return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
-
-    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
-        if self._safe_cut is None:
-            return super().stream_parts(chunks, num_characters)
-        return cut_stream(chunks, num_characters, self._safe_cut)
-
-    @property
-    def encoder(self) -> str:
-        return self._fast.name if self._fast else super().encoder
-
-    def _encode(self, texts: Sequence[str]) -> EncodedBatch:
-        if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
-            with contextlib.suppress(*ENCODING_ERRORS):
-                return self._fast.encode(texts)
-        return self._encode_exactly(texts)
-
-    def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
-        if sum(map(len, pieces)) >= _FAST_FROM_CHARACTERS and self._fast:
-            with contextlib.suppress(*ENCODING_ERRORS):
-                return self._fast.encode_flat(pieces)[0]
-        return self._encode_exactly(pieces).ids
-
-    @functools.cached_property
-    def _fast(self) -> FastEncoder | None:
-        """Made, and compared with the exact one, when the first long text comes."""
-        return proven_encoder(self._json, list(self._special), self._encode_exactly)
-
-    def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
-        if self._segments is None:
-            return super()._encode(texts)
-        pieces: list[str] = []
-        first_piece = [0]
-        for text in texts:
-            if len(text) <= PIECE_CHARACTERS:
-                pieces.append(text)
-            else:
-                pieces += self.text_parts(text, PIECE_CHARACTERS)
-            first_piece.append(len(pieces))
-        ids, piece_offsets = self._segments.encode(pieces)
-        return EncodedBatch(ids, piece_offsets[first_piece])
-
-
-class CountedPieces:
-    """Texts in pieces for a trainer, which counts words in parallel by piece; counts their bytes.
+class TrainingPieces:
+    """Texts in pieces for a trainer, which counts the words of several pieces at a time.
 
     Args:
         texts: Any texts.
-        boundaries: Before which white space they may be cut.
+        boundaries: White space before which they may be cut.
+        divides_words: Whether words of more than 1,024 characters are divided, since the time of the trainer
+            grows with the square of their length. They are no words of a language but encoded data, sequences
+            of bases, or rows of equal characters.
 
     Attributes:
-        num_bytes: UTF-8 length of the texts that have been handed out.
+        num_bytes: Length in UTF-8 of the texts that have been handed out.
     """
 
-    def __init__(self, texts: Iterable[str], boundaries: str) -> None:
+    def __init__(self, texts: Iterable[str], boundaries: str, divides_words: bool = False) -> None:
         self._texts = texts
         self._place = safe_cut(boundaries)
+        self._divides_words = divides_words
+        self._num_divided = self._longest = 0
         self.num_bytes = 0
 
     def __iter__(self) -> Iterator[str]:
         for text in self._texts:
             self.num_bytes += utf8_length(text)
-            yield from cut_text(text, place=self._place)
+            for piece in cut_text(text, place=self._place):
+                if self._divides_words and _may_have_long_run(piece):
+                    yield from self._divided(piece)
+                else:
+                    yield piece
+
+    def say_divided(self) -> None:
+        """Tell how many words were divided, if any were."""
+        if self._num_divided:
+            say(
+                f"{self._num_divided:,} runs of {_LONGEST_WORD:,} characters or more without a word boundary "
+                f"(the longest has {self._longest:,}) were divided to train the tokenizer"
+            )
+
+    def _divided(self, piece: str) -> Iterator[str]:
+        start = 0
+        for match in _LONG_RUN.finditer(piece.replace("_", "-")):  # to Python, _ is a letter
+            self._num_divided += 1
+            self._longest = max(self._longest, len(match[0]))
+            for cut in range(match.start() + _LONGEST_WORD, match.end(), _LONGEST_WORD):
+                yield piece[start:cut]
+                start = cut
+        yield piece[start:]
+
+
+def _may_have_long_run(piece: str) -> bool:
+    """Whether a stretch of ``piece`` is without white space, or is nothing else; this takes hardly any time."""
+    step = _LONGEST_WORD // 2
+    # A run covers one of these windows as a whole, and in natural text each search ends after a word.
+    return any(
+        not _WHITE_SPACE.search(piece, start, start + step) or not _OTHER.search(piece, start, start + step)
+        for start in range(0, len(piece) - step + 1, step)
+    )

@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else trained, from its tokenizer.json."""
+"""Tokenizers that exist already: any tokenizer.json, opened as the class that wrote it, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, TokenizerCo
 from insight.data.tokenizers.bpe import BPETokenizer, is_bpe_tokenizer
 from insight.data.tokenizers.byte import ByteTokenizer, is_byte_tokenizer
 from insight.data.tokenizers.gguf import MAGIC, tokenizer_json_of_gguf
-from insight.data.tokenizers.library import SegmentedTokenizer
+from insight.data.tokenizers.library import LibraryTokenizer
 from insight.data.tokenizers.tokenizer_json import (
     NORMALIZATIONS,
+    added_tokens,
     end_template,
     last_of_template,
+    losses_of,
+    parsed,
     pre_tokenizer_of,
+    special_names,
 )
 from insight.data.tokenizers.word import WordTokenizer, is_word_tokenizer
 from insight.runtime.errors import ConfigError, TokenizerError
+from insight.runtime.files import missing_path_remedy
 
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
 _PROBES = (
@@ -31,32 +36,33 @@ _PROBES = (
     "日本語のテキスト и русский",
     "👩‍👩‍👧 emoji \x00\x01 control",
 )
+_WHAT_TO_GIVE = "give a tokenizer.json, a folder that holds one, or a GGUF file"
 
 
-class PretrainedTokenizer(SegmentedTokenizer):
+class PretrainedTokenizer(LibraryTokenizer):
     """Any ``tokenizer.json`` that gives back the text it was given: byte-level, or SentencePiece with bytes.
 
     Its end-of-text token is the first of ``<|endoftext|>``, ``<|end_of_text|>``, ``</s>``, ``<eos>``,
     ``<|eos|>``, ``[EOS]``, ``<|im_end|>`` among its special tokens, else the one that its template puts
     behind a text. Texts are encoded without the special tokens that its template would add. A tokenizer that
-    normalises to NFC is accepted; bytes are then those of the normalised text.
+    normalizes to NFC is accepted; the bytes of its tokens are then those of the normalized text.
+
+    Options that act at run time are cleared: dropout, truncation, padding, white space that added tokens
+    swallow, and merges that would make a special token of plain text.
 
     Args:
         tokenizer_json: The content of the file.
-        name: What messages call it.
+        name: The name of the file in messages.
 
     Raises:
-        TokenizerError: It is damaged, has no end-of-text token, or loses text.
+        TokenizerError: The file is damaged, has no end-of-text token, or loses text.
     """
 
     def __init__(self, tokenizer_json: str, name: str = "tokenizer.json") -> None:
-        try:
-            data = json.loads(tokenizer_json)
-            special = {token["content"] for token in data["added_tokens"] if token["special"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise TokenizerError(
-                f"{name}: not a tokenizer.json", "give the file that Hugging Face writes"
-            ) from error
+        data = parsed(tokenizer_json, name)
+        if not isinstance(data.get("model"), dict) or not isinstance(data.get("added_tokens"), list):
+            raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
+        special = special_names(data)
         candidates = (*_END_OF_TEXT_NAMES, last_of_template(data))
         known = [token for token in candidates if token is not None and token in special]
         if not known:
@@ -65,6 +71,11 @@ class PretrainedTokenizer(SegmentedTokenizer):
                 f"add one of {', '.join(_END_OF_TEXT_NAMES)}",
             )
         super().__init__(tokenizer_json, known[0])
+        self._check_losses(data, name)
+
+    def _check_losses(self, data: dict[str, Any], name: str) -> None:
+        if loss := losses_of(data):
+            raise TokenizerError(f"{name}: loses text ({loss})", "use a byte-level tokenizer")
         for probe in _PROBES:
             if (decoded := self.decode(self.encode(probe))) != probe:
                 raise TokenizerError(
@@ -73,6 +84,12 @@ class PretrainedTokenizer(SegmentedTokenizer):
                     if decoded == f" {probe}"
                     else "use a byte-level tokenizer",
                 )
+        # Models other than BPE may have the names of special tokens among their pieces.
+        names = list(self._special)
+        for token, ids in zip(names, self._encode_with_library(names), strict=True):
+            if self._special[token] in ids:
+                reason = f"its special token {token!r} is also made of plain text"
+                raise TokenizerError(f"{name}: loses text ({reason})", "use a byte-level tokenizer")
 
     def _boundaries(self, data: dict[str, Any]) -> str | None:
         rule = pre_tokenizer_of(data)
@@ -94,26 +111,48 @@ class PretrainedTokenizerConfig(TokenizerConfig):
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ConfigError(
-                "path='': names no tokenizer", "give a tokenizer.json, its folder or a GGUF file"
-            )
+            raise ConfigError("names no tokenizer", _WHAT_TO_GIVE, option="path", value=self.path)
 
     def build(self, texts: Iterable[str]) -> BaseTokenizer:
         """Read the file; ``texts`` are not read.
 
         Raises:
-            TokenizerError: It is missing, damaged, or loses text.
+            TokenizerError: The file is missing, damaged, or loses text.
         """
-        from insight.data.tokenizers.pretrained import load_tokenizer
-
         return load_tokenizer(self.path)
+
+
+def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
+    """The tokenizer in a file, a folder or a string.
+
+    Args:
+        path_or_json: A ``tokenizer.json``, a folder that holds one, a GGUF file, or the content of a
+            ``tokenizer.json`` (starts with ``{``).
+
+    Raises:
+        TokenizerError: It is missing, damaged, has no end-of-text token, or loses text.
+    """
+    if not isinstance(path_or_json, (str, os.PathLike)) or not os.fspath(path_or_json):
+        raise TokenizerError(f"{path_or_json!r} names no tokenizer", f"{_WHAT_TO_GIVE}, or its content")
+    if isinstance(path_or_json, str) and path_or_json.lstrip().startswith("{"):
+        content, name = path_or_json, "tokenizer.json"
+    else:
+        content, name = read_tokenizer_file(path_or_json), os.fspath(path_or_json)
+    data = parsed(content, name)
+    if is_byte_tokenizer(data):
+        return ByteTokenizer()
+    if is_bpe_tokenizer(data):
+        return BPETokenizer(content)
+    if is_word_tokenizer(data):
+        return WordTokenizer(content)
+    return PretrainedTokenizer(content, name)
 
 
 def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
     """The content of a ``tokenizer.json``, named itself or by its folder, or of the tokenizer in a GGUF file.
 
-    Where the folder is one of Hugging Face's, and its ``tokenizer_config.json`` names an ``eos_token`` that
-    only it knows to end a text, the content says so in its template, so that it explains itself from then on.
+    In a folder of Hugging Face, only ``tokenizer_config.json`` may say that its ``eos_token`` ends a text.
+    The content then says so in its template, so that it needs no second file from then on.
 
     Raises:
         TokenizerError: It is missing or cannot be read.
@@ -129,79 +168,31 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
 
 
 def _is_gguf(file: Path) -> bool:
-    """By its first bytes, whatever it is called."""
+    """Whether the first bytes are those of a GGUF file, whatever its name is."""
     try:
         with open(file, "rb") as opened:
             return opened.read(len(MAGIC)) == MAGIC
     except OSError:
-        return False  # said by whoever reads it
+        return False  # the next reader of the file says why
 
 
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise TokenizerError(
-            f"{file}: no such file", "give a tokenizer.json, a folder that holds one, or a GGUF file"
-        ) from error
+        remedy = missing_path_remedy(file) or _WHAT_TO_GIVE
+        raise TokenizerError(f"{file}: there is no such file", remedy) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{file}: cannot be read ({error})", "make or fetch it again") from error
 
 
 def _with_end_of_text(data: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """The file with a template that ends in the configured ``eos_token``; ``None`` where nothing is to do."""
+    """The file with a template that ends in the configured ``eos_token``; ``None`` if it needs none."""
     named = config.get("eos_token")
     name = named.get("content") if isinstance(named, dict) else named
-    added = data.get("added_tokens")
-    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    special = {token.get("content"): token.get("id") for token in tokens if token.get("special") is True}
+    special = {token.get("content"): token.get("id") for token in added_tokens(data) if token.get("special")}
     if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or last_of_template(data) == name:
         return None
     return json.dumps(
         {**data, "post_processor": end_template(str(name), int(special[name] or 0))}, ensure_ascii=False
     )
-
-
-def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
-    """The JSON object in ``tokenizer_json``.
-
-    Raises:
-        TokenizerError: It is not JSON or not an object.
-    """
-    try:
-        data = json.loads(tokenizer_json)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{name}: not JSON ({error})", "give the file that Hugging Face writes"
-        ) from error
-    if not isinstance(data, dict):
-        raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
-    return data
-
-
-def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
-    """The tokenizer in a file, a folder or a string.
-
-    Args:
-        path_or_json: A ``tokenizer.json``, a folder that holds one, a GGUF file, or the content of a
-            ``tokenizer.json`` (starts with ``{``).
-
-    Raises:
-        TokenizerError: It is missing, damaged, has no end-of-text token, or loses text.
-    """
-    if not isinstance(path_or_json, (str, os.PathLike)) or not os.fspath(path_or_json):
-        raise TokenizerError(
-            f"{path_or_json!r} names no tokenizer", "give a tokenizer.json, its folder or its content"
-        )
-    if isinstance(path_or_json, str) and path_or_json.lstrip().startswith("{"):
-        content, name = path_or_json, "tokenizer.json"
-    else:
-        content, name = read_tokenizer_file(path_or_json), os.fspath(path_or_json)
-    data = parsed(content, name)
-    if is_byte_tokenizer(data):
-        return ByteTokenizer()
-    if is_bpe_tokenizer(data):
-        return BPETokenizer(content)
-    if is_word_tokenizer(data):
-        return WordTokenizer(content)
-    return PretrainedTokenizer(content, name)

@@ -1,48 +1,84 @@
-"""The 256 printable characters that stand for the 256 bytes inside a byte-level tokenizer.json."""
+"""The parts of a ``tokenizer.json``: alphabets, rules for words, templates, and whatever acts at run time.
+
+The format is that of Hugging Face's library `tokenizers` (https://github.com/huggingface/tokenizers).
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from insight.runtime.errors import TokenizerError
+
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_SPACE = "\u2581"
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+# Pre-tokenizers that drop characters. Those with a "behavior" drop them only if it is "Removed".
+_DROPPING = ("BertPreTokenizer", "CharDelimiterSplit", "Whitespace", "WhitespaceSplit")
+
+
+def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
+    """The JSON object in ``tokenizer_json``.
+
+    Args:
+        tokenizer_json: The content of a file.
+        name: The name of the file in messages.
+
+    Raises:
+        TokenizerError: It is not JSON or not an object.
+    """
+    try:
+        data = json.loads(tokenizer_json)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(
+            f"{name}: not JSON ({error})", "give the file that Hugging Face writes"
+        ) from error
+    if not isinstance(data, dict):
+        raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
+    return data
+
+
+def added_tokens(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of ``added_tokens`` that are objects."""
+    added = data.get("added_tokens")
+    return [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+
+
+def special_names(data: dict[str, Any]) -> set[str]:
+    """The names of the special tokens."""
+    return {str(token.get("content")) for token in added_tokens(data) if token.get("special")}
+
 
 def _alphabet() -> list[str]:
-    """Character of each byte (Radford et al. 2019, GPT-2): itself where printable, else U+0100 onwards."""
+    """The character of each byte (Radford et al. 2019, GPT-2): itself if printable, else from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(value) if value in printable else chr(next(others)) for value in range(256)]
 
 
 BYTE_CHARACTERS: tuple[str, ...] = tuple(_alphabet())
-"""``BYTE_CHARACTERS[value]`` is the character that a tokenizer.json writes for that byte."""
+"""``BYTE_CHARACTERS[value]`` is the character that a byte-level ``tokenizer.json`` writes for that byte."""
 
 _BYTE_OF = {character: value for value, character in enumerate(BYTE_CHARACTERS)}
 
 
-def bytes_of_token(token: str) -> bytes:
-    """The bytes that the token's text in a byte-level vocabulary stands for.
-
-    A token with a character outside the alphabet was added as plain text and stands for its own UTF-8.
-    """
-    try:
-        return bytes([_BYTE_OF[character] for character in token])
-    except KeyError:
-        return token.encode("utf-8")
-
-
-_SPACE = "\u2581"
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-
-
 def token_text_of(data: dict[str, Any]) -> Callable[[str], bytes]:
-    """Token name → bytes, for the content of a ``tokenizer.json``.
+    """A function from the name of a token to its bytes, for the content of a ``tokenizer.json``.
 
     SentencePiece (Kudo and Richardson 2018) writes ``▁`` for a space and ``<0x0A>`` for a byte that is no
-    character of the vocabulary; everything else here is byte-level (GPT-2).
+    character of the vocabulary; all other vocabularies here are byte-level (GPT-2).
     """
-    return _sentencepiece_bytes if "ByteFallback" in set(_kinds(data.get("decoder"))) else bytes_of_token
+    return _sentencepiece_bytes if "ByteFallback" in _kinds(data.get("decoder"), "decoders") else _level_bytes
+
+
+def _level_bytes(token: str) -> bytes:
+    try:
+        return bytes([_BYTE_OF[character] for character in token])
+    except KeyError:  # a token with a character outside the alphabet was added as plain text
+        return token.encode("utf-8")
 
 
 def _sentencepiece_bytes(token: str) -> bytes:
@@ -50,24 +86,25 @@ def _sentencepiece_bytes(token: str) -> bytes:
     return bytes.fromhex(match[1]) if match else token.replace(_SPACE, " ").encode("utf-8")
 
 
-def _kinds(decoder: Any) -> list[str]:
-    if not isinstance(decoder, dict):
+def _steps(step: Any, inner_key: str) -> list[dict[str, Any]]:
+    """A step of a pipeline and all steps inside it."""
+    if not isinstance(step, dict):
         return []
-    inner = decoder.get("decoders")
-    below = [kind for item in inner for kind in _kinds(item)] if isinstance(inner, list) else []
-    return [str(decoder.get("type")), *below]
+    inner = step.get(inner_key)
+    return [step, *(each for item in inner for each in _steps(item, inner_key))] if inner else [step]
 
 
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+def _kinds(step: Any, inner_key: str) -> list[str]:
+    return [str(each.get("type")) for each in _steps(step, inner_key)]
 
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    r"""One rule.
+    r"""A rule by which BPE first cuts a text into words; only parts of a word can become one token.
 
     Attributes:
-        description: For people.
-        pattern: Regular expression (Oniguruma) whose matches are the words.
+        description: A description for people.
+        pattern: A regular expression (Oniguruma) whose matches are the words.
         boundaries: White space that no word joins to a character before it that is not white space, as
             characters of a regular expression: a text may be cut there without changing any id.
     """
@@ -77,19 +114,20 @@ class PreTokenizer:
     boundaries: str
 
     def to_json(self) -> list[dict[str, Any]]:
-        """What a ``tokenizer.json`` may say for it; the first is what is written."""
+        """The forms that a ``tokenizer.json`` may have for this rule; the first one is written."""
         split = {
             "type": "Split",
             "pattern": {"Regex": self.pattern},
             "behavior": "Isolated",
             "invert": False,
         }
-        forms = [{"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}]
+        forms = [{"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}]
         # The library has GPT-2's rule built in, and that form was written before there were others.
-        return [_byte_level(use_regex=True), *forms] if self.pattern == GPT2_PATTERN else forms
+        return [byte_level(use_regex=True), *forms] if self.pattern == GPT2_PATTERN else forms
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
+def byte_level(use_regex: bool) -> dict[str, Any]:
+    """The step that writes bytes as characters; with ``use_regex`` it also cuts by GPT-2's rule."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
@@ -119,7 +157,7 @@ NORMALIZATIONS: dict[str, dict[str, Any] | None] = {
     "nfkc": {"type": "NFKC"},
     "lowercase": {"type": "Lowercase"},
 }
-"""Name → what a ``tokenizer.json`` says; all but ``none`` lose text."""
+"""The value of ``normalizer`` in a ``tokenizer.json`` by name; all but ``none`` lose text."""
 
 
 def pre_tokenizer_of(data: dict[str, Any]) -> PreTokenizer | None:
@@ -129,7 +167,7 @@ def pre_tokenizer_of(data: dict[str, Any]) -> PreTokenizer | None:
 
 
 def end_template(name: str, index: int) -> dict[str, Any]:
-    """A template that puts the token ``name`` with the id ``index`` behind a text."""
+    """A template that puts the special token ``name`` with the id ``index`` behind a text."""
     return {
         "type": "TemplateProcessing",
         "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": name, "type_id": 0}}],
@@ -146,3 +184,86 @@ def last_of_template(data: dict[str, Any]) -> str | None:
     token = last.get("SpecialToken") if isinstance(last, dict) else None
     name = token.get("id") if isinstance(token, dict) else None
     return name if isinstance(name, str) else None
+
+
+def merge_pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
+    """The merges of a BPE model as pairs of names; files write them as lists or as ``"left right"``."""
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model.get("merges") or [])
+    return [(left, right) for left, right in pairs]
+
+
+def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer without what would make ids random, cut texts, pad them or swallow text.
+
+    - ``dropout`` skips merges at random (BPE-dropout, Provilkov et al. 2020), which only helps training.
+    - ``truncation`` and ``padding`` change the length of a text.
+    - ``lstrip`` and ``rstrip`` of an added token that stands for text swallow the white space beside it.
+    - A merge that makes a special token makes it of plain text, which is then lost. Without the merge the text
+      stays in smaller tokens.
+
+    Special tokens keep their ``lstrip`` and ``rstrip``, since no text is ever taken for one of them.
+
+    Returns:
+        ``data`` itself if it has none of these, otherwise a changed copy.
+    """
+    cleared = data | {key: None for key in ("truncation", "padding") if key in data}
+    added = added_tokens(data)
+    stripped = [
+        token
+        if token.get("special")
+        else token | {key: False for key in ("lstrip", "rstrip") if key in token}
+        for token in added
+    ]
+    if stripped != added:
+        cleared["added_tokens"] = stripped
+    model = data.get("model")
+    if isinstance(model, dict):
+        cleared["model"] = model | ({"dropout": None} if model.get("dropout") else {})
+        special = special_names(data)
+        made = [left + right for left, right in merge_pairs(model)]
+        if not special.isdisjoint(made):
+            pairs = zip(model["merges"], made, strict=True)
+            cleared["model"]["merges"] = [pair for pair, token in pairs if token not in special]
+    return data if cleared == data else cleared
+
+
+def losses_of(data: dict[str, Any]) -> str:
+    """A description of the text that a tokenizer drops or takes for a special token; ``""`` if there is none.
+
+    Normalization does not count. The rules are those of the library, for what its steps do to characters; they
+    find what no sample of text would show.
+    """
+    for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
+        if step.get("behavior") == "Removed" or step.get("type") in _DROPPING:
+            return f"its pre-tokenizer {step.get('type')} drops characters"
+    model = data["model"]
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict):
+        return ""
+    if model.get("byte_fallback"):
+        needed = [f"<0x{value:02X}>" for value in range(256)]
+    elif "ByteLevel" in _kinds(data.get("pre_tokenizer"), "pretokenizers"):
+        needed = list(BYTE_CHARACTERS)
+    else:
+        return ""
+    special = special_names(data)
+    missing = [token for token in needed if token not in vocabulary]
+    if missing:
+        return f"its vocabulary lacks {len(missing)} of the 256 bytes, such as {missing[0]!r}"
+    taken = special.intersection(needed)
+    if model.get("ignore_merges"):
+        # A word that is in the vocabulary is then one token, without any merge.
+        rule = pre_tokenizer_of(data)
+        taken |= {
+            name for name in special if name in vocabulary and (rule is None or is_one_word(name, rule))
+        }
+    return f"its special token {min(taken)!r} is also made of plain text" if taken else ""
+
+
+def is_one_word(name: str, rule: PreTokenizer) -> bool:
+    """Whether a rule leaves the text of a byte-level token in one word, so that merges may make it."""
+    from tokenizers import Regex, pre_tokenizers
+
+    text = _level_bytes(name).decode("utf-8", errors="replace")
+    split: Any = pre_tokenizers.Split(Regex(rule.pattern), "isolated")
+    return len(split.pre_tokenize_str(text)) <= 1

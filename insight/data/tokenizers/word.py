@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.library import CountedPieces, SegmentedTokenizer, parallel_library
+from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, parallel_library
 from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
 from insight.runtime.errors import ConfigError, TokenizerError
 
@@ -16,19 +16,19 @@ UNKNOWN = "<|unknown|>"
 """Name of the token that stands for every word that the vocabulary lacks."""
 
 
-class WordTokenizer(SegmentedTokenizer):
-    """The most frequent words of a text, a token each; every other word is ``<|unknown|>``.
+class WordTokenizer(LibraryTokenizer):
+    """A tokenizer with one token for each of the most frequent words; every other word is ``<|unknown|>``.
 
     Words are those of GPT-2's pre-tokenizer: with the space before them, punctuation and further white space
     apart. Known text comes back exactly; an unknown word does not come back, and counts no bytes. So the
-    bits per byte of a model over text with unknown words leave out what it would cost to write them, and do
-    not compare with those of a lossless tokenizer: say the share of unknown words beside them.
+    bits per byte of a model over text with unknown words leave out the cost of writing them, and do not
+    compare with those of a lossless tokenizer: report the share of unknown words beside them.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
 
     Raises:
-        TokenizerError: It is damaged.
+        TokenizerError: The content is damaged.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -57,9 +57,9 @@ class WordTokenizerConfig(TokenizerConfig):
     """Take the most frequent words of the training text as tokens.
 
     Args:
-        vocabulary_size: Most tokens, ``<|endoftext|>`` and ``<|unknown|>`` among them.
-        min_frequency: A word must occur this often.
-        lowercase: Whether all text is lower-cased first.
+        vocabulary_size: Largest number of tokens, ``<|endoftext|>`` and ``<|unknown|>`` among them.
+        min_frequency: A word must occur this often to become a token.
+        lowercase: Whether all text is converted to lower case first.
     """
 
     learns_from_text: ClassVar[bool] = True
@@ -70,14 +70,11 @@ class WordTokenizerConfig(TokenizerConfig):
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 3:
-            raise ConfigError(
-                f"vocabulary_size={self.vocabulary_size}: it has to hold {END_OF_TEXT}, {UNKNOWN} and a word",
-                "use at least 3",
-            )
+            problem = f"it has to hold {END_OF_TEXT}, {UNKNOWN} and a word"
+            raise ConfigError(problem, "use at least 3", option="vocabulary_size", value=self.vocabulary_size)
         if self.min_frequency < 1:
-            raise ConfigError(
-                f"min_frequency={self.min_frequency}: a word must occur at least once", "use 1 or more"
-            )
+            problem = "a word must occur at least once"
+            raise ConfigError(problem, "use 1 or more", option="min_frequency", value=self.min_frequency)
 
     def build(self, texts: Iterable[str]) -> WordTokenizer:
         """Count the words of ``texts``; the same texts give the same tokenizer on every machine.
@@ -94,15 +91,17 @@ class WordTokenizerConfig(TokenizerConfig):
             special_tokens=[END_OF_TEXT, UNKNOWN],
             show_progress=False,
         )
-        counted = CountedPieces(texts, _RULE.boundaries)
+        counted = TrainingPieces(texts, _RULE.boundaries)
         with parallel_library():
             library.train_from_iterator(counted, trainer)
         if counted.num_bytes == 0:
             raise TokenizerError("no text to take words from", "give files with text")
         if library.get_vocab_size() <= 2:
             raise TokenizerError(
-                f"min_frequency={self.min_frequency}: no word of the text occurs that often",
-                "use a smaller min_frequency or give more text",
+                "no word of the text occurs that often",
+                "use a smaller number, or give more text",
+                option="min_frequency",
+                value=self.min_frequency,
             )
         return WordTokenizer(library.to_str(pretty=False))
 
