@@ -29,7 +29,7 @@ from insight.data.split import ValidationSplit
 from insight.data.store import Manifest, StoreCache, StoreWriter, TokenStore, store_key
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.training import TokenizerCache
-from insight.runtime.errors import DataError, nearest
+from insight.runtime.errors import DataError, TokenizerError, nearest
 from insight.runtime.formats import format_share
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
@@ -172,7 +172,10 @@ class Preparation:
 
         def build() -> BaseTokenizer:
             started = time.perf_counter()
-            tokenizer = config.build(training_texts(self._parts("train", TextRepairs())))
+            try:
+                tokenizer = config.build(training_texts(self._parts("train", TextRepairs())))
+            except TokenizerError as error:
+                raise error.below("data.tokenizer") from error
             self._check_unchanged(sources, self._contents["train"])
             size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
             say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")

@@ -27,7 +27,19 @@ class InsightError(Exception):
         self.remedy = remedy
         self.option = option
         self.value = value
+        self._bare_problem = problem
         super().__init__(f"{self.problem}: {remedy}" if remedy else self.problem)
+
+    def below(self, path: str) -> InsightError:
+        """This error with the whole name of its option, e.g. ``data.tokenizer.vocabulary_size``.
+
+        Args:
+            path: The name of the group that the option belongs to, e.g. ``"data.tokenizer"``.
+        """
+        if not self.option:
+            return self
+        option = f"{path}.{self.option}"
+        return type(self)(self._bare_problem, self.remedy, option=option, value=self.value)
 
 
 class UserError(InsightError):

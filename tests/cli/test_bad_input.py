@@ -27,7 +27,7 @@ ATTENTION = "--model.network.attention"
         (["--data.test_files", "missing.txt"], ["test_files", "missing.txt"]),
         (
             ["--data.tokenizer", "BPETokenizerConfig", "--data.tokenizer.vocabulary_size", "9000"],
-            ["vocabulary_size=9000", "support only", "give more text"],
+            ["data.tokenizer.vocabulary_size=9000: ", "support only", "give more text"],
         ),
         (["--data.sequence_length", "0"], ["sequence_length=0", "at least 1"]),
         (["--data.sequence_length", "64"], ["sequence_length=64", "max_sequence_length=32"]),

@@ -191,7 +191,8 @@ def test_vocabulary_larger_than_the_text_supports() -> None:
     with pytest.raises(TokenizerError) as caught:
         BPETokenizerConfig(5000).build(["only a few words, only a few"])
     size = int(str(caught.value).split("support only ")[1].split()[0])
-    assert f"use vocabulary_size={size}" in caught.value.remedy
+    assert (caught.value.option, caught.value.value) == ("vocabulary_size", 5000)
+    assert f"use {size}," in caught.value.remedy
     assert BPETokenizerConfig(size).build(["only a few words, only a few"]).vocabulary_size == size
 
 

@@ -1,4 +1,4 @@
-"""What every tokenizer promises: lossless ids, one special token, typed errors, a standard tokenizer.json."""
+"""The interface of every tokenizer: lossless ids, typed errors, a standard tokenizer.json."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class EncodedBatch(NamedTuple):
 
 
 class BaseTokenizer(ABC):
-    """Text ↔ token ids; instances are thread-safe and picklable.
+    """Turns text into token ids and back; instances are thread-safe and picklable.
 
-    Any text round-trips exactly where ``is_lossless`` says so. A tokenizer that is not loses text on purpose:
-    it normalizes, or knows only some words.
+    If ``is_lossless`` is true, any text comes back exactly. Other tokenizers lose text on purpose: they
+    normalize it, or know only some words.
 
-    The name of a special token inside a text is plain text and never becomes the special id: a document
+    The name of a special token inside a text is plain text and never becomes the special id, so a document
     cannot forge the end of another.
     """
 
@@ -55,7 +55,7 @@ class BaseTokenizer(ABC):
     @property
     @abstractmethod
     def special_tokens(self) -> dict[str, int]:
-        """Name → id of the tokens that stand for no text."""
+        """The ids of the tokens that stand for no text, by name."""
 
     @property
     @abstractmethod
@@ -69,20 +69,20 @@ class BaseTokenizer(ABC):
 
     @property
     def unknown_id(self) -> int | None:
-        """Id of the token that stands for whatever the vocabulary lacks; ``None`` where it lacks nothing."""
+        """Id of the token for words that the vocabulary lacks; ``None`` if every text can be written."""
         return None
 
     @property
     def boundaries(self) -> str | None:
         """White space before which, behind other characters, a text may be cut without changing any id.
 
-        Characters of a regular expression; ``None`` where no place is known.
+        The value is characters of a regular expression; ``None`` if no place is known.
         """
         return None
 
     @property
     def encoder(self) -> str:
-        """What long texts are encoded with, for people."""
+        """Name of the library that encodes long texts."""
         return type(self).__name__
 
     @abstractmethod
@@ -95,13 +95,13 @@ class BaseTokenizer(ABC):
 
     @abstractmethod
     def _token_bytes(self) -> list[bytes]:
-        """The bytes that each id stands for, ``b""`` for special ones."""
+        """The bytes that each id stands for, ``b""`` for special tokens."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``, without an end-of-text token; ``[]`` for ``""``.
 
         Raises:
-            TokenizerError: ``text`` is no ``str`` or holds half a surrogate pair.
+            TokenizerError: ``text`` is not a ``str`` or holds half a surrogate pair.
         """
         utf8_length(text)
         ids: list[int] = self._encode([text]).ids.tolist()
@@ -111,7 +111,7 @@ class BaseTokenizer(ABC):
         """The ids of every text in one flat array.
 
         Raises:
-            TokenizerError: ``texts`` is no list, or one of them is no ``str`` or not valid Unicode.
+            TokenizerError: ``texts`` is not a list, or one of them is not a ``str`` or not valid Unicode.
         """
         if isinstance(texts, (str, bytes)):
             raise TokenizerError("encode_batch needs a list of texts, got one", "use encode, or [text]")
@@ -124,35 +124,35 @@ class BaseTokenizer(ABC):
         return self._encode(texts)
 
     def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
-        """The ids of pieces of one text, one after the other, in whichever integer type they come.
+        """The ids of pieces of one text, one after the other, of any integer type.
 
         Args:
-            pieces: Valid text, as :meth:`stream_parts` cut it; it is not checked again.
+            pieces: Pieces from :meth:`stream_parts`; their text is not checked again.
         """
         return self._encode(pieces).ids
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
         """``text`` in parts whose ids, one after the other, are those of the whole.
 
-        Where this tokenizer allows no cut the only part is the whole.
+        If this tokenizer allows no cut, the whole text is the only part.
 
         Args:
             text: Any text.
-            num_characters: Least length of a part, the last one excepted.
+            num_characters: Least length of every part but the last one.
         """
         yield text
 
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
         """The one text that ``chunks`` make, in parts whose ids, one after the other, are those of the whole.
 
-        Where this tokenizer allows no cut the only part is the whole, which then has to fit into memory.
+        If this tokenizer allows no cut, the whole text is the only part and has to fit into memory.
 
         Args:
             chunks: The text, cut anywhere.
-            num_characters: About the length of a part.
+            num_characters: The approximate length of a part.
 
         Raises:
-            TokenizerError: The text has no place to cut for so long that encoding it would take all memory.
+            TokenizerError: The text has no place to cut for millions of characters.
         """
         yield "".join(chunks)
 
@@ -172,7 +172,7 @@ class BaseTokenizer(ABC):
         """:meth:`decode` of each item.
 
         Raises:
-            TokenizerError: As :meth:`decode`, or ``batch`` is no collection.
+            TokenizerError: An item cannot be decoded, or ``batch`` is no collection.
         """
         if not isinstance(batch, Iterable):
             raise TokenizerError(
@@ -181,10 +181,10 @@ class BaseTokenizer(ABC):
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
     def decode_bytes(self, ids: TokenIds, skip_special_tokens: bool = True) -> bytes:
-        """The exact bytes that ``ids`` stand for, whole characters or not.
+        """The exact bytes that ``ids`` stand for, which need not be whole characters.
 
         Raises:
-            TokenizerError: As :meth:`decode`.
+            TokenizerError: ``ids`` are not integers or not below ``vocabulary_size``.
         """
         pieces = self._pieces if skip_special_tokens else self._named_pieces
         return b"".join([pieces[index] for index in self._checked(ids)])
@@ -193,21 +193,21 @@ class BaseTokenizer(ABC):
         """The bytes that one id stands for, ``b""`` for a special token.
 
         Raises:
-            TokenizerError: ``token_id`` is no integer or not below ``vocabulary_size``.
+            TokenizerError: ``token_id`` is not an integer or not below ``vocabulary_size``.
         """
         return self._pieces[self._checked([token_id])[0]]
 
     def token_byte_lengths(self) -> npt.NDArray[np.int64]:
-        """How many bytes each id stands for: int64 ``(vocabulary_size,)``, 0 for special tokens.
+        """The number of bytes that each id stands for, int64 ``(vocabulary_size,)``; 0 for special tokens.
 
-        Summed over the ids of a text it gives the text's length in UTF-8, which is what makes bits per
-        byte comparable between tokenizers.
+        Summed over the ids of a text they give the text's length in UTF-8, which makes bits per byte
+        comparable between tokenizers.
         """
         lengths: npt.NDArray[np.int64] = self._lengths.copy()
         return lengths
 
     def fingerprint(self) -> str:
-        """Hash of everything that decides which ids a text gets (xxh3, 128 bits, hexadecimal)."""
+        """A hash of everything that decides the ids of a text (xxh3, 128 bits, hexadecimal)."""
         return self._fingerprint
 
     def save(self, path: str | Path) -> None:
@@ -218,7 +218,7 @@ class BaseTokenizer(ABC):
             TokenizerError: ``path`` names no file.
         """
         if not isinstance(path, (str, Path)) or not str(path):
-            raise TokenizerError(f"path={path!r}: names no file", "give a file or a folder")
+            raise TokenizerError("names no file", "give a file or a folder", option="path", value=path)
         path = Path(path)
         atomic_write_text(path / "tokenizer.json" if path.is_dir() else path, self.to_json())
 
@@ -266,7 +266,7 @@ class TokenizerConfig(Component):
     """Base of the tokenizer configurations.
 
     Attributes:
-        learns_from_text: Whether :meth:`build` reads the texts, so that the result is worth caching.
+        learns_from_text: Whether :meth:`build` reads the texts, in which case its result is cached.
     """
 
     learns_from_text: ClassVar[bool] = False
@@ -280,8 +280,7 @@ class TokenizerConfig(Component):
         """
 
 
-# The bytes that it makes stay with the text, and an encoder that asks for them gets the same: made once, not
-# by each of them.
+# The UTF-8 that this function makes stays with the string, so that an encoder that asks for it finds it made.
 _keep_utf8 = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
     ("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)
 )
@@ -291,7 +290,7 @@ def utf8_length(text: str, name: str = "text") -> int:
     """Length of ``text`` in UTF-8 bytes.
 
     Raises:
-        TokenizerError: ``text`` is no ``str``, or holds half a surrogate pair, which has no UTF-8.
+        TokenizerError: ``text`` is not a ``str``, or holds half a surrogate pair, which has no UTF-8.
     """
     if not isinstance(text, str):
         raise TokenizerError(f"{name} must be str, got {type(text).__name__}", "decode bytes as UTF-8 first")

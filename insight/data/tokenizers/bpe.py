@@ -92,7 +92,7 @@ class BPETokenizerConfig(TokenizerConfig):
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON, without the later options where they have their default.
 
-        The name under which a trained tokenizer is cached is made of these values, and must not change because
+        A trained tokenizer is cached under a name that is made of these values, which must not change because
         an option was added.
         """
         plain = super().to_dict()

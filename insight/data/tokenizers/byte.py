@@ -1,4 +1,4 @@
-"""One token per byte: no training, the largest sequences, the baseline of every comparison."""
+"""A tokenizer with one token for each byte: no training, the longest sequences, a baseline of comparisons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _END_OF_TEXT_ID = 256
 
 
 class ByteTokenizer(BaseTokenizer):
-    """Ids 0–255 are the bytes of the UTF-8 text, 256 ends a document."""
+    """A tokenizer whose ids 0 to 255 are the bytes of the UTF-8 text; 256 ends a document."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -42,7 +42,7 @@ class ByteTokenizer(BaseTokenizer):
         return r" \t\n\r"
 
     def to_json(self) -> str:
-        """A byte-level BPE without merges: what other libraries read gives the same ids."""
+        """The content of a byte-level BPE without merges, with which other libraries give the same ids."""
         return json.dumps(_TOKENIZER_JSON, ensure_ascii=False)
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
@@ -69,10 +69,10 @@ class ByteTokenizer(BaseTokenizer):
 
 @dataclass(frozen=True)
 class ByteTokenizerConfig(TokenizerConfig):
-    """One token per UTF-8 byte: nothing to train, about three times as many tokens as BPE."""
+    """Use one token for each byte of UTF-8; nothing is trained, and there are three times as many tokens."""
 
     def build(self, texts: Iterable[str]) -> ByteTokenizer:
-        """The byte tokenizer; ``texts`` are not read."""
+        """Make the byte tokenizer; ``texts`` are not read."""
         return ByteTokenizer()
 
 

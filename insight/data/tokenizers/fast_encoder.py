@@ -1,4 +1,4 @@
-"""A faster encoder for the same ids, where it is installed and proves itself: the library `fastokens`."""
+"""A faster encoder, the library `fastokens`, which is used if it is installed and gives the same ids."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _CODE = (
     "def f(x: int) -> str:\n\treturn f'{x!r:>10}'  # it's\n\n\nif __name__ == \"__main__\":\r\n    f(0x7F)\n"
 )
 ENCODING_ERRORS = (ValueError, RuntimeError)
-"""What the library raises for a text that it cannot do, e.g. beyond the limits of its regular expressions."""
+"""The errors of the library for texts beyond its limits, e.g. those of its regular expressions."""
 _NUM_PROBES = 200
 _SEED = 20260
 
 
 class FastEncoder:
-    """Texts → ids without an object a token.
+    """Encodes texts without making an object for each token.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json``.
 
     Raises:
         ImportError: The library is not installed.
-        ValueError: It cannot do this kind of tokenizer.
+        ValueError: The library does not support this kind of tokenizer.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -52,7 +52,7 @@ class FastEncoder:
         self.name = f"fastokens {importlib.metadata.version('fastokens')}"
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
-        """The ids of every text; names of special tokens in them are plain text.
+        """The ids of every text; the names of special tokens in a text are plain text.
 
         Raises:
             ValueError, RuntimeError: A text is beyond the library's limits.
@@ -61,7 +61,7 @@ class FastEncoder:
         return EncodedBatch(ids.astype(np.int64), offsets.astype(np.int64))
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-        """Ids and offsets as the library gives them: not copied, read-only."""
+        """Ids and offsets as read-only views of the memory of the library."""
         ids, offsets = self._tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
         return np.frombuffer(ids, dtype="<u4"), np.frombuffer(offsets, dtype="<u8")
 
@@ -69,12 +69,12 @@ class FastEncoder:
 def proven_encoder(
     tokenizer_json: str, special_tokens: Sequence[str], reference: Callable[[Sequence[str]], EncodedBatch]
 ) -> FastEncoder | None:
-    """The fast encoder, if it is installed and gives the ids of ``reference`` for every probe.
+    """The fast encoder, if it is installed and gives the same ids as ``reference`` for every probe.
 
     Args:
         tokenizer_json: The content of the ``tokenizer.json``.
-        special_tokens: Their names; they are put into the probes.
-        reference: The encoder that is right.
+        special_tokens: The names of the special tokens, which are put into the probes.
+        reference: The encoder whose ids are right.
     """
     try:
         encoder = FastEncoder(tokenizer_json)
@@ -93,7 +93,7 @@ def proven_encoder(
 
 
 def probes(special_tokens: Sequence[str]) -> list[str]:
-    """Texts on which encoders tend to differ: scripts, emoji, code, white space, marks, special tokens."""
+    """Texts for which encoders tend to differ: scripts, emoji, code, white space, marks, special tokens."""
     source = random.Random(_SEED)
     pieces = [*special_tokens, "'s", "'LL", "'Re", "  ", "\r\n", _CODE]
     texts = ["", " ", _CODE, *special_tokens]

@@ -1,7 +1,8 @@
 """The tokenizer inside a GGUF file as the content of a ``tokenizer.json``.
 
-What the values mean: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and `llama-vocab.cpp` of
-llama.cpp, which names the rules.
+Only the metadata at the front of the file is read (versions 2 and 3, little-endian); nothing is executed. The
+format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the rules for words have the
+names of `llama-vocab.cpp` in llama.cpp. The library `gguf` reads such files too, but without any bounds.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS, end_template
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS, byte_level, end_template
 from insight.runtime.errors import TokenizerError
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# What no honest file exceeds; a damaged or hostile one ends here and not in all of the memory.
+# Bounds that no honest file exceeds, so that a damaged or hostile one cannot take all memory.
 _MOST_PAIRS = 1 << 16
 _MOST_ITEMS = 1 << 24
 _MOST_STRING_BYTES = 1 << 24
@@ -33,10 +34,10 @@ def read_gguf_metadata(path: str | Path, prefix: str = "") -> dict[str, Any]:
 
     Args:
         path: A GGUF file.
-        prefix: Values of other names are passed over.
+        prefix: Values with other names are skipped.
 
     Raises:
-        TokenizerError: It cannot be read, is no GGUF file, of an unknown version, or damaged.
+        TokenizerError: The file cannot be read, is no GGUF file, has an unknown version, or is damaged.
     """
     try:
         with open(path, "rb") as file:
@@ -143,19 +144,15 @@ def _split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
 def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": list(steps)}
 
 
-_GPT2 = _byte_level(use_regex=True)
+_GPT2 = byte_level(use_regex=True)
 _LLAMA3 = PRE_TOKENIZERS["gpt4"].to_json()[0]
 # As GPT-4's rule, a number is as many words as it has digits; published in the tokenizer.json of Qwen 2.
 _QWEN2 = _sequence(
-    _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), _byte_level(use_regex=False)
+    _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), byte_level(use_regex=False)
 )
 _SMOLLM = _sequence(_DIGITS, _GPT2)
 # Name of the rule → (how a tokenizer.json says it, whether a word that is a token is never built of others,
@@ -174,7 +171,7 @@ _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
 def tokenizer_json_of_gguf(path: str | Path) -> str:
     """The content of a ``tokenizer.json`` with the ids of the tokenizer in a GGUF file.
 
-    Byte-level BPE (``gpt2``) with a known rule for words, and SentencePiece's BPE (``llama``).
+    Supported are byte-level BPE (``gpt2``) with a known rule for words, and SentencePiece's BPE (``llama``).
 
     Args:
         path: The file; only its metadata is read.
@@ -198,7 +195,7 @@ def tokenizer_json_of_gguf(path: str | Path) -> str:
 
 
 class _Values:
-    """The values of a file by name; says what is missing or of another kind."""
+    """The values of a file by name, with errors for those that are missing or of another kind."""
 
     def __init__(self, values: dict[str, Any], name: str) -> None:
         self._values = values
@@ -263,13 +260,13 @@ def _byte_level_bpe(found: _Values) -> dict[str, Any]:
         **_frame(found, normalized=False),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "decoder": _byte_level(use_regex=True),
+        "decoder": byte_level(use_regex=True),
         "model": {**_bpe(vocabulary, merges), "ignore_merges": ignore_merges},
     }
 
 
 def _sentencepiece(found: _Values) -> dict[str, Any]:
-    """BPE whose merges are told by the score of what they make (Kudo and Richardson 2018)."""
+    """BPE whose merges follow from the scores of the tokens (Kudo and Richardson 2018)."""
     scores = found.numbers("scores")
     vocabulary = {token: index for index, token in enumerate(found.tokens)}
     unknown = found.token("unknown_token_id")
@@ -295,7 +292,7 @@ def _sentencepiece(found: _Values) -> dict[str, Any]:
 
 
 def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[float]) -> list[list[str]]:
-    """All pairs of tokens that make a token, those that make the best one first."""
+    """All pairs of tokens that make a token, in the order of that token's score."""
     ranked = []
     for index, token in enumerate(found.tokens):
         if found.kinds[index] != _NORMAL:
@@ -303,7 +300,7 @@ def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[fl
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:
-                # Of the pairs that make the same token, the one of the better parts first.
+                # Among the pairs that make the same token, the one of the better parts is first.
                 parts = sorted((vocabulary[left], vocabulary[right]))
                 ranked.append((-scores[index], index, parts, left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]
@@ -344,6 +341,6 @@ def _bpe(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
 
 
 def _template(found: _Values) -> dict[str, Any] | None:
-    """Says which token ends a text, as a ``tokenizer.json`` can."""
+    """A template that says which token ends a text."""
     end = found.token("eos_token_id")
     return end_template(end, found.tokens.index(end)) if end is not None else None

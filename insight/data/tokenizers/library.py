@@ -1,4 +1,4 @@
-"""Tokenizers that stand on Hugging Face's `tokenizers`: long texts in parts, each distinct word encoded once."""
+"""Tokenizers on top of the library `tokenizers`: long texts in parts, each distinct word encoded once."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class TrainingPieces:
 
 
 def _may_have_long_run(piece: str) -> bool:
-    """Whether a stretch of ``piece`` is without white space, or is nothing else; this takes hardly any time."""
+    """Whether a stretch of ``piece`` is without white space, or is nothing else; this is fast."""
     step = _LONGEST_WORD // 2
     # A run covers one of these windows as a whole, and in natural text each search ends after a word.
     return any(

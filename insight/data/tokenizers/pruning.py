@@ -1,10 +1,10 @@
-"""Fewer tokens for the same text: drop those that a corpus hardly needs, without disturbing the others.
+"""Smaller vocabularies: drop the tokens that a text hardly needs, without disturbing the others.
 
 Dropping rare tokens from a byte-pair vocabulary as such breaks it: larger tokens are made of smaller ones.
-Here only leaves go, tokens that no merge needs, the rarest first, each with every merge that makes it; its
-occurrences fall back to its two parts, whose counts grow, and which may be the next leaves (leaf-based
-pruning, Purason et al. 2025). A text that held no pruned token is cut into the same tokens as before: a leaf,
-once made, stays, so where none of the pruned ones stands in the result none was made on the way.
+Here only leaves are dropped, which are tokens that no merge needs: the rarest first, each with every merge
+that makes it. Its occurrences fall back to its two parts, whose counts grow, and which may be the next leaves
+(leaf-based pruning, Purason et al. 2025). A text that held no pruned token keeps its tokens: a leaf, once
+made, stays, so if none of the pruned ones is in the result, none was made on the way.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from insight.runtime.errors import ConfigError, TokenizerError
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """In which order tokens can go; every beginning of it may be pruned.
+    """The order in which tokens can be dropped; any number of the first ones may be.
 
     Attributes:
-        order: int64 ``(prunable,)``, ids.
-        extra_tokens: int64 ``(prunable,)``, how many tokens more the counted text has when all up to and
-            with this one are gone. Exact while it is 0; otherwise an estimate that is mostly too high, since
-            the parts of a pruned token may join with what stands beside them.
+        order: Ids of the tokens, int64 ``(prunable,)``.
+        extra_tokens: How many more tokens the counted text has when all tokens up to and including this one
+            are gone, int64 ``(prunable,)``. It is exact while it is 0; otherwise it is an estimate that is
+            mostly too high, since the parts of a pruned token may join with their neighbours.
     """
 
     order: npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class PruningPlan:
 
     @property
     def num_free(self) -> int:
-        """How many tokens can go without any change to the counted text."""
+        """Number of tokens that can be dropped without any change to the counted text."""
         return int(np.searchsorted(self.extra_tokens, 0, side="right"))
 
 
@@ -64,16 +64,16 @@ class PrunedTokenizer:
 
 
 def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> PruningPlan:
-    """Order the tokens that can go by how little they are needed.
+    """Order the tokens that can be dropped by how little they are needed.
 
-    Bytes, special tokens and whatever else no merge makes always stay.
+    Bytes, special tokens and all others that no merge makes always stay.
 
     Args:
-        tokenizer: Byte-pair encoding.
+        tokenizer: A tokenizer of byte-pair encoding.
         counts: How often each token occurs in the text that counts, int64 ``(vocabulary_size,)``.
 
     Raises:
-        TokenizerError: It is no byte-pair encoding of a kind that can be pruned, or has nothing to prune.
+        TokenizerError: The tokenizer is no byte-pair encoding that can be pruned, or has nothing to prune.
         ConfigError: There is not one count for each token.
     """
     if len(counts) != tokenizer.vocabulary_size:
@@ -93,7 +93,7 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
         num_uses[right] += 1
     remaining = counts.astype(np.int64).tolist()
 
-    # Of equally rare tokens the youngest goes first: it was the least worth learning.
+    # Among equally rare tokens the youngest is dropped first, since it was the least worth learning.
     leaves = [(remaining[made], -made) for made in makers if not num_uses[made] and made not in special]
     heapq.heapify(leaves)
     order, extra, total = [], [], 0
@@ -115,15 +115,15 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
 
 
 def prune_tokenizer(tokenizer: BaseTokenizer, removed: npt.NDArray[np.int64]) -> PrunedTokenizer:
-    """A tokenizer without some tokens, the others in their old order.
+    """A tokenizer without some tokens; the others keep their order.
 
     Args:
-        tokenizer: Byte-pair encoding.
+        tokenizer: A tokenizer of byte-pair encoding.
         removed: A beginning of ``plan_pruning(...).order``.
 
     Raises:
-        TokenizerError: It cannot be pruned, or a token that is to go is a byte, special, or part of one that
-            stays.
+        TokenizerError: The tokenizer cannot be pruned, or a token to be dropped is a byte, special, or part
+            of one that stays.
     """
     data = json.loads(tokenizer.to_json())
     model = _model(data)
@@ -201,13 +201,13 @@ _NEAR = 0.02
 
 @dataclass(frozen=True)
 class PruningTrial:
-    """One size, tried by encoding the text.
+    """The result for one size, found by encoding the text.
 
     Attributes:
-        vocabulary_size: Tokens that are left.
-        num_tokens: What the text then has.
-        num_tokens_before: What it had with all tokens.
-        num_bytes: Its length.
+        vocabulary_size: Number of tokens that are left.
+        num_tokens: Number of tokens of the text.
+        num_tokens_before: Number of tokens of the text with the whole vocabulary.
+        num_bytes: Length of the text.
     """
 
     vocabulary_size: int
@@ -217,26 +217,21 @@ class PruningTrial:
 
     @property
     def loss(self) -> float:
-        """How many more tokens the text has, as a share of those before."""
+        """How many more tokens the text has, as a share of the number before."""
         return self.num_tokens / self.num_tokens_before - 1
-
-    @property
-    def bytes_per_token(self) -> float:
-        """How short the text became."""
-        return self.num_bytes / self.num_tokens
 
 
 class PruningSearch:
     """Prunes one tokenizer for one text.
 
     Args:
-        tokenizer: Byte-pair encoding.
-        texts: What the counts are taken from and every size is tried on; read again at each trial.
+        tokenizer: A tokenizer of byte-pair encoding.
+        texts: The texts that are counted, and encoded again for each size.
 
     Attributes:
-        before: What the whole tokenizer makes of the texts.
-        plan: The order in which tokens go.
-        trials: Every size that was tried, by size.
+        before: The measures of the whole tokenizer.
+        plan: The order in which tokens are dropped.
+        trials: The results by size.
 
     Raises:
         DataError: There is no text.
@@ -249,31 +244,31 @@ class PruningSearch:
         self.before: TokenizerQuality = measure_tokenizer(tokenizer, texts)
         self.plan = plan_pruning(tokenizer, self.before.counts)
         self.trials: dict[int, PruningTrial] = {}
-        kept = self._tokenizer_without(0).tokenizer.vocabulary_size
         # Ids that no token has are gone in any case.
-        self._full_size = kept
+        self._full_size = self._tokenizer_without(0).tokenizer.vocabulary_size
 
     @property
     def smallest_size(self) -> int:
-        """Bytes, special tokens and whatever else must stay."""
+        """Size with only the tokens that must stay."""
         return self._full_size - len(self.plan.order)
 
     @property
     def largest_free_size(self) -> int:
-        """Size at which no id of the text changes; a smaller one costs tokens."""
+        """Smallest size at which the ids of the text stay the same."""
         return self._full_size - self.plan.num_free
 
     def to_size(self, vocabulary_size: int) -> PrunedTokenizer:
         """The tokenizer with this many tokens.
 
         Raises:
-            ConfigError: It has fewer, or more must stay.
+            ConfigError: The tokenizer has fewer tokens, or more of them must stay.
         """
         if not self.smallest_size <= vocabulary_size <= self._full_size:
             raise ConfigError(
-                f"vocabulary_size={vocabulary_size}: the tokenizer has {self._full_size} tokens, of which "
-                f"{self.smallest_size} must stay",
+                f"the tokenizer has {self._full_size} tokens, of which {self.smallest_size} must stay",
                 f"use {self.smallest_size} to {self._full_size}",
+                option="vocabulary_size",
+                value=vocabulary_size,
             )
         pruned = self._tokenizer_without(self._full_size - vocabulary_size)
         self._try(pruned)
@@ -290,7 +285,7 @@ class PruningSearch:
             ConfigError: ``max_loss`` is negative.
         """
         if not max_loss >= 0:
-            raise ConfigError(f"max_loss={max_loss}: must not be negative", "use e.g. 0.01")
+            raise ConfigError("must not be negative", "use e.g. 0.01", option="max_loss", value=max_loss)
         allowed = self.before.total.num_tokens * max_loss
         good, bad = self.plan.num_free, len(self.plan.order) + 1
         # The estimate is close, so it is tried first; then the range around it is halved.

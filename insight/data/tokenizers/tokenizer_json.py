@@ -198,8 +198,8 @@ def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
     - ``dropout`` skips merges at random (BPE-dropout, Provilkov et al. 2020), which only helps training.
     - ``truncation`` and ``padding`` change the length of a text.
     - ``lstrip`` and ``rstrip`` of an added token that stands for text swallow the white space beside it.
-    - A merge that makes a special token makes it of plain text, which is then lost. Without the merge the text
-      stays in smaller tokens.
+    - A merge that makes a special token makes it of plain text, which is then lost. Without the merge the
+      text stays in smaller tokens.
 
     Special tokens keep their ``lstrip`` and ``rstrip``, since no text is ever taken for one of them.
 
@@ -230,8 +230,8 @@ def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
 def losses_of(data: dict[str, Any]) -> str:
     """A description of the text that a tokenizer drops or takes for a special token; ``""`` if there is none.
 
-    Normalization does not count. The rules are those of the library, for what its steps do to characters; they
-    find what no sample of text would show.
+    Normalization does not count. The rules follow the steps of the library, and find losses that no sample of
+    text would show.
     """
     for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
         if step.get("behavior") == "Removed" or step.get("type") in _DROPPING:

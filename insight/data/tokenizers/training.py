@@ -1,4 +1,4 @@
-"""Find a trained tokenizer by its key or train it: one process trains, the others wait and reuse."""
+"""Training of tokenizers: once for all processes, for one text or for texts of several languages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from insight.runtime.messages import say
 
 
 class TokenizerCache:
-    """The tokenizers below one cache folder, each a file: the hash of its JSON, a line break, its JSON.
+    """The trained tokenizers in a cache folder. Each is a file: the hash of its JSON, a line break, the JSON.
 
     Args:
-        root: The cache folder; made when something is trained.
+        root: The cache folder, which is made when something is trained.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,12 +28,12 @@ class TokenizerCache:
         self._folder = root / "tokenizers"
 
     def find_or_build(self, key: str, build: Callable[[], BaseTokenizer], title: str) -> BaseTokenizer:
-        """The tokenizer with this key, trained if it is missing or damaged.
+        """The tokenizer with this key, which is trained if it is missing or damaged.
 
         Args:
-            key: Names everything that decides the tokenizer.
-            build: Trains it; called by one process at a time.
-            title: What messages call the text.
+            key: A hash of everything that decides the tokenizer.
+            build: Trains the tokenizer; one process at a time calls it, and the others wait.
+            title: The name of the text in messages.
 
         Raises:
             OutputError: The cache folder cannot be written to.
@@ -69,7 +69,7 @@ def _with_hash(tokenizer_json: str) -> str:
 
 
 def _read(file: Path) -> BaseTokenizer | None:
-    """The tokenizer in ``file``, or ``None`` where there is none or it is damaged."""
+    """The tokenizer in ``file``, or ``None`` if there is none or it is damaged."""
     try:
         content = file.read_text(encoding="utf-8")
         tokenizer_json = content.partition("\n")[2]
@@ -85,8 +85,8 @@ def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
     matrix. A language with more text gets more of the vocabulary.
 
     Args:
-        config: How to train it.
-        texts: Documents by the name of their language.
+        config: The kind of tokenizer and its size.
+        texts: The documents of each language, by name.
 
     Raises:
         ConfigError: There is no text, or the tokenizer does not learn from any.
@@ -99,11 +99,11 @@ def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
 def separate_vocabularies(
     config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
 ) -> dict[str, BaseTokenizer]:
-    """A tokenizer for each text, by its name: every language gets all of a vocabulary of its own.
+    """One tokenizer for each language, by name, so that each language has a vocabulary of its own.
 
     Args:
-        config: How to train each.
-        texts: Documents by the name of their language.
+        config: The kind of tokenizer and its size.
+        texts: The documents of each language, by name.
 
     Raises:
         ConfigError: There is no text, or the tokenizer does not learn from any.
