@@ -46,7 +46,7 @@ class EncodedStore:
 
     Attributes:
         split: ``"train"`` or ``"validation"``.
-        path: Its folder in the cache.
+        path: Folder of the store in the cache.
         documents: Number of documents.
         bytes: Length of their text in UTF-8.
         tokens: Number of ids, end-of-text ids included.
@@ -117,7 +117,7 @@ def train_tokenizer(
         languages: Text of several languages by name; all of it makes one vocabulary.
         separate: Whether each language gets a vocabulary of its own, ``NAME.json`` in the folder ``output``.
         text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
 
     Raises:
         ConfigError: There is no text, or the options contradict each other.
@@ -229,7 +229,7 @@ def encode_files(
         tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
         files: The text.
         text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
         validation_fraction: Share of the text that becomes a validation split, as in the data module.
         seed: Seed of that division.
         executor: Where the text is encoded; by default in local processes.
@@ -285,7 +285,7 @@ def inspect_tokenizer(
         seed: Seed of the bootstrap of the comparison.
         output: A new folder for ``summary.json`` and ``report.html``.
         text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
 
     Returns:
         The content of ``summary.json``: ``tokenizers`` (one entry each) and ``comparison``.
@@ -358,7 +358,7 @@ def prune_tokenizer(
         max_loss: Keep as few as make the text at most this share longer; 0 drops what never occurs.
         checkpoint: A model with this tokenizer; a copy with the embedding rows of the kept tokens is written.
         text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: What happens to bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
 
     Returns:
         The content of ``summary.json``; ``sizes`` lists every size that was tried.

@@ -98,6 +98,40 @@ def test_options_of_files_mean_nothing_for_a_text(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("action", ["train", "inspect", "prune"])
+def test_bytes_that_are_not_text(folder: Path, tmp_path: Path, action: str) -> None:
+    """Every action that reads files takes ``--invalid_text``."""
+    damaged = tmp_path / "damaged.txt"
+    damaged.write_bytes((folder / "en.txt").read_bytes() + b"caf\xe9")
+    options = {
+        "train": ["--vocabulary_size", "300", "--output", str(tmp_path / "t.json")],
+        "inspect": ["--tokenizer", str(folder / "t.json")],
+        "prune": ["--tokenizer", str(folder / "t.json"), "--max_loss", "0", "--output", str(tmp_path / "p")],
+    }[action]
+    refused = run_insight("tokenizer", action, str(damaged), *options)
+    assert refused.code == 2
+    assert "invalid_text" in refused.error_line
+    assert not list(tmp_path.glob("[tp]*"))
+    done = run_insight("tokenizer", action, str(damaged), *options, "--invalid_text", "replace")
+    assert done.code == 0, done.err
+    assert ("replaced by U+FFFD at 1 place" in done.err) == (action == "train")
+
+
+def test_a_tokenizer_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "gone.json")
+    for name, said in (
+        ("link.json", "is a link that leads nowhere"),
+        ("nowhere/t.json", "its folder"),
+        ("../t.json", None),
+    ):
+        outcome = run_insight("tokenizer", "decode", "--tokenizer", str(tmp_path / name), "1")
+        assert outcome.code == 2
+        assert "no such file" in outcome.error_line
+        assert said is None or said in outcome.error_line
+    near = run_insight("tokenizer", "decode", "--tokenizer", str(folder / "tt.json"), "1")
+    assert f"did you mean {folder / 't.json'}?" in near.error_line
+
+
 def test_one_vocabulary_for_two_languages(folder: Path, tmp_path: Path) -> None:
     texts = ("--text", f"en={folder}/en*.txt", "--text", f"ru={folder / 'ru.txt'}")
     output = tmp_path / "joint.json"

@@ -65,7 +65,7 @@ def as_documents(parts: Iterable[TextPart]) -> Iterator[str]:
 
 
 def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[TextPart]:
-    """The same documents without empty ones, and without empty parts inside one where that is possible.
+    """The documents without empty ones, and without empty parts inside one if that is possible.
 
     Args:
         parts: Documents in parts.

@@ -176,7 +176,7 @@ class RangedText:
 def joined_ranges(
     ranges: Sequence[TextRange], starts: Sequence[RangeStart]
 ) -> tuple[list[TextRange], list[RangeStart]]:
-    """The same text for a tokenizer that allows no cut, so that each document is in one range."""
+    """Ranges for a tokenizer that allows no cut, so that each document is in one range."""
     joined: list[TextRange] = []
     kept: list[RangeStart] = []
     for text_range, start in zip(ranges, starts, strict=True):
@@ -192,7 +192,7 @@ def require_text(source: Source | None, has_text: bool) -> None:
     """Refuse a file in which there was no text.
 
     Raises:
-        DataError: There was none.
+        DataError: The file has no text.
     """
     if source is not None and not has_text:
         raise no_text(source.name)

@@ -53,9 +53,9 @@ class BPETokenizerConfig(TokenizerConfig):
         vocabulary_size: Number of tokens, 256 bytes and ``<|endoftext|>`` among them. Small vocabularies
             suit small networks; 2048 gives about 3 bytes a token on English.
         min_frequency: A pair of tokens must occur this often to become one token.
-        pre_tokenizer: What may become one token: ``gpt2`` (words, numbers and punctuation apart),
-            ``single_digits`` (as gpt2, each digit on its own) or ``gpt4`` (numbers in threes, line breaks
-            with the punctuation before them).
+        pre_tokenizer: The rule that cuts text into words, which hold the tokens: ``gpt2`` (words, numbers and
+            punctuation apart), ``single_digits`` (as gpt2, each digit on its own) or ``gpt4`` (numbers in
+            threes, line breaks with the punctuation before them).
         normalization: ``none``; or ``nfc``, ``nfkc`` (Unicode, UAX 15) or ``lowercase``, after which the text
             that comes back is the normalized one.
         special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue. Text

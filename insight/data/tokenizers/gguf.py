@@ -300,7 +300,7 @@ def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[fl
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:
-                # Among the pairs that make the same token, the one of the better parts is first.
+                # A pair of better parts comes before others that make the same token.
                 parts = sorted((vocabulary[left], vocabulary[right]))
                 ranked.append((-scores[index], index, parts, left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]

@@ -93,7 +93,7 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
         num_uses[right] += 1
     remaining = counts.astype(np.int64).tolist()
 
-    # Among equally rare tokens the youngest is dropped first, since it was the least worth learning.
+    # The youngest of equally rare tokens is dropped first, since it was the least worth learning.
     leaves = [(remaining[made], -made) for made in makers if not num_uses[made] and made not in special]
     heapq.heapify(leaves)
     order, extra, total = [], [], 0
@@ -234,7 +234,7 @@ class PruningSearch:
         trials: The results by size.
 
     Raises:
-        DataError: There is no text.
+        DataError: The texts are empty.
         TokenizerError: The tokenizer cannot be pruned.
     """
 

@@ -163,7 +163,7 @@ def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> T
         texts: Texts that are read once, document by document.
 
     Raises:
-        DataError: There is no text.
+        DataError: The texts are empty.
         TokenizerError: A document is no valid text.
     """
     stretches = _Stretches()

@@ -193,7 +193,7 @@ def merge_pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without what would make ids random, cut texts, pad them or swallow text.
+    """Clear the options that make ids random, cut texts, pad them or swallow text.
 
     - ``dropout`` skips merges at random (BPE-dropout, Provilkov et al. 2020), which only helps training.
     - ``truncation`` and ``padding`` change the length of a text.
