@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -196,13 +197,21 @@ def test_vocabulary_larger_than_the_text_supports() -> None:
     assert BPETokenizerConfig(size).build(["only a few words, only a few"]).vocabulary_size == size
 
 
-def test_wrong_configurations() -> None:
-    with pytest.raises(ConfigError, match="vocabulary_size=256"):
-        BPETokenizerConfig(256)
-    with pytest.raises(ConfigError, match="min_frequency=0"):
-        BPETokenizerConfig(min_frequency=0)
-    with pytest.raises(ConfigError, match="path="):
-        PretrainedTokenizerConfig("")
+@pytest.mark.parametrize(
+    ("make", "option", "value"),
+    [
+        (BPETokenizerConfig, "vocabulary_size", 256),
+        (BPETokenizerConfig, "min_frequency", 0),
+        (PretrainedTokenizerConfig, "path", ""),
+    ],
+)
+def test_wrong_configurations(make: Callable[..., object], option: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(**{option: value})
+    assert (caught.value.option, caught.value.value) == (option, value)
+
+
+def test_nothing_to_learn_from() -> None:
     with pytest.raises(TokenizerError, match="no text"):
         BPETokenizerConfig().build([])
 
