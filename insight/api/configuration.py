@@ -274,7 +274,7 @@ class InsightCLI(LightningCLI):
         callbacks = [*first, *self.callbacks, *(one for one in missing if one not in first)]
         if folder is None:  # nothing is written, by none of the callbacks that a run was trained with
             callbacks = [one for one in callbacks if not isinstance(one, Checkpoint)]
-        if fast_dev_run or not self.config_init.trainer.get("enable_progress_bar", True):
+        if fast_dev_run or self.config_init.trainer.enable_progress_bar is False:
             callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
         options: dict[str, Any] = {
             "callbacks": callbacks,
