@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from insight.cli.arguments import CommandParser
+from insight.cli.arguments import CommandParser, add_parameters, chosen
 from insight.cli.commands import COMMANDS
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.formats import safe_text
-from insight.runtime.json_files import to_line
+from insight.runtime.json_files import print_json
 from insight.runtime.messages import aligned, plain_line
 
 if TYPE_CHECKING:
@@ -35,21 +35,9 @@ def _run(options: argparse.Namespace) -> int:
     from insight.api.redteam import redteam
 
     with _terminated_like_interrupted(), _progress() as progress:
-        results = redteam(
-            options.checkpoint,
-            target=options.target,
-            suite=options.suite,
-            measures=options.measure,
-            num_samples=options.num_samples,
-            seed=options.seed,
-            config=options.config,
-            device=options.device,
-            num_workers=options.workers,
-            output=options.output,
-            progress=progress,
-        )
+        results = redteam(**chosen(options, redteam), progress=progress)
     if options.json:
-        print(to_line(results.to_record()), end="")
+        print_json(results.to_record())
     else:
         print(_table(results))
         if options.output:
@@ -66,7 +54,10 @@ def _compare(options: argparse.Namespace) -> int:
     if options.seed < 0:
         raise ConfigError("must be 0 or more", "use 0", option="--seed", value=options.seed)
     comparisons = compare_redteam(options.first, options.second, options.seed)
-    print(to_line(comparisons.to_record()), end="") if options.json else print(_comparison_table(comparisons))
+    if options.json:
+        print_json(comparisons.to_record())
+    else:
+        print(_comparison_table(comparisons))
     if not comparisons.num_compared:
         raise InsightError("nothing was compared", "no item was judged in both results")
     return 0
@@ -102,35 +93,22 @@ def _parser() -> CommandParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint",
-        metavar="RUN|CKPT|FOLDER",
-        help="a run folder (its best checkpoint), a .ckpt file or a quantized model",
-    )
+    from insight.api.redteam import redteam
+
+    names = ("checkpoint", "suite", "num_samples", "seed", "config", "device", "output")
+    add_parameters(parser, redteam, names)
     parser.add_argument(
         "--target", metavar="NAME:ARGUMENT", help="another model: python:MODULE:FUNCTION, or one of a plugin"
     )
     parser.add_argument(
-        "--suite", default="base", metavar="NAME|FILE", help="base, watch, or a YAML file (default: base)"
-    )
-    parser.add_argument(
         "--measure",
         action="append",
-        default=[],
+        dest="measures",
         metavar="NAME",
         help="only this measure of the suite (may be given again)",
     )
     parser.add_argument(
-        "--num_samples", type=int, metavar="K", help="texts a prompt, for attacks that draw several"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed asks the same items")
-    parser.add_argument("--config", metavar="FILE", help="names the training text, outside of a run folder")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps (default: cpu)")
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="batches asked at once (default: 1)"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", help="folder to make; without it the figures are only printed"
+        "--workers", type=int, dest="num_workers", metavar="N", help="batches asked at once (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(action=_run)

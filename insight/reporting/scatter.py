@@ -15,8 +15,8 @@ from bokeh.plotting import figure
 
 from insight.reporting.charts import Line, clear_frame, tooltip
 
-# A chart as wide as half of the page, in pixels, and the size of its letters; near enough for any width.
-_WIDTH, _HEIGHT = 400.0, 220.0
+# The narrowest chart, that of a telephone, in pixels, and the size of its letters: wider ones have more room.
+_WIDTH, _HEIGHT = 300.0, 220.0
 _LETTER, _LINE = 6.3, 14.0
 _GAP = 9.0
 _POINT = 6.0

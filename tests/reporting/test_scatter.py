@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from insight.reporting.scatter import (
+    _WIDTH,
     Place,
     Point,
     ScatterChart,
@@ -118,7 +119,7 @@ def test_no_name_lies_over_another_or_leaves_the_frame(points: list[tuple[float,
     found = boxes(points, place_names(points))
     assert len(found) == len(points)
     assert not any(cover(one, other) for one, other in itertools.combinations(found, 2))
-    assert all(left >= 0 and right <= 400 for left, _, right, _ in found)
+    assert all(left >= 0 and right <= _WIDTH for left, _, right, _ in found)
 
 
 def test_one_side_for_all_would_overlap() -> None:
