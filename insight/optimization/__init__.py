@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from insight.optimization.config import METHODS as METHODS
     from insight.optimization.config import QuantizationConfig as QuantizationConfig
     from insight.optimization.config import plan as plan
+    from insight.optimization.measurement.quality import Calibration as Calibration
     from insight.optimization.measurement.quality import Verdict as Verdict
     from insight.optimization.measurement.quality import quality_gate as quality_gate
-    from insight.optimization.measurement.text import Calibration as Calibration
     from insight.optimization.methods import KeptModule as KeptModule
     from insight.optimization.quantizer import Incompatibility as Incompatibility
     from insight.optimization.quantizer import OptimizationReport as OptimizationReport

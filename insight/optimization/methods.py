@@ -23,7 +23,7 @@ from torchao.quantization import (
 from torchao.utils import should_reduce_range
 
 from insight.models import Decoder, RouterProjection, StackedProjection
-from insight.optimization.measurement.text import Calibration
+from insight.optimization.measurement.quality import Calibration
 
 if TYPE_CHECKING:
     from insight.optimization.config import QuantizationConfig

@@ -19,7 +19,7 @@ from insight.checkpoints.artifact import write_artifact
 from insight.models import Decoder, DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.models.compilation import compile_network, is_compiled
 from insight.optimization.measurement.footprint import weight_bytes
-from insight.optimization.measurement.text import Calibration
+from insight.optimization.measurement.quality import Calibration
 from insight.optimization.methods import KeptModule, QuantizationMethod, find_method
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.hardware import compiler_path

@@ -19,7 +19,7 @@ from insight.optimization.candidates import ORIGINAL, Candidate, choose, mark_fr
 from insight.optimization.config import QuantizationConfig, check_search
 from insight.optimization.measurement import Quality, compare_quality, measure_speed
 from insight.optimization.measurement.footprint import weight_bytes
-from insight.optimization.measurement.text import Calibration, MeasuredText
+from insight.optimization.measurement.quality import Calibration, MeasuredText
 from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.files import new_folder

@@ -12,7 +12,7 @@ from tiny_model import calibration, measured_text
 from insight.checkpoints import LoadedCheckpoint
 from insight.checkpoints.artifact import load_artifact
 from insight.optimization import QuantizationConfig, Quantizer, quality_gate, save_artifact
-from insight.optimization.measurement.text import MeasuredText
+from insight.optimization.measurement.quality import MeasuredText
 from insight.runtime.errors import ConfigError
 
 

@@ -19,7 +19,7 @@ from insight.checkpoints.artifact import load_model
 from insight.data.tokenizers import ByteTokenizer
 from insight.optimization import METHODS, Calibration, QuantizationConfig, QuantizationSearch
 from insight.optimization.config import plan
-from insight.optimization.measurement.text import MeasuredText
+from insight.optimization.measurement.quality import MeasuredText
 from insight.optimization.search import write_result
 from insight.runtime.errors import ConfigError, InsightError
 

@@ -15,7 +15,7 @@ from insight.data.store import StoreWriter, TokenStore
 from insight.data.tokenizers import BaseTokenizer, ByteTokenizer
 from insight.models import DecoderConfig, GroupedQueryAttention, SwiGLU
 from insight.optimization import Calibration
-from insight.optimization.measurement.text import MeasuredText
+from insight.optimization.measurement.quality import MeasuredText
 
 TEXT = "It is a truth universally acknowledged, that a single man must be in want of a wife. "
 LENGTH = 16

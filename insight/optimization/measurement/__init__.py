@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.footprint import disk_bytes as disk_bytes
     from insight.optimization.measurement.footprint import measure_footprint as measure_footprint
     from insight.optimization.measurement.footprint import weight_bytes as weight_bytes
+    from insight.optimization.measurement.quality import EvaluationText as EvaluationText
+    from insight.optimization.measurement.quality import MeasuredText as MeasuredText
     from insight.optimization.measurement.quality import Quality as Quality
     from insight.optimization.measurement.quality import compare_quality as compare_quality
     from insight.optimization.measurement.quality import measure_quality as measure_quality
     from insight.optimization.measurement.speed import Speed as Speed
     from insight.optimization.measurement.speed import measure_speed as measure_speed
-    from insight.optimization.measurement.text import EvaluationText as EvaluationText
-    from insight.optimization.measurement.text import MeasuredText as MeasuredText
 
 __getattr__, __all__ = lazy_exports(__name__)
 __getattr__, __all__ = lazy_exports(__name__)

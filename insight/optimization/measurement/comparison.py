@@ -18,9 +18,8 @@ from insight.runtime.numbers import require_number
 
 if TYPE_CHECKING:
     from insight.optimization.measurement.footprint import Footprint
-    from insight.optimization.measurement.quality import Quality
+    from insight.optimization.measurement.quality import EvaluationText, Quality
     from insight.optimization.measurement.speed import Speed
-    from insight.optimization.measurement.text import EvaluationText
     from insight.runtime.statistics import Interval
 
 _PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
