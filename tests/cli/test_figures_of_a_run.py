@@ -41,6 +41,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         options += [f"--trainer.log_every_n_steps={interval}", "--trainer.callbacks+=RunCheckpoint"]
         outcome = run_insight(*FIT, *options, "--trainer.callbacks.keep_every_n_steps=4")
         assert outcome.code == 0, outcome.err
+        assert "insight: trained 7 steps in " in outcome.err
+        assert "Epoch 0" not in outcome.out + outcome.err
     yield folder
     os.chdir(before)
 
