@@ -36,6 +36,8 @@ from insight.safety.targets import target_of_file
 from insight.training.parallel import is_sharded
 
 _SECONDS_WORTH_A_WHOLE_SUITE = 60.0
+# How many times as long as ``watch`` the suite ``base`` takes, about.
+_BASE_IN_WATCH = 4.0
 
 
 class SafetyEvaluation(BestGate):
@@ -115,7 +117,13 @@ class SafetyEvaluation(BestGate):
 
     def what_follows(self) -> str:
         """The announcement of what this callback does after training."""
-        return f"the safety suite {self.final_suite.name}"
+        text = f"the safety suite {self.final_suite.name}"
+        num_measured = self._num_validations // self.every_n_validations
+        is_longer = (self.suite.name, self.final_suite.name) == ("watch", "base")
+        if not num_measured or not (is_longer or self.final_suite == self.suite):
+            return text
+        seconds = self._seconds / num_measured * (_BASE_IN_WATCH if is_longer else 1)
+        return f"{text} (about {seconds:.0f} s a model)"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from tiny_run import TinyData, TinyLoader, tiny_fit
 
-from insight.callbacks import EndOfTraining, RunCheckpoint
+from insight.callbacks import EndOfTraining, QuantizeAtEnd, RunCheckpoint, SafetyEvaluation
 from insight.runtime.errors import DataError
 from insight.runtime.messages import say
 
@@ -127,3 +128,26 @@ def test_what_follows_training_is_announced(tmp_path: Path, capsys: pytest.Captu
     lines = capsys.readouterr().err.splitlines()
     assert "a long measurement" in lines[-2]
     assert lines[-1] == "insight: measured"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "compression", "suite"), [(2, 5, "watch"), (100, 40, "base"), (900, 60, "base")]
+)
+def test_what_follows_scales_with_training(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, compression: int, suite: str
+) -> None:
+    """Where the user has chosen, nothing is changed."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    scaled: list[Any] = [QuantizeAtEnd(), SafetyEvaluation()]
+    chosen: list[Any] = [QuantizeAtEnd(seconds=7), SafetyEvaluation(final_suite="base")]
+    for callback in scaled + chosen:
+        clock[0] = 0.0
+        callback.on_train_start(None, None)
+        clock[0] = seconds
+        callback.on_train_end(None, None)
+    assert [callback.what_follows() for callback in scaled] == [
+        f"compression ({compression} s)",
+        f"the safety suite {suite}",
+    ]
+    assert [callback.what_follows() for callback in chosen] == ["compression (7 s)", "the safety suite base"]
