@@ -126,6 +126,7 @@ class InsightCLI(LightningCLI):
             parser_kwargs={
                 "prog": f"insight {command}",
                 "exit_on_error": False,
+                "allow_abbrev": False,
             },
             args=[],  # parse_arguments has its own
             run=False,

@@ -25,9 +25,9 @@ PACKAGES = (insight.models, insight.training, insight.data, insight.callbacks)
 def public_classes() -> dict[str, Any]:
     found: dict[str, Any] = {"RunConfig": RunConfig, "Trainer": Trainer}
     for package in PACKAGES:
-        for name in package.__all__:
+        for name in dir(package):
             value = getattr(package, name)
-            if isinstance(value, type):
+            if isinstance(value, type) and value.__module__.startswith("insight."):
                 found[name] = value
     return found
 

@@ -135,7 +135,9 @@ def test_resuming_counts_on_and_a_wrong_metric_would_be_noticed(
     assert wrong != SOURCES["my_package/metrics.py"]
     write_package(folder, SOURCES | {"my_package/metrics.py": wrong})
     monkeypatch.syspath_prepend(folder)
-    done = run_insight("fit", "--resume", "runs/tiny/1", "--trainer.max_steps", "6")
+    done = run_insight(
+        "fit", "--resume", "runs/tiny/1", "--trainer.max_steps", "6", "--allow_package", "my_package"
+    )
     assert done.code == 0, done.err
     assert values(own_run, "train/tokens_seen") == [64.0, 128.0, 192.0, 256.0, 320.0, 384.0]
     assert values(own_run, "validation/top_3")[-1] != pytest.approx(top_three(own_run), abs=1e-6)
