@@ -55,7 +55,7 @@ class Block(Recomputable):
         raise NotImplementedError
 
     def feed(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """What the feed-forward layer makes of each token."""
+        """The output of the feed-forward layer for each token."""
         if self.feed_forward_counts_tokens:
             mapped: torch.Tensor = self.feed_forward(hidden, context.real_tokens)
         else:
@@ -63,7 +63,7 @@ class Block(Recomputable):
         return mapped
 
     def read(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """What cross-attention reads from the encoder."""
+        """The output of cross-attention, which reads the encoder."""
         states = context.encoder_states
         assert self.cross_attention is not None
         assert states is not None
@@ -259,9 +259,6 @@ class PreNorm(_SequentialLayout):
     """x + attention(norm(x)), then x + feed_forward(norm(x)): it trains stably at any depth.
 
     Xiong et al. 2020, arXiv 2002.04745.
-
-    Args:
-        branch_scale: Factor of what each branch adds to the residual stream (Granite).
     """
 
     block = _PreNormBlock
@@ -272,9 +269,6 @@ class SandwichNorm(_SequentialLayout):
     """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x))).
 
     Ding et al. 2021, arXiv 2105.13290; Gemma 2.
-
-    Args:
-        branch_scale: Factor of what each branch adds to the residual stream.
     """
 
     block = _SandwichNormBlock
@@ -285,9 +279,6 @@ class BranchNorm(_SequentialLayout):
     """x + norm(attention(x)), then x + norm(feed_forward(x)), which bounds what a branch can add.
 
     OLMo 2, arXiv 2501.00656.
-
-    Args:
-        branch_scale: Factor of what each branch adds to the residual stream.
     """
 
     block = _BranchNormBlock
@@ -298,9 +289,6 @@ class PostNorm(_SequentialLayout):
     """norm(x + attention(x)), then norm(x + feed_forward(x)); there is no norm before the head.
 
     The layout of the first transformer, arXiv 1706.03762.
-
-    Args:
-        branch_scale: Factor of what each branch adds to the residual stream.
     """
 
     block = _PostNormBlock
@@ -318,7 +306,6 @@ class ParallelResidual(BlockLayout):
 
     Args:
         shared_norm: Whether both branches read one norm (Falcon, GPT-J) or each its own (GPT-NeoX).
-        branch_scale: Factor of what each branch adds to the residual stream.
     """
 
     shared_norm: bool = False

@@ -33,7 +33,7 @@ class Recomputable(nn.Module):
     recomputes = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Not in `forward`, which each kind writes for itself; whoever calls the module comes through here.
+        # Every call of a module comes through here, while each kind writes a `forward` of its own.
         if not self.recomputes or not torch.is_grad_enabled():
             return super().__call__(*args, **kwargs)
         if any(getattr(argument, "cache", None) is not None for argument in args):

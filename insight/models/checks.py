@@ -21,7 +21,7 @@ def require_positive(
     Args:
         minimum: Smallest value that is allowed.
         maximum: Largest value that is allowed.
-        remedy: What to do instead; empty for a remedy that names the bounds.
+        remedy: Advice for the user; empty for one that names the bounds.
         values: The options by their names.
 
     Raises:
@@ -48,7 +48,7 @@ def require_number(
     Args:
         low: Lower bound.
         high: Upper bound, which is itself not allowed.
-        remedy: What to use instead.
+        remedy: Advice for the user.
         low_allowed: Whether the lower bound itself is allowed.
         values: The options by their names.
 

@@ -25,20 +25,6 @@ class DecoderConfig(StackConfig):
     """A causal decoder-only transformer (Llama's layout by default).
 
     Args:
-        hidden_size: Width of the residual stream.
-        num_layers: Number of blocks.
-        attention: Token mixer of every block.
-        feed_forward: Feed-forward layer of every block.
-        norm: Normalisation before each branch and before the head.
-        max_sequence_length: Tokens of context; generation slides or refuses beyond it.
-        dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
-        initialization: First values of the matrices.
-        block: Where a block normalises, and whether its branches follow one another.
-        input_position: Positions added to the token embedding; null where attention is told them.
-        embedding_norm: Normalisation of the embedding (BLOOM); null for none.
-        embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
-        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
-            all. It changes no result, so networks that differ in it alone are equal.
         tie_embeddings: Whether the token embedding also serves as output head.
         logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
         output_scale: Factor of the hidden states before the head (T5: hidden_size ** -0.5); null for none.
@@ -74,15 +60,15 @@ class Decoder(TokenStack):
     """The built form of :class:`DecoderConfig`, with or without an encoder to read.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         vocabulary_size: Rows of the embedding and of the head.
         cross_attention: Reads an encoder's states in every block; ``None`` without an encoder.
         encoder_size: Size of those states.
         embedding: Embedding of an encoder that shares it; ``None`` makes one.
 
     Attributes:
-        config: As given.
-        vocabulary_size: As given.
+        config: Its configuration.
+        vocabulary_size: Rows of the embedding.
     """
 
     config: DecoderConfig

@@ -91,23 +91,9 @@ def _pick(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EncoderConfig(StackConfig):
-    """A transformer in which every token sees all tokens of its sequence.
+    """A transformer in which every token sees all tokens of its sequence; a ``window`` reaches to both sides.
 
     Args:
-        hidden_size: Width of the residual stream.
-        num_layers: Number of blocks.
-        attention: Token mixer of every block. Its ``window`` reaches as far to both sides.
-        feed_forward: Feed-forward layer of every block.
-        norm: Normalisation before each branch and after the last block.
-        max_sequence_length: Tokens of context; learned positions end there.
-        dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
-        initialization: First values of the matrices.
-        block: Where a block normalises, and whether its branches follow one another.
-        input_position: Positions added to the token embedding; null where attention is told them.
-        embedding_norm: Normalisation of the embedding; null for none.
-        embedding_scale: Factor of the embedding; null for none.
-        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
-            all. It changes no result, so networks that differ in it alone are equal.
         pooling: One vector a sequence (``MeanPooling``, ``FirstTokenPooling``, ``LastTokenPooling``); null
             for one a token.
     """
@@ -129,7 +115,7 @@ class Encoder(TokenStack):
     """The built form of :class:`EncoderConfig`.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         vocabulary_size: Rows of the embedding.
     """
 

@@ -98,13 +98,13 @@ class EncoderDecoder(nn.Module):
     """The built form of :class:`EncoderDecoderConfig`.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         vocabulary_size: Vocabulary of the target.
         source_vocabulary_size: Vocabulary of the source; ``None`` = that of the target.
 
     Attributes:
-        config: As given.
-        vocabulary_size: As given.
+        config: Its configuration.
+        vocabulary_size: Vocabulary of the target.
         source_vocabulary_size: Vocabulary of the source.
     """
 

@@ -53,14 +53,14 @@ def has_fused_kernel(rows: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def fused_products(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """What :func:`grouped_linear` returns, by torch's own grouped product."""
+    """The result of :func:`grouped_linear`, by torch's own grouped product."""
     return F.grouped_mm(rows, weight.mT, offs=ends.int())
 
 
 def fused_gradients(
     gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What :func:`grouped_linear_backward` returns, by torch's own grouped product."""
+    """The result of :func:`grouped_linear_backward`, by torch's own grouped product."""
     gradient, offsets = gradient.contiguous(), ends.int()
     return F.grouped_mm(gradient, weight, offs=offsets), F.grouped_mm(gradient.mT, rows, offs=offsets)
 
@@ -108,8 +108,9 @@ class Projection(nn.Linear):
         writes_residual: Whether the output is added to the residual stream (initialisation scales these).
 
     Attributes:
-        splits: As given. An optimizer that treats matrices as wholes (Muon) must split the rows so.
-        writes_residual: As given.
+        splits: Output sizes of the fused maps. An optimizer that treats matrices as wholes (Muon) must split
+            the rows so.
+        writes_residual: Whether the output is added to the residual stream.
         row_order: Rows of the fused matrices in the order in which they lie, where that is another one:
             processes that share them want each its part of every matrix in one piece.
     """
@@ -148,8 +149,8 @@ class StackedProjection(nn.Module):
     Attributes:
         weight: ``(num_maps, sum(splits), in_features)``.
         bias: ``(num_maps, sum(splits))`` or ``None``.
-        splits: As given.
-        writes_residual: As given.
+        splits: Output sizes of the fused maps.
+        writes_residual: Whether the output is added to the residual stream.
     """
 
     parameter_role = "hidden"
@@ -253,7 +254,7 @@ def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Of each parameter whose rows lie in another order the order, by parameter name."""
+    """The order of the rows of each parameter that has another one than its own, by parameter name."""
     return {
         f"{name}.{kind}" if name else kind: module.row_order
         for name, module in network.named_modules()

@@ -22,10 +22,10 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         present: Tensors that were there before, such as weights: never counted.
 
     Attributes:
-        live_bytes: Of what was made and still lives, gradients of parameters apart.
-        gradient_bytes: Of what :meth:`set_aside` was told is a gradient.
-        peak_live_bytes: The most that :attr:`live_bytes` has been.
-        peak_bytes: The most that both have been together.
+        live_bytes: Bytes of tensors that were made and still live, gradients of parameters apart.
+        gradient_bytes: Bytes of the gradients that :meth:`set_aside` was told of.
+        peak_live_bytes: Largest value of :attr:`live_bytes`.
+        peak_bytes: Largest sum of both.
     """
 
     def __init__(self, present: Iterable[torch.Tensor] = ()) -> None:

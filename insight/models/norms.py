@@ -275,8 +275,6 @@ class HeadNorm(QueryKeyNorm):
     """Each head by itself (Qwen 3; without factors and after the rotation, Llama 4).
 
     Args:
-        norm: The kind of normalisation.
-        after_position: Whether after positions are encoded, instead of before.
         own_factors: Whether each head has factors of its own (Cohere, StableLM) instead of all the same.
     """
 
@@ -301,12 +299,7 @@ class HeadNorm(QueryKeyNorm):
 
 @dataclass(frozen=True)
 class FullWidthNorm(QueryKeyNorm):
-    """All heads together, before they are told apart (OLMo 2).
-
-    Args:
-        norm: The kind of normalisation.
-        after_position: Whether after positions are encoded, instead of before.
-    """
+    """All heads together, before they are told apart (OLMo 2)."""
 
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
         return _FullWidthNorm(self.norm.build(num_heads * head_dim))

@@ -38,7 +38,8 @@ class StackConfig(Component):
         attention: Token mixer of every block.
         feed_forward: Feed-forward layer of every block.
         norm: Normalisation before each branch and after the last block.
-        max_sequence_length: Tokens of context.
+        max_sequence_length: Tokens of context; learned positions end there, and generation slides or refuses
+            beyond it.
         dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
         initialization: First values of the matrices.
         block: Where a block normalises, and whether its branches follow one another.
@@ -89,15 +90,15 @@ class TokenStack(nn.Module):
     """The built form of a :class:`StackConfig`, up to the last norm.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         vocabulary_size: Rows of the embedding.
         cross_attention: Reads an encoder in every block; ``None`` where there is none.
         encoder_size: Size of the encoder's states.
         embedding: Embedding of another network that shares it; ``None`` makes one.
 
     Attributes:
-        config: As given.
-        vocabulary_size: As given.
+        config: Its configuration.
+        vocabulary_size: Rows of the embedding.
     """
 
     def __init__(

@@ -252,3 +252,22 @@ def test_wrong_inputs_are_named() -> None:
         network(ids(), document_ids=torch.zeros_like(ids()), cache=network.make_cache(2))
     with pytest.raises(ConfigError):
         network(ids(2, 9), cache=network.make_cache(2, max_length=8))
+
+
+def test_a_bias_of_the_head_is_in_the_scores_and_in_what_losses_multiply() -> None:
+    network = decoder(head_bias=True)
+    assert parameter_role(network)["head.bias"] == "vector"
+    assert network.head is not None
+    assert not network.head.bias.any()  # it begins at zero
+    torch.nn.init.normal_(network.head.bias)
+    hidden = network(ids())
+    first, second = network.head_product(hidden)
+    torch.testing.assert_close(first @ second.T, network.logits(hidden), rtol=1e-12, atol=1e-12)
+    (first @ second.T).square().sum().backward()
+    assert network.head.bias.grad is not None
+    assert network.head.bias.grad.abs().min() > 0
+    plain = decoder()
+    assert all(a is b for a, b in zip(plain.head_product(hidden), (hidden, plain.head_weight), strict=True))
+    with pytest.raises(ConfigError) as caught:
+        decoder(head_bias=True, tie_embeddings=True)
+    assert caught.value.option == "head_bias"

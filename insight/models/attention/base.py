@@ -28,8 +28,8 @@ class CallContext:
 
     Args:
         mask: Which keys each query may attend to.
-        tables: What the layer's position encoding computed for the positions of the call.
-        cache: What the layer kept of earlier tokens; those of the call are appended.
+        tables: Tables of the layer's position encoding for the positions of the call.
+        cache: Keys and values, or a state, of earlier tokens; those of the call are appended.
         encoder_states: The other sequence that cross-attention reads, or keys and values made of it.
         real_tokens: Bool ``(batch, sequence)``, false where padding stands; ``None`` where all tokens are
             real. Routers count real tokens only.

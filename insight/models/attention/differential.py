@@ -26,21 +26,6 @@ class DifferentialAttention(GroupedQueryAttention):
     0.8 - 0.6 exp(-0.3 layer).
 
     Args:
-        num_heads: Query heads, an even number.
-        num_key_value_heads: Key and value heads, one or an even number; ``None`` = ``num_heads``.
-        head_dim: Channels of a head; ``None`` = ``hidden_size / num_heads``.
-        position: How queries and keys are told their positions.
-        qk_norm: Normalisation of queries and keys.
-        kernel: ``auto``, ``sdpa``, ``tiled``, ``flex`` or ``reference``.
-        window: Keys that a query sees at most, its own included; ``None`` = all.
-        score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
-        score_soft_cap: Bound of the scores; ``None`` for none.
-        qkv_bias: Whether queries, keys and values have a bias.
-        output_bias: Whether the output has a bias.
-        sinks: Whether each head has a learned score that takes attention and gives nothing.
-        output_gate: Whether heads are multiplied by a sigmoid of the input before the output.
-        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = all.
-        dropout: Probability of dropping a softmax weight in training.
         weight_std: Standard deviation of the first values of the four vectors that make the weight.
         norm_eps: Added to the mean square in the norm of each pair of heads.
     """

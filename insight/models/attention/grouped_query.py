@@ -206,7 +206,7 @@ class GroupedQueryModule(CrossAttentionModule):
     keys and values.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         hidden_size: Size of the residual stream.
         head_dim: Channels of a head.
         position: The built form of ``config.position``.

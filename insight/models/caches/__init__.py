@@ -1,4 +1,4 @@
-"""What decoding keeps of the tokens that it has seen."""
+"""Caches: the keys, values and states of tokens that decoding has seen."""
 
 from insight.models.caches.base import CacheStep as CacheStep
 from insight.models.caches.base import CrossCache as CrossCache

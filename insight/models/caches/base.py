@@ -96,7 +96,7 @@ class CacheStep:
 
 
 class LayerCache(ABC):
-    """What one layer keeps of the tokens so far: keys and values, or a state made of them.
+    """The keys and values of one layer for the tokens so far, or a state made of them.
 
     Attributes:
         length: Tokens stored; of the longest row if rows differ.

@@ -42,7 +42,7 @@ class BufferCache(LayerCache):
     def store_rows(self, key: torch.Tensor, value: torch.Tensor, step: CacheStep) -> None:
         """Put each row's tokens where they belong, and padding nowhere."""
         positions = step.stored_positions
-        # Of a chunk longer than the buffer only the newest tokens: others would share their slots.
+        # A chunk longer than the buffer leaves its newest tokens only: others would share their slots.
         stays = (positions >= 0) & (positions >= (step.stops - self.num_slots).unsqueeze(1))
         rows, columns = stays.nonzero(as_tuple=True)
         slots = positions[rows, columns] % self.num_slots

@@ -162,7 +162,7 @@ class Router(nn.Module):
         balance: The rule that spreads tokens over experts in training.
 
     Attributes:
-        balance: As given.
+        balance: The rule that spreads tokens over experts, or ``None``.
         choice_bias: ``(num_experts,)``, float32 or wider: added to the scores by which experts are chosen;
             ``None`` where ``balance`` moves none.
     """

@@ -13,7 +13,7 @@ from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
 PositionTables = tuple[torch.Tensor, ...]
-"""What :meth:`PositionEncoding.tables` computed once for all layers of a forward pass."""
+"""Result of :meth:`PositionEncoding.tables`, computed once for all layers of a forward pass."""
 
 
 class PositionEncoding(nn.Module):

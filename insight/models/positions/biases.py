@@ -146,7 +146,7 @@ class RelativeBiasEncoding(PositionEncoding):
     """The built form of :class:`RelativeBias`.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         num_heads: Query heads.
     """
 

@@ -205,11 +205,6 @@ class InterleavedRope(Rope):
 
     The same family of networks as :class:`Rope` with channels in another order, so it matters only for
     weights that were trained with it.
-
-    Args:
-        base: Wavelengths run from 2π to 2π · base tokens.
-        rotated_share: Share of a head's channels that rotate, from the first on.
-        scaling: Change of the wavelengths for texts longer than those trained on; null for none.
     """
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:

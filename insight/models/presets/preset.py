@@ -13,7 +13,7 @@ class Preset:
     """The shape of a published network; weights are not part of it.
 
     Args:
-        config: What builds it.
+        config: Its configuration.
         vocabulary_size: Rows of its embedding; of both where source and target share one.
         source: Where it was published.
     """

@@ -15,7 +15,7 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """What happens to the scores between the product of queries and keys and the softmax.
+    """Changes of the scores between the product of queries and keys and the softmax.
 
     They are scaled, then capped, then biased, then masked; sinks take part in the softmax only.
 
@@ -45,7 +45,7 @@ class Situation:
         num_queries: Queries of a row.
         trains: Whether a gradient will be asked for.
         mask: Which keys each query may attend to.
-        change: What happens to the scores.
+        change: Cap, bias, sinks and dropout of the scores.
         wide_keys: Whether keys have channels beyond those of the values (ALiBi has).
     """
 

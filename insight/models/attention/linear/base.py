@@ -1,4 +1,4 @@
-"""What linear mixers share: heads with a state each, whose output is normalised and gated."""
+"""The base of linear mixers: heads with a state each, whose output is normalised and gated."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> to
     that comes alone. Others go in chunks.
 
     Args:
-        inputs: What the new tokens do to the state.
+        inputs: The recurrence of the new tokens.
         cache: The cache of this layer.
         step: Where the new tokens go.
     """
@@ -167,7 +167,7 @@ def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
     """Tokens that are padding neither write nor decay, so the state passes them bit for bit.
 
     Args:
-        inputs: What all tokens do to the state.
+        inputs: The recurrence of all tokens.
         padding: Bool ``(batch, tokens)``.
     """
     silent = padding[:, None, :, None]
@@ -257,7 +257,7 @@ class LinearMixerModule(AttentionModule):
     A kind adds :meth:`recurrence`, and :meth:`control` if it needs that.
 
     Args:
-        config: What to build.
+        config: The configuration to build.
         hidden_size: Size of the residual stream.
         position: How queries and keys are told their positions.
         num_key_heads: Heads of queries and keys, each of which serves equally many value heads in turn;
@@ -317,7 +317,7 @@ class LinearMixerModule(AttentionModule):
     def recurrence(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
     ) -> Recurrence:
-        """What each token does to the state, before queries are scaled and heads of keys repeated.
+        """The effect of each token on the state, before queries are scaled and heads of keys repeated.
 
         Args:
             query: ``(batch, num_key_heads, tokens, head_dim)``, float32 or better.

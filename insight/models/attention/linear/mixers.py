@@ -25,10 +25,6 @@ class Retention(LinearMixer):
     """A state that decays at a fixed rate, 1 - 2^(-5 - i) a token in head i, over rotated queries and keys.
 
     Args:
-        num_heads: Heads, each with a state of head_dim x value_dim numbers.
-        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
-        value_dim: Channels of a value; ``None`` = ``head_dim``. The paper's are twice as many.
-        norm: Normalisation of each head's output, before the gate.
         position: How queries and keys are told their positions: a rotation, or none.
     """
 
@@ -70,10 +66,6 @@ class GatedLinearAttention(LinearMixer):
     The paper's keys have half the channels of its values.
 
     Args:
-        num_heads: Heads, each with a state of head_dim x value_dim numbers.
-        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
-        value_dim: Channels of a value; ``None`` = ``head_dim``.
-        norm: Normalisation of each head's output, before the gate.
         decay_size: Channels of the vector that a token's decays are made from.
         decay_root: Decays are this root of a sigmoid: the higher, the longer a state lasts.
     """
@@ -124,10 +116,6 @@ class GatedDeltaNet(LinearMixer):
     and values pass a short convolution, and queries and keys have length 1.
 
     Args:
-        num_heads: Heads, each with a state of head_dim x value_dim numbers.
-        head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
-        value_dim: Channels of a value; ``None`` = ``head_dim``.
-        norm: Normalisation of each head's output, before the gate.
         num_key_heads: Heads of queries and keys, which must divide num_heads; ``None`` = ``num_heads``.
         convolution_width: Tokens that the convolution sees, the token's own included.
     """

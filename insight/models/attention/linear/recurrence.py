@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Recurrence:
-    """What each token does to the state, a matrix S ``(key channels, value channels)`` a head::
+    """The effect of each token on the state, a matrix S ``(key channels, value channels)`` a head::
 
         S_t = exp(log_decay_t) * S_(t-1) + key_t u_t^T        output_t = S_t^T query_t
 
@@ -40,7 +40,7 @@ class Recurrence:
         return self.query.shape[2]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Recurrence:
-        """The same with every tensor changed."""
+        """This recurrence with every tensor changed."""
         strength = None if self.strength is None else change(self.strength)
         return Recurrence(
             change(self.query), change(self.key), change(self.value), change(self.log_decay), strength
@@ -92,7 +92,7 @@ def mix_chunks(
     and 2412.06464).
 
     Args:
-        inputs: What all tokens do to the state.
+        inputs: The recurrence of all tokens.
         state: The state before the first; ``None`` = empty.
         document_ids: int64 ``(batch, tokens)``, each document in one piece; the state is emptied between
             them. Not together with ``state``. ``None`` = one document a row.
@@ -136,7 +136,7 @@ def _mix_chunks(
         before, state = _carry(kept, added, state, inputs)
         mixed = reading @ before + weights @ value
     else:
-        # What tokens of a chunk write depends on what those before them wrote: a triangular system.
+        # A token of a chunk writes what depends on the writes before it: a triangular system.
         related = strength * _decayed_products(key, key, log_decay, reach.inside.tril(-1))
         recalled_key = _where(reach.from_start, strength * key * since_start)
         solved = torch.linalg.solve_triangular(
