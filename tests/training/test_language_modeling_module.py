@@ -170,17 +170,17 @@ def test_every_logged_line_has_its_own_norm_and_rate(tmp_path: Path) -> None:
 
 def test_window_longer_than_the_network_is_refused(tmp_path: Path) -> None:
     module = LanguageModelingModule(DecoderConfig(max_sequence_length=16))
-    with pytest.raises(
-        ConfigError, match=r"data\.sequence_length=32: the network holds max_sequence_length=16"
-    ):
+    with pytest.raises(ConfigError) as caught:
         make_trainer(tmp_path, 1).fit(module, make_data(tmp_path))
+    assert (caught.value.option, caught.value.value) == ("data.sequence_length", 32)
+    assert "max_sequence_length=16" in caught.value.problem
 
 
 def test_unknown_compile_choice_and_z_loss_are_refused() -> None:
-    with pytest.raises(ConfigError, match="compile='onn'"):
-        make_module(compile="onn")
-    with pytest.raises(ConfigError, match="z_loss=-1"):
-        make_module(z_loss=-1)
+    for option, value in {"compile": "onn", "z_loss": -1}.items():
+        with pytest.raises(ConfigError) as caught:
+            make_module(**{option: value})
+        assert (caught.value.option, caught.value.value) == (option, value)
 
 
 def test_auto_compiles_only_what_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
