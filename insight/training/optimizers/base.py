@@ -13,8 +13,8 @@ from insight.runtime.component import Component
 from insight.runtime.errors import CheckpointError
 from insight.runtime.numbers import require_number
 
-MAX_LEARNING_RATE = 1e6
-"""The largest learning rate; larger ones overflow float32 in the first updates."""
+MAX_LEARNING_RATE = 1e30
+"""The largest learning rate: with a larger one the first update overflows float32."""
 
 _REMEDY = (
     "resume with the optimizer, layer_decay and freeze of its run, or begin a new one from its weights by "
