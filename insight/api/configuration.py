@@ -27,7 +27,7 @@ import insight.training  # noqa: F401
 from insight.api.config_files import given_config, yaml_text
 from insight.api.early_checks import early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
-from insight.api.placement import Placement, accelerator_of, device_number, placement_of, trainer_mistakes
+from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.api.run_config import RunConfig
 from insight.callbacks import EndOfTraining, GracefulInterrupt, TimeBudget
 from insight.reporting import MetricsFile, RunTensorBoard
@@ -189,7 +189,6 @@ class InsightCLI(LightningCLI):
         except ConfigError as error:
             self.mistakes.append(error)
             self.run_config = RunConfig()
-        self.mistakes += trainer_mistakes(self.config.trainer)
 
     def instantiate_classes(self) -> None:
         """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest.

@@ -1,4 +1,4 @@
-"""Checks of the ``trainer`` group: its numbers, and on how many devices of how many machines a run trains."""
+"""On how many devices of how many machines a run trains, and whether strategy and precision go with that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from insight.runtime.errors import ConfigError, nearest
-from insight.runtime.numbers import require_number
 from insight.runtime.processes import ProcessPlace
 
 _SHARDED = ("fsdp2", "model_parallel")
@@ -16,27 +15,6 @@ _REPLACED = {
     "ddp_spawn": "use ddp: every process parses the command itself",
     "ddp_fork": "use ddp: every process parses the command itself",
     "ddp_notebook": "use ddp: every process parses the command itself",
-}
-# Smallest value and an example of the Trainer's numbers. Lightning takes some others for endless loops.
-_WHOLE_NUMBERS: dict[str, tuple[int, object]] = {
-    "accumulate_grad_batches": (1, 1),
-    "check_val_every_n_epoch": (1, "1, or null to count val_check_interval over the whole run"),
-    "log_every_n_steps": (0, 10),
-    "max_epochs": (-1, 1),
-    "max_steps": (-1, 1000),
-    "min_epochs": (0, 1),
-    "min_steps": (0, 100),
-    "num_nodes": (1, 1),
-    "num_sanity_val_steps": (-1, 0),
-    "reload_dataloaders_every_n_epochs": (0, 0),
-}
-_NUMBERS: dict[str, tuple[float, object]] = {
-    "gradient_clip_val": (0, "1, or null for none"),
-    "limit_train_batches": (0, 100),
-    "limit_val_batches": (0, 10),
-    "limit_test_batches": (0, 10),
-    "limit_predict_batches": (0, 10),
-    "overfit_batches": (0, 0),
 }
 
 
@@ -62,34 +40,6 @@ class Placement:
     def __str__(self) -> str:
         machines = f"{self.num_machines} machine{'s' if self.num_machines > 1 else ''}"
         return f"{self.num_processes} process{'es' if self.num_processes > 1 else ''} on {machines}"
-
-
-def trainer_mistakes(trainer: Any) -> list[ConfigError]:
-    """Numbers of the ``trainer`` group that Lightning takes and cannot work with.
-
-    Args:
-        trainer: The ``trainer`` group of a configuration.
-    """
-    mistakes = []
-    for name, (least, example) in (*_WHOLE_NUMBERS.items(), *_NUMBERS.items()):
-        try:
-            require_number(
-                f"trainer.{name}",
-                trainer.get(name),
-                example,
-                whole=name in _WHOLE_NUMBERS,
-                optional=True,
-                at_least=least,
-            )
-        except ConfigError as error:
-            mistakes.append(error)
-    interval = trainer.get("val_check_interval")
-    if isinstance(interval, (int, float)):  # Lightning takes durations too
-        try:
-            require_number("trainer.val_check_interval", interval, "100, or 1.0 for once an epoch", above=0)
-        except ConfigError as error:
-            mistakes.append(error)
-    return mistakes
 
 
 def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
