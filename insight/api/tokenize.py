@@ -11,16 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insight.data.sources.decoding import Reading as Reading
+from insight.data.sources.decoding import TextRepairs
+from insight.data.sources.files import Source, expand_sources
+from insight.data.sources.formats import training_texts
+from insight.data.tokenizers import (
+    BaseTokenizer,
+    BPETokenizerConfig,
+    TokenizerConfig,
+    WordTokenizerConfig,
+    load_tokenizer,
+)
+from insight.data.tokenizers.pruning import PrunedTokenizer, PruningSearch
+from insight.data.tokenizers.quality import (
+    NamedText,
+    compare_tokenizers,
+    describe_tokenizer,
+    measure_tokenizer,
+    shown_token,
+)
+from insight.data.tokenizers.training import joint_vocabulary, separate_vocabularies
 from insight.runtime.errors import CheckpointError, ConfigError, OutputError
-from insight.runtime.files import ensure_writable
+from insight.runtime.files import ensure_writable, new_folder, require_new
+from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
+from insight.runtime.run_folder import RunFolder, find_checkpoint
+from insight.runtime.version import __version__
 
 if TYPE_CHECKING:
     from insight.data.encoding.executors import ExecutorConfig
-    from insight.data.sources.decoding import Reading, TextRepairs
-    from insight.data.tokenizers import BaseTokenizer, TokenizerConfig
-    from insight.data.tokenizers.pruning import PrunedTokenizer, PruningSearch
-    from insight.data.tokenizers.quality import NamedText
 
 FORMAT_VERSION = 1
 Files = str | Sequence[str]
@@ -80,8 +99,6 @@ def tokenizer_config(
     Raises:
         ConfigError: A value cannot work.
     """
-    from insight.data.tokenizers import BPETokenizerConfig, WordTokenizerConfig
-
     normalization = normalization or "none"
     if kind == "bpe":
         return BPETokenizerConfig(
@@ -105,8 +122,7 @@ def train_tokenizer(
     languages: Mapping[str, Files] | None = None,
     *,
     separate: bool = False,
-    text_field: str = "text",
-    invalid_text: str = "error",
+    reading: Reading = Reading(),
 ) -> list[SavedTokenizer]:
     """Train a tokenizer on text and write it.
 
@@ -116,8 +132,7 @@ def train_tokenizer(
         files: Text to train on.
         languages: Text of several languages by name; all of it makes one vocabulary.
         separate: Whether each language gets a vocabulary of its own, ``NAME.json`` in the folder ``output``.
-        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        reading: How the files are read.
 
     Raises:
         ConfigError: There is no text, or the options contradict each other.
@@ -125,12 +140,9 @@ def train_tokenizer(
         OutputError: ``output`` exists already or cannot be written.
         TokenizerError: The text does not support such a tokenizer.
     """
-    from insight.data.sources.decoding import Reading, TextRepairs
-    from insight.data.tokenizers.training import joint_vocabulary, separate_vocabularies
-
     languages = languages or {}
     output = Path(output)
-    reading, repairs = Reading(text_field, invalid_text), TextRepairs()
+    repairs = TextRepairs()
     if not files and not languages:
         raise ConfigError("there is no text to train on", "name files, or --text NAME=FILES")
     if not separate:
@@ -153,7 +165,7 @@ def train_tokenizer(
         vocabularies = separate_vocabularies(config, _training_texts(languages, reading, repairs))
         output.mkdir(parents=True, exist_ok=True)
         trained = {outputs[name]: tokenizer for name, tokenizer in vocabularies.items()}
-    if told := repairs.describe(invalid_text):
+    if told := repairs.describe(reading.invalid_text):
         say(told)
     saved = []
     for path, tokenizer in trained.items():
@@ -168,9 +180,6 @@ def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]
     Raises:
         TokenizerError: The tokenizer cannot be read, or the text is not valid.
     """
-    from insight.data.tokenizers import load_tokenizer
-    from insight.data.tokenizers.quality import shown_token
-
     loaded = load_tokenizer(tokenizer)
     ids = loaded.encode(text)
     return ids, [shown_token(loaded, index) for index in ids]
@@ -182,8 +191,6 @@ def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
     Raises:
         TokenizerError: The tokenizer cannot be read, or does not have one of the ids.
     """
-    from insight.data.tokenizers import load_tokenizer
-
     return load_tokenizer(tokenizer).decode(ids, skip_special_tokens=False)
 
 
@@ -216,8 +223,7 @@ def encode_files(
     tokenizer: str | Path,
     files: Files,
     *,
-    text_field: str = "text",
-    invalid_text: str = "error",
+    reading: Reading = Reading(),
     validation_fraction: float = 0.0,
     seed: int = 0,
     executor: ExecutorConfig | None = None,
@@ -228,8 +234,7 @@ def encode_files(
     Args:
         tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
         files: The text.
-        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        reading: How the files are read.
         validation_fraction: Share of the text that becomes a validation split, as in the data module.
         seed: Seed of that division.
         executor: Where the text is encoded; by default in local processes.
@@ -244,11 +249,17 @@ def encode_files(
     from insight.data import LocalProcesses
     from insight.data.preparation import Preparation, TextFiles
     from insight.data.store import default_cache_dir
-    from insight.data.tokenizers import load_tokenizer
 
     named = files if isinstance(files, str) else list(files)
     text = TextFiles(
-        named, None, None, None, text_field, validation_fraction, seed, invalid_text=invalid_text
+        named,
+        None,
+        None,
+        None,
+        reading.text_field,
+        validation_fraction,
+        seed,
+        invalid_text=reading.invalid_text,
     )
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     preparation = Preparation(text, load_tokenizer(tokenizer), cache, executor=executor or LocalProcesses())
@@ -271,8 +282,7 @@ def inspect_tokenizer(
     rare_below: int = 10,
     seed: int = 0,
     output: str | Path | None = None,
-    text_field: str = "text",
-    invalid_text: str = "error",
+    reading: Reading = Reading(),
 ) -> dict[str, Any]:
     """Describe a tokenizer, measure how well it fits texts, and compare it with another one on them.
 
@@ -284,8 +294,7 @@ def inspect_tokenizer(
         rare_below: A token that occurs less often than this counts as hardly used.
         seed: Seed of the bootstrap of the comparison.
         output: A new folder for ``summary.json`` and ``report.html``.
-        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        reading: How the files are read.
 
     Returns:
         The content of ``summary.json``: ``tokenizers`` (one entry each) and ``comparison``.
@@ -296,11 +305,7 @@ def inspect_tokenizer(
         OutputError: ``output`` exists already or cannot be written.
         TokenizerError: A tokenizer cannot be read.
     """
-    from insight.data.sources.decoding import Reading
-    from insight.data.tokenizers import load_tokenizer
-    from insight.data.tokenizers.quality import compare_tokenizers, describe_tokenizer, measure_tokenizer
     from insight.reporting.sections.tokenizer import build_tokenizer_quality, build_tokenizer_tokens
-    from insight.runtime.version import __version__
 
     if rare_below < 1:
         raise ConfigError("must be at least 1", "use e.g. 10", option="rare_below", value=rare_below)
@@ -312,7 +317,6 @@ def inspect_tokenizer(
             )
     if output is not None:
         _require_new_folder(output)
-    reading = Reading(text_field, invalid_text)
     paths = [tokenizer, *([compare] if compare else [])]
     loaded = [load_tokenizer(path) for path in paths]
     described = [{"name": path, **describe_tokenizer(each)} for path, each in zip(paths, loaded, strict=True)]
@@ -344,8 +348,7 @@ def prune_tokenizer(
     vocabulary_size: int | None = None,
     max_loss: float | None = None,
     checkpoint: str | None = None,
-    text_field: str = "text",
-    invalid_text: str = "error",
+    reading: Reading = Reading(),
 ) -> dict[str, Any]:
     """Drop the tokens that a text hardly needs, and write the smaller tokenizer.
 
@@ -357,8 +360,7 @@ def prune_tokenizer(
         vocabulary_size: Number of tokens to keep; or else ``max_loss``.
         max_loss: Keep as few as make the text at most this share longer; 0 drops what never occurs.
         checkpoint: A model with this tokenizer; a copy with the embedding rows of the kept tokens is written.
-        text_field: The field (``.jsonl``) or column (``.tsv``, ``.parquet``) that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8: ``"error"``, ``"replace"`` or ``"skip"``.
+        reading: How the files are read.
 
     Returns:
         The content of ``summary.json``; ``sizes`` lists every size that was tried.
@@ -370,11 +372,7 @@ def prune_tokenizer(
         OutputError: ``output`` exists already or cannot be written.
         TokenizerError: The tokenizer cannot be read or pruned.
     """
-    from insight.data.sources.decoding import Reading
-    from insight.data.tokenizers import load_tokenizer
-    from insight.data.tokenizers.pruning import PruningSearch
     from insight.reporting.sections.tokenizer import build_pruning
-    from insight.runtime.run_folder import find_checkpoint
 
     if (vocabulary_size is None) == (max_loss is None):
         raise ConfigError("give either vocabulary_size or max_loss", "use e.g. max_loss 0.01")
@@ -390,7 +388,6 @@ def prune_tokenizer(
             value=checkpoint,
         )
     before = load_tokenizer(tokenizer)
-    reading = Reading(text_field, invalid_text)
     search = PruningSearch(before, _named_texts(files, reading))
     pruned = search.to_loss(max_loss) if max_loss is not None else search.to_size(vocabulary_size or 0)
     search.try_curve()
@@ -413,8 +410,6 @@ def prune_tokenizer(
 def _pruning_summary(
     before: BaseTokenizer, search: PruningSearch, pruned: PrunedTokenizer, files: Files
 ) -> dict[str, Any]:
-    from insight.runtime.version import __version__
-
     after = pruned.tokenizer
     sizes = [
         {
@@ -444,9 +439,6 @@ def _write_results(
     output: str | Path, summary: dict[str, Any], sections: Any, title: str, write_more: Any = None
 ) -> None:
     from insight.reporting.report import write_report
-    from insight.runtime.files import new_folder
-    from insight.runtime.json_files import write_object
-    from insight.runtime.run_folder import RunFolder
 
     with new_folder(Path(output)) as folder:
         write_object(folder / "summary.json", summary)
@@ -456,8 +448,6 @@ def _write_results(
 
 
 def _require_new_folder(output: str | Path) -> None:
-    from insight.runtime.files import require_new
-
     require_new(Path(output))
     ensure_writable(Path(output))
 
@@ -476,8 +466,6 @@ def _training_texts(
     texts: Mapping[str, Files], reading: Reading, repairs: TextRepairs
 ) -> dict[str, Iterable[str]]:
     """The documents of each text for a trainer, long ones in parts; all files are looked up at once."""
-    from insight.data.sources.files import Source, expand_sources
-    from insight.data.sources.formats import training_texts
 
     def read(sources: list[Source]) -> Iterator[str]:
         for source in sources:
@@ -488,8 +476,6 @@ def _training_texts(
 
 def _named_texts(files: Files, reading: Reading) -> list[NamedText]:
     """Each file with a function that reads its documents."""
-    from insight.data.sources.files import expand_sources
-
     return [
         (source.name, functools.partial(source.documents, reading))
         for source in expand_sources(files, "FILES")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from insight.api.tokenize import (
+    Reading,
     decode_ids,
     encode_files,
     encode_text,
@@ -54,12 +55,13 @@ def _parser() -> CommandParser:
     train.set_defaults(action=_train)
     train.add_argument("files", metavar="FILES", help=_FILES, nargs="*")
     train.add_argument("--text", help=f"{_TEXT}; all languages make one vocabulary", **_LANGUAGES)
-    add_options(
-        train,
-        train_tokenizer,
-        {"output": {"required": True, "metavar": "FILE"}, "separate": _FLAG} | _READING,
-    )
     own: dict[str, dict[str, Any]] = {
+        "output": {"required": True, "metavar": "FILE"},
+        "separate": _FLAG,
+    }
+    add_options(train, train_tokenizer, own)
+    add_options(train, Reading, _READING)
+    own = {
         "kind": {"choices": ("bpe", "word"), "default": "bpe"},
         "vocabulary_size": _NUMBER | {"default": 2048},
         "min_frequency": _NUMBER | {"default": 2},
@@ -87,7 +89,8 @@ def _parser() -> CommandParser:
         "seed": _NUMBER,
         "cache_dir": _FOLDER,
     }
-    add_options(encode, encode_files, own | _READING)
+    add_options(encode, encode_files, own)
+    add_options(encode, Reading, _READING)
     own = {
         "executor": {"choices": ("local", "in_process", "dask")},
         "scheduler": {"metavar": "ADDRESS"},
@@ -112,7 +115,8 @@ def _parser() -> CommandParser:
         "seed": _NUMBER | {"default": 0},
         "output": _FOLDER,
     }
-    add_options(inspect, inspect_tokenizer, own | _READING)
+    add_options(inspect, inspect_tokenizer, own)
+    add_options(inspect, Reading, _READING)
     inspect.add_argument("--json", help="print the result as JSON", **_FLAG)
 
     prune = actions.add_parser("prune", help="drop tokens that a text hardly needs, also from a checkpoint")
@@ -125,7 +129,8 @@ def _parser() -> CommandParser:
         "checkpoint": {"metavar": "RUN|CKPT"},
         "output": _FOLDER | {"required": True},
     }
-    add_options(prune, prune_tokenizer, own | _READING)
+    add_options(prune, prune_tokenizer, own)
+    add_options(prune, Reading, _READING)
     prune.add_argument("--json", help="print the result as JSON", **_FLAG)
     return parser
 
@@ -158,8 +163,7 @@ def _train(options: argparse.Namespace) -> None:
         options.files,
         _languages(options),
         separate=options.separate,
-        text_field=options.text_field,
-        invalid_text=options.invalid_text,
+        reading=Reading(options.text_field, options.invalid_text),
     )
     for one in saved:
         say(f"{one.tokenizer.vocabulary_size} tokens, fingerprint {one.tokenizer.fingerprint()}")
@@ -174,8 +178,7 @@ def _encode(options: argparse.Namespace) -> None:
     stores = encode_files(
         options.tokenizer,
         options.files,
-        text_field=options.text_field,
-        invalid_text=options.invalid_text,
+        reading=Reading(options.text_field, options.invalid_text),
         validation_fraction=options.validation_fraction or 0.0,
         seed=options.seed or 0,
         executor=encoding_executor(options.executor, options.scheduler, options.num_workers),
@@ -221,8 +224,7 @@ def _inspect(options: argparse.Namespace) -> None:
         rare_below=options.rare_below,
         seed=options.seed,
         output=options.output,
-        text_field=options.text_field,
-        invalid_text=options.invalid_text,
+        reading=Reading(options.text_field, options.invalid_text),
     )
     if options.json:
         tokenizers = summary["tokenizers"]
@@ -264,8 +266,7 @@ def _prune(options: argparse.Namespace) -> None:
         vocabulary_size=options.vocabulary_size,
         max_loss=options.max_loss,
         checkpoint=options.checkpoint,
-        text_field=options.text_field,
-        invalid_text=options.invalid_text,
+        reading=Reading(options.text_field, options.invalid_text),
     )
     if options.json:
         print_json(summary)

@@ -213,9 +213,9 @@ class _ZstandardFrame:
 class Reading:
     """How the bytes of a source become documents.
 
-    Attributes:
+    Args:
         text_field: The field of ``.jsonl``, or the column of ``.parquet`` and ``.tsv``, that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8, one of ``INVALID_TEXT``.
+        invalid_text: The policy for bytes that are not UTF-8: ``error``, ``replace`` or ``skip``.
 
     Raises:
         ConfigError: A value cannot work.
