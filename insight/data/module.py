@@ -137,7 +137,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     Args:
         train_files: Text to train on: files, folders, globs or ``corpus:NAME``; ``.txt``, ``.jsonl``,
-            ``.tsv`` or ``.parquet``, each also compressed (``.gz``, ``.xz``, …). A mapping gives corpora names,
+            ``.tsv`` or ``.parquet``, also ``.gz``, ``.bz2``, ``.xz``, ``.zst``. A mapping names corpora,
             for ``sampling: Mixture``.
         validation_files: Text to validate on; without it a part of the training text is set aside.
         test_files: Text for the final measurement.
