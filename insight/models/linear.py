@@ -139,12 +139,12 @@ class StackedProjection(nn.Module):
     """Linear maps of one shape, of which each row goes through one: the experts of a mixture.
 
     Args:
-        num_maps: How many there are.
-        num_active: How many of them a token goes through.
+        num_maps: Number of maps.
+        num_active: Number of maps that a token goes through.
         in_features: Size of the input.
-        splits: As in :class:`Projection`, of every map.
+        splits: Output sizes of the fused parts of every map; their rows lie one below the other.
         bias: Whether each map has a bias; they begin at zero.
-        writes_residual: As in :class:`Projection`.
+        writes_residual: Whether the output is added to the residual stream.
 
     Attributes:
         weight: ``(num_maps, sum(splits), in_features)``.

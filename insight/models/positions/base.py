@@ -50,7 +50,7 @@ class PositionEncoding(nn.Module):
         """Encode the positions into queries, where these are treated unlike keys.
 
         Args:
-            heads: As in :meth:`apply_to_heads`.
+            heads: ``(batch, sequence, heads, head_dim)``, float32 or float64.
             tables: From :meth:`tables`.
             scale: Factor of the products of queries and keys.
         """

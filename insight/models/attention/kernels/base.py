@@ -213,7 +213,7 @@ def soft_cap(scores: torch.Tensor, bound: float | None) -> torch.Tensor:
     Gemma 2 (arXiv 2408.00118) bounds the scores of attention and of tokens so.
 
     Args:
-        scores: Of any shape.
-        bound: c; ``None`` for none.
+        scores: Scores of any shape.
+        bound: The bound c; ``None`` for none.
     """
     return scores if bound is None else bound * torch.tanh(scores / bound)

@@ -37,7 +37,7 @@ class FlexKernel(Kernel):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        """As in :class:`Kernel`.
+        """Attention output, with the arguments of :class:`Kernel`.
 
         Raises:
             ConfigError: A gradient is wanted on a CPU.
