@@ -162,7 +162,8 @@ def _record_time(trainer: Trainer, name: str) -> None:
     """Write down under ``name`` what the clock of the run says now."""
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
-            update_run_info(run_folder_of(trainer).info_path, **{name: logger.seconds})
+            now: dict[str, Any] = {name: logger.seconds}
+            update_run_info(run_folder_of(trainer).info_path, **now)
 
 
 def _step_of_weights(trainer: Trainer) -> int:
