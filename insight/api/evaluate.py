@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from insight.api.configuration import InsightCLI
     from insight.checkpoints import LoadedCheckpoint
+    from insight.data.preparation import DocumentPlace
     from insight.optimization.measurement import Quality
 
 
@@ -239,8 +240,7 @@ def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> I
     for end in ends.tolist():
         place = next(where, None)
         while place is not None and place.is_empty:
-            nothing = {"bytes": 0, "tokens": 0, "loss": None, "bits_per_byte": None}
-            yield {"document": number, "file": place.file, "record": place.record, **nothing}
+            yield _without_text(number, place)
             number, place = number + 1, next(where, None)
         loss, num_bytes = float(losses[start:end].sum()), int(lengths[targets[start:end]].sum())
         yield {
@@ -253,6 +253,13 @@ def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> I
             "bits_per_byte": loss / math.log(2) / num_bytes if num_bytes else None,
         }
         start, number = end, number + 1
+    for index, place in enumerate(where, start=number):
+        yield _without_text(index, place)
+
+
+def _without_text(number: int, place: DocumentPlace) -> dict[str, Any]:
+    nothing = {"bytes": 0, "tokens": 0, "loss": None, "bits_per_byte": None}
+    return {"document": number, "file": place.file, "record": place.record, **nothing}
 
 
 def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:

@@ -261,7 +261,7 @@ def test_generate(insight: Insight, finished_run: Path) -> None:
 
 
 def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finished_run: Path) -> None:
-    texts = ["A first document.", "Another one, which is longer than the first."]
+    texts = ["A first document.", "", "Another one, which is longer than the first.", ""]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (workplace / "texts.jsonl").write_text(lines, encoding="utf-8")
     command = ("predict", "--checkpoint", str(finished_run), "--data.predict_files", "texts.jsonl")
@@ -269,12 +269,18 @@ def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finish
     assert outcome.code == 0, outcome.err
     records = [json.loads(line) for line in outcome.out.splitlines()]
     assert [record["bytes"] for record in records] == [len(text) for text in texts]
-    assert [record["tokens"] for record in records] == [len(text) + 1 for text in texts]
+    assert [record["tokens"] for record in records] == [len(text) + 1 if text else 0 for text in texts]
+    # A record without text has no scores, and the others keep their numbers.
+    assert [(record["file"], record["record"]) for record in records] == [
+        ("texts.jsonl", number) for number in (1, 2, 3, 4)
+    ]
+    assert [record["document"] for record in records] == [0, 1, 2, 3]
+    assert [record["loss"] is None for record in records] == [not text for text in texts]
     # Together they are what `test` measures on the same text.
     test = insight(
         "test", "--checkpoint", str(finished_run), "--data.test_files", "texts.jsonl", "--json=true"
     )
-    total = sum(record["loss"] * record["tokens"] for record in records)
+    total = sum(record["loss"] * record["tokens"] for record in records if record["tokens"])
     expected = json.loads(test.out)["test/loss"]
     assert total / sum(record["tokens"] for record in records) == pytest.approx(expected, rel=1e-5)
     assert insight(*command, "--output", "out.jsonl").code == 0

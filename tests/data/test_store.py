@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -291,3 +292,19 @@ def test_key_names_everything_that_decides_the_content() -> None:
         store_key(["a", "b"], "t", {"text_field": "text", "part": "train"}),
     }
     assert len(keys) == 6
+
+
+def test_keys_and_bytes_of_earlier_versions_stay(tmp_path: Path) -> None:
+    """Text that an earlier version has encoded is found again, and read."""
+    assert store_key(["a", "b"], "t", {"text_field": "text"}) == "eb1681dddd829edbef4b3254b8ec5a24"
+    writer = StoreWriter(tmp_path, TOKENIZER, 16)
+    encode_documents(DOCUMENTS, TOKENIZER, writer)
+    writer.close({"files": ["a.txt"]})
+    hashes = {path.name: xxhash.xxh3_64_hexdigest(path.read_bytes()) for path in tmp_path.iterdir()}
+    assert hashes == {
+        "00000.bin": "70a7bbca65a09417",
+        "00000.idx": "12b55e17ab9159a4",
+        "00001.bin": "679bd6d97e92a3c4",
+        "00001.idx": "3d43c6f22c992f45",
+        "manifest.json": "192ce0660745b044",
+    }

@@ -230,6 +230,21 @@ def test_no_negative_limit(tmp_path: Path) -> None:
         assert (caught.value.option, caught.value.value) == ("max_bytes", -1)
 
 
+def test_an_edit_with_a_restored_time_stamp_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size, time stamp and inode are those of the store that was verified; the time of the change is not."""
+    monkeypatch.setattr("insight.data.store.cache._ALWAYS_VERIFIED_BYTES", 0)
+    fill(tmp_path, "one")
+    cache = StoreCache(tmp_path)
+    assert cache.find("one") is not None
+    path = tmp_path / "stores" / "one" / "00000.bin"
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"y")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="damaged"):
+        cache.find("one")
+
+
 def test_finding_and_opening_a_gigabyte_takes_no_time(tmp_path: Path) -> None:
     """Verified once, a store is known by size, time and inode of its files; here they are mostly holes."""
 
