@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_training import make_data, make_trainer, same_weights
 
+from insight.data import IGNORED_TARGET
 from insight.models import (
     BalanceBias,
     BalanceLoss,
@@ -103,6 +104,25 @@ def test_training_balances_the_experts(tmp_path: Path, balance: RouterBalance) -
     assert last["train/expert_load_lowest"] > first["train/expert_load_lowest"]
     assert first["train/router_balance"] > last["train/router_balance"]
     assert last["train/loss"] < first["train/loss"]
+
+
+def test_empty_places_of_a_batch_are_not_counted(tmp_path: Path) -> None:
+    """The second half of every row has no targets, as the empty places of packed rows have none."""
+
+    class Halve(pl.Callback):
+        counts: int = 0
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            batch.targets[:, 16:] = IGNORED_TARGET
+            for router in routers(module):
+                router.register_forward_hook(self.count)
+
+        def count(self, router: Any, inputs: Any, output: Any) -> None:
+            self.counts = int(router._counts.sum())
+
+    halve = Halve()
+    train(tmp_path, BalanceBias(0.003), 1, trainer_options={"callbacks": [halve]})
+    assert halve.counts == 4 * 16 * 2
 
 
 def test_a_network_without_experts_logs_no_load(tmp_path: Path) -> None:
