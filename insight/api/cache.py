@@ -17,7 +17,7 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class CacheListing:
-    """What a cache folder holds.
+    """The contents of a cache folder.
 
     Attributes:
         cache_dir: The folder.
@@ -39,7 +39,7 @@ class CacheListing:
 
 @dataclass(frozen=True)
 class Clearance:
-    """What was removed from a cache folder.
+    """The result of clearing a cache folder.
 
     Attributes:
         cache_dir: The folder.
