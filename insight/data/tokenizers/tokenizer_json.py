@@ -103,13 +103,11 @@ class PreTokenizer:
     r"""A rule by which BPE first cuts a text into words; only parts of a word can become one token.
 
     Attributes:
-        description: A description for people.
         pattern: A regular expression (Oniguruma) whose matches are the words.
         boundaries: White space that no word joins to a character before it that is not white space, as
             characters of a regular expression: a text may be cut there without changing any id.
     """
 
-    description: str
     pattern: str
     boundaries: str
 
@@ -132,19 +130,17 @@ def byte_level(use_regex: bool) -> dict[str, Any]:
 
 
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
-    # Radford et al. 2019.
-    "gpt2": PreTokenizer("words with the space before them, numbers, punctuation", GPT2_PATTERN, r" \t\n\r"),
+    # Words with the space before them, numbers, punctuation (Radford et al. 2019).
+    "gpt2": PreTokenizer(GPT2_PATTERN, r" \t\n\r"),
     # GPT-2's, but a number is as many tokens as it has digits, so that place value can be learnt
     # (Nogueira et al. 2021, arXiv 2102.13019; PaLM, Chowdhery et al. 2022, arXiv 2204.02311).
     "single_digits": PreTokenizer(
-        "as gpt2, each digit on its own",
         r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         r" \t\n\r",
     ),
     # The rule of GPT-4's vocabulary cl100k_base, as published with the library tiktoken. Punctuation takes
     # the line breaks behind it, so those are no place to cut.
     "gpt4": PreTokenizer(
-        "as gpt2, numbers in threes, line breaks with the punctuation before them, case-blind contractions",
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+",
         r" \t",
