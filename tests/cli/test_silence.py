@@ -61,7 +61,7 @@ def test_slow_work_is_not_taken_for_a_hung_process(workplace: Path) -> None:
         *("--run.hang_timeout", str(SECONDS), "--run.rendezvous_timeout", str(SECONDS)),
     ]
     environments = [
-        {**variables, "INSIGHT_CACHE_DIR": str(workplace / f"cache-{rank}"), "PYTHONPATH": str(workplace)}
+        {**variables, "INSIGHT_CACHE_DIR": str(workplace / f"cache-{rank}")}
         for rank, variables in enumerate(ranks(2))
     ]
     begun = time.monotonic()
@@ -105,7 +105,7 @@ def test_debug_shows_the_traceback_of_any_process(workplace: Path, place: str) -
     command = [*FIT, "--trainer.devices", "2", "--trainer.callbacks+", "slow_parts.Fails"]
     if place != "nowhere":
         command.insert(0 if place == "before" else len(command), "--debug")
-    with started([*PYTHON_INSIGHT, *command], workplace, place, {"PYTHONPATH": str(workplace)}) as running:
+    with started([*PYTHON_INSIGHT, *command], workplace, place) as running:
         outcome = running.wait()
     assert outcome.code == 1, outcome.err
     assert "planted in rank 1" in outcome.err
