@@ -158,7 +158,10 @@ def test_the_ledger_of_another_plan(
 def importable(workplace: Path) -> Iterator[Path]:
     """Modules of the working folder are found, and forgotten after each command."""
     sys.path.insert(0, str(workplace))
+    # A shell lets its background jobs ignore SIGINT, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield workplace
+    signal.signal(signal.SIGINT, before)
     sys.path.remove(str(workplace))
     sys.modules.pop("answering", None)
 
