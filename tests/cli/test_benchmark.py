@@ -137,8 +137,8 @@ def test_a_model_against_itself_from_python(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["RUN", "nope"], ["MODEL=nope does not exist"]),
-        (["RUN", "empty"], ["MODEL=empty holds no checkpoint"]),
+        (["RUN", "nope"], ["MODEL=nope", "does not exist"]),
+        (["RUN", "empty"], ["MODEL=empty", "holds no checkpoint"]),
         (["RUN", "train.txt"], ["train.txt", "is not a checkpoint of insight"]),
         ([], ["MODEL", "required"]),
         (["RUN", "--output", "empty"], ["--output=empty exists already"]),
