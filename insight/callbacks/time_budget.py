@@ -13,7 +13,12 @@ from insight.callbacks.trainer_parts import steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
-from insight.training.lightning_internals import set_last_step, step_completed
+from insight.training.lightning_internals import (
+    restore_options,
+    set_last_step,
+    step_completed,
+    validate_after_this_batch,
+)
 
 # The plan is renewed this often; counted in steps, so that all processes of a run agree when.
 _STEPS_BETWEEN_PLANS = 5
@@ -66,6 +71,7 @@ class TimeBudget(StepTiming):
         self._elapsed_before = 0.0
         self._start = time.monotonic()
         self._told_slower = False
+        self._changed_options: dict[str, Any] | None = None
 
     @property
     def elapsed(self) -> float:
@@ -84,6 +90,9 @@ class TimeBudget(StepTiming):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             set_last_step(trainer, self._limit)  # the Trainer may train again
+            if self._changed_options is not None:
+                restore_options(trainer, self._changed_options)
+                self._changed_options = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -143,8 +152,8 @@ class TimeBudget(StepTiming):
                 self._plan(trainer, step)
             self._freeze_if_due(pl_module, step)
         self._apply(trainer, pl_module)
-        if self.planned_steps is not None and step >= self.planned_steps:
-            trainer.should_stop = True  # Lightning validates once more before it stops
+        if self.planned_steps is not None and step >= self.planned_steps and not trainer.should_stop:
+            self._changed_options = validate_after_this_batch(trainer)
 
     def _plan(self, trainer: Trainer, step: int) -> None:
         """Choose the total number of steps from what has been measured."""

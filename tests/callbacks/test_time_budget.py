@@ -45,18 +45,26 @@ def test_the_run_fits_the_budget(
     assert module.learning_rates[-1] <= 0.05 * 1.1 / decay_steps, "the decay must come to its end"
 
 
-def test_the_last_step_is_validated(tmp_path: Path, clock: FakeClock) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": 17, "check_val_every_n_epoch": None},
+        {"val_check_interval": 1.0, "check_val_every_n_epoch": 500},
+    ],
+)
+def test_the_last_step_is_validated(tmp_path: Path, clock: FakeClock, options: dict[str, Any]) -> None:
+    """Also in an epoch that is none of those to be validated."""
     steps: list[int] = []
 
     class Watch(Callback):
         def on_validation_end(self, trainer: Any, module: Any) -> None:
             steps.append(trainer.global_step)
 
-    trainer, _ = tiny_fit(
-        tmp_path, [TimeBudget(5, False), Workload(clock), Watch()], val_check_interval=17, **ENDLESS
-    )
+    callbacks = [TimeBudget(5, False), Workload(clock), Watch()]
+    trainer, _ = tiny_fit(tmp_path, callbacks, max_steps=-1, **options)
     assert steps[-1] == trainer.global_step
     assert steps.count(trainer.global_step) == 1
+    assert trainer.check_val_every_n_epoch == options["check_val_every_n_epoch"]
 
 
 def test_startup_counts_from_the_start_of_the_process(
