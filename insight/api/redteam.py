@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,10 +57,12 @@ def redteam(
     from insight.safety.red_teaming import check_options
     from insight.safety.registry import TARGETS
 
-    named = {"checkpoint": checkpoint, "target": target, "config": config, "output": output}
+    named = {"checkpoint": checkpoint, "target": target, "config": config, "output": output, "suite": suite}
     for option, value in named.items():
         if isinstance(value, str) and not value.strip():
             raise ConfigError("is empty", "leave the option out, or give it a value", option=f"--{option}")
+        if isinstance(value, (str, Path)) and option != "target":
+            _check_name(f"--{option}", value)
     if (checkpoint is None) == (target is None):
         raise ConfigError("one of --checkpoint and --target is needed", "name the model to measure")
     if target is not None and config is not None:
@@ -128,6 +131,18 @@ def redteam_parts() -> dict[str, tuple[list[str], list[str]]]:
         usable = [name for name in registry.names() if name not in broken]
         parts[f"{registry.kind}s"] = (usable, list(broken.values()))
     return parts
+
+
+def _check_name(option: str, value: str | Path) -> None:
+    """Refuse what can be no file: a name that is too long, a null byte, a lone surrogate."""
+    try:
+        os.lstat(value)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # such a name is possible; whether it can be used is found out where it is used
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "cannot be the name of a file", "use another one", option=option, value=value
+        ) from error
 
 
 @contextlib.contextmanager

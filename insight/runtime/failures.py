@@ -91,6 +91,10 @@ def translate(error: BaseException) -> InsightError | None:
         if error.errno in _FULL:
             return OutputError(f"{path}: the disk is full", "free some space or choose another output folder")
         return OutputError(f"{path}: you may not use this place", "change its permissions or choose another")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ConfigError(
+            f"{str(error.filename)[:60]}...: the name is too long for a file", "use a shorter one"
+        )
     if is_out_of_memory(error):
         return InsightError(
             "out of memory", "lower data.batch_size, data.sequence_length or the network's size"

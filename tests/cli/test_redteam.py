@@ -235,7 +235,9 @@ def answer(prompt, settings):
         for value in ("", "nan", "inf", "-1", "1e9", str(10**30), "0x10")
         if (option, value) != ("--workers", str(10**30))
     ]
-    + [("--num_samples", "1000000000"), ("--device", "")],
+    + [("--num_samples", "1000000000"), ("--device", "")]
+    + [(option, "x" * 5000) for option in ("--checkpoint", "--suite", "--output", "--target", "--measure")]
+    + [(option, "\ud800") for option in ("--checkpoint", "--suite", "--output")],
 )
 def test_odd_options(insight: Insight, workplace: Path, suite: str, option: str, value: str) -> None:
     """Empty, not a number, huge: one line with the option, and nothing is written."""
