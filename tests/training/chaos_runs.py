@@ -33,7 +33,7 @@ from insight.runtime import files
 from insight.runtime.errors import CheckpointError
 from insight.runtime.run_folder import RunFolder, find_resumable, is_complete
 from insight.runtime.seeding import seed_everything
-from insight.training import MuonAdamW, language_modeling
+from insight.training import MuonAdamW, step
 
 NUM_STEPS = 24
 _STARTUP_SECONDS = 120
@@ -118,7 +118,7 @@ def train(attempt: Attempt, rank: int, port: int) -> None:
     if rank == 0:
         stop_in_saves(attempt)
     if attempt.fault == "random state":
-        language_modeling.restore_random_states = lambda *_: None
+        step.restore_random_states = lambda *_: None
     try:
         checkpoint = find_resumable("auto", attempt.run.path.parent.parent, attempt.run.path.parent.name)
     except CheckpointError:
