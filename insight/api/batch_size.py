@@ -70,8 +70,10 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     """
     if not fits(1):
         raise ConfigError(
-            "data.batch_size=auto: not even one sequence fits into memory",
+            "not even one sequence fits into memory",
             "lower data.sequence_length or the network's size, or set model.network.activation_checkpointing",
+            option="data.batch_size",
+            value="auto",
         )
     size = 1
     while 2 * size <= most and fits(2 * size):
@@ -124,8 +126,10 @@ def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
     is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy))
     if is_sharded or not hasattr(cli.model, "network_config"):
         raise ConfigError(
-            "data.batch_size=auto: cannot be tried with a sharded network or a module of your own",
+            "cannot be tried with a sharded network or a module of your own",
             "name a number",
+            option="data.batch_size",
+            value="auto",
         )
     if strategy.root_device.type == "cuda":
         return lambda size: _runs(cli, trainer, size)

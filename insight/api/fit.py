@@ -93,9 +93,10 @@ def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
     num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
     if num_steps and num_processes > 1 and not resumed:
         raise ConfigError(
-            f"run.find_learning_rate={num_steps}: the sweep runs in one process, this run has "
-            f"{num_processes}",
+            f"the sweep runs in one process, this run has {num_processes}",
             "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
+            option="run.find_learning_rate",
+            value=num_steps,
         )
 
 

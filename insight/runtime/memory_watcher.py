@@ -115,7 +115,7 @@ class MemoryWatcher:
         interval: float = 0.2,
     ) -> None:
         if not interval > 0:
-            raise ConfigError(f"interval={interval}: must be above 0 seconds", "use 0.2")
+            raise ConfigError("must be above 0 seconds", "use 0.2", option="interval", value=interval)
         self.thresholds = thresholds
         self._read = read_memory if read is None else read
         self._interval = interval

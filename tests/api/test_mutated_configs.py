@@ -100,7 +100,7 @@ def check(seeds: range, tmp_path: Path) -> list[str]:
             ends.append(planned(path))
         except Exception as error:
             raise AssertionError(f"seed {seed}: {path.read_text(encoding='utf-8')}") from error
-        assert time.monotonic() - begun < 20, f"seed {seed} takes too long"
+        assert time.monotonic() - begun < 60, f"seed {seed} takes too long"
     return ends
 
 

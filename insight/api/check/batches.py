@@ -173,9 +173,10 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
     if accumulation > per_epoch:
         findings.refuse(
             ConfigError(
-                f"trainer.accumulate_grad_batches={accumulation}: an epoch has only {per_epoch} batches, and "
-                "no step reaches over its end",
+                f"an epoch has only {per_epoch} batches, and no step reaches over its end",
                 f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size",
+                option="trainer.accumulate_grad_batches",
+                value=accumulation,
             )
         )
     elif per_epoch % accumulation and _crosses_an_epoch(trainer, batches):
@@ -189,8 +190,10 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
     if batches.per_validation and counts_in_epoch and isinstance(interval, int) and interval > per_epoch:
         findings.refuse(
             ConfigError(
-                f"trainer.val_check_interval={interval}: an epoch has only {per_epoch} batches",
+                f"an epoch has only {per_epoch} batches",
                 "use --trainer.check_val_every_n_epoch null to count over the whole run",
+                option="trainer.val_check_interval",
+                value=interval,
             )
         )
 

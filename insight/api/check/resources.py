@@ -38,8 +38,10 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
     if accelerator == "cpu" and precision in ("16-mixed", "16"):
         findings.refuse(
             ConfigError(
-                f"trainer.precision={precision}: there is no mixed float16 on a CPU",
+                "there is no mixed float16 on a CPU",
                 "use --trainer.precision bf16-mixed or 32-true",
+                option="trainer.precision",
+                value=precision,
             )
         )
     elif precision == "16-true":
