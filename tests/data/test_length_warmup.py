@@ -67,16 +67,14 @@ def test_every_token_of_an_epoch_that_warms_up_is_a_target_once(store: TokenStor
     [(3, 16, "use 8, 4, 2, 1"), (32, 16, "use 8, 4, 2, 1"), (4, 24, "use 12, 6, 3"), (4, 9, "even")],
 )
 def test_lengths_that_never_meet(start: int, length: int, remedy: str) -> None:
-    with pytest.raises(ConfigError, match=f"start_length={start}: doubling it never gives") as caught:
+    with pytest.raises(ConfigError) as caught:
         SequenceLengthWarmup(start).check([""], length)
+    assert (caught.value.option, caught.value.value) == ("start_length", start)
     assert remedy in caught.value.remedy
 
 
 def test_wrong_values(tmp_path: Path) -> None:
-    for options, named in (
-        ({"start_length": 0}, "start_length=0"),
-        ({"num_batches": 0}, "num_batches=0"),
-        ({"sampling": SequenceLengthWarmup()}, "inside another"),
-    ):
-        with pytest.raises(ConfigError, match=named):
-            SequenceLengthWarmup(**options)  # type: ignore[arg-type]
+    for option, value in (("start_length", 0), ("num_batches", 0), ("sampling", SequenceLengthWarmup())):
+        with pytest.raises(ConfigError) as caught:
+            SequenceLengthWarmup(**{option: value})  # type: ignore[arg-type]
+        assert caught.value.option == option

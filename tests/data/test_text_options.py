@@ -53,5 +53,6 @@ def test_cache_gigabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = data_module(folder, "b.txt")
     data.setup("fit")
     assert [entry.path for entry in StoreInventory(folder / "cache").entries()] == [data.store("train").path]
-    with pytest.raises(ConfigError, match="cache_gigabytes=-1"):
+    with pytest.raises(ConfigError) as caught:
         data_module(folder, "b.txt", cache_gigabytes=-1.0)
+    assert (caught.value.option, caught.value.value) == ("cache_gigabytes", -1.0)
