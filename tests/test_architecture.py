@@ -14,7 +14,7 @@ WALKS = PAGE[PAGE.index("## Six walks") :]
 def _missing(page: str) -> list[str]:
     files = {name for name in re.findall(r"`([a-z_0-9/]+\.py)`", page) if "/" in name}
     missing = [name for name in files if not (ROOT / "insight" / name).is_file()]
-    for name in set(re.findall(r"`_?([A-Z]\w+(?:\.\w+)?|_?[a-z]\w+)`", page)):
+    for name in set(re.findall(r"`(_?[A-Za-z]\w+(?:\.\w+)?)`", page)):
         for part in name.split("."):
             if not re.search(rf"\b(class|def) {part}\b|^\s*{part}\b.*=", SOURCE, re.MULTILINE):
                 missing.append(name)
