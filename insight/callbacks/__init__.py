@@ -1,4 +1,4 @@
-"""Thin callbacks: what happens at which moment of a run; the work itself is done in other folders."""
+"""Callbacks decide what happens at which moment of a run; other packages do the work itself."""
 
 from insight.callbacks.checkpointing import RunCheckpoint as RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping as EarlyStopping

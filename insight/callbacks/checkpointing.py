@@ -1,4 +1,4 @@
-"""The callbacks that write and read checkpoints during a run; how is told in :mod:`insight.checkpoints`."""
+"""The callbacks that write and read checkpoints during a run, by means of :mod:`insight.checkpoints`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BestGate(Callback):
     """A callback with a veto: while it blocks, RunCheckpoint writes ``last.ckpt`` only.
 
     Attributes:
-        blocks_best: Whether the state of the validation that has just ended must not become ``best.ckpt``.
+        blocks_best: Whether the weights of the validation that has just ended must not become ``best.ckpt``.
     """
 
     blocks_best: bool = False
@@ -44,28 +44,26 @@ class RunCheckpoint(Checkpoint):
     """Writes ``best.ckpt`` and ``last.ckpt``, each complete at every moment.
 
     A checkpoint is written under another name, flushed to the disk and renamed, so a crash, a power cut
-    or a full disk in the middle of a save leaves the previous file. ``best.ckpt`` is judged by a metric
-    of the validation that has just ended, never by an older value. Files of the same step are the same
-    bytes (hard links).
+    or a full disk in the middle of a save leaves the previous file. ``best.ckpt`` is judged by a metric of
+    the validation that has just ended, never by an older value. Files of one step are hard links to one file.
 
     Args:
         monitor: Logged metric that ``best.ckpt`` is chosen by.
         mode: ``min`` if smaller is better, ``max`` if larger is.
-        every_n_steps: Optimizer steps between two further saves of ``last.ckpt``.
-        at_validation: Write ``last.ckpt`` after every validation, better or not.
-        folder: Where to write; ``checkpoints`` in the run folder if not given.
-        keep_best: How many of the best to keep; with 2 or more they are called ``best-STEP.ckpt``, and
-            ``best.ckpt`` is the best of them.
+        every_n_steps: Number of optimizer steps between two additional saves of ``last.ckpt``.
+        at_validation: Whether to write ``last.ckpt`` after every validation, better or not.
+        folder: The folder to write to; ``checkpoints`` in the run folder if not given.
+        keep_best: How many of the best checkpoints to keep; with 2 or more they are called
+            ``best-STEP.ckpt``, and ``best.ckpt`` is the best of them.
         keep_every_n_steps: Write ``step-STEP.ckpt`` every this many optimizer steps, and never remove it.
-        asynchronous: Copy the state to the host's memory and write it while training goes on. The files are
-            as complete and as ordered as otherwise; a failure ends the run at the next save. Takes memory
-            for a second copy of weights and optimizer.
+        asynchronous: Copy the state to the host's memory and write it while training continues. This takes
+            memory for a second copy of weights and optimizer; a failure ends the run at the next save.
         upload_to: A folder that every file is copied to: a path, or a URL that fsspec knows (``s3://…``, with
-            the package for it installed). A failure is said, tried again at the next save, and ends nothing.
+            its package installed). A failure is reported, does not end the run, and is tried again at the
+            next save.
 
     Attributes:
         best_model_path: Path of ``best.ckpt``, "" before it exists (Lightning's name).
-        best_model_score: Value of the metric there.
         last_model_path: Path of ``last.ckpt``, "" before it exists (Lightning's name).
     """
 
@@ -123,11 +121,11 @@ class RunCheckpoint(Checkpoint):
         return {"best_scores": [list(entry) for entry in self._scores.entries]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # A run that goes on in another folder starts its own best.ckpt there.
+        # A run that continues in another folder starts its own best.ckpt there.
         if not self.best_model_path:
             return
         folder = Path(self.best_model_path).parent
-        # Earlier checkpoints hold the best alone.
+        # Older checkpoints hold only the best score.
         alone = [[state_dict.get("best_model_score"), state_dict.get("best_step")]]
         saved = state_dict.get("best_scores", [] if alone[0][0] is None else alone)
         entries = [(value, step) for value, step in saved]
@@ -145,7 +143,7 @@ class RunCheckpoint(Checkpoint):
         self.last_model_path = _existing(folder / LAST)
         if trainer.is_global_zero and folder.is_dir():
             remove_remains(folder)
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for the files that others save
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for the files that other callbacks save
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
@@ -158,7 +156,7 @@ class RunCheckpoint(Checkpoint):
         step = trainer.global_step
         self._due |= any(n and step % n == 0 for n in (self.every_n_steps, self.keep_every_n_steps))
         self._due |= _interrupted(trainer) or step == trainer.max_steps
-        # Where a validation comes next, the state after it is saved: resuming would not repeat it.
+        # If a validation comes next, the state after it is saved, since resuming would not repeat it.
         if self._due and not validation_follows(trainer):
             self._save(trainer)
 
@@ -179,21 +177,21 @@ class RunCheckpoint(Checkpoint):
         self.wait(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close()  # not before: an upload may take long, and a watch for hung processes ends here
+        self._close()  # not earlier: an upload may take long, and the hang watch has ended by now
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
             if self._writer is not None:
                 self._writer.wait()
-        except Exception as error:  # the exception that ends the run says why it ends
+        except Exception as error:  # do not hide the exception that ends the run
             say(f"the last checkpoint was not written: {error}")
         self._close()
 
     def wait(self, trainer: Trainer) -> None:
-        """Wait until everything that was saved is on the disk. Every process has to call it.
+        """Wait until all saved checkpoints are on the disk. Every process must call this.
 
         Raises:
-            OutputError: It could not be written.
+            OutputError: A checkpoint could not be written.
         """
         error: Exception | None = None
         try:
@@ -204,7 +202,7 @@ class RunCheckpoint(Checkpoint):
         _fail_together(trainer, error)
 
     def _judge(self, trainer: Trainer) -> bool:
-        """Take in the validation that has just ended; returns whether it is the best so far."""
+        """Record the score of the validation that has just ended; return whether it is the best so far."""
         metric = trainer.callback_metrics.get(self.monitor)
         if metric is None:
             names = sorted(trainer.callback_metrics)
@@ -216,7 +214,7 @@ class RunCheckpoint(Checkpoint):
                 value=self.monitor,
             )
         if metric is self._metric_before:
-            return False  # this validation did not log it: the value is an older one
+            return False  # this validation did not log the metric: the value is an older one
         value = float(metric)
         keeps = self._scores.admits(value)
         keeps = keeps and not any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
@@ -237,8 +235,8 @@ class RunCheckpoint(Checkpoint):
                     url = None if self.upload_to is None else upload_folder(self.upload_to, self.folder)
                     self._writer = CheckpointWriter(self.folder, self.asynchronous, url)
                 best_steps = self._scores.steps if self.keep_best > 1 else None
-                # An interrupted run ends with an exit code that asks to be started again, so a full disk must
-                # be known by now; and it has little time left.
+                # An interrupted run has little time left, and its exit code asks for a restart, so a full
+                # disk must be noticed before it ends.
                 now = _interrupted(trainer)
                 self._writer.write(checkpoint, self._names(trainer.global_step, is_best), best_steps, now)
         except Exception as caught:
@@ -254,7 +252,7 @@ class RunCheckpoint(Checkpoint):
             names.append(name_of_kept(step))
         if self.keep_best > 1 and step in self._scores.steps:
             names.append(name_of_best(step))
-        # best.ckpt first: after a crash in between, last.ckpt does not claim a best that is not there.
+        # best.ckpt comes first: after a crash in between, last.ckpt does not name a best that does not exist.
         return [*names, BEST, LAST] if is_best else [*names, LAST]
 
     def _close(self) -> None:
@@ -264,7 +262,7 @@ class RunCheckpoint(Checkpoint):
 
 
 def _fail_together(trainer: Trainer, error: Exception | None) -> None:
-    """Raise ``error`` in the process that met it, and end the others, which would wait for it forever."""
+    """Raise ``error`` in its process, and end the other processes, which would wait for it forever."""
     everyone_is_fine = trainer.strategy.reduce_boolean_decision(error is None)
     if error is not None:
         raise error
@@ -281,18 +279,18 @@ def _existing(path: Path) -> str:
 
 
 class InitialWeights(Callback):
-    """Loads the weights of a checkpoint before training starts; optimizer, position and step begin anew.
+    """Loads the weights of a checkpoint before training; optimizer state, position and step start anew.
 
     Args:
         checkpoint: A run folder or a ``.ckpt`` file with the same network and tokenizer.
-        root: Where runs are kept, for a run that is given by its name.
+        root: The folder that contains the runs, for a run that is given by its name.
     """
 
     def __init__(self, checkpoint: str, root: Path | str = DEFAULT_ROOT) -> None:
         self.checkpoint, self.root = checkpoint, root
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load them; the network has been built and nothing has been restored yet."""
+        """Load the weights: the network has been built and nothing has been restored yet."""
         path = find_checkpoint(self.checkpoint, self.root)
         module, data = cast(Any, pl_module), cast(Any, trainer).datamodule
 

@@ -1,4 +1,4 @@
-"""Stops a run when its criterion says so, and says why."""
+"""Stops a run early when its criterion says so, and reports the reason."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
 
 class EarlyStopping(Callback):
-    """Ends training when its criterion says so; asked after every validation.
+    """Ends training when its criterion, which is asked after every validation, says so.
 
-    The reason and its numbers are printed, logged as ``early_stopping/...``, and drawn in the report beside
-    the curve, also while nothing stops (``early_stopping.json`` in the run folder). Before the Trainer's
-    ``min_epochs`` and ``min_steps`` are reached, training goes on, and ends then unless the criterion has
-    changed its mind. The history is part of
-    every checkpoint, so a resumed run judges as the uninterrupted one would; it may be resumed with another
-    criterion, which then judges the whole history.
+    The reason and its numbers are printed. The numbers of every validation are logged as
+    ``early_stopping/...``, kept in ``early_stopping.json`` in the run folder, and drawn in the report.
+    Training does not end before the Trainer's ``min_epochs`` and ``min_steps``; it ends then unless the
+    criterion no longer says so. Every checkpoint contains the history, so a resumed run judges as the
+    uninterrupted one would; a run resumed with another criterion judges the whole history by it.
 
     Args:
         monitor: Name of the logged metric.
@@ -62,7 +61,7 @@ class EarlyStopping(Callback):
 
     @property
     def _seconds(self) -> float:
-        """How long the run has taken, in this process and in those that it was resumed from."""
+        """Duration of the run, in this process and in those that it was resumed from."""
         return self._seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,12 +119,11 @@ class EarlyStopping(Callback):
         figures = {f"early_stopping/{name}": value for name, value in advice.figures.items()}
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
-        # Training losses and clocks differ between processes; all of them must stop at the same step.
+        # Training losses and clocks differ between processes, which must all stop at the same step.
         self._decide(trainer, trainer.strategy.broadcast(advice.stop), advice.evidence)
         self._write(trainer, history, advice, self._is_stopping and _may_stop(trainer))
 
     def _decide(self, trainer: Trainer, stops: bool, evidence: str) -> None:
-        """Ask the Trainer to stop, or take that back if it has not been carried out."""
         if not stops:
             if self._is_stopping:
                 trainer.should_stop = self._is_stopping = self._has_said_so = False
@@ -146,7 +144,7 @@ class EarlyStopping(Callback):
             )
 
     def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:
-        """Write down what the report draws, also while nothing stops, for a run that is killed."""
+        """Write what the report draws after every validation, so that a killed run has it too."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             answers = single_advice(self.criterion, advice)
             record = stopping_record(
@@ -165,7 +163,7 @@ class EarlyStopping(Callback):
         value = float(metrics[self.monitor])
         training = None
         if self._num_losses and _VALIDATION in metrics and float(metrics[_VALIDATION]):
-            # In the unit of the watched metric: both come from the same loss.
+            # Converted to the unit of the monitored metric: both come from one loss.
             unit = value / float(metrics[_VALIDATION])
             training = self.sign * unit * float(self._training_loss) / self._num_losses
         if not self.validations or self.validations[-1].step != trainer.global_step:
@@ -176,6 +174,6 @@ class EarlyStopping(Callback):
 
 
 def _may_stop(trainer: Trainer) -> bool:
-    """Whether the Trainer ends at the end of this epoch, at the latest, once it is asked to."""
+    """Whether the Trainer, once asked to stop, ends at the end of this epoch at the latest."""
     epochs, steps = trainer.min_epochs or 0, trainer.min_steps or 0
     return trainer.current_epoch + 1 >= epochs and trainer.global_step >= steps

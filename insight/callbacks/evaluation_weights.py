@@ -1,4 +1,4 @@
-"""Puts the weights that are to be used in the place of those that are trained, wherever it matters."""
+"""Evaluates and saves other weights than those in training: a schedule-free optimizer's, or an average."""
 
 from __future__ import annotations
 
@@ -15,54 +15,52 @@ from insight.runtime.sharded_tensors import local
 
 
 class EvaluationWeights(Callback):
-    """Measures and saves the weights that an optimizer means to be used, if it trains others.
+    """Evaluates and saves the evaluation weights of an optimizer that has its own, as schedule-free ones do.
 
-    Schedule-free optimizers (Defazio et al. 2024, arXiv 2405.15682) and others like them take gradients at
-    one point and mean another to be used; their methods ``eval()`` and ``train()`` change from one to the
-    other. With any other optimizer this callback does nothing.
+    Schedule-free optimizers (Defazio et al. 2024, arXiv 2405.15682) compute gradients at one set of weights
+    and are evaluated at another; their methods ``eval()`` and ``train()`` switch between the two. With any
+    other optimizer this callback does nothing.
 
-    From the start of a validation to the next training step, and when training has ended, the network has
-    the weights that are to be used, so samples, safety and metrics are of them. They are the ``state_dict``
-    of every checkpoint, and ``training_weights`` beside it are what training goes on from, bit for bit: they
-    are kept, never computed back.
+    The network has its evaluation weights from the start of a validation to the next training step, and
+    after training, so samples, safety measures and metrics use them. They are the ``state_dict`` of every
+    checkpoint. The ``training_weights`` beside it are stored, not recomputed, so that training continues
+    from them bit for bit.
     """
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._parameters: list[nn.Parameter] = []
-        self._training: list[torch.Tensor] | None = None  # set aside while the others are in place
+        self._training: list[torch.Tensor] | None = (
+            None  # kept here while the evaluation weights are in place
+        )
         self._restored: dict[str, Any] | None = None
         self._is_active = False
 
-    # ------------------------------------------------------------------ what a kind of such weights fills in
+    # ------------------------------------------------------------------ methods that a subclass overrides
 
     def begin(self, trainer: Trainer) -> bool:
-        """Prepare; the network has its training weights.
-
-        Returns:
-            Whether there are other weights at all.
-        """
+        """Prepare while the network has its training weights; return whether evaluation weights exist."""
         return bool(_switching_optimizers(trainer))
 
     def enter(self, trainer: Trainer) -> None:
-        """Write the weights that are to be used into the network."""
+        """Write the evaluation weights into the network."""
         for optimizer in _switching_optimizers(trainer):
             optimizer.eval()
 
     def leave(self, trainer: Trainer) -> None:
-        """Take note that the training weights come back, which are written afterwards."""
+        """Prepare for the training weights, which are written back after this call."""
         for optimizer in _switching_optimizers(trainer):
             optimizer.train()
 
     def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-        """Take note that weights and optimizer state of a checkpoint have been put into a run that goes on.
+        """React to a rollback, which has loaded weights and optimizer state of a checkpoint in the run.
 
         Args:
-            trainer: Between two steps.
-            checkpoint: As :func:`use_training_weights` leaves it.
+            trainer: The Trainer, between two steps.
+            checkpoint: The checkpoint as :func:`use_training_weights` leaves it.
         """
 
-    # ------------------------------------------------------------------ moments of a run
+    # ------------------------------------------------------------------ events of a run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -77,13 +75,13 @@ class EvaluationWeights(Callback):
     ) -> None:
         if trainer.state.fn != "fit" or TRAINING_WEIGHTS not in checkpoint:
             return
-        if EVALUATION_WEIGHTS not in checkpoint:  # a module of somebody's own, which has loaded these
+        if EVALUATION_WEIGHTS not in checkpoint:  # the user's own module, which has loaded evaluation weights
             use_training_weights(checkpoint)
             trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
         self._restored = checkpoint[EVALUATION_WEIGHTS]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A parameter in two places has two names in a state dict.
+        # A shared parameter has several names in a state dict.
         everywhere = pl_module.named_parameters(remove_duplicate=False)
         self._names = [name for name, parameter in everywhere if parameter.requires_grad]
         self._parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
@@ -112,7 +110,7 @@ class EvaluationWeights(Callback):
         state = trainer.strategy.lightning_module_state_dict()
         # Copies, since the tensors of a state dict are the parameters themselves.
         others = {name: state[name].clone() for name in self._names if name in state}
-        if measured and _switching_optimizers(trainer):  # their state is that of the training weights
+        if measured and _switching_optimizers(trainer):  # save the state that belongs to the training weights
             states = [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers]
             checkpoint["optimizer_states"] = states
         self._switch(trainer)
@@ -146,22 +144,21 @@ class EvaluationWeights(Callback):
 
 
 def _switching_optimizers(trainer: Trainer) -> list[Any]:
-    """The optimizers that mean other weights to be used than they train."""
     return [one for one in trainer.optimizers if hasattr(one, "eval") and hasattr(one, "train")]
 
 
 class AveragedWeights(EvaluationWeights):
-    """Averages the weights over the last steps; validation, samples and checkpoints are of the average.
+    """Averages the weights over the last steps; validation, samples and checkpoints use the average.
 
     After each optimizer step the average moves by ``1 - decay`` of the way to the new weights (Polyak and
-    Juditsky 1992; Tarvainen and Valpola 2017, arXiv 1703.01780). A run without a decay of its learning rate
-    gains most; with one, the gain is small. It takes the memory of the weights once more, twice while it is
-    measured. A resumed run goes on with average and training weights bit for bit.
+    Juditsky 1992; Tarvainen and Valpola 2017, arXiv 1703.01780). A run without learning rate decay gains
+    most; with decay, the gain is small. The average takes the memory of another copy of the weights, and of
+    two copies while it is evaluated. A resumed run continues bit for bit.
 
     Args:
-        decay: Share of the average that stays at a step: about ``1 / (1 - decay)`` steps count.
-        warm_up: Whether the average follows faster at first, by ``min(decay, (1 + n) / (10 + n))`` after n
-            updates, so that the first weights are soon forgotten.
+        decay: Share of the average that is kept at a step; it covers about ``1 / (1 - decay)`` steps.
+        warm_up: Whether the decay is lower at first, ``min(decay, (1 + n) / (10 + n))`` after n updates, so
+            that the first weights are soon forgotten.
     """
 
     def __init__(self, decay: float = 0.999, warm_up: bool = True) -> None:
@@ -203,19 +200,19 @@ class AveragedWeights(EvaluationWeights):
                 "use --trainer.precision bf16-mixed, which keeps the weights in float32",
             )
         self._begin_averages(trainer, self._restored)
-        # Right behind the step, so that whoever saves after it saves the average of it too.
+        # Right after the step, so that every later save contains the updated average.
         self._hook = trainer.optimizers[0].register_step_post_hook(self._update)
         return True
 
     def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-        self.num_updates = 0  # of a checkpoint without an average
+        self.num_updates = 0  # for a checkpoint without an average
         kept = checkpoint.get("callbacks", {}).get(self.state_key)
         if kept is not None:
             self.load_state_dict(kept)
         self._begin_averages(trainer, checkpoint.get(EVALUATION_WEIGHTS))
 
     def _begin_averages(self, trainer: Trainer, restored: dict[str, Any] | None) -> None:
-        """Begin with the averages of a checkpoint, or else with the weights of the network."""
+        """Start from the averages of a checkpoint, or else from the weights of the network."""
         training = [parameter.detach().clone() for parameter in self._parameters]
         if restored is not None:
             trainer.strategy.load_model_state_dict({"state_dict": restored}, strict=False)
@@ -234,4 +231,4 @@ class AveragedWeights(EvaluationWeights):
         self._copy(self._averages)
 
     def leave(self, trainer: Trainer) -> None:
-        """Nothing to note."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Ends a run of several processes when one of them hangs, and says which and where."""
+"""Ends a run of several processes when one of them hangs, and reports which rank hangs and where."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from insight.runtime.launching.rank_watch import RankWatch
 
 
 class HangWatch(Callback):
-    """Tells the watch of the run which event this process has finished and which comes next.
+    """Reports the progress of this process to the watch of the run.
 
-    The watch judges from the start of training to its end, validations included. The last sample, the final
-    test, the report and the quantization are work of the first process and take as long as they take.
+    The watch is active from the start to the end of training, validations included. The work after training
+    (final test, report, quantization), which the first process does alone, has no time limit.
 
     Args:
         watch: The watch of the run.
-        seconds: How long all processes may be silent until the run is ended.
+        seconds: Time without progress in any process after which the run is ended.
     """
 
     def __init__(self, watch: RankWatch, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Signals and a time limit end a run cleanly: the step is finished, the state saved, the exit code right."""
+"""Signals and a time limit end a run cleanly: the step is finished, the state saved, the exit code set."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import step_completed, take_over_sigterm
 
 PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a run that was told to make room and can go on from its last checkpoint: 143."""
-# Stands for the time limit among the signals; nothing in here sets an alarm.
+"""Exit code of a preempted run, which can be resumed from its last checkpoint: 143."""
+# Stands for the time limit among the signals; nothing here sets an alarm.
 TIME_LIMIT = signal.SIGALRM if hasattr(signal, "SIGALRM") else signal.SIGTERM
-# SIGUSR1 is what SLURM sends ahead of its own end (sbatch --signal=USR1@90).
+# SLURM sends SIGUSR1 before it ends a job (sbatch --signal=USR1@90).
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class TrainingInterrupted(SystemExit):
-    """Ends the process with the exit code of its signal once everything worth keeping has been saved.
+    """Ends the process with the exit code of its signal, after the state of the run has been saved.
 
-    It derives from ``SystemExit``, so a program that does not care exits quietly with the right code, and
-    no ``except Exception`` on the way swallows it.
+    It derives from ``SystemExit``, so a program that does not handle it exits quietly with that code, and
+    no ``except Exception`` swallows it.
 
     Args:
-        signal_number: The signal that asked for the end; ``TIME_LIMIT`` for the time limit.
-        step: Optimizer steps finished, 0 where nothing was being trained.
-        checkpoint: The newest checkpoint to go on from, "" if there is none.
+        signal_number: The signal that interrupted the run; ``TIME_LIMIT`` for the time limit.
+        step: Number of finished optimizer steps, 0 if nothing was being trained.
+        checkpoint: The newest checkpoint to resume from, "" if there is none.
         aborted: Whether the signal came twice, so that the last step was not finished.
-        after_training: Whether the model was trained and saved, and only what follows was cut short.
+        after_training: Whether the model was trained and saved, and only the work after that was cut short.
 
     Attributes:
-        code: Exit code: 130 for SIGINT, 143 for everything that makes room for others.
+        code: Exit code: 130 for SIGINT, 143 for SIGTERM, SIGUSR1 and the time limit.
     """
 
     def __init__(
@@ -66,24 +66,24 @@ class TrainingInterrupted(SystemExit):
 
 
 class GracefulInterrupt(Callback):
-    """Finishes the optimizer step, saves ``last.ckpt`` and ends the process when somebody asks for it.
+    """Finishes the optimizer step, saves ``last.ckpt`` and ends the process on a signal or a time limit.
 
     Ctrl-C ends with exit code 130; SIGTERM, SIGUSR1 and the time limit with 143, which tells a job script to
-    go on later. A validation that has begun is finished first, so that a resumed run reports the same metrics
-    as one that was never interrupted. Where there are several processes, one that is asked is enough: all
-    agree after each step, and end after the same one. RunCheckpoint does the saving.
+    resume later. A validation that has begun is finished first, so that a resumed run reports the same
+    metrics as an uninterrupted one. A signal to one of several processes is enough: all agree after each
+    step, and end after the same one. RunCheckpoint saves the state.
 
-    A second Ctrl-C aborts at once and keeps the checkpoint there is; a third is left to the operating system.
-    SIGTERM and SIGUSR1 may come as often as they like, since launchers and schedulers pass them on twice.
+    A second Ctrl-C aborts at once and keeps the existing checkpoint; a third is left to the operating system.
+    Repeated SIGTERM and SIGUSR1 are ignored, since launchers and schedulers pass them on twice.
 
     Args:
-        time_limit: Seconds after which the run asks for its own end, or ``None``. Leave room before the limit
-            of the job for one step, one validation and saving.
-        include_startup: Count from the start of the process instead of from that of training.
+        time_limit: Seconds after which the run ends itself, or ``None``. Leave time before the limit of the
+            job for one step, one validation and a save.
+        include_startup: Count from the start of the process instead of the start of training.
 
     Attributes:
-        requested: The signal number that asked for the end, or ``None``.
-        stopping: The run is at a point it can be resumed from and ends before its next step.
+        requested: Number of the signal that interrupted the run, or ``None``.
+        stopping: Whether the run is at a point it can be resumed from and ends before its next step.
 
     Raises:
         ConfigError: The limit is not positive.
@@ -112,7 +112,7 @@ class GracefulInterrupt(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._unlisten()
 
-    # Lightning puts its own SIGTERM handler in place just before these events; ours has to come after it.
+    # Lightning installs its own SIGTERM handler just before these events; ours has to replace it.
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
 
@@ -139,7 +139,7 @@ class GracefulInterrupt(Callback):
         self.stopping = step_completed(trainer) and self._everyone_agrees(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        # Inside fit the validation is finished first; alone or as a sanity check there is nothing to save.
+        # During training the validation is finished first; otherwise there is nothing to save.
         if not _is_training(trainer):
             self._end_if(self._everyone_agrees(trainer), trainer)
 
@@ -155,8 +155,8 @@ class GracefulInterrupt(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_if(self.stopping or trainer.world_size == 1, trainer)
-        # Everything is saved. What follows (compression, safety) can be done again, so a signal ends it at
-        # once, where no other process waits for this one.
+        # Everything is saved, and the work that follows (compression, safety) can be repeated, so a signal
+        # ends it at once unless other processes wait for this one.
         self._is_trained = trainer.world_size == 1
         self._listen()
 
@@ -167,7 +167,7 @@ class GracefulInterrupt(Callback):
         self._end_if(self._everyone_agrees(trainer), trainer)
 
     def _everyone_agrees(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to end; all get the same answer, and the same reason."""
+        """Whether any process was asked to end; all processes get the same answer and the same signal."""
         if self.requested is None and time.monotonic() >= self._end:
             self._request(TIME_LIMIT)
         if trainer.world_size == 1:
@@ -178,7 +178,7 @@ class GracefulInterrupt(Callback):
             if self.requested is None:
                 self._request(agreed)
             self.requested = agreed
-        # Otherwise it stays: a signal that came while the others were asked is for the next time.
+        # Otherwise keep it: a signal that came during the reduction counts the next time.
         return agreed > 0
 
     def _end_if(self, condition: bool, trainer: Trainer) -> None:
@@ -197,7 +197,7 @@ class GracefulInterrupt(Callback):
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        if self._trainer is not None and take_over_sigterm(self._trainer):  # it came just before this moment
+        if self._trainer is not None and take_over_sigterm(self._trainer):  # one came just before
             self._request(signal.SIGTERM)
         for number in _SIGNALS:
             current = signal.getsignal(number)
@@ -246,7 +246,7 @@ def _is_training(trainer: Trainer) -> bool:
 
 
 def _ends_quietly(trainer: Trainer) -> bool:
-    """Whether the exit code of the first process is enough, and any other does harm.
+    """Whether this process must exit with code 0 and leave the exit code to the first one.
 
     Lightning's launcher and ``srun --kill-on-bad-exit`` kill all processes once one ends in an error, and
     the first may still be writing.

@@ -1,4 +1,4 @@
-"""Logs how much memory training holds, and watches that it does not run out."""
+"""Callbacks that log memory and statistics of gradients and activations, and that profile steps."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from insight.training.optimizers import parameter_groups
 
 
 class MemoryMonitor(Callback):
-    """Logs memory, and lets caches shrink while it is short.
+    """Logs memory use, and shrinks caches when memory is short.
 
-    At every logged step ``memory/resident_bytes`` and ``memory/peak_bytes``: on CUDA what torch holds on the
-    device, elsewhere the physical memory of the process. While training runs, the watcher of the process
-    looks at the tightest of machine, containers and address-space limit: ``memory/limit_share`` is how much
-    of it is used. Once the watcher has acted, ``memory/num_shrinks`` and ``memory/num_clears`` are how often
-    caches were halved and emptied since the process began, encoding included, and ``memory/work_share`` is
-    the share of the usual amount of text that is encoded at once. Training batches stay as they are: their
-    sums, and so the weights, would come to depend on the machine.
+    Every logged step has ``memory/resident_bytes`` and ``memory/peak_bytes``: on CUDA the memory that torch
+    has allocated on the device, elsewhere the resident memory of the process. During training the watcher of
+    the process observes the tightest limit of machine, containers and address space: ``memory/limit_share``
+    is the fraction of it in use. Once the watcher has acted, ``memory/num_shrinks`` and
+    ``memory/num_clears`` are how often caches were halved and emptied since the process started, encoding
+    included, and ``memory/work_share`` is the share of the usual amount of text that is encoded at once.
+    Training batches are never changed, since the weights would then depend on the machine.
 
     Args:
-        relax: Below this share of the limit memory is plentiful again.
-        shrink: From this share on caches are halved at every look, and texts encoded in smaller batches.
-        clear: From this share on caches are emptied.
+        relax: Share of the limit below which memory is plentiful again.
+        shrink: Share from which on caches are halved at every check, and texts encoded in smaller batches.
+        clear: Share from which on caches are emptied.
     """
 
     def __init__(self, relax: float = 0.75, shrink: float = 0.85, clear: float = 0.95) -> None:
@@ -78,7 +78,7 @@ class MemoryMonitor(Callback):
         values = {"resident_bytes": float(resident), "peak_bytes": float(peak)}
         if watcher.newest is not None:
             values["limit_share"] = watcher.newest.share
-        if watcher.num_events:  # a call costs a tenth of a millisecond, and in most runs nothing happens
+        if watcher.num_events:  # logging costs a tenth of a millisecond, and most runs have no events
             values |= {
                 "num_shrinks": float(watcher.num_events["shrink"]),
                 "num_clears": float(watcher.num_events["clear"]),
@@ -93,20 +93,19 @@ class MemoryMonitor(Callback):
 
 
 class ModelStatistics(Callback):
-    """Logs norm, root mean square, largest size and share of zeros of gradients and activations.
+    """Logs norm, root mean square, largest magnitude and share of zeros of gradients and activations.
 
-    They are ``gradient/<group>/norm``, ``.../rms``, ``.../max`` and ``.../zeros``, and
-    ``activation/<layer>/...`` for what each layer hands on. Gradients are those that the optimizer used,
-    after clipping; activations those of the first micro-batch of the step on the first process. Between the
-    steps that are looked at nothing is attached to the network, and looking draws no random number:
-    training is bit for bit the same.
+    The names are ``gradient/<group>/norm``, ``.../rms``, ``.../max`` and ``.../zeros``, and
+    ``activation/<layer>/...`` for the output of each layer. Gradients are those that the optimizer used,
+    after clipping; activations are those of the first micro-batch of the step on the first process. Hooks
+    are attached only at the measured steps and draw no random number: training is bit for bit the same.
 
     A compiled network does not show its activations; set ``model.compile`` to ``off`` to see them.
 
     Args:
-        every_n_steps: Optimizer steps from one look to the next.
+        every_n_steps: Number of optimizer steps between two measurements.
         by: Gradients of each ``layer``, or of all parameters of one ``role`` (embedding, hidden, head...).
-        activations: Whether to look at activations, too.
+        activations: Whether to measure activations too.
     """
 
     def __init__(
@@ -190,7 +189,7 @@ class ModelStatistics(Callback):
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a network by name: its children, and each of a list of them (``blocks.0``)."""
+    """The layers of a network by name: its children, and each element of a module list (``blocks.0``)."""
     layers: dict[str, nn.Module] = {}
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleList):
@@ -202,13 +201,13 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def _sizes(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Numbers, sum of squares, largest size and zeros of all ``tensors`` together, float64 ``(4,)``."""
+    """Number of elements, sum of squares, largest magnitude and number of zeros: float64 ``(4,)``."""
     total = torch.zeros(4, dtype=torch.float64)
     for tensor in tensors:
         if not tensor.numel():
             continue
         norm = torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
-        # Each process knows its part of a sharded tensor.
+        # Each process holds only its part of a sharded tensor.
         squares, largest, zeros = (
             float(whole(value)) for value in (norm.square(), tensor.abs().amax(), (tensor == 0).sum())
         )
@@ -232,7 +231,6 @@ def _shown(sizes: torch.Tensor) -> dict[str, float]:
 
 
 def _network(module: LightningModule) -> nn.Module:
-    """The network that is trained: the module's, or the module itself where it has none."""
     network = getattr(module, "network", module)
     return cast(nn.Module, network)
 
@@ -243,16 +241,16 @@ _NAME_COLUMN = 60
 class StepProfiler(Callback):
     """Profiles a few optimizer steps of the first process with ``torch.profiler``.
 
-    In ``profile/`` of the run folder it leaves ``trace.json.gz``, which chrome://tracing and
-    https://ui.perfetto.dev open, and ``operations.txt``, the operations by the time that they took
-    themselves. The profiled steps are slower; what they compute is the same.
+    It writes to ``profile/`` in the run folder: ``trace.json.gz``, for chrome://tracing or
+    https://ui.perfetto.dev, and ``operations.txt``, the operations sorted by their own time, without that of
+    the operations they call. The profiled steps are slower, but compute the same.
 
     Args:
-        start_step: Optimizer steps to let pass first: compilation and the choice of kernels say nothing.
-        num_steps: Optimizer steps to profile.
-        num_operations: Rows of the table.
-        record_shapes: Whether to tell operations apart by the shapes of what they work on.
-        profile_memory: Whether to record what operations allocate.
+        start_step: Number of optimizer steps to skip first, which compile and choose kernels.
+        num_steps: Number of optimizer steps to profile.
+        num_operations: Number of rows of the table.
+        record_shapes: Whether to distinguish operations by the shapes of their inputs.
+        profile_memory: Whether to record the memory that operations allocate.
     """
 
     def __init__(
@@ -292,7 +290,7 @@ class StepProfiler(Callback):
         if trainer.strategy.root_device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
         self._first_step = trainer.global_step
-        # The library under it announces its start and end on stderr, whatever happens.
+        # Without this, the profiler's library (Kineto) prints its start and end on stderr.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._profile = profile(
             activities=activities, record_shapes=self.record_shapes, profile_memory=self.profile_memory

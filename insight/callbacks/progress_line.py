@@ -1,4 +1,4 @@
-"""The line that people watch while a network trains."""
+"""The progress line of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MOST_BAR_COLUMNS = 30
 
 
 class ProgressLine(StepTiming, ProgressBar):
-    """Shows how far training is, how good the network is and how long it will take.
+    """Shows the progress of training, the quality of the network and the time left.
 
-    On a terminal it is one line, redrawn in place and fitted to the width; colours are left out where
-    ``NO_COLOR`` is set. Elsewhere (a file, a pipe, ``TERM=dumb``) plain lines come at intervals. Either
-    way every validation leaves a line.
+    A terminal shows one line, redrawn in place and fitted to the width, without colours if ``NO_COLOR`` is
+    set. Elsewhere (a file, a pipe, ``TERM=dumb``) plain lines are printed at intervals. Every validation
+    prints a line in both cases.
 
     Args:
-        seconds_between_lines: Time between plain lines where stderr is no terminal.
+        seconds_between_lines: Seconds between plain lines if stderr is not a terminal.
     """
 
     clock_window = 50
@@ -59,7 +59,7 @@ class ProgressLine(StepTiming, ProgressBar):
         self._enabled = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Lightning's way to print beside a progress bar."""
+        """Print a line above the progress line (Lightning's interface)."""
         say(kwargs.get("sep", " ").join(str(argument) for argument in args))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,7 +128,6 @@ class ProgressLine(StepTiming, ProgressBar):
         self._close()
 
     def _facts(self, trainer: Trainer, module: LightningModule) -> list[str]:
-        """The facts about training, most important first."""
         facts = []
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None:
@@ -146,7 +145,7 @@ class ProgressLine(StepTiming, ProgressBar):
         return facts
 
     def _report(self, trainer: Trainer, stage: str) -> None:
-        """A line that stays: what a validation or test found."""
+        """Print the metrics of a validation or test in a line that stays."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if stage == "validation":
             self._bits_per_byte = metrics.get("validation/bits_per_byte")
@@ -156,7 +155,7 @@ class ProgressLine(StepTiming, ProgressBar):
             self._say(f"{where}{stage} {', '.join(facts)}")
 
     def _show_batches(self, title: str, args: tuple[Any, ...], batches: Any) -> None:
-        """Progress of a measuring loop; ``args`` are the hook's outputs, batch and indices."""
+        """Show the progress of an evaluation loop; ``args`` are the hook's outputs, batch and indices."""
         batch_index, loader_index = args[2], args[3] if len(args) > 3 else 0
         counts = batches if isinstance(batches, list) else [batches]
         done, total = sum(counts[:loader_index]) + batch_index + 1, sum(counts)
@@ -186,13 +185,13 @@ class ProgressLine(StepTiming, ProgressBar):
             say(text)
 
     def _open(self) -> None:
-        """Look where stderr leads; a validation inside a fit finds everything open."""
+        """Start the display once, as a live line if stderr is a terminal."""
         if self._is_open or not self._enabled:
             return
         self._is_open, self._began = True, time.monotonic()
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._next_time = 0.0
-            # The output of others goes above the line, unbroken and unchanged.
+            # Other output appears above the line, unwrapped and unchanged.
             console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._live.start()
@@ -210,9 +209,9 @@ class FittedLine:
     """A title, a bar and as many facts as fit into the width of the console, for :mod:`rich` to draw.
 
     Args:
-        title: The activity.
-        share: The part of it that is done, 0 to 1.
-        facts: The most important first; the first is always kept, then as many as leave room for a bar.
+        title: Name of the activity.
+        share: Share of the activity that is done, 0 to 1.
+        facts: Facts, the most important first. The first is always shown, the others if a bar still fits.
     """
 
     def __init__(self, title: str, share: float, facts: Sequence[str]) -> None:
@@ -237,7 +236,7 @@ class FittedLine:
 
 
 def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
-    """The figures of a validation or test in words, as far as they were logged."""
+    """The metrics of a validation or test as text, if they were logged."""
     forms = (
         ("bits_per_byte", "{:.4f} bits per byte"),
         ("loss", "loss {:.4f}"),
@@ -247,7 +246,7 @@ def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """``0:42``, ``12:07``, ``3:20:00``; for people, so a second or two of error does not matter."""
+    """A time as text, rounded to seconds: ``0:42``, ``12:07``, ``3:20:00``."""
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""Compresses the best model of a run when its training is over."""
+"""Compresses the best model of a run after training."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from insight.runtime.messages import say
 if TYPE_CHECKING:
     from insight.optimization import SearchResult
 
-# The time for measuring where the user does not say one.
+# The default time for measuring.
 _SHARE_OF_TRAINING, _FEWEST_SECONDS, _MOST_SECONDS = 0.4, 5.0, 60.0
 
 
 class QuantizeAtEnd(Callback):
     """Measures ways to quantize the best checkpoint and keeps the best one in ``RUN/quantization/``.
 
-    It does what ``insight quantize`` does: it measures quality on validation text and speed on this machine,
-    and takes activation ranges from training text. Where the model is best left alone, the folder holds the
-    report of the measurements only.
-    A failure is reported in one line and does not fail the run.
+    Like ``insight quantize``, it measures quality on validation text and speed on this machine, and takes
+    activation ranges from training text. If the original is best, the folder contains only the report of the
+    measurements. A failure is reported in one line and does not fail the run.
 
     Args:
         method: ``bf16``, ``int8_weight_only``, ``int8_dynamic``, ``int8_static``, or ``auto`` for the best.
         compile: Whether the result runs through torch.compile: ``on``, ``off``, or ``auto`` to try both.
-        max_quality_loss: Share of the bits per byte that may surely be lost.
-        seconds: Time for measuring, compiling included; ``null`` for two fifths of the time that training
-            took, 5 to 60 seconds.
+        max_quality_loss: Allowed loss, as a share of the bits per byte (upper end of its 95% interval).
+        seconds: Seconds for measuring, compiling included; ``null`` for two fifths of the time that training
+            took, within 5 to 60 seconds.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class QuantizeAtEnd(Callback):
         max_quality_loss: float = 0.005,
         seconds: float | None = None,
     ) -> None:
-        # The types are chosen by measuring the machine, which is not done before it is needed.
+        # Given a dtype, this check does not measure the machine, which is only done when it is needed.
         plan(method, compile, dtype="float32")
         check_search(max_quality_loss, _MOST_SECONDS if seconds is None else seconds)
         self.method = method
@@ -62,7 +61,7 @@ class QuantizeAtEnd(Callback):
         self._trained_seconds = time.monotonic() - self._began
 
     def what_follows(self) -> str:
-        """The announcement of what this callback does after training."""
+        """The work of this callback after training, for the announcement."""
         return f"compression ({self._allowed_seconds:.0f} s)"
 
     @property
@@ -91,13 +90,13 @@ class QuantizeAtEnd(Callback):
         update_summary(run.summary_path, metrics)
 
     def _compress(self, trainer: Trainer, checkpoint: Path) -> SearchResult:
-        # torchao takes a second to import, which a run that is only begun need not wait for.
+        # torchao takes a second to import, so it is not imported before it is needed.
         from insight.checkpoints.artifact import load_model
         from insight.optimization.search import compress
 
         data, run = datamodule_of(trainer), run_folder_of(trainer)
         folder = run.path / "quantization"
-        shutil.rmtree(folder, ignore_errors=True)  # a run that was resumed has another model now
+        shutil.rmtree(folder, ignore_errors=True)  # left by this run before it was resumed
         return compress(
             load_model(checkpoint),
             plan(self.method, self.compile),
@@ -112,7 +111,7 @@ class QuantizeAtEnd(Callback):
 
 
 def outcome(result: SearchResult) -> dict[str, Metric]:
-    """The chosen model's figures under the names of ``summary.json`` and TensorBoard."""
+    """The figures of the chosen model under their names in ``summary.json`` and TensorBoard."""
     original = result.candidates[0]
     chosen = next(one for one in result.candidates if one.name == result.chosen)
     assert chosen.bits_per_byte is not None

@@ -1,4 +1,4 @@
-"""Records what a run was and what came out: run.json, summary.json and report.html."""
+"""Records the facts and results of a run: run.json, summary.json and report.html."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class RunRecord(Callback):
 
     ``run.json`` is written when training starts (command, versions, machine, data, network, precision,
     threads, attention kernels); interruptions and resumes become notes in it. ``summary.json`` and
-    ``report.html`` are written when training or testing ends, also when it was interrupted. TensorBoard
-    gets the options and what they led to.
+    ``report.html`` are written when training or testing ends, even if it was interrupted. The options and
+    the final metrics are logged to TensorBoard.
 
     Args:
-        report: Whether to write ``report.html``; it takes about a second.
+        report: Whether to write ``report.html``, which takes about a second.
     """
 
     def __init__(self, report: bool = True) -> None:
@@ -92,7 +92,7 @@ class RunRecord(Callback):
         self._finish(trainer, _stop_reason(trainer))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # `insight test` on somebody else's checkpoint has no run folder to add to.
+        # `insight test` on a checkpoint outside a run folder has no record to add to.
         if run_folder_of(trainer).info_path.is_file():
             self._finish(trainer)
 
@@ -105,7 +105,7 @@ class RunRecord(Callback):
             reason = str(exception)
         else:
             reason = f"ended at step {trainer.global_step:,} by {type(exception).__name__}: {exception}"
-        # The error that ends the run matters more than one met while writing it down (a full disk is both).
+        # A failure to write this note must not hide the error that ends the run (a full disk causes both).
         with contextlib.suppress(OutputError):
             update_run_info(run_folder_of(trainer).info_path, notes=(f"{reason} ({_now()})",))
             if isinstance(exception, TrainingInterrupted) and not exception.aborted:
@@ -132,7 +132,7 @@ class RunRecord(Callback):
 
 
 def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """The facts about a run that are known before its first step, under the keys of ``run.json``."""
+    """The facts about a run that are known before its first step, by their keys in ``run.json``."""
     import lightning
 
     data = datamodule_of(trainer)
@@ -159,7 +159,6 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 
 
 def _record_time(trainer: Trainer, name: str) -> None:
-    """Write down under ``name`` what the clock of the run says now."""
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             now: dict[str, Any] = {name: logger.seconds}
@@ -167,14 +166,14 @@ def _record_time(trainer: Trainer, name: str) -> None:
 
 
 def _step_of_weights(trainer: Trainer) -> int:
-    """The optimizer steps that the weights of the network have taken, also where they come from a file."""
+    """Number of optimizer steps that the weights were trained for, even if they come from a file."""
     if trainer.state.fn == "fit" or not trainer.ckpt_path:
         return int(trainer.global_step)
     return int(read_checkpoint(Path(trainer.ckpt_path)).get("global_step", 0))
 
 
 def _sizes(network: Any) -> dict[str, int]:
-    """The sizes that a configuration may leave open, as they came to be, by the names of its fields."""
+    """The actual sizes that a configuration may leave open, by the names of its fields."""
     sizes: dict[str, int] = {}
     for module in network.modules():
         if isinstance(module, torch.nn.Embedding):
@@ -201,7 +200,6 @@ def _final_metrics(trainer: Trainer) -> dict[str, Metric]:
 
 
 def _stop_reason(trainer: Trainer) -> str:
-    """Why training ended by itself."""
     for early in callbacks_of(trainer, EarlyStopping):
         if early.stopping_reason_message:
             return f"stopped early at step {trainer.global_step:,}: {early.stopping_reason_message}"

@@ -1,4 +1,4 @@
-"""Measures what a network can be made to do while it learns, without touching what it learns."""
+"""Runs safety suites during training, without any effect on the training itself."""
 
 from __future__ import annotations
 
@@ -36,29 +36,28 @@ from insight.safety.targets import target_of_file
 from insight.training.parallel import is_sharded
 
 _SECONDS_WORTH_A_WHOLE_SUITE = 60.0
-# How many times as long as ``watch`` the suite ``base`` takes, about.
+# The suite ``base`` takes about this many times as long as ``watch``.
 _BASE_IN_WATCH = 4.0
 
 
 class SafetyEvaluation(BestGate):
-    """Runs a small safety suite after validations, and the whole one when training ends.
+    """Runs a small safety suite after validations, and a larger one when training ends.
 
     The curves are ``safety/<measure>/<figure>`` with the ends of their 95% intervals. At the end the best
-    checkpoint is measured, and the quantized model beside it if QuantizeAtEnd, which has to stand before
-    this callback, left one in ``quantization/``: on the same items, so that the two can be compared case
-    by case. What was found is in ``safety/`` of the run folder.
+    checkpoint is measured. If QuantizeAtEnd, which must come before this callback, left a quantized model in
+    ``quantization/``, that is measured on the same items and compared case by case. The results are in
+    ``safety/`` of the run folder.
 
-    The network is only asked, with random generators apart from those of training: weights are bit for bit
-    the same with and without it.
+    The suites use random generators of their own: weights are bit for bit the same with and without them.
 
     Args:
-        every_n_validations: Measure after every this many validations.
-        suite: The suite of the validations: ``watch``, ``base``, or a YAML file.
-        final_suite: The suite of the end; ``null`` for ``base``, or for that of the validations where
-            training took less than a minute.
-        gate: Figures that must not be farther from their ideal than this, for example
-            ``{memorisation/extracted: 0.05}``. A checkpoint that fails, or that was not measured, does not
-            become the best one. A figure that could not be measured has not passed.
+        every_n_validations: Number of validations between two measurements.
+        suite: The suite after validations: ``watch``, ``base``, or a YAML file.
+        final_suite: The suite after training; ``null`` for ``base``, or for ``suite`` if training took less
+            than a minute.
+        gate: The greatest allowed distance of figures from their ideal, for example
+            ``{memorisation/extracted: 0.05}``. A checkpoint that fails or was not measured does not become
+            the best one; a figure that could not be measured counts as failed.
         seed: The seed of the suites.
     """
 
@@ -99,7 +98,7 @@ class SafetyEvaluation(BestGate):
 
     @property
     def time_share(self) -> float:
-        """The share of the training time that was spent in this callback."""
+        """Share of the training time that was spent in this callback."""
         return self._seconds / max(self._trained_seconds, 1e-9)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -116,7 +115,7 @@ class SafetyEvaluation(BestGate):
             self.final_suite = self.suite
 
     def what_follows(self) -> str:
-        """The announcement of what this callback does after training."""
+        """The work of this callback after training, for the announcement."""
         text = f"the safety suite {self.final_suite.name}"
         num_measured = self._num_validations // self.every_n_validations
         is_longer = (self.suite.name, self.final_suite.name) == ("watch", "base")
@@ -131,8 +130,8 @@ class SafetyEvaluation(BestGate):
         self._num_validations += 1
         is_due = self._num_validations % self.every_n_validations == 0
         self.blocks_best = self.gate is not None and not is_due
-        # One process measures, or all where each has only a part of the network; RunCheckpoint asks all of
-        # them and takes a veto of one.
+        # The first process measures, or all if each has only a part of the network; a veto of any process
+        # is enough for RunCheckpoint.
         measures = trainer.is_global_zero or is_sharded(cast(Any, pl_module).network)
         if not (is_due and measures):
             return
@@ -168,11 +167,11 @@ class SafetyEvaluation(BestGate):
     def _measure_the_result(self, trainer: Trainer, checkpoint: Path, device: torch.device) -> None:
         run, material = run_folder_of(trainer), self._material_of(trainer)
         folder, quantized = run.path / "safety", run.path / "quantization"
-        # A run that was resumed has another model now.
+        # Remove results of this run from before it was resumed.
         for old in (folder, unfinished_folder(folder)):
             shutil.rmtree(old, ignore_errors=True)
         is_paired = (quantized / ARTIFACT_DESCRIPTION).is_file()
-        # A quantized model runs on the processor that it was made for, so both are measured there.
+        # A quantized model runs on the CPU, so both are measured there.
         results = self._of_file(checkpoint, material, folder, torch.device("cpu") if is_paired else device)
         for measure in results.measures:
             say(f"safety: {_in_words(measure)}")

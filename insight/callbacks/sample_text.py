@@ -1,4 +1,4 @@
-"""Lets the network write while it learns, without touching what it learns."""
+"""Samples texts from the network during training, without any effect on the training itself."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NUM_WORDS, _NUM_TOKENS = 4, 64
 class SampleText(Callback):
     """Continues some prompts after validations and when training ends.
 
-    The texts go to ``samples.jsonl``, to TensorBoard and into the report. The sampler has a generator of
-    its own, so training is bit for bit the same with and without samples.
+    The texts are written to ``samples.jsonl``, TensorBoard and the report. The sampler has its own random
+    generator, so training is bit for bit the same with and without samples.
 
     Args:
-        prompts: Beginnings to continue; without any, the first words of the validation text.
-        every_n_validations: Sample after every this many validations.
-        settings: Length, temperature and the other choices of the sampler.
+        prompts: Prompts to continue; if empty, the first words of the validation text.
+        every_n_validations: Number of validations between two samples.
+        settings: Length, temperature and the other options of the sampler.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class SampleText(Callback):
     def _sample(self, trainer: Trainer, module: LightningModule) -> None:
         self._sampled_step = trainer.global_step
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
-        if not (trainer.is_global_zero or is_sharded(network)):  # a network in parts needs all processes
+        if not (trainer.is_global_zero or is_sharded(network)):  # a sharded network needs all processes
             return
         with writing_while_training(trainer, network):
             for prompt in self.prompts or [_first_words(datamodule_of(trainer))]:
                 try:
                     text = generate(network, tokenizer, prompt, self.settings).text
-                except CheckpointError as error:  # it has diverged, which is for a guard to judge
+                except CheckpointError as error:  # the network has diverged, which a guard has to judge
                     say(f"sample: {error.problem}")
                     return
                 if trainer.is_global_zero:
@@ -96,7 +96,7 @@ class SampleText(Callback):
 
 
 def _first_words(data: Any) -> str:
-    """The beginning of the validation text, or of the training text where there is none."""
+    """The first words of the validation text, or of the training text if there is no validation text."""
     try:
         store = data.store("validation")
     except DataError:
@@ -108,7 +108,7 @@ def _first_words(data: Any) -> str:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Remove samples of steps that a resumed run has lost and takes again."""
+    """Remove samples of later steps, which a resumed run takes again."""
     samples = read_samples(path)
     kept = [sample for sample in samples if sample.step <= step]
     if len(kept) < len(samples):

@@ -23,10 +23,10 @@ from insight.training.lightning_internals import (
 
 
 class ParameterTable(Callback):
-    """Prints the optimizer's groups by role: how many numbers, learning rate, weight decay; what is frozen.
+    """Prints size, learning rate and weight decay of the optimizer's groups by role, and what is frozen.
 
-    The rates are the full ones, which the schedule multiplies. Where layers have rates of their own, the
-    lowest and the highest are given. ``run.json`` and the report have the table too.
+    The rates are the full ones, which the schedule multiplies; if they differ by layer, the lowest and the
+    highest are given. ``run.json`` and the report contain the table too.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,7 +47,7 @@ class ParameterTable(Callback):
 
 
 def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> list[tuple[str, str, str, str]]:
-    """Rows (role, numbers, learning rate, weight decay), the head first.
+    """Rows (role, number of parameters, learning rate, weight decay), the header first.
 
     Args:
         groups: The parameter groups of a torch optimizer.
@@ -75,7 +75,7 @@ def _range(values: list[float]) -> str:
 class ScheduleCheck(Callback):
     """Refuses, before the first step, a schedule whose phases are longer than the run.
 
-    A run under a time budget has no length yet and is not judged.
+    A run with a time budget has no length yet and is not checked.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class ScheduleCheck(Callback):
         if self._is_done or callbacks_of(trainer, TimeBudget):
             return
         self._is_done = True
-        # Here and not earlier: only now the module knows how long an epoch and how large a step is.
+        # Not earlier: the module knows the length of an epoch and the size of a step only now.
         schedule = getattr(pl_module, "schedule", None)
         num_steps = getattr(pl_module, "num_planned_steps", None)
         if isinstance(schedule, ScheduleConfig) and isinstance(num_steps, int):
@@ -101,12 +101,12 @@ _REMEDY = "give more text, or a smaller data.batch_size or data.sequence_length"
 
 
 class EndOfTraining(Callback):
-    """Validates the trained model, refuses data that gives nothing, and says why a run ends early.
+    """Validates the trained model, refuses data without batches, and says why a run ends early.
 
-    Lightning validates only at its intervals: without this callback the last value would be that of an older
-    model, or there would be none in a short run. It finishes without a word when the loader is empty, when a
-    resumed run is complete, and when ``max_epochs`` comes before ``max_steps``; a loader that promises
-    batches and gives none keeps it beginning epochs for ever.
+    Lightning alone validates only at its intervals, so the last metrics would be of an older model, or
+    missing in a short run. It also ends silently when the loader is empty, when a resumed run is complete,
+    and when ``max_epochs`` comes before ``max_steps``, and starts epochs forever when a loader announces
+    batches but yields none.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class EndOfTraining(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_empty_epochs += 1
-        # One epoch may be empty: that of a run resumed at its end.
+        # One epoch may be empty: that of a run resumed at the end of an epoch.
         if self._num_empty_epochs > 1:
             raise DataError(
                 f"the loader promises {trainer.num_training_batches} batches an epoch and gives none",
@@ -172,7 +172,6 @@ class EndOfTraining(Callback):
 
     @staticmethod
     def _announce(trainer: Trainer) -> None:
-        """Say what callbacks do after training, before the first of them begins."""
         callbacks = [] if getattr(trainer, "fast_dev_run", False) else cast(Any, trainer).callbacks
         coming = [callback.what_follows() for callback in callbacks if hasattr(callback, "what_follows")]
         if coming:

@@ -1,4 +1,4 @@
-"""Logs how fast training goes, how much of the machine that is, and how long it will still take."""
+"""Measures and logs the speed of training, the share of the machine's speed, and the time left."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import logs_this_batch, step_completed
 from insight.training.parallel import num_replicas
 
-# The first steps choose kernels, compile and fill caches: they say nothing about the rest.
+# The first steps choose kernels, compile and fill caches, so they are not representative.
 _STEPS_TO_SKIP = 2
-# A step longer than this many medians met something that is not training (a neighbour on the machine,
-# a page fault storm); it counts with this length.
+# A step longer than this many medians was disturbed (by another process, or by page faults); it counts with
+# this length.
 _LONGEST_IN_MEDIANS = 3.0
 _RECENT_STEPS = 20
 
 
 class StepClock:
-    """Collects the time from the start of one optimizer step to the start of the next.
+    """Measures the time from the start of one optimizer step to the start of the next.
 
-    When a validation or a save follows a step, the step ends there, and the time until the next step is
-    that of the pause (samples and logging at a validation belong to it).
+    If a validation or a save follows a step, the step ends there, and the time until the next step is a
+    pause, which includes samples and logging at a validation.
 
     Args:
-        window: Steps that the rate is taken over.
+        window: Number of steps that the rate is averaged over.
         now: The clock, in seconds.
     """
 
@@ -49,18 +49,18 @@ class StepClock:
         self._usual: float | None = None
 
     def start_step(self) -> None:
-        """An optimizer step begins; everything since the last call belonged to the step before."""
+        """Start an optimizer step; the time since the last call belongs to the previous step."""
         now = self._now()
         if self._started is not None:
             self._record(self._started, now)
         self._started, self._step_tokens, self._pause = now, 0, None
 
     def count_tokens(self, num_tokens: int) -> None:
-        """The present step trains on ``num_tokens`` more tokens."""
+        """Add ``num_tokens`` to the tokens of the present step."""
         self._step_tokens += num_tokens
 
     def pause_for(self, reason: str) -> None:
-        """The present step is followed by a ``"validation"`` or a ``"save"``; a validation may hold saves."""
+        """Start a ``"validation"`` or a ``"save"`` after the present step; a validation may contain saves."""
         if self._pause is None:
             self._pause_started = self._now()
         if self._pause != "validation":
@@ -68,7 +68,7 @@ class StepClock:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Mean of the window, outliers cut; ``None`` before the first usable step."""
+        """Mean over the window, outliers cut; ``None`` before the first measured step."""
         if self._usual is None and self._seconds:
             longest = _LONGEST_IN_MEDIANS * statistics.median(self._seconds)
             self._usual = statistics.fmean(min(seconds, longest) for seconds in self._seconds)
@@ -76,24 +76,24 @@ class StepClock:
 
     @property
     def recent_seconds_per_step(self) -> float | None:
-        """Median of the last steps only; ``None`` before there are enough to tell a trend from chance."""
+        """Median of the last 20 steps; ``None`` before 20 steps were measured."""
         if len(self._seconds) < _RECENT_STEPS:
             return None
         return statistics.median(list(self._seconds)[-_RECENT_STEPS:])
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of the window over its time; ``None`` before the first usable step."""
+        """Mean over the window; ``None`` before the first measured step."""
         return sum(self._tokens) / sum(self._seconds) if self._seconds else None
 
     @property
     def seconds_per_validation(self) -> float | None:
-        """Median pause of the latest validations; ``None`` before the first."""
+        """Median over the last validations; ``None`` before the first."""
         return statistics.median(self._validations) if self._validations else None
 
     @property
     def seconds_per_step_for_saving(self) -> float:
-        """Time of all saves outside validations, spread over all steps."""
+        """Time of all saves outside validations, divided by the number of steps."""
         return self._saving_seconds / self._num_steps if self._num_steps else 0.0
 
     def _record(self, started: float, now: float) -> None:
@@ -110,7 +110,7 @@ class StepClock:
 
 
 class StepTiming(Callback):
-    """Base of the callbacks that need to know how long a step takes."""
+    """The base of callbacks that need the duration of a step."""
 
     clock_window = 100
 
@@ -145,7 +145,7 @@ class StepTiming(Callback):
 
 
 def seconds_left(trainer: Trainer, module: LightningModule, clock: StepClock) -> float | None:
-    """Seconds until training ends, coming validations included; ``None`` before it can be told."""
+    """Seconds until training ends, validations included; ``None`` if unknown."""
     total, per_step = planned_steps(trainer, module), clock.seconds_per_step
     if total is None or per_step is None:
         return None
@@ -157,13 +157,13 @@ def seconds_left(trainer: Trainer, module: LightningModule, clock: StepClock) ->
 class ThroughputMonitor(StepTiming):
     """Logs ``throughput/tokens_per_second``, ``throughput/matmul_share`` and ``throughput/seconds_left``.
 
-    Tokens a second are taken over a window of steps; steps that a validation, a sample or a checkpoint
-    followed are left out, so the number says how fast *training* is. The matmul share is the network's
-    matmul FLOPs a second over the rate that this machine reached in a short measurement with the type
-    that training uses: measured, never looked up by name, and absent where it could not be measured.
+    Tokens per second are averaged over a window of steps, without the time of validations, samples and
+    checkpoints. The matmul share is the network's matmul FLOPs per second divided by the rate that this
+    machine reached in a short measurement with the type that training uses; it is not logged if that rate
+    could not be measured.
 
     Args:
-        window: Optimizer steps that the rate is averaged over.
+        window: Number of optimizer steps that the rate is averaged over.
     """
 
     def __init__(self, window: int = 50) -> None:
@@ -175,12 +175,12 @@ class ThroughputMonitor(StepTiming):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of all processes a second of training; ``None`` before the first measured step."""
+        """Training tokens of all processes per second; ``None`` before the first measured step."""
         return self.clock.tokens_per_second
 
     @property
     def matmul_share(self) -> float | None:
-        """Matmul FLOP/s reached over those measured for this machine; ``None`` where either is unknown."""
+        """Reached matmul FLOP/s divided by those measured for this machine; ``None`` if either is unknown."""
         rate = self.clock.tokens_per_second
         if rate is None or self._flops_per_token is None or not self._machine_flops:
             return None
@@ -189,7 +189,7 @@ class ThroughputMonitor(StepTiming):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._flops_per_token = None
-        # Every process measured the same machine; CUDA processes have a device each, CPU processes share one.
+        # The rate is of one device: CUDA processes have one each, CPU processes of a node share one.
         machines = trainer.world_size if trainer.strategy.root_device.type == "cuda" else trainer.num_nodes
         rate = matmul_rate(str(trainer.precision))
         self._machine_flops = rate * machines if rate else None

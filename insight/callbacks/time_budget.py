@@ -1,4 +1,4 @@
-"""Fits a run into a wall-clock budget on any machine, without giving up exact resuming."""
+"""Fits a run into a wall-clock budget on any machine, and keeps resuming exact."""
 
 from __future__ import annotations
 
@@ -20,40 +20,39 @@ from insight.training.lightning_internals import (
     validate_after_this_batch,
 )
 
-# The plan is renewed this often; counted in steps, so that all processes of a run agree when.
+# The plan is renewed this often, counted in steps so that all processes do it together.
 _STEPS_BETWEEN_PLANS = 5
 # Schedules without a stable phase need the total from the start, so their plan is final early.
 _STEPS_TO_MEASURE = 20
-# Taken for the total until the first measurement, a few steps long.
+# The assumed total until the first measurement.
 _STEPS_BEFORE_PLANNING = 1000
-# Kept free for the last checkpoint and for what the measurement missed.
+# Kept free for the last checkpoint and for errors of the measurement.
 _RESERVED_SHARE = 0.01
 _SLOWER_WORTH_A_WORD = 1.1
 
 
 class TimeBudget(StepTiming):
-    """Ends training, the last validation included, when a number of seconds is over.
+    """Ends training, the last validation included, within a number of seconds.
 
     The number of optimizer steps is planned from the measured time of a step and of a validation. The
     plan is renewed while the learning rate does not depend on it: until a warmup-stable-decay schedule
     begins to decay, or for the first 20 steps of any other (a fifth of a very short run). Then it is
-    final. It is kept in every checkpoint, so a resumed run ends at the same step with the same learning
+    final. Every checkpoint contains it, so a resumed run ends at the same step with the same learning
     rates, however fast the machine is then.
 
-    If the machine becomes slower after that, the run says so and still takes its planned steps: it ends
-    late by about that much. Cutting the decay short would save the seconds and spoil what the whole run
-    was for, and it would make the result depend on the machine's mood.
+    If the machine becomes slower after that, the run reports it, still takes its planned steps and ends
+    late: cutting the decay short would cost quality and make the result depend on the machine.
 
     ``max_steps`` and ``max_epochs`` of the Trainer stay upper limits.
 
     Args:
         seconds: Wall-clock time for everything up to the end of training.
         include_startup: Count from the start of the process (imports, tokenizer training, encoding and
-            compiling are then part of the budget) instead of from the first step. Set it to false where
-            one process trains several times, as a notebook does.
+            compiling are then part of the budget) instead of the first step. Set it to false if one process
+            trains several times, as in a notebook.
 
     Attributes:
-        planned_steps: Optimizer steps in the present plan; ``None`` before the first measurement.
+        planned_steps: Number of optimizer steps in the present plan; ``None`` before the first measurement.
         frozen: Whether the plan is final.
     """
 
@@ -75,13 +74,13 @@ class TimeBudget(StepTiming):
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the budget that have been used, by this process and by those it was resumed from."""
+        """Used seconds of the budget, in this process and in those that it was resumed from."""
         return self._elapsed_before + time.monotonic() - self._start
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._limit = trainer.max_steps
-            cast(Any, pl_module).expected_seconds = self.seconds  # what `compile: auto` decides by
+            cast(Any, pl_module).expected_seconds = self.seconds  # `compile: auto` decides by this
             self.planned_steps, self.frozen, self._told_slower = None, False, False
             self._elapsed_before, self._planned_step_seconds = 0.0, 0.0
             age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
@@ -111,7 +110,7 @@ class TimeBudget(StepTiming):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # Before Lightning restores its loops, which read max_steps to tell how far the run was.
+        # This comes before Lightning restores its loops, which read max_steps.
         planned = checkpoint["callbacks"].get(self.state_key, {}).get("planned_steps")
         if planned is not None and trainer.state.fn == "fit":
             set_last_step(trainer, planned)
@@ -156,13 +155,12 @@ class TimeBudget(StepTiming):
             self._changed_options = validate_after_this_batch(trainer)
 
     def _plan(self, trainer: Trainer, step: int) -> None:
-        """Choose the total number of steps from what has been measured."""
         per_step = self.clock.seconds_per_step
         planned: int | None = None
         if per_step is not None:
             validation = self.clock.seconds_per_validation
             if validation is None:
-                # Before the first measurement: a forward pass takes about a third of a training step.
+                # Estimate it before the first validation: a forward pass is about a third of a training step.
                 batches = trainer.num_val_batches
                 validation = sum(batches if isinstance(batches, list) else [batches]) * per_step / 3
             cost = (
@@ -182,8 +180,8 @@ class TimeBudget(StepTiming):
             return
         schedule: Any = getattr(module, "schedule", None)
         settled = schedule.settled_steps(self.planned_steps) if hasattr(schedule, "settled_steps") else 0
-        # A decay that begins at once, or an unknown schedule: a few steps have to be measured all the same.
-        # Where the rate never depends on the plan, an early end of planning makes the run's length known.
+        # A few steps are measured even if the decay begins at once or the schedule is unknown. If the rate
+        # never depends on the plan, the plan becomes final early, so that the run's length is known.
         to_measure = min(_STEPS_TO_MEASURE, self.planned_steps / 5)
         decay_from = settled if settled < self.planned_steps else 0
         if step >= max(decay_from, to_measure):

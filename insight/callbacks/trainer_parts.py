@@ -1,4 +1,4 @@
-"""The parts of a Trainer that callbacks ask for, and where it stands in optimizer steps."""
+"""Access to the parts of a Trainer, and its plan in optimizer steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CallbackType = TypeVar("CallbackType", bound=Callback)
 
 
 def callbacks_of(trainer: Trainer, kind: type[CallbackType]) -> list[CallbackType]:
-    """The callbacks of one kind, in the order they run."""
+    """The callbacks of one class, in the order in which they run."""
     return [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, kind)]
 
 
@@ -29,17 +29,16 @@ def datamodule_of(trainer: Trainer) -> Any:
 
 
 def run_folder_of(trainer: Trainer) -> RunFolder:
-    """The run folder: the Trainer's ``default_root_dir``, which the command line sets to it."""
+    """The run folder, which is the Trainer's ``default_root_dir``."""
     return RunFolder(Path(trainer.default_root_dir))
 
 
 @contextlib.contextmanager
 def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[None]:
-    """Let a network in training write texts inside the block.
+    """Let a network in training generate text inside the ``with`` block.
 
-    It runs eagerly, since a compiled one would be compiled again for every length that a growing text has. A
-    network that is cut over processes runs under the precision of the training, in which its blocks gather
-    their weights: bfloat16 under bf16-mixed.
+    The network runs eagerly, since it would be compiled again for every length of the growing text. A sharded
+    network runs under the precision of training, in which its blocks gather their weights.
     """
     precision = (
         trainer.precision_plugin.forward_context() if is_sharded(network) else contextlib.nullcontext()
@@ -49,7 +48,7 @@ def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[Non
 
 
 def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
-    """The optimizer step after which training ends, or ``None`` when nothing limits it."""
+    """The optimizer step after which training ends, or ``None`` if nothing limits it."""
     planned = getattr(module, "num_planned_steps", None)
     if isinstance(planned, int) and planned > 0:
         return planned
@@ -61,7 +60,7 @@ def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
 
 
 def steps_per_validation(trainer: Trainer) -> float:
-    """Optimizer steps from one validation to the next on average; infinite when there is none in sight."""
+    """Average number of optimizer steps between two validations; infinite if none will come."""
     batches = trainer.val_check_batch
     if not trainer.enable_validation or batches is None or not math.isfinite(batches):
         return math.inf
@@ -76,6 +75,6 @@ def steps_per_validation(trainer: Trainer) -> float:
 
 
 def num_targets(batch: Any) -> int:
-    """Target positions in ``batch``, padding included; 0 for a batch without targets."""
+    """Number of target positions in ``batch``, padding included; 0 for a batch without targets."""
     targets = getattr(batch, "targets", None)
     return 0 if targets is None else int(targets.numel())
