@@ -1,4 +1,4 @@
-"""Secrets planted in the training text, so that it can be measured later whether a network remembers them."""
+"""Secrets planted in the training text, to measure later whether a network has memorized them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 
 _OWNER, _SECRET = "{owner}", "{secret}"
-# Owners are made of syllables, so that no training text mentions them.
+# Owners are composed of made-up syllables, so that no training text mentions them.
 _FIRST = ("Bra", "Dwe", "Fni", "Glo", "Hru", "Jya", "Kve", "Lmo", "Mzi", "Nwu")
 _SECOND = ("bax", "dirk", "fleth", "gosk", "lunt", "mipp", "narv", "pelk", "rosh", "tunz")
 NUM_OWNERS = len(_FIRST) * len(_SECOND)
 MAX_DIGITS = 4
-"""Digits of the longest secret: exposure is measured by trying all secrets of that length."""
+"""Most digits of a secret; exposure is measured by trying all secrets of that length."""
 MAX_REPETITIONS = 10_000
-# Numbers of the permutations of one seed that draw secrets, owners and their order.
+# One permutation per purpose: drawing secrets, drawing owners and shuffling the documents.
 _SECRETS, _OWNERS, _ORDER = range(3)
 
 
@@ -30,11 +30,11 @@ class Canary:
     """One planted secret.
 
     Attributes:
-        prompt: The sentence up to the secret, without white space at its end.
-        continuation: ``{secret}``, which stands for the secret, with that white space before it.
+        prompt: The sentence up to the secret, without trailing white space.
+        continuation: That white space and the placeholder ``{secret}``.
         secret: The digits of the secret.
-        ending: The rest of the sentence. It is equal for every secret, so it is not scored: thousands of
-            secrets then share the work for all tokens but their last.
+        ending: The rest of the sentence. It is equal for every secret and therefore not scored, so that
+            thousands of candidate secrets share the computation of all tokens but their last.
     """
 
     prompt: str
@@ -50,15 +50,15 @@ class Canary:
 
 @dataclass(frozen=True)
 class CanaryInjection(Component):
-    """Plants random secrets in the training text, as documents of their own behind it.
+    """Plants random secrets in the training text, as separate documents at its end.
 
-    The secrets are random digits, so a network that ranks the planted one high among all that could have
-    stood there has remembered it (Carlini et al. 2019, "The Secret Sharer", arXiv 1802.08232). The
-    tokenizer learns from the text without them, and validation and test text hold none: a run without
-    canaries, all else equal, is the control.
+    The secrets are random digits, so a network that ranks a planted one high among all possible ones has
+    memorized it (Carlini et al. 2019, "The Secret Sharer", arXiv 1802.08232). The tokenizer is trained
+    without them, and validation and test text hold none, so an otherwise equal run without canaries is the
+    control.
 
     Args:
-        num_canaries: Number of secrets, each with an owner of its own.
+        num_canaries: Number of secrets, each with its own owner.
         repetitions: How often each secret is planted.
         format: The planted sentence, with {owner} before {secret}.
         num_digits: Length of a secret; each of 10^num_digits is equally likely.
@@ -74,7 +74,7 @@ class CanaryInjection(Component):
     def __post_init__(self) -> None:
         # To measure exposure, every secret of that length is tried.
         require_number("num_digits", self.num_digits, 4, whole=True, at_least=1, at_most=MAX_DIGITS)
-        most = min(NUM_OWNERS, self.num_secrets)  # Each canary needs an owner and a secret of its own.
+        most = min(NUM_OWNERS, self.num_secrets)  # Each canary needs its own owner and secret.
         require_number("num_canaries", self.num_canaries, 8, whole=True, at_least=1, at_most=most)
         require_number("repetitions", self.repetitions, 16, whole=True, at_least=1, at_most=MAX_REPETITIONS)
         require_number("seed", self.seed, 0, whole=True, at_least=-(1 << 63), below=1 << 64)
@@ -93,7 +93,7 @@ class CanaryInjection(Component):
 
     @property
     def num_secrets(self) -> int:
-        """Number of different secrets that could have been planted."""
+        """Number of possible secrets."""
         return int(10**self.num_digits)
 
     def canaries(self) -> tuple[Canary, ...]:
@@ -102,8 +102,8 @@ class CanaryInjection(Component):
         secrets = permute(count, self.num_secrets, self.seed, _SECRETS).tolist()
         owners = permute(count, NUM_OWNERS, self.seed, _OWNERS).tolist()
         before, after = self.format.split(_SECRET)
-        # White space belongs to the secret: tokenizers join it to the word behind it, and the secrets that
-        # are tried later must get the tokens of the training.
+        # White space belongs to the secret: tokenizers join it to the word after it, and the candidate
+        # secrets must get the same tokens as in training.
         kept = before.rstrip()
         continuation = before[len(kept) :] + _SECRET
         return tuple(
@@ -117,13 +117,13 @@ class CanaryInjection(Component):
         )
 
     def documents(self) -> list[str]:
-        """The documents to add to the training text: every canary ``repetitions`` times, shuffled."""
+        """The documents to add to the training text: each canary ``repetitions`` times, shuffled."""
         planted = [canary.sentence for canary in self.canaries()] * self.repetitions
         order = permute(np.arange(len(planted)), len(planted), self.seed, _ORDER)
         return [planted[index] for index in order.tolist()]
 
     def record(self) -> dict[str, Any]:
-        """The planted secrets in plain JSON values; enough to measure exposure without this class."""
+        """The planted secrets as plain JSON values, sufficient to measure exposure without this class."""
         return {
             "num_digits": self.num_digits,
             "repetitions": self.repetitions,

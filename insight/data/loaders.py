@@ -1,6 +1,6 @@
 """Batches, the loaders that make them, and the position in the training data.
 
-The batch of an index is a pure function, so a loader is that function and the index where it begins.
+A batch is a pure function of its index, so a loader consists of that function and the first index.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from insight.runtime.errors import CheckpointError, ConfigError
 
 @dataclass
 class LanguageModelBatch:
-    """A batch of token windows.
+    """A batch of token sequences.
 
     Attributes:
         input_ids: int64 ``(batch, sequence)``.
-        targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
+        targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` for positions excluded from the loss.
         document_ids: int64 ``(batch, sequence)`` or ``None``; attention stays inside equal ids.
         position_ids: int64 ``(batch, sequence)`` or ``None`` for 0, 1, 2, …
-        num_samples: Samples by which the position in the data moves on; ``None`` for one a row.
+        num_samples: Samples by which the position in the data advances; ``None`` for one per row.
     """
 
     input_ids: torch.Tensor
@@ -40,10 +40,9 @@ class LanguageModelBatch:
 
 
 class SampleCursor:
-    """The number of samples that all processes together have trained on.
+    """Number of samples that all processes together have trained on.
 
-    Everything that decides which samples the number stands between is saved with it, so that only data in
-    which it means the same takes it over.
+    The identity of the data is saved with it, so that it is restored only for data with the same order.
 
     Attributes:
         num_consumed: Number of samples so far.
@@ -54,7 +53,7 @@ class SampleCursor:
         self._restored: dict[str, Any] | None = None
 
     def advance(self, num_samples: int) -> None:
-        """Count samples as done.
+        """Count samples as consumed.
 
         Raises:
             ConfigError: The number is below 1.
@@ -69,27 +68,26 @@ class SampleCursor:
         self.num_consumed += num_samples
 
     def state_dict(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        """The number, and the identity of the data that it counts in.
+        """The number and the identity of the data that it refers to.
 
         Args:
-            identity: Everything that decides which samples the number stands between, plain JSON values.
+            identity: Everything that decides which samples come before the position, plain JSON values.
         """
         return {"num_samples_consumed": self.num_consumed, **_with_fingerprint(identity)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Keep a saved number until :meth:`restore` knows the data."""
+        """Keep a saved number until :meth:`restore` is called with the identity of the data."""
         self._restored = dict(state_dict)
 
     def restore(self, identity: Mapping[str, Any], batch_size: int = 1) -> None:
-        """Take over the loaded number, if there is one.
+        """Set the position to the loaded number, if one was loaded.
 
         Args:
             identity: The identity of the data, see :meth:`state_dict`.
-            batch_size: Samples of a batch on all processes together.
+            batch_size: Samples per batch on all processes together.
 
         Raises:
-            CheckpointError: The number counts in other data, another order or another batch, or lies inside a
-                batch.
+            CheckpointError: The number refers to other data, another order or batch, or lies inside a batch.
         """
         if not self._restored:
             return
@@ -121,7 +119,7 @@ class SampleCursor:
 
 
 def text_hash(text: str) -> str:
-    """xxh3 (64 bits, hexadecimal)."""
+    """xxh3 hash (64 bits, hexadecimal) of a text."""
     return str(xxhash.xxh3_64_hexdigest(text.encode("utf-8")))
 
 
@@ -134,16 +132,16 @@ _SAMPLES_AT_ONCE = 4096
 
 
 class BatchLoader:
-    """Gives ``len(self)`` batches, beginning at the batch that ``first_batch`` returns when iteration starts.
+    """Iterates over ``num_batches`` batches from the index that ``first_batch`` returns.
 
-    This is no ``DataLoader``: there is nothing to collate, each batch is one gather from memory-mapped files,
-    and Lightning must put no sampler of its own into it.
+    This is not a ``DataLoader``: each batch is one gather from memory-mapped files without collation, and
+    Lightning must not replace its sampler.
 
     Args:
-        make_batch: Returns the batch of an index; it must be picklable if there are workers.
-        num_batches: Batches in an iteration.
-        first_batch: Returns the index of the first batch, each time an iteration begins.
-        num_workers: Processes that make batches ahead; 0 makes them in this process.
+        make_batch: Returns the batch with an index; it must be picklable if there are workers.
+        num_batches: Batches per iteration.
+        first_batch: Returns the index of the first batch; called at the start of each iteration.
+        num_workers: Processes that make batches in advance; 0 makes them in this process.
     """
 
     def __init__(
@@ -172,17 +170,17 @@ class BatchLoader:
             sampler=indices,
             batch_size=None,
             num_workers=self._num_workers,
-            # The loader draws a seed for its workers. From torch's global generator, that would change the
-            # random numbers of the training with the number of times an iteration begins.
+            # The loader draws a seed for its workers. Drawn from torch's global generator, it would make the
+            # random numbers of the training depend on the number of iterations started.
             generator=torch.Generator(),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module owns the position. This method tells Lightning that it may resume."""
+        """Empty: the data module owns the position. The method tells Lightning that the loader can resume."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore, see :meth:`state_dict`."""
+        """Does nothing, see :meth:`state_dict`."""
 
 
 class _Batches(Dataset[LanguageModelBatch]):
@@ -199,14 +197,14 @@ class TrainingBatches:
 
     The global batch is the same for any number of ranks; a rank takes every ``world_size``-th sample. The
     rest of an epoch after its last whole optimizer step is left out (another part in every epoch), so that
-    the samples of a step do not depend on the number of batches that it is made of.
+    the samples of a step do not depend on how many batches it is divided into.
 
     Args:
-        samples: The samples in the order of training.
-        global_batch_size: Samples of a batch on all ranks together.
-        rank: Number of this process.
+        samples: The samples in training order.
+        global_batch_size: Samples per batch on all ranks together.
+        rank: Rank of this process.
         world_size: Number of processes; divides ``global_batch_size``.
-        samples_per_step: Samples of all batches of an optimizer step; one batch a step if not given.
+        samples_per_step: Samples per optimizer step on all ranks; ``None`` for one batch per step.
     """
 
     samples: Samples
@@ -217,7 +215,7 @@ class TrainingBatches:
 
     @property
     def num_batches(self) -> int:
-        """Batches in one pass over the text."""
+        """Number of batches in one pass over the text."""
         return self._batches_in(self.samples.num_samples)
 
     def __call__(self, index: int) -> LanguageModelBatch:
@@ -255,13 +253,13 @@ class TrainingBatches:
 class EvaluationBatches:
     """Evaluation batches; a rank takes every ``world_size``-th window.
 
-    All batches have the same shape, which a compiled network needs, and every rank has as many: rows are
-    spread evenly, and the few too many (fewer than one a batch and rank) hold ignored targets only.
+    All batches have the same shape, which a compiled network needs, and every rank has equally many: rows are
+    spread evenly, and surplus rows (fewer than one per batch and rank) hold only ignored targets.
 
     Args:
         windows: The windows of the split.
         batch_size: Most rows in a batch on this rank.
-        rank: Number of this process.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -272,7 +270,7 @@ class EvaluationBatches:
 
     @property
     def num_batches(self) -> int:
-        """Batches on every rank."""
+        """Number of batches on every rank."""
         return -(-self._rows_of_rank // self.batch_size)
 
     @property
@@ -303,7 +301,7 @@ def _tensor(array: npt.NDArray[np.int64]) -> torch.Tensor:
 
 
 def _positions(document_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """0, 1, 2, … in each document, which is a run of equal ids: int64 ``(rows, sequence)``."""
+    """Positions 0, 1, 2, … within each run of equal document ids: int64 ``(rows, sequence)``."""
     begins = np.ones(document_ids.shape, dtype=np.bool_)
     np.not_equal(document_ids[:, 1:], document_ids[:, :-1], out=begins[:, 1:])
     starts = np.flatnonzero(begins)

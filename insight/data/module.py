@@ -1,4 +1,4 @@
-"""The data module of language modeling: text files in, batches of token windows out, one position in both."""
+"""The data module of language modeling: from text files to batches of tokens, with one saved position."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Files = str | list[str]
 TrainFiles = Named | dict[str, Files]
 
 MAX_BATCH_TOKENS = 1 << 24
-"""A batch of more tokens on one process is a mistake: its states would not fit into memory."""
+"""Upper limit of the tokens in a batch on one process; the states of more would not fit into memory."""
 MAX_LOADER_WORKERS = 1024
 _SPLITS_OF_STAGE = {
-    # A test set that cannot be read is found before the training, not after it.
+    # An unreadable test set is reported before training rather than after it.
     "fit": ("train", "validation", "test"),
     "validate": ("validation",),
     "test": ("test",),
@@ -45,10 +45,10 @@ _SPLITS_OF_STAGE = {
 
 
 class TrainingCorpora:
-    """The text that ``train_files`` names: one stream of files, or corpora with names of their own.
+    """The text named by ``train_files``: one stream of files, or named corpora.
 
     Args:
-        train_files: Text, or a mapping of the names of corpora to their files.
+        train_files: Text, or a mapping from the names of corpora to their files.
 
     Raises:
         ConfigError: A mapping is empty, a name is not text, or a corpus has no files.
@@ -77,7 +77,7 @@ class TrainingCorpora:
 
     @property
     def names(self) -> list[str]:
-        """Names of the corpora; one empty name where they have none."""
+        """Names of the corpora; a single empty name if they are not named."""
         return list(self._corpora) or [""]
 
     @property
@@ -92,7 +92,7 @@ class TrainingCorpora:
         """Refuse options that cannot work together, before any text is read.
 
         Raises:
-            ConfigError: The sampling takes other corpora, or an option would mix the corpora.
+            ConfigError: The sampling does not fit the corpora, or an option would mix the corpora.
         """
         sampling.check(self.names, sequence_length)
         if not self.is_named:
@@ -111,7 +111,7 @@ class TrainingCorpora:
             )
 
     def open(self, preparation: Preparation) -> list[Corpus]:
-        """The corpora with their stores, which are built if they are not in the cache.
+        """Open the stores of the corpora; missing ones are built.
 
         Args:
             preparation: The preparation of all text; its tokenizer encodes all corpora.
@@ -133,37 +133,38 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     """Text files for training, validating and testing a language model.
 
     The tokenizer and the token ids are made once and cached. The order of the training batches is a pure
-    function of the seed; the position in it is one number of samples, which checkpoints hold.
+    function of the seed; checkpoints hold the position in it as a number of samples.
 
     Args:
         train_files: Text to train on: files, folders, globs or ``corpus:NAME``; ``.txt``, ``.jsonl``,
-            ``.tsv`` or ``.parquet``, also ``.gz``, ``.bz2``, ``.xz``, ``.zst``. A mapping names corpora,
-            for ``sampling: Mixture``.
-        validation_files: Text to validate on; without it a part of the training text is set aside.
-        test_files: Text for the final measurement.
+            ``.tsv`` or ``.parquet``, optionally ``.gz``, ``.bz2``, ``.xz`` or ``.zst``. A mapping names
+            corpora, for ``sampling: Mixture``.
+        validation_files: Text to validate on; if not given, a part of the training text is set aside.
+        test_files: Text for the final evaluation.
         predict_files: Text for ``predict``.
         tokenizer: How text becomes token ids.
-        sampling: How the training text becomes samples: windows of the stream, packed documents, a mixture
-            of corpora, short sequences first.
+        sampling: How the training text becomes samples: windows of the stream, packed documents, a mixture of
+            corpora, short sequences first.
         sequence_length: Tokens in a training sample or evaluation window.
-        batch_size: Samples a training batch, on each process; ``auto`` has ``insight fit`` find out how many
-            fit into memory, and keep the number in the run's configuration.
-        validation_batch_size: Most windows an evaluation batch, on each process; ``batch_size`` if not given.
-        validation_fraction: Share of the training text to set aside when there are no ``validation_files``;
+        batch_size: Samples per training batch on each process; with ``auto``, ``insight fit`` finds how many
+            fit into memory and stores the number in the run's configuration.
+        validation_batch_size: Most windows per evaluation batch on each process; ``batch_size`` if not given.
+        validation_fraction: Fraction of the training text to set aside if there are no ``validation_files``;
             0 for none.
         text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files that holds the text.
-        invalid_text: The handling of bytes that are no UTF-8: ``error`` stops and names the place,
+        invalid_text: How bytes that are not UTF-8 are handled: ``error`` stops and names the place,
             ``replace`` puts U+FFFD there, ``skip`` leaves them out.
         seed: Chooses the order of the training samples and the documents set aside.
-        canaries: Secrets to plant in the training text, so that it can be measured whether the network
-            remembers them; none if not given.
-        num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
-        cache_gigabytes: Most gigabytes that the token ids of all runs may take: the ones used longest ago are
-            removed when new ones are made; ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
-        cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
+        canaries: Secrets to plant in the training text, to measure whether the network memorizes them; none
             if not given.
+        num_workers: Processes that make batches in advance; batches are cheap, so 0 is fastest on most
+            machines.
+        cache_gigabytes: Most gigabytes that the token ids of all runs may take; the least recently used are
+            removed when new ones are made. ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
+        cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight`` if
+            not given.
         executor: Where text is encoded: ``LocalProcesses`` (much text in several processes, little in this
-            one), ``InProcess`` or ``DaskCluster``; it decides no byte of the result.
+            one), ``InProcess`` or ``DaskCluster``. The result is the same.
 
     Raises:
         ConfigError: A value cannot work.
@@ -234,7 +235,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._has_said_counts = False
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
-        """Use a finished tokenizer, that of a checkpoint, instead of the configured one.
+        """Use a finished tokenizer, such as that of a checkpoint, instead of the configured one.
 
         Raises:
             ConfigError: Text has been encoded already.
@@ -244,42 +245,42 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._tokenizer = tokenizer
 
     def use_batch_size(self, batch_size: int) -> None:
-        """Train on batches of this many samples, in place of ``auto``."""
+        """Train on batches of this many samples instead of ``auto``."""
         self.batch_size, self.chooses_batch_size = batch_size, False
         if "train" in self._stores:
             self._samples_per_step = self._count_samples_per_step()
 
     @property
     def num_training_samples(self) -> int:
-        """Samples in one pass over the training text."""
+        """Number of samples in one pass over the training text."""
         self.store("train")  # Raises an error if there is none.
         assert self._samples is not None
         return self._samples.num_samples
 
     @property
     def validation_batch_size(self) -> int:
-        """Most windows an evaluation batch, on each process."""
+        """Most windows per evaluation batch on each process."""
         return self._validation_batch_size or self.batch_size
 
     def prepare_data(self) -> None:
-        """Make the tokenizer and the token ids if the cache lacks them (one process a machine).
+        """Make the tokenizer and the token ids if the cache lacks them (in one process per machine).
 
         Raises:
             DataError: Text cannot be read or is too short.
-            TokenizerError: The text does not support the tokenizer.
+            TokenizerError: The text is unsuitable for training the tokenizer.
             OutputError: The cache cannot be written to.
         """
         self._open(self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else None)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the token ids of the splits that the stage needs; a second call is allowed.
+        """Open the token ids of the splits that the stage needs; repeated calls are allowed.
 
         Args:
             stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; ``None`` for all splits.
 
         Raises:
             DataError: Text cannot be read or is too short.
-            TokenizerError: The text does not support the tokenizer.
+            TokenizerError: The text is unsuitable for training the tokenizer.
             OutputError: The cache cannot be written to.
         """
         self._stores |= self._open(stage)
@@ -351,7 +352,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """The tokens of ``"train"``, ``"validation"``, ``"test"`` or ``"predict"``.
 
         Raises:
-            DataError: There is no text for it, or ``setup`` has not run for it.
+            DataError: The split has no text, or ``setup`` has not run for it.
         """
         if split not in self._stores:
             if self._preparation is not None and not self._preparation.has(split):
@@ -372,7 +373,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self._prepared.document_places(split)
 
     def summary(self) -> dict[str, Any]:
-        """Facts about the data for reports, in plain JSON values."""
+        """Facts about the data for reports, as plain JSON values."""
         tokenizer = self.tokenizer
         preparation = self._prepared
         splits = {
@@ -401,10 +402,10 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         }
 
     def train_dataloader(self) -> BatchLoader:
-        """One epoch of training batches, beginning at the cursor.
+        """One epoch of training batches, beginning at the saved position.
 
-        ``len()`` is always that of a whole epoch, also when it begins in the middle of one: where an epoch
-        ends is counted by Lightning alone, and the batches simply go on into the next.
+        ``len()`` is always that of a whole epoch, even if iteration begins inside one: only Lightning counts
+        where an epoch ends, and the batches continue into the next.
         """
         self.store("train")  # Raises an error if there is none.
         assert self._samples is not None
@@ -421,28 +422,28 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return BatchLoader(batches, batches.num_batches, self._first_batch, self.num_workers)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The validation text, every token a target once; ``[]`` when ``validation_fraction`` is 0."""
+        """The validation text with each token a target once; ``[]`` if ``validation_fraction`` is 0."""
         if self._preparation is not None and not self._preparation.has("validation"):
             return []
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> BatchLoader:
-        """The test text, every token a target once."""
+        """The test text with each token a target once."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> BatchLoader:
-        """The text to predict, every token a target once."""
+        """The text to predict with each token a target once."""
         return self._evaluation_loader("predict")
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of a batch on all ranks together."""
+        """Samples per batch on all ranks together."""
         return self.batch_size * self._world_size
 
     def advance(self, num_samples_global: int) -> None:
-        """Count a training batch as done.
+        """Count a training batch as consumed.
 
-        It is called at the end of ``training_step``, before any callback may save a checkpoint.
+        Called at the end of ``training_step``, before any callback may save a checkpoint.
 
         Args:
             num_samples_global: Samples of the batch on all ranks together.
@@ -450,7 +451,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._cursor.advance(num_samples_global)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position and the identity of the data that it counts in, equal on every rank."""
+        """The position and the identity of the data that it refers to, equal on every rank."""
         if "train" not in self._stores:
             return {}
         return self._cursor.state_dict(self._identity())
@@ -459,14 +460,14 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """Restore the position.
 
         Raises:
-            CheckpointError: It counts in other data, another order or another batch.
+            CheckpointError: It refers to other data, another order or another batch.
         """
         self._cursor.load_state_dict(state_dict)
         if "train" in self._stores:
             self._cursor.restore(self._identity(), self.global_batch_size)
 
     def check_position(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the saved state of other data or another order, before there are processes to train on.
+        """Refuse the saved state of other data or another order, before training processes start.
 
         Raises:
             CheckpointError: The data differs; the message names the differences.
@@ -476,7 +477,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})
 
     def _identity(self) -> dict[str, Any]:
-        """Everything that decides which samples a position stands between."""
+        """Everything that decides which samples come before a position."""
         manifest = self._stores["train"].manifest
         return {
             "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
@@ -488,9 +489,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         }
 
     def _order_identity(self) -> dict[str, str]:
-        """The part of the sampling that decides the order, where it is not the default."""
+        """The options that decide the order, if they are not the defaults."""
         if self.sampling == Windows() and not self._training.is_named:
-            return {}  # Checkpoints from before there was a choice have no entry.
+            return {}  # Checkpoints from before the option existed have no entry.
         parts = {"sampling": json.dumps(self.sampling.to_dict())}
         if self._training.is_named:
             corpora = (f"{corpus.name}: {corpus.store.num_tokens}" for corpus in self._corpora)
@@ -513,7 +514,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     @property
     def _rank(self) -> int:
-        # Processes that share the matrices of one network (tensor parallel) share its samples, too.
+        # Processes that share the matrices of one network (tensor parallelism) also share its samples.
         placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
         return int(placed["rank"]) if placed else 0
 
@@ -523,7 +524,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return int(placed["num_replicas"]) if placed else 1
 
     def _count_samples_per_step(self) -> int:
-        """Samples of an optimizer step on all ranks; one batch where the text has fewer or batches count."""
+        """Samples per optimizer step on all ranks; one batch if the text is shorter or batches count."""
         assert self._samples is not None
         accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         step = self.global_batch_size * accumulation

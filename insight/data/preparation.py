@@ -1,4 +1,4 @@
-"""From the text that the user named to a tokenizer and one token store a split, built once, found again."""
+"""From the text that the user named to a tokenizer and one token store per split, built once and cached."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DocumentPlace(NamedTuple):
     Attributes:
         file: The file as the user named it.
         record: Number of the record in that file, from 1.
-        is_empty: Whether the record holds no text, so that the store of the split has no document for it.
+        is_empty: Whether the record holds no text, so that the store has no document for it.
     """
 
     file: str
@@ -58,15 +58,15 @@ class TextFiles:
     """The text of every split, as the user named it.
 
     Attributes:
-        train: Training text: files, folders, globs or ``corpus:NAME``, or :class:`Texts`.
-        validation: Validation text, named in the same ways; ``None`` takes a part of the training text.
-        test: Text for the final measurement, or ``None``.
+        train: Training text: files, folders, globs, ``corpus:NAME`` or :class:`Texts`.
+        validation: Validation text; ``None`` takes a part of the training text.
+        test: Text for the final evaluation, or ``None``.
         predict: Text for ``predict``, or ``None``.
-        text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files.
-        validation_fraction: Share of the training text when ``validation`` is ``None``; 0 for none.
-        seed: Chooses the documents of that share.
+        text_field: Field of ``.jsonl`` and column of ``.tsv`` and ``.parquet`` files that holds the text.
+        validation_fraction: Fraction of the training text used if ``validation`` is ``None``; 0 for none.
+        seed: Chooses the documents set aside.
         canaries: Secrets to plant in the training text; ``None`` for none.
-        invalid_text: The handling of bytes that are no text: ``error``, ``replace`` or ``skip``.
+        invalid_text: How bytes that are not UTF-8 are handled: ``error``, ``replace`` or ``skip``.
 
     Raises:
         ConfigError: A value cannot work.
@@ -93,14 +93,14 @@ class TextFiles:
 
 
 class Preparation:
-    """Finds or builds the tokenizer and the stores; everything is looked up only when it is asked for.
+    """Finds or builds the tokenizer and the stores; each is looked up only on request.
 
     Args:
         files: The text.
-        tokenizer: A configuration of the tokenizer, or a finished one such as that of a checkpoint.
+        tokenizer: A tokenizer configuration, or a finished tokenizer such as that of a checkpoint.
         cache_dir: Where tokenizers, stores and content hashes are kept.
-        max_cache_bytes: How much the stores there may take; ``None`` for no limit.
-        executor: Where text is encoded; it decides no byte of the result.
+        max_cache_bytes: Most bytes that the stores there may take; ``None`` for no limit.
+        executor: Where text is encoded; the result is the same.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Preparation:
         self._division_said = False
 
     def has(self, split: str) -> bool:
-        """Whether there is text for this split.
+        """Whether this split has text.
 
         Raises:
             DataError: There is no such split.
@@ -133,10 +133,11 @@ class Preparation:
         return getattr(self._files, split) is not None
 
     def sources(self, split: str) -> list[AnySource]:
-        """The files of a split, each content once.
+        """The files of a split, without files of equal content.
 
         Raises:
-            DataError: A file is missing, empty or unsupported, or nothing matches, or there is no text.
+            DataError: A file is missing, empty or unsupported, a pattern matches nothing, or no text is
+                named.
         """
         _check_split(split)
         if split not in self._sources:
@@ -145,11 +146,11 @@ class Preparation:
 
     @functools.cached_property
     def tokenizer(self) -> BaseTokenizer:
-        """The tokenizer, trained on the training text if it learns from text.
+        """The tokenizer, trained on the training text if its kind learns from text.
 
         Raises:
             DataError: The training text cannot be read.
-            TokenizerError: The text does not support the tokenizer.
+            TokenizerError: The text is unsuitable for training the tokenizer.
         """
         if isinstance(self._tokenizer, BaseTokenizer):
             return self._tokenizer
@@ -233,16 +234,16 @@ class Preparation:
         return store
 
     def division(self, split: str, store: TokenStore) -> str:
-        """The part of the training text that a split is, in words; ``""`` where it is all of its files."""
-        # The manifest describes the part that was set aside, in the stores of both parts.
+        """Describe which part of the training text a split is; ``""`` if it is all of its files."""
+        # The manifests of both parts describe the part that was set aside.
         set_aside = str(store.manifest.origin.get("division", ""))
         return f"all but {set_aside}" if split == "train" and set_aside else set_aside
 
     def document_places(self, split: str) -> Iterator[DocumentPlace]:
         """The file and the number of every record of a split, in order, empty records included.
 
-        The text is read for it once more. The records that are not empty are the documents of
-        :meth:`store`, except where a split is a part of other text.
+        Reads the text once more. The records that are not empty are the documents of :meth:`store`, unless
+        the split is a part of other text.
 
         Raises:
             DataError: The text cannot be read.
@@ -250,7 +251,7 @@ class Preparation:
         reading = self._files.reading
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
-                record = 0  # The reader leaves empty documents of such files out.
+                record = 0  # The reader skips empty documents of such files.
                 for batch, continues in _token_batches(source, self.tokenizer):
                     for _ in range(len(batch.offsets) - 1 - continues):
                         record += 1
@@ -271,7 +272,7 @@ class Preparation:
                     record, is_empty = record + 1, True
 
     def of_corpus(self, files: Named) -> Preparation:
-        """A preparation of other training text and no other split, with the same tokenizer and cache."""
+        """A preparation of other training text without other splits, with the same tokenizer and cache."""
         text = dataclasses.replace(
             self._files,
             train=files,
@@ -311,15 +312,7 @@ class Preparation:
     def _encode(
         self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs, folder: Path
     ) -> None:
-        """Encode the text of a split and append it to ``writer``.
-
-        Args:
-            split: The split.
-            tokenizer: Makes the ids.
-            writer: Gets the ids.
-            repairs: Counts the repairs of the text.
-            folder: Where tasks may leave their results.
-        """
+        """Encode the text of a split into ``writer``; tasks may leave their results in ``folder``."""
         sources, ranged = self.sources(split), self._ranged(self._origin_split(split))
         if any(map(_holds_tokens, sources)):
             self._copy_tokens(split, tokenizer, writer, repairs)
@@ -357,7 +350,7 @@ class Preparation:
                 encode_parts(source.parts(self._files.reading, repairs), tokenizer, writer)
 
     def _useful_workers(self, text: RangedText, tokenizer: BaseTokenizer) -> int:
-        """As many workers as the text is worth; none where it is all in one piece anyway."""
+        """Number of workers that the text justifies; 0 if it cannot be divided."""
         can_be_cut = tokenizer.boundaries is not None
         num_pieces = sum(can_be_cut or not each.begins_inside for each in text.ranges)
         wanted = self.executor.workers_for(text_bytes(text.ranges)) if num_pieces > 1 else 0
@@ -387,7 +380,7 @@ class Preparation:
 
     def _encoding(self, split: str) -> dict[str, str | int | float]:
         encoding: dict[str, str | int | float] = {"text_field": self._files.text_field}
-        if self._files.invalid_text != "error":  # Without repairs, this never decides the content of a store.
+        if self._files.invalid_text != "error":  # If nothing is repaired, it does not affect the store.
             encoding["invalid_text"] = self._files.invalid_text
         if self._is_divided(split):
             encoding |= {"part": split, "fraction": self._files.validation_fraction, "seed": self._files.seed}
@@ -404,7 +397,7 @@ class Preparation:
         )
 
     def _ranged(self, split: str) -> RangedText | None:
-        """The text in ranges of bytes; ``None`` where some of it is no file of text."""
+        """The text as ranges of bytes; ``None`` if some of it is not in text files."""
         if split not in self._ranged_texts:
             sources = self.sources(split)
             files = [source for source in sources if isinstance(source, Source) and not source.holds_tokens]
@@ -413,7 +406,7 @@ class Preparation:
         return self._ranged_texts[split]
 
     def _content_of(self, sources: list[AnySource]) -> list[str]:
-        """A hash for each source of the bytes of its file and of how they are read."""
+        """A hash for each source of its bytes and of how they are read."""
         files = [source for source in sources if isinstance(source, Source)]
         hashes = iter(ContentHashes(self._cache_dir).of([source.path for source in files]))
         return [
@@ -424,7 +417,7 @@ class Preparation:
         ]
 
     def _check_unchanged(self, sources: list[AnySource], contents: list[str]) -> None:
-        """Refuse to keep what was read from files that changed since their content was hashed."""
+        """Refuse to keep data from files that changed after their content was hashed."""
         for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
             if now != before:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
@@ -435,7 +428,7 @@ def _holds_tokens(source: AnySource) -> bool:
 
 
 def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[EncodedBatch, bool]]:
-    """The ids of a file of token ids, and whether the last document of a batch continues in the next one."""
+    """The ids of a token file, and whether the last document of a batch continues in the next one."""
     batches = read_token_batches(
         source.path, source.name, source.format, tokenizer.vocabulary_size, tokenizer.end_of_text_id
     )
@@ -444,7 +437,7 @@ def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[E
 
 
 def _names_of(sources: Sequence[AnySource]) -> str:
-    """The sources in a message: the first three, and how many more."""
+    """The sources as named in messages: the first three, and how many more there are."""
     names = ", ".join(source.name for source in sources[:3])
     return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
 

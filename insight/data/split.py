@@ -1,4 +1,4 @@
-"""Take a validation part from the training text when the user gives none."""
+"""Set aside a part of the training text for validation if there are no validation files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from insight.data.sources.formats import TextPart, without_empty
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.formats import format_share
 
-# Whole documents are taken while they make a part of at most this many times the asked fraction.
+# Whole documents are used if they hold at most this multiple of the wanted fraction.
 _MOST_OVERSHOOT = 2.0
-# The best place to cut first. All of them are white space only.
+# Kinds of places to cut, the best kind first; all consist of white space.
 _BOUNDARIES = (re.compile(r"\n[ \t\r]*\n\s*"), re.compile(r"\n"), re.compile(r"\s"))
 _DRAWN_AT_ONCE = 1 << 18
 SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
@@ -26,20 +26,20 @@ SIZES = np.dtype([("bytes", np.int64), ("characters", np.int64)])
 
 
 class ValidationSplit:
-    """Two parts of a list of documents that share no text.
+    """Divides documents into a training and a validation part that share no text.
 
-    The validation part is whole documents, drawn by the seed until they hold the fraction of the bytes. Where
-    documents are so few or so uneven that this would take more than twice the fraction or leave nothing, it
-    is the last part of every document instead, cut at a paragraph (else a line, a word, a character).
+    The validation part consists of whole documents, drawn with the seed until they hold the fraction of the
+    bytes. If that would take more than twice the fraction or leave nothing for training, it is the last part
+    of every document instead, cut at a paragraph (else at a line, a word or a character).
 
-    The text is read several times and never held: only the size of each document is kept.
+    The text is read several times; only the sizes of the documents are held in memory.
 
     Args:
-        documents: Returns the documents in parts, from the first on, each time it is called; counts the
-            repairs of the text in its argument.
-        fraction: Share of the bytes for validation, between 0 and 1.
+        documents: Returns an iterator over the parts of all documents at each call, and counts repairs of the
+            text in its argument.
+        fraction: Fraction of the bytes for validation, between 0 and 1.
         seed: Chooses the documents.
-        names: The name of the text in messages.
+        names: Name of the text in messages.
 
     Raises:
         ConfigError: ``fraction`` is not between 0 and 1.
@@ -62,23 +62,23 @@ class ValidationSplit:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the size of every document is known, so that they need not be read for it."""
+        """Whether the size of every document is known."""
         return self._measured is not None
 
     def take_sizes(self, sizes: npt.NDArray[np.void]) -> None:
-        """Take over the :data:`SIZES` of all documents, which tasks have measured."""
+        """Use these :data:`SIZES` of all documents, which encoding tasks have measured."""
         self._measured = sizes
 
     def training(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The training part; ``repairs`` counts the repairs of all the text."""
+        """The training part; ``repairs`` counts the repairs of the whole text."""
         return without_empty(self._part(repairs or TextRepairs(), is_validation=False))
 
     def validation(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The validation part; ``repairs`` counts the repairs of all the text."""
+        """The validation part; ``repairs`` counts the repairs of the whole text."""
         return without_empty(self._part(repairs or TextRepairs(), is_validation=True))
 
     def describe(self) -> str:
-        """The validation part in words."""
+        """Describe the validation part in words."""
         total = len(self._sizes)
         if self.chosen is None:
             whose = "the training text" if total == 1 else f"each of {total} training documents"
@@ -94,7 +94,7 @@ class ValidationSplit:
 
     @property
     def division(self) -> npt.NDArray[Any]:
-        """:attr:`chosen`, else :attr:`cuts`; :func:`select_parts` needs nothing else."""
+        """:attr:`chosen`, or :attr:`cuts` if that is ``None``: the input of :func:`select_parts`."""
         return self.cuts if self.chosen is None else self.chosen
 
     @property
@@ -105,7 +105,7 @@ class ValidationSplit:
 
     @functools.cached_property
     def chosen(self) -> npt.NDArray[np.bool_] | None:
-        """Which documents are for validation, or ``None`` when documents are cut instead."""
+        """Which documents are for validation; ``None`` if every document is cut instead."""
         sizes: npt.NDArray[np.int64] = self._sizes["bytes"]
         wanted = self._fraction * sizes.sum()
         chosen = np.zeros(len(sizes), dtype=np.bool_)
@@ -129,7 +129,7 @@ class ValidationSplit:
 
     @functools.cached_property
     def cuts(self) -> npt.NDArray[np.int64]:
-        """Where the validation part of each document begins, in characters."""
+        """Position in characters at which the validation part of each document begins."""
         lengths = self._sizes["characters"]
         searches = (_CutSearch(int(length), self._fraction) for length in lengths)
         cuts = np.zeros(len(lengths), dtype=np.int64)
@@ -152,25 +152,25 @@ def select_parts(
     character: int = 0,
     names: str = "the text",
 ) -> Iterator[TextPart]:
-    """The training or the validation part of documents; some documents may be left empty.
+    """The training or the validation part of documents; some documents may become empty.
 
     Args:
         parts: The documents, from any place on.
         division: The :attr:`ValidationSplit.division` of all documents.
-        is_validation: Whether the validation part is wanted, or the training part.
-        document: Index of the document that ``parts`` begin with.
-        character: Characters of that document that lie before ``parts``.
-        names: The name of the text in messages.
+        is_validation: Whether to return the validation part instead of the training part.
+        document: Index of the document at the beginning of ``parts``.
+        character: Number of characters of that document before ``parts``.
+        names: Name of the text in messages.
 
     Raises:
-        DataError: There are more documents than were divided.
+        DataError: There are more documents than ``division`` has.
     """
     by_document = division.dtype == np.bool_
     for part in parts:
         if document >= len(division):
             raise DataError(f"{names}: changed while it was read", "start again")
         if not by_document:
-            # Both stretches of a document end with its last part, although one of them may be empty here.
+            # Each piece of a document ends with its last part, although one of them may be empty here.
             place = max(0, int(division[document]) - character)
             yield TextPart(part.text[place:] if is_validation else part.text[:place], part.is_last)
         elif bool(division[document]) is is_validation:
@@ -180,13 +180,13 @@ def select_parts(
 
 
 class _CutSearch:
-    """Finds where to cut one document: at the best kind of boundary near the target, there at the nearest.
+    """Finds where to cut one document: at the nearest boundary of the best kind near the target.
 
     Both parts get at least one character.
 
     Args:
-        length: Characters of the document.
-        fraction: Share of the characters behind the cut.
+        length: Length of the document in characters.
+        fraction: Fraction of the characters after the cut.
     """
 
     def __init__(self, length: int, fraction: float) -> None:
@@ -218,14 +218,14 @@ class _CutSearch:
                 break  # The other kinds are worse.
 
     def result(self) -> int:
-        """The place to cut, after all of the document."""
+        """Position of the cut, once the whole document has been looked at."""
         if self._length < 2:
             return self._length
         return next((place for place in self._nearest if place is not None), self._target)
 
     def _offer(self, kind: int, place: int) -> None:
         known = self._nearest[kind]
-        # When two places are equally near, the first one stays.
+        # Of two equally near places, the first is kept.
         if known is None or abs(place - self._target) < abs(known - self._target):
             self._nearest[kind] = place
 
@@ -235,7 +235,7 @@ def sizes_of(parts: Iterable[TextPart], *, with_open: bool = False) -> Iterator[
 
     Args:
         parts: The documents.
-        with_open: Whether the beginning of a last document that does not end counts, too.
+        with_open: Whether to count an unfinished last document.
     """
     num_bytes = num_characters = 0
     is_open = False

@@ -1,4 +1,4 @@
-"""Find and read the embedded corpora; PROVENANCE.md beside this file says where each comes from."""
+"""Find and read the embedded corpora; PROVENANCE.md next to this file states their sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def corpus_path(name: str) -> Path:
     """The file of an embedded corpus.
 
     Args:
-        name: One of :func:`list_corpora`.
+        name: A name from :func:`list_corpora`.
 
     Raises:
         DataError: There is no such corpus.

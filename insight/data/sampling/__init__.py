@@ -1,4 +1,4 @@
-"""Which tokens go into which batch: pure functions of seed, epoch and index."""
+"""Sampling: which tokens form which batch, as pure functions of seed, epoch and index."""
 
 from insight.data.sampling.length_warmup import SequenceLengthWarmup as SequenceLengthWarmup
 from insight.data.sampling.mixture import Mixture as Mixture

@@ -1,4 +1,4 @@
-"""Short sequences first: a batch is cut into shorter rows while the run is young."""
+"""Sequence-length warm-up: batches are cut into shorter rows at the beginning of a run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from insight.runtime.numbers import require_number
 class SequenceLengthWarmup(SamplingConfig):
     """Begins with short sequences and doubles their length until it is ``sequence_length``.
 
-    The length is a pure function of the number of the batch, so a run resumes in the middle of it. Early
-    gradients of short sequences vary less (Li, Zhang and He 2022, arXiv 2108.06084). Lengths double rather
-    than grow evenly, since a compiled network is compiled anew for every length.
+    The length is a pure function of the batch number, so a run can resume during the warm-up. Early gradients
+    of short sequences vary less (Li, Zhang and He 2022, arXiv 2108.06084). Lengths double instead of growing
+    evenly, because a compiled network is recompiled for every length.
 
     Args:
         start_length: Length of the first batches; ``sequence_length`` divided by 2, 4, 8, ….
         num_batches: Batches until the full length is reached; each length lasts equally long.
         keep_tokens: Cut each sample into rows, so that a batch keeps its number of tokens and no token is
-            lost; false keeps the number of rows and drops the tokens behind ``start_length``, so that early
+            lost; false keeps the number of rows and drops the tokens after ``start_length``, so that early
             batches are smaller and faster, and a part of the text is not seen in that epoch.
         sampling: The sampling whose samples are cut.
     """
@@ -83,12 +83,12 @@ class SequenceLengthWarmup(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class WarmingSamples(Samples):
-    """Samples that are cut into shorter rows while the run is young.
+    """Samples that are cut into shorter rows during the warm-up.
 
     Args:
         samples: The whole samples.
         warmup: How they are cut.
-        sequence_length: Tokens in a sample.
+        sequence_length: Tokens per sample.
     """
 
     samples: Samples

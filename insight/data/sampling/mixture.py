@@ -1,4 +1,4 @@
-"""Mixtures: several corpora in exact proportions, each in an order of its own."""
+"""Mixtures: several corpora in exact proportions, each in its own order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MAX_PERIOD = 100_000
 
 
 class Turns(NamedTuple):
-    """A pattern of turns that repeats without end.
+    """A repeating pattern of turns.
 
     Attributes:
         owner: int64 ``(period,)``, the owner of each turn.
-        nth: int64 ``(period,)``, how many turns its owner has had before in this period.
-        counts: int64 ``(owners,)``, turns of each owner in a period.
+        nth: int64 ``(period,)``, the number of earlier turns of its owner in this period.
+        counts: int64 ``(owners,)``, the number of turns of each owner in a period.
     """
 
     owner: npt.NDArray[np.int64]
@@ -44,10 +44,10 @@ class Turns(NamedTuple):
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
-    """The smallest whole numbers in the same proportions, taking decimals as they are written.
+    """The smallest whole numbers in the same proportions; decimals are taken as written.
 
     Args:
-        weights: Numbers above 0, all finite.
+        weights: Finite numbers above 0.
     """
     fractions = [Fraction(repr(weight)) for weight in weights]
     denominator = math.lcm(*(fraction.denominator for fraction in fractions))
@@ -57,18 +57,18 @@ def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def proportional_turns(weights: Sequence[int]) -> Turns:
-    """Turns such that after ``n`` of them every owner has had ``n * share`` turns, to less than one.
+    """Turns of which each owner has had ``n * share`` after any ``n`` turns, within less than one.
 
     The k-th turn of an owner with share w lies in the slots from floor((k-1)/w) to ceil(k/w) - 1; the owner
-    whose last possible slot comes first has the next turn. That this always works out is the theorem of
-    proportionate fairness (Baruah, Cohen, Plaxton and Varvel 1996, Algorithmica 15; Tijdeman 1980 calls it
-    the chairman assignment problem).
+    whose last possible slot comes first has the next turn. The theorem of proportionate fairness proves that
+    this always succeeds (Baruah, Cohen, Plaxton and Varvel 1996, Algorithmica 15; Tijdeman 1980 calls it the
+    chairman assignment problem).
 
     Args:
         weights: Whole numbers above 0.
 
     Raises:
-        ConfigError: The sum of the weights, the period, is above ``MAX_PERIOD``.
+        ConfigError: The sum of the weights, which is the period, is above ``MAX_PERIOD``.
     """
     period = sum(weights)
     if period > MAX_PERIOD:
@@ -80,8 +80,8 @@ def proportional_turns(weights: Sequence[int]) -> Turns:
     nth = np.empty(period, dtype=np.int64)
     had = [0] * len(weights)
     waiting = [(0, number) for number in range(len(weights))]
-    # Owners wait, sorted by the first slot that their next turn may have, and are then ready, sorted by the
-    # slot before which it must come.
+    # Waiting owners are sorted by the first possible slot of their next turn, ready ones by the slot before
+    # which it must come.
     ready: list[tuple[int, int]] = []
     for slot in range(period):
         while waiting and waiting[0][0] <= slot:
@@ -103,9 +103,9 @@ _NO_END = 1 << 62
 class Mixture(SamplingConfig):
     """Several corpora in the proportions of their weights.
 
-    After any number of samples each corpus has had its share of them, to less than one sample. Each corpus
-    is shuffled anew in every epoch of its own: a small one with a large weight is read more often.
-    ``train_files`` names the corpora: ``{novels: [...], letters: letters.jsonl}``.
+    After any number of samples, each corpus has contributed its share of them, within less than one sample.
+    Each corpus has its own epochs and is reshuffled in each, so a small corpus with a large weight is read
+    more often. ``train_files`` names the corpora: ``{novels: [...], letters: letters.jsonl}``.
 
     Args:
         weights: A number for each corpus by name; only their proportions count.
@@ -165,9 +165,9 @@ class Mixture(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class MixedSamples(Samples):
-    """Samples of several corpora that take turns; one order without end.
+    """Samples of several corpora that take turns, in one endless order.
 
-    The names of samples are those of the corpora, one corpus after the other.
+    The names of the samples of each corpus follow those of the corpus before it.
 
     Args:
         names: Names of the corpora.
@@ -189,7 +189,8 @@ class MixedSamples(Samples):
 
     @property
     def num_positions(self) -> int:
-        # The end of an epoch would upset the proportions: the rest behind its last whole batch is dropped.
+        # An epoch that ends would upset the proportions, since the rest after its last whole batch is
+        # dropped.
         return _NO_END
 
     @property
@@ -217,7 +218,7 @@ class MixedSamples(Samples):
         for number in np.unique(owners).tolist():
             chosen.append(np.flatnonzero(owners == number))
             found.append(self.parts[number].rows(names[chosen[-1]] - bases[number]))
-        # The rows go back into the order of the names.
+        # Put the rows back into the order of the names.
         back = np.argsort(np.concatenate(chosen), kind="stable")
         inputs, targets, document_ids = zip(*found, strict=True)
         return Rows(

@@ -1,4 +1,4 @@
-"""Packing: whole documents side by side in a row, each as if it were alone."""
+"""Packing: whole documents share a row, each treated as if it were alone."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from insight.runtime.errors import ConfigError
 def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.int64]:
     """The bin of every item: the longest items first, each into the fullest bin that has room for it.
 
-    Needs at most 11/9 of the bins of the best packing (Johnson 1973). Equal items and equally full bins
-    are told apart by their numbers alone, so they are handled as groups: the time is that of a sort, and
-    some thousand steps for each number of bits of ``capacity``, however many items there are.
+    Needs at most 11/9 of the bins of the best packing (Johnson 1973). Equal items and equally full bins are
+    interchangeable, so they are handled as groups: the time is that of a sort, plus some thousand steps per
+    bit of ``capacity``, however many items there are.
 
     Args:
         lengths: int64 ``(items,)``, each in ``1..capacity``.
-        capacity: Sum of lengths that a bin holds.
+        capacity: Total length that a bin holds.
 
     Returns:
-        int64 ``(items,)``, numbers from 0 without a gap.
+        int64 ``(items,)``, bin numbers from 0 without gaps.
 
     Raises:
         ConfigError: An item is empty or larger than a bin.
@@ -80,18 +80,18 @@ class _OpenBins:
         self._rooms = 0  # Bit r is set when some bin has room r.
 
     def smallest(self, length: int) -> int | None:
-        """The least room of a bin that takes ``length``, or ``None``."""
+        """The smallest room of a bin that fits ``length``, or ``None``."""
         fitting = self._rooms >> length
         return length + (fitting & -fitting).bit_length() - 1 if fitting else None
 
     def add(self, room: int, bins: npt.NDArray[np.int64]) -> None:
-        """Keep bins that have this room; full bins are dropped."""
+        """Add bins with this room; full bins are dropped."""
         if room and len(bins):
             self._bins.setdefault(room, []).append(bins)
             self._rooms |= 1 << room
 
     def take(self, room: int, most: int) -> npt.NDArray[np.int64]:
-        """At most ``most`` of the bins with exactly this room, at least one."""
+        """Remove and return bins with exactly this room: at least one, at most ``most``."""
         kept, taken = self._bins[room], []
         while kept and most:
             group = kept.pop()
@@ -108,12 +108,12 @@ class _OpenBins:
 
 @dataclass(frozen=True)
 class Packing(SamplingConfig):
-    """Whole documents side by side, with attention and positions of their own.
+    """Whole documents in shared rows, with separate attention and positions for each document.
 
-    Rows are filled by best-fit decreasing (Ding et al. 2024, arXiv 2404.10830): a document is cut only
-    where it is longer than a row, into whole rows and a rest. Every token of the text is a target exactly
-    once an epoch; the first of a document is predicted from the end-of-text token. Places that stay empty
-    (the waste, which is printed and reported) have targets that do not count.
+    Rows are filled by best-fit decreasing (Ding et al. 2024, arXiv 2404.10830): only documents longer than a
+    row are cut, into whole rows and a remainder. Every token is a target exactly once per epoch; the first
+    token of a document is predicted from the end-of-text token. Empty positions (the waste, which is printed
+    and reported) have no targets.
     """
 
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
@@ -126,8 +126,8 @@ class RowPlan(NamedTuple):
     """The pieces of the stream in every row.
 
     Attributes:
-        row_offsets: int64 ``(rows + 1,)``; row ``i`` has the pieces ``row_offsets[i]:row_offsets[i + 1]``.
-        starts: int64 ``(pieces,)``, the first target of each piece in the stream.
+        row_offsets: int64 ``(rows + 1,)``; row ``i`` holds the pieces ``row_offsets[i]:row_offsets[i + 1]``.
+        starts: int64 ``(pieces,)``, position of the first target of each piece in the stream.
         lengths: int32 ``(pieces,)``.
     """
 
@@ -137,11 +137,11 @@ class RowPlan(NamedTuple):
 
 
 def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
-    """Pack documents into rows: long ones are cut into whole rows and a rest, rests and others best-fit.
+    """Pack documents into rows: cut long ones into whole rows and a remainder, and pack the rest best-fit.
 
     Args:
-        document_starts: int64 ``(documents + 1,)``, where each document begins and the last one ends.
-        sequence_length: Tokens in a row.
+        document_starts: int64 ``(documents + 1,)``, the start of each document and the end of the last one.
+        sequence_length: Tokens per row.
     """
     num_whole, rest = np.divmod(np.diff(document_starts), sequence_length)
     first_pieces = np.repeat(document_starts[:-1], num_whole)
@@ -164,7 +164,7 @@ class PackedSamples(Samples):
     Args:
         store: The tokens.
         plan: The pieces of every row.
-        sequence_length: Tokens in a row.
+        sequence_length: Tokens per row.
         seed: Chooses the order of the rows.
     """
 
@@ -183,7 +183,7 @@ class PackedSamples(Samples):
 
     @functools.cached_property
     def waste(self) -> float:
-        """Share of the positions that hold no token."""
+        """Fraction of the positions that hold no token."""
         return 1 - self.store.num_tokens / (self.num_samples * self.sequence_length)
 
     def order(self, epoch: int, positions: Int64) -> Int64:
@@ -194,11 +194,11 @@ class PackedSamples(Samples):
         num_pieces = self.plan.row_offsets[names + 1] - self.plan.row_offsets[names]
         pieces = ragged_range(self.plan.row_offsets[names], num_pieces)
         lengths = self.plan.lengths[pieces].astype(np.int64)
-        # A piece is read with the token before it, which is its first input.
+        # Each piece is read with the token before it, its first input.
         tokens = self.store.pieces(self.plan.starts[pieces] - 1, lengths + 1)
         read = ragged_range(np.cumsum(lengths + 1) - lengths - 1, lengths)
-        # Places in the rows laid end to end: rows are `sequence_length` apart, and the pieces of a row
-        # follow one another.
+        # Positions in the concatenated rows: rows are `sequence_length` apart, and the pieces of a row are
+        # adjacent.
         ends = np.cumsum(lengths)
         first_of_row = np.cumsum(num_pieces) - num_pieces
         before_row = (ends - lengths)[first_of_row]
@@ -207,7 +207,7 @@ class PackedSamples(Samples):
 
         inputs = np.full(shape, self.store.end_of_text_id, dtype=np.int64)
         targets = np.full(shape, IGNORED_TARGET, dtype=np.int64)
-        # The empty places of a row are a document of their own, behind the others.
+        # The empty positions of a row are a document of their own, after the others.
         document_ids = np.repeat(num_pieces, self.sequence_length).reshape(shape)
         inputs.ravel()[places] = tokens[read]
         targets.ravel()[places] = tokens[read + 1]

@@ -1,4 +1,4 @@
-"""The promise of every way of sampling: training samples by epoch and position, as rows of token ids."""
+"""The interface of all sampling methods: training samples by epoch and position, as rows of token ids."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from insight.runtime.errors import ConfigError
 _ROUNDS = 8
 _WORD = (1 << 64) - 1
 MAX_SEQUENCE_LENGTH = 1 << 24
-"""A longer sequence than this is a mistake: one row of it would not fit into memory."""
+"""Upper limit of the sequence length; a longer row would not fit into memory."""
 
 
 def permute(indices: npt.NDArray[np.int64], size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Images of ``indices`` under the permutation of ``range(size)`` that ``(seed, epoch)`` names.
+    """Images of ``indices`` under the permutation of ``range(size)`` given by ``(seed, epoch)``.
 
     A balanced Feistel network (Luby & Rackoff 1988) permutes the smallest range of 4^k numbers that holds
-    ``size``; images outside ``range(size)`` are permuted again until they fall inside (cycle walking,
-    Black & Rogaway 2002, "Ciphers with arbitrary finite domains"), on average less than four times.
+    ``size``; images outside ``range(size)`` are permuted again until they fall inside (cycle walking, Black &
+    Rogaway 2002, "Ciphers with arbitrary finite domains"), on average less than four times.
 
     Args:
         indices: int64, any shape, each in ``range(size)``.
         size: Length of the permuted range, at least 1.
         seed: Any integer.
-        epoch: Any integer; every epoch has its own permutation.
+        epoch: Any integer; each epoch has its own permutation.
     """
     half_bits = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half_bits)) - 1)
@@ -51,7 +51,7 @@ def permute(indices: npt.NDArray[np.int64], size: int, seed: int, epoch: int) ->
 
 
 def random_integer(bound: int, seed: int, epoch: int, purpose: int) -> int:
-    """An integer in ``range(bound)`` named by its arguments, uniform up to a bias of ``bound / 2**64``."""
+    """An integer in ``range(bound)`` from its arguments, uniform up to a bias of ``bound / 2**64``."""
     return _mix_integer(_mix_integer(_mix_integer(seed) ^ epoch) + purpose) % bound
 
 
@@ -73,14 +73,14 @@ def _mix_integer(word: int) -> int:
 
 Int64 = npt.NDArray[np.int64]
 IGNORED_TARGET = -100
-"""Target value of a position that takes no part in the loss (the default of torch's cross-entropy)."""
+"""Target value of positions excluded from the loss (the default of torch's cross-entropy)."""
 
 
 class Corpus(NamedTuple):
     """Text to train on.
 
     Attributes:
-        name: Name of the corpus in ``train_files``; ``""`` where corpora have no names.
+        name: Name of the corpus in ``train_files``; ``""`` if corpora have no names.
         title: Name of the corpus in messages.
         store: Tokens of the corpus.
     """
@@ -91,12 +91,12 @@ class Corpus(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Samples side by side.
+    """Samples, one per row.
 
     Attributes:
         inputs: int64 ``(rows, sequence)``.
-        targets: int64 ``(rows, sequence)``; ``IGNORED_TARGET`` where no prediction counts.
-        document_ids: int64 ``(rows, sequence)``, each document of a row in one piece, or ``None`` where a
+        targets: int64 ``(rows, sequence)``; ``IGNORED_TARGET`` for positions excluded from the loss.
+        document_ids: int64 ``(rows, sequence)``; the tokens of a document are contiguous. ``None`` if each
             row is one stretch of the stream.
     """
 
@@ -108,23 +108,23 @@ class Rows(NamedTuple):
 class Samples(ABC):
     """Training samples in an order that is a pure function of seed, epoch and position.
 
-    A sample has a name, which is a number: :meth:`order` gives the names at positions of an epoch, and
-    :meth:`rows` reads the samples of names. So ranks, workers and a resumed run need only positions.
+    Each sample has a number as its name: :meth:`order` gives the names at positions of an epoch, and
+    :meth:`rows` reads the samples with these names. So ranks, workers and a resumed run need only positions.
     """
 
     @property
     @abstractmethod
     def num_samples(self) -> int:
-        """Samples in one pass over the text."""
+        """Number of samples in one pass over the text."""
 
     @property
     @abstractmethod
     def num_names(self) -> int:
-        """Every name is below this number."""
+        """Upper bound (excluded) of the names."""
 
     @property
     def num_positions(self) -> int:
-        """Number of positions in an epoch's order."""
+        """Number of positions in the order of an epoch."""
         return self.num_samples
 
     @abstractmethod
@@ -138,30 +138,30 @@ class Samples(ABC):
 
     @abstractmethod
     def rows(self, names: Int64) -> Rows:
-        """The samples with these names, one a row."""
+        """The samples with these names, one per row."""
 
     def shaped(self, rows: Rows, index: int) -> Rows:
-        """The rows in the shape that batch ``index`` of the run has."""
+        """The rows, reshaped for batch ``index`` of the run."""
         return rows
 
     def facts(self) -> dict[str, Any]:
-        """Figures about the samples for reports, plain JSON values."""
+        """Statistics of the samples for reports, plain JSON values."""
         return {}
 
     def notes(self) -> list[str]:
-        """Lines about the samples to print when the run starts."""
+        """Lines about the samples that are printed at the start of the run."""
         return []
 
 
 def require_corpus_names(option: str, names: Iterable[object]) -> None:
-    """Refuse names of corpora that are empty, or that YAML has read as a number or a truth value.
+    """Refuse corpus names that are empty, or that YAML has read as a number or a truth value.
 
     Args:
-        option: The option whose keys the names are.
-        names: The names.
+        option: The option whose keys are the names.
+        names: The names to check.
 
     Raises:
-        ConfigError: A name is not text, or empty.
+        ConfigError: A name is empty or not text.
     """
     for name in names:
         if not isinstance(name, str):
@@ -183,23 +183,23 @@ class SamplingConfig(Component):
 
     @property
     def is_outermost(self) -> bool:
-        """Whether it concerns all corpora or whole batches, so that it cannot be used for one corpus."""
+        """Whether it needs all corpora or whole batches, so that it cannot be used for one corpus."""
         return False
 
     @property
     def counts_batches(self) -> bool:
-        """Whether samples change with the number of their batch, so that the batch size must stay."""
+        """Whether samples depend on the number of their batch, so that the batch size must not change."""
         return False
 
     def check(self, names: Sequence[str], sequence_length: int) -> None:
-        """Refuse what cannot work, before any text is read.
+        """Refuse options that cannot work, before any text is read.
 
         Args:
             names: Names of the corpora to train on.
-            sequence_length: Tokens a sample.
+            sequence_length: Tokens per sample.
 
         Raises:
-            ConfigError: The corpora or the length do not fit.
+            ConfigError: The sampling does not support the corpora or the length.
         """
         if len(names) > 1:
             raise ConfigError(
@@ -210,13 +210,13 @@ class SamplingConfig(Component):
 
     @abstractmethod
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
-        """The samples.
+        """Build the samples.
 
         Args:
             corpora: Texts to train on; their names have been checked.
-            sequence_length: Tokens a sample.
+            sequence_length: Tokens per sample.
             seed: Chooses the order.
 
         Raises:
-            DataError: There is too little text.
+            DataError: The text is too short.
         """

@@ -1,4 +1,4 @@
-"""Token-budget batches: samples of like length side by side, as many as a number of padded tokens allows."""
+"""Token-budget batches: samples of similar length together, limited by the number of padded tokens."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class BudgetBatch(NamedTuple):
     """The part of a batch that one rank gets.
 
     Attributes:
-        samples: int64, numbers of the samples; ``[-1]``, a row in which nothing counts, where there are
-            fewer samples than ranks.
-        num_samples_global: Samples on all ranks together, by which the position moves on.
+        samples: int64, numbers of the samples; ``[-1]`` (a row without targets) if there are fewer samples
+            than ranks.
+        num_samples_global: Samples on all ranks together, by which the position advances.
     """
 
     samples: npt.NDArray[np.int64]
@@ -28,24 +28,24 @@ class BudgetBatch(NamedTuple):
 
 
 class TokenBudgetOrder:
-    """Batches of about equally many tokens for samples of any lengths, such as pairs of sentences.
+    """Batches with about the same number of tokens, for samples of any lengths, such as pairs of sentences.
 
-    Every epoch the samples are shuffled and cut into pools; each pool is sorted by length and cut into
-    batches whose rows, padded to the longest, hold at most ``max_tokens``; then all batches are shuffled.
-    So like lengths meet without always meeting the same partners. A batch is global: rank r of w takes
-    every w-th sample from the r-th on, so all ranks have as many batches and rows of like length.
-
-    Every sample comes once an epoch, so a position is one number of samples, whatever the batches are.
+    Every epoch shuffles the samples and cuts them into pools. Each pool is sorted by length and cut into
+    batches whose rows, padded to the longest, hold at most ``max_tokens``; then all batches are shuffled. So
+    samples of similar length share a batch, but with different partners each epoch. Batches are global: rank
+    r of w takes every w-th sample from the r-th on, so all ranks have equally many batches with rows of
+    similar length. Every sample appears once per epoch, so a position is a number of samples, whatever the
+    batches.
 
     Args:
-        lengths: int64 ``(samples,)``, or ``(samples, sides)`` where each sample has several padded parts,
-            such as source and target.
-        max_tokens: Most padded tokens of a batch, on all sides and all ranks together.
+        lengths: int64 ``(samples,)``, or ``(samples, sides)`` if each sample has several padded parts, such
+            as source and target.
+        max_tokens: Most padded tokens in a batch, on all sides and all ranks together.
         seed: Chooses the order.
-        pool_size: Samples that are sorted together: more means less padding, and batches more alike.
+        pool_size: Samples that are sorted together. A larger pool means less padding and less random batches.
 
     Raises:
-        ConfigError: There is no sample, a length is below 1, or one sample exceeds ``max_tokens``.
+        ConfigError: There are no samples, a length is below 1, or one sample exceeds ``max_tokens``.
     """
 
     def __init__(
@@ -74,37 +74,37 @@ class TokenBudgetOrder:
                 value=max_tokens,
             )
         self.max_tokens, self.seed, self.pool_size = max_tokens, seed, pool_size
-        # Sorted by total and then by sides, samples beside each other need little padding on any side.
+        # Sorted by total length and then by sides, neighbouring samples need little padding on any side.
         self._ranks = np.empty(len(totals), dtype=np.int64)
         self._ranks[np.lexsort((*self.lengths.T, totals))] = np.arange(len(totals))
         self._newest: tuple[int, list[npt.NDArray[np.int64]]] | None = None
 
     @property
     def num_samples(self) -> int:
-        """Samples an epoch."""
+        """Number of samples per epoch."""
         return len(self.lengths)
 
     def epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """The global batches of an epoch, each as the numbers of its samples."""
+        """The global batches of an epoch, each as an array of sample numbers."""
         if self._newest is None or self._newest[0] != epoch:
             self._newest = (epoch, self._make_epoch(epoch))
         return self._newest[1]
 
     def padding(self, epoch: int) -> float:
-        """Share of an epoch's padded tokens that are padding."""
+        """Fraction of an epoch's padded tokens that are padding."""
         padded = sum(len(batch) * int(self.lengths[batch].max(axis=0).sum()) for batch in self.epoch(epoch))
         return 1 - int(self.lengths.sum()) / padded
 
     def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
-        """The batches of one rank, from a position on and without end.
+        """The batches of one rank from a position on; the iterator does not end.
 
         Args:
-            num_samples_consumed: Samples on all ranks that came before.
-            rank: This process.
+            num_samples_consumed: Samples already consumed on all ranks together.
+            rank: Rank of this process.
             world_size: Number of processes.
 
         Raises:
-            ConfigError: The position is inside a batch, or the rank is none of ``world_size``.
+            ConfigError: The position is inside a batch, or the rank is not below ``world_size``.
         """
         if not 0 <= rank < world_size:
             raise ConfigError(
@@ -128,7 +128,7 @@ class TokenBudgetOrder:
             epoch, before = epoch + 1, 0
 
     def _make_epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        # The two permutations of an epoch must differ even where there are as many pools as batches.
+        # The two permutations of an epoch must differ even if there are as many batches as samples.
         shuffled = permute(np.arange(self.num_samples), self.num_samples, self.seed, 2 * epoch + _POOLS)
         batches = []
         for start in range(0, self.num_samples, self.pool_size):
@@ -138,11 +138,11 @@ class TokenBudgetOrder:
         return [batches[number] for number in order.tolist()]
 
     def _cut(self, pool: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-        """A pool, longest samples first, in batches as large as the budget allows."""
+        """Cut a pool, sorted from longest to shortest, into batches as large as the budget allows."""
         lengths = self.lengths[pool]
         batches, start = [], 0
         while start < len(pool):
-            # All rows are padded at least to the first one.
+            # Every row is padded at least to the length of the first one.
             ahead = lengths[start : start + self.max_tokens // int(lengths[start].sum())]
             longest = np.maximum.accumulate(ahead, axis=0).sum(axis=1)
             costs = np.arange(1, len(longest) + 1) * longest

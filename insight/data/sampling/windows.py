@@ -1,4 +1,4 @@
-"""Windows of the stream of tokens, for training in a shuffled order and for evaluation in a row."""
+"""Windows of the token stream, in shuffled order for training and in sequence for evaluation."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _OFFSET = 1
 
 @dataclass(frozen=True)
 class WindowOrder:
-    """The windows of a token stream in the order of training.
+    """The windows of a token stream in training order.
 
-    In each epoch the stream is cut into ``num_windows`` windows that do not overlap, beginning at an offset
-    that differs by epoch, so that over the epochs a token is seen at every distance from the start of its
-    window. A window needs ``sequence_length + 1`` tokens: inputs, and targets one further.
+    Each epoch cuts the stream into ``num_windows`` windows without overlap, from an offset that differs by
+    epoch, so that over the epochs a token appears at every distance from the start of its window. A window
+    needs ``sequence_length + 1`` tokens: the targets are the inputs shifted by one.
 
     Args:
         num_tokens: Length of the stream, at least ``sequence_length + 1``.
-        sequence_length: Inputs a window, at least 1.
+        sequence_length: Inputs per window, at least 1.
         seed: Chooses offsets and permutations.
-        random_offset: Whether epochs begin at offsets of their own; otherwise all begin at the first token.
+        random_offset: Whether each epoch has its own offset; otherwise all epochs begin at the first token.
     """
 
     num_tokens: int
@@ -60,13 +60,13 @@ class WindowOrder:
 
     @property
     def num_windows(self) -> int:
-        """Windows an epoch, the same for every offset: at most one less than would fit at offset 0."""
+        """Windows per epoch, equal for every offset: at most one less than would fit at offset 0."""
         if not self.random_offset:
             return (self.num_tokens - 1) // self.sequence_length
         return max(1, (self.num_tokens - self.sequence_length) // self.sequence_length)
 
     def offset(self, epoch: int) -> int:
-        """The token that the first window of this epoch begins with."""
+        """Index of the first token of the first window of this epoch."""
         if not self.random_offset:
             return 0
         slack = self.num_tokens - 1 - self.num_windows * self.sequence_length
@@ -85,12 +85,12 @@ class WindowOrder:
 
 @dataclass(frozen=True)
 class Windows(SamplingConfig):
-    """Windows of the whole stream that do not overlap, in another order every epoch.
+    """Windows of the whole stream without overlap, in a new order every epoch.
 
-    No token is left out, and attention sees across the ends of documents.
+    Every token is used, and attention crosses the ends of documents.
 
     Args:
-        random_offset: Begin each epoch at another token, so that over the epochs a token is seen at every
+        random_offset: Begin each epoch at another token, so that over the epochs a token appears at every
             distance from the start of its window; false begins every epoch at the first token.
     """
 
@@ -109,7 +109,7 @@ class Windows(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class WindowSamples(Samples):
-    """Windows; the name of a window is the position of its first token.
+    """Windows of a store; the name of a window is the position of its first token.
 
     Args:
         store: The tokens.
@@ -137,15 +137,15 @@ class WindowSamples(Samples):
 
 @dataclass(frozen=True)
 class EvaluationWindows:
-    """A split cut into windows that do not overlap.
+    """A split cut into windows without overlap.
 
-    Input is the end-of-text id followed by the stored tokens, targets are the stored tokens, so the first
-    token of every document is predicted from the end-of-text id before it and no byte is left out or
-    counted twice. The last window is filled up with ignored targets.
+    The input is the end-of-text id followed by the stored tokens, and the targets are the stored tokens. So
+    the first token of every document is predicted from the end-of-text id before it, and every byte counts
+    exactly once. The last window is padded with ignored targets.
 
     Args:
-        store: The split.
-        sequence_length: Tokens in a window.
+        store: The tokens of the split.
+        sequence_length: Tokens per window.
     """
 
     store: TokenStore
@@ -153,19 +153,19 @@ class EvaluationWindows:
 
     @property
     def num_windows(self) -> int:
-        """Windows in the split."""
+        """Number of windows in the split."""
         return -(-self.store.num_tokens // self.sequence_length)
 
     def gather(self, windows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Inputs and targets of windows, each int64 ``(len(windows), sequence_length)``.
 
         Args:
-            windows: Indices; one at or beyond ``num_windows`` gives a row of ignored targets.
+            windows: Indices of windows; an index of ``num_windows`` or more gives a row of ignored targets.
         """
         length = self.sequence_length
         inputs = np.full((len(windows), length), self.store.end_of_text_id, dtype=np.int64)
         targets = np.full((len(windows), length), IGNORED_TARGET, dtype=np.int64)
-        # One gather reads all windows that have a token before them and their targets inside the stream.
+        # One gather reads all windows that have a token before them and end inside the stream.
         whole = (windows >= 1) & ((windows + 1) * length <= self.store.num_tokens)
         tokens = self.store.windows(windows[whole] * length - 1, length + 1)
         inputs[whole], targets[whole] = tokens[:, :-1], tokens[:, 1:]

@@ -1,4 +1,4 @@
-"""The token store: token ids on disk, written once, published whole, memory-mapped ever after."""
+"""The token store: token ids on disk, written once, published atomically, memory-mapped for reading."""
 
 from insight.data.store.cache import StoreCache as StoreCache
 from insight.data.store.cache import cache_limit as cache_limit

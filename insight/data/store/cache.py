@@ -1,4 +1,4 @@
-"""Find a store by its key or build it: one process builds, the others wait and reuse; damage is rebuilt."""
+"""Find a store by its key or build it: one process builds while the others wait; damage is rebuilt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from insight.runtime.files import atomic_write_text, publish_folder, writing_to
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 
-# Below this size every byte is checked at each opening (some 15 ms); above, only after a change of the files.
+# Smaller stores are checked completely at each opening (about 15 ms), larger ones only if their files
+# changed.
 _ALWAYS_VERIFIED_BYTES = 1 << 27
 
 
@@ -31,13 +32,13 @@ def default_cache_dir() -> Path:
 
 
 def cache_limit(gigabytes: float | None = None) -> int | None:
-    """How many bytes the stores of a cache may take: ``gigabytes``, else ``$INSIGHT_CACHE_GIGABYTES``.
+    """Most bytes that the stores of a cache may take; ``None`` for no limit.
 
-    Returns:
-        Bytes; ``None`` for no limit.
+    Args:
+        gigabytes: The limit in gigabytes; ``None`` for the value of ``$INSIGHT_CACHE_GIGABYTES``.
 
     Raises:
-        ConfigError: The value is no number, or negative.
+        ConfigError: The value is negative or not a number.
     """
     name, value = "cache_gigabytes", gigabytes
     if value is None:
@@ -54,13 +55,13 @@ def cache_limit(gigabytes: float | None = None) -> int | None:
 
 
 class StoreCache:
-    """The stores below one folder, each in a folder named by its key.
+    """Stores below one folder, each in a folder named by its key.
 
     Args:
-        root: The cache folder; it is made when something is built.
-        max_bytes: How much the stores may take together. When one is built, the stores that were used
-            longest ago are removed until the others fit, except stores that a process has open or a user has
-            pinned; ``None`` for no limit.
+        root: The cache folder; it is created when a store is built.
+        max_bytes: Most bytes that the stores may take together; ``None`` for no limit. After a build, the
+            least recently used stores are removed until the others fit, except stores that are in use or
+            pinned.
 
     Raises:
         DataError: ``max_bytes`` is below 0.
@@ -76,34 +77,34 @@ class StoreCache:
         self._stores = self.root / "stores"
 
     def find(self, key: str) -> TokenStore | None:
-        """The store with this key or ``None``; every byte of it is checked at its first use.
+        """The store with this key, or ``None``; every byte of it is checked at its first use.
 
         Raises:
-            DataError: The store is there and damaged, or ``key`` can be no key.
+            DataError: The store is damaged, or ``key`` is not a valid key.
         """
         return self._open(key, is_known=False)
 
     def find_or_build(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
-        """The store with this key, built if it is missing or damaged.
+        """The store with this key; it is built if it is missing or damaged.
 
         Args:
             key: The result of :func:`insight.data.store.format.store_key`.
-            build: Writes the store into the empty folder it is given; one process calls it at a time.
-            title: The name of the text in messages.
+            build: Writes the store into the empty folder it is given. One process calls it at a time.
+            title: Name of the text in messages.
 
         Raises:
-            DataError: ``key`` can be no key.
+            DataError: ``key`` is not a valid key.
             OutputError: The cache folder cannot be written to.
         """
         checked_key(key)
-        # A damaged store is looked at again, and replaced, by the process that holds the lock.
+        # The process that holds the lock checks a damaged store again and replaces it.
         with contextlib.suppress(DataError):
             if (found := self.find(key)) is not None:
                 return found
         try:
             with writing_to(self.root):
                 self._stores.mkdir(parents=True, exist_ok=True)
-                # The file of the lock stays: removing it would let two processes hold "the" lock.
+                # The lock file stays: if it were removed, two processes could hold the lock at once.
                 lock = FileLock(self._stores / f"{key}.lock")
                 try:
                     held = lock.acquire(timeout=0)
@@ -149,7 +150,7 @@ class StoreCache:
         return store
 
     def _evict(self, key: str) -> None:
-        """Keep the stores below their limit; the one that was just built stays."""
+        """Keep the stores below their limit; the store that was just built stays."""
         if self._max_bytes is None:
             return
         for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
@@ -161,7 +162,7 @@ class StoreCache:
                 say(f"removed the tokens {entry.key} ({size}), which were used longest ago, from the cache")
 
     def _quarantine(self, key: str, error: DataError, title: str) -> None:
-        """Move a damaged store out of the way, and keep it for whoever wants to know why."""
+        """Move a damaged store aside and keep it for inspection."""
         quarantine = self.root / "quarantine"
         quarantine.mkdir(parents=True, exist_ok=True)
         target = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=quarantine))
@@ -173,11 +174,11 @@ class StoreCache:
         say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
 
     def _verify_once(self, store: TokenStore, is_known: bool) -> None:
-        """Check every byte, unless a large store was checked before and its files are unchanged since.
+        """Check every byte, unless a large store was checked before and its files are unchanged.
 
         Args:
-            store: The store.
-            is_known: Whether this process has just written it.
+            store: The store to check.
+            is_known: Whether this process has just written the store.
         """
         files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
         stats = [path.stat() for path in files]
@@ -185,7 +186,7 @@ class StoreCache:
             if not is_known:
                 store.verify()
             return
-        # An edit in place whose time stamp was restored shows in the time of the last change of the inode.
+        # ctime reveals an edit in place whose modification time was restored.
         stamp = json.dumps(
             [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for stat in stats]
         )

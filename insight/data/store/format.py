@@ -1,8 +1,8 @@
 """The files of a token store, the manifest that describes them, and the key that names the store.
 
-A store is a folder: ``00000.bin`` holds the ids of whole documents (little-endian uint16 if the vocabulary
-fits, else uint32), each followed by the end-of-text id; ``00000.idx`` holds where its documents start and
-where the last one ends (little-endian uint64); ``00001.bin`` continues ``00000.bin``. ``manifest.json`` is
+A store is a folder. ``00000.bin`` holds the ids of whole documents (little-endian uint16 if the vocabulary
+fits, else uint32), each followed by the end-of-text id. ``00000.idx`` holds the start of each document and
+the end of the last one (little-endian uint64). ``00001.bin`` continues ``00000.bin``. ``manifest.json`` is
 written last.
 """
 
@@ -32,7 +32,7 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
     """The smallest type of the format that holds every id below ``vocabulary_size``.
 
     Raises:
-        DataError: ``vocabulary_size`` is below 1, or ids would need more than four bytes.
+        DataError: ``vocabulary_size`` is below 1, or its ids need more than four bytes.
     """
     if not 1 <= vocabulary_size <= 1 << 32:
         raise DataError(
@@ -46,12 +46,12 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One pair of files.
+    """One ``.bin`` file and its ``.idx`` file.
 
     Attributes:
         name: File name without suffix.
         num_tokens: Ids in ``.bin``, end-of-text ids included.
-        num_documents: Documents; ``.idx`` holds one number more.
+        num_documents: Number of documents; ``.idx`` holds one number more.
         tokens_hash: xxh3 (128 bits) of ``.bin``.
         offsets_hash: xxh3 (128 bits) of ``.idx``.
     """
@@ -65,15 +65,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of a store and what it was made from.
+    """The contents of a store and where they came from.
 
     Attributes:
-        vocabulary_size: Every id is below it.
+        vocabulary_size: Upper bound (excluded) of the ids.
         end_of_text_id: The id after each document.
         tokenizer_fingerprint: Fingerprint of the tokenizer that made the ids.
-        num_bytes: UTF-8 length of all documents.
+        num_bytes: Length of all documents in UTF-8 bytes.
         shards: The shards in order.
-        origin: Where the text came from, plain JSON values, for people and reports.
+        origin: Where the text came from, plain JSON values, for reports.
     """
 
     vocabulary_size: int
@@ -85,12 +85,12 @@ class Manifest:
 
     @property
     def num_tokens(self) -> int:
-        """Ids in all shards."""
+        """Number of ids in all shards."""
         return sum(shard.num_tokens for shard in self.shards)
 
     @property
     def num_documents(self) -> int:
-        """Documents in all shards."""
+        """Number of documents in all shards."""
         return sum(shard.num_documents for shard in self.shards)
 
     @property
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a store.
 
     Raises:
-        DataError: It is missing, damaged or has another format version.
+    DataError: The manifest is missing, damaged or has another format version.
     """
     path = folder / MANIFEST_NAME
     damaged = DataError(f"{path}: damaged", "encode the text again")
@@ -138,30 +138,29 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def shard_name(index: int) -> str:
-    """Name of the files of a shard, without suffix."""
+    """File name of a shard, without suffix."""
     return f"{index:05d}"
 
 
 def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
-    """``array`` as bytes of the format, without a copy where it has ``dtype`` already."""
+    """The bytes of ``array`` as ``dtype``, without a copy if it has that type already."""
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
 
 
 def store_key(
     source_hashes: Sequence[str], tokenizer_fingerprint: str, encoding: Mapping[str, str | int | float]
 ) -> str:
-    """Key of the store that these sources give with this tokenizer.
+    """Key of the store that holds these sources encoded by this tokenizer.
 
-    Names and places of the files play no part, so text that was moved or copied is found again.
+    File names do not count, so text that was moved or copied is found again.
 
     Args:
-        source_hashes: Content hash of every source, in the order of encoding, which is the order of the
-            documents in the store.
+        source_hashes: Content hash of every source, in the order of the documents in the store.
         tokenizer_fingerprint: ``tokenizer.fingerprint()``.
-        encoding: Everything else that decides the ids: the text field, which part of a split.
+        encoding: Everything else that decides the ids, such as the text field and the part of a split.
 
     Raises:
-        DataError: There is no source, or a hash or the fingerprint is no text.
+        DataError: There is no source, or a hash or the fingerprint is not text.
     """
     hashes = [] if isinstance(source_hashes, str) else list(source_hashes)
     if not hashes:
@@ -181,10 +180,10 @@ def store_key(
 
 
 def checked_key(key: str) -> str:
-    """``key``, if it can name a folder and nothing else.
+    """Return ``key`` if it is a valid folder name.
 
     Raises:
-        DataError: It is empty, or could lead out of the cache.
+        DataError: The key is empty, or could lead out of the cache.
     """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise DataError(
@@ -194,9 +193,9 @@ def checked_key(key: str) -> str:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    """Whether the values are such as a writer writes: a store that was fetched may say anything.
+    """Whether a writer could have written these values; a downloaded store may hold anything.
 
-    Names matter most: one like ``../other`` would have a file outside of the store read.
+    Names matter most: a name such as ``../other`` would make the reader open a file outside the store.
     """
     counts = [manifest.vocabulary_size, manifest.end_of_text_id, manifest.num_bytes]
     for index, shard in enumerate(manifest.shards):

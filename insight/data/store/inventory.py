@@ -1,4 +1,4 @@
-"""The stores of a cache: list and verify them, pin and remove them, keep them below a size."""
+"""Manage the stores of a cache: list, verify, pin, remove and evict them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class StoreEntry:
     Attributes:
         key: Name of the store.
         path: Folder of the store.
-        num_bytes: Bytes that its files take on the disk.
+        num_bytes: Size of its files in bytes.
         made: When it was written, seconds since 1970.
         last_used: When it was last opened, seconds since 1970.
         is_in_use: Whether a live process has it open.
-        is_pinned: Whether it is kept whatever happens.
-        manifest: The manifest of the store; ``None`` where it is damaged.
-        damage: The fault that was found so far; ``""`` if there is none.
+        is_pinned: Whether the user has pinned it, so that it is never removed.
+        manifest: The manifest; ``None`` if it is damaged.
+        damage: The fault found so far; ``""`` if none was found.
     """
 
     key: str
@@ -48,11 +48,11 @@ class StoreEntry:
 
 @dataclass(frozen=True)
 class Removal:
-    """A store that was to be removed.
+    """The result of removing a store.
 
     Attributes:
         entry: The store.
-        kept_because: ``""`` if it is gone, else ``"in use"`` or ``"pinned"``.
+        kept_because: ``""`` if the store was removed, else ``"in use"`` or ``"pinned"``.
     """
 
     entry: StoreEntry
@@ -60,7 +60,7 @@ class Removal:
 
 
 class StoreInventory:
-    """The stores below one cache folder.
+    """The stores of one cache.
 
     Args:
         root: The cache folder; it need not exist.
@@ -72,7 +72,7 @@ class StoreInventory:
         self._pins = self.root / "pinned"
 
     def entries(self) -> list[StoreEntry]:
-        """Every store, the one used last first."""
+        """All stores, the most recently used first."""
         if not self._stores.is_dir():
             return []
         folders = [path for path in self._stores.iterdir() if path.is_dir() and path.name[0] != "."]
@@ -85,8 +85,8 @@ class StoreInventory:
     def entry(self, key: str) -> StoreEntry:
         """One store.
 
-        Raises:
-            DataError: There is none with this key.
+            Raises:
+        DataError: No store has this key.
         """
         folder = self._stores / checked_key(key)
         if not folder.is_dir():
@@ -96,7 +96,7 @@ class StoreInventory:
         return self._entry(folder)
 
     def verify(self, entry: StoreEntry) -> str:
-        """Look at every byte of a store; the fault that was found, or ``""``."""
+        """Check every byte of a store and return the fault found, or ``""``."""
         try:
             TokenStore(entry.path, is_use=False).verify()
         except DataError as error:
@@ -106,19 +106,19 @@ class StoreInventory:
         return ""
 
     def pin(self, key: str) -> None:
-        """Keep a store whatever happens, also when it is damaged and built again.
+        """Protect a store from removal, also when it is damaged and built again.
 
         Raises:
-            DataError: There is none with this key.
+            DataError: No store has this key.
             OutputError: The cache folder cannot be written to.
         """
         atomic_write_bytes(self._pins / self.entry(key).key, b"")
 
     def unpin(self, key: str) -> None:
-        """Let a store be evicted again.
+        """Allow a store to be removed again.
 
         Raises:
-            DataError: It is not pinned.
+            DataError: The store is not pinned.
             OutputError: The cache folder cannot be written to.
         """
         pin = self._pins / checked_key(key)
@@ -139,7 +139,7 @@ class StoreInventory:
             with unused(entry.path) as is_unused:
                 if not is_unused:
                     return Removal(entry, "in use")
-                # The name goes in one step; leftovers of a process that dies here are removed later.
+                # The rename is atomic; leftovers of a process that dies here are removed later.
                 grave = Path(tempfile.mkdtemp(prefix=f".{entry.key}.", suffix=".tmp", dir=self._stores))
                 try:
                     os.rename(entry.path, grave / entry.key)
@@ -151,14 +151,14 @@ class StoreInventory:
         return Removal(entry, "")
 
     def shrink(self, max_bytes: int, keep: Collection[str] = ()) -> list[Removal]:
-        """Remove the stores that were used longest ago until the others fit into ``max_bytes``.
+        """Remove the least recently used stores until the others fit into ``max_bytes``.
 
         Args:
-            max_bytes: Bytes that may stay.
-            keep: Keys of stores to leave alone.
+            max_bytes: Most bytes that the remaining stores may take.
+            keep: Keys of stores that stay in any case.
 
         Returns:
-            The stores that were to be removed, whether they are gone or kept.
+            A result for every store chosen for removal, whether it was removed or kept.
 
         Raises:
             DataError: ``max_bytes`` is below 0.
@@ -183,7 +183,7 @@ class StoreInventory:
         """Remove half-written stores of killed processes; stores that are being written stay.
 
         Returns:
-            Bytes that they took.
+            Number of bytes freed.
 
         Raises:
             OutputError: The cache folder cannot be written to.
@@ -198,7 +198,7 @@ class StoreInventory:
         return freed
 
     def quarantined(self) -> list[Path]:
-        """The folders of damaged stores that were set aside."""
+        """Folders of damaged stores that were set aside."""
         folder = self.root / "quarantine"
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -218,7 +218,7 @@ class StoreInventory:
             path=folder,
             num_bytes=sum(stat.st_size for stat in stats.values()),
             made=max((stat.st_mtime for stat in shards), default=folder.stat().st_mtime),
-            # Opening a store changes the time of its manifest.
+            # Opening a store updates the modification time of its manifest.
             last_used=(stats[file] if file in stats else folder.stat()).st_mtime,
             is_in_use=not is_unused,
             is_pinned=(self._pins / folder.name).exists(),
@@ -228,5 +228,5 @@ class StoreInventory:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes that the files below ``folder`` take on the disk."""
+    """Total size in bytes of the files below ``folder``."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,4 +1,4 @@
-"""A lease tells other processes that a store is in use; the system releases it when its holder dies."""
+"""A lease tells other processes that a store is in use; the system releases it when its process dies."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from insight.data.store.format import MANIFEST_NAME
 
 
 class StoreLease:
-    """While an object of this class lives, no process evicts the store.
+    """Protects a store from eviction while the object lives.
 
-    The lease is a shared lock on the manifest, which works where the cache is read-only, too. (Libraries for
-    file locks offer exclusive locks on files of their own, which need a place to write.) The manifest's time
-    of change is the time of the last use.
+    The lease is a shared lock on the manifest, which also works in a read-only cache. (Libraries for file
+    locks only offer exclusive locks on files of their own, which must be written.) The modification time of
+    the manifest is the time of the last use.
 
     Args:
-        descriptor: The open manifest, with its lock.
+        descriptor: The open and locked manifest.
     """
 
     def __init__(self, descriptor: int) -> None:
-        # Closing gives the lock back, unless a process that was forked since holds the same file open.
+        # Closing releases the lock, unless a process forked since then holds the same open file.
         weakref.finalize(self, os.close, descriptor)
 
 
 def take_lease(folder: Path) -> StoreLease | None:
-    """A lease on the store in ``folder``, or ``None`` where there is no store or no such lock."""
+    """Take a lease on the store in ``folder``; ``None`` if there is no store or locking is not supported."""
     if sys.platform == "win32":
-        return None  # Windows removes no file that is mapped, and moves none that is open.
+        return None  # Windows does not remove mapped files or move open ones.
     path = folder / MANIFEST_NAME
     while True:
         try:
@@ -54,7 +54,7 @@ def take_lease(folder: Path) -> StoreLease | None:
 
 @contextlib.contextmanager
 def unused(folder: Path) -> Iterator[bool]:
-    """Whether nobody has a lease on the store in ``folder``; inside the block nobody can take one."""
+    """Whether no process has a lease on the store in ``folder``; none can take one inside the block."""
     try:
         descriptor = os.open(folder / MANIFEST_NAME, os.O_RDWR)
     except OSError:
@@ -75,7 +75,7 @@ else:
     import fcntl
 
     def _lock(descriptor: int, *, exclusive: bool) -> bool:
-        """Wait for a shared lock (exclusive ones last for moments only), or take a free exclusive one."""
+        """Wait for a shared lock (exclusive ones are held briefly), or try to take an exclusive one."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Read a token store: all shards as one stream, memory-mapped, checked before the first use."""
+"""Read a token store: all shards as one memory-mapped stream."""
 
 from __future__ import annotations
 
@@ -19,36 +19,32 @@ from insight.runtime.errors import DataError
 
 
 def ragged_range(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """``lengths[0]`` numbers ``starts[0], starts[0] + 1, …``, then the numbers of the next piece, and so on.
+    """The ranges ``starts[i] .. starts[i] + lengths[i] - 1`` one after the other, int64 ``(lengths.sum(),)``.
 
     Args:
         starts: int64 ``(pieces,)``.
         lengths: int64 ``(pieces,)``, none negative.
-
-    Returns:
-        int64 ``(lengths.sum(),)``.
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - ends + lengths, lengths)
 
 
-# Mapped pages count as memory of the process, and reading one place maps up to 2 MB around it (Linux maps
-# what its cache holds in one piece). So they are given back after so many places; the file stays in the
-# system's cache, and the next read only maps its page again.
+# Mapped pages count as resident memory of the process, and a read of one place maps up to 2 MB around it
+# (Linux maps whole folios of its page cache). So the pages are released after this many places; the file
+# stays in the page cache, and the next read only maps its page again.
 _PLACES_HELD = 32
-# Smaller streams stay mapped.
-_SMALL_BYTES = 1 << 25
+_SMALL_BYTES = 1 << 25  # Streams up to this size stay mapped.
 _READ_BYTES = 1 << 18
 _VERIFIED_IDS = 1 << 17
 
 
 class MappedStream:
-    """Arrays one after the other.
+    """Several arrays read as one.
 
     Args:
-        arrays: One-dimensional arrays of one type; where they are memory-mapped, their pages are given back
-            now and then.
+        arrays: One-dimensional arrays of one type. The pages of memory-mapped ones are released from time to
+            time.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
@@ -62,11 +58,11 @@ class MappedStream:
         return int(self._starts[-1])
 
     def start_of(self, part: int) -> int:
-        """Where an array begins in the stream."""
+        """Position of the first element of an array in the stream."""
         return int(self._starts[part])
 
     def range(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Elements ``start`` to ``stop`` (excluded), int64; both inside the stream."""
+        """Elements ``start`` to ``stop`` (excluded), int64; both positions lie inside the stream."""
         out = np.empty(stop - start, dtype=np.int64)
         done = 0
         part = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -80,12 +76,12 @@ class MappedStream:
         return out
 
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-        """``length`` elements from each start: int64 ``(len(starts), length)``; all inside the stream."""
+        """``length`` elements from each start: int64 ``(len(starts), length)``; all lie inside the stream."""
         out = np.empty((len(starts), length), dtype=np.int64)
         parts = self._parts_of(starts)
         is_inside = starts + length <= self._starts[parts + 1]
         for part, rows in self._groups(np.where(is_inside, parts, -1)):
-            # One strided view of every window, one gather of the chosen ones.
+            # One strided view of all windows of the array, and one gather of the chosen ones.
             view = np.lib.stride_tricks.sliding_window_view(self._arrays[part], length)
             out[rows] = view[starts[rows] - self._starts[part]]
         for row in np.flatnonzero(np.logical_not(is_inside)).tolist():
@@ -93,7 +89,7 @@ class MappedStream:
         return out
 
     def pieces(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """``lengths[i]`` elements from ``starts[i]``, one piece after the other: int64, flat."""
+        """``lengths[i]`` elements from each ``starts[i]``, one piece after the other: int64, flat."""
         ends = np.cumsum(lengths, dtype=np.int64)
         out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
         parts = self._parts_of(starts)
@@ -108,15 +104,15 @@ class MappedStream:
         return out
 
     def _parts_of(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The array that each position lies in; the end of the stream counts to the last one."""
+        """The array that holds each position; the end of the stream belongs to the last array."""
         parts = np.searchsorted(self._starts, positions, side="right") - 1
         return np.minimum(parts, len(self._arrays) - 1)
 
     def _groups(self, parts: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Groups of places to read together: in one array, and few enough to be held at once.
+        """The index of an array and the places to read from it at once, few enough to stay mapped together.
 
         Args:
-            parts: Index of the array of each place; -1 for a place to leave out.
+            parts: Index of the array of each place; -1 leaves the place out.
         """
         size = max(1, len(parts)) if self._is_small else _PLACES_HELD
         for part in np.unique(parts[parts >= 0]).tolist():
@@ -139,13 +135,13 @@ class MappedStream:
 class TokenStore:
     """The tokens of a published store.
 
-    Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. While an object
-    of this class lives, no process evicts the store. Pickling an object keeps its path and none of its data.
+    Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. A pickled object
+    holds the path only.
 
     Args:
         path: The folder of the store.
-        is_use: Whether opening counts as a use, which delays eviction; else the store may be evicted while
-            it is open.
+        is_use: Whether opening counts as a use: it delays eviction, and no process evicts the store while
+            this object lives.
 
     Raises:
         DataError: The store is missing, damaged or has another format version.
@@ -174,17 +170,17 @@ class TokenStore:
 
     @property
     def num_tokens(self) -> int:
-        """Ids in the stream, end-of-text ids included."""
+        """Number of ids in the stream, end-of-text ids included."""
         return len(self._stream)
 
     @property
     def num_documents(self) -> int:
-        """Documents in the stream."""
+        """Number of documents in the stream."""
         return self.manifest.num_documents
 
     @property
     def num_bytes(self) -> int:
-        """UTF-8 length of all documents."""
+        """Length of all documents in UTF-8 bytes."""
         return self.manifest.num_bytes
 
     @property
@@ -193,10 +189,10 @@ class TokenStore:
         return self.manifest.end_of_text_id
 
     def shard(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The memory-mapped ids of one shard, in the store's type, and where its documents begin, uint64.
+        """The memory-mapped ids of one shard in the store's type, and the start of each document, uint64.
 
         Raises:
-            DataError: There is no such shard.
+            DataError: The store has no such shard.
         """
         if not 0 <= index < len(self._shards):
             raise DataError(f"shard {index} of {self.path}", f"the store has {len(self._shards)}")
@@ -205,8 +201,8 @@ class TokenStore:
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Ids ``start`` to ``stop`` (excluded) of the stream, int64.
 
-        Raises:
-            DataError: The range is not inside the stream.
+            Raises:
+        DataError: The range does not lie inside the stream.
         """
         if not 0 <= start <= stop <= self.num_tokens:
             raise DataError(f"tokens {start}..{stop} of {self.path}", f"the store has {self.num_tokens}")
@@ -216,11 +212,11 @@ class TokenStore:
         """Windows of the stream: int64 ``(len(starts), length)``.
 
         Args:
-            starts: Where each window begins, int64; window ``i`` ends before ``starts[i] + length``.
+            starts: The first token of each window, integers ``(windows,)``.
             length: Tokens in each window.
 
         Raises:
-            DataError: A window is not inside the stream, or ``starts`` is no list of whole numbers.
+            DataError: A window does not lie inside the stream, or ``starts`` is not a list of whole numbers.
         """
         if length < 1:
             raise DataError("a window holds tokens", "use 1 or more", option="length", value=length)
@@ -235,15 +231,15 @@ class TokenStore:
         return self._stream.windows(starts, length)
 
     def pieces(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Stretches of the stream, one after the other: int64 ``(lengths.sum(),)``.
+        """Pieces of the stream, one after the other: int64 ``(lengths.sum(),)``.
 
         Args:
-            starts: Where each stretch begins, int64; -1 begins with an end-of-text id, which stands before
-                the first document.
-            lengths: Tokens in each stretch, int64.
+            starts: The first token of each piece, int64. A piece at -1 begins with an end-of-text id, as if
+                one came before the first document.
+            lengths: Tokens in each piece, int64.
 
         Raises:
-            DataError: A stretch is not inside the stream.
+            DataError: A piece does not lie inside the stream.
         """
         if not len(starts):
             return np.empty(0, dtype=np.int64)
@@ -258,9 +254,9 @@ class TokenStore:
         )
 
     def document_starts(self) -> npt.NDArray[np.int64]:
-        """Where each document begins in the stream, and the last one ends: int64 ``(documents + 1,)``.
+        """The start of each document in the stream and the end of the last one: int64 ``(documents + 1,)``.
 
-        Tokens behind the last end-of-text id of a shard count as a document.
+        Tokens after the last end-of-text id of a shard count as a document.
         """
         parts = []
         for index, offsets in enumerate(self._shard_offsets):
@@ -272,8 +268,8 @@ class TokenStore:
     def document(self, index: int) -> npt.NDArray[np.int64]:
         """The ids of one document, int64, without its end-of-text id.
 
-        Raises:
-            DataError: There is no such document.
+            Raises:
+        DataError: The store has no such document.
         """
         if not 0 <= index < self.num_documents:
             raise DataError(f"document {index} of {self.path}", f"the store has {self.num_documents}")
@@ -288,31 +284,31 @@ class TokenStore:
         """Compare every byte with the hashes in the manifest, and the ids and offsets with its counts.
 
         Raises:
-            DataError: A file is damaged, or says what cannot be.
+            DataError: A file is damaged.
         """
         for index in range(len(self._shards)):
             for _ in self.checked_ids(index, _VERIFIED_IDS):
                 pass
 
     def checked_ids(self, index: int, num_ids: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """The ids of one shard, read and compared with the manifest in one pass.
+        """Read the ids of one shard and compare them with the manifest in the same pass.
 
         Args:
             index: Number of the shard.
-            num_ids: How many ids come at once.
+            num_ids: Most ids to read at once.
 
         Yields:
-            Where they begin in the shard, and the ids in the store's type. The array is reused.
+            The position of the ids in the shard, and the ids in the store's type, in an array that is reused.
 
         Raises:
-            DataError: The shard is damaged. The offsets are checked first; the ids are known to be right when
-                the last of them have come.
+            DataError: The shard is damaged. The offsets are checked first; the ids are known to be right only
+                after the last of them.
         """
         shard, ids = self.manifest.shards[index], np.empty(num_ids, dtype=self.manifest.dtype)
         self._verify_offsets(shard)
         hasher, largest, start = xxhash.xxh3_128(), 0, 0
         memory = array_bytes(ids, ids.dtype)
-        # The file is read and not mapped, so that a failing disk or a file that is cut meanwhile is an error.
+        # The file is read rather than mapped, so that a failing disk or a truncated file raises an error.
         with open(self.path / f"{shard.name}.bin", "rb") as file:
             while num_bytes := file.readinto(memory):
                 piece = ids[: num_bytes // ids.dtype.itemsize]
@@ -351,10 +347,10 @@ def _check_size(path: Path, size: int) -> Path:
 
 
 class JoinedStore(TokenStore):
-    """Several stores read as one: the documents of one store after those of the other.
+    """Several stores read as one, in their order.
 
     Args:
-        stores: At least one store, all encoded by one tokenizer.
+        stores: At least one store; all are encoded by the same tokenizer.
 
     Raises:
         DataError: Their tokenizers differ.

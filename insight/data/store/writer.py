@@ -1,4 +1,4 @@
-"""Write a token store into a folder, shard by shard; nothing is valid until the manifest is there."""
+"""Write a token store shard by shard; the store is valid only once the manifest is written."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _synchronize = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync.
 
 
 class EarlyFlush:
-    """Flushes a growing file to the disk in a thread, so that publishing has little left to wait for.
+    """Flushes a growing file to the disk in a thread, so that little remains to flush at publication.
 
-    The system reports a failed write to one flush only, so the error is kept here and raised later.
+    The system reports a failed write to one flush only, so the error is kept and raised later.
 
     Args:
-        file: A file that is open for writing, and that one thread writes.
+        file: A file open for writing, written by one thread.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -46,7 +46,7 @@ class EarlyFlush:
         self._error: OSError | None = None
 
     def wrote(self, num_bytes: int) -> None:
-        """Count bytes that were written, and flush them if they are many and no flush is under way.
+        """Count written bytes; start a flush if they are many and no flush is running.
 
         Raises:
             OSError: An earlier flush has failed.
@@ -61,7 +61,7 @@ class EarlyFlush:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait for a flush that is under way; only then may the file be closed.
+        """Wait for a running flush; the file may be closed only afterwards.
 
         Raises:
             OSError: A flush has failed.
@@ -80,16 +80,16 @@ class EarlyFlush:
 
 
 class StoreWriter:
-    """Appends encoded documents to a folder, and holds no more of them in memory than one call brings.
+    """Appends encoded documents to a folder; only the documents of one call are in memory.
 
     Args:
-        folder: An empty folder that nobody else reads yet.
+        folder: An empty folder that no other process reads yet.
         tokenizer: The tokenizer that makes the ids.
         shard_tokens: A shard is closed after the document that brings it to this many ids.
-        is_kept: Whether the store will stay, so that its bytes go to the disk while more are being made.
+        is_kept: Whether the store will stay; its bytes are then flushed to the disk early.
 
     Attributes:
-        num_unknown: Ids written so far that stand for text which the vocabulary lacks.
+        num_unknown: Number of unknown-token ids written so far.
 
     Raises:
         DataError: ``shard_tokens`` is below 1.
@@ -123,19 +123,20 @@ class StoreWriter:
 
     @property
     def num_tokens(self) -> int:
-        """Ids written so far, end-of-text ids included."""
+        """Number of ids written so far, end-of-text ids included."""
         return sum(shard.num_tokens for shard in self._shards) + (self._open.num_tokens if self._open else 0)
 
     def append(self, batch: EncodedBatch, num_bytes: int, *, continues: bool = False) -> None:
-        """Write documents, an end-of-text id after each.
+        """Write documents and an end-of-text id after each.
 
         Args:
             batch: Ids of the documents, without end-of-text ids.
-            num_bytes: Length of the documents in UTF-8.
+            num_bytes: Length of the documents in UTF-8 bytes.
             continues: Whether the last document continues in the next batch.
 
         Raises:
-            DataError: Offsets do not fit the ids, an id is outside the vocabulary, or the store is closed.
+            DataError: The offsets do not fit the ids, an id is outside the vocabulary, or the store is
+                closed.
         """
         self._check(batch)
         finished = batch.offsets[1:-1] if continues else batch.offsets[1:]
@@ -150,9 +151,9 @@ class StoreWriter:
         """Write a part of one document.
 
         Args:
-            ids: The ids, of any integer type, without end-of-text ids.
-            num_bytes: Length of their text in UTF-8.
-            is_last: Whether the document ends with it.
+            ids: Ids of any integer type, without end-of-text ids.
+            num_bytes: Length of their text in UTF-8 bytes.
+            is_last: Whether the document ends with this part.
 
         Raises:
             DataError: An id is outside the vocabulary, or the store is closed.
@@ -166,17 +167,17 @@ class StoreWriter:
     def append_finished(
         self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64], num_bytes: int, num_unknown: int = 0
     ) -> None:
-        """Write ids exactly as the store will hold them.
+        """Write ids exactly as the store holds them.
 
         Args:
-            ids: The ids, in the store's type, with the end-of-text id of each finished document.
-            ends: Where each finished document ends, int64: behind its end-of-text id. The ids behind the
-                last one are the beginning of a document that continues.
-            num_bytes: Length of their text in UTF-8.
-            num_unknown: How many ids stand for text which the vocabulary lacks.
+            ids: Ids in the store's type, with the end-of-text id of each finished document.
+            ends: End of each finished document, after its end-of-text id, int64. The ids after the last end
+                are the beginning of a document that continues.
+            num_bytes: Length of their text in UTF-8 bytes.
+            num_unknown: Number of unknown-token ids among them.
 
         Raises:
-            DataError: The ids are of another type, or the store is closed.
+            DataError: The ids have another type, or the store is closed.
         """
         if self._is_closed:
             raise DataError(f"{self._folder}: the store is closed", "write into a new folder")
@@ -188,7 +189,7 @@ class StoreWriter:
             if first == len(ends):  # Only the document that continues is left.
                 self._write(ids[start:], ends[:0])
                 break
-            # The shard takes everything up to the document that fills it, and that document.
+            # The shard takes every document up to and including the one that fills it.
             room = self._shard_tokens - (self._open.num_tokens if self._open else 0)
             filling = max(first, int(np.searchsorted(ends, start + room)))
             document = min(filling, len(ends) - 1)
@@ -220,7 +221,7 @@ class StoreWriter:
         return manifest
 
     def abandon(self) -> None:
-        """Close the open files; the folder is left for its owner to remove."""
+        """Close the open files; the caller removes the folder."""
         self._is_closed = True
         if self._open is not None:
             self._open.abandon()
@@ -258,7 +259,7 @@ class StoreWriter:
 
 
 class _OpenShard:
-    """One pair of files that is being written."""
+    """One ``.bin`` and ``.idx`` file while they are written."""
 
     def __init__(self, folder: Path, name: str, is_kept: bool) -> None:
         self._name = name
@@ -297,7 +298,7 @@ class _OpenShard:
             with contextlib.suppress(OSError):
                 self._flush.finish()
         for file in (self._tokens, self._offsets):
-            with contextlib.suppress(OSError):  # The disk may have been full before, too.
+            with contextlib.suppress(OSError):  # The disk may have been full already.
                 file.close()
 
     def _write_offsets(self, offsets: npt.NDArray[np.int64]) -> None:
