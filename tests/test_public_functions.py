@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,22 @@ def test_fit_and_generate_from_python(tmp_path: Path, monkeypatch: pytest.Monkey
     settings = insight.GenerationSettings(max_new_tokens=3)
     assert len(insight.generate(loaded.network, loaded.tokenizer, "Some", settings).token_ids) <= 3
     assert insight.read_metrics(run.metrics_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("insight.interchange", "LoadedCheckpoint"),
+        ("insight.interchange", "differing_tensors"),
+        ("insight.interchange", "load_checkpoint"),
+        ("insight.interchange", "load_weights_into"),
+        ("insight.optimization", "ModelOptimizer"),
+        ("insight.optimization", "load_artifact"),
+        ("insight.optimization", "load_model"),
+    ],
+)
+def test_a_name_that_has_moved_says_where(package: str, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"{package}.{name} has moved: use (.*)") as error:
+        getattr(importlib.import_module(package), name)
+    module, _, attribute = str(error.value).rpartition(" ")[2].rpartition(".")
+    assert getattr(importlib.import_module(module), attribute)

@@ -11,4 +11,3 @@ if TYPE_CHECKING:
     from insight.checkpoints.reader import load_weights_into as load_weights_into
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)

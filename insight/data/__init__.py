@@ -43,4 +43,3 @@ if TYPE_CHECKING:
     from insight.data.tokenizers.training import separate_vocabularies as separate_vocabularies
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)

@@ -19,4 +19,3 @@ if TYPE_CHECKING:
     from insight.generation.settings import GenerationSettings as GenerationSettings
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)

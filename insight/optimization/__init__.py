@@ -21,5 +21,9 @@ if TYPE_CHECKING:
     from insight.optimization.search import QuantizationSearch as QuantizationSearch
     from insight.optimization.search import SearchResult as SearchResult
 
-__getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)
+_MOVED = {
+    "ModelOptimizer": "insight.optimization.Quantizer",
+    "load_artifact": "insight.checkpoints.artifact.load_artifact",
+    "load_model": "insight.load_model",
+}
+__getattr__, __all__ = lazy_exports(__name__, _MOVED)

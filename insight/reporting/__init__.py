@@ -19,4 +19,3 @@ if TYPE_CHECKING:
     from insight.reporting.run_files import update_summary as update_summary
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)

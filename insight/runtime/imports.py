@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ OWN_PACKAGES = ("insight", "torch", "lightning", "torchmetrics")
 """The packages that a file of a stranger may name classes of."""
 
 
-def lazy_exports(package: str) -> tuple[Callable[[str], Any], list[str]]:
+def lazy_exports(
+    package: str, moved: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], Any], list[str]]:
     """The module ``__getattr__`` (PEP 562) and the ``__all__`` of a package that imports at first use.
 
     A command that needs no torch does not load it this way. The names are those that the ``__init__.py``
@@ -27,9 +29,11 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], list[str]]:
 
     Args:
         package: The ``__name__`` of the package that exports.
+        moved: Names that the package exported once, and where they are now.
     """
     file = sys.modules[package].__file__
     assert file is not None
+    places = moved or {}
     exports = {
         alias.asname or alias.name: (str(line.module), alias.name)
         for block in ast.parse(Path(file).read_text(encoding="utf-8")).body
@@ -40,6 +44,8 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], list[str]]:
     }
 
     def __getattr__(name: str) -> Any:  # noqa: N807 (a module-level hook)
+        if name in places:
+            raise AttributeError(f"{package}.{name} has moved: use {places[name]}")
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = exports[name]

@@ -32,4 +32,3 @@ if TYPE_CHECKING:
     from insight.safety.targets import Target as Target
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)

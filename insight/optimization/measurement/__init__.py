@@ -22,4 +22,3 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.speed import measure_speed as measure_speed
 
 __getattr__, __all__ = lazy_exports(__name__)
-__getattr__, __all__ = lazy_exports(__name__)
