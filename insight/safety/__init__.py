@@ -1,4 +1,4 @@
-"""A model → measured risk: attacks ask, targets answer, evaluators judge, reports show."""
+"""Safety tests: attacks make the prompts, targets answer, evaluators score, reports show the figures."""
 
 from typing import TYPE_CHECKING
 

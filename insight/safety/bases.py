@@ -1,4 +1,4 @@
-"""The bases that an attack, an evaluator or a classifier derives from."""
+"""Base classes of attacks, evaluators and text classifiers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from insight.safety.records import Capability, Figure, Item, Response, Role, Sco
 
 
 class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
-    """A measure has nothing to ask; its text says why. It is reported as such, never as passed."""
+    """A measure has nothing to ask, for the reason in the message. It is never reported as passed."""
 
 
 @dataclass(frozen=True)
 class Attack(Component):
     """Makes the items of a measure.
 
-    Items are a pure function of the fields, the material and the seed: no clock, no global generator, no
-    ``hash()``, no target. The target comes in only through what it can do.
+    Items are a pure function of the fields, the material and the seed: they may not depend on a clock, a
+    global random generator, ``hash()`` or the target's answers.
 
     Attributes:
-        capability: The ability that a target needs.
+        capability: The capability that a target needs.
     """
 
     capability: ClassVar[Capability] = "generate"
@@ -36,8 +36,8 @@ class Attack(Component):
         """The items in order, with unique keys.
 
         Args:
-            material: The texts behind the model.
-            seed: Chooses among equally good items; the same seed makes the same items.
+            material: The training and unseen texts of the model.
+            seed: Seed of random choices among items; equal seeds give equal items.
 
         Raises:
             NotApplicable: The material lacks what the attack needs.
@@ -50,11 +50,11 @@ class Evaluator(Component):
 
     Attributes:
         binary: Whether every score is 0 or 1. Then shares get Wilson intervals and two models are compared
-            by McNemar's exact test; otherwise means get bootstrap intervals and the test is by sign flips.
+            by McNemar's exact test; otherwise means get bootstrap intervals and the test flips signs.
         figure: Name of the headline figure.
         unit: Unit of the headline figure.
         description: One sentence that says what the headline counts.
-        ideal: The headline of a model without the weakness.
+        ideal: Headline value of a model without the weakness.
     """
 
     binary: ClassVar[bool] = True
@@ -65,20 +65,16 @@ class Evaluator(Component):
 
     @abstractmethod
     def score(self, item: Item, response: Response) -> Score | None:
-        """Judge one response whose status is ``ok``; ``None`` where it cannot be judged.
+        """Score one response whose status is ``ok``; ``None`` if it cannot be judged.
 
-        The function is pure: the same response always gets the same score. What it raises, and a score that
-        is no number or, of a binary evaluator, neither 0 nor 1, makes the item ``unscorable``.
+        The function must be pure. An item becomes ``unscorable`` if this raises, or if the score is NaN or
+        infinite or, for a binary evaluator, neither 0 nor 1.
         """
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
-        """The figures, the headline first.
+        """The figures, headline first; by default only the mean score of the probes and of the controls.
 
-        By default there is one: the mean score of the probes, beside that of the controls.
-
-        Args:
-            scored: The items that count, at least one of them a probe, in the order of the plan.
-            seed: Seed of the bootstraps.
+        ``scored`` holds the items with a score in the order of the plan, at least one of them a probe.
         """
         headline = mean_score(scored, "probe", self.binary, seed)
         control = mean_score(scored, "control", self.binary, seed)
@@ -87,19 +83,15 @@ class Evaluator(Component):
         return (Figure(self.figure, headline, self.unit, self.description, control, self.ideal),)
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences that have to stand beside every figure."""
+        """Sentences to print beside every figure."""
         return ()
 
 
 def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int) -> Interval | None:
-    """The mean score of the items in one role; ``None`` where there is none.
+    """The mean score of the items in one role; ``None`` if no item has that role.
 
-    Args:
-        scored: Items in any role.
-        role: The role that counts.
-        binary: Whether the scores are 0 or 1 and every item stands for itself: a Wilson interval. Otherwise
-            the interval is a bootstrap by group.
-        seed: Seed of the bootstrap.
+    The interval is a Wilson interval if ``binary`` (scores of 0 or 1, independent items), otherwise a
+    bootstrap by group.
     """
     chosen = [entry for entry in scored if entry.item.role == role]
     if not chosen:
@@ -113,12 +105,12 @@ def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """How a classifier did on labelled texts that it had not seen.
+    """Accuracy of a classifier on labelled texts that it was not trained on.
 
     Attributes:
-        sensitivity: Share of the texts with the property that it finds.
-        specificity: Share of the texts without the property that it lets pass.
-        threshold: Probability from which it says yes, from 0 to 1.
+        sensitivity: True positive rate: share of the texts with the property that it finds.
+        specificity: True negative rate: share of the texts without the property that it lets pass.
+        threshold: Probability from 0 to 1 at and above which the verdict is positive.
         source: Origin of the texts.
     """
 
@@ -136,21 +128,21 @@ class ErrorRates:
 
 @dataclass(frozen=True)
 class TextClassifier(Component):
-    """Gives texts the probability of a property, such as being toxic."""
+    """Estimates the probability that a text has a property, such as toxicity."""
 
     @abstractmethod
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """One number from 0 to 1 a text; a text's number depends on that text alone."""
+        """One probability per text, which depends on that text alone."""
 
     @abstractmethod
     def error_rates(self) -> ErrorRates:
-        """Rates measured on a held-out part; they are stated beside every figure that they lead to."""
+        """Rates on held-out texts, printed beside every figure that the classifier produces."""
 
     def verdicts(self, texts: Sequence[str]) -> list[float]:
-        """:meth:`probabilities`, after checking that there is one for each text and that each is one.
+        """Checked :meth:`probabilities`.
 
         Raises:
-            ConfigError: The classifier returned another number of verdicts, or a verdict outside of 0 to 1.
+            ConfigError: The number of verdicts is not that of the texts, or a verdict is not within 0 to 1.
         """
         found = [float(value) for value in self.probabilities(texts)]
         name = type(self).__name__

@@ -1,4 +1,4 @@
-"""Results judged: against those of another model, and against the bounds of a gate."""
+"""Compares safety results with those of another model, and with the bounds of a gate."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Comparison:
 
     Attributes:
         measure: Name of the measure.
-        verdict: Whether B lies farther from the ideal than A, nearer to it, or neither beyond chance.
-        reason: The reason where it is not comparable.
-        num_pairs: Probes that both answered and that could be judged in both.
-        num_left_out: Probes that one of them lacks.
-        num_equal: Pairs with equal scores.
+        verdict: Whether B is significantly farther from the ideal than A, or nearer, or neither.
+        reason: Why the two are not comparable.
+        num_pairs: Number of probes with a score in both.
+        num_left_out: Number of probes without a score in one of them.
+        num_equal: Number of pairs with equal scores.
         value_a: Mean score of A over the pairs.
         value_b: Mean score of B over the pairs.
-        difference: B less A, paired bootstrap by group.
-        only_a: Pairs that are 1 for A alone; ``None`` where scores are not 0 or 1.
-        only_b: Pairs that are 1 for B alone.
-        p_value: Probability of such a difference, or a larger one, between equal models.
-        test: The test behind the p-value: McNemar's exact test on the two counts, or sign flips of groups.
+        difference: B minus A, with a paired bootstrap by group.
+        only_a: Number of pairs that are 1 for A alone; ``None`` if the scores are not 0 or 1.
+        only_b: Number of pairs that are 1 for B alone.
+        p_value: Probability of a difference at least this large between equal models.
+        test: The test behind the p-value: McNemar's exact test, or sign flips of groups.
         unit: Unit of the values.
         ideal: The value of a model without the weakness.
     """
@@ -60,13 +60,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Two targets compared measure by measure.
-
-    Attributes:
-        a: Name of the first target.
-        b: Name of the second target.
-        measures: One comparison a measure, in the order of the suite.
-    """
+    """Two targets, named ``a`` and ``b``, compared measure by measure in the order of the suite."""
 
     a: str
     b: str
@@ -74,7 +68,7 @@ class Comparisons:
 
     @property
     def num_compared(self) -> int:
-        """How many measures have pairs that were judged in both."""
+        """Number of measures with at least one pair."""
         return sum(one.num_pairs > 0 for one in self.measures)
 
     def to_record(self) -> dict[str, Any]:
@@ -88,10 +82,10 @@ class Comparisons:
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The summary and the records that a safety run left in ``folder``.
+    """The summary and the records of the safety run in ``folder``.
 
     Raises:
-        DataError: There are none, or they are damaged.
+        DataError: A file is missing or damaged.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -117,13 +111,13 @@ def compare_results(
     """Compare two safety runs measure by measure, on the probes they share.
 
     Args:
-        summary: Summary of A, for the order, the units and the ideals of its measures.
+        summary: Summary of A, which gives the order, the units and the ideals of the measures.
         records_a: Records of A.
         records_b: Records of B.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstraps and sign flips.
 
     Raises:
-        DataError: No item is the same in both.
+        DataError: The two runs share no item.
     """
     shared = {_identity(record) for record in records_a} & {_identity(record) for record in records_b}
     if records_a and not shared:
@@ -135,12 +129,7 @@ def compare_results(
 
 
 def compare_folders(first: Path, second: Path, seed: int = 0) -> Comparisons:
-    """Compare the results in two folders; see :func:`compare_results`.
-
-    Args:
-        first: Folder with the results of A.
-        second: Folder with the results of B.
-        seed: Seed of the bootstraps.
+    """Compare the results of A in ``first`` and of B in ``second``; see :func:`compare_results`.
 
     Raises:
         DataError: A folder holds no results, or they share no item.
@@ -215,7 +204,7 @@ def _sums_by_group(
 
 
 def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
-    """The probes of a measure by what exactly was asked."""
+    """The probes of a measure by identity."""
     return {
         _identity(record): record
         for record in records
@@ -228,16 +217,14 @@ def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 class SafetyGate:
-    """Figures that must not lie farther from their ideal than a bound.
-
-    A figure that was not measured has not passed.
+    """Limits the distance of headline figures from their ideals; a figure that was not measured fails.
 
     Args:
         bounds: ``<measure>/<figure>`` → largest distance from the ideal.
-        suite: The suite that has to measure them.
+        suite: The suite that measures the figures.
 
     Raises:
-        ConfigError: A bound is negative or no number, or the suite has no such measure or headline figure.
+        ConfigError: A bound is negative or not a finite number, or the suite has no such headline figure.
     """
 
     def __init__(self, bounds: Mapping[str, float], suite: Suite) -> None:
@@ -261,7 +248,7 @@ class SafetyGate:
         self._bounds = {name: (float(bound), headlines[name].ideal) for name, bound in bounds.items()}
 
     def failures(self, results: Results) -> list[str]:
-        """One line for each figure that fails, none when all pass."""
+        """One line for each figure that fails."""
         figures = results.figures()
         lines = []
         for name, (bound, ideal) in self._bounds.items():

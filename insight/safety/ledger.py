@@ -1,4 +1,4 @@
-"""The ledger: the answers of a target so far, on the disk before anything else is asked."""
+"""The ledger: a file of the target's answers so far, flushed before the next batch is recorded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FORMAT_VERSION = 1
 
 
 class Ledger:
-    """An append-only file: a header that names plan and target, then one line a batch, in order.
+    """An append-only file: a header that names plan and target, then one line per batch, in order.
 
-    Every line is flushed to the disk before :meth:`append` returns. A line that a crash cut short is
-    dropped when the file is opened again, and its batch is asked again, whole.
+    Every line is flushed to the disk before :meth:`append` returns. When the file is opened again, a line
+    that a crash cut short is dropped, and its whole batch is asked again.
 
     Args:
-        path: The file; made if it is missing.
+        path: The file, created if missing.
         plan: The items and their batches.
         identity: Identity of the target that answers.
 
@@ -32,7 +32,7 @@ class Ledger:
         responses: Responses of the batches that have been answered, in order.
 
     Raises:
-        OutputError: The file is the ledger of another plan or target, or damaged, or cannot be written.
+        OutputError: The ledger belongs to another plan or target, is damaged, or cannot be written.
     """
 
     def __init__(self, path: Path, plan: Plan, identity: str) -> None:
@@ -48,10 +48,10 @@ class Ledger:
                 flush(path.parent)
 
     def append(self, responses: Sequence[Response]) -> None:
-        """Keep the responses of the next batch.
+        """Write the responses of the next batch.
 
         Raises:
-            OutputError: They cannot be written, or another process writes to the same ledger.
+            OutputError: Writing failed, or another process writes to the same ledger.
         """
         key = self._keys[len(self.responses)]
         with writing_to(self.path):
@@ -91,7 +91,7 @@ class Ledger:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """The lines of the file, which is cut behind the last one that is complete."""
+    """The complete lines of the file; an incomplete last line is cut off."""
     if not path.exists():
         return []
     own_file(path)
@@ -109,7 +109,7 @@ def _batch_key(plan: Plan, batch: Sequence[int]) -> str:
 
 
 def _to_plain(response: Response) -> dict[str, Any]:
-    """The fields that differ from their default, so that a line holds no empty ones; JSON has no NaN."""
+    """The fields that differ from their defaults, with ``None`` for NaN and infinity, which JSON lacks."""
     plain: dict[str, Any] = {}
     if response.texts:
         plain["texts"] = response.texts

@@ -1,4 +1,4 @@
-"""The texts behind a model and the secrets planted in them, read back from the data of its run."""
+"""The training and unseen texts of a model and its planted secrets, read from the data of its run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PlantedSecret:
 
     Attributes:
         prompt: The sentence up to the secret.
-        continuation: The rest of it, with ``{secret}`` for the secret.
-        secret: Its digits; every number of that many digits could have been planted.
+        continuation: Rest of the sentence, with ``{secret}`` in place of the secret.
+        secret: Digits of the secret; every number with as many digits could have been planted.
     """
 
     prompt: str
@@ -26,11 +26,10 @@ class PlantedSecret:
     secret: str
 
     def candidates(self) -> tuple[str, ...]:
-        """All texts that could have stood after the prompt, up to the end of the secret, in the order of the
-        secrets.
+        """All possible texts after the prompt up to the end of the secret, in numeric order.
 
-        What follows the secret is left out: it is the same for all, and secrets that share all digits but
-        the last then share the work too.
+        The text after the secret is left out: it is equal for all, and without it the computation of
+        shared leading digits is shared.
         """
         digits, before = len(self.secret), self.continuation.partition(SECRET)[0]
         return tuple(f"{before}{number:0{digits}d}" for number in range(10**digits))
@@ -38,11 +37,11 @@ class PlantedSecret:
 
 @dataclass(frozen=True)
 class Material:
-    """The texts behind a model.
+    """The training and unseen texts of a model, and its planted secrets.
 
     Attributes:
-        training_texts: Documents it was trained on; empty where they are not known.
-        unseen_texts: Documents of the same kind that it has never seen: the control.
+        training_texts: Documents that it was trained on; empty if unknown.
+        unseen_texts: Documents of the same kind that it was not trained on, used as controls.
         secrets: Canaries planted in the training text.
     """
 
@@ -52,25 +51,25 @@ class Material:
 
 
 def secrets_of(record: Mapping[str, Any] | None) -> tuple[PlantedSecret, ...]:
-    """The canaries in a run's own record of them (``data.canaries`` of its summary); none without one."""
+    """The canaries in a run's record of them (``data.canaries`` of its summary); empty without a record."""
     planted = (record or {}).get("planted") or ()
     return tuple(PlantedSecret(entry["prompt"], entry["continuation"], entry["secret"]) for entry in planted)
 
 
-# Enough text for any suite, however much there is: this many stretches of this many tokens each.
+# At most this many stretches of this many tokens each are read, which is enough text for any suite.
 _NUM_STRETCHES = 256
 _STRETCH_TOKENS = 1024
 
 
 def material_of(data: Any) -> Material:
-    """Ask a data module for the texts behind a model.
+    """Read the texts and canaries from a data module.
 
-    The training text is decoded from the token store, so a part that was set aside for validation is not in
-    it. Unseen text is that of the test split, else of the validation split.
+    Training text is decoded from the token store, so it excludes text set aside for validation. Unseen
+    text comes from the test split, or from the validation split if there is no test split.
 
     Args:
-        data: A data module of Insight, set up for fitting; or an object with ``store``, ``tokenizer`` and
-            ``canaries`` like its.
+        data: An Insight data module that is set up for fitting, or an object with the same ``store``,
+            ``tokenizer`` and ``canaries``.
     """
     canaries = getattr(data, "canaries", None)
     return Material(
@@ -81,7 +80,7 @@ def material_of(data: Any) -> Material:
 
 
 def _texts(data: Any, split: str) -> tuple[str, ...]:
-    """Documents, or parts of documents, spread evenly over a split; empty where there is none."""
+    """Documents, or parts of documents, spread evenly over a split; empty if the split is missing."""
     try:
         store = data.store(split)
     except DataError:

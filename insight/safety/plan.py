@@ -1,4 +1,4 @@
-"""The plan of a suite: every item in order, with its seeds and its batch, before anything is asked."""
+"""The plan of a suite: every item in order with its seeds and its batch, made before any is asked."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from insight.safety.material import Material
 from insight.safety.records import Capability, Item, Role
 from insight.safety.suite import Measure, Suite
 
-# Texts written side by side, and continuations scored in one call. Floating-point sums depend on what is
-# computed together, so batches are cut here, from the whole plan, and never by whoever runs them.
+# Most texts and continuations in a batch. Floating-point sums depend on what is computed together, so
+# batches are cut here, from the whole plan, and never by the code that runs them.
 _TEXTS_A_BATCH = 32
 _CONTINUATIONS_A_BATCH = 256
 
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """An item in its place.
+    """An item of a plan.
 
     Attributes:
         measure: Name of its measure.
-        item: The question.
-        seeds: One seed a sample, none for log-likelihoods; they follow from the item and the plan's seed.
+        item: The item.
+        seeds: One seed per sample, derived from the item and the plan's seed; none for log-likelihoods.
         content: Hash of measure, item and seeds.
     """
 
@@ -44,10 +44,10 @@ class Plan:
 
     Attributes:
         suite: The measures.
-        seed: Everything random follows from it.
-        items: In order.
-        batches: Indices of items that are asked together, in order; each item once.
-        not_applicable: Measures that have nothing to ask, with the reason.
+        seed: Seed that all random values derive from.
+        items: The items in the order of the suite.
+        batches: Indices of the items that are asked together; each item is in one batch.
+        not_applicable: Names of the measures that have nothing to ask, with the reason.
     """
 
     suite: Suite
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Hash of all that decides the responses and their figures."""
+        """Hash of everything that determines what is asked and how it is scored."""
         return content_hash(
             {
                 "suite": self.suite.to_dict(),
@@ -71,16 +71,12 @@ class Plan:
 
 
 def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capability], seed: int) -> Plan:
-    """Ask every attack for its items; pure, so the same arguments always make the same plan.
+    """Make the plan from the items of every attack; equal arguments give equal plans.
 
-    Args:
-        suite: The measures.
-        material: The texts behind the model.
-        capabilities: Abilities of the target. A measure that needs another one is not applicable.
-        seed: Everything random follows from it.
+    A measure that needs a capability outside of ``capabilities``, those of the target, is not applicable.
 
     Raises:
-        ConfigError: An attack made two items with one key, or none at all.
+        ConfigError: An attack made two items with one key, or no probe.
     """
     able = frozenset(capabilities)
     items: list[PlannedItem] = []
@@ -94,7 +90,7 @@ def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capabilit
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of plain JSON values, 128 bits of it in hexadecimal."""
+    """The first 128 bits of the SHA-256 of plain JSON values, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 

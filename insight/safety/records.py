@@ -13,35 +13,35 @@ from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval
 
 Capability = Literal["generate", "log_likelihood"]
-"""Requests that a target may answer: texts that continue a prompt, or how likely continuations are."""
+"""Requests that a target may answer: continue a prompt, or return how likely continuations are."""
 Role = Literal["probe", "control"]
-"""A probe looks for the weakness; its control is the same question where the weakness cannot show."""
+"""A probe looks for the weakness; a control is a similar question in which the weakness cannot show."""
 Status = Literal["ok", "error", "blocked", "unscorable"]
-"""Only ``ok`` counts. ``error``: the target failed. ``blocked``: it, or a filter before it, refused.
-``unscorable``: it answered, and the evaluator cannot judge the answer."""
+"""Figures use only ``ok`` items. ``error``: the target failed. ``blocked``: the target or a filter in front
+of it refused. ``unscorable``: the evaluator cannot judge the answer."""
 MOST_SAMPLES = 1_000
-"""Samples of one prompt: they are written side by side, so more would not fit into memory."""
+"""Most samples of one prompt: they are generated in parallel, so more would not fit into memory."""
 MOST_NEW_TOKENS = 10_000
-"""Length of an answer; a longer one would keep a run busy for hours."""
+"""Longest answer in tokens; a longer one would keep a run busy for hours."""
 STATUSES: tuple[Status, ...] = ("ok", "error", "blocked", "unscorable")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question to a target, and what an evaluator needs to judge the answer.
+    """One question to a target, with the values that an evaluator needs to judge the answer.
 
     Attributes:
-        key: Name, unique within its attack and the same for every target, e.g. ``"religion/07"``: two
-            models are compared on items with equal keys.
-        capability: The kind of the question.
+        key: Name, unique within its attack and equal for every target, e.g. ``"religion/07"``; two models
+            are compared on items with equal keys.
+        capability: Kind of the question.
         prompt: Text to continue; may be empty.
-        continuations: For ``log_likelihood``: texts after the prompt, at least one, each not empty.
-        settings: For ``generate``: how. Its seed is not used, every sample gets one of its own.
-        num_samples: For ``generate``: how many texts.
+        continuations: For ``log_likelihood``: texts after the prompt, at least one, none empty.
+        settings: For ``generate``: the sampler's settings. Its seed is replaced by one per sample.
+        num_samples: For ``generate``: number of texts.
         role: Probe or control.
-        group: Name of the thing that was drawn at random, where several items share it (the samples of one
-            text): intervals treat a group as one case. Empty where the item stands for itself.
-        reference: Values that the answer is judged by, plain JSON.
+        group: Name shared by items that were drawn together (e.g. from one text); intervals treat a group
+            as one case. Empty for an independent item.
+        reference: Plain JSON values that the answer is judged by.
     """
 
     key: str
@@ -64,14 +64,14 @@ class Item:
 
     @property
     def cluster(self) -> str:
-        """The group, or the item's own name."""
+        """The group, or the key of an item without a group."""
         return self.group or self.key
 
 
 def has_text(text: str) -> bool:
-    """Whether a reader would see anything: not in empty text, white space, control characters and U+FFFD.
+    """Whether the text has anything but white space, control characters and U+FFFD.
 
-    U+FFFD stands where bytes of an answer are no character, so it is what a broken model or decoder writes.
+    U+FFFD replaces bytes that are not valid UTF-8, so it comes from a broken model or decoder.
     """
     return any(character != "\ufffd" and unicodedata.category(character)[0] not in "CZ" for character in text)
 
@@ -81,11 +81,11 @@ class Response:
     """The answer of a target to one item.
 
     Attributes:
-        texts: For ``generate``: one continuation a sample, without the prompt.
+        texts: For ``generate``: one continuation per sample, without the prompt.
         log_likelihoods: For ``log_likelihood``: natural logarithm of each continuation's probability after
             the prompt, in the order of the item.
         status: ``ok``, ``error`` or ``blocked``.
-        message: Why, where it is not ``ok``.
+        message: Why the status is not ``ok``.
     """
 
     texts: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Response:
 
     @property
     def is_blank(self) -> bool:
-        """Whether it was to be text and none of it can be read."""
+        """Whether the target generated texts that all lack readable characters."""
         return bool(self.texts) and not any(map(has_text, self.texts))
 
 
@@ -104,8 +104,8 @@ class Score:
     """The judgement of an evaluator on one response.
 
     Attributes:
-        value: The number that figures and comparisons are made of; 0 or 1 where the evaluator is binary.
-        details: Values that led to it, plain JSON, for the report.
+        value: The number that figures and comparisons use; 0 or 1 if the evaluator is binary.
+        details: Plain JSON values behind it, for figures and the report.
     """
 
     value: float
@@ -123,14 +123,14 @@ class ScoredItem:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a measure, with what it has to be compared with.
+    """One number of a measure, with its control and ideal.
 
     Attributes:
         name: Last part of ``safety/<measure>/<name>``, e.g. ``"extracted"``.
-        interval: The number.
+        interval: The number with its confidence interval.
         unit: Unit of the number, e.g. ``"share of passages"``.
-        description: One sentence: what was counted.
-        control: The number on the controls; ``None`` where it has no control.
+        description: One sentence that says what was counted.
+        control: The number on the controls; ``None`` for a figure without controls.
         ideal: The value of a model without the weakness.
     """
 
@@ -148,12 +148,12 @@ class MeasureSummary:
 
     Attributes:
         measure: Name of the measure.
-        status: ``measured``; ``not applicable`` where the target or the run lacks what it needs, which is
-            never a pass; ``no data`` where no item was ``ok``.
-        reason: The reason where it is not ``measured``.
-        figures: The headline first; empty unless ``measured``.
-        coverage: Items by status; only ``ok`` ones are in the figures.
-        notes: Sentences that a reader has to know beside every figure, e.g. the error rates of a classifier.
+        status: ``measured``; ``not applicable`` if the target or the run lacks what the measure needs,
+            which is never a pass; ``no data`` if no probe could be scored or every answer is blank.
+        reason: Why the status is not ``measured``.
+        figures: The figures, headline first; empty unless ``measured``.
+        coverage: Number of items by status; only ``ok`` items count in the figures.
+        notes: Sentences to print beside every figure, e.g. the error rates of a classifier.
     """
 
     measure: str

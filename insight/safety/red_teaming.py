@@ -1,4 +1,4 @@
-"""A suite on a target, from plan to files: alone, in parallel or after an interruption, with one result."""
+"""Runs a suite on a target, from plan to files; workers and interruptions do not change the result."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ def ask(
 ) -> list[Response]:
     """The responses in the order of the plan's items.
 
-    Batches are those of the plan and seeds those of its items, so neither the number of workers nor an
-    interruption changes what the target is asked. Responses reach the ledger in the order of the plan, so
-    its bytes are the same as well.
+    Batches and seeds come from the plan, and responses are written to the ledger in its order, so neither
+    the number of workers nor an interruption changes the requests or the bytes of the ledger.
 
     Args:
         plan: The items and their batches.
         target: The model. An exception that it raises becomes the status ``error`` of the whole batch.
-        ledger: The file that keeps responses as they come; batches that are in it are not asked again.
-        num_workers: Number of batches asked at once, at least 1; more of them help targets that wait for
-            another machine.
-        progress: Called with the number of batches that are answered and the number of all batches, first
-            with those that the ledger holds.
+        ledger: The file that keeps the responses; batches in it are not asked again.
+        num_workers: Number of batches asked at once, at least 1; more than 1 helps with remote targets.
+        progress: Called with the number of answered batches and of all batches, first with the number in
+            the ledger.
 
     Raises:
         OutputError: The ledger cannot be written.
@@ -95,7 +93,7 @@ def _generate(target: Target, items: Sequence[Item], seeds: Sequence[tuple[int, 
 
 
 def _written(answers: Sequence[str | Unanswered]) -> Response:
-    """One sample without an answer leaves its item without one: a maximum over fewer is another figure."""
+    """An item with an unanswered sample is unanswered: a maximum over fewer samples would not compare."""
     for answer in answers:
         if isinstance(answer, Unanswered):
             return Response(status=answer.status, message=answer.message)
@@ -110,7 +108,7 @@ def _scored(item: Item, answer: Sequence[float] | Unanswered) -> Response:
     if len(answer) != len(item.continuations):
         message = f"{len(answer)} numbers for {len(item.continuations)} continuations"
         return Response(status="error", message=message)
-    # There is one kind of "not a number", as the ledger keeps only one.
+    # The ledger stores infinities as NaN, so they become NaN before they are scored.
     finite = (float(value) if math.isfinite(value) else math.nan for value in answer)
     return Response(log_likelihoods=tuple(finite))
 
@@ -124,24 +122,24 @@ def red_team(
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Measure what a model can be made to do.
+    """Run a safety suite on a model.
 
-    With ``output`` the ledger is kept in a hidden folder beside it, which takes its name when everything is
-    complete: ``ledger.jsonl``, ``results.jsonl``, ``summary.json``. The same call after an interruption
-    goes on there, and ends with the same bytes as one that was never interrupted.
+    With ``output``, the ledger is kept in a hidden folder beside it, which is renamed to ``output`` once
+    ``ledger.jsonl``, ``results.jsonl`` and ``summary.json`` are complete. Repeating the call after an
+    interruption continues there, and ends with the same bytes as an uninterrupted run.
 
     Args:
         target: The model.
         suite: The measures, or the name of a shipped suite.
-        material: The texts behind the model, for the measures that need them.
-        seed: Everything random follows from it; 0 or more.
-        output: Folder to make.
+        material: The training and unseen texts of the model, for the measures that need them.
+        seed: Seed that all random values derive from, 0 or more.
+        output: Folder to create; without it nothing is written.
         num_workers: Number of batches asked at once.
-        progress: Called with the number of batches that are answered and the number of all batches.
+        progress: Called with the number of answered batches and of all batches.
 
     Raises:
-        ConfigError: An option cannot work.
-        OutputError: ``output`` exists, is the unfinished work of another plan, or cannot be written.
+        ConfigError: An option is out of range or unknown.
+        OutputError: ``output`` exists, belongs to the unfinished work of another plan, or cannot be written.
     """
     check_options(seed, num_workers)
     if output is not None and output.exists():
@@ -163,7 +161,7 @@ def red_team(
 
 
 def check_options(seed: int, num_workers: int = 1) -> None:
-    """Refuse options that cannot work, before a model is loaded.
+    """Check options before a model is loaded.
 
     Raises:
         ConfigError: The seed or the number of workers is outside of its range.
@@ -175,5 +173,5 @@ def check_options(seed: int, num_workers: int = 1) -> None:
 
 
 def unfinished_folder(output: Path) -> Path:
-    """Where the work for ``output`` is kept until it is complete."""
+    """The hidden folder that holds the files of ``output`` until they are complete."""
     return output.with_name(f".{output.name}.unfinished")

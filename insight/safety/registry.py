@@ -1,4 +1,4 @@
-"""Attacks, evaluators and targets by name: the built-in ones and those of installed packages."""
+"""Attacks, evaluators and targets by name, built-in or from installed packages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Kind = TypeVar("Kind")
 
 @dataclasses.dataclass(frozen=True)
 class Registry(Generic[Kind]):
-    """Things of one kind by name.
+    """Components of one kind by name.
 
-    A package offers its own by an entry point in the group ``insight.<kind>s``, for example in its
+    A package adds components with entry points in the group ``insight.<kind>s``, for example in its
     ``pyproject.toml``::
 
         [project.entry-points."insight.attacks"]
         riddles = "my_package.riddles:Riddles"
 
-    Nothing is imported before it is asked for, so a broken plugin harms nobody who does not use it.
+    A plugin is imported only when its name is used, so a broken plugin does not affect other names.
 
     Attributes:
         kind: ``attack``, ``evaluator`` or ``target``.
         builtin: Name → ``module:attribute``.
-        fits: Whether a loaded object is of this kind.
+        fits: Returns whether a loaded object is of this kind.
         rule: Description of the kind, for messages.
     """
 
@@ -44,10 +44,10 @@ class Registry(Generic[Kind]):
         return [*self.builtin, *sorted(set(self._plugins()) - set(self.builtin))]
 
     def load(self, name: str) -> Kind:
-        """Load what a name stands for. A built-in name cannot be taken over by a plugin.
+        """Load the object with a name. A plugin cannot replace a built-in name.
 
         Raises:
-            ConfigError: There is no such name, or the plugin that has it is broken; it is named then.
+            ConfigError: The name is unknown, or its plugin is broken; the message names the plugin.
         """
         if name in self.builtin:
             module, _, attribute = self.builtin[name].partition(":")
@@ -73,7 +73,7 @@ class Registry(Generic[Kind]):
         return cast(Kind, loaded)
 
     def broken(self) -> dict[str, str]:
-        """Plugins that cannot be used, by name, with the reason; loads them all to find out."""
+        """Plugins that fail to load, by name, with the reason; this loads all plugins."""
         found = {}
         for name in self._plugins():
             if name in self.builtin:
@@ -131,10 +131,10 @@ REGISTRIES: tuple[Registry[Any], ...] = (ATTACKS, EVALUATORS, TARGETS)
 
 
 def make_component(registry: Registry[type[Kind]], name: str, options: Mapping[str, Any]) -> Kind:
-    """An attack or evaluator with some of its fields set.
+    """Make an attack or evaluator with these options.
 
     Raises:
-        ConfigError: The name or a field is unknown, or a value cannot work.
+        ConfigError: The name or an option is unknown, or a value is out of range.
     """
     cls = registry.load(name)
     fields = [field.name for field in dataclasses.fields(cast(Any, cls))]

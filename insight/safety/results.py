@@ -1,4 +1,4 @@
-"""From responses to figures, and the files that hold them: ``results.jsonl`` and ``summary.json``."""
+"""Turns responses into figures and writes them to ``results.jsonl`` and ``summary.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from insight.safety.suite import Measure
 from insight.safety.targets import Target
 
 FORMAT_VERSION = 1
-# An item with more continuations (a canary has thousands) is recorded by what its evaluator made of them.
+# Items with more continuations than this (a canary has thousands) are recorded without them.
 _RECORDED_CONTINUATIONS = 16
 
 
@@ -28,9 +28,9 @@ class Outcome:
     Attributes:
         planned: The item.
         response: The answer.
-        status: That of the answer, or ``unscorable``.
-        message: The reason where it is not ``ok``.
-        score: Only where the status is ``ok``.
+        status: Status of the answer, or ``unscorable``.
+        message: Why the status is not ``ok``.
+        score: The score; ``None`` unless the status is ``ok``.
     """
 
     planned: PlannedItem
@@ -46,10 +46,10 @@ class Results:
 
     Attributes:
         plan: The items that were asked.
-        target_name: Name of the target, for people.
+        target_name: Display name of the target.
         target_identity: Exact identity of the target.
-        outcomes: One an item, in the order of the plan.
-        measures: One a measure, in the order of the suite.
+        outcomes: One outcome per item, in the order of the plan.
+        measures: One summary per measure, in the order of the suite.
     """
 
     plan: Plan
@@ -60,7 +60,7 @@ class Results:
 
     @property
     def num_measured(self) -> int:
-        """How many measures have a figure; 0 means that this run says nothing about the model."""
+        """Number of measures with a figure; 0 means that the run says nothing about the model."""
         return sum(bool(measure.figures) for measure in self.measures)
 
     def figures(self) -> dict[str, Figure]:
@@ -74,8 +74,8 @@ class Results:
     def to_record(self) -> dict[str, Any]:
         """The content of ``summary.json``, plain JSON values.
 
-        ``metrics`` holds every figure under ``safety/<measure>/<figure>`` with value, interval, n and unit,
-        as the summary of a run does; ``measures`` holds what has to be known beside them.
+        ``metrics`` holds every figure as ``safety/<measure>/<figure>`` in the format of a run's summary;
+        ``measures`` adds status, coverage, controls and notes.
         """
         return {
             "format_version": FORMAT_VERSION,
@@ -102,13 +102,7 @@ class Results:
 
 
 def evaluate(plan: Plan, responses: Sequence[Response], target: Target) -> Results:
-    """Score the responses and add them up; pure.
-
-    Args:
-        plan: The items that were asked.
-        responses: The answers in the order of the plan.
-        target: The target; only its name and identity are used.
-    """
+    """Score the responses and compute the figures; only the name and identity of the target are used."""
     measures = {measure.name: measure for measure in plan.suite.measures}
     outcomes = tuple(
         _judge(measures[planned.measure], planned, response)
@@ -122,7 +116,7 @@ def write_results(folder: Path, results: Results) -> None:
     """Write ``results.jsonl`` and ``summary.json``; equal results give equal bytes.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: A file cannot be written.
     """
     binary = {measure.name: measure.evaluator.binary for measure in results.plan.suite.measures}
     lines = [to_line(_record(outcome, binary[outcome.planned.measure])) for outcome in results.outcomes]
@@ -142,7 +136,7 @@ def _judge(measure: Measure, planned: PlannedItem, response: Response) -> Outcom
         return unscorable("the answer holds no character that can be read")
     try:
         score = measure.evaluator.score(planned.item, response)
-    except Exception as error:  # one evaluator's failure must not take the others' figures with it
+    except Exception as error:  # the failure of one evaluator must not lose the figures of the others
         text = (str(error).splitlines() or [""])[0][:200]
         return unscorable(f"the evaluator failed ({type(error).__name__}: {text})")
     if score is None:

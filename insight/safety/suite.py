@@ -1,4 +1,4 @@
-"""A suite: which attacks with which evaluators; the shipped ones, and those in a file."""
+"""Suites of attacks with their evaluators: the shipped suites and those in a user's file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from insight.safety.registry import ATTACKS, EVALUATORS, make_component
 
 @dataclass(frozen=True)
 class Measure(Component):
-    """One attack and the evaluator of what it draws out.
+    """One attack and the evaluator of its responses.
 
     Args:
         name: Name of the measure in its figures: ``safety/<name>/...``.
-        attack: Makes the items.
-        evaluator: Judges the responses.
-        max_items: At most this many probes and as many controls, spread evenly over those there are.
+        attack: The attack that makes the items.
+        evaluator: The evaluator that scores the responses.
+        max_items: Most probes and most controls, chosen evenly from those of the attack; all if unset.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Suite(Component):
     """Measures to take of a target.
 
     Args:
-        measures: At least one; names differ.
+        measures: At least one measure, each with a different name.
         name: Name of the suite.
     """
 
@@ -56,8 +56,8 @@ class Suite(Component):
                 raise ConfigError(f"suite {self.name!r} has two measures {name!r}", "rename one of them")
 
 
-# Measure → attack, evaluator, and how many items are enough to watch a training run: wider intervals in a
-# fraction of the time. What a figure counts is the same in both suites.
+# Name, attack, evaluator and max_items of each measure; max_items is for `watch` only, which takes a
+# fraction of the time and gives wider intervals. A figure counts the same things in both suites.
 _MEASURES: tuple[tuple[str, str, str, int | None], ...] = (
     ("memorisation", "memorisation", "verbatim", 8),
     ("canaries", "canaries", "exposure", 2),
@@ -70,7 +70,7 @@ _KEYS = ("name", "attack", "evaluator", "max_items")
 
 
 def find_suite(text: str, only: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Suite:
-    """The suite that a user named.
+    """Find a suite by name or read it from a file.
 
     Args:
         text: ``base``, ``watch``, or a YAML or JSON file that lists measures::
@@ -84,7 +84,8 @@ def find_suite(text: str, only: Sequence[str] = (), options: Mapping[str, Any] |
         options: Options for every attack that has them, e.g. ``{"num_samples": 25}``.
 
     Raises:
-        ConfigError: Something is unknown (the nearest match is named), cannot work, or nothing is left.
+        ConfigError: A name is unknown (the message has the nearest match), a value is out of range, or no
+            measure is left.
     """
     if text in SUITES:
         listed = [
@@ -153,7 +154,7 @@ def _name_of(entry: dict[str, Any], where: str) -> str:
 
 
 def _named(value: Any, kind: str, where: str) -> tuple[str, dict[str, Any]]:
-    """A name alone, or a mapping with a name and options."""
+    """The name and the options in ``value``, which is a name or a mapping with a name and options."""
     options = {"name": value} if isinstance(value, str) else value
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
         raise ConfigError(

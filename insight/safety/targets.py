@@ -1,4 +1,4 @@
-"""The models under test: the protocol, a Python function, a network of Insight."""
+"""Models under test: the protocol, targets of Python functions and targets of Insight's networks."""
 
 from __future__ import annotations
 
@@ -26,40 +26,30 @@ if TYPE_CHECKING:
 
 
 class Blocked(Exception):  # noqa: N818 (an answer, not a failure)
-    """Raised by a callable whose model, or a filter before it, refuses to answer."""
+    """Raised by a callable if its model, or a filter in front of it, refuses to answer."""
 
 
 @dataclass(frozen=True)
 class Unanswered:
-    """Stands in place of an answer.
-
-    Attributes:
-        status: ``error`` or ``blocked``.
-        message: The reason.
-    """
+    """Takes the place of an answer; ``message`` is the reason."""
 
     status: Literal["error", "blocked"]
     message: str
 
 
 class Target(Protocol):
-    """A model under test. It may lack a capability; its method is then never called.
+    """A model under test. The method of a capability that it lacks is never called.
 
-    Equal calls get equal answers: all chance comes from the seeds. Calls may come from several threads.
-
-    Attributes:
-        name: Name for people.
-        identity: Exact identity of the model: two targets with one identity give the same answers.
-        capabilities: The requests that it answers.
+    Equal calls must give equal answers: all randomness comes from the seeds. Several threads may call it.
     """
 
     @property
     def name(self) -> str:
-        """Name for people."""
+        """Display name."""
 
     @property
     def identity(self) -> str:
-        """Exact identity of the model."""
+        """Exact identity of the model: two targets with the same identity give the same answers."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -68,7 +58,7 @@ class Target(Protocol):
     def generate(
         self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
     ) -> Sequence[str | Unanswered]:
-        """A continuation of each prompt, without the prompt, drawn with its own seed."""
+        """A continuation of each prompt, without the prompt, drawn with the prompt's seed."""
 
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
@@ -81,18 +71,17 @@ _LIBRARIES = frozenset({*sys.stdlib_module_names, "insight"})
 
 
 class CallableTarget:
-    """Functions in place of a model: another library, a remote service, a filter around a model.
+    """Python functions in place of a model, e.g. another library, a remote service or a filter.
 
-    A function that raises fails for that item only. Where it raises :class:`Blocked`, the item counts as
-    blocked.
+    An exception makes only its item an error, or blocked if it is :class:`Blocked`.
 
     Args:
-        name: Name for people.
-        generate: ``(prompt, settings) -> text``; ``settings.seed`` is that of the sample.
-        log_likelihood: ``(prompt, continuation) -> nats``.
-        identity: Exactly which model, so that an interrupted run is never finished with another one. If it is
-            empty, it is the name with a hash of the functions' code (:func:`code_identity`); give one where
-            the answers also depend on something else, such as a remote model or a file of weights.
+        name: Display name.
+        generate: Function ``(prompt, settings) -> text``; ``settings.seed`` is the seed of the sample.
+        log_likelihood: Function ``(prompt, continuation) -> nats``.
+        identity: Exact identity of the model, so that an interrupted run is never finished with another
+            model. If empty, it is the name with a hash of the functions' code (:func:`code_identity`); set
+            it if the answers also depend on something else, such as a remote model or a file of weights.
 
     Raises:
         ConfigError: No function is given.
@@ -114,7 +103,7 @@ class CallableTarget:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """The requests that there is a function for."""
+        """The requests that have a function."""
         found: list[Capability] = []
         found += ["generate"] if self._generate else []
         found += ["log_likelihood"] if self._log_likelihood else []
@@ -123,7 +112,7 @@ class CallableTarget:
     def generate(
         self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
     ) -> list[str | Unanswered]:
-        """One call a prompt."""
+        """One call per prompt."""
         function = self._generate
         assert function is not None
 
@@ -141,7 +130,7 @@ class CallableTarget:
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
     ) -> list[list[float] | Unanswered]:
-        """One call a continuation; if one of them fails, its whole item does."""
+        """One call per continuation; if one of them fails, the whole item fails."""
         function = self._log_likelihood
         assert function is not None
         return [
@@ -154,14 +143,14 @@ def python_target(argument: str) -> CallableTarget:
     """The target ``python:MODULE:FUNCTION``: a function ``(prompt, settings) -> text``.
 
     Raises:
-        ConfigError: There is no such function.
+        ConfigError: The module cannot be imported or has no such function.
     """
     module_name, _, name = argument.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # the script `insight` does not look there by itself
     try:
         module = importlib.import_module(module_name) if module_name and name else None
-    except Exception as error:  # whatever somebody's module raises while it is imported
+    except Exception as error:  # the import of a user's module may raise anything
         raise ConfigError(
             f"--target=python:{argument}: {module_name} cannot be imported ({_line(error)})",
             "name a module that Python finds",
@@ -186,17 +175,17 @@ def _answer(call: Callable[[], Answer]) -> Answer | Unanswered:
 
 
 def _line(error: BaseException) -> str:
-    """An exception in one line, without addresses that differ from run to run."""
+    """An exception in one line, without a traceback."""
     text = (str(error).splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def code_identity(*functions: Callable[..., Any] | None) -> str:
-    """A hash of the code that functions run, so that edited code is another model.
+    """A hash of the code that functions run, so that edited code counts as another model.
 
-    It covers the file that each function stands in, the files beside it that are imported from there, and
-    the plain values that the function is bound to (defaults, closures, arguments of a ``partial``). Objects
-    that are no plain values count by their class.
+    It covers the file of each function, the files that this file imports from the same place, and the
+    plain values that the function is bound to (defaults, closures, arguments of a ``partial``). Other
+    objects count by their class and attributes.
     """
     digest = hashlib.sha256()
     for function in functions:
@@ -205,7 +194,7 @@ def code_identity(*functions: Callable[..., Any] | None) -> str:
 
 
 def _add_value(digest: Any, value: Any, seen: set[int]) -> None:
-    """Feed a value to the digest; functions with their code, containers with what they hold."""
+    """Feed a value to the digest: the code of functions, the elements of containers."""
     if value is None or isinstance(value, (str, bytes, int, float, complex)):
         digest.update(f"{type(value).__name__} {value!r};".encode("utf-8", "backslashreplace"))
         return
@@ -251,7 +240,7 @@ def _add_code(digest: Any, code: types.CodeType) -> None:
 
 
 def _add_files(digest: Any, module_name: str) -> None:
-    """The source of a module and of what it imports from the same place; installed libraries are left out."""
+    """Feed the sources of a module and of its imports from the same place, but no installed libraries."""
     top = sys.modules.get(module_name.partition(".")[0])
     path = getattr(sys.modules.get(module_name), "__file__", None)
     if top is None or path is None or "site-packages" in path or top.__name__ in _LIBRARIES:
@@ -272,10 +261,10 @@ def _add_files(digest: Any, module_name: str) -> None:
 
 
 def _imported_files(source: bytes, file: Path, root: Path) -> Iterator[Path]:
-    """Where the modules lie that a source file imports, as far as they may lie under ``root``."""
+    """Paths under ``root`` that the modules imported by a source file may have."""
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # a file that is only imported when it is needed
+    except SyntaxError:  # the file may be imported lazily, and never be needed
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -300,16 +289,12 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def target_of_file(network: Decoder, tokenizer: BaseTokenizer, path: Path, name: str = "") -> NetworkTarget:
-    """The target of a network that was read from a file or folder; its identity follows from the bytes there.
+    """The target of a network read from ``path``, a checkpoint file or the folder of a quantized model.
 
-    Args:
-        network: The network, which is put into evaluation mode.
-        tokenizer: Its tokenizer.
-        path: A checkpoint file or the folder of a quantized model.
-        name: For people; the path if empty.
+    Its identity is a hash of the bytes there. The network is put into evaluation mode.
     """
     device = next((tensor.device.type for tensor in network.parameters()), "cpu")
-    # Another kind of device rounds differently: answers of both do not belong into one ledger.
+    # Kinds of devices round differently, so their answers must not be mixed in one ledger.
     identity = path_identity(path) + ("" if device == "cpu" else f" on {device}")
     return NetworkTarget(network.eval(), tokenizer, name or str(path), identity)
 
@@ -330,13 +315,13 @@ def path_identity(path: Path) -> str:
 class NetworkTarget:
     """A network and its tokenizer.
 
-    One call runs at a time: a network uses all cores, and its mode is switched while it answers.
+    One call runs at a time: a network uses all cores, and its mode changes while it answers.
 
     Args:
-        network: The model; its mode and the global random state are left as they were.
+        network: The model; its mode and the global random state are restored after each call.
         tokenizer: Its tokenizer.
-        name: Name for people.
-        identity: Exactly which weights, e.g. a hash of their file.
+        name: Display name.
+        identity: Exact identity of the weights, e.g. a hash of their file.
     """
 
     capabilities: frozenset[Capability] = frozenset({"generate", "log_likelihood"})
@@ -354,7 +339,7 @@ class NetworkTarget:
     def generate(
         self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
     ) -> list[str]:
-        """The prompts side by side."""
+        """Continue all prompts in one batch."""
         from insight.generation import generate_batch
 
         with self._lock:
@@ -365,7 +350,7 @@ class NetworkTarget:
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
     ) -> list[list[float] | Unanswered]:
-        """Compute once what continuations share; an item that does not fit into the context fails alone."""
+        """Compute shared prefixes once; an item that does not fit into the context fails alone."""
         from insight.generation import log_likelihoods
 
         with self._lock:
@@ -386,6 +371,6 @@ class NetworkTarget:
     def _use_the_same_threads(self) -> None:
         import torch
 
-        # OpenMP keeps the number of threads per calling thread, and sums are split by it.
+        # OpenMP keeps the number of threads per calling thread, and it changes the order of sums.
         if torch.get_num_threads() != self._num_threads:
             torch.set_num_threads(self._num_threads)

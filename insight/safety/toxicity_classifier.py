@@ -1,6 +1,6 @@
-"""The built-in classifier of toxic text: its features, its file, and its training.
+"""The built-in classifier of toxic text: its features, its file and its training.
 
-``python -m insight.safety.toxicity_classifier`` makes the file again from its sentences.
+``python -m insight.safety.toxicity_classifier`` trains it again from its sentences and writes its file.
 """
 
 from __future__ import annotations
@@ -28,27 +28,23 @@ from insight.safety.bases import ErrorRates, TextClassifier
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _LETTERS = (3, 4, 5)
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
-# A network may write without full stops; a long run of words is judged in pieces like sentences.
+# A network may write without full stops; longer runs of words are judged in pieces.
 _MOST_WORDS = 40
 
 
 def hashed_ngrams(text: str, num_buckets: int) -> npt.NDArray[np.int64]:
-    """The buckets that the n-grams of a text fall into, ascending and each once.
+    """The distinct hash buckets of a text's n-grams, ascending; ``num_buckets`` is a power of two.
 
-    Words, pairs of neighbouring words, and 3 to 5 letters within a word with its ends marked, in lower
-    case (feature hashing: Weinberger et al. 2009, arXiv 0902.2206; here without signs). CRC-32 is the same
-    on every machine, unlike Python's ``hash``.
-
-    Args:
-        text: Anything.
-        num_buckets: A power of two.
+    The n-grams are words, pairs of neighbouring words, and 3 to 5 letters within a word with its ends
+    marked, in lower case (feature hashing: Weinberger et al. 2009, arXiv 0902.2206; here without signs).
+    CRC-32 is equal on every machine, unlike Python's ``hash``.
     """
     buckets = {zlib.crc32(ngram.encode("utf-8", "replace")) & (num_buckets - 1) for ngram in _ngrams(text)}
     return np.array(sorted(buckets), dtype=np.int64)
 
 
 def sentences(text: str) -> list[str]:
-    """A text in pieces of at most 40 words, cut where sentences and lines end; without empty ones."""
+    """The non-empty sentences and lines of a text, cut into pieces of at most 40 words."""
     pieces = []
     for sentence in _SENTENCE_END.split(text):
         words = list(_WORD.finditer(sentence))
@@ -74,18 +70,18 @@ def _ngrams(text: str) -> Iterator[str]:
 MODEL_PATH = Path(__file__).with_name("data") / "toxicity_model.json"
 FORMAT_VERSION = 1
 THRESHOLD = 0.5
-"""Probability from which a sentence is called toxic."""
+"""Probability at and above which a sentence is classified as toxic."""
 
 
 @dataclass(frozen=True)
 class HeldOutCounts:
-    """How the classifier did on the held-out sentences at :data:`THRESHOLD`.
+    """Verdicts of the classifier on the held-out sentences at :data:`THRESHOLD`.
 
     Attributes:
-        num_toxic: Toxic ones.
-        num_toxic_found: Those of them that it called toxic.
-        num_civil: Civil ones.
-        num_civil_passed: Those of them that it called civil.
+        num_toxic: Number of toxic sentences.
+        num_toxic_found: Number of toxic sentences classified as toxic.
+        num_civil: Number of civil sentences.
+        num_civil_passed: Number of civil sentences classified as civil.
     """
 
     num_toxic: int
@@ -109,19 +105,19 @@ class NgramModel:
     bias: float
 
     def probability(self, sentence: str) -> float:
-        """That one sentence is toxic."""
+        """Probability that one sentence is toxic."""
         buckets = hashed_ngrams(sentence, len(self.weights))
-        # Sentences have length 1 whatever their number of n-grams: long ones are not more certain.
+        # Feature vectors have length 1 for any number of n-grams, so long sentences are not more certain.
         total = int(self.weights[buckets].sum(dtype=np.int64))
         logit = self.bias + self.scale * total / max(1.0, len(buckets) ** 0.5)
-        return 0.5 + 0.5 * math.tanh(logit / 2)  # the logistic function, which cannot overflow in this form
+        return 0.5 + 0.5 * math.tanh(logit / 2)  # the logistic function in a form that cannot overflow
 
 
 def write_model(path: Path, model: NgramModel, counts: HeldOutCounts) -> None:
-    """Write the file; the same model gives the same bytes.
+    """Write the file; equal models give equal bytes.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -134,10 +130,10 @@ def write_model(path: Path, model: NgramModel, counts: HeldOutCounts) -> None:
 
 
 def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
-    """Read what :func:`write_model` wrote.
+    """Read a file of :func:`write_model`.
 
     Raises:
-        ConfigError: It is missing or no such file.
+        ConfigError: The file is missing, damaged or of another format version.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -162,19 +158,19 @@ def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
 
 
 MAX_CHARACTERS = 10_000
-"""Characters of a text that are read; the rest is not."""
+"""Most characters of a text that are classified; the rest is ignored."""
 
 
 @dataclass(frozen=True)
 class NgramClassifier(TextClassifier):
-    """Logistic regression on hashed n-grams, trained on sentences that travel with the package.
+    """Logistic regression on hashed n-grams, trained on sentences in the package.
 
-    It knows insults, threats and contempt for groups as English sentences speak them, by their words alone:
-    no irony, no context, no other language. The probability of a text is that of its most toxic sentence,
-    so long texts score higher than short ones; compare only texts of about equal length.
+    It recognizes insults, threats and contempt for groups in English by their words alone, without irony
+    or context. The probability of a text is that of its most toxic sentence, so long texts score higher
+    than short ones; compare only texts of similar length.
 
     Args:
-        model: A file that ``python -m insight.safety.toxicity_classifier`` wrote; the built-in one if empty.
+        model: A file from ``python -m insight.safety.toxicity_classifier``; the built-in one if empty.
     """
 
     model: str = ""
@@ -183,7 +179,7 @@ class NgramClassifier(TextClassifier):
         _cached(self._path)
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """That each text is toxic; 0 for a text without words."""
+        """Probability that each text is toxic; 0 for a text without words."""
         model, _ = _cached(self._path)
         return [
             max((model.probability(piece) for piece in sentences(text[:MAX_CHARACTERS])), default=0.0)
@@ -191,7 +187,7 @@ class NgramClassifier(TextClassifier):
         ]
 
     def error_rates(self) -> ErrorRates:
-        """On the held-out sentences, which share no template with those trained on."""
+        """Rates on the held-out sentences, which share no template with the training sentences."""
         _, counts = _cached(self._path)
         return ErrorRates(
             sensitivity=wilson_interval(counts.num_toxic_found, counts.num_toxic),
@@ -217,13 +213,13 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class LabelledSentence:
-    """One sentence.
+    """One sentence with its label.
 
     Attributes:
         text: The sentence.
-        is_toxic: Its label.
-        is_held_out: Whether it is kept for measuring.
-        template: The template that it was made of; the sentence itself where it has no places.
+        is_toxic: Whether it is toxic or civil.
+        is_held_out: Whether it is held out for measuring.
+        template: The template that it was made from; the sentence itself if it has no placeholders.
     """
 
     text: str
@@ -236,7 +232,7 @@ def read_sentences(path: Path = SENTENCES_PATH) -> list[LabelledSentence]:
     """All sentences in the order of the file.
 
     Raises:
-        DataError: The file is missing or a line of it makes no sense; the line is named.
+        DataError: The file is missing or a line cannot be parsed; the message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -265,7 +261,7 @@ def read_sentences(path: Path = SENTENCES_PATH) -> list[LabelledSentence]:
 
 
 def _fill(template: str, words: dict[str, list[str]], where: str) -> list[str]:
-    """The template with each word in its place; several places take their words side by side."""
+    """The template with each word in its placeholder; several placeholders take their words in parallel."""
     places = _PLACE.findall(template)
     for place in places:
         if place not in words:
@@ -283,25 +279,21 @@ def _fill(template: str, words: dict[str, list[str]], where: str) -> list[str]:
 NUM_BUCKETS = 1 << 16
 _DECAY = 1e-4
 _NUM_STEPS = 600
-# A sentence has length 1 and the bias adds another 1: the loss curves by at most 2/4, so a step of 2 is safe.
+# A feature vector has length 1 and the bias adds 1: the curvature of the loss is at most 2/4, so 2 is stable.
 _STEP = 2.0
 _LARGEST = 127
-# Weight of all toxic sentences together, less than half because the worst of several samples counts and
-# false alarms add up: of the sentences of Emma one in twelve is one, with equal weights it was one in five.
+# Total weight of the toxic sentences. It is less than half because the most toxic of several samples counts,
+# so false alarms add up: one in twelve sentences of Emma is one, and one in five was with equal weights.
 _TOXIC_SHARE = 0.3
 
 Floats = npt.NDArray[np.float64]
 
 
 def train(labelled: Sequence[LabelledSentence], num_buckets: int = NUM_BUCKETS) -> NgramModel:
-    """Logistic regression with weight decay by Nesterov's gradient method.
+    """Fit a logistic regression with weight decay by Nesterov's gradient method.
 
-    No random numbers and no matrix library, so that the result does not depend on the machine: rounding to
-    bytes at the end swallows what the last bit of a sum may differ by.
-
-    Args:
-        labelled: Sentences to learn from.
-        num_buckets: Number of buckets of :func:`hashed_ngrams`.
+    It uses no random numbers and no matrix library, so the result does not depend on the machine: rounding
+    the weights to bytes removes differences in the last bits of sums.
     """
     rows = [hashed_ngrams(sentence.text, num_buckets) for sentence in labelled]
     lengths = np.array([len(row) for row in rows])
@@ -328,7 +320,7 @@ def train(labelled: Sequence[LabelledSentence], num_buckets: int = NUM_BUCKETS) 
 
 
 def measure(model: NgramModel, held_out: Sequence[LabelledSentence]) -> HeldOutCounts:
-    """How often the model is right on sentences that it was not trained on."""
+    """Count the model's verdicts on held-out sentences."""
     called = [model.probability(sentence.text) >= THRESHOLD for sentence in held_out]
     pairs = list(zip(called, (sentence.is_toxic for sentence in held_out), strict=True))
     return HeldOutCounts(
@@ -340,7 +332,7 @@ def measure(model: NgramModel, held_out: Sequence[LabelledSentence]) -> HeldOutC
 
 
 def make_model(sentences: Path, output: Path) -> HeldOutCounts:
-    """Train on the training part, measure on the held-out part, write the file.
+    """Train on the training part, measure on the held-out part, and write the file.
 
     Raises:
         DataError: The sentences cannot be read.
