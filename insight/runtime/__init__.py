@@ -1,1 +1,1 @@
-"""The ground of every other folder: errors, components, files, the machine, seeds, run folders."""
+"""The foundation of every other folder: errors, components, files, hardware, seeds and run folders."""

@@ -16,9 +16,9 @@ from insight.runtime.imports import import_class
 class Component(ABC):  # noqa: B024 (its kinds add the abstract ``build``, each with its own arguments)
     """Base of every configuration class.
 
-    A subclass is a frozen dataclass with a docstring that explains each field, checks itself in
-    ``__post_init__`` (raising :class:`ConfigError`) and has a ``build`` method with the arguments its
-    kind needs. In YAML it is ``class_path`` (a short name is enough) and ``init_args``.
+    A subclass is a frozen dataclass. Its docstring explains each field, its ``__post_init__`` raises
+    :class:`ConfigError` for wrong values, and its ``build`` takes the arguments that its kind needs. In YAML
+    it is ``class_path`` (a short name is enough) and ``init_args``.
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,12 +42,11 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
 
     Args:
         data: ``{"class_path": ..., "init_args": {...}}``, nested.
-        allowed_packages: The top-level packages that class paths may point into, beside those of
-            ``--allow_package``, so that a downloaded checkpoint cannot name arbitrary code.
+        allowed_packages: The top-level packages, beside those of ``--allow_package``, that class paths may
+            point into, so that a downloaded checkpoint cannot name arbitrary code.
 
     Raises:
-        ConfigError: The class is outside ``allowed_packages``, unknown, not a component, or its
-            arguments do not fit.
+        ConfigError: A class is outside these packages, unknown or no component, or its arguments do not fit.
     """
     path = str(data.get("class_path", "")) if isinstance(data, dict) else ""
     module_name, _, name = path.rpartition(".")
@@ -84,7 +83,7 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
             remedy = f"did you mean {match!r}?" if match else f"it has {', '.join(fields) or 'none'}"
             raise ConfigError(f"{name} has no field {key!r}", remedy)
         values[key] = _from_plain(value, allowed_packages)
-        # JSON has no tuples; a frozen dataclass with a list in it could be neither compared nor hashed.
+        # JSON has no tuples, and a frozen dataclass that holds a list could be neither compared nor hashed.
         if isinstance(value, list) and str(fields[key].type).startswith("tuple"):
             values[key] = tuple(values[key])
     try:

@@ -1,4 +1,4 @@
-"""The device that a command uses, and how its arithmetic treats the smallest numbers."""
+"""The device that a command uses, and how its arithmetic treats very small numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def flush_denormals() -> bool:
-    """Let torch's CPU arithmetic take numbers below 1e-38 for zero, and say whether it does.
+    """Make torch's CPU arithmetic treat numbers below 1e-38 as zero, and return whether it does.
 
-    Softmax weights of far keys are such numbers where scores fall with the distance (ALiBi), and so are old
-    averages of gradients. A thread inherits the setting from the one that starts it, so this comes before
-    torch starts its own: at the start of a command. A program of your own calls it, or
-    ``torch.set_flush_denormal(True)``, before its first computation.
+    Such numbers arise as softmax weights of far keys where scores fall with the distance (ALiBi), and as old
+    averages of gradients. Each thread inherits the setting from the thread that starts it, so a command calls
+    this before torch starts its threads. Call it, or ``torch.set_flush_denormal(True)``, before the first
+    computation of your own program.
     """
     import torch
 
@@ -24,10 +24,10 @@ def flush_denormals() -> bool:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device called ``name``, after it has been tried; the CPU flushes denormal numbers from now on.
+    """The device called ``name``, after a trial; from now on the CPU treats denormal numbers as zero.
 
     Raises:
-        ConfigError: torch cannot use it here.
+        ConfigError: torch cannot use the device on this machine.
     """
     import torch
 

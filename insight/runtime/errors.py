@@ -1,4 +1,4 @@
-"""Typed errors: what is wrong, where, and what to do about it, in one line."""
+"""Typed errors: each says in one line what is wrong, where, and how to mend it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class InsightError(Exception):
     """The base of every error that Insight raises on purpose.
 
     Args:
-        problem: The fault, e.g. ``"must divide num_heads"``. Where ``option`` is given, the message
-            begins with ``option=value: ``, so the problem must not repeat them.
+        problem: The fault, e.g. ``"must divide num_heads"``. Where ``option`` is given, the message begins
+            with ``option=value: ``, so the problem must not repeat them.
         remedy: A way to mend it, e.g. ``"use 1, 2, 3 or 6"``.
         option: The option, field, argument or file that is at fault, e.g. ``"num_key_value_heads"``.
-        value: The value that it has.
+        value: The value of the option.
 
     Attributes:
         exit_code: The exit code of the process when this error ends a command.
@@ -31,10 +31,10 @@ class InsightError(Exception):
         super().__init__(f"{self.problem}: {remedy}" if remedy else self.problem)
 
     def below(self, path: str) -> InsightError:
-        """This error with the whole name of its option, e.g. ``data.tokenizer.vocabulary_size``.
+        """This error with the full name of its option, e.g. ``data.tokenizer.vocabulary_size``.
 
         Args:
-            path: The name of the group that the option belongs to, e.g. ``"data.tokenizer"``.
+            path: The group that the option belongs to, e.g. ``"data.tokenizer"``.
         """
         if not self.option:
             return self
@@ -43,7 +43,7 @@ class InsightError(Exception):
 
 
 class UserError(InsightError):
-    """The input was wrong; nothing has been written."""
+    """The input is wrong; nothing has been written."""
 
     exit_code = 2
 
@@ -52,7 +52,7 @@ class SeveralMistakesError(UserError):
     """Several mistakes at once.
 
     Args:
-        errors: The mistakes, in the order in which they are told.
+        errors: The mistakes, in the order in which they are reported.
     """
 
     def __init__(self, errors: Sequence[InsightError]) -> None:
@@ -81,7 +81,7 @@ class OutputError(UserError):
 
 
 class LaunchError(UserError):
-    """The processes of a run do not come together, or would not do the same."""
+    """The processes of a run do not find one another, or would not do the same work."""
 
 
 def _shown(value: object) -> str:
@@ -92,7 +92,7 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that ``name`` was probably meant to be, or ``None``; case counts least."""
+    """The candidate that ``name`` was probably meant to be, or ``None``; differences in case count least."""
     names = [candidate for candidate in candidates if candidate != name]
     folded: dict[str, str] = {}
     for candidate in names:

@@ -1,4 +1,4 @@
-"""The failure of a command as the user sees it: one line with problem and remedy, and the exit code."""
+"""The end of a command that fails: one line with the problem and its remedy, and the exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from insight.runtime.messages import plain_line
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The words of torch when a CPU or CUDA allocation fails, where it does not raise an OutOfMemoryError.
+# Words in torch's errors for a failed CPU or CUDA allocation, where it does not raise an OutOfMemoryError.
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "out of memory",
@@ -28,11 +28,7 @@ _OUT_OF_MEMORY = (
 
 @contextlib.contextmanager
 def debugging(is_on: bool) -> Iterator[None]:
-    """Show tracebacks inside the block, also in the processes that are started there.
-
-    Args:
-        is_on: Whether to do so; otherwise nothing changes.
-    """
+    """Show tracebacks inside the block and in the processes that are started there, if ``is_on``."""
     before = os.environ.get(_DEBUG_VARIABLE)
     if is_on:
         os.environ[_DEBUG_VARIABLE] = "1"
@@ -53,7 +49,7 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
 
     Args:
         error: The exception that ended the command.
-        debug: Whether the traceback is printed first, as it is under :func:`debugging`.
+        debug: Whether to print the traceback first, as under :func:`debugging`.
 
     Returns:
         The exit code of the process.
@@ -62,9 +58,9 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
         return _code_of_exit(error)
     debug = debug or is_debugging()
     if isinstance(error, BrokenPipeError):
-        # The reader of a pipe (`| head`) has gone. Python flushes stdout at exit and would complain again.
+        # The reader of the pipe (`| head`) is gone. Python flushes stdout at exit and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # as a process that SIGPIPE ends
+        return 128 + 13  # the exit code of a process that SIGPIPE ends
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
@@ -83,7 +79,7 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
 
 
 def translate(error: BaseException) -> InsightError | None:
-    """``error`` as one of ours, or ``None`` for what nobody foresaw."""
+    """``error`` as an :class:`InsightError`, or ``None`` if it is of an unforeseen kind."""
     if isinstance(error, InsightError):
         return error
     if isinstance(error, OSError) and error.errno in _FULL + _READ_ONLY:
@@ -99,22 +95,22 @@ def translate(error: BaseException) -> InsightError | None:
         return InsightError(
             "out of memory", "lower data.batch_size, data.sequence_length or the network's size"
         )
-    # Lightning's verdict on Trainer options; its class is not imported here, since that takes seconds.
+    # Lightning raises this class for wrong Trainer options. Importing it would take seconds.
     if type(error).__name__ == "MisconfigurationException":
         return ConfigError(f"trainer: {plain_line(str(error))}", "change the option in --config or beside it")
     return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whichever device."""
+    """Whether an allocation failed, on any device."""
     text = str(error).splitlines()[0] if str(error) else ""
     return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def _place_in_own_code(error: BaseException) -> str:
-    """File and line of the innermost function of the user's own packages that ``error`` came through.
+    """File and line of the innermost function in the user's own packages that ``error`` came through.
 
-    These are the packages that the user's configuration names classes of, and those of ``--allow_package``.
+    These are the packages whose classes the configuration names, and those of ``--allow_package``.
     """
     packages = (*getattr(error, "own_packages", ()), *allowed_packages())
     found = ""

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: atomic writes, published folders, early checks for space."""
+"""Files that are either complete or absent: atomic writes, published folders, early checks for space."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LARGE_BYTES = 1 << 25
 FREED = ".freed"
 """Ends the name of a file whose space is being given back."""
 _PROBE_BYTES = 65_536
-# The errors of renaming a folder when another process has published the same folder first.
+# The errors of renaming a folder when another process has already published a folder of that name.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def missing_path_remedy(path: Path) -> str | None:
-    """The hint for a user about a path that does not exist; ``None`` where nothing helps.
+    """The hint for a user about a path that does not exist, or ``None`` if no hint applies.
 
-    It may be a link that leads nowhere, its folder may be missing, or a similar name may be meant.
+    The path may be a link that leads nowhere, its folder may be missing, or a similar name may be meant.
     """
     for place, what in ((path.parent, f"its folder {path.parent}"), (path, "it")):
         if place.is_symlink() and not place.exists():
@@ -41,13 +41,13 @@ def missing_path_remedy(path: Path) -> str | None:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader or a crash never sees half of it.
+    """Write ``data`` to ``path`` so that no reader sees half of it, even after a crash.
 
-    The bytes go to a neighbour of ``path``, are flushed to the disk, and take its name in one
-    ``os.replace``; missing parent folders are made.
+    The bytes go to a temporary file beside ``path``, are flushed to the disk, and take its name in one
+    ``os.replace``. Missing parent folders are made.
 
     Raises:
-        OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
+        OutputError: The folder is read-only or full. An older file at ``path`` is then unchanged.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -55,13 +55,10 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name ``path`` when the block ends, as :func:`atomic_write_bytes`.
-
-    Args:
-        path: The name that the file takes.
+    """A file to write that takes the name ``path`` when the block ends, like :func:`atomic_write_bytes`.
 
     Raises:
-        OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
+        OutputError: The folder is read-only or full. An older file at ``path`` is then unchanged.
     """
     path = Path(path)
     with writing_to(path):
@@ -82,13 +79,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def freed_beside(path: Path) -> Iterator[None]:
-    """Have the space of a large file that is replaced or removed in the block given back in a thread.
+    """Free the space of a large file that is replaced or removed in the block from another thread.
 
-    A file system works on that for about a fifth of the time that writing the file took, once the last of its
-    names has gone: until then it has another one here, which ends with :data:`FREED`.
+    Once the last name of a file is gone, the file system needs about a fifth of the time that writing took to
+    free its space. Until the thread removes it, the file therefore has a second name that ends with
+    :data:`FREED`.
     """
     other = None
-    with contextlib.suppress(OSError):  # not there, or a file system without second names
+    with contextlib.suppress(OSError):  # the file is missing, or the file system has no hard links
         status = path.stat()
         if status.st_size >= LARGE_BYTES and status.st_nlink == 1:
             name = path.with_name(f".{path.name}.{secrets.token_hex(8)}{FREED}")
@@ -100,12 +98,12 @@ def freed_beside(path: Path) -> Iterator[None]:
         if other is not None:
             try:
                 threading.Thread(target=_unlink, args=(other,)).start()
-            except RuntimeError:  # no thread can be started: too many, or the program is ending
+            except RuntimeError:  # no thread can be started: there are too many, or the program is ending
                 _unlink(other)
 
 
 def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):  # whoever cleans the folder up finds it
+    with contextlib.suppress(OSError):  # the next cleaning of the folder removes it
         path.unlink()
 
 
@@ -115,10 +113,9 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def own_file(path: Path) -> None:
-    """Replace a file that has further names by a copy, before it is written to in place.
+    """Replace a file that has further hard links by a copy, before it is changed in place.
 
-    Folders are copied with hard links (``cp -al``, backups): writing to such a file would change the
-    original.
+    Copies of a folder may share its files (``cp -al``, backups), and a change would reach them too.
 
     Raises:
         OutputError: The copy cannot be written.
@@ -132,12 +129,11 @@ def own_file(path: Path) -> None:
 def publish_folder(temporary: Path, final: Path) -> bool:
     """Flush everything under ``temporary`` and rename it to ``final`` in one step.
 
-    Both must be on one file system. ``final`` appears complete or not at all, also after a power cut.
+    Both must be on one file system. ``final`` appears complete or not at all, even after a power cut.
 
     Returns:
-        ``True`` when ``temporary`` became ``final``. ``False`` when ``final`` exists already, for
-        instance because another process was faster: it is untouched, and ``temporary`` is still there
-        for the caller to remove.
+        ``True`` if ``temporary`` became ``final``. ``False`` if ``final`` existed already, for instance
+        because another process was faster: both are unchanged, and the caller removes ``temporary``.
 
     Raises:
         OutputError: The folder is read-only or full.
@@ -149,8 +145,8 @@ def publish_folder(temporary: Path, final: Path) -> bool:
                 flush(Path(folder) / name)
             flush(Path(folder))
         final.parent.mkdir(parents=True, exist_ok=True)
-        # rename(2) replaces an empty folder, so an existing one is looked for first; one that appears
-        # after the look is not empty (it was published complete) and makes the rename fail.
+        # rename(2) replaces an empty folder, so an existing one is looked for first. One that appears after
+        # this look was published complete, so it is not empty and makes the rename fail.
         if final.exists():
             return False
         try:
@@ -164,17 +160,17 @@ def publish_folder(temporary: Path, final: Path) -> bool:
 
 
 def ensure_writable(folder: Path, needed_bytes: int = 1 << 20) -> None:
-    """Find out before any work whether results can be written to ``folder``.
+    """Check before any work that results can be written to ``folder``, and leave nothing behind.
 
-    Nothing is left behind: where ``folder`` does not exist yet, its nearest existing parent is tried with
-    a small file. Permission bits are not trusted, since they say nothing to root or on a read-only mount.
+    Where ``folder`` does not exist yet, its nearest existing parent is tried with a small file. Permission
+    bits are not enough, since they do not bind root and do not show a read-only mount.
 
     Args:
-        folder: Where results will go.
-        needed_bytes: How much room they will need.
+        folder: The folder for the results.
+        needed_bytes: The space that they will need.
 
     Raises:
-        OutputError: It is a file, read-only, or has less than ``needed_bytes`` left.
+        OutputError: ``folder`` is a file, read-only, or has less than ``needed_bytes`` left.
     """
     existing = Path(folder).absolute()
     while not os.path.lexists(existing) and existing != existing.parent:
@@ -196,10 +192,10 @@ def ensure_writable(folder: Path, needed_bytes: int = 1 << 20) -> None:
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn the system's errors inside the block into one line about ``path``.
+    """Turn every ``OSError`` inside the block into one line about ``path``.
 
     Raises:
-        OutputError: In place of an ``OSError``; it names the path, the reason and the remedy.
+        OutputError: It names the path, the reason and the remedy.
     """
     try:
         yield
@@ -218,7 +214,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    # Windows cannot open a folder; its renames are journalled.
+    # Windows cannot open a folder; its file system records renames in a journal.
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -232,7 +228,7 @@ def require_new(folder: Path, option: str = "--output") -> None:
     """Refuse an output folder that exists, before any work.
 
     Raises:
-        OutputError: It exists.
+        OutputError: The folder exists.
     """
     if folder.exists():
         raise OutputError(f"{option}={folder} exists already", "choose another name, or remove it first")

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and foreign text made harmless to look at."""
+"""Numbers written for people, and foreign text made safe to show."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import datetime
 
 
 def format_count(count: float) -> str:
-    """A count, exact up to 99,999, then ``4.26 million``."""
+    """A count: exact up to 99,999, then ``4.26 million``."""
     if not math.isfinite(count):
         return "unknown"
     if abs(count) < 100_000:
         return f"{count:,.0f}"
     for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(count) >= 0.9995 * factor:  # what rounds to a thousand takes the next word
+        if abs(count) >= 0.9995 * factor:  # a number that would round to 1000 takes the next word
             return f"{count / factor:.3g} {word}"
     return f"{count / 1e3:.0f} thousand"
 
@@ -56,12 +56,12 @@ def format_latency(seconds: float) -> str:
 
 
 def format_difference(difference: float) -> str:
-    """A difference with its sign and four decimals; what rounds to nothing is ``+0.0000``."""
+    """A difference with its sign and four decimals; a difference that rounds to zero is ``+0.0000``."""
     return f"{round(difference, 4) + 0.0:+.4f}"
 
 
 def format_value(value: float) -> str:
-    """A measured value with four significant digits, ``not a number`` and infinity spelled out."""
+    """A measured value with four significant digits; NaN and infinity are spelled out."""
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
@@ -73,7 +73,7 @@ def format_value(value: float) -> str:
 
 
 def format_time(text: object) -> str:
-    """An ISO 8601 time as ``25 November 2026, 04:31 UTC``; what is no time is returned as it is."""
+    """An ISO 8601 time as ``25 November 2026, 04:31 UTC``; any other text is returned unchanged."""
     try:
         time = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
     except ValueError:
@@ -82,22 +82,22 @@ def format_time(text: object) -> str:
     return f"{time.day} {time:%B %Y, %H:%M}{' ' + zone if zone else ''}"
 
 
-# Control characters get their picture (␛ for escape), so that what was there stays visible.
+# Control characters become their picture (␛ for escape), so that they stay visible.
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
 _PICTURES[0x7F] = "\u2421"
-# C1 controls, line separators, direction overrides (they reorder what a reader sees) and lone surrogates
-# (UTF-8 cannot hold them).
+# C1 controls, line separators, direction overrides (they reorder the text that a reader sees) and lone
+# surrogates (UTF-8 cannot encode them).
 _HARMFUL = re.compile("[\x80-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def safe_text(text: str, max_characters: int) -> str:
-    """``text`` without anything that acts on a terminal or a page, at most ``max_characters`` long.
+    """``text`` without characters that act on a terminal or a page.
 
-    HTML is not escaped here: the template does that for everything.
+    HTML is not escaped here, because the template escapes everything.
 
     Args:
-        text: Anything.
-        max_characters: Longest text that is kept; a note in place of the rest says how much is missing.
+        text: Any text.
+        max_characters: The number of characters to keep; a note says how many more there were.
     """
     missing = len(text) - max_characters
     if missing > 0:
@@ -108,7 +108,7 @@ def safe_text(text: str, max_characters: int) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share between 0 and 1 in percent, with as many digits as tell it from 0 % and 100 %: ``99.9%``."""
+    """A share between 0 and 1 in percent, with enough digits to tell it from 0 % and 100 %: ``99.9%``."""
     percent = 100 * share
     precision = min(percent, 100 - percent) / 200
     for digits in range(8):

@@ -1,4 +1,4 @@
-"""The machine as measured, and what follows for precision and threads. No product name decides anything."""
+"""Measurements of the machine, and the choice of precision and threads. No product name decides anything."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     import torch
 
 
-# Sides of the square matrices tried, smallest first; a CPU is full at 1024, an accelerator later.
+# Sides of the square matrices to try, smallest first. A CPU reaches its rate at 1024, an accelerator later.
 _CPU_SIZES = (64, 128, 256, 512, 1024)
 _ACCELERATOR_SIZES = (256, 512, 1024, 2048, 4096, 8192)
 _READING_SECONDS = 0.002
 
 
 def measure_matmul_rate(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.04) -> float:
-    """The best rate of a square matmul, in FLOP/s, at torch's present thread count.
+    """The best rate of a square matmul, in FLOP/s, at torch's current thread count.
 
-    First a size is found: it grows by two (the work by eight) while the next one fits into a quarter of
-    ``seconds``, so a type that the machine emulates (bfloat16 under AVX2 was measured 50 times slower than
-    float32) costs milliseconds, not seconds. The rest of the time is spent repeating that size.
+    The size of the matrices doubles (the work grows eightfold) while the next size is expected to fit into a
+    quarter of ``seconds``, so a type that the machine emulates (bfloat16 under AVX2 was measured 50 times
+    slower than float32) costs milliseconds, not seconds. The rest of the time repeats the size found.
 
     Args:
         dtype: The type of both matrices and of the product.
         device: The device that multiplies.
-        seconds: Time to spend, warm-up calls included; exceeded by a few multiplications at most.
+        seconds: The time to spend, warm-up included; it is exceeded by a few multiplications at most.
 
     Returns:
-        2·n³ divided by the shortest time of one multiplication: a rate that the machine has reached, so
-        that shares of it computed later are not flattered by a neighbour that was busy during the probe.
+        2·n³ divided by the shortest time of one multiplication. This rate was reached, so shares of it that
+        are computed later do not look better because another program was busy during the measurement.
     """
     import torch
 
     deadline = time.perf_counter() + seconds
     threads = torch.get_num_threads()
     try:
-        # One thread: on a busy machine every multiplication with more waits for the scheduler (16 ms
-        # were seen for matrices of 64), which says nothing about the cost of the next size.
+        # One thread, because on a busy machine every multiplication with more threads waits for the scheduler
+        # (16 ms were seen for matrices of 64), which hides the cost of the next size.
         if device == "cpu":
             torch.set_num_threads(1)
         size, matmul = _find_size(dtype, device, seconds / 4)
@@ -70,8 +70,7 @@ def _find_size(dtype: torch.dtype, device: str, longest: float) -> tuple[int, _M
     for size, following in zip(sizes, (*sizes[1:], None), strict=True):
         matmul = _Matmul(size, dtype, device)
         matmul.seconds(count=1)  # kernels are chosen and built at the first call
-        # The best of three: one reading that a busy neighbour spoiled must not end the search at a size that
-        # says nothing.
+        # The best of three, because one reading spoiled by another program must not end the search too early.
         elapsed = min(matmul.seconds(count=1) for _ in range(3))
         if following is None or (following / size) ** 3 * elapsed > longest:
             break
@@ -79,13 +78,7 @@ def _find_size(dtype: torch.dtype, device: str, longest: float) -> tuple[int, _M
 
 
 class _Matmul:
-    """One multiplication that can be repeated.
-
-    Args:
-        size: Rows and columns of both matrices.
-        dtype: The type of their elements.
-        device: The device that they lie on.
-    """
+    """One multiplication of two ``size`` × ``size`` matrices that can be repeated."""
 
     def __init__(self, size: int, dtype: torch.dtype, device: str) -> None:
         import torch
@@ -98,7 +91,7 @@ class _Matmul:
         self.device = device
 
     def seconds(self, count: int) -> float:
-        """Seconds that one of ``count`` multiplications takes."""
+        """Seconds per multiplication, averaged over ``count`` of them."""
         import torch
 
         self._wait()
@@ -110,7 +103,7 @@ class _Matmul:
         return max(time.perf_counter() - start, 1e-9) / count
 
     def _wait(self) -> None:
-        """Until the device has done what it was given: it works asynchronously."""
+        """Wait until the device, which works asynchronously, has finished."""
         import torch
 
         if self.device == "cuda":
@@ -119,24 +112,24 @@ class _Matmul:
             torch.mps.synchronize()
 
 
-# bf16-mixed adds casts around every matmul: it pays only when the multiplication itself gains clearly.
+# bf16-mixed adds casts around every matmul, so it pays only when the multiplication itself is clearly faster.
 _BFLOAT16_GAIN_NEEDED = 1.3
 _SINGLE_THREAD_GAIN_NEEDED = 1.1
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine of a run, as it was measured.
+    """The measured machine of a run.
 
     Args:
-        num_cores: Cores this process may use (affinity and container quota counted).
-        memory_bytes: Memory this process may use.
-        cpu_capability: Vector extension torch uses, with ``+AMX`` where its tiles work, or ``"unknown"``.
+        num_cores: Cores that this process may use, by affinity and container quota.
+        memory_bytes: Memory that this process may use.
+        cpu_capability: Vector extension of torch, with ``+AMX`` where its tiles work, or ``"unknown"``.
         accelerator: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        accelerator_name: Name of the accelerator or processor, for people to read; ``"unknown"`` if hidden.
+        accelerator_name: Readable name of the accelerator or processor, or ``"unknown"``.
         has_compiler: Whether ``torch.compile`` can build: see :func:`compiler_path`.
         matmul_flops: Measured FLOP/s on ``accelerator`` by type: ``"float32"`` and, where the device has
-            the type, ``"bfloat16"``. Empty when nothing could be measured.
+            it, ``"bfloat16"``. Empty when nothing could be measured.
     """
 
     num_cores: int
@@ -149,11 +142,11 @@ class Hardware:
 
 
 def measure_hardware(num_threads: int | None = None) -> Hardware:
-    """Look at the machine and time its matmuls, in about 100 ms after torch's first use.
+    """Inspect the machine and time its matmuls, in about 100 ms after torch's first use.
 
     Args:
-        num_threads: CPU threads to measure with (torch's count is put back afterwards); ``None`` takes
-            torch's present count.
+        num_threads: CPU threads for the measurement; ``None`` keeps torch's count, which is restored
+            afterwards.
     """
     import torch
 
@@ -177,11 +170,11 @@ def measure_hardware(num_threads: int | None = None) -> Hardware:
 
 
 def choose_precision(hardware: Hardware) -> str:
-    """Lightning's name of the precision that trains fastest here at full quality.
+    """Lightning's name of the precision that trains fastest on this machine at full quality.
 
     Returns:
-        ``"bf16-mixed"`` on a CUDA device that has bfloat16, and elsewhere when bfloat16 matmuls were
-        measured more than 1.3 times as fast as float32 ones; else ``"32-true"``.
+        ``"bf16-mixed"`` on a CUDA device that has bfloat16, and elsewhere where bfloat16 matmuls were
+        measured more than 1.3 times as fast as float32 ones; otherwise ``"32-true"``.
     """
     single = hardware.matmul_flops.get("float32", 0.0)
     half = hardware.matmul_flops.get("bfloat16", 0.0)
@@ -191,15 +184,15 @@ def choose_precision(hardware: Hardware) -> str:
 
 
 def choose_num_threads(num_cores: int | None = None) -> int:
-    """How many CPU threads multiply fastest, tried in about 100 ms.
+    """The number of CPU threads that multiplies fastest, measured in about 100 ms.
 
-    One thread, the physical cores and all usable cores are tried in turns and the best reading of each
-    counts. Two virtual cores may share one physical core, a container may lend less than it shows: that is
-    seen here and in no name. One thread wins only when it is clearly faster, because a neighbour that is
-    busy during the probe is gone a minute later, and a thread too few costs the whole run.
+    One thread, the physical cores and all usable cores are tried in turn, and the best reading of each
+    counts. Only a measurement shows that two virtual cores share a physical core, or that a container
+    provides less than it reports. One thread wins only when it is clearly faster, because a program that is
+    busy during the measurement may soon end, while one thread too few slows the whole run.
 
     Args:
-        num_cores: Cores to consider; ``None`` takes those this process may use.
+        num_cores: Cores to consider; ``None`` takes those that this process may use.
     """
     import torch
 
@@ -218,7 +211,7 @@ def choose_num_threads(num_cores: int | None = None) -> int:
     finally:
         torch.set_num_threads(threads_before)
     single = rates.pop(1)
-    # Of equally fast counts the larger one: sorted ascending, so the last maximum is taken.
+    # Among equally fast counts the larger one wins.
     best = max(rates, key=lambda threads: (rates[threads], threads))
     return 1 if single > _SINGLE_THREAD_GAIN_NEEDED * rates[best] else best
 
@@ -251,14 +244,14 @@ def format_flops(rate: float) -> str:
 def compiler_path() -> str | None:
     """The C++ compiler that ``torch.compile`` would use on a CPU, or ``None`` when it would fail.
 
-    Inductor takes ``$CXX`` or, without it, ``g++`` (``clang++`` on macOS) and nothing else
-    (``torch._inductor.config.cpp.cxx``), its kernels include ``Python.h``, and it cannot link a torch that is
+    Inductor uses only ``$CXX`` or, if it is not set, ``g++`` (``clang++`` on macOS;
+    ``torch._inductor.config.cpp.cxx``). Its kernels include ``Python.h``, and it cannot link a torch that is
     installed under a path with a space.
     """
     default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     compiler = shutil.which(os.environ.get("CXX", default))
     headers = Path(sysconfig.get_path("include")) / "Python.h"
-    # Inductor does not quote the paths that it hands to the linker.
+    # Inductor does not quote the paths that it passes to the linker.
     linkable = not any(character.isspace() for character in sysconfig.get_path("purelib"))
     return compiler if compiler and headers.is_file() and linkable else None
 
@@ -275,17 +268,17 @@ def _matmul_rates(accelerator: str) -> dict[str, float]:
     import torch
 
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    # An old CUDA device emulates bfloat16; its rate would be real and its use a mistake.
+    # An old CUDA device emulates bfloat16. Its rate would be real, but its use a mistake.
     if accelerator == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         del types["bfloat16"]
     rates: dict[str, float] = {}
-    # In turns, the best of each: a neighbour that is busy for a moment must not decide the precision.
+    # The types take turns and the best reading counts: a short disturbance must not decide the precision.
     for _ in range(2):
         for name, dtype in types.items():
             try:
                 rate = measure_matmul_rate(dtype, accelerator, seconds=0.02)
             except (RuntimeError, NotImplementedError):
-                continue  # the device has no such matmul: unknown, not guessed
+                continue  # the device has no such matmul, so its rate stays unknown
             rates[name] = max(rates.get(name, 0.0), rate)
     return rates
 
@@ -299,7 +292,7 @@ def _cpu_capability() -> str:
         return "unknown"
     try:
         tiles = bool(torch.cpu._is_amx_tile_supported())
-    except (AttributeError, RuntimeError):  # a private call: its absence means nothing
+    except (AttributeError, RuntimeError):  # this is a private function of torch, which may be missing
         tiles = False
     return f"{capability}+AMX" if tiles else capability
 
@@ -321,12 +314,12 @@ def _accelerator_name(accelerator: str) -> str:
 
 @functools.cache
 def this_machine() -> Hardware:
-    """The machine, measured at the first call with the threads that training uses."""
+    """The machine, measured once, at the first call, with the threads that training uses."""
     return measure_hardware()
 
 
 def matmul_rate(precision: str) -> float | None:
-    """The measured FLOP/s of the type that matmuls have under a Trainer precision, or ``None`` if unknown.
+    """The measured FLOP/s of the type in which a Trainer precision multiplies, or ``None`` if unknown.
 
     Args:
         precision: Lightning's name, e.g. ``"bf16-mixed"`` or ``"32-true"``.

@@ -1,4 +1,4 @@
-"""Names that are imported at first use: exports of packages, and the classes that a user's file names."""
+"""Names that are imported at first use: exports of packages, and classes that a user's file names."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def lazy_exports(
 ) -> tuple[Callable[[str], Any], list[str]]:
     """The module ``__getattr__`` (PEP 562) and the ``__all__`` of a package that imports at first use.
 
-    A command that needs no torch does not load it this way. The names are those that the ``__init__.py``
-    imports under ``if TYPE_CHECKING:``, so they are written once, for type checkers and the interpreter.
+    This way a command that needs no torch does not load it. The names are those that ``__init__.py`` imports
+    under ``if TYPE_CHECKING:``, so they are written once for type checkers and for the interpreter.
 
     Args:
-        package: The ``__name__`` of the package that exports.
-        moved: Names that the package exported once, and where they are now.
+        package: The ``__name__`` of the package.
+        moved: Names that the package exported once, with their present import paths.
     """
     file = sys.modules[package].__file__
     assert file is not None
@@ -57,9 +57,9 @@ def lazy_exports(
 
 
 def allowed_packages() -> tuple[str, ...]:
-    """The packages of the user's own that files may name classes of, as ``--allow_package`` said.
+    """The user's own packages whose classes files may name, as ``--allow_package`` said.
 
-    They stand in the environment of this process and of those that it starts, and in no file.
+    They are kept in the environment of this process and of those that it starts, and in no file.
     """
     return tuple(name for name in os.environ.get(_ALLOWED_VARIABLE, "").split(",") if name)
 
@@ -74,7 +74,7 @@ def allowing(packages: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Whoever tells the error can say whose code it came from.
+        # With this, the error message can say that the user's own code raised the error.
         with contextlib.suppress(AttributeError):
             error.own_packages = allowed_packages()  # type: ignore[attr-defined]
         raise
@@ -87,10 +87,10 @@ def allowing(packages: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def working_folder_on_path() -> Iterator[None]:
-    """Let packages in the working folder be found inside the block, after all that are installed."""
+    """Let packages in the working folder be imported inside the block, after all installed ones."""
     try:
         folder = os.getcwd()
-    except OSError:  # it has been removed
+    except OSError:  # the folder has been removed
         yield
         return
     is_new = folder not in sys.path and "" not in sys.path
@@ -108,11 +108,11 @@ def import_class(path: str, option: str = "class_path") -> Any:
     """The class or function that a dotted path names.
 
     Args:
-        path: For example ``my_package.positions.Odd``.
-        option: The option that names it, for messages.
+        path: A path such as ``my_package.positions.Odd``.
+        option: The option that holds the path, for messages.
 
     Raises:
-        ConfigError: There is no such module, it has no such name, or an error in it ends the import.
+        ConfigError: The module or the name does not exist, or an error in the module ends the import.
     """
     module_name, _, name = path.rpartition(".")
     try:

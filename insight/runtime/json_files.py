@@ -1,4 +1,4 @@
-"""JSON that any reader accepts, written so that a crash costs at most the line being written."""
+"""JSON that every reader accepts, written so that a crash costs at most one line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from insight.runtime.files import atomic_write_text, own_file, writing_to
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON allows it.
+    """``value`` in the types of JSON.
 
-    NaN and the infinities become ``None`` (JSON has none of them), dataclasses become objects, array
-    scalars become numbers, and what JSON does not know (a path, a dtype) becomes its text.
+    NaN and the infinities become ``None``, dataclasses become objects, array scalars become numbers, and
+    types that JSON does not have (a path, a dtype) become their text.
     """
     if isinstance(value, (str, bool, int)) or value is None:
         return value
@@ -35,9 +35,9 @@ def plain(value: Any) -> Any:
 
 
 def to_text(value: Any, indent: int | None = None) -> str:
-    """Any value as the JSON that :func:`plain` makes of it.
+    """Any value as JSON text, converted by :func:`plain`.
 
-    It is ASCII, so that text with lone surrogates can be written, printed on any console, and read back.
+    The text is ASCII, so that lone surrogates can be written, printed on any console, and read back.
     """
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
@@ -48,12 +48,12 @@ def to_line(record: Any) -> str:
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
-    """Print a value as JSON on stdout: what a command does with ``--json``."""
+    """Print a value as JSON on stdout, as commands do under ``--json``."""
     print(to_text(value, indent))
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to a ``.jsonl`` file, beginning a new one where a crash left half a line.
+    """Append one line to a ``.jsonl`` file, after ending a line that a crash left unfinished.
 
     Raises:
         OutputError: The file cannot be written.
@@ -66,7 +66,7 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def prepare_to_append(path: Path) -> None:
-    """Make a file one's own, and end its last line with a newline if a crash left it without one."""
+    """Separate a file from its hard links, and end its last line if a crash left it without a newline."""
     own_file(path)
     if not path.is_file() or path.stat().st_size == 0:
         return
@@ -77,7 +77,7 @@ def prepare_to_append(path: Path) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``.jsonl`` file; lines that a crash cut short are skipped, a missing file is empty."""
+    """The objects of a ``.jsonl`` file without lines that a crash cut short; a missing file is empty."""
     if not path.is_file():
         return []
     records = []
@@ -92,7 +92,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a ``.json`` file; empty when the file is missing or damaged."""
+    """The object in a ``.json`` file; it is empty if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One watcher a process: when memory runs short, caches shrink, then clear, and work is cut smaller."""
+"""Watch the memory of a process: when it runs short, caches are halved, then emptied, and work is split."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class ShrinkableCache(Protocol):
     """A cache that can give memory back."""
 
     def shrink(self, share: float) -> None:
-        """Keep about ``share`` of the bytes held now."""
+        """Keep about ``share`` of the bytes that are held now."""
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Drop everything."""
 
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """How close memory is to the nearest limit.
+    """How close memory use is to its nearest limit.
 
     Attributes:
         used_bytes: Bytes in use.
         limit_bytes: Bytes that may be used.
-        of: The thing that is limited: ``"machine"``, ``"container"`` or ``"process"``.
+        of: The owner of the limit: ``"machine"``, ``"container"`` or ``"process"``.
     """
 
     used_bytes: int
@@ -55,13 +55,13 @@ class MemoryReading:
 
 @dataclass(frozen=True)
 class MemoryThresholds:
-    """The fractions of the memory limit at which something happens.
+    """The fractions of the memory limit at which the watcher acts.
 
     Attributes:
-        relax: Below this fraction the pressure is over. It lies below ``shrink``, so that a share around
-            one number does not switch back and forth (hysteresis).
-        shrink: From here on caches are halved at every look.
-        clear: From here on caches are emptied.
+        relax: Below this fraction the pressure is over. It lies below ``shrink``, so that a fraction near
+            one threshold does not switch back and forth (hysteresis).
+        shrink: From this fraction on, every look halves the caches.
+        clear: From this fraction on, caches are emptied.
     """
 
     relax: float = 0.75
@@ -78,11 +78,11 @@ class MemoryThresholds:
 
 @dataclass(frozen=True)
 class MemoryEvent:
-    """Something that the watcher did.
+    """One action of the watcher.
 
     Attributes:
         action: ``"shrink"``, ``"clear"`` or ``"relax"``.
-        reading: The reading that it acted on.
+        reading: The reading that caused it.
         seconds: The time on the monotonic clock.
     """
 
@@ -92,19 +92,19 @@ class MemoryEvent:
 
 
 class MemoryWatcher:
-    """Looks at memory while somebody wants it to, and acts on the caches that were registered.
+    """Reads memory use inside :meth:`watching` blocks and acts on the registered caches.
 
-    Its thread runs only inside :meth:`watching` blocks: the first starts it, the last ends and joins it. A
-    program may also look itself, with :meth:`look`. Caches are held weakly: registering keeps none alive.
+    The first such block starts its thread, and the last one ends and joins it. A program may also call
+    :meth:`look` itself. The watcher holds caches by weak references, so it keeps none alive.
 
     Args:
-        thresholds: When to act.
+        thresholds: The fractions at which it acts.
         read: A function that reads how much memory is in use.
         interval: Seconds between two looks.
 
     Attributes:
-        events: The newest things it did.
-        num_events: How often it did each: ``"shrink"``, ``"clear"``, ``"relax"``.
+        events: Its newest actions.
+        num_events: How often it took each action: ``"shrink"``, ``"clear"``, ``"relax"``.
         newest: The reading of its last look; ``None`` before the first.
     """
 
@@ -127,7 +127,7 @@ class MemoryWatcher:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Forget thread, locks and users: in a forked child no thread runs, and a lock may be held."""
+        """Forget thread, locks and users in a forked child, where no thread runs and a lock may be held."""
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._num_users = 0
@@ -141,11 +141,11 @@ class MemoryWatcher:
 
     @property
     def work_share(self) -> float:
-        """How much of the usual amount to work on at once: 1, or a quarter under pressure."""
+        """The fraction of the usual work to do at once: 1, or a quarter under pressure."""
         return _SMALLER if self.is_under_pressure else 1.0
 
     def look(self) -> MemoryEvent | None:
-        """Read once and do what the reading asks for; the event, if something was done."""
+        """Read memory use once and act on it; returns the event, or ``None`` if nothing was done."""
         with self._looking:
             reading = self.newest = self._read()
             if reading.share >= self.thresholds.clear:
@@ -168,7 +168,7 @@ class MemoryWatcher:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[MemoryWatcher]:
-        """Look every ``interval`` seconds while the block runs; blocks may nest and overlap."""
+        """Look every ``interval`` seconds while the block runs. Blocks may nest and overlap."""
         with self._lock:
             self._num_users += 1
             if self._thread is None:
@@ -204,7 +204,7 @@ class MemoryWatcher:
 
 
 def read_memory() -> MemoryReading:
-    """The tightest of: the machine, the containers around this process, its own address-space limit."""
+    """The reading closest to its limit: the machine, a container of this process, or its address space."""
     machine = psutil.virtual_memory()
     readings = [MemoryReading(machine.total - machine.available, machine.total, "machine")]
     readings += [MemoryReading(used, limit, "container") for used, limit in group_memory()]
@@ -219,7 +219,7 @@ def process_watcher() -> MemoryWatcher:
 
 
 def _address_space_limit() -> int | None:
-    """``ulimit -v`` in bytes, where the system has it and it is set."""
+    """The limit of ``ulimit -v`` in bytes, or ``None`` if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows

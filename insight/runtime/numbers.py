@@ -1,4 +1,4 @@
-"""Checks of the numbers that users give: no text, no truth value, no NaN, and within their range."""
+"""Checks that a number from a user is finite and within its range, and neither text nor a boolean."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def require_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse what is no finite number of a range.
+    """Refuse a value that is not a finite number within a range; booleans are no numbers.
 
     Args:
         option: The option that has the value.
-        value: The value to check. ``True`` and ``False`` are no numbers.
+        value: The value to check.
         example: A value that works, for the remedy.
         whole: Whether only integers are allowed.
         optional: Whether ``None`` is allowed.
@@ -35,7 +35,7 @@ def require_number(
         below: A bound that the value must stay below.
 
     Raises:
-        ConfigError: The value is no such number; the error names option, value, range and example.
+        ConfigError: The error names option, value, range and example.
     """
     if optional and value is None:
         return

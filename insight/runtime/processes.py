@@ -1,4 +1,4 @@
-"""Which of the processes of a run this one is, as the environment variables of its launcher say."""
+"""The place of this process among the processes of its run, from the variables that its launcher sets."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from insight.runtime.errors import LaunchError
 from insight.runtime.resources import usable_cores
 
 _BY_LAUNCHER = "let the launcher set it"
-# Whether this process belongs to no run of several processes, whatever its environment says.
+# Whether this process belongs to no run of several processes, regardless of its environment.
 _is_alone = False
 
 
 @dataclass(frozen=True)
 class ProcessPlace:
-    """Where a process stands among those of its run.
+    """The place of a process among those of its run.
 
     Args:
-        rank: Number of this process, from 0.
-        num_processes: Number of processes of the run.
-        local_rank: Number of this process among those of this machine.
-        num_local: Number of processes on this machine, as on every other.
-        launcher: The program that started them: ``torchrun``, ``srun``, ``environment`` (something else has
+        rank: Rank of this process, from 0.
+        num_processes: World size, the number of processes of the run.
+        local_rank: Rank of this process among those of this machine.
+        num_local: Number of processes on each machine.
+        launcher: The program that started them: ``torchrun``, ``srun``, ``environment`` (another program has
             set RANK and WORLD_SIZE), or "" for a process that was started alone.
     """
 
@@ -39,9 +39,9 @@ class ProcessPlace:
 
     @property
     def seems_alone(self) -> bool:
-        """Whether SLURM's variables ask for several processes, but srun does not seem to have started them.
+        """Whether SLURM's variables ask for several processes although srun seems not to have started them.
 
-        SLURM sets most of its variables in a batch script too, the number of a step only under srun.
+        SLURM sets most of its variables in a batch script too, but the number of a step only under srun.
         """
         return (
             self.launcher == "srun"
@@ -51,7 +51,7 @@ class ProcessPlace:
 
     @property
     def how_to_start_all(self) -> str:
-        """Which variable asks for several processes, and how the others are started."""
+        """The variable that asks for several processes, and the command that starts the others."""
         if self.launcher == "srun":
             return (
                 f"SLURM_NTASKS={self.num_processes} asks for as many processes: start the command with srun, "
@@ -66,7 +66,7 @@ class ProcessPlace:
 
 
 def act_alone(is_alone: bool) -> None:
-    """Say whether the command that begins runs in one process and takes no notice of launchers."""
+    """Say whether the command that begins runs in one process and ignores launchers."""
     global _is_alone
     _is_alone = is_alone
 
@@ -74,7 +74,8 @@ def act_alone(is_alone: bool) -> None:
 def this_process() -> ProcessPlace:
     """The place of this process.
 
-    torchrun comes first, since it may run inside a SLURM job; then srun; then bare ``RANK``, ``WORLD_SIZE``.
+    torchrun is looked for first, since it may run inside a SLURM job, then srun, then ``RANK`` and
+    ``WORLD_SIZE``.
 
     Raises:
         LaunchError: A variable is missing, is not a number, or contradicts another.
@@ -86,20 +87,17 @@ def this_process() -> ProcessPlace:
     if _is_slurm_step():
         return _checked("srun", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", _tasks_per_machine())
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        # Without local numbers there is one process a machine, as in a Kubernetes job of plain pods.
+        # Without local ranks there is one process per machine, as in a Kubernetes job of plain pods.
         num_local = _number("LOCAL_WORLD_SIZE", None if "LOCAL_RANK" in os.environ else 1)
         return _checked("environment", "RANK", "WORLD_SIZE", "LOCAL_RANK", num_local)
     return ProcessPlace()
 
 
 def shared_cores(num_processes: int) -> int:
-    """Number of cores that the processes of a run on this machine have together.
+    """Number of cores that the ``num_processes`` processes of a run on this machine have together.
 
-    srun binds each process to as many as ``--cpus-per-task`` says, so the cores that one process may use are
-    not to be divided.
-
-    Args:
-        num_processes: Number of processes that share the machine.
+    srun binds each process to the cores of its ``--cpus-per-task``, so the cores that one process may use are
+    then not shared.
     """
     cores = usable_cores()
     own = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -109,11 +107,11 @@ def shared_cores(num_processes: int) -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for its run."""
+    """Whether this process prints messages for its run."""
     if _is_alone:
         return True
     names = ["RANK", "SLURM_PROCID"] if _is_slurm_step() else ["RANK"]
-    # A process that Lightning started knows its local number only.
+    # A process that Lightning started knows only its local rank.
     rank = next((os.environ[name] for name in (*names, "LOCAL_RANK") if os.environ.get(name)), "0")
     return rank == "0"
 
@@ -145,9 +143,9 @@ def _checked(launcher: str, rank: str, size: str, local_rank: str, num_local: in
 
 
 def _is_slurm_step() -> bool:
-    """Whether srun may have started this process, by the rule of Lightning.
+    """Whether srun may have started this process, by Lightning's rule.
 
-    A job of one of these names is a terminal in an allocation, where the user starts processes as they like.
+    A job with one of these names is a terminal in an allocation, in which the user starts processes.
     """
     return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 

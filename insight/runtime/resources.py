@@ -1,4 +1,4 @@
-"""Cores and memory: how much this process may use, and how much it holds."""
+"""The cores and the memory that this process may use, and the memory that it holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNLIMITED = 1 << 60
 
 
 def usable_cores() -> int:
-    """Cores this process may keep busy: CPU affinity, then the container's quota (rounded up), at least 1."""
+    """Cores that this process may use: CPU affinity, then the container's quota (rounded up), at least 1."""
     cores, quota = _affinity(), _cpu_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
@@ -35,8 +35,8 @@ def usable_memory_bytes() -> int:
 def group_memory() -> list[tuple[int, int]]:
     """``(used, limit)`` in bytes of every control group of this process that limits memory.
 
-    Used is what counts against the limit without file pages that the kernel gives back first
-    (``inactive_file`` of ``memory.stat``, https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    Used memory excludes file pages that the kernel frees first (``inactive_file`` of ``memory.stat``,
+    https://docs.kernel.org/admin-guide/cgroup-v2.html).
     """
     found = []
     for limit_name, used_name, inactive in (
@@ -55,14 +55,14 @@ def group_memory() -> list[tuple[int, int]]:
 def _affinity() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity call of this name
+    except AttributeError:  # macOS and Windows do not have this function
         return os.cpu_count() or 1
 
 
 def _cpu_quota() -> float | None:
     """The smallest CPU quota of this process's control groups, in cores.
 
-    cgroup v2 holds ``"<microseconds or max> <period>"`` in ``cpu.max``, v1 two files
+    cgroup v2 writes ``"<microseconds or max> <period>"`` into ``cpu.max``, v1 uses two files
     (https://docs.kernel.org/admin-guide/cgroup-v2.html, .../scheduler/sched-bwc.html).
     """
     quotas = []
@@ -78,7 +78,7 @@ def _cpu_quota() -> float | None:
 
 
 def _places(controller: str, name: str) -> list[tuple[Path, str]]:
-    """Folders whose file ``name`` may limit this process: its group and every group above it."""
+    """Folders whose file ``name`` may limit this process: those of its group and of every group above."""
     groups = [""]
     for line in _read(_OWN_CGROUPS).splitlines():
         number, _, rest = line.partition(":")
@@ -106,15 +106,15 @@ _HIGH_WATER_MARK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 
 def resident_bytes() -> int:
-    """Physical memory this process holds now, in bytes (shared pages included)."""
+    """Physical memory that this process holds now, in bytes (shared pages included)."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """The most physical memory this process has held since its start, in bytes.
+    """The most physical memory that this process has held since its start, in bytes.
 
-    Linux: ``VmHWM`` of ``/proc/self/status`` (proc(5)); ``getrusage`` would report the peak of the parent
-    when that was larger, since ``ru_maxrss`` survives ``exec``. Elsewhere what the system offers.
+    On Linux this is ``VmHWM`` of ``/proc/self/status`` (proc(5)), since ``ru_maxrss`` survives ``exec`` and
+    would report a larger peak of the parent. Other systems report their own peak.
     """
     try:
         match = _HIGH_WATER_MARK.search(
@@ -123,7 +123,7 @@ def peak_resident_bytes() -> int:
     except OSError:
         match = None
     if match:
-        # The kernel counts resident pages in batches per thread, so the mark may trail by some pages.
+        # The kernel counts resident pages in batches per thread, so the peak may be some pages too small.
         return max(int(match[1]) * 1024, resident_bytes())
     peak = getattr(psutil.Process().memory_info(), "peak_wset", 0)  # Windows
     if not peak and sys.platform != "win32":

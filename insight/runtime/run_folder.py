@@ -1,4 +1,4 @@
-"""The folder of one run, ``runs/<name>/<n>/``; finding a run or a checkpoint by what a user types."""
+"""The folder of one run, ``runs/<name>/<n>/``, and the search for a run or checkpoint that a user names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one run keeps its files. Making the object touches nothing; :meth:`create` makes a new folder.
+    """The files of one run in ``path``, which is ``runs/<name>/<n>``.
 
-    Args:
-        path: ``runs/<name>/<n>``.
+    Making the object changes no file; :meth:`create` makes a new folder.
     """
 
     path: Path
@@ -33,7 +32,7 @@ class RunFolder:
     def create(cls, root: Path | str, name: str) -> RunFolder:
         """Make ``root/name/n`` with the first free ``n`` = 1, 2, ….
 
-        ``mkdir`` is the lock: two runs that start together get two numbers, and no run is overwritten.
+        ``mkdir`` serves as the lock: two runs that start together get two numbers, and none is overwritten.
 
         Raises:
             ConfigError: ``name`` is not one plain folder name.
@@ -56,7 +55,7 @@ class RunFolder:
 
     @property
     def config_path(self) -> Path:
-        """The complete configuration, as YAML."""
+        """The complete configuration as YAML."""
         return self.path / "config.yaml"
 
     @property
@@ -66,18 +65,18 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path | None:
-        """The checkpoint with the best validation metric, if one was written."""
+        """The checkpoint with the best validation metric, or ``None``."""
         return _if_file(self.checkpoints / "best.ckpt")
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, if one was written."""
+        """The newest checkpoint, or ``None``."""
         return _if_file(self.checkpoints / "last.ckpt")
 
     def find_newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint, if there is one; a line says which newer ones are torn."""
+        """The newest complete checkpoint, or ``None``; a message names newer ones that are incomplete."""
         paths = [path for path in self.checkpoints.glob("*.ckpt") if not path.name.startswith(".")]
-        # last.ckpt is the newest by what it means, the others by when they were written.
+        # last.ckpt is the newest by definition, the others are ordered by the time of writing.
         by_age = sorted(paths, key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime_ns))
         for path in reversed(by_age):
             if is_complete(path):
@@ -87,47 +86,47 @@ class RunFolder:
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON object a logged step."""
+        """One JSON object per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def samples_path(self) -> Path:
-        """One JSON object a sampled text."""
+        """One JSON object per sampled text."""
         return self.path / "samples.jsonl"
 
     @property
     def summary_path(self) -> Path:
-        """Final metrics with value, interval, n and unit."""
+        """The final metrics with value, interval, n and unit."""
         return self.path / "summary.json"
 
     @property
     def info_path(self) -> Path:
-        """Command, versions, machine, data and network of the run."""
+        """The command, versions, machine, data and network of the run."""
         return self.path / "run.json"
 
     @property
     def early_stopping_path(self) -> Path:
-        """The evidence and the answer of early stopping at the newest validation."""
+        """The evidence and the decision of early stopping at the newest validation."""
         return self.path / "early_stopping.json"
 
     @property
     def learning_rate_path(self) -> Path:
-        """The result of a sweep over learning rates before training."""
+        """The result of the sweep over learning rates before training."""
         return self.path / "learning_rate.json"
 
     @property
     def profile(self) -> Path:
-        """The folder of a profile of some steps."""
+        """The folder with the profile of some steps."""
         return self.path / "profile"
 
     @property
     def report_path(self) -> Path:
-        """The page that explains the run."""
+        """The HTML report of the run."""
         return self.path / "report.html"
 
 
 def check_run_name(name: str) -> None:
-    """Refuse a run name that would leave its folder.
+    """Refuse a run name that would lead out of its folder.
 
     Raises:
         ConfigError: ``name`` is not one plain folder name.
@@ -147,10 +146,10 @@ def list_runs(root: Path | str, name: str) -> list[RunFolder]:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint file has its end, where the list of its contents is.
+    """Whether a checkpoint file has its end, which holds the list of its contents.
 
-    A file that lost its tail in a crash or on its way is found for the price of reading that list. Bytes that
-    changed in its middle are not.
+    Reading that list finds a file that lost its end in a crash or in a copy. It does not find changed bytes
+    in the middle.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
@@ -160,32 +159,32 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
-    """The checkpoint file, or the folder of a quantized model, that a user names to measure or use it.
+    """The checkpoint file, or the folder of a quantized model, that a user names.
 
     Args:
         text: A ``.ckpt`` file; a folder that ``insight quantize`` wrote; a run folder (its best checkpoint,
-            else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` and
+            else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` or
             ``<name>/<n>`` under ``root``.
-        root: Where runs are kept.
-        option: The option that the user gave ``text`` for, for messages.
+        root: The folder of all runs.
+        option: The option that holds ``text``, for messages.
 
     Raises:
-        CheckpointError: Nothing there is a checkpoint; the message names what was looked for.
+        CheckpointError: No checkpoint was found; the message names the places searched.
     """
     return _find(text, Path(root), prefer_best=True, option=option)
 
 
 def find_resumable(text: str, root: Path | str, name: str) -> Path:
-    """The checkpoint file to go on from.
+    """The checkpoint file from which to continue.
 
     Args:
-        text: ``"auto"`` for the newest run of ``name`` that has a complete checkpoint, or what
+        text: ``"auto"`` for the newest run of ``name`` that has a complete checkpoint, or any text that
             :func:`find_checkpoint` takes; a run folder means its newest complete checkpoint, not its best.
-        root: Where runs are kept.
+        root: The folder of all runs.
         name: Name of the run.
 
     Raises:
-        CheckpointError: Nothing there can be resumed.
+        CheckpointError: No checkpoint there can be resumed.
     """
     if text != "auto":
         return _find(text, Path(root), prefer_best=False, option="--resume")
@@ -202,7 +201,7 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
 
 
 def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
-    """The run folder that a checkpoint lies in, or ``None`` for a file from elsewhere."""
+    """The run folder that holds a checkpoint, or ``None`` for a file elsewhere."""
     folder = checkpoint.absolute().parent
     return RunFolder(folder.parent) if folder.name == "checkpoints" else None
 
@@ -224,7 +223,7 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
         return path
     if path.name == "checkpoints":
         path = path.parent
-    # A run first; else the runs of one name, newest first.
+    # The path may be a run; otherwise the runs in it are tried, newest first.
     for run in (RunFolder(path), *reversed(_numbered_runs(path))):
         if prefer_best:
             checkpoint = run.best_checkpoint or run.last_checkpoint
@@ -248,7 +247,7 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
 
 
 def _what_there_is(root: Path) -> str:
-    """A remedy that names the newest runs with a checkpoint, so that the next attempt can be copied."""
+    """A remedy that names the newest runs with a checkpoint, so that the user can copy one."""
     runs = [run for folder in _folders(root) for run in _numbered_runs(folder)]
     runs = [run for run in runs if run.last_checkpoint or run.best_checkpoint]
     if not runs:

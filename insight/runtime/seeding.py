@@ -9,12 +9,12 @@ from typing import Any
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import say
 
-# The widest seed that all four generators accept (numpy.random.seed takes 32 bits).
+# The largest seed that all four generators accept (numpy.random.seed takes 32 bits).
 MAX_SEED = 2**32 - 1
 
 
 def seed_everything(seed: int) -> None:
-    """Set every global generator from one number.
+    """Seed every global generator with one number.
 
     Raises:
         ConfigError: ``seed`` is not between 0 and 2³² − 1.
@@ -26,16 +26,14 @@ def seed_everything(seed: int) -> None:
         raise ConfigError(f"must be between 0 and {MAX_SEED}", "use for example 0", option="seed", value=seed)
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)  # every CUDA device too, lazily when CUDA has not started
+    torch.manual_seed(seed)  # this also seeds every CUDA device, or does so once CUDA starts
 
 
 def begin_stream_of_process(rank: int) -> None:
-    """Let a process of a distributed run draw numbers of its own, so that dropout differs between them.
+    """Give each process of a distributed run its own random numbers, so that dropout differs between them.
 
-    The first process goes on with the present state; the others are seeded from it and their rank.
-
-    Args:
-        rank: Processes that must draw the same numbers pass the same one.
+    The first process keeps its state, and the others are seeded from that state and their ``rank``. Processes
+    that must draw equal numbers pass the same ``rank``.
     """
     import torch
 
@@ -46,7 +44,7 @@ def begin_stream_of_process(rank: int) -> None:
 
 
 def capture_random_states() -> list[dict[str, Any]]:
-    """:func:`capture_random_state` of every process, by rank. All of them have to call it together."""
+    """The :func:`capture_random_state` of every process, by rank; all processes must call it together."""
     import torch.distributed as distributed
 
     state = capture_random_state()
@@ -60,19 +58,19 @@ def capture_random_states() -> list[dict[str, Any]]:
 def restore_random_states(
     states: list[dict[str, Any]], rank: int, num_processes: int, stream: int | None = None
 ) -> None:
-    """Give a process its state of :func:`capture_random_states`.
+    """Restore the state of a process that :func:`capture_random_states` saved.
 
-    Where the number of processes is another one than at saving, the first goes on with its state, and the
-    others begin streams of their own from it, as at the start of a run. A line says so.
+    If the number of processes has changed, the first keeps its saved state, the others begin streams of their
+    own from it, as at the start of a run, and a message says so.
 
     Args:
         states: The saved states, by rank.
         rank: Rank of this process.
         num_processes: Number of processes now.
-        stream: Rank for :func:`begin_stream_of_process` in that case; ``rank`` if not given.
+        stream: Rank for :func:`begin_stream_of_process` in that case; ``None`` takes ``rank``.
 
     Raises:
-        CheckpointError: The states are incomplete or damaged; no generator has been changed then.
+        CheckpointError: The states are incomplete or damaged; no generator has been changed.
     """
     if not states:
         raise CheckpointError(
@@ -92,7 +90,7 @@ def restore_random_states(
 def capture_random_state() -> dict[str, Any]:
     """The state of every global generator, as primitives and tensors.
 
-    ``torch.load(weights_only=True)`` reads it back, so it can be part of a checkpoint.
+    ``torch.load(weights_only=True)`` can read it, so it can be part of a checkpoint.
     """
     import numpy as np
     import torch
@@ -117,12 +115,12 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Undo everything drawn since :func:`capture_random_state` made ``state``.
+    """Restore the state that :func:`capture_random_state` returned.
 
-    CUDA states are restored for the devices that are still there; a machine without CUDA ignores them.
+    CUDA states are restored for the devices that still exist; a machine without CUDA ignores them.
 
     Raises:
-        CheckpointError: ``state`` is incomplete or damaged; no generator has been changed then.
+        CheckpointError: ``state`` is incomplete or damaged; no generator has been changed.
     """
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""Tensors of which each process holds a part: the whole of them, the part of this process, and back."""
+"""Tensors that are split over processes: the whole tensor, the part of this process, and back."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def whole(tensor: torch.Tensor, row_order: torch.Tensor | None = None) -> torch.Tensor:
-    """All of a tensor; every process that holds a part of it must ask at the same time.
+    """The whole tensor; every process that holds a part of it must call this at the same time.
 
     Args:
-        tensor: A tensor that may be cut over processes.
-        row_order: Order in which its rows lie; the answer has them in their own order.
+        tensor: A tensor that may be split over processes.
+        row_order: The order in which its rows are stored; the result has them in their original order.
     """
     gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return gathered if row_order is None else gathered[row_order.argsort().to(gathered.device)]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part that this process holds, in the same memory: writing to it writes to ``tensor``."""
+    """The part that this process holds, in the same memory: writing to it changes ``tensor``."""
     if isinstance(tensor, DTensor):
         part: torch.Tensor = tensor.to_local()
         return part
@@ -28,14 +28,14 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 def part_like(
     tensor: torch.Tensor, like: torch.Tensor, row_order: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """A whole tensor cut as ``like`` is, on its device.
+    """A whole tensor split as ``like`` is, on its device.
 
-    Every process has the whole, so nothing is sent. What is cut is copied, so that the whole can be freed.
+    Every process has the whole, so nothing is sent. The part is a copy, so that the whole can be freed.
 
     Args:
         tensor: The whole tensor.
-        like: A tensor that may be cut over processes.
-        row_order: Order in which the rows are laid before the tensor is cut.
+        like: A tensor that may be split over processes.
+        row_order: The order in which to store the rows before the tensor is split.
     """
     if row_order is not None:
         tensor = tensor[row_order.to(tensor.device)]

@@ -1,6 +1,6 @@
-"""Intervals and tests, exact where they can be; what is drawn at random is repeated by a seed.
+"""Confidence intervals and tests, exact where possible; a seed repeats random draws.
 
-The formulas are scipy's. It is imported when something is computed, since that takes half a second.
+scipy provides the formulas. It is imported at first use, since that takes half a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUM_RESAMPLES = 2000
 NUM_FLIPS = 20_000
 """Draws of a sign-flip test that is too large to be exact: a p-value of 0.05 is then known to 0.003."""
 _MOST_EXACT_FLIPS = 16
-# Indices drawn at once, which bounds the memory; they are drawn from one stream, so it changes no result.
+# The indices drawn at once bound the memory. They come from one stream, so their number changes no result.
 _DRAWN_AT_ONCE = 1 << 20
 
 Floats = npt.NDArray[np.float64]
@@ -28,13 +28,13 @@ Values = Sequence[float] | Floats | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and how far it can be trusted.
+    """An estimate with its confidence interval.
 
     Attributes:
         value: The estimate.
-        low: Lower end of the confidence interval.
-        high: Upper end of the confidence interval.
-        n: How many things it was measured on.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of cases that were measured.
         confidence: Share of intervals made like this that hold the true value.
     """
 
@@ -46,13 +46,13 @@ class Interval:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """A share of independent cases (Wilson 1927, J. Am. Stat. Assoc. 22:209).
+    """The interval of a share of independent cases (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
-    It is honest where the usual interval is not: 0 of 20 gives [0, 0.161].
+    It covers the true share where the usual interval does not: 0 of 20 gives [0, 0.161].
 
     Args:
-        successes: Cases that count.
-        n: All cases, at least 1.
+        successes: Number of cases that count as a success.
+        n: Number of all cases, at least 1.
         confidence: Share of such intervals that hold the true value.
 
     Raises:
@@ -70,13 +70,13 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Whether two models differ on the same yes-or-no cases (McNemar 1947, Psychometrika 12:153).
+    """Test whether two models differ on the same yes-or-no cases (McNemar 1947, Psychometrika 12:153).
 
-    Only the cases on which they disagree say anything; if the models are equal, each of them is a fair coin.
+    Only cases on which they disagree are informative; if the models are equal, each of them is a fair coin.
 
     Args:
-        b: Cases where only the first model says yes.
-        c: Cases where only the second model says yes.
+        b: Number of cases in which only the first model says yes.
+        c: Number of cases in which only the second model says yes.
 
     Returns:
         The two-sided p-value of the exact binomial test.
@@ -93,25 +93,25 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def sign_flip_test(differences: Values, seed: int) -> float:
-    """Whether paired differences are centred on 0 (Fisher 1935, The Design of Experiments, section 21).
+    """Test whether paired differences are centred on 0 (Fisher 1935, The Design of Experiments, section 21).
 
-    If two models are equal, each difference could as well have had the other sign. Differences of 0 say
-    nothing. Where all are +1 or -1 it is McNemar's test. The function is not scipy's ``permutation_test``,
-    whose two-sided p-value doubles the smaller tail and so differs where signs are drawn.
+    If two models are equal, each difference could as well have the other sign. Differences of 0 are ignored.
+    With differences of +1 and -1 only it is McNemar's test. scipy's ``permutation_test`` doubles the smaller
+    tail, which differs where signs are drawn.
 
     Args:
-        differences: One a pair; the pairs are independent, so add up what belongs together first.
-        seed: Draws signs where there are too many to try all.
+        differences: One number per independent pair; sum dependent ones first.
+        seed: Seed of the random signs, which are used if there are too many to try all.
 
     Returns:
-        The two-sided p-value of the sum: exact up to 16 differences that are not 0, else from
-        :data:`NUM_FLIPS` draws, the observed one counted too (Phipson and Smyth 2010), so never 0.
+        The two-sided p-value of the sum: exact for up to 16 nonzero differences, else from :data:`NUM_FLIPS`
+        draws and the observed one (Phipson and Smyth 2010), so it is never 0.
     """
     values = np.asarray(differences, dtype=np.float64)
     values = values[values != 0]
     if not len(values):
         return 1.0
-    # Equal sums differ by rounding, depending on the order they are added in.
+    # Equal sums differ by rounding errors, which depend on the order of addition.
     observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) <= _MOST_EXACT_FLIPS:
         bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
@@ -134,18 +134,19 @@ def cluster_bootstrap(
 ) -> Interval:
     """The mean of values that come in clusters, such as several samples of one prompt.
 
-    Whole clusters are drawn with replacement (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90:414),
-    percentile interval (Efron and Tibshirani 1993). With a cluster for each value it is the plain bootstrap.
+    Whole clusters are drawn with replacement (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90:414), and
+    the interval is the percentile interval (Efron and Tibshirani 1993). If each value is a cluster of its
+    own, this is the ordinary bootstrap.
 
     Args:
-        values: One a case.
-        clusters: The cluster of each value; only the order in which they first appear matters.
+        values: One value per case.
+        clusters: The cluster of each value; only the order in which clusters first appear matters.
         seed: Seed of the resamples; equal seeds give equal intervals.
         confidence: Share of such intervals that hold the true value.
         num_resamples: Number of resamples.
 
     Raises:
-        ConfigError: There are no values, or not one cluster for each.
+        ConfigError: There are no values, or a different number of clusters than of values.
     """
     if len(values) != len(clusters):
         raise ConfigError(
@@ -175,13 +176,13 @@ def paired_ratio_bootstrap(
 ) -> Interval:
     """The difference b - a of two ratios of sums, such as bits per byte of two models on the same windows.
 
-    Cases are drawn with replacement, the same for both models, so what makes a case hard for both cancels
-    (Efron and Tibshirani 1993; percentile interval).
+    Each resample draws the same cases with replacement for both models, so a case that is hard for both
+    cancels (Efron and Tibshirani 1993; percentile interval).
 
     Args:
-        numerators_a: One a case, of the first model.
-        numerators_b: One a case, of the second model on the same cases.
-        denominators: One a case, common to both models; not negative.
+        numerators_a: One value per case, of the first model.
+        numerators_b: One value per case, of the second model on the same cases.
+        denominators: One value per case, common to both models; not negative.
         seed: Seed of the resamples; equal seeds give equal intervals.
         confidence: Share of such intervals that hold the true value.
         num_resamples: Number of resamples.
@@ -217,7 +218,7 @@ def _bootstrap(
     confidence: float,
     num_resamples: int,
 ) -> Interval:
-    """The statistic of whole columns and its percentile interval over resampled rows."""
+    """The statistic of whole columns, with its percentile interval over resampled rows."""
     from scipy.stats import bootstrap
 
     if num_resamples < 1:
@@ -225,7 +226,7 @@ def _bootstrap(
             "must be at least 1", f"use {NUM_RESAMPLES}", option="num_resamples", value=num_resamples
         )
     value, num_rows = float(statistic(*columns)), len(columns[0])
-    if num_rows == 1:  # every resample is the one row, and scipy refuses to say so
+    if num_rows == 1:  # every resample is the same row, for which scipy raises an error
         return Interval(value, value, value, n, confidence)
     ends = bootstrap(
         columns,

@@ -1,4 +1,4 @@
-"""Brings the processes of a run together, and ends them together: the first decides, the others follow."""
+"""Bring the processes of a run together and end them together: the first one decides, the others follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from insight.runtime.launching.rank_watch import RankWatch
 from insight.runtime.messages import say
 from insight.runtime.processes import ProcessPlace, act_alone, this_process
 
-# How long a process that fails waits for the others to learn of it, and those that were started here to end.
+# How long a failing process waits for the others to read why, and for the processes it started to end.
 _SECONDS_TO_LEARN = 5.0
 _SECONDS_TO_END = 30.0
 # The variables that this file and the choice of threads set for torch and Lightning.
@@ -34,18 +34,19 @@ _PREEMPTED = 143
 
 
 class Launch:
-    """The processes of a run, started by torchrun or srun, or here.
+    """The processes of a run, started by torchrun or srun, or by this class.
 
-    Inside the block one process fails for all: it says why, the others leave silently and with its exit code.
+    If one process fails inside the block, it prints the reason, and the others leave silently with its exit
+    code.
 
     Args:
         command: The command line of a process, without the program: ``["fit", "--config", ...]``.
-        seconds: How long the processes wait for one another to come.
+        seconds: How long the processes wait for one another at the start.
 
     Attributes:
-        place: Place of this process.
-        meeting: Store of the run; ``None`` while there is one process.
-        watch: Watches the processes of the run; ``None`` while there is one process.
+        place: The place of this process.
+        meeting: The store of the run; ``None`` for a single process.
+        watch: The watch over the processes of the run; ``None`` for a single process.
     """
 
     def __init__(self, command: list[str], seconds: float) -> None:
@@ -60,7 +61,7 @@ class Launch:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process decides, speaks and writes."""
+        """Whether this process decides, prints and writes."""
         return self.place.rank == 0
 
     def __enter__(self) -> Launch:
@@ -71,7 +72,7 @@ class Launch:
         try:
             self._meet(*_main_address(self.place))
             assert self.meeting is not None
-            # The first process gives up first, and says who is missing.
+            # The first process times out before the others, and names the missing ones.
             self.meeting.wait_for_all("arrived", self._seconds + (0 if self.is_first else _SECONDS_TO_LEARN))
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -91,13 +92,13 @@ class Launch:
                 self._restore_environment()
 
     def start_others(self, num_local: int) -> None:
-        """Start the other processes of this machine, if nobody has.
+        """Start the other processes of this machine, unless a launcher has.
 
-        Lightning would do so when training begins, by running the user's script again, and would answer the
-        end of one of them by killing all of them silently.
+        Lightning would start them when training begins, by running the user's script again, and would
+        silently kill all of them if one ended.
 
         Args:
-            num_local: Number of processes, this one included.
+            num_local: Number of processes on this machine, including this one.
 
         Raises:
             LaunchError: MASTER_PORT is set and in use.
@@ -116,7 +117,7 @@ class Launch:
             self._children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 
     def from_first(self, name: str, value: Any = None) -> Any:
-        """The ``value`` of the first process, in all of them: plain values only.
+        """The first process's ``value``, returned in all processes; it must be plain JSON.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
@@ -128,15 +129,15 @@ class Launch:
         return self.meeting.take(name)
 
     def wait_until_all(self, point: str, seconds: float | None = None, option: str = "") -> None:
-        """Wait until each process has come to a point: ``"arrived"`` or ``"ready"``.
+        """Wait until every process has reached a point: ``"arrived"`` or ``"ready"``.
 
         Args:
             point: Name of the point.
-            seconds: How long the missing processes may be silent; as at the start if not given.
+            seconds: How long the missing processes may be silent; by default as long as at the start.
             option: The option that holds ``seconds``.
 
         Raises:
-            LaunchError: Some did not come.
+            LaunchError: Some processes did not arrive.
             EndedElsewhere: One of them failed.
         """
         if self.meeting is not None:
@@ -153,7 +154,7 @@ class Launch:
         self.watch = RankWatch(self.meeting, self._kill_children)
         if self.place.launcher in ("torchrun", "srun"):
             return
-        # Lightning's own environment and torch read these; torchrun and srun have set the like.
+        # Lightning and torch read these variables, which torchrun and srun would have set.
         values = {
             "RANK": self.place.rank,
             "WORLD_SIZE": self.place.num_processes,
@@ -172,14 +173,14 @@ class Launch:
         dead = self._dead_child()
         if dead is None:
             return
-        time.sleep(0.2)  # what it said last may still be on its way
+        time.sleep(0.2)  # the last message of the process may still be on its way
         failure = self.meeting.failure()
         if failure:
             raise EndedElsewhere(failure)
         raise dead
 
     def _dead_child(self) -> InsightError | None:
-        """The error that describes a process started here that ended badly, if one did."""
+        """The error for a process started here that ended badly, or ``None``."""
         for rank, child in enumerate(self._children, start=1):
             code = child.poll()
             if code is not None and code < 0:
@@ -198,9 +199,9 @@ class Launch:
     # ------------------------------------------------------------------ ending
 
     def _end_with(self, meeting: Meeting, error: BaseException) -> None:
-        """Tell the others, or find out what they know; raises the error that this process is to say."""
+        """Tell the others, or learn what they know; raises the error that this process must print."""
         if isinstance(error, EndedElsewhere) or _is_interruption(error):
-            return  # it has been said already
+            return  # another process has printed the reason already
         known = translate(error)
         if known is None and isinstance(error, (RuntimeError, OSError)):
             self._raise_cause(meeting, error)
@@ -219,19 +220,19 @@ class Launch:
             raise named from error
 
     def _let_first_say_it(self, meeting: Meeting) -> None:
-        """Give the first process, which is likely to find the same mistake, the time to say it for all."""
+        """Give the first process, which probably finds the same mistake, time to report it for all."""
         deadline = time.monotonic() + _SECONDS_TO_LEARN
         while time.monotonic() < deadline and not (meeting.failure() or meeting.look("ready/0")):
             time.sleep(0.1)
 
     def _raise_cause(self, meeting: Meeting, error: BaseException) -> None:
-        """Raise what ended another process, if that is why a collective operation failed here."""
+        """Raise the error that ended another process, if it made a collective operation fail here."""
         deadline = time.monotonic() + _SECONDS_TO_LEARN
         while _is_lost(error):
             try:
                 failure = meeting.failure()
             except (RuntimeError, OSError):
-                # Had the first process failed in order, it would have waited until this one knew why.
+                # Had the first process ended regularly, it would have waited until this one knew the reason.
                 raise InsightError(
                     "rank 0 is gone and has not said why: it was killed, or its machine is gone",
                     "was its memory short? go on with --resume auto",
@@ -249,7 +250,7 @@ class Launch:
             time.sleep(0.1)
 
     def _leave(self, error: BaseException | None) -> None:
-        """Let the others read what this process wrote, then end what was started here."""
+        """Let the others read what this process wrote, then end the processes that were started here."""
         if self.meeting is None:
             return
         if error is None and not self.place.launcher:
@@ -260,7 +261,7 @@ class Launch:
         deadline = time.monotonic() + (_SECONDS_TO_END if in_order else _SECONDS_TO_LEARN)
         with contextlib.suppress(RuntimeError, OSError):  # the first process is gone
             self.meeting.publish_own("left")
-            # A launcher ends the others as soon as one has ended; the first still has a report to write.
+            # A launcher ends the others as soon as one has ended, but the first still has a report to write.
             while time.monotonic() < deadline and not self._may_go(error is not None and in_order):
                 time.sleep(0.05)
         for child in self._children:
@@ -275,7 +276,7 @@ class Launch:
             raise dead
 
     def _kill_children_on_their_way(self) -> None:
-        """Kill those that still import: they have nothing to lose, and would keep the message waiting."""
+        """Kill those that are still importing: they have nothing to lose and would delay the message."""
         if self._children and self.meeting is not None:
             with contextlib.suppress(RuntimeError, OSError):
                 arrived = self.meeting.of_every_rank("arrived")[1:]
@@ -287,7 +288,7 @@ class Launch:
         assert self.meeting is not None
         if not self.is_first:
             return not waits_for_first or self.meeting.look("left/0") is not None
-        # The others need the store until they have left, have ended, or if they have never come.
+        # The others need the store until they have left or ended. Those that never arrived do not.
         pairs = zip(self.meeting.of_every_rank("left"), self.meeting.of_every_rank("arrived"), strict=True)
         gone = [bool(left) or not arrived for left, arrived in pairs]
         for rank, child in enumerate(self._children, start=1):
@@ -295,7 +296,7 @@ class Launch:
         return all(gone)
 
     def _restore_environment(self) -> None:
-        """Leave the environment as it was: a program may train again, in as many processes as it likes."""
+        """Restore the environment, so that a program can train again with any number of processes."""
         for name, value in self._environment_before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -304,10 +305,10 @@ class Launch:
 
 
 def _destroy_group() -> None:
-    """End torch's process group: a program that trains again starts other processes with another group.
+    """End torch's process group, because a program that trains again starts other processes with a new group.
 
-    The processes of a launcher stay, and so does their group: in its store a second group of the same name
-    would find the addresses of the first.
+    Under a launcher the processes stay, and so does their group: in its store, a second group of the same
+    name would find the addresses of the first.
     """
     import torch.distributed
 
@@ -323,7 +324,7 @@ def _is_lost(error: BaseException) -> bool:
 
 
 def _is_interruption(error: BaseException) -> bool:
-    """Whether all processes agreed to end here, as ``TrainingInterrupted`` says."""
+    """Whether all processes agreed to stop, as ``TrainingInterrupted`` says."""
     return getattr(error, "aborted", True) is False
 
 
@@ -364,10 +365,10 @@ def _given_port() -> int:
 
 @contextlib.contextmanager
 def preemptible() -> Iterator[None]:
-    """Inside the block SIGUSR1 ends the process with exit code 143, as SIGTERM would.
+    """Make SIGUSR1 inside the block end the process with exit code 143, as SIGTERM does.
 
-    Without it the exit code would be 138, which no job script takes for a reason to start again. Once
-    training begins, ``GracefulInterrupt`` takes over.
+    Otherwise the exit code would be 138, which no job script takes as a reason to start again. Once training
+    begins, ``GracefulInterrupt`` handles the signal.
     """
     if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Where the processes of a run find one another: a small store of texts, before and beside torch's group."""
+"""The store in which the processes of a run meet, used before and beside torch's process group."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from insight.runtime.processes import ProcessPlace
 
 _POLL_SECONDS = 0.1
 _OPERATION_SECONDS = 60.0
-# A process that waits this long for others says whom it waits for.
+# A process that has waited this long for others says which ones are missing.
 _SECONDS_UNTIL_SAID = 5.0
 _FAILURE = "failure"
-# Launchers start a program once, which may train several times: all its processes count alike.
+# A program that a launcher started once may train several times. All processes number these runs alike.
 _numbers = itertools.count()
 
 
@@ -30,7 +30,7 @@ class Failure:
 
     Args:
         rank: Rank of the process that failed.
-        message: The error message, or what another process found out about the failure.
+        message: The error message, or the explanation that another process found.
         exit_code: Exit code of every process of the run.
     """
 
@@ -40,13 +40,10 @@ class Failure:
 
 
 class EndedElsewhere(SystemExit):
-    """Another process ended the run and has said why, so this one leaves silently.
+    """Another process ended the run and has printed the reason, so this one leaves silently.
 
     Args:
-        failure: The event that ended the run.
-
-    Attributes:
-        code: Exit code of that process.
+        failure: The event that ended the run; its exit code becomes ``code``.
     """
 
     def __init__(self, failure: Failure) -> None:
@@ -58,24 +55,24 @@ class EndedElsewhere(SystemExit):
 
 
 class Meeting:
-    """The store of one run: JSON values by name, written by one process and read by all.
+    """The store of one run: JSON values by name, which every process can write and read.
 
-    It is torch's ``TCPStore``. The first process serves it on the port that torch's process group will use
-    too (torch shares the server within a process); under torchrun the agent serves it. It answers while the
-    Python of the first process is busy, so it also tells which process hangs.
+    It is torch's ``TCPStore``. The first process serves it on the port that torch's process group also uses
+    (torch shares the server within a process); under torchrun the agent serves it. It answers even while the
+    Python code of the first process is busy, so it can also show which process hangs.
 
     Args:
-        place: Place of this process.
-        address: Name or IP of the machine of the first process.
+        place: The place of this process.
+        address: Name or IP address of the first process's machine.
         port: Port of the store; 0 lets the first process choose a free one.
         seconds: How long to wait for the first process.
 
     Attributes:
         port: The port in use.
-        while_waiting: A function that is called again and again while this process waits for others.
+        while_waiting: A function that is called repeatedly while this process waits for others.
 
     Raises:
-        LaunchError: The port is in use, or nobody answers there.
+        LaunchError: The port is in use, or no store answers there.
     """
 
     def __init__(self, place: ProcessPlace, address: str, port: int, seconds: float) -> None:
@@ -100,7 +97,7 @@ class Meeting:
             raise _no_store(error, place, serves, address, port, seconds) from error
         store.set_timeout(timedelta(seconds=_OPERATION_SECONDS))
         self.port = store.port
-        # A restarted run meets anew, and so does the next one of a program, also where the store is the same.
+        # Restarted runs, and the next run of one program, may use the same store: each gets its own names.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = PrefixStore(f"insight/{attempt}/{number}", store)
 
@@ -109,7 +106,7 @@ class Meeting:
         self._store.set(name, json.dumps(value))
 
     def take(self, name: str) -> Any:
-        """Wait for the value that a process publishes under ``name``, as long as the run lives.
+        """Wait for the value that a process publishes under ``name``, as long as the run lasts.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
@@ -119,31 +116,31 @@ class Meeting:
         return json.loads(self._store.get(name))
 
     def look(self, name: str) -> Any:
-        """The value that is published under ``name`` by now, or ``None``."""
+        """The value that has been published under ``name``, or ``None``."""
         return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def of_every_rank(self, name: str) -> list[Any]:
-        """The value that each process has published for itself by now (:meth:`publish_own`), or ``None``."""
+        """The values that the processes have published with :meth:`publish_own`, by rank, or ``None``."""
         return [self.look(f"{name}/{rank}") for rank in range(self.place.num_processes)]
 
     def publish_own(self, name: str, value: Any = True) -> None:
-        """Let all processes read this one's ``value``."""
+        """Let all processes read the ``value`` of this process."""
         self.publish(f"{name}/{self.place.rank}", value)
 
     def wait_for_all(self, name: str, seconds: float, option: str = "run.rendezvous_timeout") -> None:
-        """Come to a point, and wait until all processes have.
+        """Report that this process has reached a point, and wait until all processes have.
 
-        The time-out counts silence, not work: it begins anew whenever a missing process shows with a new
-        ``pulse`` that it is working.
+        The time-out counts silence, not work: it restarts whenever a new ``pulse`` shows that a missing
+        process is working.
 
         Args:
             name: Name of the point.
-            seconds: How long to wait for a sign of life of the missing processes.
+            seconds: How long to wait for a sign of life from the missing processes.
             option: The option that holds ``seconds``.
 
         Raises:
             EndedElsewhere: Another process has ended the run.
-            LaunchError: Some processes did not come; the message says which.
+            LaunchError: Some processes did not arrive; the message says which.
         """
         self.publish_own(name)
         begun = silent_since = time.monotonic()
@@ -167,12 +164,12 @@ class Meeting:
             self._wait()
 
     def fail(self, rank: int, message: str, exit_code: int) -> Failure:
-        """End the run for all processes; the first failure counts, and is returned."""
+        """End the run for all processes, and return its first failure, which is the one that counts."""
         mine = json.dumps(asdict(Failure(rank, message, exit_code)))
         return Failure(**json.loads(self._store.compare_set(_FAILURE, "", mine)))
 
     def failure(self) -> Failure | None:
-        """The event that has ended the run, if there is one; remembered when the store is gone."""
+        """The event that has ended the run, or ``None``; it is remembered when the store is gone."""
         if self._failure is None:
             found = self.look(_FAILURE)
             self._failure = Failure(**found) if found else None

@@ -1,4 +1,4 @@
-"""Notices that the processes of a run are silent, finds out which one they wait for, and ends the run."""
+"""Notice that the processes of a run are silent, find the one that they wait for, and end the run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from insight.runtime.messages import plain_line
 _LONGEST_INTERVAL = 5.0
 _INTERVAL_OUTSIDE_OF_TRAINING = 1.0
 _SECONDS_TO_ANSWER = 10.0
-# After another process has failed: how long this one may need to find out by itself and leave in order.
+# After another process has failed, how long this one may take to notice it and leave regularly.
 _SECONDS_TO_LEAVE = 20.0
-# A process that uses less than this share of a core is not working.
+# A process that uses less than this share of a core counts as not working.
 _WORKING_SHARE = 0.05
 _PACKAGES, _STANDARD = (os.path.join(sysconfig.get_path(name), "") for name in ("purelib", "stdlib"))
 _LIBRARIES = tuple(os.path.join(_PACKAGES, name, "") for name in ("torch", "lightning"))
-# Files whose functions wait for other processes, where they are the innermost of a stack.
+# A process whose innermost function is in one of these folders waits for other processes.
 _WAITING = (os.path.join("torch", "distributed", ""), os.path.join("torch", "nn", "parallel", ""))
 _BACKWARD = "_engine_run_backward"
 _DONE = "done"
@@ -34,13 +34,13 @@ _DONE = "done"
 
 @dataclass(frozen=True)
 class Answer:
-    """Where a process is when it is asked.
+    """The reply of a process that was asked where it is.
 
     Args:
         moment: Number of events that it has reported.
-        doing: The event that it has not finished, e.g. ``"finished step 17"``.
+        doing: The event that it reported last, e.g. ``"finished step 17"``.
         place: ``FILE:LINE (function)`` of its main thread.
-        waits: Whether that is inside a collective operation, where it waits for others.
+        waits: Whether it is inside a collective operation, where it waits for others.
     """
 
     moment: int
@@ -50,19 +50,19 @@ class Answer:
 
 
 class RankWatch:
-    """A thread in every process that shows that the process works, and in the first one judges silence.
+    """A thread in every process that shows that the process works; in the first process it judges silence.
 
-    A process is silent while it neither reports events nor moves in its own Python code; outside of training
-    the use of processor time counts too. All processes silent for too long means that one of them hangs and
-    the others wait for it. Then each writes the stacks of its threads to ``hang/rank-<rank>.txt`` and answers
-    where it is: the one that has reported the fewest events and does not wait for others is late. The whole
-    run ends with exit code 1, whatever the main threads are blocked in.
+    A process is silent while it neither reports events nor advances in its own Python code; outside of
+    training, processor time counts as work too. If all processes are silent for too long, one of them hangs
+    and the others wait for it. Then each writes the stacks of its threads to ``hang/rank-<rank>.txt`` and
+    reports where it is. The late process is the one that has reported the fewest events and does not wait for
+    others. The whole run ends with exit code 1, whatever blocks the main threads.
 
-    Silence is measured by the clock of the first process, so clocks need not agree.
+    The clock of the first process measures silence, so the clocks of the machines need not agree.
 
     Args:
-        meeting: Store of the run.
-        kill_others: A function that ends the other processes of this machine by force.
+        meeting: The store of the run.
+        kill_others: A function that kills the other processes of this machine.
     """
 
     def __init__(self, meeting: Meeting, kill_others: Callable[[], None]) -> None:
@@ -85,7 +85,7 @@ class RankWatch:
 
         Args:
             seconds: How long all processes may be silent.
-            folder: Run folder, for the stacks.
+            folder: The run folder, for the stacks.
             write_down: A function that the first process calls with the message.
         """
         self._watched = threading.get_ident()
@@ -93,12 +93,12 @@ class RankWatch:
         self._doing, self._is_training = "started training", True
 
     def progress(self, doing: str) -> None:
-        """Report that something is finished, and what is next, e.g. ``"finished step 17"``."""
+        """Report an event, e.g. ``"finished step 17"``."""
         self._doing = doing
         self._moment += 1
 
     def end_training(self) -> None:
-        """Stop judging: what follows training takes as long as it takes."""
+        """Stop judging silence, because the work after training may take any time."""
         if self._is_training:
             self._is_training = False
             with contextlib.suppress(RuntimeError, OSError):  # the process that serves the store is gone
@@ -119,12 +119,12 @@ class RankWatch:
         try:
             while not self._stopping.wait(self._interval):
                 self._show_work()
-                self._meeting.failure()  # to know it when the process that serves the store has ended
+                self._meeting.failure()  # remembers a failure before the serving process ends
                 if self._is_training:
                     self._watch_training()
         except (RuntimeError, OSError):
-            # The process that serves the store is gone. Collective operations find that out too, but some
-            # only after half an hour.
+            # The process that serves the store is gone. Collective operations notice that too, but some only
+            # after half an hour.
             if self._is_training and not self._stopping.wait(_SECONDS_TO_LEAVE):
                 _print("error: rank 0 is gone: go on with --resume auto")
                 os._exit(1)
@@ -145,7 +145,7 @@ class RankWatch:
         self._meeting.publish_own("moment", self._moment)
         failure = self._meeting.failure()
         if failure:
-            # End this process if a collective operation holds it.
+            # End this process if a collective operation blocks it.
             if not self._stopping.wait(_SECONDS_TO_LEAVE) and self._is_training:
                 os._exit(failure.exit_code)
         elif self._meeting.look("stall") is not None:
@@ -192,14 +192,14 @@ class RankWatch:
         }
 
     def _end_run(self, answers: dict[int, Answer | None]) -> Failure:
-        """Say which process is late and where it is, and tell the others that this has ended the run."""
+        """Name the late process and its place, and tell the others that this has ended the run."""
         rank, message = late(answers, float(self._meeting.look("stall")))
         message = f"{message}; stacks of all processes: {self._folder / 'hang'}"
         _print(f"error: {message}")
         failure = self._meeting.fail(rank, message, 1)
         with contextlib.suppress(Exception):
             self._write_down(message)
-        time.sleep(3 * self._interval)  # until the others have read it: the store ends with this process
+        time.sleep(3 * self._interval)  # the others must read it before the store ends
         self._kill_others()
         return failure
 
@@ -215,7 +215,7 @@ def late(answers: dict[int, Answer | None], seconds: float) -> tuple[int, str]:
     """The rank that the others wait for, and a sentence about it.
 
     Args:
-        answers: Answers by rank; ``None`` where none came.
+        answers: Answers by rank; ``None`` for a process that did not answer.
         seconds: How long nothing has happened.
     """
     for rank, answer in answers.items():
@@ -253,7 +253,7 @@ def place_of(frame: FrameType | None) -> tuple[str, bool]:
 
 
 def _own_position(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
-    """Where a thread is in code that is neither torch's, nor Lightning's, nor Python's own."""
+    """The position of a thread in code outside of torch, Lightning and Python's standard library."""
     position = []
     while frame is not None:
         path = frame.f_code.co_filename
@@ -264,5 +264,5 @@ def _own_position(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(RuntimeError):  # the main thread holds the stream
+    with contextlib.suppress(RuntimeError):  # the main thread may hold the stream
         print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
