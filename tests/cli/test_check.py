@@ -13,8 +13,10 @@ import pytest
 import torch
 from command_line import Outcome, run_insight
 
+from insight.generation import GenerationSettings
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime import resources as limits
+from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import Hardware
 from insight.runtime.messages import silence_libraries
 
@@ -324,3 +326,22 @@ def test_a_loss_that_is_no_number(workplace: Path, monkeypatch: pytest.MonkeyPat
     )
     monkeypatch.syspath_prepend(workplace)
     assert refused("--model=users_loss.Infinite")
+
+
+def test_a_network_that_can_be_trained_and_not_write(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One token is generated behind a window of the training text; positions beyond their length can be."""
+    found(
+        "--model.network.max_sequence_length=64",
+        "--model.network.attention.position.scaling=DynamicNTKScaling",
+        "--model.network.attention.position.scaling.factor=2",
+        "--model.network.attention.position.scaling.original_length=8",
+    )
+
+    def refuse(network: object, tokenizer: object, prompt: str, settings: GenerationSettings) -> None:
+        assert len(prompt) > 8
+        raise ConfigError("cannot write", "mend it", option="position", value="Broken")
+
+    monkeypatch.setattr("insight.api.check.trial.generate", refuse)
+    assert "position=Broken: cannot write: mend it" in refused()

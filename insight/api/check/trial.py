@@ -18,6 +18,9 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from insight.api.check.batches import Batches, Processes, batches_per_validation
 from insight.api.check.findings import Findings
 from insight.callbacks import TimeBudget
+from insight.data import LanguageModelingDataModule
+from insight.generation import GenerationSettings, generate
+from insight.models import Decoder
 from insight.runtime.errors import InsightError
 from insight.training import InverseSquareRoot, ScheduleConfig
 from insight.training.compilation import CompileChoice
@@ -77,7 +80,22 @@ def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> 
             f"{len(observer.without_gradient)} parameters get no gradient ({shown}, …)",
             "several processes need --trainer.strategy ddp_find_unused_parameters_true for that",
         )
+    _write_one_token(cli)
     return {"num_sequences": num_sequences, "loss": loss}
+
+
+def _write_one_token(cli: InsightCLI) -> None:
+    """Let the network generate one token behind a window of the training text, as samples after training do.
+
+    Raises:
+        InsightError: It cannot, although it can be trained.
+    """
+    network, data = getattr(cli.model, "network", None), cli.datamodule
+    if not isinstance(network, Decoder) or not isinstance(data, LanguageModelingDataModule):
+        return  # parts of the user's own
+    length = min(data.sequence_length, data.store("train").num_tokens)
+    prompt = data.tokenizer.decode(data.store("train").tokens(0, length).tolist())
+    generate(network, data.tokenizer, prompt, GenerationSettings(max_new_tokens=1))
 
 
 def time_two_steps(cli: InsightCLI) -> StepTimes:

@@ -45,7 +45,7 @@ class TokenizerCache:
         try:
             with writing_to(self._root):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self._folder / f"{key}.lock", mode=0o666)
+                lock = FileLock(self._folder / f"{key}.lock")
                 try:
                     held = lock.acquire(timeout=0)
                 except Timeout:
