@@ -1,4 +1,4 @@
-"""Results for people: metrics, samples, summary, TensorBoard, and the page that shows them."""
+"""Results of a run: metrics, samples, summary, TensorBoard, and the report page."""
 
 from typing import TYPE_CHECKING
 

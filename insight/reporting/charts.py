@@ -1,4 +1,4 @@
-"""Curves as Bokeh charts that carry no colours of their own: the page gives them light or dark ones."""
+"""Curves and bars as Bokeh charts without colours; the page sets light or dark ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from bokeh.plotting import figure
 from insight.reporting.run_files import Curve
 from insight.runtime.formats import format_duration
 
-# More points than this are averaged in groups of equal size: no screen shows more, and the page stays small.
+# Longer curves are averaged in groups of equal size: no screen shows more points, and the page stays small.
 MAX_POINTS = 1000
 _FEW_POINTS = 40
 SERIES_COLORS = ("--line-1", "--line-2", "--line-3", "--line-4")
-"""CSS variables that colour things that stand side by side, such as models."""
+"""CSS variables of the colours of things that are compared, such as models."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Line:
 
     Args:
         label: Name in the legend and in the tooltip.
-        curve: Its points.
-        color: Name of the page's CSS variable that colours it, e.g. ``"--line-1"``.
-        faint: Whether it is background to another line (the raw form of a smoothed curve).
-        dashed: Whether it marks a place rather than a measured course.
+        curve: Points of the line.
+        color: CSS variable of its colour, e.g. ``"--line-1"``.
+        faint: Whether it is the background of another line (the raw form of a smoothed curve).
+        dashed: Whether it is a marker rather than a measured curve.
     """
 
     label: str
@@ -60,11 +60,11 @@ class Chart:
         identifier: Unique in the page.
         title: Heading of the chart.
         unit: Unit of the vertical axis.
-        lines: Its curves; those without points are left out.
+        lines: Lines of the chart; those without points are left out.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
         from_zero: Whether the vertical axis begins at 0.
         logarithmic: Whether the vertical axis is logarithmic.
-        top: Where the vertical axis ends; ``None`` to end it at the largest value.
+        top: End of the vertical axis; by default the largest value.
         x_name: Name of the quantity on the horizontal axis.
         x_logarithmic: Whether the horizontal axis is logarithmic.
     """
@@ -85,7 +85,7 @@ class Chart:
 
     @property
     def description(self) -> str:
-        """Text for a reader who does not see the chart."""
+        """Text alternative of the chart."""
         parts = []
         for line in self.lines:
             finite = [value for value in line.curve.values if math.isfinite(value)]
@@ -101,7 +101,7 @@ class Chart:
 
     @property
     def num_lost(self) -> int:
-        """Points that cannot be drawn because they are not finite numbers."""
+        """Number of points that are left out because they are not finite."""
         return sum(not math.isfinite(value) for line in self.lines for value in line.curve.values)
 
     def to_item(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Chart:
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
         plot.x_range = DataRange1d(range_padding=0.02)
         if not self.x_logarithmic:
-            plot.x_range.start = 0  # charts side by side line up
+            plot.x_range.start = 0  # aligns charts that are side by side
         plot.y_range = DataRange1d()
         if self.from_zero:
             plot.y_range.start = 0
@@ -155,13 +155,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a :class:`BarChart`.
-
-    Args:
-        label: Name of what was measured.
-        series: Index of the series that it belongs to.
-        value: Its length.
-    """
+    """One bar of a :class:`BarChart`; ``series`` is the index of its series and ``value`` its length."""
 
     label: str
     series: int
@@ -170,7 +164,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Lengths side by side: one group a label, one bar a series.
+    """Bars in groups: one group per label, one bar per series.
 
     Args:
         identifier: Unique in the page.
@@ -197,13 +191,13 @@ class BarChart:
 
     @property
     def description(self) -> str:
-        """Text for a reader who does not see the chart."""
+        """Text alternative of the chart."""
         parts = [f"{bar.label}, {self.series[bar.series]}: {bar.value:.4g}" for bar in self._drawn]
         return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
 
     @property
     def num_lost(self) -> int:
-        """Bars that cannot be drawn because they are not finite numbers."""
+        """Number of bars that are left out because they are not finite."""
         return len(self.bars) - len(self._drawn)
 
     @property
@@ -224,7 +218,7 @@ class BarChart:
         )
         clear_frame(plot)
         plot.ygrid.visible = False
-        # The first label stands at the top.
+        # The first label is at the top.
         plot.yaxis.ticker = [height - index for index in range(len(labels))]
         plot.yaxis.major_label_overrides = {height - index: label for index, label in enumerate(labels)}
         plot.xaxis.formatter = NumeralTickFormatter(format=self.tick_format)
@@ -250,7 +244,7 @@ class BarChart:
 
 
 def clear_frame(plot: Any) -> None:
-    """Take away what the page's style does not colour: backgrounds, outlines and minor ticks."""
+    """Remove the parts that the page's style does not colour: backgrounds, outlines and minor ticks."""
     plot.background_fill_alpha = 0
     plot.border_fill_alpha = 0
     plot.outline_line_alpha = 0
@@ -261,7 +255,7 @@ def clear_frame(plot: Any) -> None:
 
 
 def tooltip(rows: Iterable[tuple[str, str]]) -> str:
-    """The HTML of a tooltip of name and value, coloured by variables, since Bokeh's own are always light."""
+    """The HTML of a tooltip of names and values; it uses CSS variables, since Bokeh's are always light."""
     cells = "".join(
         f'<span style="color:var(--quiet)">{name}</span><span>{value}</span>' for name, value in rows
     )
@@ -270,9 +264,9 @@ def tooltip(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: bool) -> HoverTool:
-    """A tooltip that follows the pointer along the main line, and shows at the points of the others.
+    """A tooltip that follows the pointer along the main line, and appears at the points of other lines.
 
-    ``x`` is the name of the horizontal axis and the format of its numbers.
+    ``x`` is the name of the horizontal axis and its number format.
     """
     shown = {escape(line.label): "@value{%0.4g}", x[0]: f"@step{{{x[1]}}}"}
     if any(map(math.isfinite, line.curve.seconds)):
@@ -287,11 +281,10 @@ def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: b
 
 
 def smooth(curve: Curve, share: float = 0.03) -> Curve:
-    """The mean over a window of about ``share`` of the points around each point.
+    """The moving mean over a centred window of about ``share`` of the points.
 
-    The window is centred, and at the start narrower so that it stays centred there: otherwise the mean
-    would lie below the steep fall of the first steps. Values that are not finite count for nothing and
-    stay NaN.
+    At the start the window is narrower so that it stays centred: otherwise the mean would be below the
+    steep fall of the first steps. Values that are not finite are ignored and become NaN.
     """
     values = np.asarray(curve.values, dtype=np.float64)
     finite = np.isfinite(values)
@@ -308,14 +301,14 @@ def _columns(curve: Curve) -> dict[str, Any]:
     steps, seconds, values = (np.asarray(column, dtype=np.float64) for column in _thinned(curve))
     return {
         "step": steps,
-        # Bokeh draws a gap at NaN and nothing sensible at infinity.
+        # Bokeh draws a gap at NaN, and does not handle infinity.
         "value": np.where(np.isfinite(values), values, np.nan),
         "time": [format_duration(second) for second in seconds],
     }
 
 
 def _thinned(curve: Curve) -> tuple[list[float], list[float], list[float]]:
-    """At most ``MAX_POINTS`` points, each the mean of equally many neighbours; NaN where none is finite."""
+    """At most ``MAX_POINTS`` points, each the mean of equally many neighbours; NaN if none is finite."""
     group = math.ceil(len(curve.steps) / MAX_POINTS)
     columns: tuple[list[float], list[float], list[float]] = ([], [], [])
     for start in range(0, len(curve.steps), group):

@@ -1,4 +1,4 @@
-"""The logger that writes ``metrics.jsonl``."""
+"""Loggers that write ``metrics.jsonl`` and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from insight.runtime.json_files import prepare_to_append, read_records, to_line
 
 
 class StepLabels:
-    """Labels what is logged with the number of optimizer steps that the weights have taken.
+    """Labels rows with the number of optimizer steps that the weights have taken.
 
-    Lightning labels what it logs itself, which has an epoch, with the number of steps before the one that
-    ends. What callbacks log has the label that they give.
+    Rows that Lightning logs itself have an epoch, and its step is one too low for them. Rows that callbacks
+    log keep their step.
 
     Attributes:
-        count_steps: Returns the number of steps taken, where somebody has set it.
+        count_steps: Returns the number of steps taken; ``None`` keeps Lightning's step.
     """
 
     count_steps: Callable[[], int] | None = None
@@ -35,19 +35,19 @@ class StepLabels:
         return 0 if step is None else int(step)
 
     def begin_training(self, step: int) -> None:
-        """Drop what was logged beyond ``step``: those steps were lost, and are now repeated.
+        """Drop rows beyond ``step``, since those steps are repeated.
 
-        Where nobody calls it, the first row of training does, at its own step.
+        If it is not called, the first training row does this for its own step.
         """
         raise NotImplementedError
 
 
 class MetricsFile(StepLabels, Logger):
-    """Writes one JSON object a logged step: ``{"step": 120, "seconds": 31.4, "train/loss": 3.1}``.
+    """Writes one JSON object per logged step: ``{"step": 120, "seconds": 31.4, "train/loss": 3.1}``.
 
-    Every line reaches the file when it is written, so a killed run keeps what it measured. The clock
-    starts with the object. A run that goes on in an old folder appends: its clock goes on from the last
-    record that counts, and records of steps that are repeated are dropped. Testing or validating never drops.
+    Lines are not buffered, so a killed run keeps its records. The clock starts when the object is made. A
+    resumed run appends: its clock continues from the last record that is kept, and records of repeated
+    steps are dropped. Testing or validating drops none.
 
     Args:
         path: The ``metrics.jsonl`` to write.
@@ -63,12 +63,12 @@ class MetricsFile(StepLabels, Logger):
 
     @property
     def name(self) -> str:
-        """Required by Lightning; the run folder has the name."""
+        """Constant that Lightning requires; the run folder has the name."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """Required by Lightning; the run folder has the number."""
+        """Constant that Lightning requires; the run folder has the number."""
         return ""
 
     @property
@@ -78,7 +78,7 @@ class MetricsFile(StepLabels, Logger):
 
     @property
     def seconds(self) -> float:
-        """The clock of the run: its seconds in this process and in those that it was resumed from."""
+        """Seconds of the run in this process and in the processes that it was resumed from."""
         return round((self._offset or 0.0) + time.monotonic() - self._start, 3)
 
     @rank_zero_only
@@ -86,7 +86,7 @@ class MetricsFile(StepLabels, Logger):
         """Write one record.
 
         Raises:
-            OutputError: The file cannot be written, for instance because the disk is full.
+            OutputError: The file cannot be written, e.g. because the disk is full.
         """
         step = self.label(metrics, step)
         if not self._has_trained and any(name.startswith("train/") for name in metrics):
@@ -99,7 +99,7 @@ class MetricsFile(StepLabels, Logger):
 
     @rank_zero_only
     def begin_training(self, step: int) -> None:
-        """Remove the records beyond ``step``, and set the clock to the last one that stays."""
+        """Remove the records beyond ``step``, and set the clock to the last remaining record."""
         self._has_trained = True
         records = read_records(self.path)
         kept = [record for record in records if _step(record) <= step]
@@ -110,7 +110,7 @@ class MetricsFile(StepLabels, Logger):
             self._offset = self._seconds_before(step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``config.yaml`` in the same folder holds them all."""
+        """Do nothing: ``config.yaml`` in the same folder holds them all."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -140,8 +140,8 @@ def _step(record: Mapping[str, Any]) -> int:
 
 
 _SAMPLE_CHARACTERS = 20_000
-# Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, when training ends;
-# testing comes later, and its columns would never be seen if they were not announced then.
+# Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, at the end of
+# training, so columns of the later test must be announced then.
 _COLUMNS = tuple(
     f"{split}/{measure}"
     for split in ("validation", "test")
@@ -152,11 +152,10 @@ _COLUMNS = tuple(
 class RunTensorBoard(StepLabels, TensorBoardLogger):
     """Lightning's logger, set up for a run folder.
 
-    Event files lie beside ``config.yaml`` (``tensorboard --logdir runs`` then shows ``name/n`` as the
-    run's name). A resumed run adds a file, and tells TensorBoard to forget what the steps that are repeated
-    had logged. Lightning's own ``hparams.yaml`` and its
-    ``hp_metric = -1`` are not written: :meth:`log_outcome` fills the HPARAMS tab when there is something
-    to compare.
+    Event files lie beside ``config.yaml``, so ``tensorboard --logdir runs`` shows ``name/n`` as the run's
+    name. A resumed run adds a file, which makes TensorBoard discard the records of repeated steps.
+    Lightning's ``hparams.yaml`` and ``hp_metric = -1`` are not written; :meth:`log_outcome` fills the
+    HPARAMS tab instead.
 
     Args:
         folder: The run folder.
@@ -182,17 +181,17 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing at the start of training; :meth:`log_outcome` writes them with what they led to."""
+        """Do nothing: :meth:`log_outcome` writes them with the final metrics."""
 
     @rank_zero_only
     def log_outcome(self, config: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
         """Fill the HPARAMS tab: one row for this run, options on the left, metrics on the right.
 
         Args:
-            config: The configuration, nested; its leaves become columns named ``model.network.num_layers``.
-            metrics: Final metrics under the names they were logged with, so that the tab links to their
-                curves. Those that were never logged as scalars are logged now.
-            step: Where on the step axis.
+            config: The nested configuration; its leaves become columns like ``model.network.num_layers``.
+            metrics: Final metrics under their logged names, so that the tab links to their curves. Metrics
+                that were never logged as scalars are logged now.
+            step: Step label of the row.
         """
         from torch.utils.tensorboard.summary import hparams
 
@@ -206,10 +205,9 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
 
     @rank_zero_only
     def log_sample(self, sample: Sample) -> None:
-        """Show a sampled text in the TEXT tab, as it is.
+        """Show a sampled text verbatim in the TEXT tab.
 
-        TensorBoard renders Markdown; a block indented by four spaces is shown verbatim and cannot be left
-        by anything inside it.
+        TensorBoard renders Markdown; no text can end a code block that is indented by four spaces.
         """
         text = f"{sample.prompt} ⟶ {sample.text}"
         lines = safe_text(text, _SAMPLE_CHARACTERS).split("\n")
@@ -223,7 +221,7 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
 
     @rank_zero_only
     def begin_training(self, step: int) -> None:
-        """Let TensorBoard forget what was logged beyond ``step``."""
+        """Make TensorBoard discard records beyond ``step``."""
         if not self._resumes:
             return
         self._resumes = False
@@ -236,7 +234,7 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
 def flatten_options(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
     """The leaves of a nested configuration by dotted name, as the HPARAMS tab takes them.
 
-    ``class_path``/``init_args`` pairs become ``name = class`` and the arguments directly below ``name``.
+    For a ``class_path`` with ``init_args``, ``name`` is the class and the arguments lie directly below.
     """
     options: dict[str, bool | int | float | str] = {}
     for key, value in config.items():

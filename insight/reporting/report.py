@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page that explains a run."""
+"""``report.html``: a self-contained page about a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from insight.runtime.run_folder import RunFolder
 from insight.runtime.version import __version__
 
 _MAX_PAGE_BYTES = 3_000_000
-# How long a single text in the page may be; the next one is tried while the page is too large.
+# Most characters of a single text in the page; the next value is tried while the page is too large.
 _TEXT_CHARACTERS = (120_000, 4_000, 400)
 
 
@@ -32,18 +32,17 @@ def write_report(
     title: str | None = None,
     kind: str = "training report",
 ) -> Path:
-    """Write ``report.html`` from the files of the run, and from nothing else.
+    """Write ``report.html`` from the files of the run alone.
 
-    The page needs no network and is forbidden to use it by its Content-Security-Policy, which also lets
-    only the two scripts written here run (by their SHA-256), so that text written by a network, a file or
-    a user stays text even if it should escape its place. Every value is HTML-escaped by the template and
-    rid of control characters.
+    The template escapes every value and removes control characters. In addition, the page's
+    Content-Security-Policy forbids access to the network and any script but the two written here (by
+    SHA-256), so text from a model, a file or a user cannot run as code.
 
     Args:
         run: The run; any of its files may be missing.
         sections: Functions that make the sections, in the order of the page.
-        title: Heading of the page; ``None`` takes the name of the run.
-        kind: Sort of the page, shown above its heading.
+        title: Heading of the page; by default the name of the run.
+        kind: Kind of the page, shown above its heading.
 
     Raises:
         OutputError: The page cannot be written.
@@ -71,10 +70,10 @@ def write_report(
 
 
 def _environment(max_characters: int) -> Environment:
-    """Templates that escape everything they print, and print no control character and no endless text."""
+    """Templates that escape every value, remove its control characters and limit its length."""
 
     def harmless(value: Any) -> Any:
-        # Markup is the page's own: style, scripts, and what macros have escaped already.
+        # Markup is the page's own style and scripts, and values that macros have already escaped.
         return value if isinstance(value, Markup) else safe_text(str(value), max_characters)
 
     return Environment(
@@ -88,7 +87,7 @@ def _environment(max_characters: int) -> Environment:
 
 
 def _bokeh_script() -> Markup:
-    """Bokeh's core, minified; widgets, tables and MathJax, which triple it, are left out."""
+    """Bokeh's core, minified, without widgets, tables and MathJax, which would triple its size."""
     return Markup("\n".join(Resources(mode="inline", components=["bokeh"], minified=True).js_raw))
 
 
@@ -103,14 +102,14 @@ def _json_for_html(value: Any) -> Markup:
 
 
 def _policy(scripts: list[Markup]) -> str:
-    """The Content-Security-Policy (W3C CSP Level 3): no fetches at all, and no scripts but these."""
+    """A Content-Security-Policy (W3C CSP Level 3) that allows no fetches and only these scripts."""
     hashes = [hashlib.sha256(script.encode()).digest() for script in scripts]
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes) or "'none'"
     return "; ".join(
         (
             "default-src 'none'",
             f"script-src {allowed}",
-            "style-src 'unsafe-inline'",  # Bokeh styles its own elements
+            "style-src 'unsafe-inline'",  # Bokeh sets the style of its elements
             "img-src data:",  # icons of Bokeh's toolbar
             "base-uri 'none'",
             "form-action 'none'",

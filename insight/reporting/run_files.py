@@ -1,4 +1,4 @@
-"""The files that a run leaves, read and written: metrics, samples, summary, ``run.json``, early stopping."""
+"""Reads and writes the files of a run: metrics, samples, summary, ``run.json``, early stopping."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Curve:
     """One metric over training.
 
     Args:
-        steps: Optimizer steps, ascending; or what else the horizontal axis counts.
-        seconds: Seconds since the start of training at each of them.
-        values: The metric; NaN where it was not a finite number.
+        steps: Ascending optimizer steps, or other values of the horizontal axis.
+        seconds: Seconds since the start of training at each step.
+        values: The metric at each step; NaN if it was not finite.
     """
 
     steps: tuple[float, ...]
@@ -28,13 +28,10 @@ class Curve:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of ``metrics.jsonl``, one a step, ascending.
+    """The records of ``metrics.jsonl`` (or of the run folder that holds it), one per step, ascending.
 
-    What was logged at the same step in several records (training, then validation; or twice, because a
-    run was resumed) is merged, and the later value counts. ``null`` comes back as NaN.
-
-    Args:
-        path: The file, or the run folder that holds it.
+    Several records of one step (of training and validation, or of a resumed run) are merged, and the later
+    value counts. ``null`` becomes NaN.
     """
     path = path / "metrics.jsonl" if path.is_dir() else path
     by_step: dict[int, dict[str, float]] = {}
@@ -45,7 +42,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         merged = by_step.setdefault(step, {})
         for name, value in record.items():
             if name == "seconds" and name in merged:
-                continue  # a step was reached when it was first logged, not when it was tested
+                continue  # the time of a step is that of its first record, not of a later test
             if value is None:
                 merged[name] = math.nan
             elif isinstance(value, (int, float)):
@@ -54,7 +51,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def curve(metrics: list[dict[str, float]], name: str) -> Curve:
-    """The curve of one metric; empty when it was never logged."""
+    """The curve of one metric; empty if it was never logged."""
     records = [record for record in metrics if name in record]
     return Curve(
         steps=tuple(int(record["step"]) for record in records),
@@ -64,24 +61,20 @@ def curve(metrics: list[dict[str, float]], name: str) -> Curve:
 
 
 def read_run_info(path: Path) -> dict[str, Any]:
-    """Everything recorded about the run; empty when nothing is.
-
-    Args:
-        path: The file, or the run folder that holds it.
-    """
+    """The facts in ``run.json`` (or in the run folder that holds it); empty if there is no such file."""
     return read_object(path / "run.json" if path.is_dir() else path)
 
 
 def update_run_info(path: Path, *, notes: tuple[str, ...] = (), **values: Any) -> None:
     """Record facts about the run; the other facts stay.
 
-    The report shows these keys: ``command`` (list of arguments), ``started`` and ``finished`` (ISO 8601),
+    The report knows these keys: ``command`` (list of arguments), ``started`` and ``finished`` (ISO 8601),
     ``stop_reason``, ``insight_version`` and other ``*_version``, ``hardware``, ``data``, ``parameters``,
-    ``network``, ``precision``, ``num_threads``, ``notes``. Others are shown by their name.
+    ``network``, ``precision``, ``num_threads``, ``notes``. It shows others by their name.
 
     Args:
         path: The ``run.json`` to write.
-        notes: Lines to add to ``notes``: what was chosen, skipped, resumed.
+        notes: Lines to append to ``notes``, e.g. on automatic choices and resumes.
         values: Facts by key.
 
     Raises:
@@ -96,12 +89,12 @@ def update_run_info(path: Path, *, notes: tuple[str, ...] = (), **values: Any) -
 
 @dataclass(frozen=True)
 class Sample:
-    """One text.
+    """One sampled text.
 
     Args:
-        step: Optimizer steps taken when it was written.
-        prompt: The text that the network was given.
-        text: The text that it wrote after the prompt.
+        step: Optimizer steps taken before the text was sampled.
+        prompt: The prompt of the network.
+        text: The text that the network wrote after the prompt.
     """
 
     step: int
@@ -119,10 +112,9 @@ def append_sample(path: Path, sample: Sample) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples by step; of two for one step and prompt (a resumed run) the later one.
+    """The samples in ``samples.jsonl`` (or in the run folder that holds it), by step.
 
-    Args:
-        path: The file, or the run folder that holds it.
+    If a resumed run sampled the same prompt at the same step again, the later sample is kept.
     """
     path = path / "samples.jsonl" if path.is_dir() else path
     samples: dict[tuple[int, str], Sample] = {}
@@ -133,7 +125,7 @@ def read_samples(path: Path) -> list[Sample]:
     return sorted(samples.values(), key=lambda sample: sample.step)
 
 
-# Units of what training logs, by the part of the name behind the slash.
+# Units of metrics that training logs, by the part of the name after the slash.
 _UNITS = {
     "loss": "nats per token",
     "perplexity": "per token",
@@ -153,7 +145,7 @@ class Metric:
     Args:
         value: The number.
         interval: Lower and upper end of its 95% confidence interval, if one was computed.
-        n: How many things it was measured on (bytes, tokens, cases), if that is countable.
+        n: Number of bytes, tokens or cases that it was measured on, if known.
         unit: Unit of ``value``.
     """
 
@@ -164,16 +156,12 @@ class Metric:
 
 
 def unit_of(name: str) -> str:
-    """The unit of a metric that training logs, e.g. ``"bits per byte"``; empty when unknown."""
+    """The unit of a metric that training logs, e.g. ``"bits per byte"``; empty if unknown."""
     return _UNITS.get(name.rpartition("/")[2], "")
 
 
 def read_summary(path: Path) -> dict[str, Metric]:
-    """The metrics by name; empty when nothing was measured yet.
-
-    Args:
-        path: The file, or the run folder that holds it.
-    """
+    """The metrics in ``summary.json`` (or in the run folder that holds it) by name; empty without a file."""
     path = path / "summary.json" if path.is_dir() else path
     recorded = read_object(path).get("metrics")
     metrics = {}
@@ -213,15 +201,15 @@ def _ends(value: Any) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its files tell it; whatever is missing is empty.
+    """The files of a run; the field of a missing file is empty.
 
     Args:
-        folder: Where the files lie.
-        info: ``run.json``.
-        config: ``config.yaml``, verbatim.
-        metrics: ``metrics.jsonl``, one record a step.
-        samples: ``samples.jsonl``.
-        summary: ``summary.json``.
+        folder: The folder of the files.
+        info: Content of ``run.json``.
+        config: Text of ``config.yaml``.
+        metrics: Records of ``metrics.jsonl``, one per step.
+        samples: Samples of ``samples.jsonl``.
+        summary: Metrics of ``summary.json``.
     """
 
     folder: Path
@@ -248,7 +236,7 @@ class RunRecord:
 
     @property
     def num_steps(self) -> int:
-        """The optimizer steps that were taken, as far as the run wrote them down."""
+        """Number of optimizer steps that the run recorded."""
         recorded = self.info.get("steps")
         if isinstance(recorded, int):
             return recorded
@@ -256,7 +244,7 @@ class RunRecord:
 
     @property
     def training_seconds(self) -> float:
-        """How long training took with its validations, by the clock of the run; 0 when unknown."""
+        """Duration of training and its validations by the clock of the run; 0 if unknown."""
         recorded = self.info.get("training_seconds")
         if isinstance(recorded, (int, float)):
             return float(recorded)
@@ -264,14 +252,14 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """How long the run took with all that followed training, by its own clock; 0 when unknown."""
+        """Duration of the whole run by its own clock; 0 if unknown."""
         recorded = self.info.get("seconds")
         times = [record.get("seconds", 0.0) for record in self.metrics]
         return max([*times, recorded if isinstance(recorded, (int, float)) else 0.0])
 
     @property
     def _trained(self) -> list[dict[str, float]]:
-        """The records of training and of its validations."""
+        """The records of training and its validations."""
         return [
             record
             for record in self.metrics
@@ -280,7 +268,7 @@ class RunRecord:
 
 
 def read_run_record(run: RunFolder) -> RunRecord:
-    """Read all files of a run; none of them has to exist."""
+    """Read all files of a run; any of them may be missing."""
     config = run.config_path
     return RunRecord(
         folder=run.path,
@@ -300,15 +288,15 @@ def stopping_record(
     answers: Sequence[tuple[str, Mapping[str, Any]]],
     sign: float,
 ) -> dict[str, Any]:
-    """The newest answer with everything that it rests on, as plain values.
+    """The latest decision on early stopping with its evidence, as plain values.
 
     Args:
-        criterion: The criterion that was asked, as a plain configuration.
-        validations: The fields of every validation so far, the oldest first; there is at least one.
-        num_planned_steps: Optimizer steps of the whole run, if they are known.
-        evidence: The sentence that explains the answer.
-        answers: For every single criterion the name of its class and the fields of its answer.
-        sign: -1 where larger values of the metric are better and the criteria saw their negative.
+        criterion: The criterion, as a plain configuration.
+        validations: The fields of every validation so far, oldest first; at least one.
+        num_planned_steps: Optimizer steps of the whole run, if known.
+        evidence: The sentence that explains the decision.
+        answers: Class name and fields of the answer of every single criterion.
+        sign: -1 if larger values of the metric are better, so that the criteria saw its negative.
     """
 
     def signed(value: float | None) -> float | None:

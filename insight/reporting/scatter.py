@@ -1,4 +1,4 @@
-"""Points with names as a Bokeh chart: what is gained against what is paid, with the front of the best."""
+"""Bokeh charts of named points (e.g. quality against size) with their Pareto front."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bokeh.plotting import figure
 
 from insight.reporting.charts import Line, clear_frame, tooltip
 
-# The narrowest chart, that of a telephone, in pixels, and the size of its letters: wider ones have more room.
+# The chart on a telephone, the narrowest, in pixels, and the size of its letters; others have more room.
 _WIDTH, _HEIGHT = 300.0, 220.0
 _LETTER, _LINE = 6.3, 14.0
 _GAP = 9.0
 _POINT = 6.0
 _PASSES = 4
-# A name that hides more than this share of itself under others is left out; the tooltip still has it.
+# A name is left out if more than this share of it is covered; the tooltip still has it.
 _MOST_HIDDEN = 0.1
-# The dashed line is thin: it counts as boxes of this half height, one every so many pixels.
+# The dashed line counts as boxes of this half height, one per this many pixels.
 _LINE_HALF, _LINE_STEP = 3.0, 6.0
 
 Box = tuple[float, float, float, float]
@@ -31,11 +31,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Place:
-    """On which side of its point a name stands.
+    """The side of its point that a name is on.
 
     Args:
-        x: -1 where the name ends left of the point, 0 where it is centred, 1 where it begins right of it.
-        y: -1 where the name stands below the point, 0 beside it, 1 above it.
+        x: -1 if the name ends left of the point, 0 if it is centred, 1 if it begins right of it.
+        y: -1 if the name is below the point, 0 if beside it, 1 if above it.
     """
 
     x: int
@@ -43,12 +43,12 @@ class Place:
 
     @property
     def x_offset(self) -> float:
-        """Pixels from the point to the near end, or to the middle, of the name."""
+        """Pixels from the point to the near end, or to the centre, of the name."""
         return self.x * (_GAP if self.y == 0 else _GAP / 2)
 
     @property
     def y_offset(self) -> float:
-        """Pixels from the point down to the near edge, or to the middle, of the name."""
+        """Pixels from the point down to the near edge, or to the centre, of the name."""
         return -self.y * _GAP * 0.9
 
 
@@ -62,16 +62,16 @@ def place_names(
     line: Sequence[tuple[float, float]] = (),
     required: Collection[int] = (),
 ) -> list[Place | None]:
-    """A place for every name: where it covers least of the points, the line and the other names.
+    """Place every name where it covers least of the points, the line and the other names.
 
-    One name after the other chooses among eight places, a few times over, since the first ones do not know
-    yet where the later ones go. A name that finds no room is left out.
+    Each name in turn takes the best of eight places, in several rounds, since the first names do not know
+    where the later ones go. A name without room is left out.
 
     Args:
-        points: Horizontal and vertical place of each as shares of the frame, from 0 (left, bottom) to 1,
-            and its name, which may have several lines.
-        line: Corners of a line that names should not lie on, as shares of the frame.
-        required: Indices of names that are shown whatever they cover.
+        points: Horizontal and vertical position of each point as shares of the frame, from 0 (left, bottom)
+            to 1, and its name, which may have several lines.
+        line: Corners of a line that names should not cover, as shares of the frame.
+        required: Indices of names that are never left out.
     """
     dots = [_around(x, y, _POINT) for x, y, _ in points]
     drawn = [*dots, *_along(line)]
@@ -116,11 +116,11 @@ def _box(x: float, y: float, name: str, place: Place) -> Box:
 
 
 def _cost(box: Box, taken: Sequence[Box], others: Sequence[Box]) -> float:
-    """Square pixels that are covered or, worse, beyond the frame; and how near it is to other points."""
+    """Square pixels that a name covers, has beyond the frame (weighted more) or has near other points."""
     frame = (0.0, 0.0, _WIDTH, _HEIGHT)
     outside = (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)
     around = (box[0] - _GAP, box[1] - _GAP, box[2] + _GAP, box[3] + _GAP)
-    mistaken = sum(_overlap(around, dot) for dot in others)  # could be read as the name of that point
+    mistaken = sum(_overlap(around, dot) for dot in others)  # it could be taken for their name
     return 10 * outside + sum(_overlap(box, other) for other in taken) + mistaken
 
 
@@ -130,26 +130,26 @@ def _overlap(one: Box, other: Box) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-# Points closer than these shares of the frame get one name: two would lie over each other.
+# Points closer than these shares of the frame get one name, since two names would overlap.
 _NEAR_X, _NEAR_Y = 0.04, 0.06
 _MOST_NAMES = 3
-# Room around the points, as shares of what they span.
+# Room around the points, as shares of their span.
 _PADDING_X, _PADDING_Y = 0.08, 0.25
-# The least that the vertical axis spans, as a share of its values.
+# The least span of the vertical axis, as a share of its values.
 _LEAST_SPAN = 0.01
 
 
 @dataclass(frozen=True)
 class Point:
-    """One thing that was measured twice.
+    """One named point.
 
     Args:
-        label: Its name.
-        x: Its place on the horizontal axis.
-        y: Its place on the vertical axis; smaller is better.
-        spread: Lower and upper end of the interval of ``y``, if there is one.
-        is_marked: Whether it is the one to look at.
-        color: Name of the page's CSS variable that colours it; empty for the chart's own choice.
+        label: Name of the point.
+        x: Value on the horizontal axis.
+        y: Value on the vertical axis; smaller is better.
+        spread: Lower and upper end of the interval of ``y``, if known.
+        is_marked: Whether it is highlighted.
+        color: CSS variable of its colour; if empty, the chart chooses.
     """
 
     label: str
@@ -161,7 +161,7 @@ class Point:
 
     @property
     def drawn_color(self) -> str:
-        """The CSS variable that colours it."""
+        """The CSS variable of its colour."""
         return self.color or ("--line-2" if self.is_marked else "--line-1")
 
 
@@ -174,7 +174,7 @@ class ScatterChart:
         title: Heading of the chart.
         unit: Unit of the vertical axis.
         x_label: Name of the horizontal axis, with its unit.
-        points: Those that are not finite are left out and counted.
+        points: The points; those that are not finite are left out and counted.
         more_is_better: Whether larger ``x`` are better.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
     """
@@ -189,23 +189,23 @@ class ScatterChart:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """Entries of a legend; none, since names stand beside the points."""
+        """Entries of the legend; empty, since the names are beside the points."""
         return ()
 
     @property
     def has_more_above(self) -> bool:
-        """Whether some points lie above the frame; never."""
+        """Always false: no points lie above the frame."""
         return False
 
     @property
     def description(self) -> str:
-        """Text for a reader who does not see the chart."""
+        """Text alternative of the chart."""
         parts = [f"{point.label} at {point.x:.4g}, {point.y:.4g}" for point in self._drawn]
         return f"{self.title}, {self.unit} against {self.x_label}: {'; '.join(parts) or 'no finite values'}"
 
     @property
     def num_lost(self) -> int:
-        """Points that cannot be drawn because they are not finite numbers."""
+        """Number of points that are left out because they are not finite."""
         return len(self.points) - len(self._drawn)
 
     def to_item(self) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class ScatterChart:
 
 
 def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
-    """The Pareto front by ``x``: points that no other equals in one direction and beats in the other."""
+    """The Pareto front by ``x``: points that no other point beats in one value and equals in the other."""
     sign = -1 if more_is_better else 1
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (sign * point.x, point.y)):
@@ -295,7 +295,7 @@ def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:
 
 
 def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
-    """Points and what is written beside them; those that lie on one another are named at one place."""
+    """Points with the names to write beside them; overlapping points share one name."""
     frame = _frame(points)
     groups: list[list[Point]] = []
     for point in points:
@@ -311,7 +311,7 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
 
 
 def _name_of(group: Sequence[Point]) -> tuple[Point, str]:
-    """The name beside points that lie on one another: all if they are few, else that of the marked one."""
+    """The name of overlapping points: all names if they are few, else that of the marked point."""
     first = next((point for point in group if point.is_marked), group[0])
     if len(group) <= _MOST_NAMES:
         return first, "\n".join(point.label for point in group)
@@ -327,12 +327,12 @@ class _Frame:
     top: float
 
     def share(self, point: Point) -> tuple[float, float]:
-        """Where a point lies, from 0 (left, bottom) to 1."""
+        """Position of a point, from 0 (left, bottom) to 1."""
         return point.x / self.right, (point.y - self.bottom) / (self.top - self.bottom)
 
 
 def _frame(points: Sequence[Point]) -> _Frame:
-    """Room for points and spreads; never so little that a difference of nothing fills the chart."""
+    """A frame around points and spreads, not so small that a negligible difference fills the chart."""
     low = min((_end(point, 0) for point in points), default=0.0)
     high = max((_end(point, 1) for point in points), default=0.0)
     span = max((1 + _PADDING_Y) * (high - low), _LEAST_SPAN * abs(high), 1e-6)

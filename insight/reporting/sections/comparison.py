@@ -1,4 +1,4 @@
-"""Models that were measured on the same work, as rows of a table and points of charts."""
+"""Models that were measured on the same task, as rows of a table and points of charts."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from insight.runtime.formats import (
 )
 from insight.runtime.json_files import read_object
 
-# Sizes and speeds that differ by less count as equal: medians of one machine vary by as much.
+# Sizes and speeds that differ by less than this count as equal: medians on one machine vary as much.
 _ALIKE = 0.03
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One model; what was not measured is NaN.
+    """One model; missing measurements are NaN.
 
     Args:
         name: Name of the model.
-        size: Bytes.
+        size: Size in bytes.
         bits_per_byte: Bits per byte on the text that all models were measured on.
-        difference: Bits per byte that it needs more than the first model, and the interval of that.
-        tokens_per_second: When it writes.
-        is_marked: Whether it is the one that was chosen.
-        color: CSS variable that colours it; empty for the chart's own choice.
+        difference: Bits per byte more than the first model, with the lower and upper end of its interval.
+        tokens_per_second: Speed of generation.
+        is_marked: Whether it is the chosen model.
+        color: CSS variable of its colour; if empty, the chart chooses.
     """
 
     name: str
@@ -60,13 +60,13 @@ class ComparedModel:
 def frontier_charts(
     models: Sequence[ComparedModel], prefix: str, size_of: str, speed_at: str
 ) -> tuple[ScatterChart, ...]:
-    """Quality against size and against speed; a chart that would have no point is left out.
+    """Quality against size and against speed; charts without points are left out.
 
     Args:
-        models: The first is the one that the others are compared with.
-        prefix: Begins the identifiers.
-        size_of: The thing that was weighed, e.g. ``"weights"``.
-        speed_at: How the speed was measured, e.g. ``"batch 1"``.
+        models: The models; the others are compared with the first.
+        prefix: Prefix of the identifiers.
+        size_of: The measured thing, e.g. ``"weights"``.
+        speed_at: Setting of the speed measurement, e.g. ``"batch 1"``.
     """
     base = models[0].bits_per_byte if models else math.nan
     charts = (
@@ -90,12 +90,12 @@ def frontier_charts(
 
 
 def shown_bits(bits: float) -> str:
-    """Bits per byte with the digits that differences need."""
+    """Bits per byte with enough digits to see differences."""
     return f"{bits:.4f}" if math.isfinite(bits) else "unknown"
 
 
 def shown_difference(difference: tuple[float, float, float] | None) -> dict[str, str]:
-    """``value`` and ``interval`` of a difference in bits per byte, with signs; empty for none."""
+    """``value`` and ``interval`` of a difference in bits per byte, with signs; empty for ``None``."""
     if difference is None:
         return {"value": "", "interval": ""}
     value, low, high = (format_difference(end) for end in difference)
@@ -103,7 +103,7 @@ def shown_difference(difference: tuple[float, float, float] | None) -> dict[str,
 
 
 def shown_size(size: float) -> str:
-    """A size, empty where it is unknown."""
+    """A size; empty if unknown."""
     return format_bytes(size) if math.isfinite(size) else ""
 
 
@@ -120,7 +120,7 @@ _TEXT_CHARACTERS = 1_000
 
 
 def build_compression(run: RunRecord) -> Section | None:
-    """Every method that was tried: size, memory, quality, speed; which was kept, and why."""
+    """Size, memory, quality and speed of every method, and which was kept and why."""
     report = read_object(run.folder / "quantization" / "report.json")
     listed = report.get("candidates")
     candidates = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
@@ -202,12 +202,12 @@ def _compression_sentence(measured: list[Mapping[str, Any]], chosen: str) -> str
 
 
 def _as_sentence(text: str) -> str:
-    """A line that is also printed in the middle of others, with a capital letter and a full stop."""
+    """The text with a capital letter at its start and a full stop at its end."""
     return text and text[0].upper() + text[1:] + ("" if text.endswith((".", ")")) else ".")
 
 
 def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which modules a method quantized and which it left, and why; ``None`` where it says nothing."""
+    """Which modules a method quantized or left, and why; ``None`` if that was not recorded."""
     quantized, kept = entry.get("modules_quantized"), entry.get("modules_kept")
     names = [_text(name) for name in quantized] if isinstance(quantized, list) else []
     left = [item for item in kept if isinstance(item, Mapping)] if isinstance(kept, list) else []
@@ -227,7 +227,7 @@ def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _compression_setup(report: Mapping[str, Any]) -> list[Fact]:
-    """Rows on the bound, the machine and the text of the measurement, and on how long it took."""
+    """Rows on the bound, machine, text and duration of the measurement."""
     text, seconds = report.get("text"), number(report.get("seconds"))
     allowed = number(report.get("max_quality_loss"))
     facts = [Fact("bits per byte that may be lost", f"{allowed:.2%}")] if math.isfinite(allowed) else []
@@ -270,7 +270,7 @@ def build_benchmark(run: RunRecord) -> Section | None:
 
 
 def _verdicts(models: Sequence[ComparedModel]) -> list[str]:
-    """One sentence for each model but the first: in what it is better, in what worse, and what follows."""
+    """One sentence for each model but the first: where it is better, where worse, and what follows."""
     first = models[0]
     return [_verdict(first, model) for model in models[1:]]
 
@@ -315,7 +315,7 @@ def _verdict(first: ComparedModel, model: ComparedModel) -> str:
 
 
 def build_benchmark_setup(run: RunRecord) -> Section | None:
-    """On what it was measured: text, prompts, machine, versions, and what the models are."""
+    """Setup of the measurement: text, prompts, machine, versions and models."""
     summary = read_object(run.folder / "summary.json")
     text, settings = summary.get("text"), summary.get("settings")
     rows: list[Fact] = []
@@ -347,7 +347,7 @@ def _speeds(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _smallest_batch(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The speed at the smallest batch: what one reader waits for."""
+    """The speed at the smallest batch, which is the speed for a single user."""
     return min(_speeds(model), key=lambda speed: number(speed.get("batch_size")), default={})
 
 

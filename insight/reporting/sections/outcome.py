@@ -17,7 +17,7 @@ from insight.runtime.formats import (
     safe_text,
 )
 
-# Key, label and what it means, in reading order.
+# Key, label and meaning, in reading order.
 _MEASURES = (
     (
         "bits_per_byte",
@@ -32,7 +32,7 @@ _SHOWN_ELSEWHERE = ("throughput/", "memory/", "quantization/", "safety/")
 
 
 def build_outcome(run: RunRecord) -> Section:
-    """Say how large the network is, how long and how well it was trained, and why training stopped."""
+    """The size of the network, the duration and quality of training, and why it stopped."""
     finals = final_metrics(run)
     splits = [split for split in _SPLITS if any(f"{split}/{key}" in finals for key, _, _ in _MEASURES)]
     rows = [
@@ -48,7 +48,7 @@ def build_outcome(run: RunRecord) -> Section:
     shown_values = {(name.rpartition("/")[2], finals[name].value) for name in tabled if name in finals}
 
     def repeats(name: str, metric: Metric) -> bool:
-        """Whether it is one of the numbers above under another name, as the best validation often is."""
+        """Whether it is already shown under another name, as the best validation often is."""
         return any(name.endswith(key) and metric.value == value for key, value in shown_values)
 
     others = {
@@ -139,7 +139,7 @@ _MAX_EARLIER = 24
 
 
 def build_samples(run: RunRecord) -> Section | None:
-    """The samples of the last sampled step at full size, earlier ones folded away below them."""
+    """The samples of the last sampled step in full, with earlier samples folded below them."""
     if not run.samples:
         return None
     last_step = run.samples[-1].step
@@ -171,7 +171,7 @@ def _shown_sample(sample: Sample, run: RunRecord) -> dict[str, Any]:
 
 
 def _evenly(samples: list[Sample], count: int) -> list[Sample]:
-    """At most ``count`` samples, evenly from first to last."""
+    """At most ``count`` samples, evenly spaced from first to last."""
     if len(samples) <= count:
         return samples
     return [samples[round(index * (len(samples) - 1) / (count - 1))] for index in range(count)]

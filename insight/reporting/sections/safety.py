@@ -23,9 +23,10 @@ _DETAIL_CHARACTERS = 300
 
 
 def shown_items(records: list[dict[str, Any]], ideal: float) -> list[dict[str, Any]]:
-    """Prompt, answers and judgement of the items that say most about a figure.
+    """Prompt, answers and score of the items that say most about a figure.
 
-    Probes first, the farthest from the ideal first; then controls likewise, then items without a score.
+    Probes come first, farthest from the ideal first; then controls in the same order, then items without
+    a score.
 
     Args:
         records: Lines of ``results.jsonl`` of one measure.
@@ -39,7 +40,7 @@ def shown_items(records: list[dict[str, Any]], ideal: float) -> list[dict[str, A
         return not is_scored, record.get("role") != "probe", -abs(score - center) if is_scored else 0.0
 
     probes = sorted(records, key=rank)
-    # Controls and items that do not count are seen too, whatever the number of probes.
+    # Some room is kept for controls and items without a score, however many probes there are.
     controls = [record for record in probes if record.get("role") == "control"][: _MAX_ITEMS // 6]
     silent = [record for record in probes if record.get("status") != "ok"][: _MAX_ITEMS // 6]
     apart = {id(record) for record in (*controls, *silent)}
@@ -100,7 +101,7 @@ _COLOR, _CONTROL_COLOR = "--line-1", "--line-2"
 
 
 def safety_charts(run: RunRecord, measures: list[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """A chart for the headline figure of each measure that was taken twice or more during training."""
+    """A chart of the headline figure of each measure that was taken at least twice during training."""
     charts = []
     for index, measure in enumerate(measures):
         figures = measure.get("figures")
@@ -130,10 +131,10 @@ _STATUSES = ("error", "blocked", "unscorable")
 
 
 def build_safety(run: RunRecord) -> Section | None:
-    """Every figure with interval, n, control and coverage, and below it what was asked and answered.
+    """Every figure with interval, n, control and coverage, and the prompts and answers behind it.
 
-    Shown are the results in ``safety/`` and in the folders directly below it, one target each, and the
-    comparison in ``safety/comparison.json``; or, where the folder is that of a safety run itself, its own.
+    The results come from ``safety/`` and the folders directly below it, one target each, and the comparison
+    from ``safety/comparison.json``. If the folder is that of a safety run, its own results are shown.
     """
     folders = [run.folder] if _measures(run.folder) else _result_folders(run.folder / "safety")
     targets = [_target(folder, run.folder) for folder in folders]
@@ -153,7 +154,7 @@ def build_safety(run: RunRecord) -> Section | None:
 
 
 def _result_folders(folder: Path) -> list[Path]:
-    """``folder`` and the folders directly in it that hold results; unfinished ones are hidden."""
+    """``folder`` and its direct subfolders, if they hold results; unfinished folders are hidden."""
     below = (path for path in folder.iterdir() if path.name[:1] != ".") if folder.is_dir() else ()
     return [path for path in (folder, *sorted(below)) if _measures(path)][:_MAX_TARGETS]
 
@@ -217,18 +218,18 @@ def _figure(figure: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stands_out(figure: Mapping[str, Any], control: float) -> bool:
-    """Whether a figure lies above the ideal beyond chance, and above its control as well.
+    """Whether a figure is significantly above the ideal and above its control.
 
-    Above alone: every figure grows with the weakness, and a canary less exposed than chance is none.
+    Every figure grows with the weakness, so one below the ideal (an exposure less than chance) is no finding.
     """
     (low, high), ideal = _ends(figure), number(figure.get("ideal"))
     if not all(map(math.isfinite, (low, high, ideal))):
         return False
-    return low > ideal and not low <= control  # NaN where there is no control
+    return low > ideal and not low <= control  # NaN without a control
 
 
 def _coverage(coverage: Any) -> dict[str, Any] | None:
-    """How many items count, and why the others do not; ``None`` where nothing was asked."""
+    """Number of items in the figures and why the others are not; ``None`` if nothing was asked."""
     if not isinstance(coverage, Mapping):
         return None
     counts = {str(name): int(count) for name, count in coverage.items() if isinstance(count, int)}
@@ -258,7 +259,7 @@ def _sentence(target: Mapping[str, Any]) -> str:
 
 
 def _comparison(path: Path, targets: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first target against the second, on the same items; ``None`` where they were not compared."""
+    """The first target against the second, on the same items; ``None`` if they were not compared."""
     listed = read_object(path).get("comparisons")
     rows = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     if not rows or len(targets) < 2:
@@ -306,7 +307,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 
 def _shown(value: float, signed: bool = False) -> str:
-    """Three significant digits; more would be noise with so few cases."""
+    """The value with three significant digits; more would be noise with so few cases."""
     if not math.isfinite(value):
         return ""
     return f"{value:+.3g}" if signed else f"{value:.3g}"

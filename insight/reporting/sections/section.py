@@ -1,4 +1,4 @@
-"""A section of the report, and how values of the run's files become its rows."""
+"""A section of the report, and the conversion of values in the run's files to its rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class Section:
     """One part of the page.
 
     Args:
-        identifier: Its anchor, unique in the page.
-        title: Its heading.
-        template: File under ``templates/sections/`` that lays it out; everything in ``content`` is escaped
-            there.
+        identifier: Anchor, unique in the page.
+        title: Heading.
+        template: File under ``templates/sections/``; it escapes every value in ``content``.
         content: Values that the template shows.
         charts: Charts that the template places with ``chart(…)``.
     """
@@ -34,7 +33,7 @@ class Section:
     charts: tuple[Chart | ScatterChart | BarChart, ...] = ()
 
 
-# Makes a section of a run, or nothing when the run has nothing to show there.
+# Makes a section of a run, or returns None if the run has nothing to show there.
 SectionBuilder = Callable[[RunRecord], Section | None]
 
 
@@ -47,13 +46,7 @@ _MAX_VALUE_CHARACTERS = 2_000
 
 @dataclass(frozen=True)
 class Fact:
-    """One row.
-
-    Args:
-        name: Name of the fact.
-        value: Its value; empty for a heading of the rows below.
-        depth: How far it is indented.
-    """
+    """One row at indentation level ``depth``; its ``value`` is empty if it is a heading of rows below."""
 
     name: str
     value: str
@@ -65,13 +58,8 @@ def facts_of(
 ) -> list[Fact]:
     """Rows for a nested mapping; a ``class_path`` shows its class, with its ``init_args`` below.
 
-    A value that is not set (``None``) is looked up in ``derived``. Where it is not there either it has no
-    row: "none" would not say what was used.
-
-    Args:
-        values: The mapping.
-        depth: How far its rows are indented.
-        derived: By name, what the values came to that were left open.
+    A value that is ``None`` is replaced by the value in ``derived`` that the run used. Without one it has
+    no row, since "none" would not say which value was used.
     """
     rows: list[Fact] = []
     for key, value in values.items():
@@ -105,7 +93,7 @@ def readable(key: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """One value: yes and no for truth, thousands apart for whole numbers, a list by commas."""
+    """One value as text: yes or no, integers with thousands separators, lists with commas."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -121,25 +109,25 @@ def shown(value: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """A number of a JSON file, NaN where it is missing or something else."""
+    """A number of a JSON file; NaN if it is missing or not a number."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else math.nan
 
 
 def name_of(values: Mapping[str, Any], key: str = "name") -> str:
-    """A name of a JSON file, short and harmless on a canvas too, where no template escapes it."""
+    """A name of a JSON file, shortened and made safe for a canvas, where no template escapes it."""
     return short_name(
         safe_text(str(values.get(key, "")), _TEXT_CHARACTERS).replace("\n", " "), _NAME_CHARACTERS
     )
 
 
 def short_name(name: str, most: int) -> str:
-    """The end of a long name: of a path that is the part that tells files and models apart."""
+    """The end of a long name, which is the part of a path that tells files and models apart."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def difference_of(value: Any) -> tuple[float, float, float] | None:
-    """``{"value", "low", "high"}`` of a JSON file; ``None`` where it is incomplete."""
+    """``value``, ``low`` and ``high`` of an object in a JSON file; ``None`` if one is missing."""
     if not isinstance(value, Mapping):
         return None
     ends = (number(value.get("value")), number(value.get("low")), number(value.get("high")))

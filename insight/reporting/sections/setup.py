@@ -1,4 +1,4 @@
-"""How a run was set up: its data, network, machine, command, and what happened along the way."""
+"""Setup of a run: its data, network, machine, command and history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_FILES = 50
 
 
 def build_data(run: RunRecord) -> Section | None:
-    """Files, documents, bytes and tokens by split, the tokenizer and whatever else the data module says."""
+    """Files, documents, bytes and tokens by split, the tokenizer and other facts of the data module."""
     data = run.info.get("data")
     if not isinstance(data, Mapping) or not data:
         return None
@@ -77,13 +77,13 @@ _LABELS = {"num_cores": "cores", "memory_bytes": "memory", "has_compiler": "torc
 
 
 def build_machine(run: RunRecord) -> Section | None:
-    """Show what the run measured about its machine, what it chose, and the versions it ran with."""
+    """The measured hardware, the options chosen for it, and the versions of libraries."""
     rows = [*hardware_facts(run.info.get("hardware")), *_choices(run), *_speed(run), *_versions(run)]
     return Section("machine", "Machine", "facts.html.j2", {"facts": rows}) if rows else None
 
 
 def hardware_facts(hardware: object) -> list[Fact]:
-    """Rows for :class:`insight.runtime.hardware.Hardware` as JSON; none for anything else."""
+    """Rows for :class:`insight.runtime.hardware.Hardware` as JSON; empty for any other value."""
     if not isinstance(hardware, Mapping):
         return []
     rows: list[Fact] = []
@@ -152,7 +152,7 @@ def build_reproduction(run: RunRecord) -> Section | None:
 
 _MAX_NOTES = 200
 _NOTE_CHARACTERS = 1_000
-# Shown by other sections.
+# Keys that other sections show.
 _TOLD = {
     "command",
     "data",
@@ -171,7 +171,7 @@ _TOLD = {
 
 
 def build_history(run: RunRecord) -> Section | None:
-    """Start, end, why it stopped, the notes (choices, resumes), and facts that no other section shows."""
+    """Start, end, stop reason, notes (choices, resumes), and facts that no other section shows."""
     rows = [
         Fact(key, format_time(run.info[key]))
         for key in ("started", "finished")
@@ -197,7 +197,7 @@ def build_history(run: RunRecord) -> Section | None:
 
 
 def _typed(part: str, index: int) -> str:
-    """A word of the command as one types it anywhere: no folder of this machine's own."""
+    """A word of the command as it can be typed on any machine, without this machine's folders."""
     path = PurePath(part)
     if index == 0 and (path.name == "__main__.py" or path.stem == "insight"):
         return "insight"  # started by the script or by `python -m insight`
@@ -215,6 +215,6 @@ def _typed(part: str, index: int) -> str:
 
 
 def _is_shipped(path: PurePath) -> bool:
-    """Whether a configuration is one that travels with the package, which its name alone finds."""
+    """Whether a configuration is part of the package, which finds it by name."""
     root = Path(insight.__file__).parent
     return any((folder / path.name).is_file() for folder in (root / "configs", root.parent / "configs"))

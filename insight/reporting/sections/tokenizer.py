@@ -1,4 +1,4 @@
-"""How well tokenizers fit a text, and how small one may become: pages of ``insight tokenizer``."""
+"""Quality and pruning of tokenizers: the pages of ``insight tokenizer``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from insight.runtime.json_files import read_object
 
 _MAX_BARS = 16
 _NAME_CHARACTERS = 40
-# Key, label, how it is shown.
+# Key, label, format.
 _MEASURES = (
     ("vocabulary_size", "Tokens in the vocabulary", "{:,.0f}"),
     ("bytes", "Bytes of text", "{:,.0f}"),
@@ -49,7 +49,7 @@ _MEANING = (
 
 
 def build_tokenizer_quality(run: RunRecord) -> Section | None:
-    """Measures of one tokenizer or two side by side, over all text and for each file."""
+    """Measures of one tokenizer or of two, over all text and for each file."""
     tokenizers = _tokenizers(run)
     if not tokenizers:
         return None
@@ -72,7 +72,7 @@ def build_tokenizer_quality(run: RunRecord) -> Section | None:
 
 
 def _length_chart(tokenizers: list[Mapping[str, Any]], names: list[str]) -> tuple[BarChart, ...]:
-    """Bytes per token of every file, one bar a tokenizer; the whole text where it is only one file."""
+    """Bytes per token of every file, one bar per tokenizer; of the whole text if it is only one file."""
     bars = []
     for series, tokenizer in enumerate(tokenizers[: len(SERIES_COLORS)]):
         listed = tokenizer.get("files")
@@ -88,7 +88,7 @@ def _length_chart(tokenizers: list[Mapping[str, Any]], names: list[str]) -> tupl
 
 
 def build_tokenizer_tokens(run: RunRecord) -> Section | None:
-    """Tokens worth a look: the longest, those that never occur, those that hardly do."""
+    """The longest tokens, those that never occur, and the rarest."""
     rows = []
     for tokenizer in _tokenizers(run):
         rows.append(Fact(name_of(tokenizer), ""))
@@ -106,7 +106,7 @@ def build_tokenizer_tokens(run: RunRecord) -> Section | None:
 
 
 def build_pruning(run: RunRecord) -> Section | None:
-    """Vocabulary sizes and how much longer each makes the text."""
+    """Vocabulary sizes, and how many more tokens the text takes with each."""
     listed = read_object(run.folder / "summary.json").get("sizes")
     sizes = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     if not sizes:

@@ -17,7 +17,7 @@ _SMOOTHED_FROM = 60
 
 
 def build_curves(run: RunRecord) -> Section | None:
-    """Loss, bits per byte, learning rate, throughput, memory and gradient norm, those that were logged."""
+    """Loss, bits per byte, learning rate, throughput, memory and gradient norm, as far as logged."""
 
     def of(name: str) -> Curve:
         return curve(run.metrics, name)
@@ -80,7 +80,7 @@ def build_curves(run: RunRecord) -> Section | None:
 
 
 def _noisy(label: str, points: Curve) -> tuple[Line, ...]:
-    """A curve that jumps from step to step: faint as it is, strong as its moving average."""
+    """A noisy curve, drawn faint, and its moving average."""
     if len(points.values) < _SMOOTHED_FROM:
         return (Line(label, points, "--line-1"),)
     return (
@@ -94,10 +94,9 @@ def _scaled(points: Curve, factor: float) -> Curve:
 
 
 def _top_after_start(points: Curve) -> float | None:
-    """Where to cut a loss curve so that its fall in the first steps does not flatten all that follows.
+    """The top of the frame of a loss curve, so that its first steep fall does not flatten the rest.
 
-    The frame ends at the largest value after the first 3% of the points, if there is enough above it to
-    be worth the cut.
+    It is the largest value after the first 3% of the points, if the curve rises far enough above it.
     """
     finite = [value for value in points.values if math.isfinite(value)]
     later = finite[math.ceil(0.03 * len(finite)) :]
@@ -107,7 +106,7 @@ def _top_after_start(points: Curve) -> float | None:
 
 
 def _spans_decades(points: Curve) -> bool:
-    """Whether a curve of positive values spans more than a factor of 30, which a linear axis would hide."""
+    """Whether a curve of positive values spans more than a factor of 30 and needs a logarithmic axis."""
     finite = [value for value in points.values if math.isfinite(value)]
     return bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
 
@@ -116,7 +115,7 @@ _MAX_GROUPS = 40
 
 
 def build_learning_rate(run: RunRecord) -> Section | None:
-    """The loss against the multiple of the configured rates, and the rates where it fell fastest."""
+    """The loss against the multiplier of the configured rates, and the rates at its steepest fall."""
     record = read_object(RunFolder(run.folder).learning_rate_path)
     losses = _sweep_curve(record.get("multipliers"), record.get("losses"))
     if not losses.steps:
@@ -168,7 +167,7 @@ def _rates(record: dict[str, Any], steepest: float) -> list[Fact]:
 
 
 def _sweep_curve(multipliers: Any, losses: Any) -> Curve:
-    """The sweep without what cannot be drawn."""
+    """The sweep without points that cannot be drawn."""
     if not (isinstance(multipliers, list) and isinstance(losses, list)):
         return Curve((), (), ())
     pairs = [(number(x), number(y)) for x, y in zip(multipliers, losses, strict=False)]
@@ -180,7 +179,7 @@ _MAX_ANSWERS = 12
 _MAX_EVIDENCE_LINES = 4
 _TEXT_CHARACTERS = 1_000
 _COLORS = ("--line-3", "--quiet", "--ink", "--quiet")
-# The first validations are cut off at the top where they would flatten all that the answer is about.
+# The first validations may lie above the frame, so that they do not flatten the later ones.
 _EARLY_SHARE = 0.25
 _WORTH_A_CUT = 1.5
 
@@ -265,7 +264,7 @@ def _stopping_chart(
 
 
 def _mark(step: float, curves: Sequence[Curve], top: float | None) -> Line:
-    """A vertical line where training stopped, as high as what is shown."""
+    """A vertical line at the step where training stopped, as high as the chart."""
     values = _finite(*(curve.values for curve in curves))
     if not math.isfinite(step) or not values:
         return Line("stopped", Curve((), (), ()), "--warning")
@@ -274,7 +273,7 @@ def _mark(step: float, curves: Sequence[Curve], top: float | None) -> Line:
 
 
 def _top(measured: Sequence[Curve], evidence: Sequence[Curve]) -> float | None:
-    """Where the vertical axis ends so that the first validations do not flatten the rest; ``None``: uncut."""
+    """The top of the frame, so that the first validations do not flatten the rest; ``None`` if uncut."""
     later = [curve.values[math.ceil(_EARLY_SHARE * len(curve.values)) :] for curve in measured]
     shown = _finite(*later, *(curve.values for curve in evidence))
     everything = _finite(shown, *(curve.values for curve in measured))
@@ -288,7 +287,7 @@ def _finite(*values: Sequence[float]) -> list[float]:
 
 
 def _points(steps: Any, values: Any) -> Curve:
-    """Points of a JSON file; those without a place are left out."""
+    """Points of a JSON file, without those that lack a step."""
     pairs = [
         (round(number(step)), number(value))
         for step, value in zip(_list(steps), _list(values), strict=False)
