@@ -26,11 +26,11 @@ class Generation:
 
     Attributes:
         text: The new text, without the prompt.
-        token_ids: The sampled tokens, a final end-of-text included.
+        token_ids: The sampled tokens, including a final end-of-text token.
         finish_reason: ``length``, ``stop`` (a stop string) or ``end_of_text``.
         num_prompt_tokens: Tokens of the prompt.
-        num_forgotten_tokens: Oldest tokens that were out of the context when the last one was sampled
-            (``overflow="slide"``).
+        num_forgotten_tokens: The oldest tokens that no longer fit into the context when the last token was
+            sampled (``overflow="slide"``).
     """
 
     text: str
@@ -46,7 +46,7 @@ def generate(
     prompt: str,
     settings: GenerationSettings = GenerationSettings(),
 ) -> Generation:
-    """The whole continuation of one prompt; arguments and errors as in :class:`TextGenerator`."""
+    """Write the whole continuation of one prompt; arguments and errors as in :class:`TextGenerator`."""
     writer = TextGenerator(network, tokenizer, prompt, settings)
     for _ in writer:
         pass
@@ -59,7 +59,7 @@ def stream(
     prompt: str,
     settings: GenerationSettings = GenerationSettings(),
 ) -> Iterator[str]:
-    """Pieces of one continuation as they are written; arguments and errors as in :class:`TextGenerator`."""
+    """Yield one continuation piece by piece; arguments and errors as in :class:`TextGenerator`."""
     return iter(TextGenerator(network, tokenizer, prompt, settings))
 
 
@@ -72,15 +72,15 @@ def generate_batch(
 ) -> list[Generation]:
     """Continue every prompt, each as :func:`generate` would with its own seed.
 
-    Sums in floating point depend on the number of rows, so a text can differ from that of :func:`generate`
-    where two tokens are equally likely up to rounding; the same batch always gives the same texts.
+    Floating-point sums depend on the number of rows, so a text can differ from that of :func:`generate` where
+    two tokens are equally likely up to rounding. The same batch always gives the same texts.
 
     Args:
         network: The model; its mode is restored.
         tokenizer: Its tokenizer.
-        prompts: Texts to continue; may be empty. The closer their lengths, the less work.
-        settings: How to continue them; its own seed is not used.
-        seeds: One seed a prompt.
+        prompts: Texts to continue; may be empty. Similar lengths save work.
+        settings: How to continue them; the seed in them is not used.
+        seeds: One seed for each prompt.
 
     Raises:
         ConfigError: A prompt does not fit into the context and ``overflow`` is ``error``.
@@ -97,15 +97,15 @@ def generate_batch(
 
 
 class TextGenerator:
-    """One continuation: iterate over it for text pieces, then ask :attr:`result`.
+    """One continuation: iterate over it for pieces of text, then read :attr:`result`.
 
     A prompt begins after an end-of-text token, as documents do in training. When the context is full and
-    ``overflow`` is ``slide``, the older half is forgotten and the newer half read again, so that the cost
-    of a token stays bounded.
+    ``overflow`` is ``slide``, the older half is dropped and the newer half is read again, so that the cost of
+    a token stays bounded.
 
     Args:
-        network: The model. It is in evaluation mode while it writes; every module's own mode comes back.
-        tokenizer: Its tokenizer. Scores of a head that is wider than the tokenizer are ignored there.
+        network: The model. It is in evaluation mode while it writes; its modules then get their modes back.
+        tokenizer: Its tokenizer. Where the head is wider than the tokenizer, the surplus scores are ignored.
         prompt: Text to continue; may be empty.
         settings: How to continue it.
 
@@ -135,7 +135,7 @@ class TextGenerator:
 
 @contextlib.contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module has the mode that it had before."""
+    """Run the block in evaluation mode, then give every module the mode that it had before."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -146,29 +146,29 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 def cache_for(network: Decoder, batch_size: int, *lengths: int) -> DecoderCache | None:
-    """A cache for texts, or ``None`` where later tokens would change earlier keys.
+    """Make a cache for texts, or return ``None`` where later tokens would change earlier keys.
 
-    Such positions (DynamicNTKScaling, LongRopeScaling with short and long factors) are computed anew at
-    every step beyond the length that they were made for.
+    Such positions (DynamicNTKScaling, LongRopeScaling with short and long factors) are computed anew at every
+    step beyond the length that they were made for.
 
     Args:
         network: The network that reads.
-        batch_size: Texts side by side.
-        lengths: Numbers of tokens that the cache may hold, of which the first possible one is taken. Equal
-            numbers in all calls spare a compiled network new forms.
+        batch_size: Number of texts side by side.
+        lengths: Numbers of tokens that the cache may hold; the first possible one is used. Equal numbers in
+            all calls save a compiled network new graphs.
     """
     for length in lengths:
-        with contextlib.suppress(ConfigError):  # the numbers are right, so only the positions can refuse
+        with contextlib.suppress(ConfigError):  # the numbers are valid, so only the positions can refuse
             return network.make_cache(batch_size, length)
     return None
 
 
 def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings) -> Iterator[None]:
-    """Let every row grow until all are done, and stop after each step.
+    """Extend every row until all are done, and yield after each step.
 
-    There is no padding: all rows read as many tokens as the shortest prompt has, then one token at a time,
-    and a row whose prompt goes on takes its next token from there instead of from the sampler. So every row
-    sees exactly its own text.
+    There is no padding: all rows first read as many tokens as the shortest prompt has, then one token at a
+    time. A row whose prompt is longer takes its next token from the prompt instead of the sampler, so every
+    row sees exactly its own text.
     """
     context, device = network.config.max_sequence_length, network.head_weight.device
     longest = min(context, max(len(row.window) for row in rows) + settings.max_new_tokens)
@@ -178,7 +178,7 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
         while not all(row.done for row in rows):
             unread = torch.tensor([row.window[start:length] for row in rows], device=device)
             writing = [index for index, row in enumerate(rows) if len(row.window) == length and not row.done]
-            with torch.inference_mode():  # not around the yield: whoever iterates may train meanwhile
+            with torch.inference_mode():  # not around the yield: the caller may train in between
                 hidden = network(unread, cache=cache)
                 if writing:
                     scores = network.logits(hidden[writing, -1])[:, : rows[0].num_tokens]
@@ -198,11 +198,11 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
 
 
 class _Row:
-    """One text in the making.
+    """One text that is being written.
 
     Attributes:
-        window: The tokens in the context: read ones, then those of the prompt that are still to be read.
-        generator: The generator that its samples are drawn from.
+        window: The tokens in the context: those already read, then those of the prompt still to be read.
+        generator: Random number generator of this row.
         num_tokens: Size of the tokenizer's vocabulary.
         done: Whether nothing more will be written.
     """
@@ -237,7 +237,7 @@ class _Row:
         self._finish_reason: FinishReason = "length"
 
     def push(self, token_id: int) -> None:
-        """Take a sampled token."""
+        """Append a sampled token."""
         self.window.append(token_id)
         self._new_ids.append(token_id)
         if token_id == self._tokenizer.end_of_text_id:
@@ -251,17 +251,17 @@ class _Row:
             self._pieces.append(self._stream.finish())
 
     def new_text(self) -> str:
-        """The text that has become certain since this was asked last."""
+        """Return the text that has become final since the last call."""
         first, self._num_pieces_given = self._num_pieces_given, len(self._pieces)
         return "".join(self._pieces[first:])
 
     def fill_up(self, length: int) -> None:
-        """Keep a finished row as long as the others; nobody looks at what it goes on with."""
+        """Keep a finished row as long as the others; the tokens added to it are not read."""
         while len(self.window) < length:
             self.window.append(self._tokenizer.end_of_text_id)
 
     def slide(self, context: int) -> None:
-        """Forget the older half."""
+        """Drop the older half of the context."""
         kept = _newest_half(self.window, context)
         self._num_forgotten += 0 if self.done else len(self.window) - len(kept)
         self.window = kept
@@ -280,7 +280,7 @@ class _Row:
 def _first_ids(
     tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, context: int
 ) -> list[int]:
-    """The ids that a network reads first: the end of another text, then the prompt."""
+    """Return the ids that a network reads first: an end-of-text token, then the prompt."""
     ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
     if settings.overflow == "error" and len(ids) + settings.max_new_tokens - 1 > context:
         room = context - len(ids) + 1
@@ -296,21 +296,20 @@ def _first_ids(
 
 
 def _newest_half(ids: list[int], context: int) -> list[int]:
-    """The ids that are read again when the context is full."""
+    """Return the ids that are read again when the context is full."""
     return ids[-max(1, context // 2) :]
 
 
 class TextStream:
     """Turns bytes that arrive token by token into text that is safe to print while it grows.
 
-    A character whose bytes are not complete yet is held back, and so is an ending that could become a stop
-    string.
+    It holds back incomplete characters, and an ending that could become a stop string.
 
     Args:
         stop: Strings that end the text; they are not part of it.
 
     Attributes:
-        stopped: Whether a stop string has been met.
+        stopped: Whether a stop string has been found.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -320,11 +319,11 @@ class TextStream:
         self.stopped = False
 
     def push(self, data: bytes) -> str:
-        """The text that has become certain with ``data``."""
+        """Return the text that has become final with ``data``."""
         return self._release(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """The text that was held back, once nothing more will come; broken characters become U+FFFD."""
+        """Return the text held back, once no more bytes will come; incomplete characters become U+FFFD."""
         released = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = ("" if self.stopped else self._held), ""
         return released + rest

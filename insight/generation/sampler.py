@@ -13,19 +13,18 @@ from insight.runtime.errors import CheckpointError
 def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
     """Log-probabilities after temperature and filters; minus infinity where a token is ruled out.
 
-    The filters look at the distribution after the temperature, each at the whole of it, and a token must
-    pass all of them. The likeliest token always passes.
-
+    Each filter looks at the whole distribution after the temperature, and a token must pass all of them. The
+    most likely token always passes.
     Args:
         scores: ``(batch, vocabulary_size)``.
-        settings: Its temperature must be above 0.
+        settings: The sampling settings; the temperature must be above 0.
 
     Returns:
-        float32 ``(batch, vocabulary_size)``; exponentials of a row sum to 1.
+        float32 ``(batch, vocabulary_size)``; the exponentials of a row sum to 1.
     """
     log_probabilities = _tempered(scores, settings.temperature).log_softmax(-1)
     if settings.top_k is None and settings.top_p is None and not settings.min_p:
-        return log_probabilities.log_softmax(-1)  # nothing to rule out: sorting would cost the most
+        return log_probabilities.log_softmax(-1)  # no filter is set, and sorting would cost the most
     ordered, order = log_probabilities.sort(dim=-1, descending=True, stable=True)
     allowed = torch.ones_like(ordered, dtype=torch.bool)
     if settings.top_k is not None:
@@ -44,18 +43,18 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
 
 
 def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
-    """One token a row, drawn with the Gumbel-max trick (Gumbel 1954) from ``generator`` alone.
+    """Sample one token for each row with the Gumbel-max trick (Gumbel 1954).
 
     Args:
         scores: ``(batch, vocabulary_size)``.
-        settings: Temperature 0 takes the likeliest token, the lowest id where several tie.
-        generator: On the device of ``scores``.
+        settings: Sampling settings; temperature 0 takes the most likely token, and the lowest id of a tie.
+        generator: Random number generator on the device of ``scores``.
 
     Returns:
         int64 ``(batch,)``.
 
     Raises:
-        CheckpointError: A row has NaN, or no highest score that is finite.
+        CheckpointError: A row contains NaN, or its highest score is not finite.
     """
     return _choose(scores, settings, [generator], scores.shape)
 
@@ -63,15 +62,15 @@ def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.
 def sample_rows(
     scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """:func:`sample` with a generator for each row: a row's draw does not depend on its neighbours."""
+    """:func:`sample` with a generator for each row, so that a row's sample does not depend on the others."""
     return _choose(scores, settings, generators, scores.shape[1:])
 
 
 def require_finite(scores: torch.Tensor) -> None:
-    """Refuse scores that no token could be chosen by; minus infinity rules a token out and is allowed.
+    """Refuse scores that no token could be chosen by; minus infinity is allowed, since it rules a token out.
 
     Raises:
-        CheckpointError: A row ``(..., vocabulary_size)`` has NaN, or no highest score that is finite.
+        CheckpointError: A row ``(..., vocabulary_size)`` contains NaN, or its highest score is not finite.
     """
     if not bool(torch.isfinite(scores.amax(-1)).all()):
         raise CheckpointError(
@@ -86,7 +85,7 @@ def _choose(
     generators: Sequence[torch.Generator],
     shape: torch.Size,
 ) -> torch.Tensor:
-    """The likeliest tokens, or samples by random numbers of ``shape`` from each of the generators."""
+    """The most likely tokens, or samples made from random numbers of ``shape`` from each generator."""
     require_finite(scores)
     if settings.temperature == 0:
         return scores.argmax(-1)
@@ -101,7 +100,7 @@ def _choose(
 
 
 def _tempered(scores: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Scores divided by the temperature; a tiny one leaves those of the likeliest tokens at 0."""
+    """Scores divided by the temperature; a tiny one leaves those of the most likely tokens at 0."""
     tempered = scores.float() / temperature
     if bool(torch.isfinite(tempered.amax(-1)).all()):
         return tempered

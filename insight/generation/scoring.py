@@ -1,4 +1,4 @@
-"""How likely a network finds given continuations of given prompts."""
+"""The likelihoods that a network gives to continuations of prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from insight.generation.sampler import require_finite
 from insight.models import Decoder
 from insight.runtime.errors import ConfigError
 
-# Tokens in one pass through the network, padding included, and rows of the vocabulary held at once.
+# Most tokens of one pass through the network, padding included, and most rows of scores held at once.
 _TOKENS_A_PASS = 4096
 _SCORES_AT_ONCE = 1024
 
@@ -27,24 +27,24 @@ def log_likelihoods(
 ) -> list[list[float]]:
     """Natural logarithm of the probability of each continuation after its prompt.
 
-    A prompt stands at the beginning of a document. Prompt and continuation are tokenized as one text, and
-    what is conditioned on are the tokens that all continuations of a prompt begin with in common with it:
-    where a token reaches over the end of the prompt, all of them pay for it from the same place, so their
-    numbers can be compared. What two continuations share is computed once: all continuations that differ
-    only in their last token cost one row.
+    A prompt stands at the beginning of a document. Prompt and continuation are tokenized as one text, and the
+    condition is the tokens that the prompt and all its continuations have in common at their beginning. Where
+    a token spans the end of the prompt, all continuations are therefore scored from the same place and can be
+    compared.
+    Shared tokens are computed once: continuations that differ only in their last token take one row.
 
-    Rows are padded at their end, where causal attention does not look. The same call always gives the same
-    numbers; another set of rows may differ in the last bits.
+    Rows are padded at their end, which causal attention does not see. The same call always gives the same
+    numbers; with another set of rows the last bits may differ.
 
     Args:
         network: The model; its mode is restored.
         tokenizer: Its tokenizer.
         prompts: Beginnings of documents; may be empty.
-        continuations: For each prompt at least one text, none of them empty.
+        continuations: At least one text for each prompt; none may be empty.
 
     Raises:
-        ConfigError: A continuation is empty or does not fit into the context with the token before it. A
-            prompt that does not fit loses its beginning.
+        ConfigError: A continuation is empty, or does not fit into the context with the token before it. (A
+            prompt that does not fit loses its beginning.)
         CheckpointError: The network's scores are not finite.
     """
     cases = [
@@ -75,7 +75,7 @@ class _Case:
 def _tokenized(
     tokenizer: BaseTokenizer, prompt: str, continuations: Sequence[str]
 ) -> list[tuple[list[int], int]]:
-    """For each continuation all ids from the start of the document, and where what is scored begins."""
+    """For each continuation, all ids from the start of the document and the index where scoring begins."""
     if not all(continuations):
         raise ConfigError(f"an empty continuation of {prompt[:40]!r}", "give text to score")
     begin = [tokenizer.end_of_text_id]
@@ -103,14 +103,14 @@ def _case(ids: list[int], start: int, context: int) -> _Case:
 
 
 def _passes(rows: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Rows of similar length together, so that little is padding."""
+    """Group rows of similar length, so that there is little padding."""
     passes: list[list[tuple[int, ...]]] = []
     for row in sorted(rows, key=len):  # stable, and the last row of a pass is its longest
         if passes and (len(passes[-1]) + 1) * len(row) <= _TOKENS_A_PASS:
             passes[-1].append(row)
         else:
             passes.append([row])
-    # A compiled network has another form for a single row, which one left over is not worth.
+    # A compiled network would need another graph for a single row, so a single last row gets a neighbour.
     if len(passes) > 1 and len(passes[-1]) == 1 and len(passes[-2]) > 2:
         passes[-1].insert(0, passes[-2].pop())
     return passes
@@ -126,7 +126,7 @@ def _score(
     """Add to ``sums`` the log-probabilities of the cases whose rows one pass reads."""
     device = network.head_weight.device
     padded = torch.zeros(len(chosen), len(chosen[-1][0]), dtype=torch.int64)
-    # One line of scores for each position that something is predicted from, however many cases need it.
+    # One row of scores for each position that something is predicted from, however many cases need it.
     lines: dict[tuple[int, int], int] = {}
     wanted: list[tuple[int, int, int]] = []
     for index, (row, indices) in enumerate(chosen):

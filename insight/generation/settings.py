@@ -1,4 +1,4 @@
-"""How to continue a text: the options of sampling, checked where they are built; needs no torch."""
+"""The options of text generation, checked when they are built; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class GenerationSettings(Component):
     """How to continue a text.
 
     Args:
-        max_new_tokens: Most tokens to write.
-        temperature: Divides the scores before sampling; 0 always takes the likeliest token.
-        top_k: Sample only from this many likeliest tokens.
+        max_new_tokens: The highest number of tokens to write.
+        temperature: Divisor of the scores before sampling; 0 always takes the most likely token.
+        top_k: Number of the most likely tokens to sample from.
         top_p: Sample only from the likeliest tokens that together reach this probability
             (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751).
-        min_p: Sample only from tokens at least this share as likely as the likeliest
+        min_p: Sample only from tokens at least this share as likely as the most likely one
             (Nguyen et al. 2024, arXiv 2407.01082).
-        seed: Chooses among the samples; the same seed gives the same text.
-        stop: The text ends before the first of these strings.
-        overflow: When prompt and text outgrow the context: ``slide`` forgets the oldest tokens, ``error``
-            refuses.
+        seed: Seed of the samples; the same seed gives the same text.
+        stop: Strings that end the text, which stops before the first of them.
+        overflow: Behaviour when prompt and text outgrow the context: ``slide`` drops the oldest tokens,
+            ``error`` refuses.
     """
 
     max_new_tokens: int = 200

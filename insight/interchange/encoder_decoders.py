@@ -57,7 +57,7 @@ T5 = EncoderDecoderNames(
         _T5_BIAS,
     ),
 )
-"""T5 1.0 and 1.1; the first block of each half holds the bias that all its blocks share."""
+"""T5 1.0 and 1.1; the first block of each half holds the relative bias that all its blocks share."""
 
 _MARIAN_BLOCK = (
     both("attention.query_key_value", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

@@ -1,4 +1,4 @@
-"""Weight names of the GPT family, with plain feed-forwards: a table an architecture."""
+"""Weight names of the GPT family, with plain feed-forwards: one table for each architecture."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ MPT = NameMap(
 
 
 def gpt_neox_names(num_heads: int, head_dim: int) -> NameMap:
-    """GPT-NeoX and Pythia, which pack queries, keys and values head by head."""
+    """GPT-NeoX and Pythia, whose queries, keys and values are packed head by head."""
     return NameMap(
         both("embedding", "gpt_neox.embed_in")
         | both("norm", "gpt_neox.final_layer_norm")
@@ -94,7 +94,7 @@ def gpt_neox_names(num_heads: int, head_dim: int) -> NameMap:
 
 
 def bloom_names(num_heads: int, head_dim: int) -> NameMap:
-    """BLOOM, which packs queries, keys and values head by head."""
+    """BLOOM, whose queries, keys and values are packed head by head."""
     return NameMap(
         both("embedding", "transformer.word_embeddings")
         | both("embedding_norm", "transformer.word_embeddings_layernorm")
@@ -108,13 +108,9 @@ def bloom_names(num_heads: int, head_dim: int) -> NameMap:
 
 
 def falcon_names(num_heads: int, num_key_value_heads: int, head_dim: int, shared_norm: bool) -> NameMap:
-    """Falcon, which packs queries, keys and values by groups that share a key.
+    """Falcon, whose queries, keys and values are packed in groups that share a key.
 
-    Args:
-        num_heads: Query heads.
-        num_key_value_heads: Key and value heads.
-        head_dim: Channels of a head.
-        shared_norm: Whether a block has one norm (7B) or two (40B).
+    ``shared_norm`` says whether a block has one norm (7B) or two (40B).
     """
     by_kind = unpacked(num_key_value_heads, num_heads // num_key_value_heads, head_dim)
     return NameMap(

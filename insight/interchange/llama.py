@@ -1,4 +1,4 @@
-"""Weight names of the Llama family, with gated feed-forwards and mixtures: a table an architecture."""
+"""Weight names of the Llama family, with gated feed-forwards and mixtures: one table per architecture."""
 
 from __future__ import annotations
 
@@ -122,12 +122,7 @@ DIFFLLAMA = NameMap(
 
 
 def stablelm_names(num_heads: int, num_key_value_heads: int) -> NameMap:
-    """StableLM, which keeps the factors of each head's norm in a module of its own.
-
-    Args:
-        num_heads: Query heads.
-        num_key_value_heads: Key and value heads.
-    """
+    """StableLM, which keeps the norm factors of each head in a separate module."""
 
     def norms(ours: str, theirs: str, count: int) -> dict[str, Rows]:
         names = [f"self_attn.{theirs}.norms.{head}" for head in range(count)]
@@ -150,10 +145,10 @@ def deepseek_v3_names(
 
     Args:
         num_heads: Number of heads.
-        head_dim: Channels of a key that carry no position.
+        head_dim: Channels of a key without position.
         value_dim: Channels of a value.
-        compressed_queries: Whether queries are made from a short vector (DeepSeek-V3) or from the input
-            (Moonlight).
+        compressed_queries: Whether queries are made from a short vector, as in DeepSeek-V3, instead of from
+            the input, as in Moonlight.
     """
 
     def keys_before_values(tensor: torch.Tensor) -> torch.Tensor:
@@ -179,7 +174,7 @@ def deepseek_v3_names(
 
 
 def _gate_before_up(tensor: torch.Tensor) -> torch.Tensor:
-    """``(experts, 2 channels, ...)``: channels of gate and up in turn to all of gate, then all of up."""
+    """``(experts, 2 channels, ...)``: from gate and up alternating to all of gate, then all of up."""
     return torch.cat([tensor[:, 0::2], tensor[:, 1::2]], dim=1)
 
 
@@ -198,4 +193,4 @@ GPT_OSS = NameMap(
         "feed_forward.expert_down.bias": rows("mlp.experts.down_proj_bias"),
     },
 )
-"""gpt-oss, whose experts are stored transposed, gate and up channel by channel."""
+"""gpt-oss, whose experts are stored transposed, with the channels of gate and up alternating."""

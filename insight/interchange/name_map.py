@@ -1,4 +1,4 @@
-"""Tensors of another library become ours by a table of names and rearrangements of rows."""
+"""Conversion of another library's tensors to ours by tables of names and rearrangements of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 Rearrange = Callable[[torch.Tensor], torch.Tensor]
-"""A linear rearrangement of a tensor's numbers, so that it turns gradients into gradients too."""
+"""A linear rearrangement of a tensor's numbers, so that it also turns gradients into gradients."""
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Rows:
     """The source of one of our tensors.
 
     Args:
-        names: Names of the other library's tensors, whose rows lie one below the other in ours.
-        rearrange: A change to the result; ``None`` for none.
+        names: The other library's tensors, whose rows are concatenated in ours.
+        rearrange: Rearrangement of the result; ``None`` for none.
     """
 
     names: tuple[str, ...]
     rearrange: Rearrange | None = None
 
     def read(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
-        """Our tensor, or ``None`` where they have no such tensors."""
+        """Return our tensor, or ``None`` where the other library has no such tensors."""
         names = [prefix + name for name in self.names]
         if not all(name in tensors for name in names):
             return None
@@ -33,17 +33,17 @@ class Rows:
 
 
 def rows(*names: str, rearrange: Rearrange | None = None) -> Rows:
-    """A row of a table; see :class:`Rows`."""
+    """Make an entry of a table; see :class:`Rows`."""
     return Rows(names, rearrange)
 
 
 def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
-    """The rows of a table for the weight and the bias of a module, of which either may be missing.
+    """Make the entries for the weight and the bias of a module; either may be missing.
 
     Args:
         ours: Our name of the module.
-        theirs: The modules whose tensors lie one below the other in ours.
-        rearrange: A change to both results; ``None`` for none.
+        theirs: The modules whose tensors are concatenated in ours.
+        rearrange: Rearrangement of both results; ``None`` for none.
     """
     return {
         f"{ours}.{kind}": Rows(tuple(f"{name}.{kind}" for name in theirs), rearrange)
@@ -53,13 +53,13 @@ def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[st
 
 @dataclass(frozen=True)
 class NameMap:
-    """Our names and where their tensors come from.
+    """Our names and the sources of their tensors.
 
     Args:
         top: Tensors outside blocks.
         block: Tensors of one block, by their names inside our blocks.
         layer_prefix: The other library's name of a block, with ``{layer}`` for its number.
-        shared: Tensors that all blocks share and the other library keeps in the first block, by their names
+        shared: Tensors that all blocks share and the other library stores in its first block, by their names
             inside our blocks.
     """
 
@@ -69,12 +69,7 @@ class NameMap:
     shared: Mapping[str, Rows] = field(default_factory=dict)
 
     def convert(self, tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
-        """Tensors (weights or gradients) under our names.
-
-        Args:
-            tensors: The other library's tensors by name; a tied head or biases may be missing.
-            num_layers: Number of blocks.
-        """
+        """Return the tensors (weights or gradients) under our names; a tied head or biases may be missing."""
         found = {name: source.read(tensors, "") for name, source in self.top.items()}
         for layer in range(num_layers):
             prefix = self.layer_prefix.format(layer=layer)
@@ -87,13 +82,7 @@ class NameMap:
 
 @dataclass(frozen=True)
 class EncoderDecoderNames:
-    """The names of an encoder and a decoder.
-
-    Args:
-        encoder: The names inside the encoder.
-        decoder: The names inside the decoder.
-        top: Tensors outside both.
-    """
+    """The names of an encoder and a decoder, and of the tensors outside both (``top``)."""
 
     encoder: NameMap
     decoder: NameMap
@@ -102,12 +91,10 @@ class EncoderDecoderNames:
     def convert(
         self, tensors: Mapping[str, torch.Tensor], num_layers: int, num_decoder_layers: int | None = None
     ) -> dict[str, torch.Tensor]:
-        """Tensors (weights or gradients) under our names; a shared one under each of them.
+        """Return the tensors (weights or gradients) under our names; a shared one under each of its names.
 
-        Args:
-            tensors: The other library's tensors by name; some may be missing.
-            num_layers: Number of blocks of the encoder.
-            num_decoder_layers: Number of blocks of the decoder; ``None`` = as many.
+        Some tensors may be missing. ``num_layers`` counts the encoder's blocks; ``num_decoder_layers=None``
+        means that the decoder has as many.
         """
         layers = num_layers if num_decoder_layers is None else num_decoder_layers
         found = NameMap(self.top).convert(tensors, 0)
@@ -117,16 +104,16 @@ class EncoderDecoderNames:
 
 
 def transposed(tensor: torch.Tensor) -> torch.Tensor:
-    """``(..., inputs, outputs)``, as GPT-2 stores matrices, to ``(..., outputs, inputs)``; a bias stays."""
+    """Transpose ``(..., inputs, outputs)``, GPT-2's layout, to ``(..., outputs, inputs)``; keep a bias."""
     return tensor.mT if tensor.ndim > 1 else tensor
 
 
 def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrange:
-    """Rows packed group by group (queries, one key, one value) to all queries, all keys, all values.
+    """Rearrange rows packed by groups (queries, one key, one value) to all queries, all keys, all values.
 
     Args:
-        num_groups: Key and value heads.
-        queries_per_group: Query heads that share them.
+        num_groups: Number of key and value heads.
+        queries_per_group: Query heads that share a key and a value.
         head_dim: Rows of a head.
     """
 

@@ -24,15 +24,15 @@ BuildPosition = Callable[[Position, int, int], PositionEncoding]
 
 @dataclass(frozen=True)
 class CallContext:
-    """Everything that a layer is told beside the hidden states of one call.
+    """The arguments of a layer's call beside the hidden states.
 
     Args:
         mask: Which keys each query may attend to.
         tables: Tables of the layer's position encoding for the positions of the call.
         cache: Keys and values, or a state, of earlier tokens; those of the call are appended.
         encoder_states: The other sequence that cross-attention reads, or keys and values made of it.
-        real_tokens: Bool ``(batch, sequence)``, false where padding stands; ``None`` where all tokens are
-            real. Routers count real tokens only.
+        real_tokens: Bool ``(batch, sequence)``, False at padding; ``None`` if all tokens are real. Routers
+            count real tokens only.
     """
 
     mask: Mask
@@ -43,25 +43,13 @@ class CallContext:
 
 
 class AttentionModule(Recomputable):
-    """The built form of an :class:`Attention`.
-
-    Attributes:
-        position: How queries and keys are told their positions.
-    """
+    """The built form of an :class:`Attention`; ``position`` encodes the positions of queries and keys."""
 
     part = "attention"
     position: PositionEncoding
 
     def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """Mix the tokens of a sequence.
-
-        Args:
-            hidden: ``(batch, sequence, hidden_size)``.
-            context: Mask, position tables and cache of the call.
-
-        Returns:
-            ``(batch, sequence, hidden_size)``.
-        """
+        """Mix the tokens of a sequence: ``(batch, sequence, hidden_size)`` to the same shape."""
         raise NotImplementedError
 
     def make_cache(
@@ -72,7 +60,7 @@ class AttentionModule(Recomputable):
         device: torch.device,
         max_rollback: int = 0,
     ) -> LayerCache:
-        """An empty cache for this layer; the arguments are those of :meth:`Decoder.make_cache`.
+        """Make an empty cache for this layer; the arguments are those of :meth:`Decoder.make_cache`.
 
         Raises:
             ConfigError: The position encoding allows no cache of that length.
@@ -80,15 +68,15 @@ class AttentionModule(Recomputable):
         raise NotImplementedError
 
     def flops_per_token(self, sequence_length: int) -> int:
-        """Matrix-product FLOPs of one token forward, beyond those of the projections."""
+        """Matrix-product FLOPs of one token in the forward pass, without those of the projections."""
         raise NotImplementedError
 
     def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str | None:
-        """Which kernel training takes and why, in a few words; ``None`` where there is no softmax.
+        """Describe in a few words which kernel training uses and why; ``None`` where there is no softmax.
 
         Args:
             device: ``"cpu"`` or ``"cuda"``.
-            dtype: Type of queries, keys and values.
+            dtype: Data type of queries, keys and values.
             num_tokens: Tokens of a sequence.
         """
         return None
@@ -97,7 +85,7 @@ class AttentionModule(Recomputable):
 class CrossAttentionModule(AttentionModule):
     """The built form of an :class:`Attention` that can read another sequence (Vaswani et al. 2017).
 
-    Built by :meth:`Attention.build_cross` it reads ``context.encoder_states``, otherwise the sequence itself.
+    Made by :meth:`Attention.build_cross`, it reads ``context.encoder_states``, otherwise the sequence itself.
     """
 
     def project_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +93,7 @@ class CrossAttentionModule(AttentionModule):
         raise NotImplementedError
 
     def flops_per_state(self) -> int:
-        """Matrix-product FLOPs of :meth:`project_states` for one state, forward."""
+        """Matrix-product FLOPs of :meth:`project_states` for one state, in the forward pass."""
         raise NotImplementedError
 
 
@@ -115,7 +103,7 @@ class Attention(Component):
 
     @abstractmethod
     def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
-        """The module for one layer.
+        """Build the module of one layer.
 
         Args:
             hidden_size: Size of the residual stream.
@@ -123,27 +111,27 @@ class Attention(Component):
             layer: Number of the layer, from 0.
 
         Raises:
-            ConfigError: The numbers do not fit together.
+            ConfigError: The options do not fit together.
         """
 
     @abstractmethod
     def check(self, hidden_size: int) -> None:
-        """Refuse what :meth:`build` could not build, without building it.
+        """Refuse, without building it, what :meth:`build` could not build.
 
         Raises:
-            ConfigError: The numbers do not fit together.
+            ConfigError: The options do not fit together.
         """
 
     @property
     def causal_only(self) -> bool:
-        """Whether a token sees only what came before it, whatever the mask, so that no encoder can use it."""
+        """Whether a token sees only what came before it, whatever the mask, so no encoder can use it."""
         return False
 
     def check_bidirectional(self) -> None:
-        """Refuse what does not hold where tokens see what comes after them.
+        """Refuse attention that does not work where tokens see what comes after them.
 
         Raises:
-            ConfigError: It only looks back, or its positions describe only what came before.
+            ConfigError: The attention, or its position encoding, only looks back.
         """
         if self.causal_only:
             raise ConfigError(
@@ -154,10 +142,10 @@ class Attention(Component):
             )
 
     def check_cross(self, hidden_size: int) -> None:
-        """Refuse what could not read another sequence, or could not be built.
+        """Refuse attention that cannot read another sequence or cannot be built.
 
         Raises:
-            ConfigError: It reads its own sequence only, compares positions, or the numbers do not fit.
+            ConfigError: It reads only its own sequence, compares positions, or its options conflict.
         """
         raise ConfigError(
             "it reads its own sequence only",
@@ -169,16 +157,16 @@ class Attention(Component):
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
-        """The module that reads another sequence.
+        """Build the module that reads another sequence.
 
         Args:
             hidden_size: Size of the residual stream.
-            encoder_size: Size of the states that are read.
+            encoder_size: Size of the encoder's states.
             build_position: Makes the position encoding, which layers share.
             layer: Number of the layer, from 0.
 
         Raises:
-            ConfigError: As :meth:`check_cross`.
+            ConfigError: See :meth:`check_cross`.
         """
         self.check_cross(hidden_size)
         raise NotImplementedError
@@ -186,7 +174,7 @@ class Attention(Component):
 
 @dataclass(frozen=True)
 class LayerPattern(Attention):
-    """Layer i takes ``layers[i % len(layers)]``: local and global layers, every fourth without positions.
+    """Layers of different attention in turn: layer i takes ``layers[i % len(layers)]``.
 
     Args:
         layers: Attention of the first layers; the pattern then repeats.
@@ -232,7 +220,7 @@ def head_size(hidden_size: int, num_heads: int, head_dim: int | None) -> int:
     """Channels of a head: ``head_dim``, or an equal share of ``hidden_size`` where it is ``None``.
 
     Raises:
-        ConfigError: There is no equal share.
+        ConfigError: ``num_heads`` does not divide ``hidden_size``.
     """
     if head_dim is None and hidden_size % num_heads:
         raise ConfigError(

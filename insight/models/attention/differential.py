@@ -19,15 +19,14 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class DifferentialAttention(GroupedQueryAttention):
-    """The difference of two attentions, which cancels what both give to irrelevant tokens.
+    """The difference of two attentions, which cancels the weight that both give to irrelevant tokens.
 
-    Head i of the first half of the query heads and head i of the second half read the same two value
-    heads; the second result is subtracted with a learned weight, which begins at
-    0.8 - 0.6 exp(-0.3 layer).
+    Head i of the first half of the query heads and head i of the second half read the same two value heads.
+    The second result is subtracted with a learned weight, which begins at 0.8 - 0.6 exp(-0.3 layer).
 
     Args:
-        weight_std: Standard deviation of the first values of the four vectors that make the weight.
-        norm_eps: Added to the mean square in the norm of each pair of heads.
+        weight_std: Standard deviation of the initial values of the four vectors that make the weight.
+        norm_eps: Number added to the mean square in the norm of each pair of heads.
     """
 
     weight_std: float = 0.1
@@ -64,7 +63,7 @@ class DifferentialAttention(GroupedQueryAttention):
 class DifferentialModule(GroupedQueryModule):
     """The built form of :class:`DifferentialAttention`.
 
-    Kernels want values as wide as keys, so each half of a value pair takes a call of its own.
+    Kernels need values as wide as keys, so each half of a value pair has a separate call.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class DifferentialModule(GroupedQueryModule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """First values of the vectors that make the weight, and of the sinks."""
+        """Initialise the vectors that make the weight, and the sinks."""
         super().reset_parameters()
         for vector in (self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2):
             nn.init.normal_(vector, std=self.weight_std)
@@ -101,7 +100,7 @@ class DifferentialModule(GroupedQueryModule):
         return (1 - self.first_weight) * rms_norm(difference, None, self.norm_eps)
 
     def subtracted_share(self) -> torch.Tensor:
-        """The weight of the attention that is subtracted, a scalar."""
+        """The scalar weight of the attention that is subtracted."""
         wide = torch.promote_types(self.weight_key_1.dtype, torch.float32)
         first = (self.weight_query_1.to(wide) * self.weight_key_1.to(wide)).sum().exp()
         second = (self.weight_query_2.to(wide) * self.weight_key_2.to(wide)).sum().exp()

@@ -1,4 +1,4 @@
-"""Multi-head, grouped-query and multi-query attention: one class, told apart by the number of key heads."""
+"""Multi-head, grouped-query and multi-query attention: one class with different numbers of key heads."""
 
 from __future__ import annotations
 
@@ -31,27 +31,26 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class GroupedQueryAttention(Attention):
-    """Attention whose query heads share key and value heads in groups.
-
-    Ainslie et al. 2023, arXiv 2305.13245.
+    """Attention whose query heads share key and value heads (Ainslie et al. 2023, arXiv 2305.13245).
 
     Args:
-        num_heads: Query heads.
-        num_key_value_heads: Key and value heads; ``None`` = ``num_heads`` (multi-head), 1 = multi-query.
+        num_heads: Number of query heads.
+        num_key_value_heads: Number of key and value heads; ``None`` = ``num_heads`` (multi-head),
+            1 = multi-query.
         head_dim: Channels of a head; ``None`` = ``hidden_size / num_heads``.
-        position: How queries and keys are told their positions.
-        qk_norm: Normalisation of queries and keys: ``none``, a component (``HeadNorm``,
-            ``FullWidthNorm``), or RMS per head before the rotation, ``rms`` (with a learned factor a
-            channel, as in Qwen 3) or ``rms_weightless`` (as in nanochat).
+        position: Position encoding of queries and keys.
+        qk_norm: Normalisation of queries and keys: ``none``, a component (``HeadNorm``, ``FullWidthNorm``),
+            or RMS per head before the rotation, ``rms`` (with a learned factor for each channel, as in
+            Qwen 3) or ``rms_weightless`` (as in nanochat).
         kernel: ``sdpa`` (fused), ``tiled`` (fast training on CPU), ``flex`` (masks, caps and biases fused on
             CUDA), ``reference`` (plain matrix products) or ``auto``, which prints its choice at the start.
-        window: Keys that a query sees at most, its own included; ``None`` = all.
+        window: Most keys that a query sees, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``head_dim ** -0.5``.
         score_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
         qkv_bias: Whether queries, keys and values have a bias.
         output_bias: Whether the output has a bias.
-        sinks: Whether each head has a learned score that takes attention and gives nothing (gpt-oss).
-        output_gate: Whether heads are multiplied by a sigmoid of the input before the output (Qwen 3 Next).
+        sinks: Whether each head has a learned score that takes attention and adds nothing (gpt-oss).
+        output_gate: Whether a sigmoid of the input multiplies the heads before the output (Qwen 3 Next).
         chunk_size: Tokens of a chunk; a query sees only keys of its own chunk (Llama 4). ``None`` = all.
         dropout: Probability of dropping a softmax weight in training.
     """
@@ -202,15 +201,8 @@ class GroupedQueryAttention(Attention):
 class GroupedQueryModule(CrossAttentionModule):
     """The built form of :class:`GroupedQueryAttention`.
 
-    One matrix product makes queries, keys and values; where an encoder is read, one makes queries and one
-    keys and values.
-
-    Args:
-        config: The configuration to build.
-        hidden_size: Size of the residual stream.
-        head_dim: Channels of a head.
-        position: The built form of ``config.position``.
-        encoder_size: Size of the encoder's states; ``None`` where the sequence itself is read.
+    One matrix product makes queries, keys and values. Where an encoder is read, one makes the queries and
+    another the keys and values; ``encoder_size`` is then the size of the encoder's states.
     """
 
     def __init__(
@@ -248,7 +240,7 @@ class GroupedQueryModule(CrossAttentionModule):
         self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if config.sinks else None
 
     def reset_parameters(self) -> None:
-        """First values of the parameters that this module itself holds."""
+        """Initialise the sinks."""
         if self.sinks is not None:
             nn.init.zeros_(self.sinks)
 
@@ -295,8 +287,8 @@ class GroupedQueryModule(CrossAttentionModule):
         self, heads: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor], norm: nn.Module
     ) -> torch.Tensor:
         """Norm and position; ``(batch, sequence, heads, …)`` becomes ``(batch, heads, sequence, …)``."""
-        # In float32 also under bfloat16: rounding once, at the end, and no operation that mixes dtypes
-        # (those are slow on a CPU).
+        # In float32 even under bfloat16: the result is rounded once, and no operation mixes dtypes, which
+        # is slow on a CPU.
         wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
         encoded = norm(encode(wide)) if self.norm_after_position else encode(norm(wide))
         result: torch.Tensor = encoded.to(heads.dtype).transpose(1, 2)
@@ -341,7 +333,7 @@ class GroupedQueryModule(CrossAttentionModule):
         )
 
     def flops_per_token(self, sequence_length: int) -> int:
-        # Scores and weighted sum, over the whole square as torch's counter and PaLM's formula do.
+        # Scores and weighted sum are counted over the whole square, as by torch's counter and PaLM's formula.
         return 2 * 2 * self.num_heads * self.head_dim * sequence_length
 
     def flops_per_state(self) -> int:

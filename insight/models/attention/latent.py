@@ -20,22 +20,22 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class LatentAttention(Attention):
-    """Keys and values of all heads are made from one short vector a token, which is all that a cache keeps.
+    """Attention whose cache keeps one short vector for each token, from which all keys and values are made.
 
-    Position goes into channels of their own, whose key all heads share.
+    The position goes into separate channels, whose key all heads share.
 
     Args:
-        num_heads: Heads.
+        num_heads: Number of heads.
         latent_size: Channels of the vector that keys and values are made from.
         query_latent_size: Channels of the vector that queries are made from; ``None`` = from the input.
-        head_dim: Channels of a query and key that carry no position.
-        rotary_dim: Channels of a query and key that carry it.
+        head_dim: Channels of a query and key without position.
+        rotary_dim: Channels of a query and key with position.
         value_dim: Channels of a value.
-        position: How the rotary channels are told their position; must be a rotation.
+        position: Position encoding of the rotary channels; must be a rotation.
         kernel: ``auto``, ``sdpa``, ``tiled``, ``flex`` or ``reference``.
-        window: Keys that a query sees at most, its own included; ``None`` = all.
+        window: Most keys that a query sees, its own included; ``None`` = all.
         score_scale: Factor of the scores; ``None`` = ``(head_dim + rotary_dim) ** -0.5``.
-        norm_eps: Added to the mean square in the norms of both vectors.
+        norm_eps: Number added to the mean square in the norms of both vectors.
         dropout: Probability of dropping a softmax weight in training.
     """
 
@@ -101,8 +101,8 @@ class LatentAttention(Attention):
 class LatentModule(AttentionModule):
     """The built form of :class:`LatentAttention`.
 
-    Without a cache, keys and values are written out. With one, the matrices that would write them are
-    applied to the queries and to the result instead, which is the same product in another order.
+    Without a cache, keys and values are computed. With one, the matrices that would make them are applied to
+    the queries and to the result instead, which is the same product in another order.
     """
 
     def __init__(self, config: LatentAttention, hidden_size: int, position: PositionEncoding) -> None:
@@ -150,7 +150,7 @@ class LatentModule(AttentionModule):
         max_rollback: int = 0,
     ) -> LayerCache:
         self.position.check_cache(max_length)
-        # Values are part of the keys, so values of no channels are kept beside them.
+        # Values are part of the keys, so the cache keeps values without channels.
         return make_layer_cache(
             batch_size,
             1,
@@ -215,6 +215,6 @@ class LatentModule(AttentionModule):
         to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
         key, _, mask = cache.append(torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask)
         query = torch.cat([query @ to_key, rotary_query], dim=-1)
-        # The latent is the first part of the key; what the rest adds to the result is cut off.
+        # The latent is the first part of the key; the rest of the result is cut off.
         mixed = self.kernel(query, key, key, mask, self.scale, self._change())[..., : self.latent_size]
         return mixed @ to_value.mT

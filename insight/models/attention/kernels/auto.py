@@ -1,4 +1,4 @@
-"""Which kernel a name stands for, and which one is the fastest for a call."""
+"""The kernels by name, and the choice of the fastest one for a call."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Ma
 
 KernelName = Literal["auto", "sdpa", "tiled", "flex", "reference"]
 
-# Measured, forward and backward against the fused kernel in bfloat16: with AMX 5 times as fast at 128
-# tokens, 2 at 256, 1.5 at 512, slower at 1024; without AMX 2 and 1.3 times at 128 and 256. In float32 a
-# network is no faster with tiles. On a CPU without bfloat16 products tiles take twice the time.
+# Measured, forward and backward, against the fused kernel in bfloat16: tiles are 5 times as fast at 128
+# tokens with AMX, 2 at 256, 1.5 at 512, and slower at 1024; without AMX 2 and 1.3 times at 128 and 256. In
+# float32 a network gains nothing. On a CPU without bfloat16 products tiles take twice the time.
 _LONGEST_TILED = 512
-# Queries of one block of FlexAttention: fewer leave nothing to skip, and decoding would compile anew.
+# Queries of one block of FlexAttention: with fewer there is nothing to skip, and decoding would recompile.
 _FLEX_BLOCK = 128
 
 
@@ -28,7 +28,7 @@ class AutoKernel(Kernel):
     """Flex on CUDA for what fused kernels cannot do, tiled for short training in bfloat16 on a CPU that
     multiplies it in hardware, fused otherwise.
 
-    A rule, not a measurement: a resumed run must take the kernel that the interrupted one took.
+    A fixed rule chooses, not a measurement: a resumed run must use the kernel of the interrupted one.
     """
 
     name = "auto"
@@ -68,7 +68,7 @@ class AutoKernel(Kernel):
         return f"{kernel.name}, {reason}"
 
     def choose(self, situation: Situation) -> tuple[Kernel, str]:
-        """The kernel for a situation, and why it is this one."""
+        """Return the kernel for a situation and the reason for it."""
         change = situation.change
         flex_can = self.compiles_flex and not change.dropout and situation.num_queries >= _FLEX_BLOCK
         if situation.device == "cuda" and flex_can:
@@ -76,7 +76,7 @@ class AutoKernel(Kernel):
             if reason:
                 return self.flex, reason
         if change.soft_cap is not None:
-            # The reference where a kernel that knows no sinks would bound these too, or biases need a square.
+            # The reference where a kernel without sinks would bound these too, or a bias needs the square.
             square = change.sinks is not None or change.bias is not None
             return self.reference if square else self.plain, "since no fused kernel here bounds scores"
         tiled = (
@@ -93,7 +93,7 @@ class AutoKernel(Kernel):
 
 
 def _needs_flex(situation: Situation) -> str:
-    """The reason for flex on CUDA; empty where torch's fused kernels do as well."""
+    """The reason for flex on CUDA; empty where torch's fused kernels are as good."""
     if situation.change.soft_cap is not None:
         return "which bounds scores inside the kernel"
     if situation.wide_keys:
@@ -113,7 +113,7 @@ def _needs_flex(situation: Situation) -> str:
 
 
 def _multiplies_bfloat16() -> bool:
-    # A private question, so torch may stop answering it; then the fused kernel is the safe choice.
+    # This is a private function of torch and may vanish; then the fused kernel is the safe choice.
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())
 
@@ -124,10 +124,10 @@ _KERNELS: dict[str, type[Kernel]] = {
 
 
 def make_kernel(name: str) -> Kernel:
-    """The kernel called ``name``, one of :data:`KernelName`.
+    """Make the kernel called ``name``, one of :data:`KernelName`.
 
     Raises:
-        ConfigError: There is no such kernel.
+        ConfigError: No kernel has that name.
     """
     require_known("kernel", name, _KERNELS)
     return _KERNELS[name]()

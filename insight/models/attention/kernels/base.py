@@ -1,4 +1,4 @@
-"""The interface of a kernel, and what all kernels that leave the mask to its description share."""
+"""The interface of a kernel, and the shared part of the kernels that leave the mask to its description."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from insight.runtime.errors import ConfigError
 class ScoreChange:
     """Changes of the scores between the product of queries and keys and the softmax.
 
-    They are scaled, then capped, then biased, then masked; sinks take part in the softmax only.
+    Scores are scaled, then capped, then biased, then masked; sinks take part in the softmax only.
 
     Args:
-        bias: Added, ``(batch or 1, num_heads, num_queries, num_keys)``.
+        bias: Numbers added to the scores, ``(batch or 1, num_heads, num_queries, num_keys)``.
         soft_cap: Bound c of the scores, c * tanh(scores / c).
-        sinks: A further score a head, ``(num_heads,)``, of a key that has no value.
+        sinks: One more score for each head, ``(num_heads,)``, of a key that has no value.
         dropout: Probability of dropping a weight after the softmax; 0 outside training.
     """
 
@@ -41,12 +41,12 @@ class Situation:
 
     Args:
         device: Device of the queries, ``"cpu"`` or ``"cuda"``.
-        dtype: Type of queries, keys and values.
+        dtype: Data type of queries, keys and values.
         num_queries: Queries of a row.
-        trains: Whether a gradient will be asked for.
+        trains: Whether a gradient will be computed.
         mask: Which keys each query may attend to.
         change: Cap, bias, sinks and dropout of the scores.
-        wide_keys: Whether keys have channels beyond those of the values (ALiBi has).
+        wide_keys: Whether keys have more channels than values, as with ALiBi.
     """
 
     device: str
@@ -62,7 +62,7 @@ class Kernel(ABC):
     """A way to compute attention.
 
     Attributes:
-        name: Its name in the option ``kernel``.
+        name: The kernel's name in the option ``kernel``.
         caps_scores: Whether it can bound the scores.
         drops_weights: Whether it can drop softmax weights.
     """
@@ -72,7 +72,7 @@ class Kernel(ABC):
     drops_weights = True
 
     def describe(self, situation: Situation) -> str:
-        """Which kernel computes in a situation and why, in a few words."""
+        """Describe in a few words which kernel computes in a situation and why."""
         return f"{self.name}, as configured"
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Kernel(ABC):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        """Attention output.
+        """Compute attention.
 
         Args:
             query: ``(batch, num_heads, num_queries, head_dim)``.
@@ -97,15 +97,15 @@ class Kernel(ABC):
             change: Cap, bias, sinks and dropout.
 
         Returns:
-            Like ``query``, with the channels of ``value``.
+            ``(batch, num_heads, num_queries, channels of value)``.
 
         Raises:
-            ConfigError: A soft cap without :attr:`caps_scores`.
+            ConfigError: A soft cap is set and :attr:`caps_scores` is False.
         """
 
 
 class MaskedKernel(Kernel):
-    """A kernel whose calls the mask makes, so that they compute just what it shows."""
+    """A kernel whose calls the mask makes, so that they compute only what is visible."""
 
     def __call__(
         self,
@@ -125,7 +125,7 @@ class MaskedKernel(Kernel):
             )
         missing = key.shape[-1] - value.shape[-1]
         if missing:
-            value = F.pad(value, (0, missing))  # fused kernels want equal sizes
+            value = F.pad(value, (0, missing))  # fused kernels need equal sizes
         call: Attend = functools.partial(self.attend, scale=scale)
         if change.soft_cap is not None:
             call = functools.partial(call, soft_cap=change.soft_cap)
@@ -153,12 +153,12 @@ class MaskedKernel(Kernel):
         allowed: torch.Tensor | None = None,
         dropout: float = 0.0,
     ) -> torch.Tensor:
-        """One call; shapes as in :class:`Kernel`.
+        """Compute one call; shapes as in :class:`Kernel`, with values as wide as keys.
 
         Args:
             query: Queries.
             key: Keys.
-            value: Values, with the channels of the keys.
+            value: Values.
             scale: Factor of the scores.
             causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
             allowed: Bool mask, True = visible, or a bias of the scores; not together with ``causal``.
@@ -169,9 +169,9 @@ class MaskedKernel(Kernel):
 class SinkAttend:
     """A kernel's call with a sink in every softmax (gpt-oss, arXiv 2508.10925).
 
-    A further channel holds sink / scale in the queries, 1 in a key put before all others and 0 in the
-    rest, so that key scores just the sink. Where the call is causal a query is put before the others
-    too, and the triangle still fits.
+    One more channel holds sink / scale in the queries, 1 in a key put before all others and 0 in the other
+    keys, so that the score of that key is the sink. If the call is causal, a query is put before the others
+    too, so that the triangle still fits.
 
     Args:
         attend: The kernel's call.
@@ -193,7 +193,7 @@ class SinkAttend:
         causal: bool = False,
         allowed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """As the kernel's own call."""
+        """Compute attention; the arguments are those of the kernel's call."""
         channel = (self.sinks / self.scale).to(query.dtype)[None, :, None, None]
         query = torch.cat([query, channel.expand(*query.shape[:-1], 1)], dim=-1)
         sink = F.pad(key.new_ones(*key.shape[:2], 1, 1), (key.shape[-1], 0))
@@ -208,12 +208,8 @@ class SinkAttend:
 
 
 def soft_cap(scores: torch.Tensor, bound: float | None) -> torch.Tensor:
-    """c * tanh(scores / c): nearly the scores where they are small, never beyond the bound c.
+    """c * tanh(scores / c): close to the scores where they are small, never beyond the bound c.
 
-    Gemma 2 (arXiv 2408.00118) bounds the scores of attention and of tokens so.
-
-    Args:
-        scores: Scores of any shape.
-        bound: The bound c; ``None`` for none.
+    Gemma 2 (arXiv 2408.00118) bounds its attention scores and its logits this way; ``None`` is no bound.
     """
     return scores if bound is None else bound * torch.tanh(scores / bound)

@@ -14,14 +14,14 @@ from insight.models.masks import BidirectionalMask, CausalMask, Mask
 from insight.runtime.errors import ConfigError
 
 Index = torch.Tensor
-"""A scalar that FlexAttention calls a mask and a change of scores with."""
+"""A scalar index that FlexAttention passes to masks and changes of scores."""
 
 
 class FlexKernel(Kernel):
-    """``flex_attention`` (Dong et al. 2024, arXiv 2412.05496) under the mask's own description.
+    """``flex_attention`` (Dong et al. 2024, arXiv 2412.05496) with the mask's own description.
 
-    Blocks of 128 x 128 scores that the mask hides are skipped, no mask is written out, and caps and biases
-    are computed inside the kernel. On a CPU it holds the scores and has no gradient: good for checks only.
+    Hidden blocks of 128 x 128 scores are skipped, no mask is written out, and caps and biases are computed
+    inside the kernel. On a CPU it holds the scores and has no gradient, so it serves only for checks there.
     """
 
     name = "flex"
@@ -37,10 +37,10 @@ class FlexKernel(Kernel):
         scale: float,
         change: ScoreChange = UNCHANGED,
     ) -> torch.Tensor:
-        """Attention output, with the arguments of :class:`Kernel`.
+        """Compute attention; see :class:`Kernel`.
 
         Raises:
-            ConfigError: A gradient is wanted on a CPU.
+            ConfigError: A gradient is needed on a CPU.
         """
         if query.device.type == "cpu":
             _refuse_gradients(query, key, value, change.bias, change.sinks)
@@ -60,7 +60,7 @@ class FlexKernel(Kernel):
         result: torch.Tensor = output
         if change.sinks is None:
             return result
-        # exp(sink) more in the sum of a row: what the softmax gave is divided by 1 + exp(sink - log sum).
+        # The sink adds exp(sink) to the sum of a row, which divides the output by 1 + exp(sink - log sum).
         share = torch.sigmoid(sums.lse - change.sinks.to(sums.lse.dtype)[None, :, None])
         return result * share.unsqueeze(-1).to(result.dtype)
 
@@ -91,7 +91,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is slow uncompiled, which the docstring above says
+            warnings.simplefilter("ignore")  # the warning that it is slow uncompiled, as the docstring says
             return function(*arguments, **options)
 
     return call
@@ -117,8 +117,8 @@ def _block_mask(mask: Mask, num_queries: int, num_keys: int, device: torch.devic
 
 @functools.lru_cache(maxsize=32)
 def _kept_block_mask(mask: Mask, num_queries: int, num_keys: int, device: torch.device) -> Any:
-    """For masks that are numbers alone: the same in every layer and step."""
-    with torch.inference_mode(mode=False):  # what is made in it could not be used in training
+    """Keep the block masks of masks made of numbers alone, which are equal in every layer and step."""
+    with torch.inference_mode(mode=False):  # a mask made in inference mode could not be used in training
         return _new_block_mask(mask, num_queries, num_keys, device)
 
 
@@ -128,7 +128,7 @@ def _new_block_mask(mask: Mask, num_queries: int, num_keys: int, device: torch.d
     def visible(row: Index, head: Index, query: Index, key: Index) -> torch.Tensor:
         return mask.visible(row, query, key, num_keys - num_queries)
 
-    # Compiled, the blocks are found without writing the mask out.
+    # The compiled function finds the blocks without writing the mask out.
     compiled = device.type == "cuda" and not torch.compiler.is_compiling()
     make: Callable[..., Any] = _compiled(create_block_mask) if compiled else create_block_mask
     return make(visible, mask.num_rows, None, num_queries, num_keys, device=device)

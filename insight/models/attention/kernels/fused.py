@@ -13,7 +13,7 @@ from insight.models.attention.kernels.base import MaskedKernel
 class SDPAKernel(MaskedKernel):
     """``scaled_dot_product_attention`` (Dao et al. 2022, arXiv 2205.14135).
 
-    With dropout it leaves the flash path on a CPU, where it then holds the scores.
+    With dropout, torch leaves the flash path on a CPU and holds the scores.
     """
 
     name = "sdpa"
@@ -30,8 +30,8 @@ class SDPAKernel(MaskedKernel):
         dropout: float = 0.0,
     ) -> torch.Tensor:
         if key.shape[1] == 1:
-            # One view for all heads: torch's backward of grouped heads gives each pair of key and value one
-            # thread, so a single pair leaves the other threads idle (123 against 89 ms measured).
+            # One view for all heads: torch's backward of grouped heads gives each key-value head one thread,
+            # so a single one leaves the other threads idle (123 against 89 ms measured).
             key, value = (pair.expand(-1, query.shape[1], -1, -1) for pair in (key, value))
         return F.scaled_dot_product_attention(
             query,
@@ -46,12 +46,12 @@ class SDPAKernel(MaskedKernel):
 
 
 class TiledKernel(SDPAKernel):
-    """A tile of queries at a time meets only the keys before its end, so most of what is masked is skipped.
+    """Each tile of queries meets only the keys before its end, so most of the masked square is skipped.
 
-    torch's fused kernel computes its backward with many small products; large batched ones use the
-    machine's matrix units better, in bfloat16 by far. The price is that the softmax weights are kept for
-    the backward (half a square a head), and that scores are rounded to the dtype of the queries. What is
-    not causal with equal lengths goes to the fused kernel.
+    The backward of torch's fused kernel makes many small products; large batched ones use the matrix units
+    of a CPU better, in bfloat16 by far. In return the softmax weights are kept for the backward (half a
+    square for each head), and scores are rounded to the dtype of the queries. Calls that are not causal with
+    equal lengths go to the fused kernel.
     """
 
     name = "tiled"
@@ -75,15 +75,15 @@ class TiledKernel(SDPAKernel):
         return output
 
 
-# Operators of their own, so that a compiled network calls these functions as they stand: traced, the
-# writes into slices would become copies of whole tensors.
+# These are custom operators so that a compiled network calls them as they are: traced, the writes into
+# slices would become copies of whole tensors.
 @torch.library.custom_op("insight::tiled_attention", mutates_args=())
 def _tiled_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Output like ``query``, and each tile's softmax weights ``(batch * key heads, rows, keys)``.
+    """Return an output like ``query``, and softmax weights ``(batch * key heads, rows, keys)`` for each tile.
 
-    Heads that share keys are stacked as further rows: ``(batch * key heads, group, queries, dim)``.
+    Heads that share keys are stacked: ``(batch * key heads, group, queries, dim)``.
     """
     stacks, group, length, dim = _stacked_shape(query, key)
     queries = query.reshape(stacks, group, length, dim)
@@ -127,7 +127,7 @@ def _tiled_attention_backward(
         rows, row_gradients = _rows(queries, start, stop), _rows(gradients, start, stop)
         weight_gradient = torch.bmm(row_gradients, values[:, :stop].mT)
         score_gradient = torch._softmax_backward_data(weight_gradient, weight, -1, weight.dtype)
-        beta = 0 if stop == length else 1  # the last tile comes first and reaches every key
+        beta = 0 if stop == length else 1  # the last tile is the first here and reaches every key
         value_gradient[:, :stop].baddbmm_(weight.mT, row_gradients, beta=beta)
         key_gradient[:, :stop].baddbmm_(score_gradient.mT, rows, beta=beta, alpha=scale)
         _write_rows(query_gradient, start, stop, score_gradient, keys[:, :stop], scale)
@@ -171,23 +171,23 @@ def _stacked_shape(query: torch.Tensor, key: torch.Tensor) -> tuple[int, int, in
 
 
 def _tiles(length: int) -> list[tuple[int, int]]:
-    """Start and stop of each tile: small ones skip more of the square, but one is enough for few tokens."""
+    """Start and stop of each tile; small tiles skip more of the square, but few tokens need only one."""
     size = 128 if length <= 128 else 64
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _rows(stack: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Rows of a tile, all heads of a group one below the other: ``(stacks, group * rows, dim)``."""
+    """Rows of a tile, with the heads of a group concatenated: ``(stacks, group * rows, dim)``."""
     return stack[:, :, start:stop].reshape(stack.shape[0], -1, stack.shape[-1])
 
 
 def _write_rows(
     stack: torch.Tensor, start: int, stop: int, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0
 ) -> None:
-    """Put ``left @ right * scale`` where :func:`_rows` reads, in place where those rows lie together."""
+    """Write ``left @ right * scale`` where :func:`_rows` reads, in place if those rows are contiguous."""
     stacks, group, length, dim = stack.shape
     if group == 1 or stop - start == length:
         rows = stack[:, :, start:stop].view(stacks, group * (stop - start), dim)
-        rows.baddbmm_(left, right, beta=0, alpha=scale)  # beta 0: what was there is not read
+        rows.baddbmm_(left, right, beta=0, alpha=scale)  # with beta 0 the old contents are not read
     else:
         stack[:, :, start:stop] = torch.bmm(left, right).mul_(scale).view(stacks, group, stop - start, dim)

@@ -1,4 +1,4 @@
-"""Plain matrix products that hold the scores: slow, any dtype, and the weights can be looked at."""
+"""Plain matrix products that hold the scores: slow, but for any dtype, and with visible weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from insight.models.masks import CausalMask, Mask
 
 
 class ReferenceKernel(Kernel):
-    """The formula written down (Vaswani et al. 2017, arXiv 1706.03762).
+    """Attention by its formula (Vaswani et al. 2017, arXiv 1706.03762).
 
     Soft caps are those of Gemma 2 (arXiv 2408.00118), sinks those of gpt-oss (arXiv 2508.10925).
     """
@@ -39,7 +39,7 @@ class ReferenceKernel(Kernel):
     ) -> torch.Tensor:
         """The softmax weights ``(batch, num_heads, num_queries, num_keys)``.
 
-        Rows sum to 1, or to 1 less what the sink takes; a row that sees no key is zero.
+        Rows sum to 1, or to 1 minus the sink's weight; a row that sees no key is zero.
         """
         allowed = mask.allowed(query.shape[2], key.shape[2], query.device)
         return softmax_weights(query, key, allowed, scale, change)
@@ -57,9 +57,9 @@ def softmax_weights(
     Args:
         query: ``(batch, num_heads, num_queries, head_dim)``.
         key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
-        allowed: Bool, True = visible; ``None`` = all.
+        allowed: Bool mask, True = visible; ``None`` = all.
         scale: Factor of the scores.
-        change: Cap, bias and sinks of the scores.
+        change: Cap, bias and sinks.
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(-1, -2) * scale
@@ -67,7 +67,7 @@ def softmax_weights(
     if change.bias is not None:
         scores = scores + change.bias.to(scores.dtype)
     if allowed is not None:
-        # The smallest number instead of -inf: a row of -inf alone would be NaN, and so would its gradient.
+        # The smallest number instead of -inf: the softmax of a row of -inf and its gradient would be NaN.
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     if change.sinks is not None:
         sink = change.sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:-1], 1)
@@ -77,11 +77,11 @@ def softmax_weights(
 
 
 def weighted_values(weights: torch.Tensor, value: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-    """Sums of values ``(batch, num_heads, num_queries, channels)``; a value head serves a group of queries.
+    """Weighted sums of values, ``(batch, num_heads, num_queries, channels)``.
 
     Args:
         weights: ``(batch, num_heads, num_queries, num_keys)``.
-        value: ``(batch, num_key_value_heads, num_keys, channels)``.
+        value: ``(batch, num_key_value_heads, num_keys, channels)``; a head serves a group of queries.
         dropout: Probability of dropping a weight.
     """
     if dropout:
@@ -90,7 +90,7 @@ def weighted_values(weights: torch.Tensor, value: torch.Tensor, dropout: float =
 
 
 class PlainKernel(MaskedKernel):
-    """The formula of :class:`ReferenceKernel` in the calls that a mask makes: a window costs its band."""
+    """The formula of :class:`ReferenceKernel` in the calls that a mask makes; a window costs its band."""
 
     name = "plain products"
     caps_scores = True

@@ -1,4 +1,4 @@
-"""Linear mixers: a state of constant size a head in place of keys and values, one file a kind."""
+"""Linear mixers: each head keeps a state of constant size in place of keys and values."""
 
 from insight.models.attention.linear.base import LinearMixer as LinearMixer
 from insight.models.attention.linear.base import LinearMixerModule as LinearMixerModule

@@ -1,4 +1,4 @@
-"""The base of linear mixers: heads with a state each, whose output is normalised and gated."""
+"""The base of linear mixers: heads with a state, whose output is normalised and gated."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from insight.runtime.errors import ConfigError
 class ShortConvolution(nn.Module):
     """silu(sum over d < width of weight_d * x_(t-d)) of every channel.
 
-    It precedes the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
+    It comes before the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
 
     Args:
-        num_channels: Channels.
+        num_channels: Number of channels.
         width: Tokens that each output sees, its own included.
     """
 
-    parameter_role = "vector"  # rows of a few numbers: no matrix to orthogonalise
+    parameter_role = "vector"  # rows of a few numbers are no matrix to orthogonalise
 
     def __init__(self, num_channels: int, width: int) -> None:
         super().__init__()
@@ -53,24 +53,24 @@ class ShortConvolution(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """First values like those of torch's own convolution."""
+        """Initialise the weight as torch's own convolution does."""
         bound = self.width**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, inputs: torch.Tensor, document_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Outputs ``(batch, tokens, channels)``, in float32 or better.
+        """Return outputs ``(batch, tokens, channels)`` in float32 or better.
 
         Args:
-            inputs: ``(batch, width - 1 + tokens, channels)``: first the inputs before the tokens, or zeros.
-            document_ids: int64 ``(batch, tokens)``, each in one piece: tokens of others are taken as zero.
+            inputs: ``(batch, width - 1 + tokens, channels)``, beginning with the earlier inputs, or zeros.
+            document_ids: int64 ``(batch, tokens)``, contiguous; tokens of other documents count as zero.
         """
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         num_before = self.width - 1
         num_tokens = inputs.shape[1] - num_before
         factors = self.weight.to(inputs.dtype).unbind(1)
         ids = None if document_ids is None else F.pad(document_ids, (num_before, 0))
-        # A sum of shifted copies: torch's convolution of single channels is slow on a CPU, and a document's
-        # first tokens must not see the one before.
+        # A sum of shifted copies: torch's depthwise convolution is slow on a CPU, and the first tokens of a
+        # document must not see the document before it.
         output = inputs[:, num_before:] * factors[-1]
         for start, factor in enumerate(factors[:-1]):
             shifted = inputs[:, start : start + num_tokens]
@@ -82,12 +82,12 @@ class ShortConvolution(nn.Module):
 
 @dataclass(frozen=True)
 class DocumentOrder:
-    """Tokens of each document in one piece, so that one state goes along the row and is emptied in between.
+    """An order with each document in one piece, so that one state can pass along the row.
 
     Args:
-        document_ids: int64 ``(batch, tokens)`` in that order; ``None`` = one document a row.
-        places: Where each of these tokens stands in the text, int64 ``(batch, tokens)``; ``None`` where the
-            order is that of the text.
+        document_ids: int64 ``(batch, tokens)`` in this order; ``None`` = one document in each row.
+        places: Index of each of these tokens in the text, int64 ``(batch, tokens)``; ``None`` if the order is
+            that of the text.
     """
 
     document_ids: torch.Tensor | None = None
@@ -95,10 +95,10 @@ class DocumentOrder:
 
     @classmethod
     def of_mask(cls, mask: Mask) -> DocumentOrder:
-        """The order that a mask asks for.
+        """Make the order that a mask needs.
 
         Raises:
-            ConfigError: It shows or hides more than a state can.
+            ConfigError: The mask shows or hides more than a state can.
         """
         inside = mask.inside if isinstance(mask, DocumentMask) else mask
         if not isinstance(inside, CausalMask) or inside.window is not None:
@@ -111,16 +111,16 @@ class DocumentOrder:
             return cls()
         if mask.lengths is not None:
             return cls(mask.document_ids)
-        # Some document is not in one piece, or nobody looked (in a compiled graph).
+        # Some document is not in one piece, or this is unknown (in a compiled graph).
         ids, places = mask.document_ids.sort(dim=1, stable=True)
         return cls(ids, places)
 
     def sort(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``(batch, tokens, ...)`` from the order of the text to this one."""
+        """Rearrange ``(batch, tokens, ...)`` from the order of the text to this one."""
         return tensor if self.places is None else _take(tensor, self.places)
 
     def restore(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The inverse of :meth:`sort`."""
+        """Undo :meth:`sort`."""
         return tensor if self.places is None else _take(tensor, self.places.argsort(dim=1))
 
 
@@ -129,10 +129,10 @@ def _take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> torch.Tensor:
-    """Outputs of new tokens ``(batch, num_heads, tokens, value channels)``; the cache moves on.
+    """Return outputs of new tokens ``(batch, num_heads, tokens, value channels)`` and advance the cache.
 
-    Tokens that may be taken back go one by one, since the state after each has to be kept; so does a token
-    that comes alone. Others go in chunks.
+    Tokens that may be taken back are computed one by one, since the state after each must be kept, and so is
+    a single token. Others are computed in chunks.
 
     Args:
         inputs: The recurrence of the new tokens.
@@ -143,7 +143,7 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> to
     shift = torch.zeros_like(step.starts)
     if ragged:
         inputs = without_padding(inputs, step.stored_positions < 0)
-        # Padding to the left: the newest tokens of all rows, which may be taken back, then stand together.
+        # Move padding to the left, so that the newest tokens of all rows, which may be taken back, align.
         shift = step.num_tokens - (step.stops - step.starts)
         inputs = inputs.map(lambda tensor: _roll(tensor, -shift))
     state = cache.read(step).to(inputs.value.dtype)
@@ -164,12 +164,7 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> to
 
 
 def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
-    """Tokens that are padding neither write nor decay, so the state passes them bit for bit.
-
-    Args:
-        inputs: The recurrence of all tokens.
-        padding: Bool ``(batch, tokens)``.
-    """
+    """Let padding (bool ``(batch, tokens)``) neither write nor decay: the state passes it bit for bit."""
     silent = padding[:, None, :, None]
     strength = inputs.strength
     return Recurrence(
@@ -182,7 +177,7 @@ def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
 
 
 def _roll(tensor: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Token i + shift to place i, around the end, with a shift ``(batch,)`` a row."""
+    """Move token i + shift to place i, cyclically, with one shift for each row, ``(batch,)``."""
     num_tokens = tensor.shape[2]
     places = torch.arange(num_tokens, device=tensor.device) + shift.unsqueeze(1)
     return torch.take_along_dim(tensor, (places % num_tokens)[:, None, :, None], dim=2)
@@ -192,12 +187,11 @@ def _roll(tensor: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 class LinearMixer(Attention):
     """A mixer that keeps a state of constant size instead of keys and values.
 
-    Its time grows with the length of the text, not with its square.
-
-    It is causal and sees the whole past, so it has no window, bias, sinks or weights to look at.
+    Its time grows with the length of the text, not with the square of the length. It is causal and sees the
+    whole past, so it has no window, bias, sinks or visible weights.
 
     Args:
-        num_heads: Heads, each with a state of head_dim x value_dim numbers.
+        num_heads: Number of heads, each with a state of head_dim x value_dim numbers.
         head_dim: Channels of a query and key; ``None`` = ``hidden_size / num_heads``.
         value_dim: Channels of a value; ``None`` = ``head_dim``.
         norm: Normalisation of each head's output, before the gate.
@@ -228,7 +222,7 @@ class LinearMixer(Attention):
 
     @property
     def position_of_heads(self) -> Position:
-        """How queries and keys are told their positions; most kinds leave that to the decay."""
+        """Position encoding of queries and keys; most classes leave positions to the decay."""
         return NoPosition()
 
     def sizes(self, hidden_size: int) -> tuple[int, int]:
@@ -248,24 +242,24 @@ class LinearMixer(Attention):
 
     @abstractmethod
     def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
-        """The module for a stream of ``hidden_size`` channels."""
+        """Build the module for a residual stream of ``hidden_size`` channels."""
 
 
 class LinearMixerModule(AttentionModule):
     """The built form of a :class:`LinearMixer`.
 
-    A kind adds :meth:`recurrence`, and :meth:`control` if it needs that.
+    A subclass defines :meth:`recurrence`, and :meth:`control` if it needs that.
 
     Args:
         config: The configuration to build.
         hidden_size: Size of the residual stream.
-        position: How queries and keys are told their positions.
+        position: Position encoding of queries and keys.
         num_key_heads: Heads of queries and keys, each of which serves equally many value heads in turn;
             ``None`` = as many.
         convolution_width: Tokens that a short convolution of queries, keys and values sees; 0 = none.
 
     Attributes:
-        decays_channels: Whether each channel of the state decays by itself.
+        decays_channels: Whether each channel of the state has its own decay.
         delta_rule: Whether each write to the state has a strength.
     """
 
@@ -306,24 +300,24 @@ class LinearMixerModule(AttentionModule):
         return output
 
     def project(self, hidden: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        """Queries, keys and values of all heads, one behind the other: ``(batch, tokens, channels)``."""
+        """Queries, keys and values of all heads, concatenated: ``(batch, tokens, channels)``."""
         stream: torch.Tensor = self.query_key_value(hidden)
         return stream
 
     def control(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The numbers that decays and strengths are made of, ``(batch, tokens, any channels)``."""
+        """The numbers that decays and strengths are made of, ``(batch, tokens, any number of channels)``."""
         return hidden[..., :0]
 
     def recurrence(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
     ) -> Recurrence:
-        """The effect of each token on the state, before queries are scaled and heads of keys repeated.
+        """The effect of each token on the state, before queries are scaled and key heads are repeated.
 
         Args:
             query: ``(batch, num_key_heads, tokens, head_dim)``, float32 or better.
             key: Like ``query``.
             value: ``(batch, num_heads, tokens, value_dim)``.
-            control: From :meth:`control`, of the same dtype.
+            control: Result of :meth:`control`, in the same dtype.
         """
         raise NotImplementedError
 
