@@ -1,4 +1,4 @@
-"""Blocks: where one layer normalises, and whether its branches follow one another."""
+"""Blocks: the placement of norms in a layer, and whether its branches are sequential or parallel."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Block(Recomputable):
 
     Args:
         attention: Mixes tokens.
-        feed_forward: Maps each token by itself.
-        dropout: Probability that a channel of either branch is dropped in training.
-        branch_scale: Factor of what each branch adds.
-        cross_attention: Reads the states of an encoder between the two; ``None`` where there is none.
+        feed_forward: Maps each token independently.
+        dropout: Probability of dropping a channel of a branch in training.
+        branch_scale: Factor of each branch.
+        cross_attention: Reads the states of an encoder between the two; ``None`` without an encoder.
     """
 
     part = "block"
@@ -51,11 +51,11 @@ class Block(Recomputable):
         self.feed_forward_counts_tokens = bool(getattr(feed_forward, "counts_tokens", False))
 
     def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """The residual stream ``(batch, sequence, hidden_size)`` with this layer's branches added."""
+        """Return the residual stream ``(batch, sequence, hidden_size)`` with this layer's branches added."""
         raise NotImplementedError
 
     def feed(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """The output of the feed-forward layer for each token."""
+        """Return the output of the feed-forward layer for each token."""
         if self.feed_forward_counts_tokens:
             mapped: torch.Tensor = self.feed_forward(hidden, context.real_tokens)
         else:
@@ -63,7 +63,7 @@ class Block(Recomputable):
         return mapped
 
     def read(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """The output of cross-attention, which reads the encoder."""
+        """Return the output of cross-attention, which reads the encoder."""
         states = context.encoder_states
         assert self.cross_attention is not None
         assert states is not None
@@ -71,31 +71,22 @@ class Block(Recomputable):
         return found
 
     def add(self, hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-        """The stream plus a branch, in the type of the stream; dropout in training."""
+        """Add a branch to the stream, in the dtype of the stream, with dropout in training."""
         if self.training and self.dropout:
             branch = F.dropout(branch, self.dropout)
         if self.branch_scale != 1.0:
             branch = branch * self.branch_scale
         if branch.dtype == hidden.dtype:
             return hidden + branch
-        # Under autocast the stream is wider than the branch. Adding mixed dtypes costs a CPU twice the time
-        # of a cast, whose result is nobody else's and can take the sum.
+        # Under autocast the stream is wider than the branch. On a CPU, adding mixed dtypes takes twice the
+        # time of a cast; nothing else uses the result of the cast, so it can hold the sum.
         return branch.to(hidden.dtype).add_(hidden)
 
 
 class SequentialBlock(Block):
-    """Branches that follow one another, each with a norm of its own, ``<branch>_norm``.
+    """Branches in sequence, each with its own norms, ``<branch>_<kind>``; arguments as in :class:`Block`.
 
-    Args:
-        attention: Mixes tokens.
-        feed_forward: Maps each token by itself.
-        make_norm: Makes a norm over the residual stream.
-        dropout: Probability that a channel of a branch is dropped in training.
-        branch_scale: Factor of what each branch adds.
-        cross_attention: Reads the states of an encoder; ``None`` where there is none.
-
-    Attributes:
-        norms: Kinds of norms that each branch has.
+    ``make_norm`` makes a norm over the residual stream, and ``norms`` lists the kinds that each branch has.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("norm",)
@@ -126,12 +117,11 @@ class SequentialBlock(Block):
     def add_branch(
         self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
     ) -> torch.Tensor:
-        """The stream with one more branch, which is called ``attention``, ``cross_attention`` or
-        ``feed_forward``."""
+        """Add the branch called ``attention``, ``cross_attention`` or ``feed_forward`` to the stream."""
         raise NotImplementedError
 
     def norm(self, branch: str, kind: str = "norm") -> nn.Module:
-        """The norm of a branch, of one of the kinds in :attr:`norms`."""
+        """Return the norm of a branch, of one of the kinds in :attr:`norms`."""
         norm: nn.Module = getattr(self, f"{branch}_{kind}")
         return norm
 
@@ -192,7 +182,7 @@ class _ParallelBlock(Block):
 
 @dataclass(frozen=True)
 class BlockLayout(Component):
-    """Where a block normalises, and whether its branches follow one another.
+    """The placement of norms in a block, and whether its branches are sequential or parallel.
 
     Args:
         branch_scale: Factor of what each branch adds to the residual stream (Granite).
@@ -212,34 +202,25 @@ class BlockLayout(Component):
         dropout: float,
         cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        """The block of one layer.
+        """Build the block of one layer; arguments as in :class:`Block`.
 
-        Args:
-            attention: Mixes tokens.
-            feed_forward: Maps each token by itself.
-            make_norm: Makes a norm over the residual stream; called once for each that the layout has.
-            dropout: Probability that a channel of a branch is dropped in training.
-            cross_attention: Reads the states of an encoder; ``None`` where there is none.
+        ``make_norm`` makes a norm over the residual stream and is called once for each norm of the layout.
         """
 
     @property
     def ends_normed(self) -> bool:
-        """Whether the stream leaves the last block normalised, so that the head needs no further norm."""
+        """Whether the last block leaves the stream normalised, so that the head needs no further norm."""
         return False
 
     @property
     def takes_encoder_states(self) -> bool:
-        """Whether there is a place for cross-attention."""
+        """Whether the layout has a place for cross-attention."""
         return True
 
 
 @dataclass(frozen=True)
 class _SequentialLayout(BlockLayout):
-    """A layout whose branches follow one another.
-
-    Attributes:
-        block: The class of its blocks.
-    """
+    """A layout whose branches are sequential; ``block`` is the class of its blocks."""
 
     block: ClassVar[type[SequentialBlock]]
 
@@ -256,7 +237,7 @@ class _SequentialLayout(BlockLayout):
 
 @dataclass(frozen=True)
 class PreNorm(_SequentialLayout):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)): it trains stably at any depth.
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); training is stable at any depth.
 
     Xiong et al. 2020, arXiv 2002.04745.
     """
@@ -305,7 +286,7 @@ class ParallelResidual(BlockLayout):
     GPT-J 2021; Black et al. 2022, arXiv 2204.06745.
 
     Args:
-        shared_norm: Whether both branches read one norm (Falcon, GPT-J) or each its own (GPT-NeoX).
+        shared_norm: Whether both branches share one norm (Falcon, GPT-J) or have one each (GPT-NeoX).
     """
 
     shared_norm: bool = False
@@ -324,7 +305,7 @@ class ParallelResidual(BlockLayout):
     ) -> Block:
         if cross_attention is not None:
             raise ConfigError("ParallelResidual has no place for cross-attention", "use PreNorm or PostNorm")
-        # This norm is made first: norms that draw numbers draw them in this order.
+        # The feed-forward norm is made first: norms that draw random numbers draw them in this order.
         feed_forward_norm = None if self.shared_norm else make_norm()
         return _ParallelBlock(
             attention, feed_forward, make_norm(), feed_forward_norm, dropout, self.branch_scale

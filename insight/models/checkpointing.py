@@ -1,7 +1,4 @@
-"""Activation checkpointing: the backward pass computes activations again.
-
-Chen et al. 2016, arXiv 1604.06174.
-"""
+"""Activation checkpointing: the backward pass recomputes activations (Chen et al. 2016, arXiv 1604.06174)."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from insight.runtime.component import Component
 
 
 class Recomputable(nn.Module):
-    """A module that can keep nothing but its inputs for the backward pass.
+    """A module that can keep only its inputs for the backward pass.
 
-    Random numbers are drawn again as they were, so gradients are the same bit for bit. Where there is no
-    backward pass (no gradients, or a cache in the call's context) nothing changes.
+    Recomputation draws the same random numbers, so gradients are equal bit for bit. Without a backward pass
+    (no gradients, or a cache in the call's context) nothing changes.
 
     Attributes:
-        part: The name that :class:`ActivationCheckpointing` has for it.
+        part: Name of the module's kind in :class:`ActivationCheckpointing`.
         recomputes: Whether it keeps only its inputs.
     """
 
@@ -33,7 +30,7 @@ class Recomputable(nn.Module):
     recomputes = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Every call of a module comes through here, while each kind writes a `forward` of its own.
+        # Every call of a module passes here, while each class has its own `forward`.
         if not self.recomputes or not torch.is_grad_enabled():
             return super().__call__(*args, **kwargs)
         if any(getattr(argument, "cache", None) is not None for argument in args):
@@ -46,12 +43,12 @@ class Recomputable(nn.Module):
 
 @dataclass(frozen=True)
 class ActivationCheckpointing(Component):
-    """Less memory for about a third more time in training: activations are computed again when needed.
+    """Less memory for about a third more time in training: activations are recomputed when needed.
 
     Args:
-        part: ``block`` keeps only what a block is given; ``attention`` forgets only the inside of attention,
-            which is what grows fastest with the length where scores are held.
-        every: Distance of the blocks that do this, counted from the first block on; 1 = all of them.
+        part: ``block`` keeps only the inputs of a block; ``attention`` recomputes only the inside of
+            attention, which grows fastest with the length where scores are held.
+        every: Distance between the blocks that recompute, counted from the first block; 1 = all of them.
     """
 
     part: Literal["block", "attention"] = "block"
@@ -62,7 +59,7 @@ class ActivationCheckpointing(Component):
         require_known("part", self.part, ("block", "attention"))
 
     def build(self, blocks: Iterable[nn.Module]) -> None:
-        """Switch it on in the blocks of a network."""
+        """Switch recomputation on in the blocks of a network."""
         for block in itertools.islice(blocks, 0, None, self.every):
             for module in block.modules():
                 if isinstance(module, Recomputable) and module.part == self.part:

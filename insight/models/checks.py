@@ -1,4 +1,4 @@
-"""The checks that every configuration class of a network makes of its numbers."""
+"""Checks of the options of networks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 from insight.runtime.errors import ConfigError, nearest
 
 LARGEST_SIZE = 2**24
-"""No size of a published network comes near this; beyond it a typing error would fill the memory."""
+"""The largest size: no published network comes near it, and a larger typing error would fill the memory."""
 LARGEST_COUNT = 2**12
-"""Most layers, groups or buckets: these are built or listed one by one."""
+"""The highest number of layers, groups or buckets, which are built or listed one by one."""
 
 
 def require_positive(
     *, minimum: int = 1, maximum: int = LARGEST_SIZE, remedy: str = "", **values: int | None
 ) -> None:
-    """Refuse what is no whole number between two bounds; ``None`` means "derived" and passes.
+    """Refuse values that are not whole numbers between two bounds; ``None`` means "derived" and is allowed.
 
     Args:
-        minimum: Smallest value that is allowed.
-        maximum: Largest value that is allowed.
-        remedy: Advice for the user; empty for one that names the bounds.
-        values: The options by their names.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        remedy: Advice for the user; if empty, it names the bounds.
+        values: The options by name.
 
     Raises:
-        ConfigError: A value is no whole number, or lies outside the bounds.
+        ConfigError: A value is not a whole number, or lies outside the bounds.
     """
     for name, value in values.items():
         if value is None:
@@ -43,17 +43,17 @@ def require_positive(
 def require_number(
     low: float, high: float, remedy: str, *, low_allowed: bool = False, **values: float | None
 ) -> None:
-    """Refuse what is no number between two bounds; ``None`` passes.
+    """Refuse values that are not numbers between two bounds; ``None`` is allowed.
 
     Args:
         low: Lower bound.
         high: Upper bound, which is itself not allowed.
         remedy: Advice for the user.
         low_allowed: Whether the lower bound itself is allowed.
-        values: The options by their names.
+        values: The options by name.
 
     Raises:
-        ConfigError: A value is no number, or lies outside the bounds.
+        ConfigError: A value is not a number, or lies outside the bounds.
     """
     for name, value in values.items():
         if value is None:
@@ -66,7 +66,7 @@ def require_number(
 
 
 def require_flags(**values: bool) -> None:
-    """Refuse what is neither true nor false.
+    """Refuse values that are neither true nor false.
 
     Raises:
         ConfigError: A value is something else.
@@ -80,7 +80,7 @@ def require_known(option: str, value: object, known: Iterable[str]) -> None:
     """Refuse names that are not in a list.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: The name is not in the list.
     """
     names = list(known)
     if value not in names:

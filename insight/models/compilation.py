@@ -1,23 +1,22 @@
-"""How an optimized network runs: eager, or compiled so that a growing cache compiles nothing new."""
+"""Compilation of a network's blocks, so that a growing cache compiles nothing new."""
 
 from __future__ import annotations
 
 from insight.models import Decoder
 
-# All blocks share one function and so one list of compiled forms: a few for each network of a process. Beyond
-# torch's limit of 8 they would run eagerly, and what is measured would not be what it is called.
+# All blocks share one function and so one list of graphs, a few for each network of a process. Beyond torch's
+# limit of 8 they would run eagerly, and measurements would not be of compiled code.
 _COMPILED_FORMS = 128
 
 
 def compile_network(network: Decoder) -> None:
-    """Let the blocks of ``network`` run compiled, in place; embedding, last norm and head stay eager.
+    """Compile the blocks of ``network`` in place; embedding, last norm and head stay eager.
 
-    A block, not the network: equal blocks share what is compiled for the first, so the cost does not grow
-    with depth. Every size is symbolic, the length of the cache too, so that a text that grows by a token a
-    step compiles once. What is compiled for are reading without a cache, reading into an empty one, reading
-    on, and single tokens, each for one sequence and for several.
-
-    Compiling itself happens at the first calls.
+    Blocks are compiled instead of the network because equal blocks share one graph, so the cost does not grow
+    with depth. Every size is symbolic, including the length of the cache, so that a text that grows by one
+    token each step compiles once. There are graphs for reading without a cache, into an empty cache and into
+    a filled one, and for single tokens, each for one sequence and for several. They are compiled at the first
+    calls.
     """
     from torch._dynamo import config
 

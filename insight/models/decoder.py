@@ -28,7 +28,7 @@ class DecoderConfig(StackConfig):
         tie_embeddings: Whether the token embedding also serves as output head.
         logit_soft_cap: Bound c of the scores, c * tanh(scores / c); ``None`` for none.
         output_scale: Factor of the hidden states before the head (T5: hidden_size ** -0.5); null for none.
-        head_bias: Whether every token has a learned summand of its score (GPT-J, Phi-2).
+        head_bias: Whether the head adds a learned bias to the score of each token (GPT-J, Phi-2).
     """
 
     tie_embeddings: bool = False
@@ -63,12 +63,8 @@ class Decoder(TokenStack):
         config: The configuration to build.
         vocabulary_size: Rows of the embedding and of the head.
         cross_attention: Reads an encoder's states in every block; ``None`` without an encoder.
-        encoder_size: Size of those states.
-        embedding: Embedding of an encoder that shares it; ``None`` makes one.
-
-    Attributes:
-        config: Its configuration.
-        vocabulary_size: Rows of the embedding.
+        encoder_size: Size of the encoder's states.
+        embedding: Embedding shared with an encoder; ``None`` makes one.
     """
 
     config: DecoderConfig
@@ -95,13 +91,10 @@ class Decoder(TokenStack):
         return self.embedding.weight if self.head is None else self.head.weight
 
     def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two factors for losses that make the scores themselves: ``first @ second.T``, before :meth:`cap`.
+        """Return factors of the scores before :meth:`cap`, ``first @ second.T``, for losses that need them.
 
-        Without a bias of the head these are ``hidden`` and :attr:`head_weight`; a bias is one more column of
-        the matrix, which a channel of ones reads.
-
-        Args:
-            hidden: ``(..., hidden_size)``.
+        Without a bias of the head these are ``hidden`` ``(..., hidden_size)`` and :attr:`head_weight`. A bias
+        is one more column of the matrix, and ``hidden`` gets a channel of ones.
         """
         bias = None if self.head is None else self.head.bias
         if bias is None:
@@ -121,24 +114,21 @@ class Decoder(TokenStack):
         encoder_states: EncoderStates | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states after the last norm, ready for the head.
+        """Return hidden states ``(batch, sequence, hidden_size)`` after the last norm, ready for the head.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
-            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids. Padding is a
-                document of its own.
-            position_ids: int64 ``(batch, sequence)``; ``None`` counts on from the cached tokens.
-            cache: From :meth:`make_cache`; the tokens are appended to it.
-            prefix_lengths: int64 ``(batch,)``; so many tokens at the start of each row see one another
-                in both directions. With a cache they come in its first chunk.
-            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding, which
-                stands right of them. Rows then go on at positions of their own.
+            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids. Padding needs its own
+                id.
+            position_ids: int64 ``(batch, sequence)``; ``None`` continues from the cached tokens.
+            cache: Result of :meth:`make_cache`; the tokens are appended to it.
+            prefix_lengths: int64 ``(batch,)``; this many tokens at the start of each row see one another in
+                both directions. With a cache, the prefix must be in its first chunk.
+            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are not padding, which
+                stands to their right. Each row then counts its own positions.
             encoder_states: The states that cross-attention reads; not with a cache, which holds them already.
-            token_mask: bool ``(batch, sequence)``, False where padding stands. Routers of experts then count
-                real tokens only; which keys a query sees it does not change.
-
-        Returns:
-            ``(batch, sequence, hidden_size)``.
+            token_mask: bool ``(batch, sequence)``, False at padding, which routers of experts then do not
+                count; it does not change which keys a query sees.
 
         Raises:
             ConfigError: The shapes do not fit, the cache is full, or two arguments exclude each other.
@@ -164,12 +154,12 @@ class Decoder(TokenStack):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
-        # Through the module where there is one, so that it may be quantized or compiled.
+        # Through the module if there is one, so that it may be quantized or compiled.
         scores = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
         return self.cap(scores)
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:
-        """The soft cap of the configuration, for losses that make the scores themselves."""
+        """Apply the configured soft cap, for losses that compute the scores themselves."""
         return soft_cap(logits, self.config.logit_soft_cap)
 
     def make_cache(
@@ -180,19 +170,19 @@ class Decoder(TokenStack):
         max_rollback: int = 0,
         encoder_states: EncoderStates | None = None,
     ) -> DecoderCache:
-        """An empty cache on the device of the weights.
+        """Make an empty cache on the device of the weights.
 
         Args:
             batch_size: Number of rows.
-            max_length: Tokens that fit; ``None`` = ``max_sequence_length``.
-            dtype: Type of the stored keys and values; ``None`` = that of the weights.
-            max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
+            max_length: Number of tokens that fit; ``None`` = ``max_sequence_length``.
+            dtype: Data type of the stored keys and values; ``None`` = that of the weights.
+            max_rollback: Newest tokens that can be removed again where sliding windows drop old ones.
             encoder_states: The states that cross-attention reads; their keys and values are computed here,
                 once.
 
         Raises:
             ConfigError: A number is too small, the positions allow no cache of that length, or the encoder's
-                states are missing, too many, or of other rows.
+                states are missing, not expected, or of another number of rows.
         """
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
@@ -210,12 +200,9 @@ class Decoder(TokenStack):
         return DecoderCache(layers, max_length, batch_size, cross_caches)
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
-        """Matrix-product FLOPs of one trained token, forward and backward (twice the forward).
+        """Matrix-product FLOPs of one trained token: forward, and backward at twice the forward.
 
-        Counted as in :meth:`TokenStack.forward_flops`, which is per token and forward only.
-
-        Args:
-            sequence_length: Tokens that each sequence holds.
-            source_length: States that cross-attention reads.
+        They are counted as in :meth:`TokenStack.forward_flops`, for sequences of ``sequence_length`` tokens
+        and a cross-attention that reads ``source_length`` states.
         """
         return 3 * (2 * self.head_weight.numel() + self.forward_flops(sequence_length, source_length))

@@ -1,4 +1,4 @@
-"""The encoder: token ids to hidden states that know both sides, or to one vector a sequence."""
+"""The encoder: token ids to bidirectional hidden states, or to one vector for each sequence."""
 
 from __future__ import annotations
 
@@ -17,29 +17,27 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pooling(Component):
-    """How the hidden states of a sequence become one vector."""
+    """The way in which the hidden states of a sequence become one vector."""
 
     @abstractmethod
     def build(self) -> PooledBy:
-        """The function that does it."""
+        """Return the function that pools."""
 
 
 class PooledBy:
-    """The built form of a :class:`Pooling`: it learns nothing, so it is no module."""
+    """The built form of a :class:`Pooling`; it has no parameters, so it is not a module."""
 
     def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        """``(batch, sequence, hidden_size)`` to ``(batch, hidden_size)``; padding takes no part.
+        """Pool ``(batch, sequence, hidden_size)`` to ``(batch, hidden_size)`` without padding.
 
-        Args:
-            hidden: Hidden states.
-            tokens: bool ``(batch, sequence)``, False = padding, on either side; ``None`` for none.
+        ``tokens`` is bool ``(batch, sequence)``, False at padding on either side; ``None`` means no padding.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class MeanPooling(Pooling):
-    """The mean over all tokens (Reimers and Gurevych 2019, arXiv 1908.10084); 0 where there is none."""
+    """The mean over all tokens (Reimers and Gurevych 2019, arXiv 1908.10084); 0 for a row without tokens."""
 
     def build(self) -> PooledBy:
         return _Mean()
@@ -47,7 +45,7 @@ class MeanPooling(Pooling):
 
 @dataclass(frozen=True)
 class FirstTokenPooling(Pooling):
-    """The first token, which a tokenizer puts there for that (BERT, Devlin et al. 2018, arXiv 1810.04805)."""
+    """The first token, added for this by the tokenizer (BERT, Devlin et al. 2018, arXiv 1810.04805)."""
 
     def build(self) -> PooledBy:
         return _First()
@@ -65,7 +63,7 @@ class _Mean(PooledBy):
     def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
         if tokens is None:
             return hidden.mean(dim=1)
-        # Masked, not multiplied by 0: what stands in padding may be anything.
+        # Masked, not multiplied by 0: the states of padding may be NaN or infinite.
         summed = hidden.masked_fill(~tokens.unsqueeze(-1), 0).sum(dim=1)
         return summed / tokens.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
 
@@ -91,11 +89,11 @@ def _pick(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EncoderConfig(StackConfig):
-    """A transformer in which every token sees all tokens of its sequence; a ``window`` reaches to both sides.
+    """A transformer in which every token sees its whole sequence; a ``window`` extends to both sides.
 
     Args:
-        pooling: One vector a sequence (``MeanPooling``, ``FirstTokenPooling``, ``LastTokenPooling``); null
-            for one a token.
+        pooling: ``MeanPooling``, ``FirstTokenPooling`` or ``LastTokenPooling`` for one vector per sequence;
+            null for one per token.
     """
 
     pooling: Pooling | None = None
@@ -112,12 +110,7 @@ class EncoderConfig(StackConfig):
 
 
 class Encoder(TokenStack):
-    """The built form of :class:`EncoderConfig`.
-
-    Args:
-        config: The configuration to build.
-        vocabulary_size: Rows of the embedding.
-    """
+    """The built form of :class:`EncoderConfig`; ``vocabulary_size`` is the rows of the embedding."""
 
     config: EncoderConfig
 
@@ -133,17 +126,17 @@ class Encoder(TokenStack):
         document_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states after the last norm, or one vector a sequence.
+        """Return hidden states after the last norm, or one vector for each sequence.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
-            token_mask: bool ``(batch, sequence)``, False where padding stands, on either side.
+            token_mask: bool ``(batch, sequence)``, False at padding, on either side.
             document_ids: int64 ``(batch, sequence)``, for packed texts; attention stays inside equal ids.
             position_ids: int64 ``(batch, sequence)``; ``None`` counts the tokens of each row from 0.
 
         Returns:
             ``(batch, sequence, hidden_size)``; with pooling ``(batch, hidden_size)``. The states of padding
-            are of no use, but finite.
+            are meaningless but finite.
 
         Raises:
             ConfigError: The shapes do not fit, or two arguments exclude each other.
@@ -167,9 +160,5 @@ class Encoder(TokenStack):
         return hidden if self.pool is None else self.pool(hidden, token_mask)
 
     def flops_per_token(self, sequence_length: int) -> int:
-        """Matrix-product FLOPs of one trained token, forward and backward, counted as for a decoder.
-
-        Args:
-            sequence_length: Tokens that each sequence holds.
-        """
+        """Matrix-product FLOPs of one trained token, forward and backward, counted as for a decoder."""
         return 3 * self.forward_flops(sequence_length)

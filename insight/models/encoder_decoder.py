@@ -1,4 +1,4 @@
-"""The encoder-decoder: a source is read once, a target is continued token by token (arXiv 1706.03762)."""
+"""The encoder-decoder: it reads a source once and writes a target token by token (arXiv 1706.03762)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class EncoderDecoderConfig(Component):
     ``share_embeddings`` all three are one matrix.
 
     Args:
-        encoder: Reads the source; without pooling.
-        decoder: Writes the target.
-        cross_attention: How the decoder reads the encoder, in every block; without positions.
+        encoder: Encoder of the source; it has no pooling.
+        decoder: Decoder of the target.
+        cross_attention: Attention by which every block of the decoder reads the encoder; without positions.
         share_embeddings: Whether source and target have one embedding, and so one vocabulary.
-        logit_bias: Whether every token has a learned summand of its score (Marian).
+        logit_bias: Whether a learned bias is added to the score of each token (Marian).
     """
 
     encoder: EncoderConfig = EncoderConfig()
@@ -79,14 +79,14 @@ class EncoderDecoderConfig(Component):
         self.cross_attention.check_cross(self.decoder.hidden_size)
 
     def build(self, vocabulary_size: int, source_vocabulary_size: int | None = None) -> EncoderDecoder:
-        """A network with fresh weights drawn from torch's global generator; see :meth:`StackConfig.build`.
+        """Build a network with new weights from torch's global generator; see :meth:`StackConfig.build`.
 
         Args:
-            vocabulary_size: Vocabulary of the target.
-            source_vocabulary_size: Vocabulary of the source; ``None`` = that of the target.
+            vocabulary_size: Vocabulary size of the target.
+            source_vocabulary_size: Vocabulary size of the source; ``None`` = that of the target.
 
         Raises:
-            ConfigError: A vocabulary is empty, or the embedding is shared by different ones.
+            ConfigError: A vocabulary is empty, or different vocabularies share the embedding.
         """
         with without_drawing():
             network = EncoderDecoder(self, vocabulary_size, source_vocabulary_size)
@@ -95,18 +95,7 @@ class EncoderDecoderConfig(Component):
 
 
 class EncoderDecoder(nn.Module):
-    """The built form of :class:`EncoderDecoderConfig`.
-
-    Args:
-        config: The configuration to build.
-        vocabulary_size: Vocabulary of the target.
-        source_vocabulary_size: Vocabulary of the source; ``None`` = that of the target.
-
-    Attributes:
-        config: Its configuration.
-        vocabulary_size: Vocabulary of the target.
-        source_vocabulary_size: Vocabulary of the source.
-    """
+    """The built form of :class:`EncoderDecoderConfig`; arguments as in :meth:`EncoderDecoderConfig.build`."""
 
     def __init__(
         self,
@@ -138,7 +127,7 @@ class EncoderDecoder(nn.Module):
         self.logit_bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.logit_bias else None
 
     def initialize(self) -> None:
-        """Give every parameter its first value: with the same seed the same, whatever it was built on."""
+        """Give every parameter its first value, which depends on the seed, not on the device of the build."""
         self.encoder.initialize()
         self.decoder.initialize()
         if self.logit_bias is not None:
@@ -155,17 +144,17 @@ class EncoderDecoder(nn.Module):
         target_position_ids: torch.Tensor | None = None,
         target_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states of the target, ready for the head; :meth:`encode` and then :meth:`decode`.
+        """Return hidden states of the target, ready for the head: :meth:`encode`, then :meth:`decode`.
 
         Args:
             source_ids: int64 ``(batch, source)``.
-            target_ids: int64 ``(batch, target)``, each of which predicts the next.
-            source_mask: bool ``(batch, source)``, False where padding stands, on either side.
+            target_ids: int64 ``(batch, target)``; each token predicts the next.
+            source_mask: bool ``(batch, source)``, False at padding, on either side.
             source_position_ids: int64 ``(batch, source)``; ``None`` counts the tokens of each row from 0.
-            target_document_ids: int64 ``(batch, target)``. Padding on the right needs none: no token sees it.
-                Padding on the left is a document of its own.
+            target_document_ids: int64 ``(batch, target)``. Padding on the right needs no id, since no token
+                sees it; padding on the left needs its own id.
             target_position_ids: int64 ``(batch, target)``; ``None`` counts from 0.
-            target_mask: bool ``(batch, target)``, False where padding stands, which routers do not count.
+            target_mask: bool ``(batch, target)``, False at padding, which routers do not count.
 
         Returns:
             ``(batch, target, hidden_size)``.
@@ -189,7 +178,7 @@ class EncoderDecoder(nn.Module):
         source_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
     ) -> EncoderStates:
-        """The states that the decoder reads; arguments as in :meth:`forward`."""
+        """Return the states that the decoder reads; arguments as in :meth:`forward`."""
         states = self.encoder(source_ids, token_mask=source_mask, position_ids=position_ids)
         return EncoderStates(states, padding_mask(source_mask))
 
@@ -204,22 +193,22 @@ class EncoderDecoder(nn.Module):
         lengths: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states of the target; the arguments are those of :meth:`Decoder.forward`.
+        """Return hidden states of the target; further arguments as in :meth:`Decoder.forward`.
 
         Args:
-            target_ids: int64 ``(batch, target)``; with a cache those that it does not hold yet.
-            encoder_states: From :meth:`encode`; not with a cache, which holds them already.
-            cache: From :meth:`make_cache`; the tokens are appended to it.
+            target_ids: int64 ``(batch, target)``; with a cache only the tokens that it does not hold yet.
+            encoder_states: Result of :meth:`encode`; not with a cache, which holds the states already.
+            cache: Result of :meth:`make_cache`; the tokens are appended to it.
             document_ids: int64 ``(batch, target)``; attention stays inside equal ids.
-            position_ids: int64 ``(batch, target)``; ``None`` counts on from the cached tokens.
-            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are no padding.
-            token_mask: bool ``(batch, target)``, False where padding stands, which routers do not count.
+            position_ids: int64 ``(batch, target)``; ``None`` continues from the cached tokens.
+            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are not padding.
+            token_mask: bool ``(batch, target)``, False at padding, which routers do not count.
 
         Returns:
             ``(batch, target, hidden_size)``.
 
         Raises:
-            ConfigError: The shapes do not fit, or there are no encoder states or twice.
+            ConfigError: The shapes do not fit, or encoder states are missing or given twice.
         """
         hidden: torch.Tensor = self.decoder(
             target_ids,
@@ -238,7 +227,7 @@ class EncoderDecoder(nn.Module):
         return scores if self.logit_bias is None else scores + self.logit_bias.to(scores.dtype)
 
     def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two factors for losses that make the scores themselves; see :meth:`Decoder.head_product`."""
+        """Return two factors of the scores; see :meth:`Decoder.head_product`."""
         if self.logit_bias is None:
             return self.decoder.head_product(hidden)
         weight = torch.cat([self.decoder.head_weight, self.logit_bias.unsqueeze(1)], dim=1)
@@ -251,29 +240,26 @@ class EncoderDecoder(nn.Module):
         dtype: torch.dtype | None = None,
         max_rollback: int = 0,
     ) -> DecoderCache:
-        """A cache for targets of these sources, which are then not needed any more; see
-        :meth:`Decoder.make_cache`.
+        """Make a cache for targets of these sources; the states themselves are then no longer needed.
 
         Args:
-            encoder_states: From :meth:`encode`, one row a target. For several beams a source make the cache
-                first and repeat its rows with ``cache.reorder``.
-            max_length: Tokens of the target that fit; ``None`` = the decoder's ``max_sequence_length``.
-            dtype: Type of the stored keys and values; ``None`` = that of the weights.
-            max_rollback: Newest tokens that can be taken back where sliding windows drop old ones.
+            encoder_states: Result of :meth:`encode`, one row for each target. For several beams of a source,
+                make the cache first and repeat its rows with ``cache.reorder``.
+            max_length: Target tokens that fit; ``None`` = the decoder's ``max_sequence_length``.
+            dtype: Data type of the stored keys and values; ``None`` = that of the weights.
+            max_rollback: Newest tokens that can be removed again where sliding windows drop old ones.
         """
         batch_size = encoder_states.states.shape[0]
         return self.decoder.make_cache(batch_size, max_length, dtype, max_rollback, encoder_states)
 
     def num_parameters(self) -> int:
-        """Trainable numbers; a shared matrix counts once."""
+        """Number of trainable parameters; a shared matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_pair(self, source_length: int, target_length: int) -> int:
         """Matrix-product FLOPs of one trained pair, forward and backward, as :meth:`Decoder.flops_per_token`.
 
-        Args:
-            source_length: Tokens of the source.
-            target_length: Tokens of the target.
+        ``source_length`` and ``target_length`` are numbers of tokens.
         """
         encoding = self.encoder.flops_per_token(source_length) + 3 * self.decoder.source_flops()
         return source_length * encoding + target_length * self.decoder.flops_per_token(

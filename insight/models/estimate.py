@@ -1,7 +1,7 @@
 """The cost of a network before any memory is taken for it: parameters, memory, operations.
 
-Nothing is looked up in a table of formulas: the network is built and run on stand-ins that have shapes but no
-numbers, and the tensors that live at each moment are counted. So it holds for every variant, also for a
+The network is built and run on stand-ins that have shapes but no values, and the tensors alive at each moment
+are counted. There are no formulas for single components, so the estimate holds for every variant, including a
 user's own.
 """
 
@@ -33,11 +33,11 @@ Network = Decoder | EncoderDecoder
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """Bytes that one layer's cache holds, a row.
+    """Bytes of one layer's cache, for each row.
 
     Args:
-        fixed: Bytes whatever the length: all of a window that has turned, of a recurrent state, of a source.
-        per_token: Bytes that each further token takes.
+        fixed: Bytes that do not grow: those of a full window, of a recurrent state, of a source.
+        per_token: Bytes that each further token adds.
     """
 
     fixed: int
@@ -46,12 +46,12 @@ class CacheBytes:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of one training step, weights and optimizer apart.
+    """Bytes of one training step, without weights and optimizer.
 
     Args:
-        activations: Bytes that are kept between forward and backward.
-        peak_activations: The most bytes of the step's own tensors that live at once, gradients apart.
-        peak: The most bytes that live at once, gradients of the weights included.
+        activations: Bytes kept between forward and backward.
+        peak_activations: The most bytes of tensors of the step alive at once, without gradients.
+        peak: The most bytes alive at once, including gradients of the weights.
     """
 
     activations: int
@@ -61,15 +61,14 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """The size of a network, however it is trained.
+    """The size of a network, which does not depend on training.
 
     Args:
-        num_parameters: Trainable numbers; a shared matrix counts once.
-        num_active_parameters: Trainable numbers that one token uses; fewer where tokens choose among experts.
-        flops_per_token: Operations of the matrix products of a forward pass, at the given length; with an
-            encoder those of a pair of that length divided by it.
-        cache: Bytes of each layer's cache, at the given length; ``None`` where there is no cache of that
-            length.
+        num_parameters: Number of trainable parameters; a shared matrix counts once.
+        num_active_parameters: Trainable parameters that one token uses; fewer if tokens choose among experts.
+        flops_per_token: Matrix-product FLOPs of a forward pass per token, at the given length; with an
+            encoder, those of a pair of that length divided by it.
+        cache: Bytes of each layer's cache at the given length; ``None`` if no cache can have that length.
     """
 
     num_parameters: int
@@ -84,13 +83,13 @@ def network_size(
     sequence_length: int,
     cache_dtype: torch.dtype = torch.float32,
 ) -> NetworkSize:
-    """Count parameters, operations and cache, which do not depend on training.
+    """Count parameters, operations and cache.
 
     Args:
         config: The network to build.
         vocabulary_size: Rows of the embedding.
         sequence_length: Tokens of context; with an encoder also those of the source.
-        cache_dtype: Type of the stored keys and values.
+        cache_dtype: Data type of the stored keys and values.
 
     Raises:
         ConfigError: A number is below 1.
@@ -111,12 +110,12 @@ def network_size(
 
 
 def decoder_of(config: NetworkConfig) -> DecoderConfig:
-    """The configuration of the decoder, which is the whole network or its half."""
+    """Return the configuration of the decoder, which is the whole network or a half of it."""
     return config.decoder if isinstance(config, EncoderDecoderConfig) else config
 
 
 def build_without_memory(config: NetworkConfig, vocabulary_size: int) -> Network:
-    """The network on the meta device: without memory at any size."""
+    """Build the network on the meta device, which needs no memory at any size."""
     with torch.device("meta"):
         return config.build(vocabulary_size)
 
@@ -129,7 +128,7 @@ def training_memory(
     dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
 ) -> TrainingMemory:
-    """Run a training step without numbers, on the kernels that this machine's CPU would take, not compiled.
+    """Run a training step on stand-ins, with the kernels that this machine's CPU would use, not compiled.
 
     The step ends at the hidden states; ``insight.training.losses.loss_memory`` counts the loss.
 
@@ -137,12 +136,12 @@ def training_memory(
         config: The network to train.
         vocabulary_size: Rows of the embedding.
         batch_size: Rows of a batch.
-        sequence_length: Tokens of each row; with an encoder of source and target each.
-        dtype: Type of the weights.
-        autocast: Type of the products where it differs (mixed precision).
+        sequence_length: Tokens of each row; with an encoder, of each source and each target.
+        dtype: Data type of the weights.
+        autocast: Data type of the products if it differs (mixed precision).
 
     Raises:
-        ConfigError: A number is below 1, or which memory the network takes depends on the text.
+        ConfigError: A number is below 1, or the network's memory depends on the text.
     """
     require_positive(batch_size=batch_size, sequence_length=sequence_length)
     network = build_without_memory(config, vocabulary_size).to(dtype).train()
@@ -160,7 +159,7 @@ def training_memory(
 def measure_training_memory(
     network: Network, input_ids: torch.Tensor, autocast: torch.dtype | None = None
 ) -> TrainingMemory:
-    """As :func:`training_memory`, for a network that is there already; its gradients are left in place."""
+    """Measure as :func:`training_memory` does, for an existing network; its gradients stay in place."""
     present = [*network.parameters(), *network.buffers(), input_ids]
     sequences = (input_ids, input_ids) if isinstance(network, EncoderDecoder) else (input_ids,)
     with LiveMemory(present) as memory, _gradients_set_aside(network, memory):
@@ -172,7 +171,7 @@ def measure_training_memory(
 
 
 def _give_stand_ins(network: nn.Module) -> None:
-    """Put tensors of the CPU in the place of those of the meta device, under ``FakeTensorMode``."""
+    """Replace tensors of the meta device by tensors of the CPU, under ``FakeTensorMode``."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             stand_in = torch.empty(parameter.shape, dtype=parameter.dtype)
@@ -196,11 +195,11 @@ def _gradients_set_aside(network: Network, memory: LiveMemory) -> Iterator[None]
 
 
 def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[CacheBytes, ...] | None:
-    """Bytes that the last token added to each layer's cache, and bytes that no number of tokens changes."""
+    """The bytes that the last token added to each layer's cache, and the bytes that do not grow."""
     before = max(length - 1, 1)
     try:
         shorter, longer = (_bytes_of_caches(network, size, length, dtype) for size in (before, length))
-    except ConfigError:  # positions for which earlier keys go stale
+    except ConfigError:  # these positions would make cached keys stale
         return None
     pairs = zip(shorter, longer, strict=True)
     return tuple(CacheBytes(more - (more - less) * length, more - less) for less, more in pairs)

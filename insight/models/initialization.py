@@ -1,4 +1,4 @@
-"""First values of the parameters, chosen by role."""
+"""Initial values of the parameters, by their roles."""
 
 from __future__ import annotations
 
@@ -18,16 +18,11 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Initialization(Component):
-    """A rule that fills the matrices of a network; norm factors keep their ones."""
+    """A rule that fills the matrices of a network; norm factors keep their value of one."""
 
     @abstractmethod
     def build(self, network: nn.Module, num_layers: int) -> None:
-        """Fill ``network`` in place, drawing from torch's global generator.
-
-        Args:
-            network: The network whose embeddings, projections and head are filled.
-            num_layers: Number of blocks that add to the residual stream, two branches each.
-        """
+        """Fill ``network`` in place from torch's global generator; a block has two residual branches."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class ScaledInitialization(Initialization):
     Radford et al. 2019 (GPT-2): the stream's variance then does not grow with depth.
 
     Args:
-        std: Standard deviation (before truncation at three of them).
+        std: Standard deviation, before truncation at three of them.
     """
 
     std: float = 0.02
@@ -55,14 +50,14 @@ class ScaledInitialization(Initialization):
 
 @dataclass(frozen=True)
 class ZeroOutputInitialization(Initialization):
-    """Branches start as zero: every block is the identity at step 0 (after nanochat).
+    """Branches start at zero, so every block is the identity at step 0 (after nanochat).
 
-    Matrices that write to the residual stream are zero, the other projections uniform with standard
-    deviation ``hidden_size ** -0.5``. Made for Muon and normalised queries and keys.
+    Matrices that write to the residual stream are zero; the other projections are uniform with standard
+    deviation ``hidden_size ** -0.5``. It is made for Muon and normalised queries and keys.
 
     Args:
         embedding_std: Standard deviation of the token embedding.
-        head_std: Standard deviation of the output head, or of the shared matrix where both are tied.
+        head_std: Standard deviation of the output head, or of the shared matrix if both are tied.
     """
 
     embedding_std: float = 0.8
@@ -72,7 +67,7 @@ class ZeroOutputInitialization(Initialization):
         _require_std(embedding_std=self.embedding_std, head_std=self.head_std)
 
     def build(self, network: nn.Module, num_layers: int) -> None:
-        # An encoder has no head at all: its embedding is an embedding only.
+        # An encoder has no head, so its embedding is only an embedding.
         is_tied = getattr(network, "head", self) is None
         for module in network.modules():
             if isinstance(module, (Projection, StackedProjection)):
@@ -92,9 +87,9 @@ _FILLED_BY_RULE = (Projection, StackedProjection, TokenEmbedding, OutputHead)
 
 @contextlib.contextmanager
 def without_drawing() -> Iterator[None]:
-    """Let constructors draw what they like: :func:`initialize` then begins where they began.
+    """Undo the random draws of constructors, so that :func:`initialize` begins at the same random state.
 
-    Constructors draw nothing on the meta device, so only in this way both kinds of building draw alike.
+    Constructors draw nothing on the meta device; without this, the two kinds of building would differ.
     """
     device = torch.get_default_device()
     others = [] if device.type in ("cpu", "meta") else [device]
@@ -105,16 +100,16 @@ def without_drawing() -> Iterator[None]:
 def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> None:
     """Give every parameter its first value, drawing from torch's global generator.
 
-    A module that ``rule`` does not fill fills itself, by its ``reset_parameters``; one that has none keeps
+    A module that ``rule`` does not fill is filled by its ``reset_parameters``; without that method it keeps
     the values of its constructor. On the meta device nothing is filled.
 
     Args:
         network: The network to fill in place.
-        rule: Fills embeddings, projections and head.
+        rule: The rule for embeddings, projections and head.
         num_layers: Number of blocks that add to the residual stream.
 
     Raises:
-        ConfigError: The network lies on the meta device, and a module could not be filled later.
+        ConfigError: The network is on the meta device, and a module could not be filled later.
     """
     for name, module in network.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]

@@ -1,4 +1,4 @@
-"""Checks of the tensors that a network is called with."""
+"""Checks of the input tensors of a network."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def check_encoder_inputs(
 def check_encoder_states(
     reads_encoder: bool, states: EncoderStates | None, cache: DecoderCache | None, batch_size: int
 ) -> None:
-    """Refuse an encoder's states that are missing, too many, or of other rows.
+    """Refuse an encoder's states that are missing, not expected, or of another number of rows.
 
     Raises:
-        ConfigError: They do not fit the decoder, its cache or its input.
+        ConfigError: The states do not fit the decoder, its cache or its input.
     """
     if states is not None and not reads_encoder:
         raise ConfigError(
@@ -105,7 +105,7 @@ def check_positions(position_ids: torch.Tensor, num_positions: int | None) -> No
     """Refuse positions outside a learned table.
 
     Raises:
-        ConfigError: A position has no row.
+        ConfigError: A position has no row in the table.
     """
     if num_positions is None or not has_values(position_ids):
         return
@@ -121,17 +121,14 @@ def check_positions(position_ids: torch.Tensor, num_positions: int | None) -> No
 
 
 def has_values(tensor: torch.Tensor) -> bool:
-    """Whether there are numbers to look at.
-
-    A compiled graph cannot ask for them, and an estimate runs on stand-ins that have none.
-    """
+    """Whether the tensor has values to check: a compiled graph cannot read them, and stand-ins have none."""
     if torch.compiler.is_compiling():
         return False
     return type(tensor) is torch.Tensor and not tensor.is_meta
 
 
 def name_unknown_id(input_ids: torch.Tensor, vocabulary_size: int) -> ConfigError:
-    """The error for token ids that the embedding has no row for."""
+    """Make the error for token ids that have no row in the embedding."""
     worst = int(input_ids.min()) if int(input_ids.min()) < 0 else int(input_ids.max())
     return ConfigError(
         f"token id {worst}: the vocabulary has {vocabulary_size} tokens, 0 to {vocabulary_size - 1}",
@@ -167,7 +164,7 @@ def _check_integers(**tensors: torch.Tensor | None) -> None:
 
 
 def _check_counts(input_ids: torch.Tensor, **counts: torch.Tensor | None) -> None:
-    """Numbers of tokens, one a row."""
+    """Check numbers of tokens, one for each row."""
     _check_integers(**counts)
     num_tokens = input_ids.shape[1]
     for name, numbers in counts.items():

@@ -1,4 +1,4 @@
-"""Caches: the keys, values and states of tokens that decoding has seen."""
+"""Caches: keys, values and states of earlier tokens, for decoding."""
 
 from insight.models.caches.base import CacheStep as CacheStep
 from insight.models.caches.base import CrossCache as CrossCache

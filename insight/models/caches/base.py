@@ -1,4 +1,4 @@
-"""The interface of a layer's cache, the cache of a whole decoder, and what cross-attention reads."""
+"""The interface of a layer's cache, the cache of a whole decoder, and the input of cross-attention."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class EncoderStates:
 
     Args:
         states: ``(batch, source, size)``.
-        mask: Which of them each query may attend to.
+        mask: Which of the states each query may attend to.
     """
 
     states: torch.Tensor
     mask: Mask = BidirectionalMask()
 
     def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, made anew."""
+        """Compute keys and values with ``project``."""
         return project(self.states)
 
 
 class CrossCache:
-    """Keys and values of an encoder's states for one layer, computed once and read by every step.
+    """Keys and values of an encoder's states for one layer, computed once and read in every step.
 
-    They do not grow with the decoded text, so taking tokens back leaves them as they are.
+    They do not grow with the decoded text, so truncating the text leaves them unchanged.
 
     Args:
-        encoder_states: The states that they are made of.
-        project: Makes keys and values of them.
-        dtype: Type of the stored keys and values.
+        encoder_states: The states that keys and values are made from.
+        project: Makes keys and values from states.
+        dtype: Data type of the stored keys and values.
 
     Attributes:
         keys: ``(batch, num_key_value_heads, source, head_dim)``.
         values: Like ``keys``.
-        mask: Which of them each query may attend to.
+        mask: Which keys each query may attend to.
     """
 
     def __init__(self, encoder_states: EncoderStates, project: ProjectStates, dtype: torch.dtype) -> None:
@@ -55,11 +55,11 @@ class CrossCache:
         self.mask = encoder_states.mask
 
     def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values as they are stored; ``project`` is not called."""
+        """Return the stored keys and values; ``project`` is not called."""
         return self.keys, self.values
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
+        """Make row i a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
         self.keys, self.values = self.keys[rows], self.values[rows]
         if isinstance(self.mask, PaddingMask):
             self.mask = PaddingMask(self.mask.tokens[rows])
@@ -67,12 +67,12 @@ class CrossCache:
 
 @dataclass(frozen=True)
 class CacheStep:
-    """Where the new tokens of a batch go whose rows have different lengths.
+    """The places of new tokens in a batch whose rows have different lengths.
 
     Args:
-        starts: Tokens of each row so far, int64 ``(batch,)``.
-        stops: Tokens of each row with the new ones.
-        num_tokens: New tokens, padding included; padding stands right of a row's tokens.
+        starts: Number of tokens of each row so far, int64 ``(batch,)``.
+        stops: Number of tokens of each row with the new ones.
+        num_tokens: Number of new tokens, padding included; padding stands to the right of a row's tokens.
     """
 
     starts: torch.Tensor
@@ -81,26 +81,26 @@ class CacheStep:
 
     @cached_property
     def positions(self) -> torch.Tensor:
-        """Position of every new token, int64 ``(batch, num_tokens)``; padding counts on."""
+        """Position of every new token, int64 ``(batch, num_tokens)``; padding continues the count."""
         return self.starts.unsqueeze(1) + torch.arange(self.num_tokens, device=self.starts.device)
 
     @cached_property
     def stored_positions(self) -> torch.Tensor:
-        """As :attr:`positions`, -1 for padding."""
+        """Positions as in :attr:`positions`, with -1 for padding."""
         return self.positions.masked_fill(self.positions >= self.stops.unsqueeze(1), -1)
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest row with the new ones."""
+        """Number of tokens of the longest row with the new ones."""
         return int(self.stops.max())
 
 
 class LayerCache(ABC):
-    """The keys and values of one layer for the tokens so far, or a state made of them.
+    """The keys and values of one layer for the tokens so far, or a state made from them.
 
     Attributes:
-        length: Tokens stored; of the longest row if rows differ.
-        step: Set by :class:`DecoderCache` for the tokens to come if rows differ, otherwise ``None``.
+        length: Number of tokens stored, in the longest row if rows differ.
+        step: Set by :class:`DecoderCache` for the next tokens if rows differ, otherwise ``None``.
     """
 
     length: int
@@ -109,7 +109,7 @@ class LayerCache(ABC):
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        """Store new tokens and return the keys and values that their queries may look at, old and new.
+        """Store new tokens and return all keys and values, old and new, that their queries may attend to.
 
         Args:
             key: ``(batch, num_key_value_heads, new tokens, head_dim)``.
@@ -120,20 +120,20 @@ class LayerCache(ABC):
             Keys, values, and the mask of the new queries over them.
 
         Raises:
-            NotImplementedError: This kind keeps no keys.
+            NotImplementedError: This kind of cache keeps no keys.
         """
         raise NotImplementedError
 
     def truncate(self, length: int | torch.Tensor) -> None:
-        """Forget all but the first ``length`` tokens (of each row, if a tensor)."""
+        """Remove all but the first ``length`` tokens (of each row, if a tensor)."""
         self.length = min(self.length, int(torch.as_tensor(length).max()))
 
     @abstractmethod
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
+        """Make row i a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
 
     def can_truncate(self, length: int | torch.Tensor) -> bool:
-        """Whether all tokens that would be needed again are still there."""
+        """Whether all tokens that would be needed again are still stored."""
         return True
 
 
@@ -141,10 +141,10 @@ class DecoderCache:
     """The caches of all layers, which advance together.
 
     Args:
-        layers: One cache a layer.
-        max_length: Tokens that fit.
-        batch_size: Rows; ``None`` where the number of rows is not to be checked.
-        cross_caches: Keys and values of the encoder's states, one cache a layer; empty without an encoder.
+        layers: One cache for each layer.
+        max_length: The highest number of tokens that the cache can hold.
+        batch_size: Number of rows; ``None`` if it is not to be checked.
+        cross_caches: Keys and values of the encoder's states, for each layer; empty without an encoder.
     """
 
     def __init__(
@@ -159,25 +159,22 @@ class DecoderCache:
         self.max_length = max_length
         self.batch_size = batch_size
         self.lengths: torch.Tensor | None = None
-        """Tokens of each row, int64 ``(batch,)``; ``None`` while all rows have :attr:`length`."""
+        """Number of tokens of each row, int64 ``(batch,)``; ``None`` while all rows have :attr:`length`."""
 
     @property
     def length(self) -> int:
-        """Tokens stored; of the longest row if rows differ."""
+        """Number of tokens stored, in the longest row if rows differ."""
         return self.layers[0].length
 
     def place(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> CacheStep | None:
-        """Where new tokens would go, before anything is stored.
+        """Return the places of new tokens, before anything is stored; ``None`` if all rows are alike.
 
         Args:
             input_ids: New tokens ``(batch, sequence)``.
-            lengths: How many of each row are not padding, int64 ``(batch,)``; ``None`` = all.
-
-        Returns:
-            ``None`` if all rows are alike.
+            lengths: How many tokens of each row are not padding, int64 ``(batch,)``; ``None`` = all.
 
         Raises:
-            ConfigError: They do not fit.
+            ConfigError: The tokens do not fit.
         """
         batch_size, num_tokens = input_ids.shape
         if self.batch_size not in (None, batch_size):
@@ -196,14 +193,14 @@ class DecoderCache:
         return step
 
     def begin(self, step: CacheStep | None) -> None:
-        """Get ready for the tokens of ``step``, which every layer is about to store."""
+        """Prepare for the tokens of ``step``, which every layer is about to store."""
         if step is not None:
             self.lengths = step.stops
         for layer in self.layers:
             layer.step = step
 
     def require_room(self, num_tokens: int) -> None:
-        """Refuse tokens that do not fit.
+        """Refuse new tokens that do not fit.
 
         Raises:
             ConfigError: The cache would overflow.
@@ -216,15 +213,15 @@ class DecoderCache:
             )
 
     def truncate(self, length: int | torch.Tensor) -> None:
-        """Forget all but the first ``length`` tokens in every layer.
+        """Remove all but the first ``length`` tokens in every layer.
 
         Args:
-            length: Tokens that stay, for all rows or for each, int64 ``(batch,)``; where fewer are stored
-                nothing is forgotten.
+            length: Number of tokens to keep, one for all rows or one for each, int64 ``(batch,)``; a row with
+                fewer tokens is unchanged.
 
         Raises:
-            ConfigError: A length is negative or there is not one a row, or a sliding window or a state has
-                moved past what would be needed again.
+            ConfigError: A length is negative, the number of lengths is not that of rows, or a sliding window
+                or a state has moved past what would be needed again.
         """
         lengths = torch.as_tensor(length)
         if lengths.dtype not in (torch.int64, torch.int32) or bool((lengths < 0).any()):
@@ -255,13 +252,13 @@ class DecoderCache:
             layer.truncate(length)
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Row i becomes a copy of the former row ``rows[i]``, in every layer (beam search, finished rows).
+        """Make row i a copy of the former row ``rows[i]``, in every layer (beam search, finished rows).
 
         Args:
-            rows: int64; rows may repeat and be left out.
+            rows: int64 row numbers, which may repeat or be left out.
 
         Raises:
-            ConfigError: There is no such row.
+            ConfigError: A row does not exist.
         """
         if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32) or not rows.numel():
             raise ConfigError(

@@ -13,13 +13,13 @@ class BufferCache(LayerCache):
     """A cache in which the token at position p lies in slot p modulo the number of slots.
 
     Args:
-        batch_size: Rows.
-        num_key_value_heads: Heads stored.
-        num_slots: Tokens stored.
+        batch_size: Number of rows.
+        num_key_value_heads: Number of heads stored.
+        num_slots: Number of tokens stored.
         head_dim: Channels of a value.
-        dtype: Type of the stored keys and values.
-        device: Device that they lie on.
-        extra_channels: Channels that a key has beyond ``head_dim``.
+        dtype: Data type of the stored keys and values.
+        device: Device of the buffers.
+        extra_channels: Channels of a key beyond ``head_dim``.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class BufferCache(LayerCache):
         extra_channels: int = 0,
     ) -> None:
         shape = (batch_size, num_key_value_heads, num_slots)
-        # Zeros, not empty: a NaN in memory that is masked still poisons a weighted sum (0 x NaN).
+        # Zeros, not empty memory: a masked NaN would still poison a weighted sum (0 x NaN).
         self.keys = torch.zeros(*shape, head_dim + extra_channels, dtype=dtype, device=device)
         self.values = torch.zeros(*shape, head_dim, dtype=dtype, device=device)
         self.num_slots = num_slots
         self.length = 0
 
     def store_rows(self, key: torch.Tensor, value: torch.Tensor, step: CacheStep) -> None:
-        """Put each row's tokens where they belong, and padding nowhere."""
+        """Store each row's tokens in their slots, and no padding."""
         positions = step.stored_positions
-        # A chunk longer than the buffer leaves its newest tokens only: others would share their slots.
+        # Of a chunk longer than the buffer only the newest tokens are stored: others would share their slots.
         stays = (positions >= 0) & (positions >= (step.stops - self.num_slots).unsqueeze(1))
         rows, columns = stays.nonzero(as_tuple=True)
         slots = positions[rows, columns] % self.num_slots
@@ -55,10 +55,10 @@ class BufferCache(LayerCache):
 
 
 def _causal(mask: Mask) -> CausalMask:
-    """A mask that must be causal, for caches that hold keys out of order.
+    """Require a causal mask, for caches that hold keys out of order.
 
     Raises:
-        ConfigError: The mask shows keys by more than their distance.
+        ConfigError: The mask depends on more than the distance of a key.
     """
     if not isinstance(mask, CausalMask):
         raise ConfigError(
@@ -70,7 +70,7 @@ def _causal(mask: Mask) -> CausalMask:
 
 
 class FullCache(BufferCache):
-    """A cache that keeps every token, each in a slot of its own; arguments as in :class:`BufferCache`."""
+    """A cache that keeps every token, each in its own slot; arguments as in :class:`BufferCache`."""
 
     def append(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
@@ -90,22 +90,15 @@ class FullCache(BufferCache):
 
 
 class RingCache(BufferCache):
-    """As many slots as the window sees, and some more so that drafted tokens can be taken back: the newest
-    tokens overwrite the oldest.
+    """A ring in which the newest tokens overwrite the oldest.
 
-    Where a token lies follows from its position, so which position a slot holds follows from the number of
-    tokens: nothing else is stored.
+    It has as many slots as the window sees, and ``max_rollback`` more. The position of the token in a slot
+    follows from the number of tokens, so it is not stored. Arguments beside those of :class:`BufferCache`:
 
     Args:
-        batch_size: Rows.
-        num_key_value_heads: Heads stored.
-        max_length: Tokens that may pass through.
-        head_dim: Channels of a value.
-        dtype: Type of the stored keys and values.
-        device: Device that they lie on.
-        extra_channels: Channels that a key has beyond ``head_dim``.
+        max_length: The highest number of tokens that may pass through.
         window: Keys that a query sees, its own included.
-        max_rollback: Newest tokens that :meth:`truncate` can take back once the ring has turned.
+        max_rollback: Newest tokens that :meth:`truncate` can remove once the ring has turned.
     """
 
     def __init__(
@@ -124,7 +117,7 @@ class RingCache(BufferCache):
         num_slots = min(window + max_rollback, max_length)
         super().__init__(batch_size, num_key_value_heads, num_slots, head_dim, dtype, device, extra_channels)
         self.window = window
-        # Tokens that ever took a slot, those taken back included: a scalar, or one number a row.
+        # Tokens that were ever stored, including removed ones: a scalar, or one number for each row.
         self._written = torch.zeros((), dtype=torch.int64, device=device)
 
     def append(
@@ -136,8 +129,8 @@ class RingCache(BufferCache):
         return self._append_newest(key, value) if key.shape[2] == 1 else self._append_chunk(key, value, mask)
 
     def can_truncate(self, length: int | torch.Tensor) -> bool:
-        # The next query stands at `length` and sees from length - window + 1 on; what lies `num_slots`
-        # behind the newest token that was ever written has been overwritten.
+        # The next query stands at `length` and sees keys from length - window + 1; tokens `num_slots` behind
+        # the newest token ever stored have been overwritten.
         lengths = torch.as_tensor(length).to(self._written)
         oldest_needed = (lengths - self.window + 1).clamp_min(0)
         lost = (oldest_needed < self._written - self.num_slots) & (lengths < self.length)
@@ -151,9 +144,9 @@ class RingCache(BufferCache):
     def _append_newest(
         self, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        """One token: it takes the slot of one that its window no longer shows, and nothing is copied."""
+        """Store one token in the slot of one that the window no longer shows; nothing is copied."""
         slot = self.length % self.num_slots
-        # A slice, not an index: a compiler would make a graph for every slot.
+        # A slice, not an index: a compiler would make one graph for every slot.
         self.keys[:, :, slot : slot + 1] = key
         self.values[:, :, slot : slot + 1] = value
         stop = self._advance(1)
@@ -165,7 +158,7 @@ class RingCache(BufferCache):
     def _append_chunk(
         self, key: torch.Tensor, value: torch.Tensor, mask: Mask
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        """Several tokens see what came before them as it was, also if the ring cannot hold them all."""
+        """Show several tokens the earlier ones, even if the ring cannot hold all of them."""
         start, num_new = self.length, key.shape[2]
         num_old = min(start, self.window - 1)
         old = torch.arange(start - num_old, start, device=key.device) % self.num_slots
@@ -181,7 +174,7 @@ class RingCache(BufferCache):
     def _append_rows(
         self, key: torch.Tensor, value: torch.Tensor, step: CacheStep
     ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
-        """Rows of different lengths: the ring as it was, then the new tokens, told apart by position."""
+        """Return the old ring and the new tokens, of rows of different lengths, distinguished by position."""
         positions = torch.cat([self._positions(step.starts), step.stored_positions], dim=1)
         all_keys = torch.cat([self.keys.to(key.dtype), key], dim=2)
         all_values = torch.cat([self.values.to(value.dtype), value], dim=2)
@@ -190,7 +183,7 @@ class RingCache(BufferCache):
         return all_keys, all_values, PositionMask(step.positions, positions, self.window)
 
     def _positions(self, stops: torch.Tensor) -> torch.Tensor:
-        """Position that each slot holds after ``stops`` tokens ``(rows,)``; below 0 where none."""
+        """Return the position in each slot after ``stops`` tokens ``(rows,)``; below 0 if empty."""
         last = stops.unsqueeze(1) - 1
         return last - (last - torch.arange(self.num_slots, device=stops.device)) % self.num_slots
 
@@ -213,18 +206,9 @@ def make_layer_cache(
     window: int | None = None,
     max_rollback: int = 0,
 ) -> BufferCache:
-    """A ring where a window is shorter than the longest sequence, otherwise a place for every token.
+    """Make a ring if a window is shorter than the longest sequence, otherwise a slot for every token.
 
-    Args:
-        batch_size: Rows.
-        num_key_value_heads: Heads stored.
-        max_length: Tokens that may come.
-        head_dim: Channels of a value.
-        dtype: Type of the stored keys and values.
-        device: Device that they lie on.
-        extra_channels: Channels that a key has beyond ``head_dim``.
-        window: Keys that a query sees; ``None`` = all.
-        max_rollback: Newest tokens that can be taken back.
+    The arguments are those of :class:`BufferCache` and :class:`RingCache`; ``window=None`` sees all keys.
     """
     shape = (batch_size, num_key_value_heads, max_length, head_dim)
     if window is None or window + max_rollback >= max_length:

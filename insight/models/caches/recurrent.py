@@ -1,4 +1,4 @@
-"""A cache for linear mixers: the state after the newest tokens, the same size at any length."""
+"""A cache for linear mixers: the state after the newest tokens, of the same size at any length."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from insight.models.caches.base import CacheStep, LayerCache
 
 
 class RecurrentCache(LayerCache):
-    """A state a row, kept in float32 or better, and the newest inputs of a short convolution.
+    """A state for each row, in float32 or better, and the newest inputs of a short convolution.
 
-    Tokens cannot be taken out of a state, so :meth:`truncate` returns to one that was kept: each row has a
-    ring of the states after its newest ``max_rollback`` + 1 tokens. The state after p tokens lies in slot p
-    modulo the number of slots, and so does the input at position p.
+    Tokens cannot be removed from a state, so :meth:`truncate` returns to a stored one: each row has a ring of
+    the states after its newest ``max_rollback`` + 1 tokens. The state after p tokens lies in slot p modulo
+    the number of slots, and so does the input at position p.
 
-    A layer asks :meth:`begin` where its tokens go, then calls :meth:`append_inputs`, :meth:`read`,
+    A layer gets the places of its tokens from :meth:`begin`, then calls :meth:`append_inputs`, :meth:`read`,
     :meth:`write` and :meth:`finish` in this order.
 
     Args:
-        batch_size: Rows.
+        batch_size: Number of rows.
         state_shape: Shape of one row's state.
         num_channels: Channels of the convolution's inputs; 0 = no convolution.
-        num_inputs: Inputs before a token that the convolution sees.
-        dtype: Type of the stored inputs.
-        device: Device that everything lies on.
-        max_rollback: Newest tokens that :meth:`truncate` can take back.
+        num_inputs: Earlier inputs that the convolution sees.
+        dtype: Data type of the stored inputs.
+        device: Device of the buffers.
+        max_rollback: Newest tokens that :meth:`truncate` can remove.
     """
 
     def __init__(
@@ -39,30 +39,30 @@ class RecurrentCache(LayerCache):
     ) -> None:
         wide = torch.promote_types(dtype, torch.float32)
         self.states = torch.zeros(batch_size, max_rollback + 1, *state_shape, dtype=wide, device=device)
-        # Zeros stand for what lies before the first token; no row can go back so far that a slot which it
-        # needs for that has been written to.
+        # Zeros stand for the inputs before the first token; no row can go back so far that a slot which it
+        # needs for that has been overwritten.
         num_slots = max(num_inputs + max_rollback, 1)
         self.inputs = torch.zeros(batch_size, num_slots, num_channels, dtype=dtype, device=device)
         self.num_inputs = num_inputs
         self.max_rollback = max_rollback
         self.length = 0
         self._rows = torch.arange(batch_size, device=device)
-        # Tokens that ever came in each row, those taken back included.
+        # Tokens that each row ever had, including removed ones.
         self._written = torch.zeros(batch_size, dtype=torch.int64, device=device)
 
     def begin(self, num_tokens: int) -> CacheStep:
-        """Where ``num_tokens`` new tokens of every row go."""
+        """Return the places of ``num_tokens`` new tokens in every row."""
         if self.step is not None:
             return self.step
         starts = torch.full_like(self._rows, self.length)
         return CacheStep(starts, starts + num_tokens, num_tokens)
 
     def append_inputs(self, inputs: torch.Tensor, step: CacheStep) -> torch.Tensor:
-        """Keep the newest inputs and return the new ones behind those that a convolution sees before them.
+        """Store the newest inputs, and return the new ones after those that a convolution sees before them.
 
         Args:
             inputs: ``(batch, new tokens, channels)``.
-            step: From :meth:`begin`.
+            step: Result of :meth:`begin`.
 
         Returns:
             ``(batch, num_inputs + new tokens, channels)``.
@@ -72,7 +72,7 @@ class RecurrentCache(LayerCache):
         before = (first + torch.arange(self.num_inputs, device=first.device)) % num_slots
         old = torch.take_along_dim(self.inputs, before.unsqueeze(2), dim=1)
         joined = torch.cat([old.to(inputs.dtype), inputs], dim=1)
-        # Each slot takes the newest of its positions, unless that was there before.
+        # Each slot takes the newest of its positions, unless that was stored before.
         last = step.stops.unsqueeze(1) - 1
         columns = last - (last - torch.arange(num_slots, device=last.device)) % num_slots - first
         newest = torch.take_along_dim(joined, columns.clamp_min(0).unsqueeze(2), dim=1)
@@ -80,19 +80,19 @@ class RecurrentCache(LayerCache):
         return joined
 
     def read(self, step: CacheStep) -> torch.Tensor:
-        """The state before the new tokens, ``(batch, *state_shape)``."""
+        """Return the state before the new tokens, ``(batch, *state_shape)``."""
         if self.max_rollback == 0:
             return self.states[:, 0]
         return self.states[self._rows, step.starts % (self.max_rollback + 1)]
 
     def write(self, state: torch.Tensor, step: CacheStep, num_to_come: int = 0) -> None:
-        """Keep a state.
+        """Store a state.
 
         Args:
             state: ``(batch, *state_shape)``; for a row with fewer new tokens than ``num_to_come``, the state
                 before them.
-            step: From :meth:`begin`.
-            num_to_come: How many of the new tokens are not in it yet, at most.
+            step: Result of :meth:`begin`.
+            num_to_come: Most new tokens that the state does not include yet.
         """
         if self.max_rollback == 0:
             self.states[:, 0] = state
@@ -101,7 +101,7 @@ class RecurrentCache(LayerCache):
             self.states[self._rows, lengths % (self.max_rollback + 1)] = state.to(self.states.dtype)
 
     def finish(self, step: CacheStep) -> None:
-        """The new tokens are stored."""
+        """Record that the new tokens are stored."""
         self.length = self.length + step.num_tokens if self.step is None else step.longest
         self._written = torch.maximum(self._written, step.stops)
 

@@ -23,27 +23,23 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class FeedForward(Component):
-    """A map of each token by itself."""
+    """A map of each token, independent of the others."""
 
     @abstractmethod
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        """A module ``(..., hidden_size) -> (..., hidden_size)``.
+        """Build a module ``(..., hidden_size) -> (..., hidden_size)`` for layer number ``layer``, from 0.
 
-        A module with the attribute ``counts_tokens = True`` is called with a second argument:
-        ``CallContext.real_tokens``.
-
-        Args:
-            hidden_size: Size of the residual stream.
-            layer: Number of the layer, from 0.
+        A module with the attribute ``counts_tokens = True`` is called with ``CallContext.real_tokens`` as a
+        second argument.
         """
 
 
 @dataclass(frozen=True)
 class FeedForwardPattern(FeedForward):
-    """The first blocks have ``first``, the others ``layers`` in turn: dense blocks below mixtures of experts.
+    """Different layers in different blocks: ``first`` in the first ones, then ``layers`` in turn.
 
     Args:
-        layers: Feed-forward layers of the blocks that come after ``first``; the pattern repeats.
+        layers: Feed-forward layers of the blocks after ``first``; the pattern repeats.
         first: Feed-forward layers of the first blocks, which do not repeat.
     """
 
@@ -70,7 +66,7 @@ class MLP(FeedForward):
     """down(activation(up(x))) (Vaswani et al. 2017, arXiv 1706.03762, section 3.3).
 
     Args:
-        intermediate_size: Width between; ``None`` = 4 x hidden_size.
+        intermediate_size: Width of the hidden layer; ``None`` = 4 x hidden_size.
         activation: ``gelu``, ``gelu_tanh`` (its approximation, as in GPT-2), ``relu``, ``relu_squared`` or
             ``silu``.
         bias: Whether both maps have a bias.
@@ -95,7 +91,7 @@ class ReluSquared(FeedForward):
     """down(relu(up(x))^2) (So et al. 2021, arXiv 2109.08668).
 
     Args:
-        intermediate_size: Width between; ``None`` = 4 x hidden_size.
+        intermediate_size: Width of the hidden layer; ``None`` = 4 x hidden_size.
     """
 
     intermediate_size: int | None = None
@@ -126,7 +122,8 @@ class SwiGLU(FeedForward):
     """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202).
 
     Args:
-        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
+        intermediate_size: Width of the hidden layer; ``None`` = 8/3 of hidden_size, rounded up to a multiple
+            of 64.
         bias: Whether the maps have a bias.
     """
 
@@ -144,10 +141,11 @@ class SwiGLU(FeedForward):
 
 @dataclass(frozen=True)
 class GeGLU(FeedForward):
-    """down(gelu(gate(x)) * up(x)) with GELU by its tanh approximation (T5 1.1, Gemma).
+    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU (T5 1.1, Gemma).
 
     Args:
-        intermediate_size: Width between; ``None`` = 8/3 of hidden_size, rounded up to a multiple of 64.
+        intermediate_size: Width of the hidden layer; ``None`` = 8/3 of hidden_size, rounded up to a multiple
+            of 64.
         bias: Whether the maps have a bias.
     """
 
@@ -166,11 +164,7 @@ class GeGLU(FeedForward):
 class GatedModule(nn.Module):
     """The built form of a gated layer.
 
-    Args:
-        hidden_size: Size of the residual stream.
-        intermediate_size: Width between.
-        gated: ``(..., 2 * intermediate_size)``, gate and up, to ``(..., intermediate_size)``.
-        bias: Whether the maps have a bias.
+    ``gated`` maps gate and up ``(..., 2 * intermediate_size)`` to ``(..., intermediate_size)``.
     """
 
     def __init__(
@@ -187,12 +181,12 @@ class GatedModule(nn.Module):
 
 
 def default_width(hidden_size: int) -> int:
-    """8/3 of hidden_size, rounded up to a multiple of 64, so that three matrices cost what two would."""
+    """8/3 of hidden_size, rounded up to a multiple of 64, so that three matrices cost as much as two."""
     return -(-hidden_size * 8 // (3 * 64)) * 64
 
 
 def gelu_tanh(values: torch.Tensor) -> torch.Tensor:
-    """GELU by its tanh approximation, which GPT-2 and Gemma were trained with (arXiv 1606.08415)."""
+    """GELU in its tanh approximation, with which GPT-2 and Gemma were trained (arXiv 1606.08415)."""
     return F.gelu(values, approximate="tanh")
 
 
@@ -211,10 +205,10 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def find_activation(name: str) -> Activation:
-    """The function called ``name``.
+    """Return the activation called ``name``.
 
     Raises:
-        ConfigError: There is no such function.
+        ConfigError: No activation has that name.
     """
     require_known("activation", name, _ACTIVATIONS)
     return _ACTIVATIONS[name]
@@ -228,7 +222,7 @@ def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
 
 def gated_silu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up of the two halves of ``(..., 2 * size)``."""
-    if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than separate passes
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
     gated: torch.Tensor = _GatedSilu.apply(gate_up)  # type: ignore[no-untyped-call]
@@ -236,7 +230,7 @@ def gated_silu(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 class _GatedSilu(torch.autograd.Function):
-    """Writes the gradients of both halves into one tensor; autograd's would need a further pass to join."""
+    """Writes the gradients of both halves into one tensor; autograd would need another pass to join them."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:

@@ -37,31 +37,31 @@ _GATES: dict[str, Activation] = {"silu": gated_silu, "clamped": clamped_gate}
 
 @dataclass(frozen=True)
 class MixtureOfExperts(FeedForward):
-    """Gated layers side by side, of which each token passes through the few that a router chooses for it.
+    """Gated layers side by side, of which a router chooses a few for each token.
 
     Shared experts and the sigmoid: DeepSeek-AI 2024, arXiv 2401.06066 and 2412.19437. A softmax over the
-    chosen experts alone (Mixtral, gpt-oss) is the softmax over all with normalised weights. No token is ever
-    dropped.
+    chosen experts alone (Mixtral, gpt-oss) equals the softmax over all with normalised weights. No token is
+    ever dropped.
 
     Args:
         num_experts: Experts among which the router chooses.
         num_experts_per_token: Experts that each token passes through. With one expert and
-            ``normalized_weights`` its weight is always 1, so that only ``balance`` teaches the router.
+            ``normalized_weights`` its weight is always 1, so that only ``balance`` trains the router.
         intermediate_size: Width of one expert; ``None`` = about that of SwiGLU, divided among the experts
-            that a token passes through.
-        num_shared_experts: Experts that every token passes through besides; they are built as one wide layer.
-        gate: How the two products of an expert are joined: ``silu`` as in SwiGLU, or ``clamped`` as in
+            of a token.
+        num_shared_experts: Further experts that every token passes through, built as one wide layer.
+        gate: Function that joins the two products of an expert: ``silu`` as in SwiGLU, or ``clamped`` as in
             gpt-oss.
         expert_bias: Whether the experts' maps have biases.
-        score: How the router scores experts: ``softmax`` over all, or a ``sigmoid`` for each.
+        score: Scores of the router: ``softmax`` over all experts, or a ``sigmoid`` for each.
         normalized_weights: Whether the weights of a token's experts are divided by their sum.
         weight_scale: Factor of these weights.
-        num_groups: Groups of equally many experts.
-        num_groups_per_token: Groups from which a token's experts are taken.
+        num_groups: Number of equally large groups of experts.
+        num_groups_per_token: Number of groups from which a token's experts are taken.
         router_bias: Whether the router's scores have a learned bias.
         balance: The rule that spreads tokens over experts in training: ``BalanceLoss``, ``BalanceBias``, or
             null.
-        shared_gate: Whether the shared experts are multiplied by a sigmoid of the token (Qwen 2 MoE).
+        shared_gate: Whether a sigmoid of the token multiplies the shared experts (Qwen 2 MoE).
         weighted_inputs: Whether an expert's input is multiplied by its weight, instead of its output
             (Llama 4).
     """
@@ -154,7 +154,7 @@ class MixtureOfExperts(FeedForward):
 class MixtureModule(nn.Module):
     """The built form of :class:`MixtureOfExperts`.
 
-    Tokens are copied once for each of their experts and sorted by expert, so that one product serves all the
+    Tokens are copied once for each of their experts and sorted by expert, so that one product serves all
     tokens of an expert.
 
     Attributes:
@@ -192,12 +192,10 @@ class MixtureModule(nn.Module):
         self.shared_gate = RouterProjection(hidden_size, [1]) if config.shared_gate else None
 
     def forward(self, hidden: torch.Tensor, real_tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Each token through its experts.
+        """Pass each token ``(..., hidden_size)`` through its experts.
 
-        Args:
-            hidden: ``(..., hidden_size)``.
-            real_tokens: Bool ``(...)``, false where padding stands, which the router does not count; ``None``
-                where all are real.
+        ``real_tokens`` is bool ``(...)``, False at padding, which the router does not count; ``None`` = all
+        real.
         """
         tokens = hidden.reshape(-1, hidden.shape[-1])
         experts, weights = self.router(tokens, None if real_tokens is None else real_tokens.flatten())
@@ -225,20 +223,16 @@ class MixtureModule(nn.Module):
 
 
 def _gather(rows: torch.Tensor, order: torch.Tensor, ranks: torch.Tensor, copies: int) -> torch.Tensor:
-    """``copies`` of each row, in an order.
+    """Return the rows ``(rows, channels)``, each copied ``copies`` times in succession, in another order.
 
-    Args:
-        rows: ``(rows, channels)``.
-        order: int64 ``(rows * copies,)``: copy ``order[i]`` comes to place i.
-        ranks: Its inverse.
-        copies: Number of copies of each row, which follow one another.
+    Copy ``order[i]`` comes to place i; ``ranks`` is the inverse of ``order``, int64 ``(rows * copies,)``.
     """
     gathered: torch.Tensor = _Gather.apply(rows, order, ranks, copies)  # type: ignore[no-untyped-call]
     return gathered
 
 
 class _Gather(torch.autograd.Function):
-    """The gradient of a permutation is a gather too; autograd would add row by row, on CUDA in any order."""
+    """Its gradient is a gather too; autograd would add row by row, on CUDA in random order."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Which experts a token passes through, and with what weights."""
+"""Routers, which choose and weight the experts of a token, and the balance of their load."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from insight.runtime.component import Component
 
 @dataclass(frozen=True)
 class RouterBalance(Component):
-    """A way to spread tokens over experts in training."""
+    """A rule that spreads tokens over experts in training."""
 
     @property
     @abstractmethod
     def loss_coefficient(self) -> float:
-        """Factor of :func:`balance_loss` in what is differentiated; 0 for none."""
+        """Factor of :func:`balance_loss` in the training loss; 0 for none."""
 
     @property
     def moves_bias(self) -> bool:
-        """Whether the router has a bias that only its choice sees, moved by :meth:`bias_change`."""
+        """Whether the router has a bias that affects only its choice, moved by :meth:`bias_change`."""
         return False
 
     def bias_change(self, counts: torch.Tensor) -> torch.Tensor:
-        """The change of that bias after an optimizer step.
+        """Return the change of that bias after an optimizer step.
 
         Args:
             counts: int64 ``(num_experts,)``: how often each expert was chosen for the tokens of the step.
@@ -41,10 +41,10 @@ class RouterBalance(Component):
 
 @dataclass(frozen=True)
 class BalanceLoss(RouterBalance):
-    """A loss that is least where all experts are chosen equally often (Fedus et al. 2021, arXiv 2101.03961).
+    """A loss that is lowest if all experts are chosen equally often (Fedus et al. 2021, arXiv 2101.03961).
 
     Args:
-        coefficient: Its factor beside the mean loss of a token.
+        coefficient: Factor of this loss beside the mean loss of a token.
     """
 
     coefficient: float = 0.01
@@ -59,13 +59,13 @@ class BalanceLoss(RouterBalance):
 
 @dataclass(frozen=True)
 class BalanceBias(RouterBalance):
-    """A bias of each expert that follows its load and disturbs no gradient (DeepSeek-V3, arXiv 2412.19437).
+    """A bias of each expert that follows its load and changes no gradient (DeepSeek-V3, arXiv 2412.19437).
 
     After each step it falls for experts with more than the mean load and rises for the others. It is added to
-    the scores by which experts are chosen, not to those by which their outputs are weighted.
+    the scores that choose experts, not to those that weight their outputs.
 
     Args:
-        rate: How far it moves in a step.
+        rate: Change of the bias in each step.
     """
 
     rate: float = 0.001
@@ -89,22 +89,21 @@ class BalanceBias(RouterBalance):
 def balance_loss(
     counts: torch.Tensor, probabilities: torch.Tensor, real_tokens: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """num_experts x sum over experts of share x mean probability: 1 where the load is even, more where not.
+    """num_experts x sum over experts of share x mean probability: 1 for an even load, otherwise more.
 
     Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6, with shares of all choices of all tokens, so that
-    it does not grow with the number of experts that a token is given. The gradient goes through the
-    probabilities.
+    it does not grow with the number of experts of a token. The gradient passes through the probabilities.
 
     Args:
         counts: int64 ``(num_experts,)``: how often each expert was chosen.
-        probabilities: ``(tokens, num_experts)``, each row of sum 1.
-        real_tokens: Bool ``(tokens,)``, false for padding, which does not count; ``None`` = all are real.
+        probabilities: ``(tokens, num_experts)``; each row sums to 1.
+        real_tokens: Bool ``(tokens,)``, False at padding, which does not count; ``None`` = all are real.
     """
     if real_tokens is None:
         shares, mean = counts.to(probabilities.dtype) / counts.sum(), probabilities.mean(dim=0)
     else:
         shares = counts.to(probabilities.dtype) / counts.sum().clamp_min(1)
-        # Where, not times 0: the scores of padding may be anything.
+        # `where`, not times 0: the scores of padding may be NaN or infinite.
         total = probabilities.where(real_tokens.unsqueeze(1), 0).sum(dim=0)
         mean = total / real_tokens.sum().clamp_min(1)
     return counts.shape[0] * (shares * mean).sum()
@@ -114,7 +113,7 @@ Score = Literal["softmax", "sigmoid"]
 
 
 class RouterProjection(Projection):
-    """Hidden states to a score for each expert."""
+    """A map from hidden states to a score for each expert."""
 
     parameter_role = "router"
 
@@ -123,8 +122,8 @@ class Chosen(NamedTuple):
     """The experts that a router chose.
 
     Attributes:
-        experts: int64 ``(tokens, num_experts_per_token)``, in no order.
-        weights: Factors of their outputs, like ``experts``, at least float32.
+        experts: int64 ``(tokens, num_experts_per_token)``, in no particular order.
+        weights: Factors of the experts' outputs, of the shape of ``experts``, at least float32.
     """
 
     experts: torch.Tensor
@@ -135,7 +134,7 @@ class Routed(NamedTuple):
     """The choices of a router in one training pass.
 
     Attributes:
-        balance: Scalar of :func:`balance_loss`, differentiable.
+        balance: The scalar of :func:`balance_loss`, differentiable.
         counts: int64 ``(num_experts,)``: how often each expert was chosen.
     """
 
@@ -144,27 +143,15 @@ class Routed(NamedTuple):
 
 
 class Router(nn.Module):
-    """Scores experts and chooses the best for each token.
+    """Scores experts and chooses the best for each token; arguments as in :class:`MixtureOfExperts`.
 
-    Scores are made in float32 whatever the network computes in: near a tie, rounding would choose others.
-
-    Args:
-        hidden_size: Size of the residual stream.
-        num_experts: Experts among which it chooses.
-        num_experts_per_token: Number of experts that it chooses for a token.
-        score: Softmax over all experts, or a sigmoid for each.
-        normalized_weights: Whether the weights of the chosen are divided by their sum.
-        weight_scale: Factor of the weights.
-        num_groups: Groups of equally many experts.
-        num_groups_per_token: Groups whose experts a token may be given: those with the highest sum of their
-            two best scores (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
-        bias: Whether scores have a learned bias.
-        balance: The rule that spreads tokens over experts in training.
+    Scores are computed in float32 whatever the network's dtype: near a tie, rounding would change the choice.
+    Groups are ranked by the sum of their two best scores (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
 
     Attributes:
         balance: The rule that spreads tokens over experts, or ``None``.
-        choice_bias: ``(num_experts,)``, float32 or wider: added to the scores by which experts are chosen;
-            ``None`` where ``balance`` moves none.
+        choice_bias: Bias of the scores that choose experts, ``(num_experts,)``, float32 or wider; ``None`` if
+            ``balance`` moves none.
     """
 
     choice_bias: torch.Tensor | None
@@ -197,17 +184,15 @@ class Router(nn.Module):
         self._counts: torch.Tensor | None = None
 
     def reset_parameters(self) -> None:
-        """A choice by the scores alone; the projection fills itself."""
+        """Set the bias of the choice to zero; the projection initialises itself."""
         if self.choice_bias is not None:
             nn.init.zeros_(self.choice_bias)
 
     def forward(self, hidden: torch.Tensor, real_tokens: torch.Tensor | None = None) -> Chosen:
-        """Choose for each token.
+        """Choose experts for each token ``(tokens, hidden_size)``.
 
-        Args:
-            hidden: ``(tokens, hidden_size)``.
-            real_tokens: Bool ``(tokens,)``, false for padding, which takes no part in the balance; ``None``
-                where all are real.
+        ``real_tokens`` is bool ``(tokens,)``, False at padding, which the balance does not count; ``None`` =
+        all real.
         """
         scores = self._scores(hidden)
         experts = self._choose(scores.detach())
@@ -219,14 +204,14 @@ class Router(nn.Module):
         return Chosen(experts, weights if self.weight_scale == 1 else weights * self.weight_scale)
 
     def take(self) -> Routed | None:
-        """The choices of the last training pass, once; ``None`` if there was none since."""
+        """Return the choices of the last training pass; ``None`` if there was none since the last call."""
         balance, counts = self._balance, self._counts
         self._balance = self._counts = None
         return None if balance is None or counts is None else Routed(balance, counts)
 
     @torch.no_grad()
     def move_bias(self, counts: torch.Tensor) -> None:
-        """Let the bias of the choice follow the load of an optimizer step, where there is one.
+        """Move the bias of the choice, if there is one, by the load of an optimizer step.
 
         Args:
             counts: int64 ``(num_experts,)``, over all tokens of the step.
@@ -268,7 +253,7 @@ class Router(nn.Module):
         return {**self.__dict__, "_balance": None, "_counts": None}
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Router:
-        # A bias that moves by a thousandth a step would stand still in 16 bits.
+        # A bias that moves by a thousandth each step would not move at all in 16 bits.
         before = self.choice_bias
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if before is not None and self.choice_bias is not None and self.choice_bias.dtype.itemsize < 4:

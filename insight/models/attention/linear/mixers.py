@@ -1,4 +1,4 @@
-"""Retention (Sun et al. 2023, arXiv 2307.08621)."""
+"""The kinds of linear mixers: retention, gated linear attention and the gated delta net."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Retention(LinearMixer):
-    """A state that decays at a fixed rate, 1 - 2^(-5 - i) a token in head i, over rotated queries and keys.
+    """A state with a fixed decay, 1 - 2^(-5 - i) for each token in head i, over rotated queries and keys.
+
+    Sun et al. 2023, arXiv 2307.08621.
 
     Args:
-        position: How queries and keys are told their positions: a rotation, or none.
+        position: Position encoding of queries and keys: a rotation, or none.
     """
 
     norm: Norm = RMSNorm(weight=False)
@@ -53,7 +55,7 @@ class RetentionModule(LinearMixerModule):
     def recurrence(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
     ) -> Recurrence:
-        # Made here and not kept: a buffer would be rounded with the weights when these become bfloat16.
+        # Made anew and not kept: a buffer would be rounded with the weights when these become bfloat16.
         decays = [math.log1p(-(2.0 ** (-5 - head))) for head in range(self.num_heads)]
         log_decay = torch.tensor(decays, dtype=key.dtype, device=key.device)[:, None, None]
         return Recurrence(query, key, value, log_decay.expand(*key.shape[:3], 1))
@@ -61,13 +63,13 @@ class RetentionModule(LinearMixerModule):
 
 @dataclass(frozen=True)
 class GatedLinearAttention(LinearMixer):
-    """A state of which the token decides, for each key channel, how much decays.
+    """A state whose key channels decay as each token decides (Yang et al. 2023, arXiv 2312.06635).
 
-    The paper's keys have half the channels of its values.
+    The paper's keys have half as many channels as its values.
 
     Args:
         decay_size: Channels of the vector that a token's decays are made from.
-        decay_root: Decays are this root of a sigmoid: the higher, the longer a state lasts.
+        decay_root: Decays are this root of a sigmoid; the higher it is, the longer a state lasts.
     """
 
     decay_size: int = 16
@@ -110,13 +112,13 @@ _STEPS = (0.001, 0.1)
 
 @dataclass(frozen=True)
 class GatedDeltaNet(LinearMixer):
-    """A state that tokens correct: each takes back what its key stood for and stores its value instead.
+    """A state that tokens correct: each removes the value stored under its key and stores its own instead.
 
-    The token decides how strongly, and how much of the whole state decays. As in Qwen 3 Next queries, keys
+    The token decides how strongly, and how much of the whole state decays. As in Qwen 3 Next, queries, keys
     and values pass a short convolution, and queries and keys have length 1.
 
     Args:
-        num_key_heads: Heads of queries and keys, which must divide num_heads; ``None`` = ``num_heads``.
+        num_key_heads: Heads of queries and keys, a divisor of num_heads; ``None`` = ``num_heads``.
         convolution_width: Tokens that the convolution sees, the token's own included.
     """
 
@@ -142,8 +144,8 @@ class GatedDeltaNet(LinearMixer):
 class GatedDeltaNetModule(LinearMixerModule):
     """The built form of :class:`GatedDeltaNet`.
 
-    A head decays by exp(-rate * softplus(step + step_bias)): the step is made from the token, rate and bias
-    are learned.
+    A head decays by exp(-rate * softplus(step + step_bias)), where the step is made from the token, and rate
+    and bias are learned.
     """
 
     delta_rule = True
@@ -156,11 +158,11 @@ class GatedDeltaNetModule(LinearMixerModule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Rates up to 16 and steps between 0.001 and 0.1, as in Mamba 2 (arXiv 2405.21060)."""
+        """Draw rates up to 16 and steps between 0.001 and 0.1, as in Mamba 2 (arXiv 2405.21060)."""
         with torch.no_grad():
             self.log_rate.uniform_(0, 16).clamp_min_(1e-3).log_()
             steps = self.step_bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
-            steps.copy_(steps + torch.log(-torch.expm1(-steps)))  # what softplus makes them of
+            steps.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
     def control(self, hidden: torch.Tensor) -> torch.Tensor:
         control: torch.Tensor = self.strength_step(hidden)

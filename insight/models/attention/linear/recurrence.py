@@ -1,4 +1,4 @@
-"""The state of a linear mixer: a matrix a head that each token decays, writes to and reads."""
+"""The state of a linear mixer: a matrix for each head that each token decays, writes to and reads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Recurrence:
-    """The effect of each token on the state, a matrix S ``(key channels, value channels)`` a head::
+    """The effect of each token on the state, a matrix S ``(key channels, value channels)`` per head::
 
         S_t = exp(log_decay_t) * S_(t-1) + key_t u_t^T        output_t = S_t^T query_t
 
-    Without ``strength`` u_t is the value: linear attention (Katharopoulos et al. 2020, arXiv 2006.16236).
-    With it u_t = strength_t * (value_t - what the decayed state returns for key_t): the delta rule (Yang et
+    Without ``strength``, u_t is the value: linear attention (Katharopoulos et al. 2020, arXiv 2006.16236).
+    With it, u_t = strength_t * (value_t - what the decayed state returns for key_t): the delta rule (Yang et
     al. 2024, arXiv 2412.06464), which corrects the value under a key instead of adding to it.
 
     Args:
-        query: ``(batch, num_heads, tokens, key channels)``, float32 or float64 like all of these.
+        query: ``(batch, num_heads, tokens, key channels)``; all tensors are float32 or float64.
         key: Like ``query``.
         value: ``(batch, num_heads, tokens, value channels)``.
         log_decay: ``(batch, num_heads, tokens, 1 or key channels)``, at most 0.
@@ -36,31 +36,31 @@ class Recurrence:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a row."""
+        """Number of tokens in a row."""
         return self.query.shape[2]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Recurrence:
-        """This recurrence with every tensor changed."""
+        """Apply ``change`` to every tensor."""
         strength = None if self.strength is None else change(self.strength)
         return Recurrence(
             change(self.query), change(self.key), change(self.value), change(self.log_decay), strength
         )
 
     def tokens(self, start: int, stop: int) -> Recurrence:
-        """Tokens ``start`` to ``stop - 1``."""
+        """Select tokens ``start`` to ``stop - 1``."""
         return self.map(lambda tensor: tensor[:, :, start:stop])
 
     def empty_state(self) -> torch.Tensor:
-        """Zeros ``(batch, num_heads, key channels, value channels)``."""
+        """Return zeros ``(batch, num_heads, key channels, value channels)``."""
         batch_size, num_heads, _, key_channels = self.key.shape
         return self.value.new_zeros(batch_size, num_heads, key_channels, self.value.shape[-1])
 
 
 def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token by the formula of :class:`Recurrence`: the form for decoding, at the same cost anywhere.
+    """Compute one token by the formula of :class:`Recurrence`, at the same cost at any position.
 
     Args:
-        token: A single one.
+        token: A recurrence of one token.
         state: ``(batch, num_heads, key channels, value channels)``.
 
     Returns:
@@ -78,24 +78,24 @@ def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, tor
 _STRONGEST_DECAY = -1000.0
 CHUNK = 64
 CHANNEL_CHUNK = 16
-"""Where each channel decays by itself, tokens of a chunk do not see one another through a product of queries
-and keys (that would need exp(-log_decay), which overflows) but through a number for each pair and channel."""
+"""Tokens of a chunk where each channel has its own decay. They see one another through a number for each pair
+and channel, since a product of queries and keys would need exp(-log_decay), which overflows."""
 
 
 def mix_chunks(
     inputs: Recurrence, state: torch.Tensor | None = None, document_ids: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The formula of :class:`Recurrence` for all tokens, in matrix products.
+    """Compute the formula of :class:`Recurrence` for all tokens, in matrix products.
 
-    Inside a chunk tokens see one another as in attention; from chunk to chunk goes the state, which a chunk
-    changes by one linear map (Yang et al. 2023, arXiv 2312.06635; with the delta rule 2024, arXiv 2406.06484
-    and 2412.06464).
+    Inside a chunk, tokens see one another as in attention; between chunks the state is passed on, which a
+    chunk changes by one linear map (Yang et al. 2023, arXiv 2312.06635; with the delta rule 2024, arXiv
+    2406.06484 and 2412.06464).
 
     Args:
         inputs: The recurrence of all tokens.
-        state: The state before the first; ``None`` = empty.
+        state: The state before the first token; ``None`` = empty.
         document_ids: int64 ``(batch, tokens)``, each document in one piece; the state is emptied between
-            them. Not together with ``state``. ``None`` = one document a row.
+            documents. Not together with ``state``. ``None`` = one document in each row.
 
     Returns:
         The output ``(batch, num_heads, tokens, value channels)`` and, without documents, the state after the
@@ -106,7 +106,7 @@ def mix_chunks(
 
 
 def chunk_size(num_decays: int, num_tokens: int) -> int:
-    """Tokens of a chunk, of which there are few where a head has several decays, one a channel."""
+    """Tokens of a chunk, which are fewer where a head has one decay for each channel."""
     return min(CHUNK if num_decays == 1 else CHANNEL_CHUNK, num_tokens)
 
 
@@ -114,12 +114,12 @@ def _mix_chunks(
     inputs: Recurrence, state: torch.Tensor | None, document_ids: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     num_tokens, size = inputs.num_tokens, chunk_size(inputs.log_decay.shape[-1], inputs.num_tokens)
-    # Padding at the end has key 0 and decay 1: it writes nothing and takes nothing away.
+    # Padding at the end has key 0 and decay 1: it writes nothing and removes nothing.
     chunks = inputs.map(functools.partial(_cut, size=size))
     query, key, value, strength = chunks.query, chunks.key, chunks.value, chunks.strength
-    # The sum of logarithms since the chunk began, the token's own included. It is made in float64, because
-    # its differences are used: after one huge decay a float32 sum no longer resolves the small ones. A decay
-    # of exp(-1000) is zero in every type, and the bound keeps the sum, and so its error, small.
+    # The sum of logarithms since the chunk began, including the token's own. It is computed in float64
+    # because its differences are used: after one huge decay a float32 sum no longer resolves the small ones.
+    # A decay of exp(-1000) is zero in every type, and the bound keeps the sum, and so its error, small.
     log_decay = chunks.log_decay.double().clamp_min(_STRONGEST_DECAY).cumsum(3)
     total = log_decay[..., -1:, :]
     since_start, until_end = (x.exp().to(key.dtype) for x in (log_decay, total - log_decay))
@@ -136,7 +136,7 @@ def _mix_chunks(
         before, state = _carry(kept, added, state, inputs)
         mixed = reading @ before + weights @ value
     else:
-        # A token of a chunk writes what depends on the writes before it: a triangular system.
+        # The write of a token depends on the earlier writes of its chunk: a triangular system.
         related = strength * _decayed_products(key, key, log_decay, reach.inside.tril(-1))
         recalled_key = _where(reach.from_start, strength * key * since_start)
         solved = torch.linalg.solve_triangular(
@@ -155,10 +155,10 @@ class _Reach:
     """Which tokens reach which in each chunk; ``None`` = all of them.
 
     Attributes:
-        inside: Bool ``(..., size, size)``: whether a token (row) sees a token (column) of its chunk.
-        from_start: Whether a token sees what lies before its chunk, bool ``(batch, 1, chunks, size, 1)``.
-        to_end: Whether the state after the chunk holds a token, likewise.
-        throughout: Whether the state after the chunk holds what lies before it,
+        inside: Whether a token (row) sees a token (column) of its chunk, bool ``(..., size, size)``.
+        from_start: Whether a token sees the state before its chunk, bool ``(batch, 1, chunks, size, 1)``.
+        to_end: Whether the state after the chunk includes a token, of the same shape.
+        throughout: Whether the state after the chunk includes the state before it,
             bool ``(batch, 1, chunks, 1, 1)``.
     """
 
@@ -175,7 +175,7 @@ class _Reach:
     def inside_documents(cls, document_ids: torch.Tensor, size: int, reach: _Reach) -> _Reach:
         ids = _cut(document_ids[:, None, :, None], size)
         last = ids[..., -1:, :]
-        # The first chunk goes on with its own document, of which there is nothing yet.
+        # The first chunk continues its own document, of which nothing came before.
         previous = torch.cat([ids[:, :, :1, :1], last[:, :, :-1]], dim=2)
         from_start = ids == previous
         return cls(reach.inside & (ids == ids.mT), from_start, ids == last, from_start[..., -1:, :])
@@ -186,8 +186,8 @@ def _where(seen: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _cut(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """``(batch, heads, tokens, channels)`` to ``(batch, heads, chunks, size, channels)``, with zeros at the
-    end."""
+    """Cut ``(batch, heads, tokens, channels)`` into ``(batch, heads, chunks, size, channels)``, with zeros at
+    the end."""
     missing = -tensor.shape[2] % size
     padded = F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
     return torch.unflatten(padded, 2, (-1, size))
@@ -196,13 +196,13 @@ def _cut(tensor: torch.Tensor, size: int) -> torch.Tensor:
 def _decayed_products(
     left: torch.Tensor, right: torch.Tensor, log_decay: torch.Tensor, seen: torch.Tensor
 ) -> torch.Tensor:
-    """sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
+    """Sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
 
     Args:
         left: ``(..., size, channels)``.
         right: Like ``left``.
         log_decay: Sums of logarithms ``(..., size, 1 or channels)``, float64.
-        seen: Bool ``(..., size, size)``, false above the diagonal, where the exponent would be positive.
+        seen: Bool ``(..., size, size)``, False above the diagonal, where the exponent would be positive.
     """
     if log_decay.shape[-1] == 1:
         decay = (log_decay - log_decay.mT).to(left.dtype).masked_fill(~seen, float("-inf")).exp()
@@ -215,19 +215,19 @@ def _decayed_products(
 def _carry(
     kept: torch.Tensor, added: torch.Tensor, state: torch.Tensor | None, inputs: Recurrence
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The state from chunk to chunk: before each ``(batch, heads, chunks, ...)``, and after the last.
+    """Return the state before each chunk, ``(batch, heads, chunks, ...)``, and after the last.
 
     Args:
         kept: The map by which a chunk changes the state before it: a matrix
             ``(..., key channels, key channels)``, or factors ``(..., 1 or key channels, 1)``.
-        added: The summand of each chunk.
-        state: The state before the first; ``None`` = empty.
-        inputs: The recurrence that the state belongs to.
+        added: What each chunk adds to the state.
+        state: The state before the first chunk; ``None`` = empty.
+        inputs: The recurrence of the state.
     """
     state = inputs.empty_state() if state is None else state
     is_matrix = inputs.strength is not None
     before = []
-    # `unbind`, not slices: its backward is one stacking, a slice's is a zero-filled copy each.
+    # `unbind`, not slices: its backward is one stack, while each slice's is a zero-filled copy.
     for share, new in zip(kept.unbind(2), added.unbind(2), strict=True):
         before.append(state)
         state = (share @ state if is_matrix else share * state) + new
@@ -235,17 +235,17 @@ def _carry(
 
 
 def recurrence_flops(shape: tuple[int, int, int], size: int, *, delta_rule: bool) -> int:
-    """FLOPs of the products of one token in :func:`mix_chunks`.
+    """Matrix-product FLOPs of one token in :func:`mix_chunks`.
 
     Args:
         shape: Heads, key channels, value channels.
         size: Tokens of a chunk.
-        delta_rule: Whether there is a ``strength``.
+        delta_rule: Whether the recurrence has a ``strength``.
     """
     num_heads, key, value = shape
     products = size * (key + value) + 2 * key * value  # weights and their use; reading and writing the state
     if delta_rule:
-        # Weights among keys; what tokens recall of the state, and take back from it; the map of a chunk,
+        # Weights among keys; what tokens recall from the state and remove from it; the map of a chunk,
         # applied once; the triangular system, half of a square.
         products += size * key + key * value + key * key + key * key * value // size
         products += size * (key + value) // 2
