@@ -1,4 +1,4 @@
-"""Linear maps that know their place in the network, so that optimizers and initialisation can group them."""
+"""Linear maps with a role in the network, by which optimizers and initialisation can group them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# An operation of its own, because a compiler cannot see through slices whose sizes depend on the data.
+# A custom operator, because a compiler cannot trace slices whose sizes depend on the data.
 
 
 @torch.library.custom_op("insight::grouped_linear", mutates_args=())
 def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """``rows[start:end] @ weight[group].T`` for every group.
+    """Compute ``rows[start:end] @ weight[group].T`` for every group, ``(rows, outputs)``.
 
     Args:
         rows: ``(rows, inputs)``, group after group.
         weight: ``(groups, outputs, inputs)``, of the dtype of ``rows``.
-        ends: int64 ``(groups,)``: where the rows of each group end; a group may have none.
-
-    Returns:
-        ``(rows, outputs)``.
+        ends: int64 ``(groups,)``: the end of each group's rows; a group may be empty.
     """
     if has_fused_kernel(rows, weight):
         return fused_products(rows, weight, ends)
@@ -36,7 +33,7 @@ def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor)
 def grouped_linear_backward(
     gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of ``rows`` and ``weight`` for that of the output of :func:`grouped_linear`."""
+    """Return the gradients of ``rows`` and ``weight`` for that of the output of :func:`grouped_linear`."""
     if has_fused_kernel(rows, weight):
         return fused_gradients(gradient, rows, weight, ends)
     rows_gradient, weight_gradient = torch.empty_like(rows), torch.zeros_like(weight)
@@ -47,26 +44,26 @@ def grouped_linear_backward(
 
 
 def has_fused_kernel(rows: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether one kernel multiplies all groups: bfloat16 on CUDA, rows of whole 16 bytes."""
+    """Whether one kernel multiplies all groups: in bfloat16 on CUDA, with rows of multiples of 16 bytes."""
     sizes = weight.shape[1:]
     return rows.is_cuda and rows.dtype == torch.bfloat16 and not any(size % 8 for size in sizes)
 
 
 def fused_products(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """The result of :func:`grouped_linear`, by torch's own grouped product."""
+    """Compute :func:`grouped_linear` by torch's own grouped product."""
     return F.grouped_mm(rows, weight.mT, offs=ends.int())
 
 
 def fused_gradients(
     gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result of :func:`grouped_linear_backward`, by torch's own grouped product."""
+    """Compute :func:`grouped_linear_backward` by torch's own grouped product."""
     gradient, offsets = gradient.contiguous(), ends.int()
     return F.grouped_mm(gradient, weight, offs=offsets), F.grouped_mm(gradient.mT, rows, offs=offsets)
 
 
 def _groups(ends: torch.Tensor) -> Iterator[tuple[int, slice]]:
-    """Number and rows of every group that has some."""
+    """Yield the number and the rows of every group that is not empty."""
     start = 0
     for group, end in enumerate(ends.tolist()):
         if end > start:
@@ -103,16 +100,16 @@ class Projection(nn.Linear):
 
     Args:
         in_features: Size of the input.
-        splits: Output sizes of the maps that are fused, in order; their rows lie one below the other.
-        bias: Whether there is a bias; it begins at zero.
+        splits: Output sizes of the fused maps, in order; their rows are concatenated.
+        bias: Whether there is a bias, which begins at zero.
         writes_residual: Whether the output is added to the residual stream (initialisation scales these).
 
     Attributes:
-        splits: Output sizes of the fused maps. An optimizer that treats matrices as wholes (Muon) must split
-            the rows so.
+        splits: Output sizes of the fused maps. An optimizer that treats whole matrices (Muon) must split the
+            rows accordingly.
         writes_residual: Whether the output is added to the residual stream.
-        row_order: Rows of the fused matrices in the order in which they lie, where that is another one:
-            processes that share them want each its part of every matrix in one piece.
+        row_order: The stored order of the rows where it differs: processes that share the matrices need their
+            parts of each in one piece.
     """
 
     parameter_role = "hidden"
@@ -131,26 +128,24 @@ class Projection(nn.Linear):
             torch.nn.init.zeros_(self.bias)
 
     def parts(self) -> tuple[torch.Tensor, ...]:
-        """Views of the fused matrices, each ``(split, in_features)``."""
+        """Return views of the fused matrices, each ``(split, in_features)``."""
         return torch.split(self.weight, list(self.splits))
 
 
 class StackedProjection(nn.Module):
-    """Linear maps of one shape, of which each row goes through one: the experts of a mixture.
+    """Linear maps of one shape, one of which maps each row: the experts of a mixture.
 
     Args:
         num_maps: Number of maps.
-        num_active: Number of maps that a token goes through.
+        num_active: Number of maps that a token passes through.
         in_features: Size of the input.
-        splits: Output sizes of the fused parts of every map; their rows lie one below the other.
-        bias: Whether each map has a bias; they begin at zero.
+        splits: Output sizes of the fused parts of every map; their rows are concatenated.
+        bias: Whether each map has a bias, which begins at zero.
         writes_residual: Whether the output is added to the residual stream.
 
     Attributes:
         weight: ``(num_maps, sum(splits), in_features)``.
         bias: ``(num_maps, sum(splits))`` or ``None``.
-        splits: Output sizes of the fused maps.
-        writes_residual: Whether the output is added to the residual stream.
     """
 
     parameter_role = "hidden"
@@ -175,22 +170,22 @@ class StackedProjection(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Values as of torch's own linear map, and biases of zero."""
+        """Initialise as torch's own linear map does, with biases of zero."""
         bound = self.in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, rows: torch.Tensor, owners: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """Each row through its map.
+        """Pass each row through its map.
 
         Args:
             rows: ``(rows, in_features)``, ordered by their maps.
             owners: int64 ``(rows,)``: the map of each row.
-            ends: int64 ``(num_maps,)``: where the rows of each map end.
+            ends: int64 ``(num_maps,)``: the end of each map's rows.
 
         Returns:
-            ``(rows, sum(splits))``, in the type of autocast where that is on.
+            ``(rows, sum(splits))``, in the dtype of autocast where that is on.
         """
         device = rows.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
@@ -198,11 +193,11 @@ class StackedProjection(nn.Module):
         return output if self.bias is None else output + self.bias.to(dtype).index_select(0, owners)
 
     def num_active_weights(self) -> int:
-        """Numbers of the matrices that multiply a token."""
+        """Number of matrix entries that multiply a token."""
         return self.weight.numel() // self.num_maps * self.num_active
 
     def num_idle_parameters(self) -> int:
-        """Numbers, biases included, that take no part in a token."""
+        """Number of parameters, biases included, that a token does not use."""
         total = sum(parameter.numel() for parameter in self.parameters())
         return total // self.num_maps * (self.num_maps - self.num_active)
 
@@ -214,7 +209,7 @@ class TokenEmbedding(nn.Embedding):
 
 
 class OutputHead(nn.Linear):
-    """Hidden states to vocabulary scores, with a matrix of its own and perhaps a bias that begins at zero."""
+    """Hidden states to vocabulary scores, with its own matrix and optionally a bias that begins at zero."""
 
     parameter_role = "head"
 
@@ -223,10 +218,11 @@ class OutputHead(nn.Linear):
 
 
 def parameter_role(network: nn.Module) -> dict[str, str]:
-    """The role of every parameter by its name in ``network.named_parameters()``.
+    """Return the role of every parameter by its name in ``network.named_parameters()``.
 
-    Roles: ``embedding`` (token table), ``head`` (output matrix of its own), ``hidden`` (matrices inside
-    blocks, of three dimensions where experts are stacked), ``router`` (scores of experts), ``vector`` (norm
+    Roles: ``embedding`` (token table), ``head`` (output matrix that is not the embedding), ``hidden``
+        (matrices
+    inside blocks, with three dimensions for experts), ``router`` (scores of experts), ``vector`` (norm
     factors, biases, scalars, tables of positions). A matrix that serves as both embedding and head is an
     ``embedding``.
     """
@@ -241,10 +237,10 @@ def parameter_role(network: nn.Module) -> dict[str, str]:
 
 
 def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Row counts of the separate matrices inside each fused weight, by parameter name.
+    """Return the row counts of the separate matrices inside each fused weight, by parameter name.
 
-    Muon orthogonalises matrices as wholes, so it must treat ``weight.split(rows, dim=-2)`` one by one,
-    of each expert where these are stacked. Weights that hold one matrix (each) are not listed.
+    Muon orthogonalises whole matrices, so it must treat the parts of ``weight.split(rows, dim=-2)`` one by
+    one, for each expert of a stack. Weights that hold one matrix are not listed.
     """
     return {
         f"{name}.weight" if name else "weight": module.splits
@@ -254,7 +250,7 @@ def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The order of the rows of each parameter that has another one than its own, by parameter name."""
+    """Return the row order of each parameter whose rows are stored in another order, by parameter name."""
     return {
         f"{name}.{kind}" if name else kind: module.row_order
         for name, module in network.named_modules()
@@ -264,6 +260,6 @@ def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def row_orders_by_parameter(network: nn.Module) -> dict[torch.Tensor, torch.Tensor]:
-    """As :func:`row_orders`, by the parameter itself."""
+    """Return :func:`row_orders` by the parameters themselves."""
     orders = row_orders(network)
     return {parameter: orders[name] for name, parameter in network.named_parameters() if name in orders}

@@ -1,4 +1,4 @@
-"""The bytes that tensors hold between their making and their end, counted operation by operation."""
+"""The bytes of tensors that are alive, counted operation by operation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts while it is switched on (``with LiveMemory() as memory``), forward and backward.
+    """Counts the bytes of tensors while it is switched on (``with LiveMemory() as memory``).
 
-    It counts storages, so views cost nothing; what a kernel takes for itself inside an operation is not
-    seen. Stand-ins without values (``FakeTensorMode``, the meta device) are counted like tensors that have
-    them.
+    It counts storages, so views cost nothing; memory that a kernel uses inside an operation is not seen.
+    Stand-ins without values (``FakeTensorMode``, the meta device) are counted like other tensors.
 
     Args:
-        present: Tensors that were there before, such as weights: never counted.
+        present: Tensors that existed before, such as weights; they are never counted.
 
     Attributes:
-        live_bytes: Bytes of tensors that were made and still live, gradients of parameters apart.
-        gradient_bytes: Bytes of the gradients that :meth:`set_aside` was told of.
+        live_bytes: Bytes of new tensors that are alive, without gradients of parameters.
+        gradient_bytes: Bytes of the gradients passed to :meth:`set_aside`.
         peak_live_bytes: Largest value of :attr:`live_bytes`.
         peak_bytes: Largest sum of both.
     """
@@ -31,7 +30,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, present: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.gradient_bytes = self.peak_live_bytes = self.peak_bytes = 0
-        self._present = [tensor.untyped_storage() for tensor in present]  # kept, so that no id comes again
+        self._present = [tensor.untyped_storage() for tensor in present]  # kept, so that no id is reused
         self._sizes: dict[int, int] = {id(storage): 0 for storage in self._present}
         self._gradients: set[int] = set()
 
@@ -45,7 +44,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def set_aside(self, parameter: torch.Tensor) -> None:
-        """Count a parameter's gradient as one from now on (for ``register_post_accumulate_grad_hook``)."""
+        """Count a parameter's gradient separately from now on (a ``post_accumulate_grad_hook``)."""
         assert parameter.grad is not None
         key = id(parameter.grad.untyped_storage())
         if key in self._sizes and key not in self._gradients:

@@ -1,4 +1,4 @@
-"""Masks: which keys each query may attend to, and the cheapest calls that compute just those."""
+"""Masks: which keys each query may attend to, and the cheapest kernel calls that compute only those."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from insight.runtime.errors import ConfigError
 Attend = Callable[..., torch.Tensor]
 """``(query, key, value, *, causal=False, allowed=None) -> output``: one call of a kernel."""
 
-# Smaller blocks compute less beside the band but call the kernel more often.
+# Smaller blocks compute less outside the band but call the kernel more often.
 _SMALLEST_BLOCK = 64
 _BLOCKS_A_WINDOW = 2
 
 
 class Mask(ABC):
-    """Which keys each query may attend to. As a rule the last query stands at the last key."""
+    """Which keys each query may attend to. Usually the last query stands at the last key."""
 
     @abstractmethod
     def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-        """The description itself: whether a query sees a key, bool, for indices that broadcast together.
+        """Return whether a query sees a key, bool, for indices that broadcast together.
 
         Args:
             row: Index of the row, below :attr:`num_rows`.
             query: Index of the query.
             key: Index of the key.
-            offset: Number of keys less number of queries, so that query i stands at key ``i + offset``.
+            offset: Number of keys minus number of queries, so that query i stands at key ``i + offset``.
         """
 
     @abstractmethod
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        """This mask and narrower bounds.
+        """Return this mask with narrower bounds.
 
         Args:
             window: Keys of a sliding window; ``None`` changes nothing.
-            chunk_size: Tokens of a chunk, outside of which a query sees nothing; ``None`` changes nothing.
+            chunk_size: Tokens of a chunk, outside which a query sees nothing; ``None`` changes nothing.
 
         Raises:
             ConfigError: The mask is not causal, so it has no chunks.
@@ -47,11 +47,11 @@ class Mask(ABC):
 
     @property
     def num_rows(self) -> int:
-        """Rows of the batch that are told apart; 1 where all see alike."""
+        """Number of rows of the batch with different masks; 1 if all are equal."""
         return 1
 
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        """The description written out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
+        """Write the mask out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
         rows = torch.arange(self.num_rows, device=device)[:, None, None]
         queries = torch.arange(num_queries, device=device)[:, None]
         keys = torch.arange(num_keys, device=device)
@@ -61,7 +61,7 @@ class Mask(ABC):
     def attend(
         self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
-        """Run a kernel under this mask without writing the mask out where the kernel allows it.
+        """Run a kernel under this mask, without writing the mask out where the kernel allows it.
 
         Args:
             attend: A kernel's call.
@@ -82,8 +82,9 @@ class CausalMask(Mask):
     """A query sees its own token and everything before it.
 
     Args:
-        window: Number of keys that it sees, its own included (``0 <= distance < window``); ``None`` = all.
-        chunk_size: Tokens of a chunk; a query sees only keys of its own. ``None`` = one chunk.
+        window: Number of keys that a query sees, its own included (``0 <= distance < window``); ``None`` =
+            all.
+        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = one chunk.
     """
 
     window: int | None = None
@@ -93,7 +94,7 @@ class CausalMask(Mask):
         return self.sees(query + offset, key)
 
     def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Whether a query at a position sees a key at a position."""
+        """Return whether a query at one position sees a key at another."""
         distance = query - key
         seen = distance >= 0
         if self.window is not None:
@@ -127,8 +128,8 @@ class CausalMask(Mask):
             return attend_in_blocks(attend, query, key, value, CausalMask(self.window), window - 1, 0)
         if num_queries == num_keys:
             return attend(query, key, value, causal=True)
-        # Kernels align their causal triangle with the first key; behind a cached prefix that hides
-        # tokens, so the triangle has to be written out.
+        # Kernels align their causal triangle with the first key, which hides tokens behind a cached prefix,
+        # so the triangle is written out.
         return super().attend(attend, query, key, value)
 
 
@@ -160,14 +161,14 @@ class BidirectionalMask(Mask):
 
 @dataclass(frozen=True)
 class DocumentMask(Mask):
-    """Only keys of the query's own document, and of these the ones that another mask shows.
+    """A query sees only keys of its own document that another mask shows.
 
-    Padding is a document of its own: tokens do not see it, it sees itself, and no row is without a key.
+    Padding is a separate document: tokens do not see it, it sees itself, and no row is without a key.
 
     Args:
         document_ids: int64 ``(batch, sequence)``.
-        lengths: For each row the lengths of its documents in order, or ``None`` where they are not
-            known or a document is not in one piece.
+        lengths: For each row the lengths of its documents in order; ``None`` if they are unknown or a
+            document is not in one piece.
         inside: Which keys of its document a query sees.
     """
 
@@ -195,8 +196,8 @@ class DocumentMask(Mask):
     ) -> torch.Tensor:
         if self.lengths is None:
             return super().attend(attend, query, key, value)
-        # One call a document costs a tenth of a dense mask and equals separate runs bit for bit.
-        # `split`, not slices: its backward is one concatenation, a slice's is a zero-filled copy each.
+        # One call for each document costs a tenth of a dense mask and equals separate runs bit for bit.
+        # `split`, not slices: its backward is one concatenation, while each slice's is a zero-filled copy.
         groups: list[tuple[int, tuple[int, ...]]] = []
         for row in self.lengths:
             if groups and groups[-1][1] == row:
@@ -213,7 +214,7 @@ class DocumentMask(Mask):
         return torch.cat(rows)
 
     def _cut(self, chunk_size: int) -> DocumentMask:
-        """The chunks of each document as documents; the first chunk begins where the document does."""
+        """Make the chunks of each document documents; the first chunk begins where the document does."""
         ids = self.document_ids
         ordered, order = ids.sort(dim=1, stable=True)
         index = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -236,14 +237,14 @@ class DocumentMask(Mask):
 
 @dataclass(frozen=True)
 class PaddingMask(Mask):
-    """Every query sees every token of its row, and none of the padding.
+    """Every query sees every token of its row, and no padding.
 
-    Keys may be those of another sequence: which keys a query sees does not depend on where it stands. Written
-    out the mask is a row of keys, never a square.
+    Keys may be those of another sequence, since the mask does not depend on the query's position. Written
+    out, the mask is a row of keys, never a square.
 
     Args:
-        tokens: bool ``(batch, keys)``, False = padding; every row has a token (:func:`padding_mask` sees
-            to that).
+        tokens: bool ``(batch, keys)``, False = padding; every row has a token (:func:`padding_mask` ensures
+            it).
     """
 
     tokens: torch.Tensor
@@ -257,7 +258,7 @@ class PaddingMask(Mask):
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
         _refuse_chunks(self, chunk_size)
-        # Here padding sees padding: beside it there may be nothing else within the window.
+        # Here padding sees padding, since there may be no other keys within its window.
         return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
 
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
@@ -272,7 +273,7 @@ class PrefixMask(Mask):
 
     Args:
         lengths: Tokens of each row's prefix, int64 ``(batch,)``.
-        window: Only keys nearer than that on either side; ``None`` = all.
+        window: Bound of the distance of keys on either side; ``None`` = all.
     """
 
     lengths: torch.Tensor
@@ -294,14 +295,14 @@ class PrefixMask(Mask):
 
 @dataclass(frozen=True)
 class PositionMask(Mask):
-    """Causal by position, whatever the order of the keys: the mask over what a cache holds.
+    """A causal mask by position, whatever the order of the keys: the mask over the content of a cache.
 
     Args:
         query_positions: int64 ``(batch or 1, num_queries)``.
         key_positions: int64 ``(batch or 1, num_keys)``; below 0 where there is no key.
         window: Number of keys that a query sees, its own included; ``None`` = all.
-        all_visible: Whether the owner of the positions knows that nothing is hidden.
-        chunk_size: Tokens of a chunk; a query sees only keys of its own. ``None`` = one chunk.
+        all_visible: Whether it is known that nothing is hidden.
+        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = one chunk.
     """
 
     query_positions: torch.Tensor
@@ -319,7 +320,7 @@ class PositionMask(Mask):
         return max(self.query_positions.shape[0], self.key_positions.shape[0])
 
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-        # Without indices: every decoded token of a ragged batch comes through here.
+        # Without indices, for speed: every decoded token of a batch of different lengths passes here.
         return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
@@ -343,15 +344,15 @@ class PositionMask(Mask):
 
 
 def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
-    """``inside`` alone, or inside documents where their ids are given.
+    """Return ``inside``, restricted to documents if their ids are given.
 
     Args:
         document_ids: int64 ``(batch, sequence)`` or ``None``.
-        inside: Which keys of its document a query sees; must look the same from any start (no prefix).
+        inside: Which keys of its document a query sees; must be equal from any start (no prefix).
     """
     if document_ids is None:
         return inside
-    if torch.compiler.is_compiling():  # lengths are data; a compiled graph takes the dense form
+    if torch.compiler.is_compiling():  # lengths are data, so a compiled graph takes the dense form
         return DocumentMask(document_ids, None, inside)
     lengths = []
     for row in document_ids:
@@ -363,19 +364,14 @@ def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
 
 
 def causal_mask(document_ids: torch.Tensor | None) -> Mask:
-    """The mask of a decoder: causal, inside documents where their ids are given.
-
-    Args:
-        document_ids: int64 ``(batch, sequence)`` or ``None``.
-    """
+    """Return the mask of a decoder: causal, and inside documents if ``(batch, sequence)`` ids are given."""
     return document_mask(document_ids, CausalMask())
 
 
 def padding_mask(tokens: torch.Tensor | None) -> Mask:
-    """Attention in both directions over rows with padding on either side.
+    """Return the mask for attention in both directions over rows with padding on either side.
 
-    A row of nothing but padding sees all of it. Its output is of no use, but it is finite, and on no kernel
-    there is a query without a key.
+    A row of padding only sees all of it: its output is meaningless but finite, and every query has a key.
 
     Args:
         tokens: bool ``(batch, keys)``, False = padding; ``None`` for none.
@@ -394,18 +390,18 @@ def attend_in_blocks(
     before: int,
     after: int,
 ) -> torch.Tensor:
-    """A sliding window in blocks: the cost of a band instead of the whole square.
+    """Compute a sliding window in blocks of queries, each of which meets only the keys near it.
 
-    A block of queries at a time meets only the keys near it.
+    The cost is that of a band instead of the whole square.
 
     Args:
         attend: A kernel's call.
         query: ``(batch, num_heads, num_queries, head_dim)``.
         key: ``(batch, num_key_value_heads, num_keys, head_dim)``, at least as many as queries.
         value: Like ``key``.
-        mask: A mask that is the same for all rows and anywhere in the sequence.
-        before: Keys that it shows before the query's own, at most.
-        after: Keys that it shows after it, at most.
+        mask: A mask that is equal for all rows and anywhere in the sequence.
+        before: Most keys that it shows before the query's own.
+        after: Most keys that it shows after the query's own.
     """
     num_queries, num_keys = query.shape[2], key.shape[2]
     offset = num_keys - num_queries
@@ -429,7 +425,7 @@ def attend_in_blocks(
 
 
 def _narrower(first: int | None, second: int | None) -> int | None:
-    """The smaller of two bounds, where ``None`` is the unlimited one."""
+    """Return the smaller of two bounds, where ``None`` is unlimited."""
     if first is None or second is None:
         return second if first is None else first
     return min(first, second)
@@ -446,14 +442,14 @@ def _refuse_chunks(mask: Mask, chunk_size: int | None) -> None:
 
 
 def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    """The mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
+    """Return the mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
     num_queries, num_keys, offset = shape
     row, queries = torch.zeros((), dtype=torch.int64, device=device), torch.arange(num_queries, device=device)
     return mask.visible(row, queries[:, None], torch.arange(num_keys, device=device), offset)[None, None]
 
 
 def _slices(tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:
-    """Parts of the tokens, which may overlap."""
+    """Return ranges of the tokens, which may overlap."""
     if torch.compiler.is_compiling():
         return tuple(tensor[:, :, first:last] for first, last in ranges)
     slices: tuple[torch.Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
@@ -461,7 +457,7 @@ def _slices(tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.
 
 
 class _Slices(torch.autograd.Function):
-    """Views whose gradients are added up in one tensor: each slice's own would be a zero-filled whole."""
+    """Views whose gradients are summed in one tensor; each slice's own would be zero-filled and full-size."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:

@@ -22,32 +22,26 @@ class Norm(Component):
 
     @abstractmethod
     def build(self, size: int) -> nn.Module:
-        """A module ``(..., size) -> (..., size)``."""
+        """Build a module ``(..., size) -> (..., size)``."""
 
 
 def require_eps(eps: float, name: str = "eps") -> None:
-    """Refuse a summand that would not keep a root away from zero, or would swamp it.
-
-    Args:
-        eps: Summand under a root.
-        name: Name of the option.
+    """Refuse an ``eps`` that would not keep a root away from zero, or would dominate it.
 
     Raises:
-        ConfigError: ``eps`` is not between 0 and 1.
+        ConfigError: ``eps``, which the option ``name`` gives, is not between 0 and 1.
     """
     require_number(0, 1, "use 1e-6 or 1e-5", low_allowed=False, **{name: eps})
 
 
 @dataclass(frozen=True)
 class LayerNorm(Norm):
-    """Subtraction of the mean and division by the standard deviation of all channels.
-
-    Ba et al. 2016, arXiv 1607.06450.
+    """Subtraction of the mean and division by the standard deviation (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
-        eps: Added to the variance before the root.
+        eps: Number added to the variance before the root.
         weight: Whether each channel has a learned factor.
-        bias: Whether each channel has a learned summand; only together with ``weight``.
+        bias: Whether each channel has a learned bias; only together with ``weight``.
     """
 
     eps: float = 1e-5
@@ -64,13 +58,13 @@ class LayerNorm(Norm):
 
 @dataclass(frozen=True)
 class OffsetLayerNorm(Norm):
-    """A layer norm whose factors are one more than the learned numbers, as in Nemotron (LayerNorm1P).
+    """A layer norm whose factors are one plus learned numbers, as in Nemotron (LayerNorm1P).
 
-    The numbers begin at zero, so decay pulls the factors towards one.
+    The numbers begin at zero, so weight decay pulls the factors towards one.
 
     Args:
-        eps: Added to the variance before the root.
-        bias: Whether each channel has a learned summand.
+        eps: Number added to the variance before the root.
+        bias: Whether each channel has a learned bias.
     """
 
     eps: float = 1e-5
@@ -86,7 +80,7 @@ class OffsetLayerNorm(Norm):
 
 class _LayerNorm(nn.LayerNorm):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        # The kernel takes factors of another dtype than the input only in some pairs of dtypes.
+        # The kernel accepts weights of another dtype than the input only for some pairs of dtypes.
         weight, bias = (None if x is None else x.to(hidden.dtype) for x in (self.weight, self.bias))
         return nn.functional.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)
 
@@ -98,7 +92,7 @@ class _OffsetLayerNorm(nn.LayerNorm):
             nn.init.zeros_(self.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        # The sum 1 + weight is made in float32: near one, narrow types would lose what was learned.
+        # 1 + weight is computed in float32: near one, narrow types would lose what was learned.
         wide = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(wide)
         normed = nn.functional.layer_norm(
@@ -112,8 +106,8 @@ class RMSNorm(Norm):
     """Division by the root mean square of all channels (Zhang and Sennrich 2019, arXiv 1910.07467).
 
     Args:
-        eps: Added to the mean square before the root.
-        weight: Whether each channel has a learned factor (as in Llama) or none.
+        eps: Number added to the mean square before the root.
+        weight: Whether each channel has a learned factor (as in Llama).
     """
 
     eps: float = 1e-6
@@ -128,13 +122,7 @@ class RMSNorm(Norm):
 
 
 class RMSNormModule(nn.Module):
-    """The built form of :class:`RMSNorm`.
-
-    Args:
-        size: Channels.
-        eps: Added to the mean square.
-        weight: Whether there is a learned factor a channel.
-    """
+    """The built form of :class:`RMSNorm` for ``size`` channels."""
 
     weight: nn.Parameter | None
 
@@ -145,22 +133,22 @@ class RMSNormModule(nn.Module):
         self.register_parameter("weight", nn.Parameter(torch.ones(size)) if weight else None)
 
     def reset_parameters(self) -> None:
-        """Factors of one."""
+        """Set the factors to one."""
         if self.weight is not None:
             nn.init.ones_(self.weight)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``(..., size)`` to the same shape and dtype."""
+        """Normalise ``(..., size)`` to the same shape and dtype."""
         return rms_norm(hidden, self.weight, self.eps)
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in float32 or better.
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, with statistics in float32 or better.
 
     Args:
         hidden: ``(..., size)``.
         weight: ``(size,)`` or ``None``.
-        eps: Added to the mean square.
+        eps: Number added to the mean square.
     """
     trains = torch.is_grad_enabled() and (
         hidden.requires_grad or (weight is not None and weight.requires_grad)
@@ -172,11 +160,11 @@ def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> t
 
 
 class _CPUTrainingRMSNorm(torch.autograd.Function):
-    """RMS norm for training in eager mode on a CPU, where torch's is a chain of a dozen whole passes.
+    """RMS norm for eager training on a CPU, where torch's own takes a dozen passes over the tensor.
 
-    The backward borrows the fused kernel of layer norm. With its mean set to 0 that kernel returns
+    The backward uses the fused kernel of layer norm. With a mean of 0 that kernel returns
     ``(g - xhat * mean(g * xhat)) * r - mean(g) * r``, where g = gradient * weight, r = 1 / rms and
-    xhat = x * r; the last term belongs to the mean that RMS norm does not subtract and is added back.
+    xhat = x * r; the last term comes from the mean, which RMS norm does not subtract, and is added back.
     """
 
     @staticmethod
@@ -187,7 +175,7 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, inverse_rms)
         output: torch.Tensor = (
             hidden.to(wide) * inverse_rms
-        )  # mixed dtypes would promote slowly, a block at a time
+        )  # mixed dtypes would be promoted slowly, block by block
         if weight is not None:
             output.mul_(weight)
         return output.to(hidden.dtype)
@@ -220,10 +208,10 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class OffsetRMSNorm(Norm):
-    """x / rms(x) * (1 + weight), as in Gemma; the weight begins at zero, so decay pulls the factors to one.
+    """x / rms(x) * (1 + weight), as in Gemma; the weight begins at zero, and decay pulls the factors to one.
 
     Args:
-        eps: Added to the mean square before the root.
+        eps: Number added to the mean square before the root.
     """
 
     eps: float = 1e-6
@@ -245,18 +233,18 @@ class _OffsetRMSNorm(nn.Module):
         nn.init.zeros_(self.weight)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        # Gemma multiplies in float32 and rounds once; a factor near one would lose what was learned.
+        # Gemma multiplies in float32 and rounds once; a narrow factor near one would lose what was learned.
         wide = torch.promote_types(hidden.dtype, torch.float32)
         return rms_norm(hidden.to(wide), 1 + self.weight.to(wide), self.eps).to(hidden.dtype)
 
 
 @dataclass(frozen=True)
 class QueryKeyNorm(Component):
-    """A normalisation of queries and one of keys, which keep scores bounded (arXiv 2302.05442).
+    """Normalisation of queries and of keys, which keeps scores bounded (arXiv 2302.05442).
 
     Args:
         norm: The kind of normalisation.
-        after_position: Whether after positions are encoded, instead of before.
+        after_position: Whether it comes after the position encoding instead of before.
     """
 
     norm: Norm = RMSNorm()
@@ -267,15 +255,15 @@ class QueryKeyNorm(Component):
 
     @abstractmethod
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
-        """A module ``(batch, sequence, num_heads, head_dim)`` to the same."""
+        """Build a module that keeps the shape ``(batch, sequence, num_heads, head_dim)``."""
 
 
 @dataclass(frozen=True)
 class HeadNorm(QueryKeyNorm):
-    """Each head by itself (Qwen 3; without factors and after the rotation, Llama 4).
+    """Normalisation of each head (Qwen 3; without factors and after the rotation, Llama 4).
 
     Args:
-        own_factors: Whether each head has factors of its own (Cohere, StableLM) instead of all the same.
+        own_factors: Whether each head has separate factors (Cohere, StableLM) instead of shared ones.
     """
 
     own_factors: bool = False
@@ -299,16 +287,16 @@ class HeadNorm(QueryKeyNorm):
 
 @dataclass(frozen=True)
 class FullWidthNorm(QueryKeyNorm):
-    """All heads together, before they are told apart (OLMo 2)."""
+    """Normalisation of all heads together (OLMo 2)."""
 
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
         return _FullWidthNorm(self.norm.build(num_heads * head_dim))
 
 
 class _OwnFactorsNorm(nn.Module):
-    """A norm of each head with factors ``(num_heads, head_dim)``, and summands where the norm has them."""
+    """A norm of each head with factors ``(num_heads, head_dim)``, and biases where the norm has them."""
 
-    parameter_role = "vector"  # rows of factors: neither a matrix to orthogonalise nor tokens
+    parameter_role = "vector"  # rows of factors are neither a matrix to orthogonalise nor tokens
     bias: nn.Parameter | None
 
     def __init__(self, norm: RMSNorm | LayerNorm, num_heads: int, head_dim: int) -> None:
@@ -349,10 +337,10 @@ _NAMED: dict[str, QueryKeyNorm | None] = {
 
 
 def find_query_key_norm(choice: QueryKeyNorm | QueryKeyNormName) -> QueryKeyNorm | None:
-    """The component that ``qk_norm`` stands for: itself, or ``none``, ``rms`` or ``rms_weightless`` by name.
+    """Return the component of ``qk_norm``: itself, or by the names ``none``, ``rms`` and ``rms_weightless``.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: The name is unknown.
     """
     if isinstance(choice, QueryKeyNorm):
         return choice

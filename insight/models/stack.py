@@ -1,4 +1,4 @@
-"""Token ids to hidden states: embedding, blocks and last norm, which every network has."""
+"""The common part of every network: embedding, blocks and last norm."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class StackConfig(Component):
         max_sequence_length: Tokens of context; learned positions end there, and generation slides or refuses
             beyond it.
         dropout: Probability of dropping a channel of the embedding or of a block's branch in training.
-        initialization: First values of the matrices.
-        block: Where a block normalises, and whether its branches follow one another.
-        input_position: Positions added to the token embedding; null where attention is told them.
+        initialization: Initial values of the matrices.
+        block: Placement of norms in a block, and whether its branches are sequential or parallel.
+        input_position: Positions added to the token embedding; null if only attention encodes positions.
         embedding_norm: Normalisation of the embedding (BLOOM); null for none.
         embedding_scale: Factor of the embedding (Gemma: the root of hidden_size); null for none.
-        activation_checkpointing: Which activations training computes again instead of keeping; null keeps
-            all. It changes no result, so networks that differ in it alone are equal.
+        activation_checkpointing: Which activations training recomputes instead of keeping; null keeps all. It
+            changes no result, so networks that differ only in it are equal.
     """
 
     hidden_size: int = 256
@@ -76,9 +76,9 @@ class StackConfig(Component):
 
     @abstractmethod
     def build(self, vocabulary_size: int) -> nn.Module:
-        """A network with fresh weights drawn from torch's global generator.
+        """Build a network with new weights from torch's global generator.
 
-        On the meta device it has shapes only: give it memory with ``to_empty(device=...)`` and values with
+        On the meta device it has only shapes: give it memory with ``to_empty(device=...)`` and values with
         :meth:`TokenStack.initialize` or from a checkpoint.
 
         Raises:
@@ -92,13 +92,9 @@ class TokenStack(nn.Module):
     Args:
         config: The configuration to build.
         vocabulary_size: Rows of the embedding.
-        cross_attention: Reads an encoder in every block; ``None`` where there is none.
+        cross_attention: Reads an encoder in every block; ``None`` without an encoder.
         encoder_size: Size of the encoder's states.
-        embedding: Embedding of another network that shares it; ``None`` makes one.
-
-    Attributes:
-        config: Its configuration.
-        vocabulary_size: Rows of the embedding.
+        embedding: Embedding shared with another network; ``None`` makes one.
     """
 
     def __init__(
@@ -143,16 +139,16 @@ class TokenStack(nn.Module):
             config.activation_checkpointing.build(self.blocks)
 
     def initialize(self) -> None:
-        """Give every parameter its first value: with the same seed the same, whatever it was built on."""
+        """Give every parameter its first value, which depends on the seed, not on the device of the build."""
         num_branches = sum(2 if block.cross_attention is None else 3 for block in self.layers())
         initialize(self, self.config.initialization, -(-num_branches // 2))
 
     def layers(self) -> Iterator[Block]:
-        """The blocks, in order."""
+        """Iterate over the blocks in order."""
         return cast(Iterator[Block], iter(self.blocks))
 
     def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """The input of the first block, ``(batch, sequence, hidden_size)``.
+        """Return the input of the first block, ``(batch, sequence, hidden_size)``.
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
@@ -163,7 +159,7 @@ class TokenStack(nn.Module):
         """
         hidden = self._look_up(input_ids)
         if self.config.embedding_scale is not None:
-            # Rounded to the dtype first, as Gemma was trained.
+            # The factor is rounded to the dtype first, as in Gemma's training.
             scale = torch.tensor(self.config.embedding_scale, dtype=hidden.dtype, device=hidden.device)
             hidden = hidden * scale
         if self.input_position is not None:
@@ -183,15 +179,15 @@ class TokenStack(nn.Module):
         encoder_states: Sequence[EncoderStates | CrossCache] = (),
         real_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states ``(batch, sequence, hidden_size)`` after the last norm.
+        """Return hidden states ``(batch, sequence, hidden_size)`` after the last norm.
 
         Args:
-            hidden: From :meth:`embed`.
+            hidden: Result of :meth:`embed`.
             position_ids: int64 ``(sequence,)`` or ``(batch, sequence)``.
             mask: Which keys each query may attend to.
             cache: A cache that is ready for these tokens.
             encoder_states: The states that each layer's cross-attention reads.
-            real_tokens: Bool ``(batch, sequence)``, false where padding stands; ``None`` = all are real.
+            real_tokens: Bool ``(batch, sequence)``, False at padding; ``None`` = all are real.
         """
         tables: dict[PositionEncoding, PositionTables] = {}
         for index, block in enumerate(self.layers()):
@@ -210,23 +206,24 @@ class TokenStack(nn.Module):
         return normed
 
     def num_parameters(self) -> int:
-        """Trainable numbers; a tied matrix counts once."""
+        """Number of trainable parameters; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def num_active_parameters(self) -> int:
-        """Trainable numbers that one token uses; of a mixture, those of the experts that it is given."""
+        """Number of trainable parameters that one token uses: in a mixture, only those of its experts."""
         stacks = [module for module in self.modules() if isinstance(module, StackedProjection)]
         return self.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks)
 
     def forward_flops(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one token through all blocks, without :meth:`source_flops`.
 
-        Counted as in PaLM (arXiv 2204.02311, appendix B): 2 a weight that multiplies the token, and the whole
-        square of attention, although kernels may skip what the mask hides. The embedding only looks up.
+        They are counted as in PaLM (arXiv 2204.02311, appendix B): 2 for each weight that multiplies the
+        token, and the whole square of attention, although kernels may skip what the mask hides. The embedding
+        counts nothing.
 
         Args:
-            sequence_length: Tokens that each sequence holds.
-            source_length: States that cross-attention reads.
+            sequence_length: Tokens of each sequence.
+            source_length: Number of states that cross-attention reads.
         """
         flops = -self.source_flops()
         for module in self.blocks.modules():
@@ -241,7 +238,7 @@ class TokenStack(nn.Module):
         return flops
 
     def source_flops(self) -> int:
-        """Matrix-product FLOPs that the cross-attention of all blocks takes to project one encoder state."""
+        """Matrix-product FLOPs of the cross-attention of all blocks to project one encoder state."""
         readers = [block.cross_attention for block in self.layers() if block.cross_attention is not None]
         return sum(reader.flops_per_state() for reader in readers)
 

@@ -1,4 +1,4 @@
-"""Token positions, as attention and the input are told them."""
+"""Position encodings of attention and of the input."""
 
 from insight.models.positions.base import NoPosition as NoPosition
 from insight.models.positions.base import Position as Position

@@ -19,18 +19,18 @@ PositionTables = tuple[torch.Tensor, ...]
 class PositionEncoding(nn.Module):
     """The built form of a :class:`Position`; layers with equal configurations share one.
 
-    As it stands here it encodes nothing and adds nothing; a kind overrides the methods that it uses.
+    This base encodes nothing; a subclass overrides the methods that it needs.
 
     Attributes:
-        extra_channels: How many channels :meth:`encode_queries` and :meth:`encode_keys` add to a head.
-        has_bias: Whether :meth:`bias` is to be asked.
+        extra_channels: Number of channels that :meth:`encode_queries` and :meth:`encode_keys` add to a head.
+        has_bias: Whether :meth:`bias` is used.
     """
 
     extra_channels = 0
     has_bias = False
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
-        """Everything that depends on the positions only, computed once a forward pass.
+        """Compute all that depends on the positions only, once in each forward pass.
 
         Args:
             positions: int64 ``(sequence,)`` or ``(batch, sequence)``.
@@ -38,30 +38,19 @@ class PositionEncoding(nn.Module):
         return ()
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        """Encode the positions into queries or keys.
-
-        Args:
-            heads: ``(batch, sequence, heads, head_dim)``, float32 or float64.
-            tables: From :meth:`tables`.
-        """
+        """Encode positions into queries or keys ``(batch, sequence, heads, head_dim)``, at least float32."""
         return heads
 
     def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
-        """Encode the positions into queries, where these are treated unlike keys.
-
-        Args:
-            heads: ``(batch, sequence, heads, head_dim)``, float32 or float64.
-            tables: From :meth:`tables`.
-            scale: Factor of the products of queries and keys.
-        """
+        """Encode positions into queries, if these differ from keys; ``scale`` is the factor of the scores."""
         return self.apply_to_heads(heads, tables)
 
     def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
-        """Encode the positions into keys, where these are treated unlike queries."""
+        """Encode positions into keys, where these differ from queries."""
         return self.apply_to_heads(heads, tables)
 
     def bias(self, distances: torch.Tensor) -> torch.Tensor:
-        """The summand of the scaled scores.
+        """Return the bias that is added to the scaled scores.
 
         Args:
             distances: Position of the query minus that of the key, int64 ``(batch or 1, queries, keys)``.
@@ -73,11 +62,11 @@ class PositionEncoding(nn.Module):
 
     @property
     def longest_cache(self) -> int | None:
-        """Tokens for which keys can be kept; ``None`` where later tokens never change earlier keys."""
+        """Most tokens whose keys can be kept; ``None`` if later tokens never change earlier keys."""
         return None
 
     def check_cache(self, max_length: int) -> None:
-        """Refuse to keep keys for more tokens than :attr:`longest_cache`.
+        """Refuse a cache of more tokens than :attr:`longest_cache`.
 
         Raises:
             ConfigError: Cached keys would go stale.
@@ -95,15 +84,11 @@ class PositionEncoding(nn.Module):
 
 @dataclass(frozen=True)
 class Position(Component):
-    """How attention is told token positions."""
+    """A position encoding of attention."""
 
     @abstractmethod
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        """The encoding for a layer of heads.
-
-        Args:
-            head_dim: Channels of a head.
-            num_heads: Query heads.
+        """Build the encoding for a layer of ``num_heads`` query heads of ``head_dim`` channels.
 
         Raises:
             ConfigError: The encoding does not fit ``head_dim``.
@@ -111,13 +96,13 @@ class Position(Component):
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether keys after the query are told rightly, as attention in both directions needs."""
+        """Whether it is right for keys after the query too, as attention in both directions needs."""
         return True
 
 
 @dataclass(frozen=True)
 class NoPosition(Position):
-    """Queries and keys stay as they are: causal attention alone tells the order.
+    """No position encoding: only causal attention gives the order.
 
     Kazemnejad et al. 2023, arXiv 2305.19466.
     """
@@ -130,11 +115,11 @@ class NoPosition(Position):
 class QueryTemperature(Position):
     """Queries grow with their position, so that attention stays sharp in long texts (Llama 4).
 
-    They are multiplied by 1 + growth · ln(1 + floor((position + 1) / step)); nothing else tells positions.
+    They are multiplied by 1 + growth · ln(1 + floor((position + 1) / step)); there is no other encoding.
     Nakanishi 2025, arXiv 2501.19399.
 
     Args:
-        step: Tokens after which the factor grows.
+        step: Number of tokens after which the factor grows.
         growth: Factor of the logarithm.
     """
 

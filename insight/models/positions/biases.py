@@ -15,10 +15,10 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Alibi(Position):
-    """The score of a key falls with its distance, by a slope of its own for every head.
+    """The score of a key falls with its distance, with a separate slope for each head.
 
-    Press et al. 2021, arXiv 2108.12409. Nothing is learned. The slopes of numbers of heads that are no power
-    of two follow the authors' code: those of the power below, then every other one of the power above.
+    Press et al. 2021, arXiv 2108.12409. Nothing is learned. If the number of heads is not a power of two,
+    slopes follow the authors' code: those of the power below, then every other one of the power above.
 
     Args:
         factor: Factor of all slopes (Falcon: ``head_dim ** -0.5``).
@@ -46,16 +46,12 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 
 class AlibiEncoding(PositionEncoding):
-    """The built form of :class:`Alibi`: the bias as three further channels, so that any kernel takes it.
+    """The built form of :class:`Alibi`: the bias as three more channels, so that any kernel can use it.
 
-    With k = 256a + b the bias slope · (k - q) is the product of (256 slope, slope, -slope · q) and
-    (a, b, 1). Numbers up to 256 are exact in bfloat16, and the last channel is rounded in the same way for
-    all keys of a query, so softmax drops the error. The channels come first: partial sums then stay
-    small where keys are near. In float32 the scores are off by at most 1e-7 · slope · position.
-
-    Args:
-        num_heads: Query heads.
-        factor: Factor of all slopes.
+    With k = 256a + b the bias slope · (k - q) is the product of (256 slope, slope, -slope · q) and (a, b, 1).
+    Numbers up to 256 are exact in bfloat16, and the last channel is rounded equally for all keys of a query,
+    so softmax cancels the error. The channels come first, so that partial sums stay small for near keys. In
+    float32 the error of the scores is at most 1e-7 · slope · position.
     """
 
     extra_channels = 3
@@ -65,7 +61,7 @@ class AlibiEncoding(PositionEncoding):
         self.slopes = [factor * slope for slope in alibi_slopes(num_heads)]
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
-        """For queries ``(..., sequence, num_heads, 3)`` and for keys ``(..., sequence, 1, 3)``; float64."""
+        """Make float64 tables: queries ``(..., sequence, num_heads, 3)``, keys ``(..., sequence, 1, 3)``."""
         where = positions.double()
         slopes = torch.tensor(self.slopes, dtype=torch.float64, device=positions.device)
         last = -slopes * where.unsqueeze(-1)
@@ -88,15 +84,15 @@ def _prepend(channels: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class RelativeBias(Position):
-    """A learned number a head and bucket of distances is added to the score; all layers share the table.
+    """A learned bias of the score for each head and bucket of distances; all layers share the table.
 
-    Raffel et al. 2019, arXiv 1910.10683. Half of the buckets hold one distance each, the others ever wider
-    ranges up to ``max_distance``.
+    Raffel et al. 2019, arXiv 1910.10683. Half of the buckets hold one distance each, the others increasingly
+    wide ranges up to ``max_distance``.
 
     Args:
         num_buckets: Rows of the table.
-        max_distance: From here on all distances share the last bucket.
-        bidirectional: Whether keys after the query have buckets of their own (in encoders).
+        max_distance: The distance from which on all share the last bucket.
+        bidirectional: Whether keys after the query have separate buckets (in encoders).
     """
 
     num_buckets: int = 32
@@ -126,7 +122,7 @@ class RelativeBias(Position):
 
 
 def distance_buckets(distances: torch.Tensor, config: RelativeBias) -> torch.Tensor:
-    """Distances (query minus key) to rows of the table, int64, the same shape."""
+    """Map distances (query minus key) to rows of the table, int64, of the same shape."""
     num_buckets = config.num_buckets
     first = torch.zeros_like(distances)
     if config.bidirectional:
@@ -135,7 +131,7 @@ def distance_buckets(distances: torch.Tensor, config: RelativeBias) -> torch.Ten
         distances = distances.abs()
     distances = distances.clamp_min(0)
     num_single = num_buckets // 2
-    # Distance 0 is single: its logarithm, -inf, is computed and dropped; clamped, it cannot upset a cast.
+    # Distance 0 has a single bucket, so its logarithm is not used; the clamp only keeps -inf from the cast.
     ratio = torch.log(distances.clamp_min(1).float() / num_single)
     ratio = ratio / math.log(config.max_distance / num_single)
     wide = num_single + (ratio * (num_buckets - num_single)).long()
@@ -143,15 +139,10 @@ def distance_buckets(distances: torch.Tensor, config: RelativeBias) -> torch.Ten
 
 
 class RelativeBiasEncoding(PositionEncoding):
-    """The built form of :class:`RelativeBias`.
-
-    Args:
-        config: The configuration to build.
-        num_heads: Query heads.
-    """
+    """The built form of :class:`RelativeBias`."""
 
     has_bias = True
-    parameter_role = "vector"  # rows of single numbers: neither a matrix to orthogonalise nor tokens
+    parameter_role = "vector"  # rows of single numbers are neither a matrix to orthogonalise nor tokens
 
     def __init__(self, config: RelativeBias, num_heads: int) -> None:
         super().__init__()
@@ -159,7 +150,7 @@ class RelativeBiasEncoding(PositionEncoding):
         self.weight = nn.Parameter(torch.zeros(config.num_buckets, num_heads))
 
     def reset_parameters(self) -> None:
-        """A bias of zero for every distance."""
+        """Set the bias of every distance to zero."""
         nn.init.zeros_(self.weight)
 
     def bias(self, distances: torch.Tensor) -> torch.Tensor:

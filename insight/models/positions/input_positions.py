@@ -20,33 +20,29 @@ class InputPosition(Component):
 
     @abstractmethod
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
-        """The module that makes the vectors.
+        """Build the module that makes the vectors.
 
         Raises:
-            ConfigError: It does not fit ``hidden_size``.
+            ConfigError: The encoding does not fit ``hidden_size``.
         """
 
 
 class InputPositionModule(nn.Module):
-    """The built form of an :class:`InputPosition`.
-
-    Attributes:
-        num_positions: Positions it knows; ``None`` = all.
-    """
+    """The built form of an :class:`InputPosition`; ``num_positions=None`` means that there is no limit."""
 
     num_positions: int | None = None
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        """int64 ``(...)`` to ``(..., hidden_size)``."""
+        """Map int64 ``(...)`` to ``(..., hidden_size)``."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LearnedPosition(InputPosition):
-    """A table with one learned row a position, up to ``max_sequence_length`` (as in GPT-2).
+    """A table with one learned row for each position, up to ``max_sequence_length`` (as in GPT-2).
 
     Args:
-        std: Standard deviation of its first values.
+        std: Standard deviation of the initial values.
     """
 
     std: float = 0.02
@@ -63,7 +59,7 @@ class SinusoidalPosition(InputPosition):
     """Sines and cosines of the position (Vaswani et al. 2017, arXiv 1706.03762, section 3.5).
 
     Args:
-        base: Wavelengths run from 2π to 2π · base tokens.
+        base: Base of the wavelengths, which run from 2π to 2π · base tokens.
         in_turn: Whether a sine and its cosine are neighbours, as in the paper; otherwise all sines come first
             (Marian).
     """

@@ -21,7 +21,7 @@ class Frequencies(nn.Module):
 
     Args:
         size: Twice the number of frequencies.
-        base: Wavelengths run from 2π to 2π · base tokens.
+        base: Base of the wavelengths, which run from 2π to 2π · base tokens.
         scaling: Change of the wavelengths for longer texts; ``None`` for none.
     """
 
@@ -35,7 +35,7 @@ class Frequencies(nn.Module):
         self.register_buffer("inverse_frequencies", self._series(torch.empty(0)), persistent=False)
 
     def reset_parameters(self) -> None:
-        """The series again, in the memory that is there now."""
+        """Compute the frequencies again, on their current device."""
         self.inverse_frequencies = self._series(self.inverse_frequencies)
 
     def _series(self, like: torch.Tensor) -> torch.Tensor:
@@ -46,13 +46,13 @@ class Frequencies(nn.Module):
         return series if self.scaling is None else self.scaling.build(series, self.base)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Frequencies:
-        # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all come through here.
+        # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all pass here.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.reset_parameters()
         return self
 
     def angles(self, positions: torch.Tensor) -> torch.Tensor:
-        """``(...)`` positions to ``(..., size / 2)`` angles."""
+        """Map positions ``(...)`` to angles ``(..., size / 2)``."""
         series = self.inverse_frequencies
         if self.scaling is not None:
             series = self.scaling.at_positions(series, positions)
@@ -68,9 +68,9 @@ class Rope(Position):
     """Rotation of channel pairs (i, i + size/2) by position / base^(2i/size).
 
     Args:
-        base: Wavelengths run from 2π to 2π · base tokens.
-        rotated_share: Share of a head's channels that rotate, from the first on; the rest carries no
-            position (GPT-NeoX rotates a quarter).
+        base: Base of the wavelengths, which run from 2π to 2π · base tokens.
+        rotated_share: Share of a head's channels that rotate, from the first on; the others carry no position
+            (GPT-NeoX rotates a quarter).
         scaling: Change of the wavelengths for texts longer than those trained on; null for none.
     """
 
@@ -80,7 +80,7 @@ class Rope(Position):
 
     def __post_init__(self) -> None:
         require_number(1, 1e15, "use 10000", base=self.base)
-        # 1 is the largest share: the bound itself is the next number above it.
+        # 1 is the largest share, and the bound is exclusive, so it is the next number above 1.
         bound = math.nextafter(1.0, 2.0)
         require_number(0, bound, "use 1, or NoPosition to rotate none", rotated_share=self.rotated_share)
 
@@ -112,13 +112,7 @@ def half_split(channels: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 class RotaryEncoding(PositionEncoding):
-    """The built form of :class:`Rope`.
-
-    Args:
-        size: Channels of a head that rotate.
-        base: Wavelengths run from 2π to 2π · base tokens.
-        scaling: Change of the wavelengths for longer texts; ``None`` for none.
-    """
+    """The built form of :class:`Rope`; ``size`` is the number of channels of a head that rotate."""
 
     pairs: Pairs = staticmethod(half_split)
 
@@ -129,7 +123,7 @@ class RotaryEncoding(PositionEncoding):
         self.frequencies = Frequencies(size, base, scaling)
 
     def tables(self, positions: torch.Tensor) -> PositionTables:
-        """Cosines and sines, each ``(sequence or batch x sequence, 1, size / 2)``."""
+        """Return cosines and sines, each ``(sequence or batch x sequence, 1, size / 2)``."""
         angles = self.frequencies.angles(positions).unsqueeze(-2)
         amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
         if amplitude == 1.0:
@@ -138,7 +132,7 @@ class RotaryEncoding(PositionEncoding):
 
     def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
         cosine, sine = tables
-        if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than written passes
+        if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than separate passes
             first, second = self.pairs(heads[..., : self.size])
             turned = self.join(first * cosine - second * sine, second * cosine + first * sine)
             if self.size == heads.shape[-1]:
@@ -148,7 +142,7 @@ class RotaryEncoding(PositionEncoding):
         return rotated
 
     def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The inverse of :attr:`pairs`."""
+        """Undo :attr:`pairs`."""
         return torch.cat([first, second], dim=-1)
 
     @property
@@ -157,7 +151,7 @@ class RotaryEncoding(PositionEncoding):
 
 
 class _Rotation(torch.autograd.Function):
-    """Rotation by angles; its gradient is the rotation back, so nothing but the tables is kept."""
+    """Rotation by angles; its gradient is the inverse rotation, so only the tables are kept."""
 
     @staticmethod
     def forward(
@@ -182,12 +176,12 @@ def rotate(
         heads: Queries or keys, at least as precise as the tables.
         cosine: ``(..., 1, pairs)``.
         sine: Like ``cosine``.
-        pairs: Which channels belong together.
+        pairs: Function that splits channels into the first and the second of each pair.
     """
     size = 2 * cosine.shape[-1]
     batch, length, num_heads, head_dim = heads.shape
     first, second = pairs(heads[..., :size])
-    # Heads before tokens in memory, as attention's matrix products want them.
+    # Heads come before tokens in memory, as attention's matrix products need them.
     rotated = heads.new_empty(batch, num_heads, length, head_dim).transpose(1, 2)
     new_first, new_second = pairs(rotated[..., :size])
     torch.mul(first, cosine, out=new_first)
@@ -203,8 +197,8 @@ def rotate(
 class InterleavedRope(Rope):
     """Rotation of channel pairs (2i, 2i + 1), as in the paper and GPT-J, by position / base^(2i/size).
 
-    The same family of networks as :class:`Rope` with channels in another order, so it matters only for
-    weights that were trained with it.
+    It is equivalent to :class:`Rope` with channels in another order, so it matters only for weights that were
+    trained with it.
     """
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:

@@ -15,34 +15,32 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class RopeScaling(Component):
-    """A change of rotary wavelengths, so that texts longer than those trained on stay in known angles."""
+    """A change of rotary wavelengths that keeps the angles of longer texts in the trained range."""
 
     @abstractmethod
     def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
-        """The frequencies to use instead.
+        """Return the changed frequencies.
 
         Args:
-            series: Angle a token of every pair, ``base^(-2i/size)``, ``(size / 2,)``.
+            series: Angle per token of every pair, ``base^(-2i/size)``, ``(size / 2,)``.
             base: Base of the series.
         """
 
     @property
     def amplitude(self) -> float:
-        """Factor of the rotated queries and of the rotated keys."""
+        """Factor of the rotated queries and keys."""
         return 1.0
 
     def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """The frequencies for the text at hand, where they depend on it.
+        """Return the frequencies for a text at int64 ``positions``, where they depend on it.
 
-        Args:
-            series: From :meth:`build`.
-            positions: int64, any shape.
+        ``series`` is the result of :meth:`build`.
         """
         return series
 
     @property
     def longest_cache(self) -> int | None:
-        """Tokens from which on new ones change the frequencies of all; ``None`` where they never do."""
+        """Number of tokens beyond which new ones change all frequencies; ``None`` if they never do."""
         return None
 
 
@@ -57,10 +55,10 @@ def require_factor(factor: float) -> None:
 
 @dataclass(frozen=True)
 class LinearScaling(RopeScaling):
-    """All positions are divided by ``factor``.
+    """Division of all positions by ``factor`` (Chen et al. 2023, arXiv 2306.15595).
 
     Args:
-        factor: Longer context divided by the trained one.
+        factor: Ratio of the longer context to the trained one.
     """
 
     factor: float = 2.0
@@ -77,11 +75,11 @@ class DynamicNTKScaling(RopeScaling):
     """Beyond ``original_length`` tokens the base is multiplied by
     (factor · length / original_length - factor + 1)^(size / (size - 2)).
 
-    Every new token then changes the angles of all, so generation uses no cache beyond ``original_length``.
+    Every new token then changes all angles, so generation uses no cache beyond ``original_length``.
 
     Args:
-        factor: How fast the base grows.
-        original_length: Tokens trained on.
+        factor: Speed at which the base grows with the length.
+        original_length: Number of tokens of the trained context.
     """
 
     factor: float = 2.0
@@ -96,7 +94,7 @@ class DynamicNTKScaling(RopeScaling):
 
     def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         num_pairs = series.shape[0]
-        if num_pairs == 1:  # base^0: a single pair has frequency 1 whatever the base
+        if num_pairs == 1:  # base^0: a single pair has frequency 1, whatever the base
             return series
         length = positions.max() + 1
         ratio = length.clamp_min(self.original_length).to(series.dtype) / self.original_length
@@ -111,16 +109,18 @@ class DynamicNTKScaling(RopeScaling):
 
 @dataclass(frozen=True)
 class YarnScaling(RopeScaling):
-    """Short wavelengths stay, long ones are divided by ``factor``, a ramp between.
+    """Short wavelengths stay, long ones are multiplied by ``factor``, with a ramp in between (YaRN).
+
+    Peng et al. 2023, arXiv 2309.00071.
 
     Args:
-        factor: Longer context divided by the trained one.
-        original_length: Tokens trained on.
-        beta_fast: Pairs that turn at least so often in the original length stay as they are.
-        beta_slow: Pairs that turn at most so often are divided by ``factor``.
+        factor: Ratio of the longer context to the trained one.
+        original_length: Number of tokens of the trained context.
+        beta_fast: Pairs with at least this many turns in the original length stay as they are.
+        beta_slow: Wavelengths of pairs with at most this many turns are multiplied by ``factor``.
         truncate: Whether the ramp begins and ends at whole pairs (gpt-oss: not).
-        attention_factor: Factor of rotated queries and keys; null = 0.1 ln(factor) + 1. DeepSeek's ratio
-            of two such terms is given here as a number.
+        attention_factor: Factor of rotated queries and keys; null = 0.1 ln(factor) + 1. Give DeepSeek's ratio
+            of two such terms as a number.
     """
 
     factor: float = 4.0
@@ -151,25 +151,25 @@ class YarnScaling(RopeScaling):
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, 2 * num_pairs - 1)
         pairs = torch.arange(num_pairs, dtype=series.dtype, device=series.device)
-        # The paper's ramp is a step where both ends fall together; a thousandth keeps it finite.
+        # The paper's ramp is a step if both ends are equal; a thousandth keeps it finite.
         slow = ((pairs - low) / (high - low or 0.001)).clamp(0, 1)
         return series / self.factor * slow + series * (1 - slow)
 
     def _pair(self, turns: float, num_pairs: int, base: float) -> float:
-        """The (fractional) pair that turns so often in the original length."""
+        """Return the (fractional) pair with this many turns in the original length."""
         return num_pairs * math.log(self.original_length / (turns * 2 * math.pi)) / math.log(base)
 
 
 @dataclass(frozen=True)
 class Llama3Scaling(RopeScaling):
-    """Wavelengths far below the original length stay, those above are multiplied, a ramp between.
+    """Wavelengths far below the original length stay, those above are multiplied, with a ramp in between.
 
     Args:
-        factor: Longer context divided by the trained one.
+        factor: Ratio of the longer context to the trained one.
         low_frequency_factor: Wavelengths above original_length / low_frequency_factor are multiplied by
             ``factor``.
-        high_frequency_factor: Those below original_length / high_frequency_factor stay.
-        original_length: Tokens trained on.
+        high_frequency_factor: Wavelengths below original_length / high_frequency_factor stay.
+        original_length: Number of tokens of the trained context.
     """
 
     factor: float = 8.0
@@ -182,7 +182,7 @@ class Llama3Scaling(RopeScaling):
         require_positive(original_length=self.original_length)
         require_number(0, 1e6, "use 4", high_frequency_factor=self.high_frequency_factor)
         low_factor, high_factor = self.low_frequency_factor, self.high_frequency_factor
-        bound = math.nextafter(high_factor, math.inf)  # both may be equal (Llama 4): no ramp between
+        bound = math.nextafter(high_factor, math.inf)  # both may be equal (Llama 4): there is no ramp then
         require_number(0, bound, "use 1 and 4", low_frequency_factor=low_factor)
 
     def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
@@ -196,19 +196,19 @@ class Llama3Scaling(RopeScaling):
 
 @dataclass(frozen=True)
 class LongRopeScaling(RopeScaling):
-    """The wavelength of each pair is multiplied by a factor of its own, which the authors searched for.
+    """The wavelength of each pair is multiplied by a separate factor, which the authors searched for.
 
-    Texts of more than ``original_length`` tokens take ``long_factors``, others ``short_factors``; in a batch
-    the longest text decides. Keys that a cache holds would go stale where the factors change, so beyond the
-    original length generation uses no cache unless ``always_long`` is set.
+    Texts of more than ``original_length`` tokens take ``long_factors``, others ``short_factors``; the longest
+    text of a batch decides. Cached keys would become stale where the factors change, so beyond the original
+    length generation uses no cache unless ``always_long`` is set.
 
     Args:
-        short_factors: One a pair of channels.
-        long_factors: One a pair of channels.
-        factor: Longer context divided by the original one; rotated queries and keys are multiplied by
+        short_factors: Factors for short texts, one for each pair of channels.
+        long_factors: Factors for long texts, one for each pair of channels.
+        factor: Ratio of the longer context to the original one; rotated queries and keys are multiplied by
             sqrt(1 + ln(factor) / ln(original_length)).
-        original_length: Tokens trained on before the context was made longer.
-        attention_factor: Factor of rotated queries and keys in its place; null for the formula above.
+        original_length: Number of tokens of the context before it was extended.
+        attention_factor: Factor of rotated queries and keys instead of that formula; null for the formula.
         always_long: Whether short texts take ``long_factors`` too.
     """
 
@@ -221,7 +221,7 @@ class LongRopeScaling(RopeScaling):
 
     def __post_init__(self) -> None:
         require_factor(self.factor)
-        require_positive(minimum=2, original_length=self.original_length)  # its logarithm divides
+        require_positive(minimum=2, original_length=self.original_length)  # its logarithm is a divisor
         if len(self.short_factors) != len(self.long_factors) or not self.long_factors:
             raise ConfigError(
                 f"has {len(self.long_factors)} numbers and short_factors {len(self.short_factors)}; each has "

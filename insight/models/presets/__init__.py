@@ -1,4 +1,4 @@
-"""Published networks as plain configurations, one file a family."""
+"""Published networks as plain configurations, one file for each family."""
 
 from insight.models.presets.encoder_decoders import MARIAN, T5_SMALL, T5_V11_SMALL
 from insight.models.presets.gemma import GEMMA2_2B, GEMMA3_1B

@@ -1,7 +1,7 @@
-"""T5: distances tell positions, scores are not scaled, norms do not subtract the mean.
+"""T5 and Marian. T5 encodes distances, does not scale its scores, and its norms do not subtract the mean.
 
-1.0 shares one matrix between both embeddings and the head, and scales before the head; 1.1 has a head of its
-own and a gate in the feed-forward layer.
+T5 1.0 shares one matrix between both embeddings and the head, and scales before the head; T5 1.1 has a
+separate head and a gate in the feed-forward layer.
 """
 
 from __future__ import annotations

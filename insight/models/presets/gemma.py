@@ -1,6 +1,6 @@
 """Gemma 2 and 3: a norm before and after each branch, local layers between the global ones.
 
-Gemma 2 caps scores; Gemma 3 normalises queries and keys instead and gives global layers a longer base.
+Gemma 2 caps scores; Gemma 3 instead normalises queries and keys and gives global layers a longer base.
 """
 
 from __future__ import annotations

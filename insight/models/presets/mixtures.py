@@ -11,8 +11,8 @@ from insight.models.norms import RMSNorm
 from insight.models.positions import InterleavedRope, Llama3Scaling, QueryTemperature, Rope, YarnScaling
 from insight.models.presets.preset import Preset
 
-# Both mscales of the published configuration are 1: their ratio leaves queries and keys as they are, and the
-# scores are multiplied by the square of what YaRN would have multiplied each by.
+# Both mscales of the published configuration are 1: their ratio leaves queries and keys unchanged, and the
+# scores are multiplied by the square of YaRN's factor for each.
 _SCALING = YarnScaling(40.0, 4096, attention_factor=1.0)
 _MSCALE = YarnScaling(40.0, 4096).amplitude
 

@@ -10,11 +10,11 @@ from insight.models.encoder_decoder import EncoderDecoderConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """The shape of a published network; weights are not part of it.
+    """The shape of a published network, without weights.
 
     Args:
-        config: Its configuration.
-        vocabulary_size: Rows of its embedding; of both where source and target share one.
+        config: Configuration of the network.
+        vocabulary_size: Rows of the embedding, or of both if source and target share one.
         source: Where it was published.
     """
 
