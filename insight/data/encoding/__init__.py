@@ -1,1 +1,1 @@
-"""From text to token ids: tasks of work, the executors that run them, and how their results join."""
+"""From text to token ids: encoding tasks, the executors that run them, and the joining of their results."""

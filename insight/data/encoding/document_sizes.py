@@ -1,4 +1,4 @@
-"""The size of every document, and where each range begins among them, measured in tasks."""
+"""Measure in tasks the size of every document and where each range begins among the documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from insight.data.split import SIZES, sizes_of
 
 @dataclass(frozen=True)
 class SizeTask:
-    """Ranges whose documents are measured; it holds paths and no text.
+    """Ranges whose documents are measured; a task holds paths and no text.
 
     Attributes:
         ranges: The ranges to read, in order.
@@ -47,9 +47,9 @@ class RangeSizes(NamedTuple):
 
 
 def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.void]:
-    """The sizes of all documents, for :class:`ValidationSplit`; ``text`` learns where its ranges begin.
+    """The sizes of all documents, for :class:`ValidationSplit`; sets ``text.starts`` as well.
 
-    The results are numbers, sixteen bytes a document, which the tasks simply return.
+    The tasks return the sizes directly, sixteen bytes per document.
 
     Args:
         executor: Runs the tasks.
@@ -62,7 +62,7 @@ def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.vo
         SizeTask(tuple(text.ranges[first:stop]), text.reading)
         for first, stop in group_ranges(executor, text.ranges)
     ]
-    # After an error, closing makes sure that no further task begins.
+    # After an error, closing ensures that no further task begins.
     with contextlib.closing(_ranges_of(executor, tasks)) as measured:
         sizes, starts = _join(text, measured)
     text.starts = starts
@@ -70,7 +70,7 @@ def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.vo
 
 
 def measure_part(task: SizeTask) -> list[RangeSizes]:
-    """The documents of each range of a task.
+    """Measure the documents of each range of a task.
 
     Raises:
         DataError: A file cannot be read.
@@ -97,7 +97,7 @@ def _ranges_of(executor: Executor, tasks: list[SizeTask]) -> Generator[RangeSize
 
 
 def _join(text: RangedText, measured: Iterator[RangeSizes]) -> tuple[npt.NDArray[np.void], list[RangeStart]]:
-    """Sizes of whole documents, empty ones left out, and where each range begins among them."""
+    """Sizes of whole documents without empty ones, and where each range begins among them."""
     documents: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=SIZES)]
     starts: list[RangeStart] = []
     count, begun = 0, (0, 0)  # Finished documents; bytes and characters of the open one.

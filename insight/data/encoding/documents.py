@@ -1,4 +1,4 @@
-"""From documents to a written store, a few megabytes of text at a time, fewer when memory runs short."""
+"""Encode documents into a store, a few megabytes of text at a time, less when memory runs short."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
 
-# Bytes of UTF-8. Encoding a batch takes about forty times as much: words, their numbers, and 8-byte ids.
+# UTF-8 bytes. Encoding a batch takes about forty times as much memory: words, their numbers and 8-byte ids.
 _BATCH_BYTES = 1 << 22
-# A document takes some memory however short it is.
+# Every document takes some memory, however short it is.
 _BATCH_DOCUMENTS = 1 << 14
-# A long document is cut into pieces of this share of a batch, which can be encoded side by side.
+# A long document is cut into pieces of a batch divided by this number, which can be encoded in parallel.
 _PIECES = 40
 _MOST_CHARACTER_BYTES = 4
 
@@ -29,11 +29,11 @@ def encode_documents(
     batch_bytes: int = _BATCH_BYTES,
     watcher: MemoryWatcher | None = None,
 ) -> None:
-    """:func:`encode_parts` for documents that are in memory.
+    """Call :func:`encode_parts` for documents that are in memory.
 
     Raises:
-        DataError: ``documents`` is one text, or ``batch_bytes`` is below 1.
-        TokenizerError: A document is no valid text.
+        DataError: ``documents`` is a single text, or ``batch_bytes`` is below 1.
+        TokenizerError: A document is not valid text.
     """
     encode_parts(as_parts(documents), tokenizer, writer, batch_bytes=batch_bytes, watcher=watcher)
 
@@ -48,19 +48,19 @@ def encode_parts(
 ) -> None:
     """Encode documents that come in parts, in order, and append them to ``writer``.
 
-    Work is cut by bytes: many short documents are encoded together, one long document in parts where its
-    tokenizer allows it. How it is cut changes no id.
+    Many short documents are encoded together, one long document in parts if its tokenizer allows it. The
+    batches do not affect the ids.
 
     Args:
-        parts: Texts in parts. Where they end inside a document, the document stays open for further parts.
+        parts: Documents in parts. A document that does not end with the last part stays open.
         tokenizer: Makes the ids.
-        writer: Gets the ids.
+        writer: Receives the ids.
         batch_bytes: UTF-8 bytes to encode at once; a quarter of it while memory is short.
-        watcher: Says when memory is short; the watcher of this process if not given.
+        watcher: Reports when memory is short; the watcher of this process if not given.
 
     Raises:
         DataError: ``batch_bytes`` is below 1.
-        TokenizerError: A document is no valid text.
+        TokenizerError: A document is not valid text.
     """
     if batch_bytes < 1:
         raise DataError("nothing could be encoded", "use 1 or more", option="batch_bytes", value=batch_bytes)
@@ -92,7 +92,7 @@ def encode_parts(
 def _append_long(
     parts: Iterator[TextPart], tokenizer: BaseTokenizer, writer: StoreWriter, most: Callable[[], int]
 ) -> None:
-    """Encode one document; ``most`` returns how many bytes to encode at once, which may change on the way."""
+    """Encode one document; ``most`` returns how many bytes to encode at once, which may change."""
     is_open = True
 
     def chunks_of_document() -> Iterator[str]:

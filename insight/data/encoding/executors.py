@@ -1,4 +1,4 @@
-"""Where text is encoded: in this process, in processes of this machine, on a Dask cluster."""
+"""Where text is encoded: in this process, in local worker processes or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_WORKERS = 1024
-"""More workers than this are a mistake."""
+"""Upper limit of the number of workers."""
 ATTEMPTS = 3
-"""How many workers may die while they work on one item before the item is given up."""
+"""Number of workers that may die over one item before the item fails."""
 
 
 class Executor(ABC):
-    """Runs a function on many small descriptions of work; a context manager that ends its workers.
+    """Runs a function on many small items; as a context manager it ends its workers.
 
-    An item may run more than once, and twice at the same time: a worker that was lost may still work on it.
+    An item may run more than once, even twice at the same time, because a lost worker may still be running.
     So the function must leave the same result however often it runs.
     """
 
     @property
     @abstractmethod
     def num_workers(self) -> int:
-        """How many items run at once."""
+        """Number of items that run at once."""
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """The results in the order of the items, each as soon as it and all before it are ready.
+        """Yield the results in the order of the items, each once it and all before it are ready.
 
         Args:
             function: A function that workers can import by its name.
-            items: Small objects that can be pickled; messages show ``str`` of an item.
+            items: Small picklable objects; messages show ``str`` of an item.
 
         Raises:
-            DataError: Workers died over one item again and again, or no worker is left.
-            Exception: The error of ``function`` for the first item that it failed for.
+            DataError: Workers died repeatedly over one item, or no worker is left.
+            Exception: The error of ``function`` for the first item that failed.
         """
 
     def close(self) -> None:  # noqa: B027 (an executor may have no workers)
@@ -84,14 +84,14 @@ class ExecutorConfig(Component):
 
     @abstractmethod
     def workers_for(self, num_bytes: int) -> int:
-        """How many workers ``num_bytes`` of text are worth; 0 where this process is fastest by itself."""
+        """Number of workers for ``num_bytes`` of text; 0 if encoding in this process is faster."""
 
     @abstractmethod
     def build(self, num_workers: int) -> Executor:
-        """An executor with so many workers.
+        """Build an executor.
 
         Args:
-            num_workers: The result of :meth:`workers_for`; a cluster that runs already has its own number.
+            num_workers: The result of :meth:`workers_for`; ignored for a cluster that is already running.
 
         Raises:
             ConfigError: A library is missing, or the cluster does not answer.
@@ -99,7 +99,7 @@ class ExecutorConfig(Component):
 
 
 class InProcessExecutor(Executor):
-    """Runs every item in this process when its result is asked for."""
+    """Runs each item in this process when its result is requested."""
 
     @property
     def num_workers(self) -> int:
@@ -118,25 +118,25 @@ class InProcess(ExecutorConfig):
         return 0
 
     def build(self, num_workers: int) -> InProcessExecutor:
-        """The executor."""
+        """Build the executor."""
         return InProcessExecutor()
 
 
-# Text below this is encoded sooner than workers have started.
+# Less text than this is encoded before workers have started.
 _WORTH_BYTES = 1 << 26
-# Memory of a worker, roughly: the libraries, and a few megabytes of text with its words and ids.
+# Approximate memory of a worker: libraries, and a few megabytes of text with its words and ids.
 _WORKER_BYTES = 600 << 20
 _SHARE_OF_MEMORY = 0.5
 _GOODBYE_SECONDS = 1.0
-# Modules that encoding needs; workers load them while the first item is still being made.
+# Modules needed for encoding; workers import them while the first item is prepared.
 _MODULES = ("insight.data.encoding.tasks", "tokenizers", "fastokens")
-# One thread a worker: libraries with a thread a core in every worker would make all of them slower.
+# One thread per worker: a thread per core in every worker would slow all of them down.
 _ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class LocalProcesses(ExecutorConfig):
-    """Encode much text in several processes of this machine, little text in this process.
+    """Encode large texts in several processes of this machine, small ones in this process.
 
     Args:
         num_workers: Number of processes; as many as cores and memory allow if not given, 0 for none.
@@ -150,25 +150,25 @@ class LocalProcesses(ExecutorConfig):
         )
 
     def workers_for(self, num_bytes: int) -> int:
-        """The configured number, else what the machine allows and the text is worth."""
+        """The configured number, else as many as the machine allows and the text justifies."""
         if self.num_workers is not None:
             return self.num_workers
         most = min(usable_cores(), int(_free_bytes() * _SHARE_OF_MEMORY) // _WORKER_BYTES)
         return most if num_bytes >= _WORTH_BYTES and most > 1 else 0
 
     def build(self, num_workers: int) -> ProcessPool:
-        """The pool; its processes start at once."""
+        """Build the pool; its processes start at once."""
         return ProcessPool(num_workers, _MODULES)
 
 
 class ProcessPool(Executor):
-    """Worker processes that get nothing from this process but pickled items, each replaced when it dies.
+    """Worker processes that receive only pickled items and are replaced when they die.
 
-    The executors of :mod:`concurrent.futures` and ``loky`` break as a whole when a worker is killed, and
-    cannot say over which item; and :mod:`multiprocessing` runs the user's main module in every worker.
+    The executors of :mod:`concurrent.futures` and ``loky`` break entirely when a worker is killed, and cannot
+    say which item it had; :mod:`multiprocessing` runs the user's main module in every worker.
 
     Args:
-        num_workers: Number of processes, 1 or more.
+        num_workers: Number of processes, at least 1.
         modules: Names of modules that workers import while they wait for their first item.
     """
 
@@ -187,7 +187,7 @@ class ProcessPool(Executor):
         try:
             for _ in range(num_workers):
                 self._idle.put(self._start())
-        except BaseException:  # Nobody gets this pool, so nobody could end its workers.
+        except BaseException:  # The caller never gets this pool, so it could not end the workers.
             self.close()
             raise
 
@@ -197,7 +197,7 @@ class ProcessPool(Executor):
 
     @property
     def process_ids(self) -> list[int]:
-        """Process ids of the workers that run now."""
+        """Process ids of the running workers."""
         with self._lock:
             return [worker.process_id for worker in self._all]
 
@@ -244,7 +244,7 @@ class ProcessPool(Executor):
     def _take(self) -> _Worker:
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
-        # There are as many threads as workers, so no worker is idle only where one has died.
+        # There are as many threads as workers, so no worker is idle only if one has died.
         return self._start()
 
     def _start(self) -> _Worker:
@@ -262,14 +262,14 @@ class ProcessPool(Executor):
 
 
 class _WorkerDiedError(Exception):
-    """A worker did not reply; the message says how it ended."""
+    """A worker did not reply; the message states how it ended."""
 
 
 class _Worker:
     """One process, used by one thread at a time."""
 
     def __init__(self, modules: Sequence[str]) -> None:
-        package = Path(__file__).resolve().parents[3]  # The folder that holds `insight`.
+        package = Path(__file__).resolve().parents[3]  # The folder that contains `insight`.
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "insight.data.encoding.worker", *modules],
@@ -283,7 +283,7 @@ class _Worker:
         return self._process.pid
 
     def ask(self, request: bytes) -> tuple[bool, Any]:
-        """Whether the item succeeded, and its result or its exception.
+        """Send an item; return whether it succeeded, and its result or its exception.
 
         Raises:
             _WorkerDiedError: The worker will never reply.
@@ -295,18 +295,18 @@ class _Worker:
             reply = read_message(self._process.stdout)
         except (EOFError, OSError, ValueError) as error:  # ValueError: another thread closed the pipe.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GOODBYE_SECONDS)  # Its exit code tells how it ended by itself.
+                self._process.wait(_GOODBYE_SECONDS)  # If it ends by itself, its exit code tells how.
             self.kill()
             raise _WorkerDiedError(_ending(self._process.wait())) from error
         done, value = pickle.loads(reply)
         return done, value
 
     def kill(self) -> None:
-        """End the process now; what it has not published is made again."""
+        """Kill the process; unpublished results are made again."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # Bytes that it has not read yet are lost with it.
+            with contextlib.suppress(OSError):  # Bytes still unread by the process are lost with it.
                 if pipe:
                     pipe.close()
 
@@ -324,13 +324,13 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class DaskCluster(ExecutorConfig):
-    """Encode text on a Dask cluster. Its workers must see the text and the cache under the same paths.
+    """Encode text on a Dask cluster, whose workers must see the text and the cache under the same paths.
 
     Args:
-        scheduler: Address, e.g. ``tcp://node1:8786``; or the file that ``dask scheduler --scheduler-file``
-            wrote. A cluster of this machine is started if it is not given.
-        num_workers: Workers of that cluster; one a core if not given.
-        patience: Seconds to wait for the scheduler, and for a worker when there is none.
+        scheduler: Address, e.g. ``tcp://node1:8786``, or the file written by ``dask scheduler
+            --scheduler-file``; if not given, a cluster is started on this machine.
+        num_workers: Workers of a cluster on this machine; one per core if not given.
+        patience: Seconds to wait for the scheduler, or for a worker if there is none.
     """
 
     scheduler: str | None = None
@@ -358,11 +358,11 @@ class DaskCluster(ExecutorConfig):
         require_number("patience", self.patience, 60, above=0, at_most=1e6)
 
     def workers_for(self, num_bytes: int) -> int:
-        """The configured number, else one a core: whoever names a cluster wants it used."""
+        """The configured number, else one per core: a configured cluster is always used."""
         return self.num_workers or usable_cores()
 
     def build(self, num_workers: int) -> DaskExecutor:
-        """A client of the cluster."""
+        """Connect to the cluster."""
         try:
             distributed: Any = importlib.import_module("distributed")
         except ImportError as error:
@@ -373,7 +373,7 @@ class DaskCluster(ExecutorConfig):
             )
             return DaskExecutor(distributed, distributed.Client(cluster), self.patience, cluster)
         if self.scheduler.endswith(".json"):
-            if not Path(self.scheduler).is_file():  # The library would wait for it without end.
+            if not Path(self.scheduler).is_file():  # The library would wait for the file forever.
                 raise ConfigError(
                     "no such file",
                     "start one with `dask scheduler --scheduler-file FILE`",
@@ -396,13 +396,13 @@ class DaskCluster(ExecutorConfig):
 
 
 class DaskExecutor(Executor):
-    """A client of a Dask cluster; tasks of a worker that is lost go to another one.
+    """A client of a Dask cluster; tasks of a lost worker go to another one.
 
     Args:
         distributed: The library.
         client: The client of the cluster.
-        patience: Seconds to wait for a worker when there is none.
-        cluster: The cluster, to be ended with the client if this process started it.
+        patience: Seconds to wait for a worker if there is none.
+        cluster: The cluster to close with the client if this process started it.
     """
 
     def __init__(self, distributed: Any, client: Any, patience: float, cluster: Any = None) -> None:
@@ -425,7 +425,7 @@ class DaskExecutor(Executor):
         return max(1, self._num_threads())
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        # No other client of the scheduler may use the same names: equal names would share one result.
+        # Names must be unique on the scheduler: equal names of another client would share one result.
         run = uuid.uuid4().hex
         futures = [
             self._client.submit(function, item, key=f"insight-{run}-{number}", pure=False)
@@ -436,7 +436,7 @@ class DaskExecutor(Executor):
             for future, item in zip(futures, items, strict=True):
                 yield self._result(future, item)
         finally:
-            with contextlib.suppress(Exception):  # The scheduler itself may have gone.
+            with contextlib.suppress(Exception):  # The scheduler itself may be gone.
                 self._client.cancel(futures)
 
     def close(self) -> None:
@@ -451,7 +451,7 @@ class DaskExecutor(Executor):
             try:
                 return future.result(timeout=_LOOK_SECONDS)
             except (TimeoutError, self._distributed.TimeoutError):
-                if future.done():  # The function itself ran out of time somewhere.
+                if future.done():  # The function itself raised a TimeoutError.
                     return future.result()
                 self._check_workers()
             except self._distributed.KilledWorker as error:
@@ -463,7 +463,7 @@ class DaskExecutor(Executor):
                 raise DataError("the Dask scheduler was lost", "start it again, then the command") from error
 
     def _check_workers(self) -> None:
-        """Refuse to wait for ever where no worker is left."""
+        """Raise an error if no worker has been seen for ``patience`` seconds."""
         if self._num_threads():
             self._last_seen = time.monotonic()
         elif time.monotonic() - self._last_seen > self._patience:

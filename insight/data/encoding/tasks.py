@@ -1,4 +1,4 @@
-"""Encode text in tasks that any executor may run, and join their results in the order of the text."""
+"""Encode text in tasks that any executor can run, and join their results in the order of the text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.runtime.errors import DataError, TokenizerError
 from insight.runtime.messages import say
 
-# With so many tasks a worker all workers end at about the same time, and starting tasks costs little.
+# With this many tasks per worker, all workers end at about the same time and starting tasks costs little.
 _TASKS_A_WORKER = 16
 _LEAST_TASK_BYTES, _MOST_TASK_BYTES = 1 << 22, 1 << 26
 _MOST_RANGES = 1000
@@ -40,15 +40,16 @@ _MOST_RANGES = 1000
 def group_ranges(
     executor: Executor, ranges: Sequence[TextRange], task_bytes: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Cut work on text into tasks of neighbouring ranges, enough tasks to keep every worker busy.
+    """Group neighbouring ranges into tasks, enough tasks to keep every worker busy.
 
     Args:
         executor: Runs the tasks.
         ranges: All ranges of the text, in order.
-        task_bytes: About how many bytes a task reads; chosen by the number of workers if not given.
+        task_bytes: Approximate number of bytes that a task reads; chosen by the number of workers if not
+            given.
 
     Yields:
-        Indices of the first range of each task and of the range behind its last one.
+        Index of the first range of each task, and of the range after its last one.
     """
     if task_bytes is None:
         share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
@@ -61,19 +62,18 @@ def group_ranges(
             first, size = index, 0
 
 
-# A part is one shard: the places where the shards of the whole begin are known only when parts are joined.
+# A part is one shard: where the shards of the whole store begin is known only when parts are joined.
 _ONE_SHARD = 1 << 62
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of two parts of the documents a task encodes.
+    """Which of the two parts of the documents a task encodes.
 
     Attributes:
-        file: A ``.npy`` file: for each document whether it is for validation (bool), or where its validation
-            part begins (int64, in characters).
-        content: Hash of the array in that file.
-        is_validation: Whether the validation part is encoded, or the training part.
+        file: A ``.npy`` file that holds the :attr:`Division.array`.
+        content: Hash of that array.
+        is_validation: Whether the validation part is encoded instead of the training part.
     """
 
     file: Path
@@ -83,17 +83,17 @@ class Selection:
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """One piece of work for a worker; it holds paths and hashes, and no text.
+    """One piece of work for a worker; a task holds paths and hashes but no text.
 
     Attributes:
         ranges: The ranges of text to encode, in order.
         contents: Content hash of the file of each range.
-        starts: Where each range begins among the documents; used with ``selection`` only.
+        starts: Where each range begins among the documents; used only with ``selection``.
         reading: How bytes become documents.
         selection: Which part of the documents is encoded; ``None`` for all.
         tokenizer_file: The ``tokenizer.json`` to use.
         tokenizer_fingerprint: The fingerprint that the tokenizer must have.
-        folder: Where the result goes, under the task's :attr:`key`.
+        folder: Where the result is written, under the task's :attr:`key`.
     """
 
     ranges: tuple[TextRange, ...]
@@ -107,7 +107,7 @@ class EncodeTask:
 
     @functools.cached_property
     def key(self) -> str:
-        """A hash of everything that decides the result. Names and places of files play no part."""
+        """A hash of everything that decides the result; file names do not count."""
         spans = [
             (text_range.byte_range.start, text_range.byte_range.stop) if text_range.byte_range else None
             for text_range in self.ranges
@@ -132,7 +132,7 @@ class EncodeTask:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of files that the task reads."""
+        """Number of bytes that the task reads from files."""
         return sum(text_range.num_bytes for text_range in self.ranges)
 
     def __str__(self) -> str:
@@ -143,15 +143,15 @@ class EncodeTask:
 def encode_part(task: EncodeTask) -> str:
     """Encode the text of a task into a store at :attr:`EncodeTask.output`; a second run changes nothing.
 
-    The store is written under another name and renamed, so nobody ever sees half of it. When two workers do
-    the same task at once, the first one publishes and the other throws its own result away.
+    The store is written under another name and renamed, so that it appears complete. If two workers do the
+    same task at once, the first one publishes and the other discards its result.
 
     Returns:
-        The key of the task, by which the result is found.
+        The key of the task, which names the result.
 
     Raises:
         DataError: A file cannot be read, or this machine does not see the files of the task.
-        TokenizerError: The tokenizer is another one, or a document is no valid text.
+        TokenizerError: The tokenizer differs, or a document is not valid text.
         OSError: The result cannot be written.
     """
     if task.output.is_dir():
@@ -178,12 +178,12 @@ def encode_part(task: EncodeTask) -> str:
 def read_ranges(
     task: EncodeTask, repairs: TextRepairs, has_text: list[bool] | None = None
 ) -> Iterator[TextPart]:
-    """The text of a task.
+    """Read the text of a task.
 
     Args:
         task: The task.
         repairs: Counts the repairs of the text.
-        has_text: Gets for each range whether it holds text, in either part of the documents.
+        has_text: Receives for each range whether it holds text in either part of the documents.
     """
     array = np.load(task.selection.file, mmap_mode="r") if task.selection else None
     for text_range, start in zip(task.ranges, task.starts, strict=True):
@@ -246,10 +246,10 @@ class EncodingProgress:
     """Counts bytes and prints a line every ``interval`` seconds, so that a short encoding prints none.
 
     Args:
-        title: The name of the text.
-        total_bytes: Bytes of the whole text; ``None`` where nobody knows, as in compressed files.
+        title: Name of the text.
+        total_bytes: Bytes of the whole text; ``None`` if unknown, as for compressed files.
         interval: Seconds between two lines.
-        clock: Returns a time in seconds that never falls.
+        clock: Returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -275,10 +275,11 @@ class EncodingProgress:
             say(self._line(now - self._started))
 
     def watch(self, parts: Iterable[TextPart]) -> Iterator[TextPart]:
-        """Yield ``parts``, and count each when the next one is asked for."""
+        """Yield ``parts``, and count each one when the next is requested."""
         for part in parts:
             yield part
-            # The number of characters is close to the bytes, which would be another pass over the text.
+            # The number of characters is close to the number of bytes, which would need another pass over the
+            # text.
             self.advance(len(part.text))
 
     def _line(self, seconds: float) -> str:
@@ -297,10 +298,10 @@ _EXPANSION = 4
 
 @dataclass(frozen=True)
 class Division:
-    """How documents are divided into a training and a validation part, and which of them is encoded.
+    """How documents are divided into a training and a validation part, and which part is encoded.
 
     Attributes:
-        array: For each document whether it is for validation (bool), or where its validation part begins
+        array: For each document, whether it is for validation (bool), or where its validation part begins
             (int64, in characters).
         is_validation: Whether the validation part is encoded.
     """
@@ -310,7 +311,7 @@ class Division:
 
 
 def text_bytes(ranges: Sequence[TextRange]) -> int:
-    """About how many bytes of text there are, for compressed files after decompression."""
+    """Approximate number of bytes of text, after decompression."""
     return sum(
         each.num_bytes * (_EXPANSION if each.source.compression or each.source.format == "parquet" else 1)
         for each in ranges
@@ -329,23 +330,24 @@ def encode_in_tasks(
     division: Division | None = None,
     task_bytes: int | None = None,
 ) -> None:
-    """Encode ``text`` and append it to ``writer``; executor and tasks change no byte of the result.
+    """Encode ``text`` and append it to ``writer``; the result does not depend on executor or tasks.
 
     Args:
         executor: Runs the tasks.
         text: The text to encode.
         contents: Content hash of each file.
         tokenizer: Makes the ids.
-        writer: Gets the ids in the order of the text.
-        folder: Where tasks leave their results; every worker sees it under this path.
-        title: The name of the text in messages.
+        writer: Receives the ids in the order of the text.
+        folder: Where tasks leave their results; every worker must see it under this path.
+        title: Name of the text in messages.
         repairs: Counts the repairs of the text.
         division: Which part of the documents to encode; ``None`` for all of them.
-        task_bytes: About how many bytes a task reads; chosen by the number of workers if not given.
+        task_bytes: Approximate number of bytes that a task reads; chosen by the number of workers if not
+            given.
 
     Raises:
-        DataError: A file cannot be read or holds no text, workers died again and again, or the result of a
-            task is missing or damaged.
+        DataError: A file cannot be read or holds no text, workers died repeatedly, or the result of a task is
+            missing or damaged.
     """
     parts = folder.absolute() / _PARTS
     parts.mkdir()
@@ -353,7 +355,7 @@ def encode_in_tasks(
         tasks = _tasks(executor, text, contents, tokenizer, parts, division, task_bytes)
         progress = EncodingProgress(title, sum(task.num_bytes for task in tasks))
         is_empty: dict[str, bool] = {}
-        # After an error, closing makes sure that no further task begins.
+        # After an error, closing ensures that no further task begins.
         with contextlib.closing(_closable(executor.map(encode_part, tasks))) as keys:
             for task in tasks:
                 if next(keys, None) != task.key:
@@ -411,7 +413,7 @@ def _save(division: Division, parts: Path) -> Selection:
 
 
 def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
-    """Append the store of a task; returns what its manifest says about the text.
+    """Append the store of a task and return the ``origin`` of its manifest.
 
     Raises:
         DataError: The store is missing or damaged.
@@ -420,7 +422,7 @@ def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
         store = TokenStore(task.output, is_use=False)
         if store.manifest.shards:
             ends = store.shard(0)[1][1:].astype(np.int64)
-            # The ids come in pieces, so that a large part is never in memory as a whole.
+            # The ids are read in pieces, so that a large part is never in memory as a whole.
             for start, ids in store.checked_ids(0, _COPIED_IDS):
                 first, last = np.searchsorted(ends, (start, start + len(ids)), side="right")
                 writer.append_finished(ids, ends[first:last] - start, 0)

@@ -1,7 +1,7 @@
 """One worker of a :class:`~insight.data.encoding.executors.ProcessPool`: an item in, a result out.
 
-Requests and replies are pickles on standard input and output, each with its length before it, so that one
-that cannot be read spoils no other. Printed text goes to standard error. The names of modules on the command
+Requests and replies are pickles on standard input and output, each preceded by its length, so that an
+unreadable one does not affect the next. Printed text goes to standard error. The modules named on the command
 line are imported before the first request.
 """
 
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.5
 
 
 def write_message(pipe: IO[bytes], data: bytes) -> None:
-    """Send ``data``.
+    """Send a message.
 
     Raises:
         OSError: The other side has closed the pipe.
@@ -35,7 +35,7 @@ def write_message(pipe: IO[bytes], data: bytes) -> None:
 
 
 def read_message(pipe: IO[bytes]) -> bytes:
-    """The next message of the other side.
+    """Receive the next message.
 
     Raises:
         EOFError: The other side has closed the pipe.
@@ -51,12 +51,12 @@ def _read(pipe: IO[bytes], count: int) -> bytes:
 
 
 def main(modules: Sequence[str]) -> None:
-    """Serve until standard input ends, or the process that started this one.
+    """Serve requests until standard input or the parent process ends.
 
     Args:
         modules: Names of modules that requests will need.
     """
-    # Ctrl-C reaches the whole process group; the process that started this one decides how to react.
+    # Ctrl-C reaches the whole process group; the parent process decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "wb")
@@ -64,7 +64,7 @@ def main(modules: Sequence[str]) -> None:
     for name in modules:
         with contextlib.suppress(ImportError):  # A request that needs the module will report it.
             importlib.import_module(name)
-    # When the pipe has ended, nobody is left to work for or to complain to.
+    # When the pipe has ended, no process waits for replies or errors.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             write_message(replies, _reply_to(read_message(sys.stdin.buffer)))
@@ -79,7 +79,7 @@ def _reply_to(request: bytes) -> bytes:
 
 
 def _portable(error: Exception) -> Exception:
-    """``error``, or another one with its message where it cannot travel to another process."""
+    """``error``, or an error with the same message if it cannot be pickled."""
     with contextlib.suppress(Exception):
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error
@@ -87,7 +87,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would go on writing into a folder that others have cleared."""
+    """End with the parent; otherwise the worker would write into a folder that others have cleared."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Text from files, folders, corpora and Python collections, as documents that are read in parts."""
+"""Text from files, folders, embedded corpora and Python collections, as documents that are read in parts."""

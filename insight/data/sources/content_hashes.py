@@ -1,4 +1,4 @@
-"""Content hashes of source files, remembered so that unchanged files are not read again."""
+"""Content hashes of source files, cached so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from insight.data.sources.decoding import unreadable
 from insight.runtime.errors import DataError, OutputError
 from insight.runtime.files import atomic_write_text
 
-# A file that changed this shortly before it was hashed could change again without a new time stamp, so its
-# hash is not remembered (git calls such an index entry "racily clean").
+# A file that changed shortly before it was hashed could change again without a new time stamp, so its hash is
+# not cached (git calls such an index entry "racily clean").
 _DOUBT_NANOSECONDS = 2_000_000_000
 _HASHED_BYTES = 1 << 18
 
@@ -26,11 +26,11 @@ _Stamp = tuple[int, int, int, int]
 
 
 class ContentHashes:
-    """The xxh3 hashes (128 bits) of files, remembered by path, size, both time stamps and inode.
+    """The xxh3 hashes (128 bits) of files, cached by path, size, both time stamps and inode.
 
     Args:
         cache_dir: The cache folder, which gets one file of records for each folder of sources.
-        clock: The time in nanoseconds, comparable with the time stamps of files.
+        clock: Returns the time in nanoseconds, comparable with the time stamps of files.
     """
 
     def __init__(self, cache_dir: Path, clock: Callable[[], int] = time.time_ns) -> None:
@@ -38,10 +38,10 @@ class ContentHashes:
         self._clock = clock
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """The content hash of each file; compressed files are hashed as they are.
+        """The content hash of each file; compressed files are not decompressed.
 
         Raises:
-            DataError: A file cannot be read, or ``paths`` is one path instead of a list.
+            DataError: A file cannot be read, or ``paths`` is a single path.
         """
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise DataError("it is one path", "give a list of paths", option="paths", value=paths)
@@ -72,15 +72,15 @@ class ContentHashes:
             if max(before[1:3]) < now - _DOUBT_NANOSECONDS:
                 new[path.name] = (*before, hashes[path])
         if new:
-            # Two processes may write at once; the records that are lost are made again next time. With a
-            # read-only cache every start hashes again.
+            # If two processes write at once, lost records are made again next time. With a read-only cache,
+            # every start hashes again.
             with contextlib.suppress(OutputError):
                 atomic_write_text(file, json.dumps({**records, **new}))
         return hashes
 
 
 def file_hash(path: Path) -> str:
-    """xxh3 (128 bits, hexadecimal) of a file's bytes."""
+    """xxh3 hash (128 bits, hexadecimal) of a file's bytes."""
     hasher = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while chunk := file.read(_HASHED_BYTES):
@@ -89,17 +89,17 @@ def file_hash(path: Path) -> str:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """Size, times of the last change of content and of status (ns), and inode.
+    """Size, modification time and status change time (ns), and inode.
 
-    Programs that copy (rsync, backups) set the first time back to that of the original, so an edit in place
-    may leave it and the size as they were; the second one cannot be set.
+    Copying programs (rsync, backups) restore the modification time, so an edit in place may keep it and the
+    size; the status change time cannot be set.
     """
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def _read(file: Path) -> dict[str, list[Any]]:
-    """The records in ``file`` by name: a stamp and the hash. Records of an older form do not count."""
+    """The records in ``file`` by name: a stamp and the hash. Records of an older form are dropped."""
     try:
         records = json.loads(file.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The places where a text may be cut without changing any id, and texts in pieces cut there."""
+"""The places where a text may be cut without changing any id, and texts cut there into pieces."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Iterable, Iterator
 from insight.runtime.errors import TokenizerError
 
 PIECE_CHARACTERS = 1 << 14
-"""Long texts are handed to the trainer, and encoded, in pieces of about this many characters."""
-# Encoding one word takes far more memory than its characters; a longer one is data, not text.
+"""Approximate length in characters of the pieces of long texts for training and encoding."""
+# Encoding one word takes far more memory than its characters; a longer word is data, not text.
 _MOST_UNCUT_CHARACTERS = 1 << 25
-# A place to cut is first looked for this close to the end of what was read.
+# A place to cut is first searched for this close to the end of a chunk.
 _SEARCHED_CHARACTERS = 1 << 12
 
-# Letters and digits since early versions of Unicode, so that every library calls them so, which stay so in
-# every normalization: ASCII, Latin, Greek, Cyrillic, kana, Han, Hangul.
+# Letters and digits since early versions of Unicode, so that every library classifies them so, and which stay
+# so in every normalization: ASCII, Latin, Greek, Cyrillic, kana, Han, Hangul.
 _LETTERS = (
     r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u013e\u0141-\u01ba"
     r"\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
 )
-# Ends of sentences and brackets of scripts that write no spaces; they are punctuation also when normalized.
+# Ends of sentences and brackets of scripts without spaces; they stay punctuation when normalized.
 _WIDE_PUNCTUATION = r"\u3001\u3002\u300c-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
 
 
 def safe_cut(boundaries: str) -> re.Pattern[str]:
-    """A pattern of the places where a text may be cut.
+    """A pattern of the places where a text may be cut, which depend only on the characters on both sides.
 
-    The character before a place and the one behind it decide alone. Besides ``boundaries``, and whatever the
-    rule, there is a place between a letter or digit and a line break or wide punctuation: all rules end a
-    word there, none looks further ahead, and the library never joins the two.
+    A text may be cut before ``boundaries`` and, whatever the rule, between a letter or digit and a line break
+    or wide punctuation: all rules end a word there, none looks further ahead, and the library never joins the
+    two.
 
     Args:
         boundaries: The white space before which the rule of a tokenizer allows a cut, as characters of a
@@ -39,13 +39,13 @@ def safe_cut(boundaries: str) -> re.Pattern[str]:
 
 
 EVERY_RULE_CUT = safe_cut(r" \t")
-"""The places where a text may be cut for every known rule."""
+"""The places where a text may be cut under every known rule."""
 
 
 def cut_text(
     text: str, num_characters: int = PIECE_CHARACTERS, place: re.Pattern[str] = EVERY_RULE_CUT
 ) -> Iterator[str]:
-    """``text`` in pieces of at least ``num_characters``, cut only where ``place`` matches.
+    """Cut ``text`` into pieces of at least ``num_characters``, only where ``place`` matches.
 
     Raises:
         TokenizerError: ``num_characters`` is below 1.
@@ -64,20 +64,17 @@ def cut_text(
 def cut_stream(
     chunks: Iterable[str], num_characters: int, place: re.Pattern[str] = EVERY_RULE_CUT
 ) -> Iterator[str]:
-    """The one text that ``chunks`` make, in pieces like those of :func:`cut_text`.
-
-    Little more than one piece is held in memory.
+    """Cut the text that consists of ``chunks`` as :func:`cut_text` does, holding little more than one piece.
 
     Raises:
-        TokenizerError: There are millions of characters without a place to cut, or ``num_characters`` is
-            below 1.
+        TokenizerError: Millions of characters have no place to cut, or ``num_characters`` is below 1.
     """
     check_length(num_characters)
     held = ""
     searched = 0
     for chunk in chunks:
         if len(chunk) <= 2 * num_characters:
-            # A chunk is mostly one piece, which is then copied as seldom as possible.
+            # Most chunks are one piece; this copies as little as possible.
             match = place.search(chunk, max(1, len(chunk) - _SEARCHED_CHARACTERS))
             if match is not None and len(held) + match.start() >= num_characters:
                 yield held + chunk[: match.start()]
@@ -88,7 +85,7 @@ def cut_stream(
         while len(held) - start > 2 * num_characters:
             match = place.search(held, max(start + num_characters, searched))
             if match is None:
-                # Whether there is a place behind the last character, the next chunk decides.
+                # Whether there is a place after the last character depends on the next chunk.
                 searched = len(held)
                 break
             yield held[start : match.start()]
@@ -103,10 +100,10 @@ def cut_stream(
 
 
 def check_length(num_characters: int) -> None:
-    """Refuse a length that no part of a text can have.
+    """Refuse an invalid length of a part.
 
     Raises:
-        TokenizerError: ``num_characters`` is no whole number above 0.
+        TokenizerError: ``num_characters`` is not a whole number above 0.
     """
     if isinstance(num_characters, bool) or not isinstance(num_characters, int) or num_characters < 1:
         problem = "a part has at least 1 character"

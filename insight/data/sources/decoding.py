@@ -1,4 +1,4 @@
-"""The bytes of a plain or compressed file as text, piece by piece; damage is found and memory stays small."""
+"""Decode plain or compressed files into text, piece by piece, with little memory; damage is detected."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ INVALID_TEXT = {
     "replace": "put U+FFFD there, as the Unicode standard recommends",
     "skip": "leave it out",
 }
-"""The policies for bytes that are not UTF-8, and for halves of surrogate pairs in JSON."""
-# A few compressed bytes can stand for thousands of times as many, and zstd cannot be told to stop earlier.
+"""How bytes that are not UTF-8, and halves of surrogate pairs in JSON, can be handled."""
+# A few compressed bytes may expand a thousandfold, and zstd cannot limit its output, so little is read at
+# once.
 _COMPRESSED_BYTES = 1 << 12
 _DECOMPRESSED_BYTES = 1 << 20
-# The largest window that the library zstd decodes (`zstd --long=31`); memory is only taken as it fills.
+# The largest window that zstd decodes (`zstd --long=31`); memory is only used as the window fills.
 _MOST_WINDOW_BYTES = 1 << 31
-# The longest header of a frame of zstd (RFC 8878, section 3.1.1.1).
+# The longest header of a zstd frame (RFC 8878, section 3.1.1.1).
 _FRAME_HEADER_BYTES = 18
-# Frames of zstd 0.1 to 0.7 begin with bytes from 0x1e or 0x22 to 0x27 and these.
+# Frames of zstd 0.1 to 0.7 begin with a byte 0x1e or 0x22 to 0x27, followed by these.
 _OLD_FRAME = b"\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = "\ufeff"
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -41,18 +42,18 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @contextlib.contextmanager
 def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed as they are read.
+    """Open a file and decompress its bytes as they are read.
 
-    A compressed file may consist of several streams one after another, with whatever its format allows
-    between them and at its end: zero bytes (gzip, xz) and skippable frames (zstd).
+    A compressed file may consist of several streams, with everything that its format allows between and after
+    them: zero bytes (gzip, xz) and skippable frames (zstd).
 
     Args:
         path: The file.
-        name: The name of the file in messages.
+        name: Name of the file in messages.
         compression: ``""`` or one of ``COMPRESSIONS``.
 
     Raises:
-        DataError: The file cannot be read or is damaged, which may only show inside the block.
+        DataError: The file cannot be read or is damaged; this may be raised inside the block.
     """
     if compression not in ("", *COMPRESSIONS):
         remedy = f"use {', '.join(COMPRESSIONS)}"
@@ -69,7 +70,7 @@ def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
 
 
 def unreadable(name: str, error: OSError) -> DataError:
-    """The error for a file that the system does not let us read."""
+    """The error for a file that the system cannot read."""
     reason = error.strerror or str(error)
     return DataError(f"{name}: cannot be read ({reason})", "check the file and its permissions")
 
@@ -81,7 +82,7 @@ def _open(path: Path, compression: str) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(path, "rb"))
     new_stream: Callable[[bool], Any] = {
         "bz2": lambda is_first: bz2.BZ2Decompressor(),
-        # Only the first stream may be of the format that came before .xz, which nothing can follow.
+        # Only the first stream may have the format before .xz, which no stream can follow.
         "xz": lambda is_first: lzma.LZMADecompressor(lzma.FORMAT_AUTO if is_first else lzma.FORMAT_XZ),
         "zst": lambda is_first: _ZstandardFrame(),
     }[compression]
@@ -94,19 +95,19 @@ class _DamagedError(Exception):
 
 
 class _UnsupportedError(Exception):
-    """The compressed data may be valid but needs what the libraries cannot do."""
+    """The compressed data may be valid but needs features that the libraries lack."""
 
 
 class _StreamReader(io.RawIOBase):
-    """The decompressed bytes of all streams of a file; whatever is left behind them is an error.
+    """The decompressed bytes of all streams of a file; any other data after them is an error.
 
-    The readers of the standard library (and of fsspec, which uses them) take whatever follows the first
-    stream and does not begin another one, such as padding, for garbage and end there without a word.
+    The readers of the standard library (and of fsspec, which uses them) silently end at data after the first
+    stream that does not begin another one, such as padding.
 
     Args:
         path: The file.
-        new_stream: Makes a decompressor like those of :mod:`lzma`, given whether it is the first.
-        padding: Zero bytes in multiples of this number may follow a stream; 0 if none may.
+        new_stream: Makes a decompressor like those of :mod:`lzma`; its argument is whether it is the first.
+        padding: A stream may be followed by a multiple of this number of zero bytes; 0 allows none.
     """
 
     def __init__(self, path: Path, new_stream: Callable[[bool], Any], padding: int) -> None:
@@ -130,7 +131,7 @@ class _StreamReader(io.RawIOBase):
                 if not self._compressed:
                     raise EOFError("it ends in the middle of a stream")
             try:
-                # BZ2Decompressor raises OSError for data that is not valid.
+                # BZ2Decompressor raises OSError for invalid data.
                 data = self._stream.decompress(self._compressed, _DECOMPRESSED_BYTES)
             except (lzma.LZMAError, OSError) as error:
                 raise _DamagedError(str(error)) from error
@@ -143,7 +144,7 @@ class _StreamReader(io.RawIOBase):
         return size
 
     def _begin_stream(self) -> bool:
-        """Pass over padding and begin the next stream; ``False`` at the end of the file."""
+        """Skip padding and begin the next stream; ``False`` at the end of the file."""
         num_zeros = 0
         while True:
             if len(self._compressed) < _FRAME_HEADER_BYTES:
@@ -168,7 +169,7 @@ class _StreamReader(io.RawIOBase):
 
 
 class _ZstandardFrame:
-    """One frame of zstd with the interface of the decompressors of the standard library."""
+    """One zstd frame with the interface of the decompressors of the standard library."""
 
     needs_input = True
 
@@ -214,8 +215,8 @@ class Reading:
     """How the bytes of a source become documents.
 
     Args:
-        text_field: The field of ``.jsonl``, or the column of ``.parquet`` and ``.tsv``, that holds the text.
-        invalid_text: The policy for bytes that are not UTF-8: ``error``, ``replace`` or ``skip``.
+        text_field: Field of ``.jsonl``, and column of ``.parquet`` and ``.tsv`` files, that holds the text.
+        invalid_text: How bytes that are not UTF-8 are handled: ``error``, ``replace`` or ``skip``.
 
     Raises:
         ConfigError: A value cannot work.
@@ -246,13 +247,13 @@ class TextRepairs:
         self.first = ""
 
     def count(self, num_places: int, where: str) -> None:
-        """Note ``num_places`` more, the first of them at ``where``."""
+        """Count ``num_places`` more, the first of them at ``where``."""
         if num_places and not self.num_places:
             self.first = where
         self.num_places += num_places
 
     def describe(self, invalid_text: str) -> str:
-        """A line that tells how many places were repaired; ``""`` where there were none."""
+        """A line that states how many places were repaired; ``""`` if none were."""
         if not self.num_places:
             return ""
         done = "replaced by U+FFFD" if invalid_text == "replace" else "left out"
@@ -261,13 +262,13 @@ class TextRepairs:
 
 
 class TextDecoder:
-    """UTF-8 to text, for one file read from the front; characters may be cut between two calls.
+    """Decodes the UTF-8 bytes of one file in order; a character may be split between two calls.
 
     Args:
-        name: The name of the file in messages.
-        invalid_text: One of ``INVALID_TEXT``.
-        repairs: Counts the places that were repaired.
-        position: Where in the file the bytes begin. A byte order mark is left out only at 0.
+        name: Name of the file in messages.
+        invalid_text: A key of ``INVALID_TEXT``.
+        repairs: Counts the repaired places.
+        position: Position of the first byte in the file. A byte order mark is removed only at 0.
     """
 
     def __init__(self, name: str, invalid_text: str, repairs: TextRepairs, position: int = 0) -> None:
@@ -278,11 +279,11 @@ class TextDecoder:
         self._rest = b""
 
     def decode(self, data: bytes, is_last: bool = False, line: int | None = None) -> str:
-        """The text of ``data``; the bytes of a character that is cut at the end are kept for the next call.
+        """The text of ``data``; the bytes of an incomplete last character are kept for the next call.
 
         Args:
             data: The next bytes of the file.
-            is_last: Whether nothing follows, so that a character that is cut is invalid.
+            is_last: Whether the file ends here, so that an incomplete character is invalid.
             line: Number of the line, for messages.
 
         Raises:
@@ -308,7 +309,7 @@ class TextDecoder:
         return text
 
     def _repaired(self, text: str, where: str) -> str:
-        """``text`` without the bytes that the codec wrote as surrogates (PEP 383)."""
+        """``text`` with the surrogates of invalid bytes (PEP 383) replaced or removed."""
         text, num_places = _ESCAPED_BYTES.subn(self._replacement, text)
         self._repairs.count(num_places, where)
         return text
@@ -316,7 +317,7 @@ class TextDecoder:
     def _replacement(self, match: re.Match[str]) -> str:
         if self._invalid_text == "skip":
             return ""
-        # As many U+FFFD as a decoder that sees the bytes in their place would write.
+        # As many U+FFFD as a decoder would write for these bytes.
         return match[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def _remedy(self, data: bytes) -> str:
@@ -326,7 +327,7 @@ class TextDecoder:
 
 
 def valid_text(text: str, where: str, invalid_text: str, repairs: TextRepairs) -> str:
-    """``text`` without halves of surrogate pairs, which JSON can spell but which are no characters.
+    """``text`` with halves of surrogate pairs, which JSON can spell, replaced or removed.
 
     Raises:
         DataError: There is one, and ``invalid_text`` is ``"error"``.

@@ -1,4 +1,4 @@
-"""The files that hold the text: files, folders, globs and embedded corpora become a list of sources."""
+"""Expand files, folders, globs and embedded corpora into a list of source files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Source:
     Attributes:
         path: The file, with links resolved.
         name: The name that the user gave, for messages and reports.
-        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``; or the format of a file of token ids
+        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``, or the format of a file of token ids
             (:mod:`insight.data.sources.token_files`).
         compression: ``""`` or one of ``COMPRESSIONS``.
     """
@@ -46,12 +46,12 @@ class Source:
 
     @property
     def holds_tokens(self) -> bool:
-        """Whether the file holds token ids, which only their tokenizer can turn into text."""
+        """Whether the file holds token ids instead of text."""
         return is_token_format(self.format)
 
     @property
     def has_ranges(self) -> bool:
-        """Whether a part of the file can be read by itself."""
+        """Whether a part of the file can be read on its own."""
         return self.format in RANGED_FORMATS and not self.compression
 
     def parts(
@@ -62,13 +62,13 @@ class Source:
     ) -> Iterator[TextPart]:
         """The documents of this file in parts, in order, without empty ones; memory stays small.
 
-        A ``.txt`` file is one document; a ``.jsonl`` file has one in each line, a ``.tsv`` or ``.parquet``
-        file one in each row.
+        A ``.txt`` file is one document; a ``.jsonl`` file has one per line, a ``.tsv`` or ``.parquet`` file
+        one per row.
 
         Args:
             reading: How the bytes become documents.
-            repairs: Counts the places that were repaired.
-            byte_range: Only this part of the file, if it :attr:`has_ranges`.
+            repairs: Counts the repaired places.
+            byte_range: Part of the file to read, if it :attr:`has_ranges`.
 
         Raises:
             DataError: The file cannot be read, is damaged, is not UTF-8, lacks the field, has no text, or
@@ -86,7 +86,7 @@ class Source:
             raise no_text(self.name)
 
     def documents(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[str]:
-        """The documents of this file, each as a whole; arguments and errors are those of :meth:`parts`."""
+        """The whole documents of this file; arguments and errors are those of :meth:`parts`."""
         return as_documents(self.parts(reading, repairs))
 
 
@@ -98,23 +98,22 @@ def no_text(name: str) -> DataError:
 def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list[Source]:
     """Expand the names that a user gave into files, in a deterministic order and each file once.
 
-    Patterns keep their order; inside a folder (searched with its sub-folders, hidden names skipped) or a
-    glob the files are sorted by path. Empty files are skipped there, and refused when named directly.
-    Files of token ids have to be named: ``FILE.bin``, a glob that ends in ``.bin``, or a folder that litgpt
-    has prepared.
+    Patterns keep their order; the files of a folder (searched with its sub-folders, hidden names skipped) or
+    a glob are sorted by path. Empty files are skipped there, and refused if named directly. Files of token
+    ids must be named: ``FILE.bin``, a glob that ends in ``.bin``, or a folder prepared by litgpt.
 
     Args:
-        patterns: Each one is a file, a folder, a glob (``**`` allowed) or ``corpus:NAME``.
-        option: The option that the patterns come from, for messages.
+        patterns: Files, folders, globs (``**`` allowed) or ``corpus:NAME``.
+        option: The option that holds the patterns, for messages.
 
     Raises:
-        DataError: A file is missing, empty or in no supported format, or nothing matches a pattern.
+        DataError: A file is missing, empty or in no supported format, or a pattern matches nothing.
     """
     sources: dict[Path, Source] = {}
     for pattern in _checked(patterns, option):
         try:
             found = _expand(pattern, option)
-        except OSError as error:  # such as a name that is too long, or a folder that may not be searched
+        except OSError as error:  # Such as a name that is too long or a folder without permission.
             reason = error.strerror or str(error)
             problem = f"cannot be read ({reason})"
             raise DataError(problem, "check its name", option=option, value=pattern) from error
@@ -168,7 +167,7 @@ def _expand(pattern: str, option: str) -> list[Source]:
 
 
 def _matches(path: Path) -> list[Path]:
-    """The files and folders that a glob matches; ``**`` follows no links, so loops of links end."""
+    """The files and folders that a glob matches; ``**`` does not follow links, so that loops of links end."""
     parts = path.parts
     if "**" not in parts or any("**" in part and part != "**" for part in parts):
         return [Path(match) for match in glob.glob(str(path))]
@@ -220,7 +219,7 @@ def _format_of(path: Path, tokens_named: bool = False) -> tuple[str, str] | None
 
     Args:
         path: A file.
-        tokens_named: Whether ``.bin`` counts: in a folder it may be anything, such as the weights of a model.
+        tokens_named: Whether ``.bin`` counts. In a folder it may be anything, such as the weights of a model.
     """
     parts = path.name.lower().split(".")
     if tokens_named and len(parts) > 1 and parts[-1] == TOKEN_FORMAT:

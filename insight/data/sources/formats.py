@@ -1,4 +1,4 @@
-"""The documents in one file of text: .txt, .jsonl, .tsv and .parquet, plain or compressed, read in parts."""
+"""Read the documents of a .txt, .jsonl, .tsv or .parquet file, plain or compressed, in parts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from insight.runtime.errors import DataError, nearest
 
 FORMATS = ("txt", "jsonl", "tsv", "parquet")
 RANGED_FORMATS = ("txt", "jsonl")
-"""Formats of which a part can be read by itself, from one byte to another."""
+"""Formats of which a range of bytes can be read on its own."""
 _TRAINING_CHARACTERS = 1 << 20
 _CHUNK_BYTES = 1 << 20
-# One wide character makes Python store all of a string four bytes wide: short strings are mostly narrow.
+# One wide character makes Python store the whole string with four bytes each; short strings are mostly
+# narrow.
 _TEXT_BYTES = 1 << 17
 _MOST_LINE_BYTES = 1 << 28
 _PARQUET_ROWS = 1024
 
 
 class TextPart(NamedTuple):
-    """A part of a document, so that a long document never has to be in memory as a whole.
+    """A part of a document, so that a long document need not be in memory as a whole.
 
     Attributes:
         text: The characters of the part.
-        is_last: Whether the document ends with this part; otherwise it continues in the next one.
+        is_last: Whether the document ends with this part.
     """
 
     text: str
@@ -40,7 +41,7 @@ def as_parts(documents: Iterable[str]) -> Iterator[TextPart]:
     """Whole documents, each as one part.
 
     Raises:
-        DataError: ``documents`` is one ``str``, which would be read letter by letter.
+        DataError: ``documents`` is a single ``str``, which would be read letter by letter.
     """
     if isinstance(documents, (str, bytes)):
         raise DataError("documents is one text, not a collection of texts", "give [text]")
@@ -48,7 +49,7 @@ def as_parts(documents: Iterable[str]) -> Iterator[TextPart]:
 
 
 def rest_of_document(part: TextPart, parts: Iterator[TextPart]) -> Iterator[str]:
-    """The text of a document from ``part``, which has been taken from ``parts``, to its end."""
+    """The text of a document from ``part``, which was taken from ``parts``, to its end."""
     yield part.text
     if not part.is_last:
         for following in parts:
@@ -58,14 +59,14 @@ def rest_of_document(part: TextPart, parts: Iterator[TextPart]) -> Iterator[str]
 
 
 def as_documents(parts: Iterable[TextPart]) -> Iterator[str]:
-    """Whole documents; each is in memory at once."""
+    """Whole documents, one in memory at a time."""
     stream = iter(parts)
     for part in stream:
         yield part.text if part.is_last else "".join(rest_of_document(part, stream))
 
 
 def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[TextPart]:
-    """The documents without empty ones, and without empty parts inside one if that is possible.
+    """Leave out empty documents, and empty parts inside a document if possible.
 
     Args:
         parts: Documents in parts.
@@ -80,7 +81,7 @@ def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[
 
 
 def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
-    """Texts for the training of any tokenizer: long documents come in pieces, cut only between words.
+    """Texts for training a tokenizer: long documents come in pieces, cut only between words.
 
     Raises:
         TokenizerError: A document has millions of characters without a place to cut.
@@ -98,8 +99,8 @@ class ByteRange:
     """A part of an uncompressed file.
 
     Attributes:
-        start: The first byte, where a character (``.txt``) or a line (``.jsonl``) begins.
-        stop: The byte behind the last one.
+        start: The first byte; a character (``.txt``) or a line (``.jsonl``) begins there.
+        stop: The byte after the last one.
         first_line: Number of the line at ``start``, for messages.
     """
 
@@ -122,16 +123,16 @@ def read_parts(
     repairs: TextRepairs,
     byte_range: ByteRange | None = None,
 ) -> Iterator[TextPart]:
-    """The documents of one file, a ``.txt`` file in parts of 128 KiB, others a record at a time.
+    """The documents of one file, a ``.txt`` file in parts of 128 KiB, others one record at a time.
 
     Args:
         path: The file.
-        name: The name of the file in messages.
+        name: Name of the file in messages.
         format: One of ``FORMATS``.
         compression: ``""`` or one of ``COMPRESSIONS``.
         reading: How the bytes become documents.
-        repairs: Counts the places that were repaired.
-        byte_range: Only this part of an uncompressed file of one of ``RANGED_FORMATS``.
+        repairs: Counts the repaired places.
+        byte_range: Part to read of an uncompressed file in one of ``RANGED_FORMATS``.
 
     Raises:
         DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
@@ -165,7 +166,7 @@ def _text(file: IO[bytes], decoder: TextDecoder, byte_range: ByteRange | None) -
         size = _TEXT_BYTES if left is None else min(_TEXT_BYTES, left)
         data = file.read(size)
         left = None if left is None else left - len(data)
-        # All files here are buffered, so they give less than was asked for only at their end.
+        # All files here are buffered, so they return less than requested only at their end.
         is_last = len(data) < size or left == 0
         yield TextPart(decoder.decode(data, is_last), is_last)
 
@@ -223,10 +224,9 @@ def _json_lines(
 def _table_rows(
     lines: Iterator[bytes], name: str, decoder: TextDecoder, reading: Reading
 ) -> Iterator[TextPart]:
-    """One column of rows whose fields are separated by tabs.
+    """One column of tab-separated rows (IANA's ``text/tab-separated-values``).
 
-    The format is IANA's ``text/tab-separated-values``: the first line names the columns, and nothing is
-    quoted or escaped. With a number as the column there is no such line.
+    The first line names the columns, unless the column is given as a number; nothing is quoted or escaped.
     """
     column = int(reading.text_field) - 1 if reading.text_field.isdecimal() else None
     if column is not None and column < 0:
@@ -269,7 +269,7 @@ def _parquet_rows(
 
     text_field = reading.text_field
     try:
-        # Parquet is read from its end: a compressed wrapper has to be unpacked first.
+        # Parquet is read from its end, so a compressed file is unpacked first.
         source = io.BytesIO(file.read()) if compression else file
         table = pyarrow.parquet.ParquetFile(source, buffer_size=_CHUNK_BYTES)
         columns = table.schema_arrow.names
@@ -287,7 +287,7 @@ def _parquet_rows(
 
 
 def _values(column: Any, name: str, row: int, reading: Reading, repairs: TextRepairs) -> list[Any]:
-    """The values of a column. Arrow does not check for UTF-8, so text that is not is decoded here."""
+    """The values of a column. Arrow does not check for UTF-8, so invalid text is decoded here."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
@@ -303,17 +303,17 @@ def _values(column: Any, name: str, row: int, reading: Reading, repairs: TextRep
 
 
 def choose_field(text_field: str, existing: list[str]) -> str:
-    """A remedy for a field that is not there."""
+    """A remedy for a missing field."""
     match = nearest(text_field, existing)
     suggestion = f"text_field={match!r}?" if match else "set text_field to one of them"
     return f"it has {', '.join(map(repr, existing)) or 'none'}; {suggestion}"
 
 
 def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
-    """A value that should be text; ``None`` counts as the empty text.
+    """A value that should be text; ``None`` counts as empty text.
 
     Raises:
-        DataError: The value is something else, or not valid Unicode.
+        DataError: The value is not text, or not valid Unicode.
     """
     if value is None:
         return ""

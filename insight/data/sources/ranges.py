@@ -1,4 +1,4 @@
-"""Files of text in ranges of bytes, each of which can be encoded by itself, anywhere and in any order."""
+"""Text files in ranges of bytes, each of which can be encoded on its own, anywhere and in any order."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RangeStart:
     """Where a range begins among all documents.
 
     Attributes:
-        document: Index of the document that begins or goes on there.
-        character: Characters of that document in earlier ranges.
+        document: Index of the document that begins or continues there.
+        character: Number of characters of that document in earlier ranges.
     """
 
     document: int = 0
@@ -42,7 +42,7 @@ class TextRange:
 
     Attributes:
         source: The file.
-        size: Size of the file in bytes, by which another machine sees that its file is the same.
+        size: Size of the file in bytes, by which another machine checks that it sees the same file.
         byte_range: The part; ``None`` for the whole file.
         is_open: Whether the last document continues in the next range.
     """
@@ -68,7 +68,7 @@ class TextRange:
         return f"{self.source.name}, bytes {self.byte_range.start}–{self.byte_range.stop}"
 
     def parts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents in parts; a document that continues in the next range is not ended here.
+        """The documents in parts; a document that continues in the next range stays open.
 
         Raises:
             DataError: The file cannot be read (:meth:`Source.parts`), or its size has changed.
@@ -93,13 +93,13 @@ class TextRange:
                 yield part._replace(is_last=part.is_last and not self.is_open)
         except DataError:
             if self.source.format == "jsonl" and byte_range.start:
-                # The range is read again up to the same error, with lines counted from the start of the file.
+                # The range is read again up to the same error, with line numbers of the whole file.
                 numbered = dataclasses.replace(byte_range, first_line=self._first_line(byte_range.start))
                 for _ in self.source.parts(reading, TextRepairs(), numbered):
                     pass
             raise
         if self.begins_inside and not self.is_open and not has_ended:
-            # All bytes were invalid and left out, as the user wished; the document ends here all the same.
+            # All bytes were invalid and left out as configured; the document still ends here.
             yield TextPart("", True)
 
     def _first_line(self, start: int) -> int:
@@ -112,12 +112,12 @@ class TextRange:
 
 
 class RangedText:
-    """The text of some files, as one stream and as ranges that make the same stream.
+    """The text of several files, as one stream and as ranges that form the same stream.
 
     Args:
         sources: The files.
         reading: How the bytes become documents.
-        range_bytes: The approximate size of a range; ``RANGE_BYTES`` if not given.
+        range_bytes: Approximate size of a range; ``RANGE_BYTES`` if not given.
     """
 
     def __init__(self, sources: Sequence[Source], reading: Reading, range_bytes: int | None = None) -> None:
@@ -128,7 +128,7 @@ class RangedText:
 
     @functools.cached_property
     def ranges(self) -> list[TextRange]:
-        """The ranges in order; plain ``.jsonl`` and ``.txt`` files have several, other files one each.
+        """The ranges in order; large plain ``.jsonl`` and ``.txt`` files have several, other files one each.
 
         A ``.txt`` file, which is one document, is cut where every tokenizer with a known rule allows it.
 
@@ -139,7 +139,7 @@ class RangedText:
 
     @property
     def starts(self) -> list[RangeStart]:
-        """Where each range begins among the documents; the text is read once if nobody has done so yet."""
+        """Where each range begins among the documents; reads the text if this is not known yet."""
         if self._starts is None:
             for _ in self.parts(TextRepairs()):
                 pass
@@ -151,7 +151,7 @@ class RangedText:
         self._starts = starts
 
     def parts(self, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents of all files, in order, in parts.
+        """The documents of all files, in order and in parts.
 
         Raises:
             DataError: A file cannot be read (:meth:`Source.parts`).
@@ -176,7 +176,7 @@ class RangedText:
 def joined_ranges(
     ranges: Sequence[TextRange], starts: Sequence[RangeStart]
 ) -> tuple[list[TextRange], list[RangeStart]]:
-    """Ranges for a tokenizer that allows no cut, so that each document is in one range."""
+    """Join ranges so that each document is in one range, for a tokenizer that allows no cut."""
     joined: list[TextRange] = []
     kept: list[RangeStart] = []
     for text_range, start in zip(ranges, starts, strict=True):
@@ -189,7 +189,7 @@ def joined_ranges(
 
 
 def require_text(source: Source | None, has_text: bool) -> None:
-    """Refuse a file in which there was no text.
+    """Refuse a file without text.
 
     Raises:
         DataError: The file has no text.
@@ -223,7 +223,7 @@ def _cut_source(source: Source, range_bytes: int) -> list[TextRange]:
 
 
 def _line_start(file: IO[bytes], wanted: int) -> int | None:
-    """The first place from ``wanted`` on where a line begins, ``None`` if none does."""
+    """The first position from ``wanted`` on where a line begins, or ``None``."""
     file.seek(wanted - 1)
     while data := file.readline(_LINE_BYTES):
         if data.endswith(b"\n"):
@@ -234,14 +234,15 @@ def _line_start(file: IO[bytes], wanted: int) -> int | None:
 def _text_place(
     file: IO[bytes], wanted: int, place: re.Pattern[str] = EVERY_RULE_CUT, window_bytes: int = _WINDOW_BYTES
 ) -> int | None:
-    """The first place from ``wanted`` on where the text may be cut, never beside bytes that are not UTF-8."""
+    """The first position from ``wanted`` on where the text may be cut, never next to invalid bytes."""
     start = max(0, wanted - _MOST_CHARACTER_BYTES)
     while True:
         file.seek(start)
         data = file.read(window_bytes)
         text, num_skipped = _whole_characters(data)
         before = data[num_skipped : max(num_skipped, wanted - start)]
-        # A place is recognised by the characters around it, so the first one of the window cannot be judged.
+        # A place is recognised by the characters on both sides, so the first position of the window cannot be
+        # judged.
         match = place.search(text, max(1, len(before.decode("utf-8", "ignore"))))
         if match is not None:
             return start + num_skipped + len(text[: match.start()].encode("utf-8"))
@@ -251,9 +252,9 @@ def _text_place(
 
 
 def _whole_characters(data: bytes) -> tuple[str, int]:
-    """The text of the whole characters in ``data`` (``""`` if not UTF-8), and the bytes before it."""
+    """The whole characters in ``data`` (``""`` if not UTF-8), and the number of bytes before them."""
     most = min(_MOST_CHARACTER_BYTES, len(data))
-    # All bytes of a character but its first are of this form.
+    # All bytes of a character but the first have this form.
     num_skipped = next((index for index in range(most) if data[index] & 0xC0 != 0x80), 0)
     try:
         return codecs.utf_8_decode(data[num_skipped:], "strict", False)[0], num_skipped

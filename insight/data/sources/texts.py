@@ -1,4 +1,4 @@
-"""Documents that a Python program already has: a list, a function that yields them, a `datasets` object."""
+"""Documents from a Python program: a list, a function that yields them, or a `datasets` object."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from insight.runtime.errors import DataError
 
 
 class Texts:
-    """Documents to train or measure on, in place of names of files.
+    """Documents to train or evaluate on, used in place of file names.
 
-    They are read several times (hashed, learnt from, divided, encoded), so each pass must give the same
-    documents in the same order, which is checked. Nothing of the library `datasets` is imported: its objects
+    They are read several times (to hash, train a tokenizer, divide and encode), so each pass must give the
+    same documents in the same order, which is checked. The library `datasets` is not imported: its objects
     are collections of rows.
 
     Args:
         documents: A collection that can be iterated several times (list, ``datasets.Dataset``,
-            ``datasets.IterableDataset``), or a function that returns an iterator. Each document is a text,
-            or a row (a mapping) that has it in ``text_field``.
-        name: The name of the documents in messages and reports.
+            ``datasets.IterableDataset``), or a function that returns an iterator. Each document is a text, or
+            a row (a mapping) that holds it in ``text_field``.
+        name: Name of the documents in messages and reports.
 
     Raises:
-        DataError: ``documents`` is one text, an iterator that is used up after one pass, or several splits.
+        DataError: ``documents`` is a single text, a one-pass iterator, or several splits.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Texts:
 
         Args:
             reading: How rows become documents.
-            repairs: Counts the places that were repaired.
+            repairs: Counts the repaired places.
 
         Raises:
             DataError: A document is not text, a row lacks the field, or there is no text.
@@ -64,7 +64,7 @@ class Texts:
             raise DataError(f"{self.name}: holds no text", "give documents with text")
 
     def content_hash(self, reading: Reading = Reading()) -> str:
-        """A hash of all documents in their order (xxh3, 128 bits, hexadecimal).
+        """A hash of all documents in order (xxh3, 128 bits, hexadecimal).
 
         Raises:
             DataError: A document cannot be read (:meth:`parts`).
@@ -77,7 +77,7 @@ class Texts:
         return str(hasher.hexdigest())
 
     def records(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents as :meth:`parts` gives them, but empty ones included."""
+        """The documents as in :meth:`parts`, but with empty ones."""
         documents = self._documents() if callable(self._documents) else self._documents
         for number, document in enumerate(documents):
             where = f"{self.name}: document {number}"

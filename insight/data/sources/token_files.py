@@ -1,6 +1,6 @@
 """Files of token ids that other programs wrote: the .bin files of nanoGPT and llm.c, and those of litgpt.
 
-None of them says which tokenizer made the ids, so the user names it. Nothing in them is ever executed.
+None of them states which tokenizer made the ids, so the user names it. Nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TOKEN_FORMAT = "bin"
 _CHUNK_FORMAT = "litdata-"
 _BATCH_IDS = 1 << 20
 
-# TinyLlama and lit-gpt 0.x (`packed_dataset.py`): magic, version, code of the type, ids in each chunk.
+# TinyLlama and lit-gpt 0.x (`packed_dataset.py`): magic, version, type code, ids per chunk.
 _PACKED_MAGIC = b"LITPKDS"
 _PACKED_HEADER = struct.Struct("<7sQBQ")
 _PACKED_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
-# llm.c (`dev/data/data_common.py`): 256 int32, of which the first three are magic, version, number of ids.
+# llm.c (`dev/data/data_common.py`): 256 int32 values; the first three are magic, version and number of ids.
 _LLM_C_HEADER_BYTES = 1024
 _LLM_C_TYPES = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
-# litdata (`streaming/constants.py`), which litgpt prepares text with: index of a one-dimensional item's type.
+# litdata (`streaming/constants.py`), with which litgpt prepares text: type codes of one-dimensional items.
 _CHUNK_TYPES = {
     "no_header_tensor": {
         **dict.fromkeys((13, 14), "i2"),
@@ -42,7 +42,7 @@ _CHUNK_TYPES = {
     "no_header_numpy": {0: "i1", 1: "i2", 2: "i4", 3: "i8", 4: "u1", 5: "u2", 6: "u4"},
 }
 _INDEX_NAME = "index.json"
-# If every second one of this many ids of two bytes is 0, they are ids of four bytes.
+# If every second one of this many two-byte ids is 0, they are four-byte ids.
 _LEAST_GUESSED_IDS = 16
 _MOST_GUESSED_IDS = 1 << 12
 
@@ -52,7 +52,7 @@ class TokenBatch(NamedTuple):
 
     Attributes:
         ids: The ids of all documents without end-of-text ids, int64 ``(tokens,)``.
-        offsets: Where each document begins and the last one ends, int64 ``(documents + 1,)``.
+        offsets: The start of each document and the end of the last one, int64 ``(documents + 1,)``.
         continues: Whether the last document continues in the next batch.
     """
 
@@ -63,12 +63,12 @@ class TokenBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the ids of a file are.
+    """Position and type of the ids in a file.
 
     Attributes:
         dtype: Type of the ids.
         first_byte: Position of the first id.
-        ends: Numbers of ids behind which a document ends, where the file tells them; int64.
+        ends: Document ends stored in the file, as numbers of ids before them, int64.
     """
 
     dtype: np.dtype[Any]
@@ -82,10 +82,10 @@ def is_token_format(format: str) -> bool:
 
 
 def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
-    """The files of a folder that litgpt prepared, in order, each with its format; ``[]`` for other folders.
+    """The files of a folder prepared by litgpt, in order and with their formats; ``[]`` for other folders.
 
     Raises:
-        DataError: The folder is of that kind, but damaged or not of plain token ids.
+        DataError: The folder was prepared by litgpt, but is damaged or does not hold plain token ids.
     """
     file = folder / _INDEX_NAME
     if not file.is_file():
@@ -97,13 +97,13 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
         are_flat = all(type(chunk["dim"]) is int for chunk in chunks)
         kinds = list(config["data_format"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return []  # an index.json of something else
+        return []  # An index.json of another program.
     if len(kinds) != 1 or config.get("compression") or config.get("encryption"):
         raise DataError(
             f"{file}: compressed, encrypted or of {len(kinds)} columns",
             "prepare plain token ids, as litgpt does",
         )
-    if not are_flat:  # each item then has its size before it
+    if not are_flat:  # Each item is then preceded by its size.
         raise DataError(
             f"{file}: not prepared for a loader of tokens",
             "optimize with item_loader=TokensLoader(), as litgpt does",
@@ -114,7 +114,7 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
         raise DataError(f"{file}: data_format {kinds[0]!r} holds no token ids", "prepare them as litgpt does")
     found = []
     for name in names:
-        # The file may come from anywhere: a name with a folder in it could point outside of this one.
+        # The folder may be untrusted: a name with a folder in it could point outside.
         if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
             raise DataError(f"{file}: names {name!r}, which is no file of this folder", "fetch it again")
         found.append((folder / name, f"{_CHUNK_FORMAT}{code}"))
@@ -130,13 +130,13 @@ def read_token_batches(
 
     Args:
         path: The file.
-        name: The name of the file in messages.
+        name: Name of the file in messages.
         format: ``"bin"``, or a format from :func:`token_folder_files`.
         vocabulary_size: Number of ids of the tokenizer that made them.
         end_of_text_id: The id that ends a document.
 
     Raises:
-        DataError: The file cannot be read, is damaged, or holds an id that the tokenizer does not have.
+        DataError: The file cannot be read, is damaged, or holds an id outside the vocabulary.
     """
     try:
         layout = _layout(path, name, format, vocabulary_size)
@@ -161,12 +161,12 @@ def read_token_batches(
 def _documents(
     ids: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], end_of_text_id: int, is_open: bool
 ) -> TokenBatch:
-    """The documents among ``ids``.
+    """Divide ``ids`` into documents.
 
     Args:
-        ids: Ids as they are in the file.
-        ends: Numbers of ids behind which a document ends, besides the end-of-text ids.
-        end_of_text_id: The id that ends a document and is part of none.
+        ids: Ids as stored in the file.
+        ends: Document ends besides the end-of-text ids, as numbers of ids before them.
+        end_of_text_id: The id that ends a document and belongs to none.
         is_open: Whether the ids begin inside a document.
     """
     kept = ids != end_of_text_id
@@ -179,7 +179,7 @@ def _documents(
     continues = last < len(text)
     rest = [len(text)] if continues else []
     offsets = np.concatenate([np.zeros(1, np.int64), all_ends, np.array(rest, np.int64)])
-    # A document that was begun before, and of which nothing is here, stays open.
+    # A document that began earlier and has no ids here stays open.
     return TokenBatch(text, offsets.astype(np.int64), continues)
 
 
@@ -216,7 +216,7 @@ def _packed_layout(head: bytes, name: str) -> _Layout:
 
 
 def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _Layout:
-    """A chunk begins with the number of its items, where each begins and where the last one ends (uint32)."""
+    """Read the header: the number of items, the start of each and the end of the last one (uint32)."""
     damaged = DataError(f"{name}: damaged", "prepare or fetch it again")
     if len(head) < 8:
         raise damaged
@@ -236,7 +236,7 @@ def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _
 
 
 def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
-    """Type of the ids behind a header of llm.c, or ``None`` if there is no such header."""
+    """Type of the ids after an llm.c header, or ``None`` if there is no such header."""
     if len(head) < _LLM_C_HEADER_BYTES:
         return None
     magic, version, num_ids = struct.unpack_from("<3i", head)
@@ -246,7 +246,7 @@ def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
 
 
 def _raw_dtype(head: bytes, size: int, vocabulary_size: int) -> np.dtype[Any]:
-    """Two bytes, as nanoGPT writes them, unless the vocabulary or the ids themselves need four."""
+    """Two bytes, as nanoGPT writes them, unless the vocabulary or the ids need four."""
     if vocabulary_size > 1 << 16:
         return np.dtype("<u4")
     halves = np.frombuffer(head[: len(head) // 4 * 4], dtype="<u2")[:_MOST_GUESSED_IDS]
