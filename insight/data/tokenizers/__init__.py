@@ -1,4 +1,4 @@
-"""Text to token ids and back: BPE, bytes, words, or somebody else's tokenizer.json."""
+"""Text to token ids and back: BPE, bytes, words, or an existing tokenizer.json."""
 
 from insight.data.tokenizers.base import END_OF_TEXT as END_OF_TEXT
 from insight.data.tokenizers.base import BaseTokenizer as BaseTokenizer

@@ -1,4 +1,4 @@
-"""The interface of every tokenizer: lossless ids, typed errors, a standard tokenizer.json."""
+"""The interface of all tokenizers: lossless ids, typed errors, a standard tokenizer.json."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ class EncodedBatch(NamedTuple):
 class BaseTokenizer(ABC):
     """Turns text into token ids and back; instances are thread-safe and picklable.
 
-    If ``is_lossless`` is true, any text comes back exactly. Other tokenizers lose text on purpose: they
-    normalize it, or know only some words.
-
-    The name of a special token inside a text is plain text and never becomes the special id, so a document
-    cannot forge the end of another.
+    If ``is_lossless`` is true, decoding returns any text exactly. Other tokenizers lose text on purpose: they
+    normalize it, or know only some words. The name of a special token inside a text is plain text and never
+    becomes the special id, so a document cannot forge the end of another.
     """
 
     @property
@@ -64,19 +62,19 @@ class BaseTokenizer(ABC):
 
     @property
     def is_lossless(self) -> bool:
-        """Whether every text comes back exactly as it was."""
+        """Whether decoding returns every text exactly."""
         return True
 
     @property
     def unknown_id(self) -> int | None:
-        """Id of the token for words that the vocabulary lacks; ``None`` if every text can be written."""
+        """Id of the token for unknown words; ``None`` if every text can be encoded."""
         return None
 
     @property
     def boundaries(self) -> str | None:
-        """White space before which, behind other characters, a text may be cut without changing any id.
+        """White space before which, after another character, a text may be cut without changing any id.
 
-        The value is characters of a regular expression; ``None`` if no place is known.
+        The value is characters of a regular expression; ``None`` if no such place is known.
         """
         return None
 
@@ -87,7 +85,7 @@ class BaseTokenizer(ABC):
 
     @abstractmethod
     def to_json(self) -> str:
-        """The content of a standard ``tokenizer.json``, from which ``load_tokenizer`` rebuilds this one."""
+        """The content of a standard ``tokenizer.json``, which ``load_tokenizer`` can load."""
 
     @abstractmethod
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
@@ -95,7 +93,7 @@ class BaseTokenizer(ABC):
 
     @abstractmethod
     def _token_bytes(self) -> list[bytes]:
-        """The bytes that each id stands for, ``b""`` for special tokens."""
+        """The bytes of each id, ``b""`` for special tokens."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``, without an end-of-text token; ``[]`` for ``""``.
@@ -124,15 +122,11 @@ class BaseTokenizer(ABC):
         return self._encode(texts)
 
     def encode_pieces(self, pieces: Sequence[str]) -> npt.NDArray[Any]:
-        """The ids of pieces of one text, one after the other, of any integer type.
-
-        Args:
-            pieces: Pieces from :meth:`stream_parts`; their text is not checked again.
-        """
+        """The ids of consecutive pieces from :meth:`stream_parts`, of any integer type, without checks."""
         return self._encode(pieces).ids
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
-        """``text`` in parts whose ids, one after the other, are those of the whole.
+        """Cut ``text`` into parts whose concatenated ids are those of the whole text.
 
         If this tokenizer allows no cut, the whole text is the only part.
 
@@ -143,21 +137,21 @@ class BaseTokenizer(ABC):
         yield text
 
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
-        """The one text that ``chunks`` make, in parts whose ids, one after the other, are those of the whole.
+        """Cut a text given in chunks into parts whose concatenated ids are those of the whole text.
 
-        If this tokenizer allows no cut, the whole text is the only part and has to fit into memory.
+        If this tokenizer allows no cut, the whole text is the only part and must fit into memory.
 
         Args:
             chunks: The text, cut anywhere.
-            num_characters: The approximate length of a part.
+            num_characters: Approximate length of a part.
 
         Raises:
-            TokenizerError: The text has no place to cut for millions of characters.
+            TokenizerError: Millions of characters have no place to cut.
         """
         yield "".join(chunks)
 
     def decode(self, ids: TokenIds, skip_special_tokens: bool = True) -> str:
-        """The text that ``ids`` stand for; bytes that are no UTF-8 become ``U+FFFD``.
+        """The text that ``ids`` stand for; bytes that are not UTF-8 become ``U+FFFD``.
 
         Args:
             ids: A list or a one-dimensional integer array.
@@ -169,10 +163,10 @@ class BaseTokenizer(ABC):
         return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors="replace")
 
     def decode_batch(self, batch: Iterable[TokenIds], skip_special_tokens: bool = True) -> list[str]:
-        """:meth:`decode` of each item.
+        """Decode each item as :meth:`decode` does.
 
         Raises:
-            TokenizerError: An item cannot be decoded, or ``batch`` is no collection.
+            TokenizerError: An item cannot be decoded, or ``batch`` is not a collection.
         """
         if not isinstance(batch, Iterable):
             raise TokenizerError(
@@ -181,7 +175,7 @@ class BaseTokenizer(ABC):
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
     def decode_bytes(self, ids: TokenIds, skip_special_tokens: bool = True) -> bytes:
-        """The exact bytes that ``ids`` stand for, which need not be whole characters.
+        """The exact bytes that ``ids`` stand for, which may end inside a character.
 
         Raises:
             TokenizerError: ``ids`` are not integers or not below ``vocabulary_size``.
@@ -198,10 +192,10 @@ class BaseTokenizer(ABC):
         return self._pieces[self._checked([token_id])[0]]
 
     def token_byte_lengths(self) -> npt.NDArray[np.int64]:
-        """The number of bytes that each id stands for, int64 ``(vocabulary_size,)``; 0 for special tokens.
+        """The number of bytes of each id, int64 ``(vocabulary_size,)``; 0 for special tokens.
 
-        Summed over the ids of a text they give the text's length in UTF-8, which makes bits per byte
-        comparable between tokenizers.
+        Their sum over the ids of a text is its length in UTF-8, which makes bits per byte comparable between
+        tokenizers.
         """
         lengths: npt.NDArray[np.int64] = self._lengths.copy()
         return lengths
@@ -211,10 +205,10 @@ class BaseTokenizer(ABC):
         return self._fingerprint
 
     def save(self, path: str | Path) -> None:
-        """Write ``tokenizer.json``; ``path`` is the file, or a folder that gets it.
+        """Write ``tokenizer.json`` to ``path``, which is the file or its folder.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
             TokenizerError: ``path`` names no file.
         """
         if not isinstance(path, (str, Path)) or not str(path):
@@ -273,14 +267,14 @@ class TokenizerConfig(Component):
 
     @abstractmethod
     def build(self, texts: Iterable[str]) -> BaseTokenizer:
-        """The tokenizer, trained on ``texts`` if it learns.
+        """Make the tokenizer; it is trained on ``texts`` if its kind learns from text.
 
         Raises:
             TokenizerError: It cannot be built from these texts.
         """
 
 
-# The UTF-8 that this function makes stays with the string, so that an encoder that asks for it finds it made.
+# This function caches the UTF-8 form in the string, so that an encoder need not compute it again.
 _keep_utf8 = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
     ("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)
 )
@@ -290,7 +284,7 @@ def utf8_length(text: str, name: str = "text") -> int:
     """Length of ``text`` in UTF-8 bytes.
 
     Raises:
-        TokenizerError: ``text`` is not a ``str``, or holds half a surrogate pair, which has no UTF-8.
+        TokenizerError: ``text`` is not a ``str``, or holds half a surrogate pair.
     """
     if not isinstance(text, str):
         raise TokenizerError(f"{name} must be str, got {type(text).__name__}", "decode bytes as UTF-8 first")

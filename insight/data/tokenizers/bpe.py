@@ -26,9 +26,7 @@ _NUM_BYTES = 256
 
 
 class BPETokenizer(LibraryTokenizer):
-    """A byte-level BPE tokenizer that Insight trained, or one of the same form.
-
-    ``<|endoftext|>`` ends a document.
+    """A byte-level BPE tokenizer of the form that Insight trains; ``<|endoftext|>`` ends a document.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
@@ -50,16 +48,16 @@ class BPETokenizerConfig(TokenizerConfig):
     """Train a byte-level BPE tokenizer on the training text.
 
     Args:
-        vocabulary_size: Number of tokens, 256 bytes and ``<|endoftext|>`` among them. Small vocabularies
-            suit small networks; 2048 gives about 3 bytes a token on English.
-        min_frequency: A pair of tokens must occur this often to become one token.
-        pre_tokenizer: The rule that cuts text into words, which hold the tokens: ``gpt2`` (words, numbers and
-            punctuation apart), ``single_digits`` (as gpt2, each digit on its own) or ``gpt4`` (numbers in
-            threes, line breaks with the punctuation before them).
-        normalization: ``none``; or ``nfc``, ``nfkc`` (Unicode, UAX 15) or ``lowercase``, after which the text
-            that comes back is the normalized one.
-        special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue. Text
-            that looks like one stays text.
+        vocabulary_size: Number of tokens, including 256 bytes and ``<|endoftext|>``. Small vocabularies suit
+            small networks; 2048 gives about 3 bytes per token on English.
+        min_frequency: Least number of occurrences of a pair of tokens that becomes one token.
+        pre_tokenizer: The rule that cuts text into words, across which no token extends: ``gpt2`` (words,
+            numbers and punctuation apart), ``single_digits`` (as gpt2, each digit on its own) or ``gpt4``
+            (numbers in threes, line breaks with the punctuation before them).
+        normalization: ``none``, or ``nfc``, ``nfkc`` (Unicode, UAX 15) or ``lowercase``, with which decoding
+            returns the normalized text.
+        special_tokens: Names of further tokens that stand for no text, such as the marks of a dialogue. The
+            name inside a text stays plain text.
     """
 
     learns_from_text: ClassVar[bool] = True
@@ -90,10 +88,10 @@ class BPETokenizerConfig(TokenizerConfig):
             raise ConfigError(problem, "use 1 or more", option="min_frequency", value=self.min_frequency)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON, without the later options where they have their default.
+        """The values as JSON, without newer options that have their default.
 
-        A trained tokenizer is cached under a name that is made of these values, which must not change because
-        an option was added.
+        The cache key of a trained tokenizer is made of these values and must not change when an option is
+        added.
         """
         plain = super().to_dict()
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -112,8 +110,8 @@ class BPETokenizerConfig(TokenizerConfig):
 
         rule = PRE_TOKENIZERS[self.pre_tokenizer]
         library: Any = Tokenizer.from_str(json.dumps(self._untrained(rule.to_json()[0])))
-        # Merges may make the name of a special token that is one word, such as ###; those merges are removed,
-        # and with them the tokens that were made of it, so others are needed in their place.
+        # Merges may form the name of a special token that is one word, such as ###. Those merges and the
+        # tokens built from the name are removed, so further tokens are trained to replace them.
         removes_tokens = any(is_one_word(name, rule) for name in self.special_tokens)
         trainer: Any = trainers.BpeTrainer(
             vocab_size=self.vocabulary_size * (2 if removes_tokens else 1),
@@ -162,7 +160,7 @@ class BPETokenizerConfig(TokenizerConfig):
 
 
 def _without_special_words(data: dict[str, Any], vocabulary_size: int) -> str:
-    """The oldest ``vocabulary_size`` tokens without those that are made of the name of a special token."""
+    """The oldest ``vocabulary_size`` tokens, without those built from the name of a special token."""
     model, special = data["model"], special_names(data)
     made, merges = set(BYTE_CHARACTERS), []
     for left, right in merge_pairs(model):
@@ -177,7 +175,7 @@ def _without_special_words(data: dict[str, Any], vocabulary_size: int) -> str:
 
 
 def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
-    """Whether the content of a ``tokenizer.json`` is what :class:`BPETokenizer` would write."""
+    """Whether the content of a ``tokenizer.json`` has the form that :class:`BPETokenizer` writes."""
     added, model = data.get("added_tokens"), data.get("model")
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         return False

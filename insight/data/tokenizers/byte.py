@@ -1,4 +1,4 @@
-"""A tokenizer with one token for each byte: no training, the longest sequences, a baseline of comparisons."""
+"""A tokenizer with one token per byte: no training, the longest sequences, a baseline for comparisons."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ByteTokenizer(BaseTokenizer):
         return r" \t\n\r"
 
     def to_json(self) -> str:
-        """The content of a byte-level BPE without merges, with which other libraries give the same ids."""
+        """The content of a byte-level BPE without merges, which gives the same ids in other libraries."""
         return json.dumps(_TOKENIZER_JSON, ensure_ascii=False)
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
@@ -69,7 +69,7 @@ class ByteTokenizer(BaseTokenizer):
 
 @dataclass(frozen=True)
 class ByteTokenizerConfig(TokenizerConfig):
-    """Use one token for each byte of UTF-8; nothing is trained, and there are three times as many tokens."""
+    """Use one token per byte of UTF-8; nothing is trained, and texts have three times as many tokens."""
 
     def build(self, texts: Iterable[str]) -> ByteTokenizer:
         """Make the byte tokenizer; ``texts`` are not read."""

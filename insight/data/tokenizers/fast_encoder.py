@@ -1,4 +1,4 @@
-"""A faster encoder, the library `fastokens`, which is used if it is installed and gives the same ids."""
+"""A faster encoder, the library `fastokens`, used if it is installed and gives the same ids."""
 
 from __future__ import annotations
 
@@ -30,16 +30,13 @@ _CODE = (
     "def f(x: int) -> str:\n\treturn f'{x!r:>10}'  # it's\n\n\nif __name__ == \"__main__\":\r\n    f(0x7F)\n"
 )
 ENCODING_ERRORS = (ValueError, RuntimeError)
-"""The errors of the library for texts beyond its limits, e.g. those of its regular expressions."""
+"""Errors of the library for texts beyond its limits, e.g. those of its regular expressions."""
 _NUM_PROBES = 200
 _SEED = 20260
 
 
 class FastEncoder:
-    """Encodes texts without making an object for each token.
-
-    Args:
-        tokenizer_json: The content of a ``tokenizer.json``.
+    """Encodes texts without creating an object for each token.
 
     Raises:
         ImportError: The library is not installed.
@@ -52,7 +49,7 @@ class FastEncoder:
         self.name = f"fastokens {importlib.metadata.version('fastokens')}"
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
-        """The ids of every text; the names of special tokens in a text are plain text.
+        """The ids of every text; names of special tokens in a text are plain text.
 
         Raises:
             ValueError, RuntimeError: A text is beyond the library's limits.
@@ -61,7 +58,7 @@ class FastEncoder:
         return EncodedBatch(ids.astype(np.int64), offsets.astype(np.int64))
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-        """Ids and offsets as read-only views of the memory of the library."""
+        """Ids and offsets as read-only views of the library's memory."""
         ids, offsets = self._tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
         return np.frombuffer(ids, dtype="<u4"), np.frombuffer(offsets, dtype="<u8")
 
@@ -73,8 +70,8 @@ def proven_encoder(
 
     Args:
         tokenizer_json: The content of the ``tokenizer.json``.
-        special_tokens: The names of the special tokens, which are put into the probes.
-        reference: The encoder whose ids are right.
+        special_tokens: Names of the special tokens, which are inserted into the probes.
+        reference: The encoder to agree with.
     """
     try:
         encoder = FastEncoder(tokenizer_json)

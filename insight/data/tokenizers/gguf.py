@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file as the content of a ``tokenizer.json``.
+"""Convert the tokenizer inside a GGUF file into the content of a ``tokenizer.json``.
 
 Only the metadata at the front of the file is read (versions 2 and 3, little-endian); nothing is executed. The
 format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the rules for words have the
@@ -22,7 +22,7 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# Bounds that no honest file exceeds, so that a damaged or hostile one cannot take all memory.
+# Bounds above every valid file, so that a damaged or hostile one cannot take all memory.
 _MOST_PAIRS = 1 << 16
 _MOST_ITEMS = 1 << 24
 _MOST_STRING_BYTES = 1 << 24
@@ -32,12 +32,8 @@ _MOST_DEPTH = 4
 def read_gguf_metadata(path: str | Path, prefix: str = "") -> dict[str, Any]:
     """The values whose names begin with ``prefix``: numbers, ``bool``, ``str``, and lists of those.
 
-    Args:
-        path: A GGUF file.
-        prefix: Values with other names are skipped.
-
     Raises:
-        TokenizerError: The file cannot be read, is no GGUF file, has an unknown version, or is damaged.
+        TokenizerError: The file cannot be read, is not a GGUF file, has an unknown version, or is damaged.
     """
     try:
         with open(path, "rb") as file:
@@ -61,7 +57,7 @@ class _Reader:
             raise TokenizerError(
                 f"{self._name}: GGUF version {version}", "convert it again; versions 2 and 3 are read"
             )
-        self._scalar("Q")  # number of tensors
+        self._scalar("Q")  # Number of tensors.
         num_pairs = self._count(_MOST_PAIRS, "values")
         found = {}
         for _ in range(num_pairs):
@@ -134,7 +130,7 @@ class _Reader:
 
 
 _PREFIX = "tokenizer.ggml."
-# Kinds of tokens; 5 is one that is not used, 6 a byte.
+# Kinds of tokens; 5 means unused, 6 a byte.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 _DIGITS = {"type": "Digits", "individual_digits": True}
 _SPACE = "\u2581"
@@ -150,12 +146,12 @@ def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
 
 _GPT2 = byte_level(use_regex=True)
 _LLAMA3 = PRE_TOKENIZERS["gpt4"].to_json()[0]
-# As GPT-4's rule, a number is as many words as it has digits; published in the tokenizer.json of Qwen 2.
+# As in GPT-4's rule, but each digit is a word; published in the tokenizer.json of Qwen 2.
 _QWEN2 = _sequence(
     _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), byte_level(use_regex=False)
 )
 _SMOLLM = _sequence(_DIGITS, _GPT2)
-# Name of the rule → (how a tokenizer.json says it, whether a word that is a token is never built of others,
+# Name of the rule → (its form in a tokenizer.json, whether a word that is a token skips the merges,
 # normalizer).
 _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
     **dict.fromkeys(
@@ -169,15 +165,12 @@ _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
 
 
 def tokenizer_json_of_gguf(path: str | Path) -> str:
-    """The content of a ``tokenizer.json`` with the ids of the tokenizer in a GGUF file.
+    """The content of a ``tokenizer.json`` with the same ids as the tokenizer in a GGUF file.
 
     Supported are byte-level BPE (``gpt2``) with a known rule for words, and SentencePiece's BPE (``llama``).
 
-    Args:
-        path: The file; only its metadata is read.
-
     Raises:
-        TokenizerError: It cannot be read, is damaged, holds no tokenizer, or one of another kind.
+        TokenizerError: The file cannot be read, is damaged, or holds no supported tokenizer.
     """
     found = _Values(read_gguf_metadata(path, _PREFIX), str(path))
     model = found.text("model")
@@ -195,7 +188,7 @@ def tokenizer_json_of_gguf(path: str | Path) -> str:
 
 
 class _Values:
-    """The values of a file by name, with errors for those that are missing or of another kind."""
+    """The values of a file by name, with errors for missing values and wrong kinds."""
 
     def __init__(self, values: dict[str, Any], name: str) -> None:
         self._values = values
@@ -210,14 +203,14 @@ class _Values:
         return self._values.get(_PREFIX + key, default)
 
     def text(self, key: str) -> str:
-        """A text that must be there."""
+        """A required text."""
         value = self.get(key)
         if not isinstance(value, str):
             raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
         return value
 
     def texts(self, key: str) -> list[str]:
-        """A list of texts that must be there."""
+        """A required list of texts."""
         value = self.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
@@ -231,7 +224,7 @@ class _Values:
         return value
 
     def token(self, key: str) -> str | None:
-        """The token whose id a value is; ``None`` without it."""
+        """The token whose id is stored under ``key``; ``None`` if the value is missing."""
         index = self.get(key)
         if index is None:
             return None
@@ -292,7 +285,7 @@ def _sentencepiece(found: _Values) -> dict[str, Any]:
 
 
 def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[float]) -> list[list[str]]:
-    """All pairs of tokens that make a token, in the order of that token's score."""
+    """All pairs of tokens that form a token, in the order of that token's score."""
     ranked = []
     for index, token in enumerate(found.tokens):
         if found.kinds[index] != _NORMAL:
@@ -300,7 +293,7 @@ def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[fl
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:
-                # A pair of better parts comes before others that make the same token.
+                # A pair of better parts comes before other pairs that form the same token.
                 parts = sorted((vocabulary[left], vocabulary[right]))
                 ranked.append((-scores[index], index, parts, left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]
@@ -341,6 +334,6 @@ def _bpe(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
 
 
 def _template(found: _Values) -> dict[str, Any] | None:
-    """A template that says which token ends a text."""
+    """A template that states which token ends a text."""
     end = found.token("eos_token_id")
     return end_template(end, found.tokens.index(end)) if end is not None else None

@@ -1,4 +1,4 @@
-"""Tokenizers on top of the library `tokenizers`: long texts in parts, each distinct word encoded once."""
+"""Tokenizers based on the library `tokenizers`: long texts in parts, each distinct word encoded once."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from insight.runtime.errors import TokenizerError
 from insight.runtime.memory_watcher import process_watcher
 from insight.runtime.messages import say
 
-# Setting up the fast encoder takes as long as encoding this much without it.
+# Setting up the fast encoder takes as long as encoding this many characters without it.
 _FAST_FROM_CHARACTERS = 1 << 17
 _CACHE_ENTRIES = 1 << 17
 _CACHE_BYTES = 1 << 25
-# Training takes a time that grows with the square of the longest word; words of a language are far shorter.
+# Training time grows with the square of the longest word; words of a language are far shorter.
 _LONGEST_WORD = 1024
 _WHITE_SPACE = re.compile(r"\s")
 _OTHER = re.compile(r"\S")
 # Letters and digits, punctuation and marks, white space: no rule has a word of more than one of these kinds,
-# but for a character at one of its ends.
+# except for a character at one of its ends.
 _LONG_RUN = re.compile(rf"\w{{{_LONGEST_WORD},}}|[^\w\s]{{{_LONGEST_WORD},}}|\s{{{_LONGEST_WORD},}}")
 
 
 class LibraryTokenizer(BaseTokenizer):
-    """A tokenizer held by the library `tokenizers` (Rust).
+    """A tokenizer of the library `tokenizers` (Rust).
 
-    If :meth:`_boundaries` names white space beyond which no id depends on the text, a text is cut there and
-    each distinct word is encoded once; otherwise every text goes to the library as a whole.
+    If :meth:`_boundaries` names white space before which a text may be cut, the text is cut there and each
+    distinct word is encoded once; otherwise the library encodes every text as a whole.
 
     Args:
-        tokenizer_json: The content of a ``tokenizer.json``. Dropout and the like are cleared
+        tokenizer_json: The content of a ``tokenizer.json``. Options such as dropout are cleared
             (:func:`without_run_time_options`).
         end_of_text: Name of the special token that ends a document.
 
     Raises:
-        TokenizerError: The content is damaged, or ``end_of_text`` is not in it.
+        TokenizerError: The content is damaged or lacks ``end_of_text``.
     """
 
     def __init__(self, tokenizer_json: str, end_of_text: str) -> None:
@@ -64,9 +64,9 @@ class LibraryTokenizer(BaseTokenizer):
             self._library: Any = Tokenizer.from_str(tokenizer_json)
         except TokenizerError:
             raise
-        except Exception as error:  # the library raises bare Exception
+        except Exception as error:  # The library raises bare Exception.
             raise TokenizerError(f"not a tokenizer.json ({error})", "make or fetch it again") from error
-        # The names of special tokens inside a text are plain text. The file cannot say so: set at each start.
+        # Names of special tokens inside a text are plain text. The file cannot store this option.
         self._library.encode_special_tokens = True
         self._json: str = self._library.to_str(pretty=False)
         data = json.loads(self._json)
@@ -79,7 +79,7 @@ class LibraryTokenizer(BaseTokenizer):
         if end_of_text not in self._special:
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
         self._end_of_text = end_of_text
-        # A pre-tokenizer that writes ▁ for spaces gives a space back for a ▁ of the text.
+        # A pre-tokenizer that writes ▁ for spaces decodes a ▁ of the text as a space.
         self._changes_text = data.get("normalizer") is not None or "Metaspace" in json.dumps(
             data.get("pre_tokenizer")
         )
@@ -103,11 +103,7 @@ class LibraryTokenizer(BaseTokenizer):
         self._start(*state)
 
     def _boundaries(self, data: dict[str, Any]) -> str | None:
-        """The white space before which a text may be cut (:attr:`PreTokenizer.boundaries`), if any.
-
-        Args:
-            data: The content of the ``tokenizer.json``.
-        """
+        """The white space before which a text may be cut (:attr:`PreTokenizer.boundaries`), or ``None``."""
         raise NotImplementedError
 
     @property
@@ -132,7 +128,7 @@ class LibraryTokenizer(BaseTokenizer):
 
     @property
     def cache(self) -> LRUCache[str, bytes] | None:
-        """The ids of earlier words, if any are kept; ``cache.statistics()`` tells how well it serves."""
+        """The cache of the ids of earlier words, or ``None``; see ``cache.statistics()``."""
         return self._segments.cache if self._segments else None
 
     @property
@@ -166,7 +162,7 @@ class LibraryTokenizer(BaseTokenizer):
 
     @functools.cached_property
     def _fast(self) -> FastEncoder | None:
-        """The fast encoder, made and compared with the exact one when the first long text comes."""
+        """The fast encoder, made and checked against the exact one at the first long text."""
         return proven_encoder(self._json, list(self._special), self._encode_exactly)
 
     def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
@@ -205,9 +201,9 @@ class LibraryTokenizer(BaseTokenizer):
 
 @contextlib.contextmanager
 def parallel_library() -> Iterator[None]:
-    """Let the library use every core inside the block, whatever ``TOKENIZERS_PARALLELISM`` says outside.
+    """Let the library use all cores inside the block, whatever ``TOKENIZERS_PARALLELISM`` says.
 
-    The variable is off in programs that fork data workers; encoding and training happen before any fork.
+    Programs that fork data workers turn the variable off; encoding and training happen before any fork.
     """
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
@@ -216,7 +212,7 @@ def parallel_library() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            os.environ.pop(name, None)  # another thread may have been here
+            os.environ.pop(name, None)  # Another thread may have removed it.
         else:
             os.environ[name] = before
 
@@ -227,12 +223,12 @@ class TrainingPieces:
     Args:
         texts: Any texts.
         boundaries: White space before which they may be cut.
-        divides_words: Whether words of more than 1,024 characters are divided, since the time of the trainer
-            grows with the square of their length. They are no words of a language but encoded data, sequences
-            of bases, or rows of equal characters.
+        divides_words: Whether words of more than 1,024 characters are divided, because training time grows
+            with the square of their length. They are encoded data, base sequences or rows of equal characters
+            rather than words of a language.
 
     Attributes:
-        num_bytes: Length in UTF-8 of the texts that have been handed out.
+        num_bytes: UTF-8 length of the texts yielded so far.
     """
 
     def __init__(self, texts: Iterable[str], boundaries: str, divides_words: bool = False) -> None:
@@ -252,7 +248,7 @@ class TrainingPieces:
                     yield piece
 
     def say_divided(self) -> None:
-        """Tell how many words were divided, if any were."""
+        """Print how many words were divided, if any were."""
         if self._num_divided:
             say(
                 f"{self._num_divided:,} runs of {_LONGEST_WORD:,} characters or more without a word boundary "
@@ -261,7 +257,7 @@ class TrainingPieces:
 
     def _divided(self, piece: str) -> Iterator[str]:
         start = 0
-        for match in _LONG_RUN.finditer(piece.replace("_", "-")):  # to Python, _ is a letter
+        for match in _LONG_RUN.finditer(piece.replace("_", "-")):  # Python counts _ as a letter.
             self._num_divided += 1
             self._longest = max(self._longest, len(match[0]))
             for cut in range(match.start() + _LONGEST_WORD, match.end(), _LONGEST_WORD):
@@ -271,9 +267,9 @@ class TrainingPieces:
 
 
 def _may_have_long_run(piece: str) -> bool:
-    """Whether a stretch of ``piece`` is without white space, or is nothing else; this is fast."""
+    """A fast check whether a stretch of ``piece`` has no white space or consists of it."""
     step = _LONGEST_WORD // 2
-    # A run covers one of these windows as a whole, and in natural text each search ends after a word.
+    # A run covers one of these windows completely, and in natural text each search ends after a word.
     return any(
         not _WHITE_SPACE.search(piece, start, start + step) or not _OTHER.search(piece, start, start + step)
         for start in range(0, len(piece) - step + 1, step)

@@ -1,4 +1,4 @@
-"""Tokenizers that exist already: any tokenizer.json, opened as the class that wrote it, or a GGUF file."""
+"""Open existing tokenizers: any tokenizer.json, as the class that wrote it, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _WHAT_TO_GIVE = "give a tokenizer.json, a folder that holds one, or a GGUF file"
 
 
 class PretrainedTokenizer(LibraryTokenizer):
-    """Any ``tokenizer.json`` that gives back the text it was given: byte-level, or SentencePiece with bytes.
+    """Any lossless ``tokenizer.json``: byte-level, or SentencePiece with byte fallback.
 
     Its end-of-text token is the first of ``<|endoftext|>``, ``<|end_of_text|>``, ``</s>``, ``<eos>``,
-    ``<|eos|>``, ``[EOS]``, ``<|im_end|>`` among its special tokens, else the one that its template puts
-    behind a text. Texts are encoded without the special tokens that its template would add. A tokenizer that
-    normalizes to NFC is accepted; the bytes of its tokens are then those of the normalized text.
+    ``<|eos|>``, ``[EOS]``, ``<|im_end|>`` among its special tokens, else the one that its template appends to
+    a text. Texts are encoded without the special tokens of the template. A tokenizer that normalizes to NFC
+    is accepted; the bytes of its tokens are then those of the normalized text.
 
-    Options that act at run time are cleared: dropout, truncation, padding, white space that added tokens
-    swallow, and merges that would make a special token of plain text.
+    Run-time options are cleared: dropout, truncation, padding, white space stripped by added tokens, and
+    merges that would form a special token from plain text.
 
     Args:
         tokenizer_json: The content of the file.
-        name: The name of the file in messages.
+        name: Name of the file in messages.
 
     Raises:
         TokenizerError: The file is damaged, has no end-of-text token, or loses text.
@@ -93,7 +93,8 @@ class PretrainedTokenizer(LibraryTokenizer):
 
     def _boundaries(self, data: dict[str, Any]) -> str | None:
         rule = pre_tokenizer_of(data)
-        # Plain text that was added as a token may hold white space, and is looked for before words are.
+        # Plain text added as a token may contain white space, and is searched for before text is cut into
+        # words.
         plain_added = any(not token["special"] for token in data["added_tokens"])
         known_normalizer = data.get("normalizer") in NORMALIZATIONS.values()
         return rule.boundaries if rule and known_normalizer and not plain_added else None
@@ -117,20 +118,20 @@ class PretrainedTokenizerConfig(TokenizerConfig):
         """Read the file; ``texts`` are not read.
 
         Raises:
-            TokenizerError: The file is missing, damaged, or loses text.
+            TokenizerError: The file is missing or damaged, or its tokenizer loses text.
         """
         return load_tokenizer(self.path)
 
 
 def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
-    """The tokenizer in a file, a folder or a string.
+    """Load a tokenizer from a file, a folder or a string.
 
     Args:
         path_or_json: A ``tokenizer.json``, a folder that holds one, a GGUF file, or the content of a
             ``tokenizer.json`` (starts with ``{``).
 
     Raises:
-        TokenizerError: It is missing, damaged, has no end-of-text token, or loses text.
+        TokenizerError: The tokenizer is missing or damaged, has no end-of-text token, or loses text.
     """
     if not isinstance(path_or_json, (str, os.PathLike)) or not os.fspath(path_or_json):
         raise TokenizerError(f"{path_or_json!r} names no tokenizer", f"{_WHAT_TO_GIVE}, or its content")
@@ -149,13 +150,13 @@ def load_tokenizer(path_or_json: str | os.PathLike[str]) -> BaseTokenizer:
 
 
 def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
-    """The content of a ``tokenizer.json``, named itself or by its folder, or of the tokenizer in a GGUF file.
+    """The content of a ``tokenizer.json`` (given by its path or folder), or of the tokenizer in a GGUF file.
 
-    In a folder of Hugging Face, only ``tokenizer_config.json`` may say that its ``eos_token`` ends a text.
-    The content then says so in its template, so that it needs no second file from then on.
+    In a Hugging Face folder, the end-of-text token may be named only in ``tokenizer_config.json``
+    (``eos_token``). It is then added to the template of the content, so that one file is enough.
 
     Raises:
-        TokenizerError: It is missing or cannot be read.
+        TokenizerError: The file is missing or cannot be read.
     """
     file = Path(path).expanduser()
     if not file.is_dir():
@@ -168,12 +169,12 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
 
 
 def _is_gguf(file: Path) -> bool:
-    """Whether the first bytes are those of a GGUF file, whatever its name is."""
+    """Whether the file begins like a GGUF file, whatever its name is."""
     try:
         with open(file, "rb") as opened:
             return opened.read(len(MAGIC)) == MAGIC
     except OSError:
-        return False  # the next reader of the file says why
+        return False  # The next reader of the file reports the error.
 
 
 def _read(file: Path) -> str:
@@ -187,7 +188,7 @@ def _read(file: Path) -> str:
 
 
 def _with_end_of_text(data: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """The file with a template that ends in the configured ``eos_token``; ``None`` if it needs none."""
+    """The content with a template that ends in the configured ``eos_token``; ``None`` if it needs none."""
     named = config.get("eos_token")
     name = named.get("content") if isinstance(named, dict) else named
     special = {token.get("content"): token.get("id") for token in added_tokens(data) if token.get("special")}

@@ -1,10 +1,10 @@
-"""Smaller vocabularies: drop the tokens that a text hardly needs, without disturbing the others.
+"""Smaller vocabularies: drop the tokens that a text hardly needs, without affecting the others.
 
-Dropping rare tokens from a byte-pair vocabulary as such breaks it: larger tokens are made of smaller ones.
-Here only leaves are dropped, which are tokens that no merge needs: the rarest first, each with every merge
-that makes it. Its occurrences fall back to its two parts, whose counts grow, and which may be the next leaves
-(leaf-based pruning, Purason et al. 2025). A text that held no pruned token keeps its tokens: a leaf, once
-made, stays, so if none of the pruned ones is in the result, none was made on the way.
+Dropping any rare token would break a byte-pair vocabulary, because larger tokens are built from smaller ones.
+Here only leaves are dropped, tokens that no merge needs: the rarest first, each with every merge that forms
+it. Its occurrences fall back to its two parts, whose counts grow, and which may be the next leaves
+(leaf-based pruning, Purason et al. 2025). A text that contains no pruned token keeps its tokens: once formed,
+a leaf stays, so if the result contains no pruned token, none was formed on the way.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class PruningPlan:
 
     Attributes:
         order: Ids of the tokens, int64 ``(prunable,)``.
-        extra_tokens: How many more tokens the counted text has when all tokens up to and including this one
-            are gone, int64 ``(prunable,)``. It is exact while it is 0; otherwise it is an estimate that is
-            mostly too high, since the parts of a pruned token may join with their neighbours.
+        extra_tokens: Number of additional tokens in the counted text after dropping all tokens up to and
+            including this one, int64 ``(prunable,)``. It is exact while it is 0; otherwise it is an estimate
+            that is mostly too high, since the parts of a pruned token may merge with their neighbours.
     """
 
     order: npt.NDArray[np.int64]
@@ -50,8 +50,8 @@ class PrunedTokenizer:
     """A tokenizer with fewer tokens.
 
     Attributes:
-        tokenizer: The new one.
-        old_to_new: int64 ``(old vocabulary_size,)``: the new id of each old one, -1 where it is gone.
+        tokenizer: The new tokenizer.
+        old_to_new: int64 ``(old vocabulary_size,)``: the new id of each old one, -1 if it was dropped.
     """
 
     tokenizer: BaseTokenizer
@@ -66,15 +66,15 @@ class PrunedTokenizer:
 def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> PruningPlan:
     """Order the tokens that can be dropped by how little they are needed.
 
-    Bytes, special tokens and all others that no merge makes always stay.
+    Bytes, special tokens and all other tokens that no merge forms always stay.
 
     Args:
         tokenizer: A tokenizer of byte-pair encoding.
-        counts: How often each token occurs in the text that counts, int64 ``(vocabulary_size,)``.
+        counts: Occurrences of each token in the counted text, int64 ``(vocabulary_size,)``.
 
     Raises:
-        TokenizerError: The tokenizer is no byte-pair encoding that can be pruned, or has nothing to prune.
-        ConfigError: There is not one count for each token.
+        TokenizerError: The tokenizer is not a byte-pair encoding that can be pruned, or has no merges.
+        ConfigError: The number of counts differs from the vocabulary size.
     """
     if len(counts) != tokenizer.vocabulary_size:
         raise ConfigError(
@@ -93,7 +93,7 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
         num_uses[right] += 1
     remaining = counts.astype(np.int64).tolist()
 
-    # The youngest of equally rare tokens is dropped first, since it was the least worth learning.
+    # The youngest of equally rare tokens is dropped first, since training found it the least useful.
     leaves = [(remaining[made], -made) for made in makers if not num_uses[made] and made not in special]
     heapq.heapify(leaves)
     order, extra, total = [], [], 0
@@ -103,7 +103,7 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
         order.append(token)
         total += count
         extra.append(total)
-        # The library makes a token by the first of its merges that applies.
+        # The library forms a token by the first of its merges that applies.
         for part in makers[token][0]:
             remaining[part] += count
         for pair in makers[token]:
@@ -119,11 +119,11 @@ def prune_tokenizer(tokenizer: BaseTokenizer, removed: npt.NDArray[np.int64]) ->
 
     Args:
         tokenizer: A tokenizer of byte-pair encoding.
-        removed: A beginning of ``plan_pruning(...).order``.
+        removed: The first ids of ``plan_pruning(...).order``.
 
     Raises:
-        TokenizerError: The tokenizer cannot be pruned, or a token to be dropped is a byte, special, or part
-            of one that stays.
+        TokenizerError: The tokenizer cannot be pruned, or a removed token is a byte, special, or part of a
+            token that stays.
     """
     data = json.loads(tokenizer.to_json())
     model = _model(data)
@@ -177,37 +177,37 @@ def _merges(model: dict[str, Any]) -> list[tuple[int, int, int]]:
 
 
 def _renumbered(processor: Any, old_to_new: npt.NDArray[np.int64]) -> Any:
-    """A post-processor with the new ids of its special tokens (it never holds others)."""
+    """A post-processor with the new ids of its special tokens (it contains no others)."""
     if isinstance(processor, list):
         return [_renumbered(item, old_to_new) for item in processor]
     if not isinstance(processor, dict):
         return processor
     renumbered = {key: _renumbered(value, old_to_new) for key, value in processor.items()}
-    if isinstance(processor.get("ids"), list):  # of a template
+    if isinstance(processor.get("ids"), list):  # A template.
         renumbered["ids"] = [int(old_to_new[index]) for index in processor["ids"]]
-    for key in ("sep", "cls"):  # of BERT and RoBERTa: a name and its id
+    for key in ("sep", "cls"):  # For BERT and RoBERTa: a name and its id.
         if isinstance(processor.get(key), list):
             name, index = processor[key]
             renumbered[key] = [name, int(old_to_new[index])]
     return renumbered
 
 
-# Encodings of the text that choosing by cost may take; each halves what is left of the range.
+# Most encodings of the text in a search by cost; each halves the remaining range.
 _NUM_TRIALS = 8
 _NUM_CURVE_SIZES = 6
-# Sizes that differ by a smaller share than this tell nothing new.
+# Sizes that differ by a smaller fraction than this give no new information.
 _NEAR = 0.02
 
 
 @dataclass(frozen=True)
 class PruningTrial:
-    """The result for one size, found by encoding the text.
+    """The result for one vocabulary size, found by encoding the text.
 
     Attributes:
-        vocabulary_size: Number of tokens that are left.
+        vocabulary_size: Number of remaining tokens.
         num_tokens: Number of tokens of the text.
         num_tokens_before: Number of tokens of the text with the whole vocabulary.
-        num_bytes: Length of the text.
+        num_bytes: Length of the text in bytes.
     """
 
     vocabulary_size: int
@@ -217,16 +217,16 @@ class PruningTrial:
 
     @property
     def loss(self) -> float:
-        """How many more tokens the text has, as a share of the number before."""
+        """Additional tokens of the text, as a fraction of the number before."""
         return self.num_tokens / self.num_tokens_before - 1
 
 
 class PruningSearch:
-    """Prunes one tokenizer for one text.
+    """Prunes one tokenizer for given texts.
 
     Args:
         tokenizer: A tokenizer of byte-pair encoding.
-        texts: The texts that are counted, and encoded again for each size.
+        texts: The texts in which tokens are counted, and which are encoded again for each size.
 
     Attributes:
         before: The measures of the whole tokenizer.
@@ -244,7 +244,7 @@ class PruningSearch:
         self.before: TokenizerQuality = measure_tokenizer(tokenizer, texts)
         self.plan = plan_pruning(tokenizer, self.before.counts)
         self.trials: dict[int, PruningTrial] = {}
-        # Ids that no token has are gone in any case.
+        # Ids without a token disappear in any case.
         self._full_size = self._tokenizer_without(0).tokenizer.vocabulary_size
 
     @property
@@ -275,11 +275,11 @@ class PruningSearch:
         return pruned
 
     def to_loss(self, max_loss: float) -> PrunedTokenizer:
-        """The smallest tokenizer found that makes the text longer by at most ``max_loss``, as encoding shows.
+        """The smallest tokenizer found by encoding that lengthens the text by at most ``max_loss``.
 
         Args:
-            max_loss: Share of the tokens before, e.g. 0.01 for one per cent more; 0 drops only what never
-                occurs.
+            max_loss: Additional tokens as a fraction of the tokens before, e.g. 0.01 for one per cent more; 0
+                drops only tokens that never occur.
 
         Raises:
             ConfigError: ``max_loss`` is negative.
@@ -301,7 +301,7 @@ class PruningSearch:
         return self.to_size(self._full_size - good)
 
     def try_curve(self) -> None:
-        """Try some sizes between the smallest and the full one, evenly spaced as ratios."""
+        """Try some sizes between the smallest and the full one, in a geometric sequence."""
         sizes = np.geomspace(self.smallest_size, self._full_size, _NUM_CURVE_SIZES).round().astype(int)
         for size in sizes.tolist():
             if not any(abs(tried / size - 1) < _NEAR for tried in self.trials) or size == self._full_size:

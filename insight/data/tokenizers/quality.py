@@ -1,4 +1,4 @@
-"""How well a tokenizer fits a text: how short it makes it, which tokens it uses, and whether it loses any."""
+"""Measure how well a tokenizer fits a text: compression, use of its tokens, and lost text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from insight.runtime.errors import DataError
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
 
 STRETCH_BYTES = 4096
-"""Tokenizers are compared over stretches of this length. A token belongs to the stretch that it ends in."""
-# A batch of documents that is encoded at once has about this many characters.
+"""Tokenizers are compared over stretches of this length; a token belongs to the stretch in which it ends."""
+# Approximate number of characters of the documents that are encoded at once.
 _BATCH_CHARACTERS = 1 << 20
 # At least this much text of each file is decoded again and compared.
 _CHECKED_CHARACTERS = 1 << 20
@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 60
 _NUM_EXAMPLES = 10
 
 NamedText = tuple[str, Callable[[], Iterable[str]]]
-"""The name of a text, and a function that returns its documents; it may be called several times."""
+"""The name of a text, and a function that returns its documents and may be called several times."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class TextQuality:
     Attributes:
         name: Name of the text.
         num_documents: Number of documents.
-        num_bytes: Their length in UTF-8.
+        num_bytes: Length of the documents in UTF-8 bytes.
         num_words: Number of runs of characters without white space.
-        num_tokens: Number of tokens, without those that end documents.
+        num_tokens: Number of tokens without end-of-text tokens.
         num_known_bytes: Number of bytes that the tokens stand for.
-        num_fragments: Number of tokens that are one byte of a character of several bytes.
-        num_checked: Number of documents (parts, of a long one) that were decoded again.
-        num_lost: Number of those that did not come back unchanged.
-        first_loss: Where the first of those begins to differ.
+        num_fragments: Number of tokens that are one byte of a multi-byte character.
+        num_checked: Number of documents, or parts of long documents, that were decoded again.
+        num_lost: Number of those that decoding changed.
+        first_loss: The first difference between a text and its decoded form.
     """
 
     name: str
@@ -62,9 +62,9 @@ class TextQuality:
     def to_dict(self) -> dict[str, Any]:
         """The counts and ratios as JSON values.
 
-        ``tokens_per_word`` is the "fertility". ``coverage`` is the share of the bytes that the vocabulary can
-        write; it is below 1 where words are unknown. ``fragment_share`` is the share of tokens that are parts
-        of a character, which is high for scripts that the vocabulary never learnt.
+        ``tokens_per_word`` is the "fertility". ``coverage`` is the fraction of the bytes that the vocabulary
+        can encode; it is below 1 if words are unknown. ``fragment_share`` is the fraction of tokens that are
+        parts of a character, which is high for scripts that the vocabulary was not trained on.
         """
         return {
             "documents": self.num_documents,
@@ -86,8 +86,8 @@ class TokenizerQuality:
     Attributes:
         tokenizer: The tokenizer.
         texts: The measures of each text.
-        counts: How often each token occurs in all of them, int64 ``(vocabulary_size,)``.
-        tokens_per_stretch: Tokens that end in each stretch of all texts, one after the other.
+        counts: Number of occurrences of each token in all texts, int64 ``(vocabulary_size,)``.
+        tokens_per_stretch: Number of tokens that end in each stretch of the concatenated texts.
         bytes_per_stretch: Lengths of the stretches.
     """
 
@@ -99,7 +99,7 @@ class TokenizerQuality:
 
     @property
     def total(self) -> TextQuality:
-        """The measures of all texts taken as one."""
+        """The measures of all texts together."""
         first_losses = [text.first_loss for text in self.texts if text.first_loss]
         sums = {
             name: sum(getattr(text, name) for text in self.texts)
@@ -109,22 +109,22 @@ class TokenizerQuality:
         return TextQuality(name="all", first_loss=next(iter(first_losses), ""), **sums)
 
     def ids_with_counts(self, least: int, below: int) -> npt.NDArray[np.int64]:
-        """Ids of the tokens that stand for text and occur from ``least`` up to ``below - 1`` times."""
+        """Ids of the tokens that stand for text and occur from ``least`` to ``below - 1`` times."""
         ids = self._ordinary_ids
         counts = self.counts[ids]
         return ids[(counts >= least) & (counts < below)]
 
     def to_dict(self, rare_below: int) -> dict[str, Any]:
-        """The measures of all texts and of each one, and the tokens that hardly occur, as JSON values.
+        """The measures of all texts and of each one, and the unused and rare tokens, as JSON values.
 
         Args:
-            rare_below: A token that occurs, but less often than this, is too rare to learn much about.
+            rare_below: A token that occurs less often than this is too rare to learn much about.
         """
         num_ordinary = max(1, len(self._ordinary_ids))
         used: dict[str, Any] = {}
         for name, least, below in (("unused_tokens", 0, 1), ("rare_tokens", 1, rare_below)):
             ids = self.ids_with_counts(least, below)
-            # The newest are the ones that training added last; examples of bytes would say little.
+            # The newest tokens, which training added last; examples of bytes would say little.
             examples = [shown_token(self.tokenizer, index) for index in ids[::-1][:_NUM_EXAMPLES].tolist()]
             used[name] = {"count": len(ids), "share": len(ids) / num_ordinary, "examples": examples}
         files = [{"name": text.name, **text.to_dict()} for text in self.texts]
@@ -151,20 +151,16 @@ def describe_tokenizer(tokenizer: BaseTokenizer) -> dict[str, Any]:
 
 
 def shown_token(tokenizer: BaseTokenizer, token_id: int) -> str:
-    """The text of one token; bytes that are no whole character are shown as ``\\x..``."""
+    """The text of one token; bytes that are not a whole character are shown as ``\\x..``."""
     return tokenizer.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
 
 
 def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> TokenizerQuality:
-    """Encode texts and count.
-
-    Args:
-        tokenizer: Any tokenizer.
-        texts: Texts that are read once, document by document.
+    """Encode texts once, document by document, and count their tokens.
 
     Raises:
         DataError: The texts are empty.
-        TokenizerError: A document is no valid text.
+        TokenizerError: A document is not valid text.
     """
     stretches = _Stretches()
     counts = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
@@ -177,7 +173,7 @@ def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> T
 def compare_tokenizers(first: TokenizerQuality, second: TokenizerQuality, seed: int = 0) -> Interval:
     """How many more tokens per byte ``second`` needs than ``first`` on the same texts, by a paired bootstrap.
 
-    Text differs far more from place to place than two tokenizers do; over pairs of stretches that cancels.
+    Text varies far more from place to place than two tokenizers differ; pairing the stretches cancels this.
 
     Raises:
         DataError: They were measured on different texts.
@@ -190,7 +186,7 @@ def compare_tokenizers(first: TokenizerQuality, second: TokenizerQuality, seed: 
 
 
 class _Stretches:
-    """How many tokens end in each stretch of a text that is handed over in batches."""
+    """The number of tokens that end in each stretch of a text given in batches."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
@@ -198,12 +194,12 @@ class _Stretches:
         self._first: list[int] = []
 
     def add(self, lengths: npt.NDArray[np.int64], num_bytes: int) -> None:
-        """Add a batch, given the bytes of each token and those of the text."""
+        """Add a batch, given the bytes of each token and of the text."""
         if not num_bytes:
             return
         ends = np.cumsum(lengths)
         if len(ends) and ends[-1] != num_bytes:
-            # Some tokens stand for text of unknown length, so the whole is spread evenly.
+            # Some tokens stand for text of unknown length, so the bytes are spread evenly.
             ends = np.arange(1, len(ends) + 1) * num_bytes // len(ends)
         places = (np.maximum(ends, 1) - 1 + self._num_bytes) // STRETCH_BYTES
         first = self._num_bytes // STRETCH_BYTES
@@ -263,7 +259,7 @@ def _measure(
 
 
 def text_batches(tokenizer: BaseTokenizer, documents: Iterable[str]) -> Iterator[tuple[list[str], int]]:
-    """Documents in batches, long ones in parts; each with the number of documents that end in it."""
+    """Documents in batches, long ones in parts; each batch with the number of documents that end in it."""
     batch: list[str] = []
     size = ended = 0
     for document in documents:
@@ -279,7 +275,7 @@ def text_batches(tokenizer: BaseTokenizer, documents: Iterable[str]) -> Iterator
 
 
 def _losses(tokenizer: BaseTokenizer, batch: list[str], encoded: EncodedBatch) -> list[str]:
-    """A description of each text that does not come back, from where it begins to differ."""
+    """Describe each text that decoding changes, from the first difference on."""
     bounds = zip(encoded.offsets, encoded.offsets[1:], strict=False)
     pairs = zip(batch, (tokenizer.decode(encoded.ids[a:b]) for a, b in bounds), strict=True)
     return [_difference(text, decoded) for text, decoded in pairs if text != decoded]

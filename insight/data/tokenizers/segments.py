@@ -1,4 +1,4 @@
-"""Each distinct piece of text is encoded once: repeated pieces are looked up, and arrays do the rest."""
+"""Encode each distinct piece of text once: repeated pieces are looked up and gathered by array operations."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_BYTES = 200
-"""Memory of an entry besides its key and value: its place in the table, its neighbours and its size."""
-# Characters whose segments are held at once; a segment takes some sixty bytes besides its text.
+"""Memory of an entry besides its key and value: table slot, links and size."""
+# Characters whose segments are held at once; a segment takes about sixty bytes besides its text.
 _GROUP_CHARACTERS = 1 << 20
-# Longer segments (text without spaces, encoded data) hardly repeat and would push out those that do.
+# Longer segments (text without spaces, encoded data) rarely repeat and would evict those that do.
 _LONGEST_KEPT = 64
 _ID = np.dtype(np.int32)
 
 
 @dataclass(frozen=True)
 class CacheStatistics:
-    """The content of a cache and how well it has served.
+    """The content of a cache and its hit counts.
 
     Attributes:
-        hits: Number of keys that were asked for and found.
-        misses: Number of keys that were asked for and not found.
-        evictions: Number of entries that were dropped to keep the bounds, or by ``shrink``.
-        num_entries: Number of entries now.
-        num_bytes: Their size now, as the cache counts it.
+        hits: Number of requested keys that were found.
+        misses: Number of requested keys that were not found.
+        evictions: Number of entries dropped to keep the bounds, or by ``shrink``.
+        num_entries: Current number of entries.
+        num_bytes: Their current size as the cache counts it.
     """
 
     hits: int
@@ -49,16 +49,16 @@ class CacheStatistics:
 
 
 class LRUCache(Generic[K, V]):
-    """A cache that is bounded by entries and by bytes; the least recently used entries are dropped first.
+    """A cache bounded by entries and bytes; the least recently used entries are dropped first.
 
-    The order and the bound by bytes come from ``cachetools.LRUCache``; the bound by entries, the counts and
-    the lock, which makes all methods safe to call from several threads, are added here. A pickled cache
-    arrives empty, with the same bounds.
+    The order and the bound by bytes come from ``cachetools.LRUCache``; this class adds the bound by entries,
+    the counts and a lock, which makes all methods thread-safe. A pickled cache keeps its bounds and no
+    entries.
 
     Args:
         max_entries: Largest number of entries, at least 0; 0 stores nothing.
-        max_bytes: Largest size by ``size_of``; a single entry that is larger is not stored.
-        size_of: Bytes that a key and its value take.
+        max_bytes: Largest total size by ``size_of``; a larger entry is not stored.
+        size_of: Size in bytes of a key and its value.
 
     Raises:
         ConfigError: A bound is negative.
@@ -91,11 +91,11 @@ class LRUCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """The value of ``key``, which counts as used now; ``None`` if there is none."""
+        """The value of ``key``, which counts as just used, or ``None``."""
         return self.get_many((key,))[0]
 
     def get_many(self, keys: Sequence[K]) -> list[V | None]:
-        """:meth:`get` of each key, in order; no other thread comes between."""
+        """:meth:`get` of each key, in order and without interruption by other threads."""
         with self._lock:
             found = [self._entries.get(key) for key in keys]
             num_missing = found.count(None)
@@ -108,11 +108,11 @@ class LRUCache(Generic[K, V]):
         self.put_many(((key, value),))
 
     def put_many(self, items: Iterable[tuple[K, V]]) -> None:
-        """:meth:`put` of each pair, in order; no other thread comes between."""
+        """:meth:`put` of each pair, in order and without interruption by other threads."""
         sized = [(key, value, self._size_of(key, value)) for key, value in items]
         with self._lock:
             for key, value, num_bytes in sized:
-                # The library makes room for a new value before it takes the size of the old one off.
+                # The library makes room for a new value before it subtracts the size of the old one.
                 self._entries.pop(key, None)
                 if num_bytes <= self._max_bytes:
                     self._evict(self._max_entries - 1, self._max_bytes - num_bytes)
@@ -120,14 +120,14 @@ class LRUCache(Generic[K, V]):
                         self._entries[key] = (value, num_bytes)
 
     def clear(self) -> None:
-        """Forget every entry; the counts stay, and cleared entries do not count as evictions."""
+        """Drop all entries; the counts stay, and dropped entries do not count as evictions."""
         with self._lock:
             self._entries.clear()
 
     def shrink(self, share: float) -> None:
-        """Drop the least recently used entries until ``share`` of the bytes held now are left.
+        """Drop the least recently used entries until ``share`` of the current bytes is left.
 
-        The bounds stay, so the cache may grow again when memory is plentiful.
+        The bounds stay, so the cache may grow again.
 
         Raises:
             ConfigError: ``share`` is not between 0 and 1.
@@ -138,7 +138,7 @@ class LRUCache(Generic[K, V]):
             self._evict(self._max_entries, int(self._entries.currsize * share))
 
     def statistics(self) -> CacheStatistics:
-        """Counts and sizes, all of one moment."""
+        """Consistent counts and sizes."""
         with self._lock:
             num_bytes = int(self._entries.currsize)
             return CacheStatistics(self._hits, self._misses, self._evictions, len(self._entries), num_bytes)
@@ -159,10 +159,11 @@ class SegmentEncoder:
     """Encodes texts for tokenizers whose ids do not depend on the text beyond certain places.
 
     A text is cut at those places into segments, mostly a word with the space before it. Natural text repeats
-    its segments, so only a few per cent of them have to be encoded; the ids of the whole are then one gather.
+    its segments, so only a few per cent of them must be encoded; the ids of the whole text are then one
+    gather.
 
     Args:
-        pattern: Matches the segments of a text, one after the other and without gaps.
+        pattern: Matches the consecutive segments of a text, without gaps.
         encode: Returns the ids of each segment.
         cache: The ids of each segment as bytes (int32), for later calls.
     """
@@ -178,7 +179,7 @@ class SegmentEncoder:
         self.cache = cache
 
     def encode(self, pieces: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The ids of all pieces, int64 ``(tokens,)``, and where each begins, int64 ``(pieces + 1,)``."""
+        """The ids of all pieces, int64 ``(tokens,)``, and the start of each, int64 ``(pieces + 1,)``."""
         ids: list[npt.NDArray[np.int64]] = []
         lengths: list[npt.NDArray[np.int64]] = []
         for group in _groups(pieces):
@@ -210,7 +211,7 @@ class SegmentEncoder:
         row_lengths = lengths[rows]
         row_ends = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(row_lengths, out=row_ends[1:])
-        # Token t of the result, in row r, is token t - row_ends[r] of the segment that r shows.
+        # Token t of the result, in row r, is token t - row_ends[r] of the segment of row r.
         source = np.repeat(starts[rows] - row_ends[:-1], row_lengths) + np.arange(row_ends[-1])
         return table[source].astype(np.int64), np.diff(row_ends[ends])
 
@@ -227,7 +228,7 @@ class SegmentEncoder:
 
 
 def segment_pattern(boundaries: str) -> re.Pattern[str]:
-    """A pattern of the segments of a text that may be cut between a character and white space behind it.
+    """A pattern of the segments of a text that may be cut between a character and white space after it.
 
     White space before a word belongs to its segment. Python counts more characters as white space than the
     tokenizer library does; no cut is made at those, and all white space of the library is white space here.

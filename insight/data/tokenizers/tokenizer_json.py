@@ -1,4 +1,4 @@
-"""The parts of a ``tokenizer.json``: alphabets, rules for words, templates, and whatever acts at run time.
+"""The parts of a ``tokenizer.json``: alphabets, rules for words, templates and run-time options.
 
 The format is that of Hugging Face's library `tokenizers` (https://github.com/huggingface/tokenizers).
 """
@@ -21,14 +21,10 @@ _DROPPING = ("BertPreTokenizer", "CharDelimiterSplit", "Whitespace", "Whitespace
 
 
 def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
-    """The JSON object in ``tokenizer_json``.
-
-    Args:
-        tokenizer_json: The content of a file.
-        name: The name of the file in messages.
+    """The JSON object in ``tokenizer_json``; messages use ``name``.
 
     Raises:
-        TokenizerError: It is not JSON or not an object.
+        TokenizerError: The content is not JSON or not an object.
     """
     try:
         data = json.loads(tokenizer_json)
@@ -68,8 +64,8 @@ _BYTE_OF = {character: value for value, character in enumerate(BYTE_CHARACTERS)}
 def token_text_of(data: dict[str, Any]) -> Callable[[str], bytes]:
     """A function from the name of a token to its bytes, for the content of a ``tokenizer.json``.
 
-    SentencePiece (Kudo and Richardson 2018) writes ``▁`` for a space and ``<0x0A>`` for a byte that is no
-    character of the vocabulary; all other vocabularies here are byte-level (GPT-2).
+    SentencePiece (Kudo and Richardson 2018) writes ``▁`` for a space and ``<0x0A>`` for a byte whose
+    character is not in the vocabulary; all other supported vocabularies are byte-level (GPT-2).
     """
     return _sentencepiece_bytes if "ByteFallback" in _kinds(data.get("decoder"), "decoders") else _level_bytes
 
@@ -77,7 +73,7 @@ def token_text_of(data: dict[str, Any]) -> Callable[[str], bytes]:
 def _level_bytes(token: str) -> bytes:
     try:
         return bytes([_BYTE_OF[character] for character in token])
-    except KeyError:  # a token with a character outside the alphabet was added as plain text
+    except KeyError:  # A token with a character outside the alphabet was added as plain text.
         return token.encode("utf-8")
 
 
@@ -104,15 +100,15 @@ class PreTokenizer:
 
     Attributes:
         pattern: A regular expression (Oniguruma) whose matches are the words.
-        boundaries: White space that no word joins to a character before it that is not white space, as
-            characters of a regular expression: a text may be cut there without changing any id.
+        boundaries: White space that no word joins to a preceding character that is not white space, as characters
+            of a regular expression: a text may be cut before it without changing any id.
     """
 
     pattern: str
     boundaries: str
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The forms that a ``tokenizer.json`` may have for this rule; the first one is written."""
+        """The forms of this rule in a ``tokenizer.json``; the first one is written."""
         split = {
             "type": "Split",
             "pattern": {"Regex": self.pattern},
@@ -120,7 +116,7 @@ class PreTokenizer:
             "invert": False,
         }
         forms = [{"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}]
-        # The library has GPT-2's rule built in, and that form was written before there were others.
+        # GPT-2's rule is built into the library, and that form was written before there were other rules.
         return [byte_level(use_regex=True), *forms] if self.pattern == GPT2_PATTERN else forms
 
 
@@ -132,14 +128,14 @@ def byte_level(use_regex: bool) -> dict[str, Any]:
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     # Words with the space before them, numbers, punctuation (Radford et al. 2019).
     "gpt2": PreTokenizer(GPT2_PATTERN, r" \t\n\r"),
-    # GPT-2's, but a number is as many tokens as it has digits, so that place value can be learnt
-    # (Nogueira et al. 2021, arXiv 2102.13019; PaLM, Chowdhery et al. 2022, arXiv 2204.02311).
+    # As GPT-2's, but with one token per digit, so that place value can be learnt (Nogueira et al. 2021, arXiv
+    # 2102.13019; PaLM, Chowdhery et al. 2022, arXiv 2204.02311).
     "single_digits": PreTokenizer(
         r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         r" \t\n\r",
     ),
-    # The rule of GPT-4's vocabulary cl100k_base, as published with the library tiktoken. Punctuation takes
-    # the line breaks behind it, so those are no place to cut.
+    # The rule of GPT-4's vocabulary cl100k_base, as published with the library tiktoken. Punctuation includes
+    # the line breaks after it, so a text cannot be cut at those.
     "gpt4": PreTokenizer(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -157,13 +153,13 @@ NORMALIZATIONS: dict[str, dict[str, Any] | None] = {
 
 
 def pre_tokenizer_of(data: dict[str, Any]) -> PreTokenizer | None:
-    """The rule in the content of a ``tokenizer.json``, or ``None`` if it is not one of ours."""
+    """The rule in the content of a ``tokenizer.json``, or ``None`` if it is not in ``PRE_TOKENIZERS``."""
     written = data.get("pre_tokenizer")
     return next((rule for rule in PRE_TOKENIZERS.values() if written in rule.to_json()), None)
 
 
 def end_template(name: str, index: int) -> dict[str, Any]:
-    """A template that puts the special token ``name`` with the id ``index`` behind a text."""
+    """A template that appends the special token ``name`` with the id ``index`` to a text."""
     return {
         "type": "TemplateProcessing",
         "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": name, "type_id": 0}}],
@@ -173,7 +169,7 @@ def end_template(name: str, index: int) -> dict[str, Any]:
 
 
 def last_of_template(data: dict[str, Any]) -> str | None:
-    """The special token that the template of a ``tokenizer.json`` puts behind a text."""
+    """The special token that the template of a ``tokenizer.json`` appends to a text, or ``None``."""
     processor = data.get("post_processor")
     single = processor.get("single") if isinstance(processor, dict) else None
     last = single[-1] if isinstance(single, list) and single else None
@@ -189,18 +185,18 @@ def merge_pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
-    """Clear the options that make ids random, cut texts, pad them or swallow text.
+    """Clear the options that make ids random, cut or pad texts, or lose text.
 
     - ``dropout`` skips merges at random (BPE-dropout, Provilkov et al. 2020), which only helps training.
     - ``truncation`` and ``padding`` change the length of a text.
-    - ``lstrip`` and ``rstrip`` of an added token that stands for text swallow the white space beside it.
-    - A merge that makes a special token makes it of plain text, which is then lost. Without the merge the
-      text stays in smaller tokens.
+    - ``lstrip`` and ``rstrip`` of an added token that stands for text drop the white space next to it.
+    - A merge that forms a special token would form it from plain text, which is then lost. Without the merge
+      the text is encoded by smaller tokens.
 
-    Special tokens keep their ``lstrip`` and ``rstrip``, since no text is ever taken for one of them.
+    Special tokens keep their ``lstrip`` and ``rstrip``, since no text ever becomes one of them.
 
     Returns:
-        ``data`` itself if it has none of these, otherwise a changed copy.
+        ``data`` itself if it has none of these options, otherwise a changed copy.
     """
     cleared = data | {key: None for key in ("truncation", "padding") if key in data}
     added = added_tokens(data)
@@ -224,7 +220,7 @@ def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def losses_of(data: dict[str, Any]) -> str:
-    """A description of the text that a tokenizer drops or takes for a special token; ``""`` if there is none.
+    """Describe the text that a tokenizer drops or takes for a special token; ``""`` if there is none.
 
     Normalization does not count. The rules follow the steps of the library, and find losses that no sample of
     text would show.
@@ -257,7 +253,7 @@ def losses_of(data: dict[str, Any]) -> str:
 
 
 def is_one_word(name: str, rule: PreTokenizer) -> bool:
-    """Whether a rule leaves the text of a byte-level token in one word, so that merges may make it."""
+    """Whether a rule keeps the text of a byte-level token in one word, so that merges may form it."""
     from tokenizers import Regex, pre_tokenizers
 
     text = _level_bytes(name).decode("utf-8", errors="replace")

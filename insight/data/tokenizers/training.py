@@ -1,4 +1,4 @@
-"""Training of tokenizers: once for all processes, for one text or for texts of several languages."""
+"""Train tokenizers: once for all processes, and for one text or texts of several languages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from insight.runtime.messages import say
 
 
 class TokenizerCache:
-    """The trained tokenizers in a cache folder. Each is a file: the hash of its JSON, a line break, the JSON.
+    """The trained tokenizers in a cache folder; a file holds the hash of the JSON, a line break and the JSON.
 
     Args:
-        root: The cache folder, which is made when something is trained.
+        root: The cache folder; it is created when a tokenizer is trained.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,12 +28,12 @@ class TokenizerCache:
         self._folder = root / "tokenizers"
 
     def find_or_build(self, key: str, build: Callable[[], BaseTokenizer], title: str) -> BaseTokenizer:
-        """The tokenizer with this key, which is trained if it is missing or damaged.
+        """The tokenizer with this key; it is trained if it is missing or damaged.
 
         Args:
             key: A hash of everything that decides the tokenizer.
-            build: Trains the tokenizer; one process at a time calls it, and the others wait.
-            title: The name of the text in messages.
+            build: Trains the tokenizer; one process at a time calls it while the others wait.
+            title: Name of the text in messages.
 
         Raises:
             OutputError: The cache folder cannot be written to.
@@ -69,7 +69,7 @@ def _with_hash(tokenizer_json: str) -> str:
 
 
 def _read(file: Path) -> BaseTokenizer | None:
-    """The tokenizer in ``file``, or ``None`` if there is none or it is damaged."""
+    """The tokenizer in ``file``, or ``None`` if it is missing or damaged."""
     try:
         content = file.read_text(encoding="utf-8")
         tokenizer_json = content.partition("\n")[2]
@@ -79,18 +79,18 @@ def _read(file: Path) -> BaseTokenizer | None:
 
 
 def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> BaseTokenizer:
-    """One tokenizer trained on all texts, in their order (Sennrich et al. 2016, arXiv 1508.07909).
+    """Train one tokenizer on all texts, in their order (Sennrich et al. 2016, arXiv 1508.07909).
 
-    Languages of one script then share names, loans and numbers, and source and target embeddings may be one
-    matrix. A language with more text gets more of the vocabulary.
+    Languages of one script then share names, loan words and numbers, and source and target embeddings may be
+    one matrix. A language with more text gets more of the vocabulary.
 
     Args:
         config: The kind of tokenizer and its size.
         texts: The documents of each language, by name.
 
     Raises:
-        ConfigError: There is no text, or the tokenizer does not learn from any.
-        TokenizerError: The texts do not support it.
+        ConfigError: There is no text, or the tokenizer does not learn from text.
+        TokenizerError: The texts are unsuitable for training.
     """
     _check(config, texts)
     return config.build(itertools.chain.from_iterable(texts.values()))
@@ -99,15 +99,15 @@ def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
 def separate_vocabularies(
     config: TokenizerConfig, texts: Mapping[str, Iterable[str]]
 ) -> dict[str, BaseTokenizer]:
-    """One tokenizer for each language, by name, so that each language has a vocabulary of its own.
+    """Train one tokenizer for each language, so that each has its own vocabulary; the result is by name.
 
     Args:
         config: The kind of tokenizer and its size.
         texts: The documents of each language, by name.
 
     Raises:
-        ConfigError: There is no text, or the tokenizer does not learn from any.
-        TokenizerError: A text does not support it.
+        ConfigError: There is no text, or the tokenizer does not learn from text.
+        TokenizerError: A text is unsuitable for training.
     """
     _check(config, texts)
     return {name: config.build(documents) for name, documents in texts.items()}

@@ -1,4 +1,4 @@
-"""One token a word: for teaching, and as the baseline of what subwords gain."""
+"""A tokenizer with one token per word: for teaching, and as a baseline for subwords."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
 from insight.runtime.errors import ConfigError, TokenizerError
 
 UNKNOWN = "<|unknown|>"
-"""Name of the token that stands for every word that the vocabulary lacks."""
+"""Name of the token for all words outside the vocabulary."""
 
 
 class WordTokenizer(LibraryTokenizer):
     """A tokenizer with one token for each of the most frequent words; every other word is ``<|unknown|>``.
 
-    Words are those of GPT-2's pre-tokenizer: with the space before them, punctuation and further white space
-    apart. Known text comes back exactly; an unknown word does not come back, and counts no bytes. So the
-    bits per byte of a model over text with unknown words leave out the cost of writing them, and do not
-    compare with those of a lossless tokenizer: report the share of unknown words beside them.
+    Words are those of GPT-2's pre-tokenizer: a word includes the space before it; punctuation and other white
+    space are separate. Known text is decoded exactly; an unknown word is lost and counts no bytes. So the
+    bits per byte of a model over text with unknown words omit the cost of those words and are not comparable
+    with those of a lossless tokenizer: report the fraction of unknown words with them.
 
     Args:
         tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
@@ -54,11 +54,11 @@ class WordTokenizer(LibraryTokenizer):
 
 @dataclass(frozen=True)
 class WordTokenizerConfig(TokenizerConfig):
-    """Take the most frequent words of the training text as tokens.
+    """Use the most frequent words of the training text as tokens.
 
     Args:
-        vocabulary_size: Largest number of tokens, ``<|endoftext|>`` and ``<|unknown|>`` among them.
-        min_frequency: A word must occur this often to become a token.
+        vocabulary_size: Largest number of tokens, including ``<|endoftext|>`` and ``<|unknown|>``.
+        min_frequency: Least number of occurrences of a word that becomes a token.
         lowercase: Whether all text is converted to lower case first.
     """
 
@@ -107,7 +107,7 @@ class WordTokenizerConfig(TokenizerConfig):
 
 
 def is_word_tokenizer(data: dict[str, Any]) -> bool:
-    """Whether the content of a ``tokenizer.json`` is what :class:`WordTokenizer` would write."""
+    """Whether the content of a ``tokenizer.json`` was written by :class:`WordTokenizer`."""
     added, model = data.get("added_tokens"), data.get("model")
     return (
         isinstance(model, dict)
