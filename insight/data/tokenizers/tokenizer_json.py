@@ -100,8 +100,8 @@ class PreTokenizer:
 
     Attributes:
         pattern: A regular expression (Oniguruma) whose matches are the words.
-        boundaries: White space that no word joins to a preceding character that is not white space, as characters
-            of a regular expression: a text may be cut before it without changing any id.
+        boundaries: White space that no word joins to a preceding character that is not white space, as
+            characters of a regular expression: a text may be cut before it without changing any id.
     """
 
     pattern: str
