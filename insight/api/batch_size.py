@@ -1,4 +1,4 @@
-"""``--data.batch_size auto``: the greatest batch of the training text that fits into memory."""
+"""``--data.batch_size auto``: the largest batch of training text that fits into memory."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
 
 
-# The rest is left for what differs from batch to batch, and for other programs.
+# The rest is left for the differences between batches and for other programs.
 _SHARE_OF_MEMORY = 0.8
-# Larger batches than this leave too few steps to learn anything in an epoch.
+# Larger batches would leave too few steps in an epoch to learn anything.
 _LEAST_STEPS_AN_EPOCH = 100
 
 
 def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
-    """Settle ``data.batch_size=auto``, if it is set: in the data module and in the configuration.
+    """Replace ``data.batch_size=auto``, if it is set, in the data module and in the configuration.
 
     Args:
         cli: The configured run; its data is set up.
-        saved: The number that the resumed run has found.
+        saved: The size that the resumed run found.
 
     Raises:
-        ConfigError: A single sequence does not fit, or the module or the strategy is none that can be tried.
+        ConfigError: A single sequence does not fit, or this module or strategy cannot be tried.
     """
     data: Any = cli.datamodule
     if not getattr(data, "chooses_batch_size", False):
@@ -57,12 +57,12 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
-    """The greatest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
+    """The largest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
 
     The size is doubled as long as it fits; then the quarters in between are tried.
 
     Args:
-        fits: Whether a size does; if one does, all smaller ones do.
+        fits: Whether a size fits; if one does, all smaller ones must.
         most: Upper limit, at least 1.
 
     Raises:
@@ -86,17 +86,13 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
 
 
 class AgreedBatchSize(Callback):
-    """Lets all processes train on batches of the smallest size that any of them has found.
-
-    Args:
-        cli: The configured run of this process.
-    """
+    """Makes all processes of the run in ``cli`` train with the smallest batch size that any of them found."""
 
     def __init__(self, cli: InsightCLI) -> None:
         self.cli = cli
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask the others; loaders are made after this."""
+        """Ask the other processes, before any loader is made."""
         if trainer.world_size == 1 or stage != "fit":
             return
         own = self.cli.datamodule.batch_size
@@ -133,7 +129,7 @@ def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
         )
     if strategy.root_device.type == "cuda":
         return lambda size: _runs(cli, trainer, size)
-    # Trying too much on a CPU does not raise but ends the process, so it is computed first.
+    # A failed trial on a CPU does not raise an error but ends the process, so the memory is computed first.
     num_sharing = trainer.num_devices
     return lambda size: _bytes_needed(cli, size) * num_sharing <= _SHARE_OF_MEMORY * usable_memory_bytes()
 
@@ -152,10 +148,10 @@ def _bytes_needed(cli: InsightCLI, size: int) -> int:
 
 
 def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
-    """Whether a forward and backward pass on random tokens goes through beside the optimizer's state."""
+    """Whether a forward and backward pass on random tokens fits beside the optimizer's state."""
     device = trainer.strategy.root_device
     try:
-        # The run's first weights are those it would have without this; other devices are other processes'.
+        # The trial must not change the first weights of the run. Other processes own the other devices.
         with torch.random.fork_rng(devices=[device]):
             _one_pass(cli, trainer, size, device)
         return torch.cuda.max_memory_reserved(device) <= _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1]

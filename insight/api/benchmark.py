@@ -1,4 +1,4 @@
-"""Compare models: quality, size, memory, load time and speed, each against the first."""
+"""Compare models by quality, size, memory, load time and speed, each with the first."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compare(
     text: Sequence[str] = (),
     settings: ComparisonSettings = ComparisonSettings(),
 ) -> tuple[Comparison, Path]:
-    """Compare models, and give the measurements beside the folder; arguments as in :func:`benchmark`."""
+    """Compare models, and return the measurements and the folder; arguments as in :func:`benchmark`."""
     if not models:
         raise ConfigError("there is no model to measure", "name at least one")
     names = [str(model) for model in models]
@@ -76,11 +76,7 @@ def compare(
 
 
 def _write_results(comparison: Comparison, folder: Path) -> None:
-    """Write the results as a new folder, which appears complete or not at all.
-
-    Raises:
-        OutputError: ``folder`` exists already or cannot be written.
-    """
+    """Write the results as a new folder, which appears complete or not at all."""
     from insight.reporting.report import write_report
     from insight.reporting.sections.comparison import build_benchmark, build_benchmark_setup
 
@@ -95,7 +91,7 @@ def _write_results(comparison: Comparison, folder: Path) -> None:
 
 
 def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """One record a case: every window of the text, every batch size, every model's footprint."""
+    """One record per case: every window of the text, every batch size, every model's footprint."""
     for model in comparison.models:
         quality = model.quality
         for index, (nats, num_bytes) in enumerate(zip(quality.nats, quality.num_bytes, strict=True)):
@@ -130,7 +126,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def _metrics(comparison: Comparison) -> Iterator[tuple[str, Metric]]:
-    """Figures named as everywhere in summaries: the model, a slash, the figure."""
+    """Metrics named as in all summaries: the model, a slash, the metric."""
     from insight.reporting import Metric
 
     for model in comparison.models:
@@ -171,7 +167,7 @@ def _model(model: ModelMeasurement) -> dict[str, Any]:
 
 
 def _labels(models: Sequence[str]) -> list[str]:
-    """The names of the models: as they were typed, numbered where one is named again."""
+    """The names of the models as the user typed them; repeated names are numbered."""
     labels: list[str] = []
     for model in models:
         label, number = model, 2
@@ -182,11 +178,7 @@ def _labels(models: Sequence[str]) -> list[str]:
 
 
 def _output_folder(output: str | Path | None) -> Path:
-    """The folder for the results.
-
-    Raises:
-        OutputError: It exists already or cannot be written to.
-    """
+    """The folder for the results, once it is known that it can be written."""
     if output is None:
         parent = DEFAULT_ROOT / "benchmark"
         number = 1

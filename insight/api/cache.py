@@ -1,4 +1,4 @@
-"""The cache of token ids: list the stores, verify, pin and remove them. Nothing here imports torch."""
+"""The cache of token ids: list, verify, pin and remove its stores. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class CacheListing:
 
     Attributes:
         cache_dir: The folder.
-        stores: Every store, the one used last first.
+        stores: All stores, the most recently used first.
         quarantine: Folders of damaged stores that were set aside.
-        quarantine_bytes: Bytes that these folders take.
+        quarantine_bytes: Bytes of these folders.
     """
 
     cache_dir: Path
@@ -55,12 +55,12 @@ class Clearance:
 
     @property
     def removed(self) -> list[StoreEntry]:
-        """The stores that are gone."""
+        """The stores that were removed."""
         return [removal.entry for removal in self.removals if not removal.kept_because]
 
     @property
     def freed_bytes(self) -> int:
-        """Bytes that the disk has back."""
+        """Bytes of disk space that were freed."""
         return sum(entry.num_bytes for entry in self.removed) + self.leftover_bytes
 
 
@@ -70,11 +70,7 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def list_stores(cache_dir: str | Path | None = None) -> CacheListing:
-    """List every store of a cache.
-
-    Args:
-        cache_dir: The cache folder; the default one if not given.
-    """
+    """List every store of a cache; ``cache_dir`` is chosen as in :func:`cache_folder`."""
     inventory = _inventory(cache_dir)
     quarantine = tuple(inventory.quarantined())
     return CacheListing(
@@ -86,11 +82,11 @@ def verify_stores(keys: Iterable[str] = (), cache_dir: str | Path | None = None)
     """Compare every byte of stores with the hashes in their manifests.
 
     Args:
-        keys: Keys of stores, or how they begin; all stores if there are none.
-        cache_dir: The cache folder; the default one if not given.
+        keys: Keys of stores, or their beginnings; all stores if there are none.
+        cache_dir: The cache folder; by default as in :func:`cache_folder`.
 
     Returns:
-        The stores; ``damage`` of each says what is wrong with it.
+        The stores; ``damage`` of each describes its damage.
 
     Raises:
         ConfigError: A key names no store, or several.
@@ -109,14 +105,15 @@ def clear_stores(
 ) -> Clearance:
     """Remove stores that no process has open and that are not pinned.
 
-    Without any of the first three arguments all of them go, and with them damaged stores that were set aside
-    and half-written stores of processes that were killed.
+    Without any of the first three arguments it removes all of them, damaged stores that were set aside, and
+    half-written stores of killed processes.
 
     Args:
-        keys: Remove these stores: keys, or how they begin.
-        unused_seconds: Remove what was not used for so long, and was set aside as long ago.
-        max_bytes: Remove the stores used longest ago until the others take at most so many bytes.
-        cache_dir: The cache folder; the default one if not given.
+        keys: Keys of the stores to remove, or their beginnings.
+        unused_seconds: Remove stores that were not used for this long, and damaged ones set aside this long
+            ago.
+        max_bytes: Remove the least recently used stores until the others take at most this many bytes.
+        cache_dir: The cache folder; by default as in :func:`cache_folder`.
 
     Raises:
         ConfigError: A key names no store or several, a number is negative, or more than one choice is made.
@@ -150,14 +147,14 @@ def clear_stores(
 
 
 def pin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
-    """Keep stores until :func:`unpin_stores`, whatever the limit of the cache is.
+    """Keep stores until :func:`unpin_stores`, regardless of the limit of the cache.
 
     Args:
-        keys: Keys of stores, or how they begin.
-        cache_dir: The cache folder; the default one if not given.
+        keys: Keys of stores, or their beginnings.
+        cache_dir: The cache folder; by default as in :func:`cache_folder`.
 
     Returns:
-        Their whole keys.
+        The full keys.
 
     Raises:
         ConfigError: A key names no store, or several.
@@ -171,7 +168,7 @@ def pin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list
 
 
 def unpin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
-    """Let pinned stores be removed again; arguments, result and errors are those of :func:`pin_stores`.
+    """Allow pinned stores to be removed again; see :func:`pin_stores`.
 
     Raises:
         DataError: A store is not pinned.
@@ -188,7 +185,7 @@ def _inventory(cache_dir: str | Path | None) -> StoreInventory:
 
 
 def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
-    """The stores whose keys begin so; each beginning must be that of one store."""
+    """The stores whose keys begin with ``keys``, each of which must identify one store."""
     entries = inventory.entries()
     chosen: dict[str, StoreEntry] = {}
     for key in keys:

@@ -1,4 +1,4 @@
-"""The YAML files of ``--config``: found, read, and merged; those that ship inside."""
+"""The YAML files of ``--config``: finding, reading and merging them, and the shipped files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
 def option_values(arguments: list[str], *names: str) -> list[str]:
-    """Every value that ``arguments`` give to an option, before any parsing."""
+    """Every value that ``arguments`` give for an option, before any parsing."""
     values = []
     for index, argument in enumerate(arguments):
         option, equals, attached = argument.partition("=")
@@ -69,24 +69,24 @@ def has_config(arguments: list[str]) -> bool:
 
 
 def config_paths(arguments: list[str]) -> list[Path]:
-    """The files of every ``--config``; ``quickstart`` is the shipped file where there is none of this name.
+    """The files of every ``--config``; ``quickstart`` means the shipped file unless a file has this name.
 
     Raises:
-        ConfigError: There is no such file, or it is a folder.
+        ConfigError: A file does not exist, or is a folder.
     """
     return [config_path(value) for value in option_values(arguments, *CONFIG_OPTIONS)]
 
 
 def config_path(value: str) -> Path:
-    """The file that ``--config`` means by ``value``.
+    """The file that ``value`` of ``--config`` names.
 
     Raises:
-        ConfigError: There is no such file, or it is a folder.
+        ConfigError: The file does not exist, or is a folder.
     """
     path = Path(value).expanduser()
     try:
         exists = path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, or that holds a null character
+    except (OSError, ValueError) as error:  # the name is too long, or holds a null character
         raise ConfigError("cannot be a file", "name a file", option="--config", value=value) from error
     if not exists:
         shipped = shipped_configs()
@@ -99,13 +99,13 @@ def config_path(value: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file, checked to be a mapping.
+    """The content of a YAML file, which must be a mapping.
 
-    Keys and numbers stay the text that was written, so that ``name: 007``, ``time_limit: 12:00:00`` and
-    ``no: [...]`` mean what their quoted forms mean. Whether a text is a number is decided by the option.
+    Keys and numbers stay text as they were written, so that ``name: 007``, ``time_limit: 12:00:00`` and
+    ``no: [...]`` mean the same as their quoted forms. The option decides whether a text is a number.
 
     Raises:
-        ConfigError: It is not UTF-8, not YAML, empty, or not a mapping.
+        ConfigError: The file is not UTF-8, not YAML, empty, or not a mapping.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -141,17 +141,17 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Mappings, lists, texts and ``None``: what YAML says, with numbers left as they are written.
+    """YAML as mappings, lists, texts and ``None``; numbers stay as they are written.
 
     Raises:
-        yaml.YAMLError: It is not YAML, gives a key twice, or holds what no option can be.
+        yaml.YAMLError: The text is not YAML, gives a key twice, or holds a value that no option can have.
     """
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     return None if node is None else _Reader().plain(node, 0)
 
 
 class _Reader:
-    """Turns YAML's nodes into plain values, and refuses what would grow without end."""
+    """Converts YAML's nodes into plain values, and refuses content that would grow without limit."""
 
     def __init__(self) -> None:
         self._num_nodes = 0
@@ -195,14 +195,14 @@ class _Reader:
 
 
 def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The merged files of a command line, without what does not go with the user's own text.
+    """The merged files of a command line, without settings that do not fit the user's own text.
 
-    Where a later file or the command line replaces the training text, the corpora that an earlier file
-    validates and tests on say nothing about it: they are left out, so that a part of the user's text is set
-    aside, and so are the beginnings of their sentences among the prompts.
+    Where a later file or the command line replaces the training text, corpora for validation and test from an
+    earlier file no longer fit. They are left out, so that a part of the user's text is set aside instead, and
+    so are the prompts, which begin like their sentences.
 
     Returns:
-        The configuration, and a line about each thing that was left out.
+        The configuration, and a line about each setting that was left out.
 
     Raises:
         ConfigError: A file cannot be used.
@@ -241,7 +241,7 @@ def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _last_to_give(contents: list[dict[str, Any]], arguments: list[str], option: str) -> int:
-    """The number of the last file that gives an option; one more for the command line, -1 for none."""
+    """The number of the last file that gives an option; the next number for the command line, -1 for none."""
     group, _, name = option.partition(".")
     if any(given.replace(".init_args", "").lstrip("-") == option for given, _ in split_options(arguments)):
         return len(contents)
@@ -263,7 +263,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def with_default_classes(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with ``class_path`` and ``init_args`` in the groups that may leave them out."""
+    """``config`` with explicit ``class_path`` and ``init_args`` in the groups that may omit them."""
     result = dict(config)
     for group, path in DEFAULT_CLASSES.items():
         content = result.get(group)
@@ -276,7 +276,7 @@ def with_default_classes(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: Any, change: Any) -> Any:
-    """``base`` with the options that ``change`` names; a class that it names starts from its own defaults."""
+    """``base`` with the options in ``change``; a class that ``change`` names starts from its own defaults."""
     if not isinstance(base, dict):
         return change
     named = class_name(change)
@@ -298,7 +298,7 @@ def class_name(value: Any) -> str | None:
 
 
 def split_options(arguments: list[str]) -> list[tuple[str, str | None]]:
-    """The options of a command line with their values; ``None`` for a flag and for what is no option."""
+    """The options of a command line with their values, which are ``None`` for flags and other words."""
     pairs: list[tuple[str, str | None]] = []
     index = 0
     while index < len(arguments):
@@ -317,7 +317,7 @@ def split_options(arguments: list[str]) -> list[tuple[str, str | None]]:
 
 
 def as_options(options: Mapping[str, Any] | None) -> list[str]:
-    """The options of a command line that stand for overrides by dotted name."""
+    """Overrides by dotted name as options of a command line."""
     return [
         f"--{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in (options or {}).items()
@@ -325,11 +325,11 @@ def as_options(options: Mapping[str, Any] | None) -> list[str]:
 
 
 def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
-    """The command line for the parser: one merged configuration, and the options beside it.
+    """The command line for the parser: one merged configuration and the other options.
 
     Args:
         config: The merged files; a list that the command line replaces is replaced in it.
-        arguments: The command line; its ``--config`` are left out.
+        arguments: The command line, whose ``--config`` options are left out.
     """
     options = []
     for name, value in split_options(arguments):
@@ -345,12 +345,12 @@ def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
 
 
 def yaml_text(config: Any) -> str:
-    """A configuration as YAML that every reader understands alike: text that could be a number is quoted."""
+    """A configuration as YAML that every reader understands alike: text like a number is quoted."""
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1, YAML 1.2 or a reader of its own would take for something else."""
+    """Quotes text that YAML 1.1, YAML 1.2 or another reader would not read as text."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -362,9 +362,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that travel with the package by name, without suffix: ``attention/rope``."""
+    """The configs that ship with the package by name, without suffix: ``attention/rope``."""
     package = Path(str(importlib.resources.files("insight")))
-    # A wheel carries them inside; an editable install uses those of the repository.
+    # A wheel contains them; an editable install uses those of the repository.
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
             found = (path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES)
@@ -374,7 +374,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def collection(value: str | None) -> Any:
-    """The list or mapping that the value of an option is written as, or ``None``."""
+    """The list or mapping that the value of an option spells out, or ``None``."""
     if value is None or not value.lstrip().startswith(("[", "{")):
         return None
     try:
@@ -385,7 +385,7 @@ def collection(value: str | None) -> Any:
 
 
 def _replace_list(config: dict[str, Any], keys: list[str], value: list[Any]) -> bool:
-    """Whether ``config`` had a list under ``keys``, which is ``value`` now: its items are not merged."""
+    """Replace the list under ``keys`` instead of merging its items; returns whether there was one."""
     place: Any = config
     for key in keys[:-1]:
         place = place.get("init_args", place) if isinstance(place, dict) else None

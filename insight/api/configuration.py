@@ -1,4 +1,4 @@
-"""A configuration (seed, run, model, data, trainer) becomes a data module, a module and a Trainer."""
+"""Make a data module, a module and a Trainer from a configuration (seed, run, model, data, trainer)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-# Short class names in a configuration are found among the subclasses that have been imported.
+# Short class names in a configuration are looked up among the subclasses that have been imported.
 import insight.callbacks
 import insight.data
 import insight.models
@@ -44,7 +44,7 @@ from insight.training import ScheduleConfig
 DEFAULTS = {
     "model": {"class_path": "insight.training.LanguageModelingModule"},
     "data": {"class_path": "insight.data.LanguageModelingDataModule"},
-    # Insight prints its own summary, and checks before it starts.
+    # Insight prints its own summary and makes its own checks before training.
     "trainer.enable_model_summary": False,
     "trainer.num_sanity_val_steps": 0,
     "trainer.log_every_n_steps": 10,
@@ -58,10 +58,10 @@ class MachineChoices:
     """The threads and the precision of a run.
 
     Args:
-        hardware: The machine as measured.
+        hardware: The measured machine.
         num_threads: CPU threads of torch.
         precision: Lightning's name, e.g. ``"bf16-mixed"``.
-        notes: One line a choice, for run.json.
+        notes: One line per choice, for run.json.
     """
 
     hardware: Hardware
@@ -73,12 +73,12 @@ class MachineChoices:
 def choose_for_this_machine(
     num_threads: int | None, precision: str | int | None, num_processes: int = 1
 ) -> MachineChoices:
-    """Set torch up, measure the machine and choose what the user has left open.
+    """Set up torch, measure the machine and choose the settings that the user left open.
 
     Args:
-        num_threads: The user's choice; ``None`` tries out which number multiplies fastest.
-        precision: The user's choice; ``None`` takes bfloat16 where its matmuls were measured to be faster.
-        num_processes: Processes of the run that share the cores of this machine.
+        num_threads: The user's choice; ``None`` measures which number multiplies fastest.
+        precision: The user's choice; ``None`` takes bfloat16 if its matmuls were measured to be faster.
+        num_processes: Number of processes of the run that share the cores of this machine.
     """
     flush_denormals()
     threads = num_threads or choose_num_threads(max(1, shared_cores(num_processes) // num_processes))
@@ -104,10 +104,10 @@ def _reason(hardware: Hardware) -> str:
 
 
 class InsightCLI(LightningCLI):
-    """Parses a configuration, makes the machine's choices, and builds the data module and the module.
+    """Parses a configuration, makes the choices for the machine, and builds the data module and the module.
 
-    Everything up to here can be done without writing a file, and every mistake of the user is a
-    :class:`ConfigError`. :meth:`make_trainer` comes after that.
+    All this writes no file, and every mistake of the user is a :class:`ConfigError`. :meth:`make_trainer`
+    comes afterwards.
 
     Args:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``check``.
@@ -128,19 +128,19 @@ class InsightCLI(LightningCLI):
                 "exit_on_error": False,
                 "allow_abbrev": False,
             },
-            args=[],  # parse_arguments has its own
+            args=[],  # parse_arguments has its own arguments
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """``--seed`` and the ``run`` group, in place of Lightning's ``--seed_everything``."""
+        """Add ``--seed`` and the ``run`` group, instead of Lightning's ``--seed_everything``."""
         parser.add_argument("--seed", type=int, default=0, help="chooses initial weights and dropout")
         parser.add_class_arguments(RunConfig, "run")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options that are particular to each command."""
+        """Add the options that belong to one command."""
         if self.command == "fit":
             parser.add_argument(
                 "--resume",
@@ -160,10 +160,10 @@ class InsightCLI(LightningCLI):
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the files and the command line, and find everything that is wrong with them.
+        """Parse the files and the command line, and collect all mistakes in them.
 
         Raises:
-            InsightError: There is nothing left to go on with.
+            InsightError: There is too little left to continue with.
         """
         given, left_out = given_config(self._arguments)
         for line in left_out:
@@ -194,14 +194,14 @@ class InsightCLI(LightningCLI):
         """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest.
 
         Raises:
-            InsightError: Something is wrong; ``check`` keeps it in ``mistakes`` where it can go on.
+            InsightError: There is a mistake; ``check`` keeps it in ``mistakes`` if it can continue.
         """
         built, mistakes = instantiate(self.parser, self.config, self.is_about_given)
         self.mistakes += mistakes
         if built is None or self.command != "check":
             raise_all(self.mistakes)
         self.config_init = built
-        # Ours, or a user's own with the same attributes.
+        # These are Insight's, or classes of the user with the same attributes.
         self.datamodule: Any = self.config_init.data
         self.model: Any = self.config_init.model
         configured = self.config_init.trainer.callbacks or []
@@ -212,15 +212,16 @@ class InsightCLI(LightningCLI):
             self._limit_training()
 
     def is_about_given(self, mistake: InsightError) -> bool:
-        """Whether a mistake is about a value that stands in the files or on the command line."""
+        """Whether a mistake concerns a value from the files or the command line."""
         return not isinstance(mistake, ConfigError) or named_value(mistake) in self._given_values
 
     @functools.cached_property
     def placement(self) -> Placement:
-        """Where the run trains; only ``fit`` does so on more than one device.
+        """The devices on which the run trains; only ``fit`` uses more than one.
 
         Raises:
-            ConfigError: There is no such device, strategy or number of processes, or they do not go together.
+            ConfigError: A device, strategy or number of processes is unavailable, or they do not fit
+                together.
         """
         trainer = self.config.trainer
         if self.command in ("fit", "check"):
@@ -229,25 +230,25 @@ class InsightCLI(LightningCLI):
 
     @functools.cached_property
     def choices(self) -> MachineChoices:
-        """Threads and precision; measured, said and written into the configuration at first use."""
-        # `check` tries on one device what it judges for all.
+        """Threads and precision: measured, printed and entered in the configuration at first use."""
+        # `check` makes its trial on one device.
         num_local = self.placement.num_local if self.command == "fit" else 1
         if num_local > 1 and self.placement.accelerator == "cuda":
-            # Each measures its own, not all of them the first at the same time.
+            # Each process measures its own device, instead of all measuring the first one at the same time.
             number = device_number(self.config.trainer.devices, this_process().local_rank)
             torch.cuda.set_device(min(number, torch.cuda.device_count() - 1))
         chosen = choose_for_this_machine(
             self.run_config.num_threads, self.config.trainer.precision, num_local
         )
         if num_local > 1:
-            # Lightning's launcher would set a number of its own.
+            # Otherwise Lightning's launcher would set a number of its own.
             os.environ["OMP_NUM_THREADS"] = str(chosen.num_threads)
         self.config.run.num_threads = chosen.num_threads
         self.config.trainer.precision = chosen.precision
         return chosen
 
     def adopt(self, num_threads: int, precision: str) -> None:
-        """Take what the first process of the run chose, in place of measuring."""
+        """Use the choices of the first process of the run, instead of measuring."""
         self.run_config = dataclasses.replace(self.run_config, num_threads=num_threads)
         self.config.trainer.precision = precision
 
@@ -257,22 +258,22 @@ class InsightCLI(LightningCLI):
         default_callbacks: Sequence[Callback] = (),
         fast_dev_run: int = 0,
     ) -> Trainer:
-        """The Trainer.
+        """Make the Trainer.
 
         Args:
-            folder: The run folder, which callbacks and loggers write to; without it nothing is written.
-            default_callbacks: Added where the configuration has none of the same class.
-            fast_dev_run: Take so many batches, if any, and write nothing.
+            folder: The run folder for callbacks and loggers; without it nothing is written.
+            default_callbacks: Callbacks to add if the configuration has none of the same class.
+            fast_dev_run: If not 0, take this many batches and write nothing.
         """
         missing = [
             callback
             for callback in default_callbacks
             if not any(isinstance(present, type(callback)) for present in self.callbacks)
         ]
-        # A signal, and the last step, are noticed before anybody else acts on the same event.
+        # These must notice a signal and the last step before other callbacks act on the same event.
         first = [one for one in missing if isinstance(one, (GracefulInterrupt, EndOfTraining))]
         callbacks = [*first, *self.callbacks, *(one for one in missing if one not in first)]
-        if folder is None:  # nothing is written, by none of the callbacks that a run was trained with
+        if folder is None:  # none of the callbacks of the training run may write
             callbacks = [one for one in callbacks if not isinstance(one, Checkpoint)]
         if fast_dev_run or self.config_init.trainer.enable_progress_bar is False:
             callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
@@ -296,17 +297,17 @@ class InsightCLI(LightningCLI):
         return bool(options.get(f"{split}_files")) or is_set_aside
 
     def saved_config(self) -> str:
-        """The complete configuration as YAML, with what was chosen for this machine."""
+        """The complete configuration as YAML, with the choices for this machine."""
         config = self.config.clone()
         for key in ("config", "resume", "init_from", "checkpoint"):
             config.pop(key, None)
-        # The parser's own writer would turn text such as 1e3 into a number on the way.
+        # The parser's own writer would turn text such as 1e3 into a number.
         text = yaml_text(_plain(config.as_dict()))
         return f"# insight=={__version__} lightning=={version('lightning')}\n{text}"
 
     def _devices(self) -> dict[str, Any]:
-        """Where the Trainer must be told more than the configuration says."""
-        if self.command == "check":  # which judges what is configured, and tries it on one device
+        """The Trainer's options that differ from the configuration."""
+        if self.command == "check":  # it judges the configured devices, but makes its trial on one
             return self._no_cluster()
         if self.command != "fit":
             return {"devices": 1, "num_nodes": 1, "strategy": "auto", **self._no_cluster()}
@@ -317,7 +318,7 @@ class InsightCLI(LightningCLI):
         return {"devices": follow, "num_nodes": self.placement.num_machines}
 
     def _no_cluster(self) -> dict[str, Any]:
-        """The plugins of a command of one process, which takes no notice of SLURM's variables."""
+        """The plugins of a single-process command, which ignores SLURM's variables."""
         given = self.config_init.trainer.plugins
         plugins = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
         if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
@@ -340,7 +341,7 @@ class InsightCLI(LightningCLI):
         return config
 
     def _loggers(self, folder: Path) -> list[Logger] | bool:
-        """metrics.jsonl always, since the report is made from it; TensorBoard unless it is turned off."""
+        """metrics.jsonl always, because the report needs it; TensorBoard unless it is turned off."""
         configured = self.config_init.trainer.logger
         metrics = MetricsFile(RunFolder(folder).metrics_path)
         if configured is None or configured is True:
@@ -350,7 +351,7 @@ class InsightCLI(LightningCLI):
         return [*(configured if isinstance(configured, Iterable) else [configured]), metrics]
 
     def _limit_training(self) -> None:
-        """Make sure that training ends by steps, epochs or time, not by Lightning's silent 1000 epochs."""
+        """Make training end by steps, epochs or time, not by Lightning's silent limit of 1000 epochs."""
         trainer, seconds = self.config_init.trainer, self.run_config.time_budget
         has_budget = any(isinstance(callback, TimeBudget) for callback in self.callbacks)
         if has_budget and seconds is not None:
@@ -369,11 +370,11 @@ class InsightCLI(LightningCLI):
         schedule = getattr(self.model, "schedule", None)
         has_length = trainer.max_steps > 0 and seconds is None and not has_budget
         if self.command == "fit" and has_length and isinstance(schedule, ScheduleConfig):
-            schedule.check_fits(trainer.max_steps)  # `insight check` lists it among all that it finds
+            schedule.check_fits(trainer.max_steps)  # `insight check` reports it with all other mistakes
 
 
 def _plain(value: Any) -> Any:
-    """A parsed value as YAML can hold it."""
+    """A parsed value in types that YAML can hold."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

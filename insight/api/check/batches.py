@@ -1,4 +1,4 @@
-"""Which processes a run would have, as the Trainer itself would make them."""
+"""The processes and batches that a run would have, as the Trainer itself would make them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Processes:
     Args:
         accelerator: ``cpu``, ``cuda`` or ``mps``.
         strategy: Name of the strategy's class.
-        num_devices: Processes on each machine.
-        num_nodes: Machines.
-        num_readers: Processes that read different text; those of one tensor-parallel group read the same.
-        shards_weights: Whether each keeps only its part of weights and optimizer.
+        num_devices: Number of processes on each machine.
+        num_nodes: Number of machines.
+        num_readers: Number of processes that read different text; those of a tensor-parallel group read the
+            same.
+        shards_weights: Whether each process holds only its part of weights and optimizer.
     """
 
     accelerator: str
@@ -41,24 +42,24 @@ class Processes:
 
     @property
     def num_processes(self) -> int:
-        """All of them."""
+        """World size, the number of all processes."""
         return self.num_devices * self.num_nodes
 
     @property
     def num_sharing(self) -> int:
-        """How many share the cores and the memory of one machine; those with a device each share nothing."""
+        """Number of processes that share the cores and memory of a machine; 1 if each has its own device."""
         return self.num_devices if self.accelerator == "cpu" else 1
 
 
 def planned_trainer(cli: InsightCLI) -> Trainer:
     """The Trainer of the run; making it starts no process and writes nothing.
 
-    Other machines than this one are taken to be there: who starts the processes is not known yet.
+    Other machines are assumed to exist, since it is not known yet which launcher starts the processes.
 
     Raises:
-        ConfigError: Accelerator, devices, strategy and precision do not fit together, or not this machine.
+        ConfigError: Accelerator, devices, strategy and precision do not fit together or this machine.
     """
-    assert cli.placement  # says in its own words what does not go together
+    assert cli.placement  # it raises an error for options that do not fit together
     try:
         return cli.make_trainer()
     except (ValueError, RuntimeError) as error:
@@ -84,7 +85,7 @@ def processes_of(trainer: Trainer) -> Processes:
 
 
 def check_processes(processes: Processes, findings: Findings) -> None:
-    """Warn of more processes than this machine can keep busy."""
+    """Warn if there are more processes than this machine can keep busy."""
     num_cores = shared_cores(processes.num_sharing)
     if processes.num_sharing > num_cores:
         findings.warn(
@@ -105,12 +106,12 @@ class Batches:
     """The batches of a run.
 
     Args:
-        batch_size: Sequences a batch, on each process.
-        sequence_length: Tokens of each.
-        num_readers: Processes that read different text.
-        accumulation: Batches an optimizer step.
-        per_epoch: Batches of one process in an epoch.
-        per_validation: Batches of one process in a validation.
+        batch_size: Sequences per batch, on each process.
+        sequence_length: Tokens per sequence.
+        num_readers: Number of processes that read different text.
+        accumulation: Batches per optimizer step.
+        per_epoch: Batches of one process per epoch.
+        per_validation: Batches of one process per validation.
     """
 
     batch_size: int
@@ -122,12 +123,12 @@ class Batches:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of an optimizer step, over all processes and batches."""
+        """Tokens per optimizer step, over all processes and batches."""
         return self.batch_size * self.sequence_length * self.num_readers * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps; the last may have fewer batches."""
+        """Optimizer steps per epoch; the last may have fewer batches."""
         return math.ceil(self.per_epoch / self.accumulation)
 
     def as_json(self) -> dict[str, int]:
@@ -137,13 +138,13 @@ class Batches:
 
 
 def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batches:
-    """Count the batches of a data module that is set up, and not yet attached to a Trainer.
+    """Count the batches of a data module that is set up and not yet attached to a Trainer.
 
     Raises:
         DataError: The text does not fill one batch of all processes.
     """
     whole = len(datamodule.train_dataloader())
-    # A global batch is that of one process times the processes, and dividing rounds down twice as once.
+    # A global batch has a batch of each process. Dividing in two steps rounds down to the same number.
     per_epoch = whole // processes.num_readers
     if not per_epoch:
         needed = datamodule.batch_size * processes.num_readers
@@ -156,7 +157,7 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
     accumulation = trainer.accumulate_grad_batches
     sampling = getattr(datamodule, "sampling", None)
     if accumulation <= per_epoch and sampling is not None and not sampling.counts_batches:
-        per_epoch -= per_epoch % accumulation  # an epoch of this data module is made of whole steps
+        per_epoch -= per_epoch % accumulation  # this data module fills an epoch with whole steps
     return Batches(
         batch_size=datamodule.batch_size,
         sequence_length=datamodule.sequence_length,
@@ -168,7 +169,7 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
 
 
 def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> None:
-    """Look for an accumulation and an interval of validations that do not divide the epoch."""
+    """Check that accumulation and the validation interval divide the epoch."""
     accumulation, per_epoch = batches.accumulation, batches.per_epoch
     if accumulation > per_epoch:
         findings.refuse(
@@ -199,7 +200,7 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
 
 
 def batches_per_validation(batches: Batches, trainer: Trainer) -> float:
-    """Training batches from one validation to the next; infinite where there is none."""
+    """Training batches between two validations; infinite if there is no validation."""
     interval: Any = trainer.val_check_interval
     if not batches.per_validation or getattr(trainer, "_val_check_time_interval", None) is not None:
         return math.inf
@@ -218,7 +219,7 @@ def _num_validation_batches(datamodule: Any, processes: Processes) -> int:
 
 
 def _limited(count: int, limit: float) -> int:
-    """Lightning's rule: a whole number is a limit, another one a share."""
+    """Lightning's rule: an integer is a limit, a float is a share."""
     return min(count, limit) if isinstance(limit, int) else int(count * limit)
 
 

@@ -15,10 +15,10 @@ from insight.runtime.messages import silence_libraries
 
 @dataclass(frozen=True)
 class Examination:
-    """The findings of a check.
+    """The result of a check.
 
     Args:
-        numbers: Plain JSON values, one mapping a part; parts that could not be found out are missing.
+        numbers: Plain JSON values, one mapping per part; parts that could not be determined are missing.
         findings: The mistakes and the warnings.
     """
 
@@ -34,19 +34,19 @@ def check(config: str | Path, options: Mapping[str, Any] | None = None) -> Exami
         options: Overrides by dotted name, e.g. ``{"trainer.max_steps": 100}``.
 
     Returns:
-        What was found: numbers, mistakes and warnings.
+        The numbers, mistakes and warnings.
 
     Raises:
-        InsightError: The configuration cannot even be read.
+        InsightError: The configuration cannot be read at all.
     """
     return examine_arguments(["--config", str(config), *as_options(options)])
 
 
 def examine_arguments(arguments: list[str]) -> Examination:
-    """Check everything that can be checked without training, as the command line of ``insight check`` says.
+    """:func:`check` for the command line of ``insight check``.
 
     Raises:
-        InsightError: The configuration cannot even be read.
+        InsightError: The configuration cannot be read at all.
     """
     silence_libraries()
     check_early("check", arguments)

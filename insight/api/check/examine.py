@@ -1,4 +1,4 @@
-"""The checks of `fit` before it makes a run folder, and the further ones of `check`."""
+"""The checks that `fit` makes before it makes a run folder, and the additional ones of `check`."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ _NUM_NUMBERS = 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
-    """Prepare the data, and check that network and checkpoint go with it.
+    """Prepare the data, and check that the network and the checkpoint fit it.
 
     Args:
         cli: The configured run.
-        checkpoint: The checkpoint to resume from, if there is one.
-        is_first: Whether this process looks into checkpoints. They are whole networks that fill its memory,
-            so that one process looks for all.
+        checkpoint: The checkpoint to resume from, or ``None``.
+        is_first: Whether this process reads checkpoints. They are whole networks that fill its memory, so one
+            process reads them for all.
 
     Raises:
-        InsightError: Something does not fit; nothing but the cache has been written.
+        InsightError: Something does not fit; only the cache has been written.
     """
     check_sequence_length(cli)
     cli.datamodule.setup("fit")
@@ -82,15 +82,15 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
 
 
 def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Check that processes and batches go together; what is only odd is said.
+    """Check that processes and batches fit together, and print warnings about odd settings.
 
     Args:
         cli: The configured run; its data is set up.
-        trainer: Made from it.
-        checkpoint: The checkpoint to resume from, if there is one.
+        trainer: The Trainer made from it.
+        checkpoint: The checkpoint to resume from, or ``None``.
 
     Raises:
-        InsightError: They do not.
+        InsightError: They do not fit together.
     """
     processes, findings = processes_of(trainer), Findings()
     check_processes(processes, findings)
@@ -103,7 +103,7 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
 
 
 def check_global_batch(checkpoint: Path, batches: Batches) -> None:
-    """Check that the processes share the samples of a step in which the position of a resumed run counts.
+    """Check that the processes can share the samples of a step, by which a resumed run counts its position.
 
     Raises:
         CheckpointError: They cannot, or not with this batch size and accumulation.
@@ -147,10 +147,10 @@ def check_sequence_length(cli: InsightCLI) -> None:
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:
-    """Check that a checkpoint is whole and has this network and this tokenizer; returns what it holds.
+    """Check that a checkpoint is complete and has this network and tokenizer; returns its content.
 
     Raises:
-        CheckpointError: It is no checkpoint, damaged, holds code, or is of another network or tokenizer.
+        CheckpointError: It is no checkpoint, is damaged, holds code, or has another network or tokenizer.
     """
     if checkpoint.is_dir():
         raise CheckpointError(
@@ -169,14 +169,14 @@ def _heed(findings: Findings) -> None:
 
 
 def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Look at everything that a run would need and do.
+    """Examine everything that a run would need and do.
 
     Args:
         cli: The configured run.
-        findings: Where to keep what is wrong.
+        findings: Receives the mistakes and warnings.
 
     Returns:
-        Plain JSON values, one mapping a part; parts that could not be found out are missing.
+        Plain JSON values, one mapping per part; parts that could not be determined are missing.
     """
     numbers = _examine(cli, findings)
     findings.accepts(check_disk, cli, numbers.get("disk"))
@@ -184,7 +184,7 @@ def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
 
 
 def examine_rest(cli: InsightCLI, findings: Findings) -> None:
-    """Look for more mistakes where some values of the configuration were refused and defaults stand in."""
+    """Look for further mistakes when defaults stand in for refused values of the configuration."""
     more = Findings()
     more.accepts(check_sequence_length, cli)
     _set_up_data(cli, more)
@@ -195,11 +195,7 @@ def examine_rest(cli: InsightCLI, findings: Findings) -> None:
 
 
 def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Look at everything; what needs something that is missing is left out.
-
-    Returns:
-        Plain JSON values, one mapping a part.
-    """
+    """Examine everything except the parts that need something that is missing."""
 
     fits = findings.accepts(check_sequence_length, cli)
     numbers: dict[str, Any] = {}
@@ -227,7 +223,7 @@ def _examine_training(
     writers: list[RunCheckpoint],
     findings: Findings,
 ) -> dict[str, Any]:
-    """Everything that can be told once there is text: batches, memory, disk, and how real steps go."""
+    """The facts that need text: batches, memory, disk, and the speed of real steps."""
 
     if not findings.accepts(choose_batch_size, cli):
         return {}
@@ -242,7 +238,7 @@ def _examine_training(
         numbers |= {"network": network_of(cli, memory), "memory": memory}
         check_memory(memory, processes, findings)
     numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
-    # A network that does not fit into memory must not be tried, and one that cannot run takes no time.
+    # Do not try a network that does not fit into memory. One that cannot run needs no timing.
     if not findings.mistakes:
         numbers |= findings.result(_try, cli, trainer, processes, batches, findings) or {}
     return numbers
@@ -260,7 +256,7 @@ def _try(
 
 
 def _set_up_data(cli: InsightCLI, findings: Findings) -> bool:
-    """Whether all text is there and encoded; where some is missing, the rest is looked for as well."""
+    """Whether all text exists and is encoded; if some is missing, the rest is still checked."""
     if findings.accepts(cli.datamodule.setup, "fit"):
         return True
     for stage, split in (("validate", "validation"), ("test", "test")):

@@ -1,4 +1,4 @@
-"""The mistakes and warnings of a check, all of them and not only the first."""
+"""All mistakes and warnings of a check, not only the first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _Result = TypeVar("_Result")
 
 
 class Findings:
-    """Collects; the same line counts once.
+    """Collects mistakes and warnings, and drops repeated ones.
 
     Attributes:
-        mistakes: The errors that a run would end with.
-        warnings: Things that a run would do although they are probably not meant.
+        mistakes: The errors with which a run would end.
+        warnings: Effects of a run that are probably not intended.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Findings:
         self.warnings: list[InsightError] = []
 
     def result(self, check: Callable[..., _Result], *arguments: Any) -> _Result | None:
-        """The result of ``check``, or ``None`` when it raised an error of ours, which is kept.
+        """The result of ``check``, or ``None`` if it raised an :class:`InsightError`, which is kept.
 
         Raises:
-            Exception: One that nobody foresaw.
+            Exception: An unforeseen error.
         """
         try:
             return check(*arguments)
@@ -40,7 +40,7 @@ class Findings:
             return None
 
     def accepts(self, check: Callable[..., None], *arguments: Any) -> bool:
-        """Whether a check that returns nothing went through; its error is kept."""
+        """Whether a check that returns nothing passed; its error is kept."""
         before = len(self.mistakes)
         self.result(check, *arguments)
         return len(self.mistakes) == before
@@ -55,11 +55,7 @@ class Findings:
         self.warnings.append(ConfigError(problem, remedy))
 
     def say(self) -> int:
-        """Print everything on stderr, a line each, mistakes last.
-
-        Returns:
-            The exit code: 2 where there is a mistake, else 0.
-        """
+        """Print all on stderr, one line each, mistakes last; returns exit code 2 for mistakes, else 0."""
         for warning in self.warnings:
             say(f"warning: {warning}")
         for mistake in self.mistakes:

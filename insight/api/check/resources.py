@@ -1,4 +1,4 @@
-"""Whether a precision fits the machine, by rates that were measured on it."""
+"""Whether a run fits the precision, memory and disk of the machine, by measurements of it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _MEASURED = "use --trainer.precision null to have it chosen by measurement"
 
 
 def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
-    """Refuse what would silently become something else, warn of what is slow or coarse here.
+    """Refuse a precision that would silently become another one, and warn of one that is slow or coarse.
 
     Args:
         precision: Lightning's name.
-        accelerator: Where training runs: ``cpu``, ``cuda`` or ``mps``.
-        hardware: The machine as it was measured.
-        findings: Where to keep what is wrong.
+        accelerator: The device that trains: ``cpu``, ``cuda`` or ``mps``.
+        hardware: The measured machine.
+        findings: Receives the mistakes and warnings.
     """
     if accelerator == "cpu" and precision in ("16-mixed", "16"):
         findings.refuse(
@@ -84,19 +84,17 @@ _REMEDY = (
 def memory_of(
     cli: InsightCLI, processes: Processes, batches: Batches, copies_checkpoints: bool, findings: Findings
 ) -> dict[str, Any] | None:
-    """Bytes of one process, part by part, and of all that share this machine or device.
-
-    The parts are those of ``insight model estimate``.
+    """Bytes of one process, by part as in ``insight model estimate``, and of all on one machine or device.
 
     Args:
         cli: The configured run; its data is set up.
         processes: The processes of the run.
         batches: The batches of the run.
         copies_checkpoints: Whether the first process copies weights and optimizer to write them meanwhile.
-        findings: Where to say that the memory depends on the text, and cannot be told before.
+        findings: Receives a warning if the memory depends on the text and cannot be determined before.
 
     Returns:
-        Plain numbers; ``None`` where the estimate does not know the module, the precision or the network.
+        Plain numbers; ``None`` if the estimate does not know the module, the precision or the network.
     """
     config = getattr(cli.model, "network_config", None)
     optimizer = getattr(cli.model, "optimizer_config", None)
@@ -120,11 +118,11 @@ def memory_of(
     if processes.shards_weights:
         peak -= saved - saved // processes.num_processes
     on_cpu = processes.accelerator == "cpu"
-    # On a device there is almost nothing beside training; in main memory there are Python and its libraries.
+    # A device holds almost nothing beside training; main memory also holds Python and its libraries.
     program = resident_bytes() if on_cpu else 0
     copy = saved if copies_checkpoints and on_cpu else 0
     averages = [callback for callback in cli.callbacks if isinstance(callback, AveragedWeights)]
-    # The average, and the training weights set aside while it is measured.
+    # These are the average, and the training weights that are set aside while it is measured.
     average = 2 * estimate["weight_bytes"] * len(averages)
     return {
         **{name: estimate[name] for name in _PARTS},
@@ -145,7 +143,7 @@ def network_of(cli: InsightCLI, memory: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_memory(memory: dict[str, Any], processes: Processes, findings: Findings) -> None:
-    """Refuse what does not fit into this machine, warn where others hold too much of it."""
+    """Refuse a run that does not fit into this machine, and warn if other programs hold too much of it."""
     needed, usable, free = (memory[f"{name}_bytes"] for name in ("needed", "usable", "free"))
     plural = f" for {processes.num_sharing} processes" if processes.num_sharing > 1 else ""
     if usable is not None and needed > usable:
@@ -170,16 +168,16 @@ def _usable_bytes(accelerator: str) -> int | None:
 def _free_bytes(accelerator: str) -> int | None:
     if accelerator == "cuda":
         return int(torch.cuda.mem_get_info(0)[0])
-    # This process is counted among what is needed.
+    # This process is part of the needed memory.
     return int(psutil.virtual_memory().available) + resident_bytes() if accelerator == "cpu" else None
 
 
-# Configuration, metrics and the page of a run.
+# The configuration, metrics and report of a run.
 _SMALL_FILES = 1 << 20
 
 
 def checkpoint_writers(cli: InsightCLI) -> list[RunCheckpoint]:
-    """The callbacks that write checkpoints in the run: the configured ones, else the usual one."""
+    """The callbacks that write checkpoints in the run: the configured ones, else the default one."""
     if cli.config.trainer.enable_checkpointing is False:
         return []
     return [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)] or [
@@ -190,16 +188,16 @@ def checkpoint_writers(cli: InsightCLI) -> list[RunCheckpoint]:
 def disk_of(
     cli: InsightCLI, memory: dict[str, Any] | None, writers: list[RunCheckpoint], num_steps: int | None
 ) -> dict[str, Any]:
-    """Bytes of a checkpoint, of all that are there at once, and of the token ids, which are there already.
+    """Bytes of a checkpoint, of all checkpoints at once, and of the token ids, which exist already.
 
     Args:
         cli: The configured run; its data is set up.
         memory: The memory of training, with the bytes of weights and optimizer; ``None`` if unknown.
         writers: The callbacks of :func:`checkpoint_writers`.
-        num_steps: Optimizer steps of the run; ``None`` where only time limits it.
+        num_steps: Optimizer steps of the run; ``None`` if only time limits it.
 
     Returns:
-        Plain numbers; ``None`` where they are not known.
+        Plain numbers; ``None`` for unknown ones.
     """
     checkpoint = None
     if memory is not None:
@@ -219,17 +217,17 @@ def disk_of(
 
 
 def check_disk(cli: InsightCLI, disk: dict[str, Any] | None) -> None:
-    """Try whether the run folder can be written to, and can hold what is needed if that is known.
+    """Check that the run folder can be written to, and has the needed space if that is known.
 
     Raises:
-        OutputError: It cannot be written to, or has not enough room.
+        OutputError: It cannot be written to, or has too little space.
     """
     needed = (disk or {}).get("needed_bytes") or 0
     ensure_writable(Path(cli.run_config.root) / cli.run_config.name, max(_SMALL_FILES, needed))
 
 
 def _most_files(writer: RunCheckpoint, num_steps: int | None) -> int:
-    """Different files at the worst moment: all that are kept, and the one that is being written."""
+    """The largest number of files at once: all that are kept, and the one that is being written."""
     kept = num_steps // writer.keep_every_n_steps if writer.keep_every_n_steps and num_steps else 0
     return writer.keep_best + kept + 2  # last.ckpt and the new one
 

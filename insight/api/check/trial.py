@@ -1,4 +1,4 @@
-"""A few real steps: the whole machinery on two sequences, then two timed steps on real batches."""
+"""A few real steps: one of the whole machinery on two sequences, then two timed ones on real batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NUM_SEQUENCES = 2
 _NUM_TIMED_STEPS = 2
 _NAMES_SHOWN = 3
-# One process, each batch a step of its own: how long accumulation and other processes make it is computed.
+# One process, and a step per batch: the effect of accumulation and of other processes is computed.
 _ALONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate_grad_batches": 1}
 
 
@@ -41,9 +41,9 @@ class StepTimes:
     """Seconds on one process.
 
     Args:
-        batch: Forward and backward pass of one batch, with loading it.
+        batch: Loading, forward and backward pass of one batch.
         update: Clipping, optimizer and callbacks of one step.
-        validation_batch: One batch of a validation; ``None`` where there was none.
+        validation_batch: One batch of a validation; ``None`` if there was no validation.
     """
 
     batch: float
@@ -52,18 +52,18 @@ class StepTimes:
 
 
 def without_clocks_and_files(callbacks: list[Callback]) -> list[Callback]:
-    """Those that neither write checkpoints nor end training by a clock that started before the check."""
+    """The callbacks that neither write checkpoints nor end training by a clock that has already started."""
     return [callback for callback in callbacks if not isinstance(callback, (Checkpoint, TimeBudget))]
 
 
 def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> dict[str, Any]:
-    """Forward, backward and update through the real Trainer.
+    """Run forward, backward and update passes through the real Trainer.
 
     Returns:
-        The loss, and of how many sequences (a very short text has no two).
+        The loss and the number of sequences (a very short text does not have two).
 
     Raises:
-        InsightError: The loss is no number.
+        InsightError: The loss is NaN or infinite.
     """
     observer = _GradientObserver()
     num_sequences = min(_NUM_SEQUENCES, batches.batch_size * batches.per_epoch)
@@ -99,7 +99,7 @@ def _write_one_token(cli: InsightCLI) -> None:
 
 
 def time_two_steps(cli: InsightCLI) -> StepTimes:
-    """Warm up with one real batch and time two more, and as many of a validation."""
+    """Warm up with one real batch, then time two training batches and two validation batches."""
     stopwatch = _Stopwatch()
     _train(cli, 1 + _NUM_TIMED_STEPS, stopwatch)
     return stopwatch.times()
@@ -110,7 +110,7 @@ def _train(cli: InsightCLI, num_batches: int, observer: Callback) -> Trainer:
     schedule = getattr(cli.model, "schedule", None)
     configured = {name: options[name] for name in (*_ALONE, "default_root_dir")}
     cli.callbacks = [observer, *callbacks]
-    if schedule is not None:  # that of the run need not fit into three steps
+    if schedule is not None:  # the schedule of the run may not fit into three steps
         cli.model.schedule = InverseSquareRoot()
     try:
         with tempfile.TemporaryDirectory(prefix="insight-check-") as folder:
@@ -138,9 +138,9 @@ def _batch_size(cli: InsightCLI, size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _eager(cli: InsightCLI) -> Iterator[None]:
-    """Compiling for a batch that never comes again would take a minute."""
+    """Turn compilation off inside the block, since it takes a minute and these batches do not come again."""
     configured = getattr(cli.model, "compile_choice", None)
-    if configured is None:  # a module of the user's own
+    if configured is None:  # the user's own module
         yield
         return
     cli.model.compile_choice = CompileChoice("off")
@@ -151,7 +151,7 @@ def _eager(cli: InsightCLI) -> Iterator[None]:
 
 
 class _GradientObserver(Callback):
-    """Notes the trainable parameters that the backward pass has left out."""
+    """Records the trainable parameters that receive no gradient."""
 
     def __init__(self) -> None:
         self.without_gradient: list[str] = []
@@ -165,7 +165,7 @@ class _GradientObserver(Callback):
 
 
 class _Stopwatch(Callback):
-    """Times each batch from the end of the one before, so that nothing falls between."""
+    """Times each batch from the end of the previous one, so that no work is left out."""
 
     def __init__(self) -> None:
         self._batches: list[float] = []
@@ -174,7 +174,7 @@ class _Stopwatch(Callback):
         self._last = 0.0
 
     def times(self) -> StepTimes:
-        """Means without the first of each, unless there is only the first."""
+        """Mean times without the first reading of each, unless it is the only one."""
         batch, update, validation = (
             statistics.fmean(seconds[1:] or seconds) if seconds else None
             for seconds in (self._batches, self._updates, self._validation_batches)
@@ -217,13 +217,13 @@ class _Stopwatch(Callback):
 
 
 def _now(trainer: Trainer) -> float:
-    """The time when the device has done what it was given: it works asynchronously."""
+    """The time when the device, which works asynchronously, has finished."""
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-# Points of the run at which the schedule is looked at.
+# Number of points of the run at which the schedule is evaluated.
 _NUM_POINTS = 1000
 _FULL_RATE = 0.5
 
@@ -233,11 +233,11 @@ def outlook_of(
 ) -> dict[str, Any]:
     """Steps, tokens, epochs and seconds of the whole run.
 
-    Processes that share this machine's cores are taken to slow one another down in proportion; what they say
-    to one another is not counted.
+    Processes that share this machine's cores are assumed to slow one another down in proportion.
+    Communication between them is not counted.
 
     Returns:
-        Plain numbers; those of a run that no number limits are ``None``.
+        Plain numbers; those that no limit of the run determines are ``None``.
     """
     shared = processes.num_sharing
     step = shared * (times.batch * batches.accumulation + times.update)
@@ -267,7 +267,7 @@ def outlook_of(
 
 
 def step_limit(trainer: Trainer, batches: Batches) -> int | None:
-    """Optimizer steps after which the Trainer ends the run; ``None`` where only time or a callback does."""
+    """Optimizer steps after which the Trainer ends the run; ``None`` if only time or a callback ends it."""
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         limits.append(trainer.max_epochs * batches.steps_per_epoch)
@@ -275,7 +275,7 @@ def step_limit(trainer: Trainer, batches: Batches) -> int | None:
 
 
 def check_schedule(cli: InsightCLI, batches: Batches, num_steps: int, findings: Findings) -> None:
-    """Refuse phases that are longer than the run, warn of a rate that never comes near its full value."""
+    """Refuse phases longer than the run, and warn of a rate that never comes near its full value."""
     schedule = getattr(cli.model, "schedule", None)
     if not isinstance(schedule, ScheduleConfig):
         return
