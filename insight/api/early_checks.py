@@ -1,4 +1,4 @@
-"""The mistakes that can be told before torch and Lightning are imported: names, classes, types, files."""
+"""Mistakes that can be found before torch and Lightning are imported: names, classes, types, files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _MAPPINGS = frozenset({"dict", "Mapping"})
 
 
 def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -> list[InsightError]:
-    """All that is wrong with names, classes, types and files, as the source of the classes tells.
+    """All mistakes in names, classes, types and files that the source of the classes reveals.
 
     Args:
         command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
@@ -80,7 +80,7 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
 
 
 def own_packages(command: str, config: dict[str, Any], arguments: Sequence[str] = ()) -> set[str]:
-    """The packages beside Insight and its libraries whose classes a configuration and a command line name."""
+    """The packages beside Insight and its libraries whose classes a configuration or command line names."""
     checker = _Checker(command, insight_schema(), frozenset())
     list(checker.check(with_options(config, split_options(list(arguments)))))
     paths = {*checker.own_classes.values(), *_class_paths(config)}
@@ -90,7 +90,7 @@ def own_packages(command: str, config: dict[str, Any], arguments: Sequence[str] 
 def refuse_foreign_classes(command: str, path: Path) -> None:
     """Refuse the configuration of a run that names classes of packages that the user has not allowed.
 
-    A run may come from somebody else, and a package of this name may lie in the working folder.
+    The run may come from somebody else, and a package of that name may lie in the working folder.
 
     Args:
         command: The command that uses the configuration.
@@ -108,7 +108,7 @@ def refuse_foreign_classes(command: str, path: Path) -> None:
 
 
 def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) -> dict[str, Any]:
-    """A configuration with the options of a command line in their places."""
+    """A configuration with the options of a command line merged in."""
     result = with_default_classes(copy.deepcopy(config))
     for name, value in options:
         keys = [key for key in name.lstrip("-").removesuffix("+").split(".") if key != "init_args"]
@@ -137,7 +137,7 @@ def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) 
 
 
 def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str, str]]:
-    """Every option that files and command line give, without its groups, with the value that it gets."""
+    """The name and value of every option in the files and on the command line, without its groups."""
     found: set[tuple[str, str]] = set()
 
     def collect(name: str, value: Any) -> None:
@@ -162,9 +162,9 @@ def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str,
 
 
 def check_early(command: str, arguments: list[str]) -> None:
-    """Tell a mistake that stands alone before anything heavy is imported.
+    """Report a single mistake before anything heavy is imported.
 
-    Several are told together with all others, which takes as long as importing torch and Lightning.
+    Several mistakes are reported together with all others later, after torch and Lightning are imported.
 
     Args:
         command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
@@ -179,13 +179,7 @@ def check_early(command: str, arguments: list[str]) -> None:
 
 
 class _Checker:
-    """Judges a configuration.
-
-    Args:
-        command: The command that it is for.
-        schema: The classes.
-        given: The options of the command line, with their dashes.
-    """
+    """Judges the configuration of ``command``; ``given`` are its options on the command line, with dashes."""
 
     def __init__(self, command: str, schema: SourceSchema, given: frozenset[str]) -> None:
         self.command = command
@@ -216,7 +210,7 @@ class _Checker:
             yield from _missing_files(data.get("init_args"))
 
     def check_flags(self, options: list[tuple[str, str | None]]) -> Iterator[InsightError]:
-        """Options that name no group and no option of the command, and what is no option at all."""
+        """Options that name no group and no option of the command, and words that are no options."""
         for name, _ in options:
             first = name.lstrip("-").removesuffix("+").partition(".")[0]
             if not name.startswith("-"):
@@ -225,7 +219,7 @@ class _Checker:
                 yield self._unknown(first, "", self._known, "")
 
     def _described(self, value: dict[str, Any], name: str, path: str) -> Iterator[InsightError]:
-        """A mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
+        """Check a mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
         if name not in self.schema:
             if isinstance(value.get("class_path"), str) and "." in value["class_path"]:
                 self.own_classes[path] = value["class_path"]
@@ -261,7 +255,7 @@ class _Checker:
             if any(given == f"--{path}" or given.startswith(f"--{path}.") for given in self.given)
             else ""
         )
-        if match is None and not prefix:  # an option of a group, named without it
+        if match is None and not prefix:  # the user may have left out the group of the option
             inside = self._inside()
             match = name if name in inside else nearest(name, inside)
             dot = inside[match] if match else dot
@@ -293,7 +287,7 @@ class _Checker:
     def _value(
         self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
     ) -> Iterator[InsightError]:
-        """The mistakes in a value; none where the source does not tell what it must be."""
+        """The mistakes in a value; none if the source does not say which values are allowed."""
         if annotation is None:
             return
         members = list(_members(annotation))
@@ -393,13 +387,13 @@ class _Checker:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, and whether there are more."""
+    """The first names, with a note if there are more."""
     shown = list(names)
     return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
 
 
 def _class_paths(value: Any) -> Iterator[str]:
-    """Everything that stands under ``class_path`` in a configuration."""
+    """Every value of ``class_path`` in a configuration."""
     if isinstance(value, dict):
         path = value.get("class_path")
         if isinstance(path, str):
@@ -412,7 +406,7 @@ def _class_paths(value: Any) -> Iterator[str]:
 
 
 def _missing_files(options: Any) -> Iterator[InsightError]:
-    """The text files that are named and not there; folders are looked into later."""
+    """Errors for named text files that do not exist; folders are searched later."""
     from insight.data.sources.files import expand_sources
 
     for name in _FILE_OPTIONS if isinstance(options, dict) else ():
@@ -488,6 +482,6 @@ def _is_ellipsis(items: ast.Tuple) -> bool:
 
 
 def _default_class(parameter: Parameter | None) -> str:
-    """The class that a default such as ``Rope(base=500)`` is made of."""
+    """The class that constructs a default such as ``Rope(base=500)``."""
     default = parameter.default if parameter else None
     return default.partition("(")[0].rpartition(".")[2] if default and "(" in default else ""

@@ -1,4 +1,4 @@
-"""Networks by name or by configuration: which are known, and what one costs to train and to use."""
+"""Networks by name or configuration: the list of known ones, and the cost of training and using one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network, and what is known about its use.
+    """A network and the known settings of its use.
 
     Args:
         title: A line that names it.
         config: The configuration that builds it.
-        vocabulary_size: Rows of its embedding, where that is known before the data.
-        batch_size: Sequences a batch, where a run is configured.
-        sequence_length: Tokens of a sequence, where a run is configured.
-        precision: Precision of the training, where a run is configured.
-        optimizer: The optimizer, where a run is configured.
+        vocabulary_size: Rows of its embedding, if known before the data.
+        batch_size: Sequences per batch, if a run is configured.
+        sequence_length: Tokens per sequence, if a run is configured.
+        precision: Precision of the training, if a run is configured.
+        optimizer: The optimizer, if a run is configured.
     """
 
     title: str
@@ -44,15 +44,15 @@ class NetworkChoice:
 
 
 def choose_network(name: str | None = None, config: Sequence[str] = ()) -> NetworkChoice:
-    """The network that a preset's name or a configuration means.
+    """The network of a preset or of a configuration.
 
     Args:
         name: The name of a preset; see :func:`list_networks`.
-        config: Instead of a name, the configuration files of a run, of which later ones change earlier ones,
-            or one file that describes a network alone.
+        config: The configuration files of a run, of which later ones change earlier ones, or one file that
+            describes only a network; instead of ``name``.
 
     Raises:
-        ConfigError: Both or neither is given, there is no such name, or a file is wrong.
+        ConfigError: Both or neither is given, the name is unknown, or a file is wrong.
     """
     if bool(name) == bool(config):
         raise ConfigError(
@@ -87,14 +87,14 @@ def estimate(
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] | None = None,
     optimizer: Literal["adamw", "muon"] | None = None,
 ) -> tuple[NetworkChoice, dict[str, Any]]:
-    """The cost of training and using a network, which is not built for that.
+    """The cost of training and using a network, computed without building it.
 
     Args:
         name: One of `insight model list`.
         config: Instead of NAME the network of this configuration: that of a run, or what
             `insight model show` printed. Given again, later files change earlier ones.
         vocabulary_size: Tokens that the network knows; without it those of the preset or the tokenizer.
-        batch_size: Sequences a batch; without it those of the configuration, or 1.
+        batch_size: Sequences per batch; without it those of the configuration, or 1.
         sequence_length: Tokens of each sequence; without it those of the configuration, or the context up to
             4,096.
         precision: Precision of the training; without it that of the configuration, or 32-true.
@@ -104,8 +104,8 @@ def estimate(
         The network, and the numbers of :func:`estimate_network`.
 
     Raises:
-        ConfigError: The network cannot be found (:func:`choose_network`), the number of tokens is unknown, or
-            a number is wrong (:func:`estimate_network`).
+        ConfigError: The network is not found (:func:`choose_network`), its number of tokens is unknown, or a
+            number is wrong (:func:`estimate_network`).
     """
     chosen = choose_network(name, config)
 
@@ -129,7 +129,7 @@ def estimate(
 
 
 def _first(*values: Any) -> Any:
-    """The first value that is given; 0 is given."""
+    """The first value that is not ``None``; 0 counts as given."""
     return next((value for value in values if value is not None), None)
 
 
@@ -145,9 +145,9 @@ def estimate_network(
 
     Args:
         config: The network's configuration.
-        vocabulary_size: Tokens that it knows.
-        batch_size: Sequences a batch.
-        sequence_length: Tokens of each sequence.
+        vocabulary_size: Number of tokens that it knows.
+        batch_size: Sequences per batch.
+        sequence_length: Tokens per sequence.
         precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and
             ``16-true`` have the same sizes.
         optimizer: The optimizer whose states are counted.
@@ -267,7 +267,7 @@ def _of_run(arguments: list[str], title: str) -> NetworkChoice:
 
 
 def _vocabulary_size(tokenizer: Any) -> int | None:
-    """The number of tokens that the configuration names or implies; ``None`` if only the text tells."""
+    """The number of tokens that the configuration states or implies; ``None`` if it depends on the text."""
     from insight.runtime.component import component_from_dict
 
     described = tokenizer.as_dict() if hasattr(tokenizer, "as_dict") else tokenizer

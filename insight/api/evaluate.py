@@ -34,14 +34,14 @@ def validate(
 
     Args:
         checkpoint: A run folder (its best checkpoint), a ``.ckpt`` file, or the folder of a quantized model.
-        config: A YAML file in place of the configuration of the run.
+        config: A YAML file that replaces the configuration of the run.
         options: Overrides by dotted name, e.g. ``{"data.validation_files": "my.txt"}``.
 
     Returns:
         The metrics by name, e.g. ``"validation/loss"``.
 
     Raises:
-        InsightError: As the command prints it.
+        InsightError: The error that the command prints.
     """
     return evaluate_arguments("validate", _arguments(checkpoint, config, options))
 
@@ -61,7 +61,7 @@ def predict(
     """Score each document of ``data.predict_files``, as ``insight predict`` does; see :func:`validate`.
 
     Returns:
-        One record a document, in the order of the files; one without text has no loss.
+        One record per document, in the order of the files; the record of one without text has no loss.
     """
     return predict_arguments(_arguments(checkpoint, config, options))
 
@@ -74,18 +74,7 @@ def _arguments(
 
 
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
-    """Measure a checkpoint as the command line of ``insight validate`` or ``insight test`` says.
-
-    Args:
-        name: ``"validate"`` or ``"test"``.
-        arguments: The command line, without the command itself.
-
-    Returns:
-        The metrics by name, e.g. ``"validation/loss"``.
-
-    Raises:
-        InsightError: As the command prints it.
-    """
+    """:func:`validate` or :func:`test` (by ``name``) for a command line without the command itself."""
     silence_libraries()
     cli, checkpoint, loaded = cli_for_checkpoint(name, arguments)
     if not cli.has_files(_SPLITS[name]):
@@ -94,8 +83,8 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
         )
     if checkpoint.is_dir():
         return _measure_artifact(cli, name, loaded)
-    # A validation is only a measurement; a test belongs into the record of the run, unless it is of another
-    # text or has other settings.
+    # A validation is only a measurement. A test belongs in the record of the run, unless it used another text
+    # or other settings.
     is_recorded = name == "test" and _only_checkpoint(arguments)
     folder = run_of_checkpoint(checkpoint) if is_recorded else None
     if folder:
@@ -108,14 +97,7 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
 
 
 def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
-    """Score each document of a text as the command line of ``insight predict`` says.
-
-    Returns:
-        One record a document, in the order of the files.
-
-    Raises:
-        InsightError: As the command prints it.
-    """
+    """:func:`predict` for a command line without the command itself."""
     silence_libraries()
     cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments)
     if not cli.has_files("predict"):
@@ -124,14 +106,14 @@ def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Path, LoadedCheckpoint]:
-    """Parse a command that measures a checkpoint; without ``--config`` the configuration of its run is taken.
+    """Parse a command that measures a checkpoint, by default with the configuration of its run.
 
     Returns:
         The parsed configuration, the path of the checkpoint (a folder for a quantized model), and the model.
 
     Raises:
-        CheckpointError: There is no such checkpoint, it is damaged, or its network is not the configured one.
-        ConfigError: The configuration is wrong, or there is none.
+        CheckpointError: The checkpoint is missing, damaged, or has another network than the configuration.
+        ConfigError: The configuration is wrong or missing.
     """
     if {"-h", "--help"} & set(arguments):
         _cli(name, arguments)
@@ -168,9 +150,9 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
 
 
 def artifact_quality(cli: InsightCLI, name: str, split: str, loaded: LoadedCheckpoint) -> Quality:
-    """How well a quantized model predicts a split, run as it was measured: its own types, compiled if it is.
+    """The quality of a quantized model on a split, run as it was measured: in its own types, compiled or not.
 
-    Lightning takes no part: it would cast, and build the network anew from the configuration.
+    Lightning is not used: it would cast the network, and build it again from the configuration.
     """
     from insight.optimization.measurement import measure_quality
 
@@ -211,7 +193,7 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
     split = _SPLITS[name]
     quality = artifact_quality(cli, name, split, loaded)
     loss = float(quality.token_nats.mean())
-    # Above 709 nats the exponential is no float any more, as in the metrics of a training.
+    # The exponential overflows above 709 nats; the metrics of a training do the same.
     perplexity = math.exp(loss) if loss < 709 else math.inf
     values = {"loss": loss, "perplexity": perplexity, "bits_per_byte": quality.bits_per_byte}
     return {f"{split}/{metric}": value for metric, value in values.items()}
@@ -223,7 +205,7 @@ def _only_checkpoint(arguments: list[str]) -> bool:
 
 
 def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> Iterator[dict[str, Any]]:
-    """One record a document, in the order of the files."""
+    """One record per document, in the order of the files."""
     import torch
 
     if checkpoint.is_dir():
@@ -277,6 +259,6 @@ def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:
     batches: Any = trainer.predict(
         cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True
     )
-    # Windows come in the order of the text, and only the last one is filled up.
+    # Windows come in the order of the text, and only the last one is padded.
     num_tokens = cli.datamodule.store("predict").num_tokens
     return torch.cat([batch.flatten() for batch in batches])[:num_tokens].double().cpu()

@@ -1,4 +1,4 @@
-"""Train a model as a configuration says: check everything, make the run folder, train, test and report."""
+"""Train a model from a configuration: check everything, make the run folder, train, test and report."""
 
 from __future__ import annotations
 
@@ -42,34 +42,28 @@ def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFold
         The run folder.
 
     Raises:
-        InsightError: As the command would print.
+        InsightError: The error that the command prints.
     """
     return fit_arguments(["--config", str(config), *as_options(options)], owns_process=False)
 
 
 def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
-    """Train as the command line of ``insight fit`` says.
+    """:func:`fit` for the command line of ``insight fit``.
 
     Args:
         arguments: The command line, without the command itself.
         owns_process: Whether the process exists for this run, so that a time budget counts its start.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        InsightError: As the command prints it.
     """
     silence_libraries()
     with Launch(["fit", *arguments], rendezvous_timeout(arguments)) as launch:
         plan: Plan | None = None
         if not launch.is_first:
-            import insight.api.configuration  # noqa: F401 (takes seconds, in which the first process decides)
+            import insight.api.configuration  # noqa: F401 (slow, and the first process decides meanwhile)
 
             plan = Plan.from_plain(launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
         named = own_packages("fit", given_config(arguments)[0], arguments)
-        # Everything that this run does may use the packages that the user's own files name.
+        # Every step of this run may use the packages that the user's own files name.
         with allowing(named):
             if resumed and resumed.saved_config:
                 refuse_foreign_classes("fit", resumed.saved_config)
@@ -88,7 +82,7 @@ def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
     """Refuse a sweep over learning rates in several processes, before any is started.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: The run has such a sweep.
     """
     num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
     if num_steps and num_processes > 1 and not resumed:
@@ -101,19 +95,9 @@ def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
 
 
 def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
-    """Train as configured, and everything after it.
+    """Train, then test and report; a new run folder is removed again if the input was wrong.
 
-    Args:
-        cli: The parsed configuration and what was built from it.
-        launch: The processes of the run.
-        resumed: The checkpoint to go on from; ``None`` begins a run.
-        plan: The decisions of the first process, where this is another one.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        InsightError: The input was wrong; a run folder made for it has been removed again.
+    ``plan`` holds the decisions of the first process, in all other processes.
     """
     from insight.api.batch_size import choose_batch_size
     from insight.api.check.examine import check_data_and_network, check_trainer
@@ -126,7 +110,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
         ensure_writable(present.path if present else root / name)
         if launch.meeting is not None:
             launch.from_first("plan", Plan.of_first(cli, resumed).to_plain())
-    # Every process prepares its text: the machines may not share a cache.
+    # Every process prepares its text, since the machines may not share a cache.
     if resumed:
         _use_saved_tokenizer(cli, resumed.checkpoint)
     check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
@@ -156,7 +140,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
 
 
 def _use_saved_tokenizer(cli: InsightCLI, checkpoint: Path) -> None:
-    """Take the tokenizer of the checkpoint where the file that the configuration names has gone."""
+    """Use the tokenizer of the checkpoint if the file that the configuration names no longer exists."""
     from insight.checkpoints.reader import read_checkpoint, tokenizer_of
 
     configured = cli.config.data.get("init_args.tokenizer")
@@ -189,7 +173,7 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
 
 @contextlib.contextmanager
 def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFolder]:
-    """The folder to train in; a new one disappears again when the start fails before anything was kept."""
+    """The folder to train in; a new one is removed again if the start fails before anything was kept."""
     if present is not None:
         yield present
         return
@@ -200,7 +184,7 @@ def _new_or(present: RunFolder | None, root: Path, name: str) -> Iterator[RunFol
         if not (folder.last_checkpoint or folder.metrics_path.exists()):
             shutil.rmtree(folder.path, ignore_errors=True)
             for parent in (root / name, root):
-                with contextlib.suppress(OSError):  # other runs are in it
+                with contextlib.suppress(OSError):  # it holds other runs
                     parent.rmdir()
         raise
 
@@ -270,10 +254,10 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
     """Turn a failed allocation inside the block into one line with the three settings that help.
 
     Args:
-        datamodule: That of the training.
+        datamodule: The data module of the training.
 
     Raises:
-        InsightError: In place of what torch and Python raise.
+        InsightError: It replaces the error of torch or Python.
     """
     try:
         yield
@@ -293,11 +277,11 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
 
 
 def find_resumed(arguments: list[str]) -> Resumed | None:
-    """The checkpoint that ``--resume`` in ``arguments`` means, or ``None`` without it.
+    """The checkpoint that ``--resume`` in ``arguments`` names, or ``None`` without this option.
 
     Raises:
         ConfigError: ``--init_from`` is given too, or ``--config`` cannot be read.
-        CheckpointError: There is nothing to resume.
+        CheckpointError: No checkpoint can be resumed.
     """
     text = option_value(arguments, "--resume")
     if text is None:
@@ -311,7 +295,7 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
 
 
 def _planned_run(arguments: list[str]) -> RunConfig:
-    """Name and root of the run that ``arguments`` describe, looked up before anything is parsed."""
+    """Name and root of the run that ``arguments`` describe, found before anything is parsed."""
     values = {
         "name": early_option(arguments, "run", "name") or RunConfig.name,
         "root": early_option(arguments, "run", "root") or RunConfig.root,

@@ -1,4 +1,4 @@
-"""Write text with a model that a path names."""
+"""Generate text with a model that a path names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_text(
         device: Where the model runs: cpu, cuda, cuda:1, mps.
 
     Returns:
-        The continuation: iterate over it for pieces of text, then ask its ``result``.
+        The continuation: iterate over it for pieces of text, then read its ``result``.
 
     Raises:
         InsightError: The error that the command prints.

@@ -1,4 +1,4 @@
-"""``run.find_learning_rate``: a sweep before training, on objects of its own."""
+"""``run.find_learning_rate``: a sweep before training, with a network of its own."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> None:
-    """Sweep the learning rates, say which multiple is best, and leave the figures for the report.
+    """Sweep the learning rates, print which multiple is best, and write the results for the report.
 
-    The sweep has a network, an optimizer and a data module of its own, built from the same configuration,
-    and gives the random states back: the run that follows is bit for bit the one without it.
+    The sweep builds its own network, optimizer and data module from the same configuration and restores the
+    random states, so the following run is bit for bit the same as without it.
 
     Args:
-        cli: The run that is to follow; it goes on with the rates that it was given.
-        folder: Where ``learning_rate.json`` is written.
+        cli: The run that follows; it keeps its configured rates.
+        folder: The folder for ``learning_rate.json``.
         num_steps: Optimizer steps of the sweep.
     """
     random_state = capture_random_state()
@@ -58,7 +58,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     own: Any = cli.parser.instantiate(cli.config)
     own.model.schedule = ExponentialSweep()
     own.model.compile_choice = CompileChoice("off")
-    own.model.step.guard = StepGuard(Guard())  # the run may skip such a step; the sweep ends there
+    own.model.step.guard = StepGuard(Guard())  # the run's guard may skip a bad step; the sweep ends there
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):
@@ -78,7 +78,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     try:
         trainer.fit(own.model, datamodule=own.data)
     except InsightError as error:
-        # The guard refuses a loss that is no number. Here that is the answer, unless nothing came before it.
+        # The guard refuses a NaN or infinite loss, which ends the sweep unless it is the first loss.
         if type(error) is not InsightError or not recorder.losses:
             raise
         recorder.losses.append(math.nan)
@@ -86,7 +86,7 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
 
 
 class _SweepRecorder(Callback):
-    """Keeps the loss of every step, and ends the sweep where it is of no use any more."""
+    """Keeps the loss of every step, and ends the sweep when further steps are useless."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -103,7 +103,7 @@ class _SweepRecorder(Callback):
         self.num_steps = trainer.max_steps
         for group in trainer.optimizers[0].param_groups:
             role, rate = str(group.get("role", "all")), float(group["initial_lr"])
-            self.rates[role] = max(rate, self.rates.get(role, 0.0))  # layers may have rates of their own
+            self.rates[role] = max(rate, self.rates.get(role, 0.0))  # layers may have different rates
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,4 +1,4 @@
-"""jsonargparse's multi-line errors, condensed to one: option, value, what is expected, nearest match."""
+"""jsonargparse's multi-line errors, condensed to one line: option, value, expected values, nearest match."""
 
 from __future__ import annotations
 
@@ -38,13 +38,7 @@ _TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "boo
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """One complaint inside the message, with where it stands.
-
-    Args:
-        keys: Parser keys above it, outermost first.
-        classes: Class paths above it, outermost first.
-        text: The complaint.
-    """
+    """One complaint inside a message, with the parser keys and the class paths above it, outermost first."""
 
     keys: tuple[str, ...]
     classes: tuple[str, ...]
@@ -56,12 +50,12 @@ class _Leaf:
 
 
 def condense(message: str, parser: ArgumentParser) -> ConfigError:
-    """The complaint of ``message`` that lies deepest, as an error of ours.
+    """The innermost complaint of ``message`` as a :class:`ConfigError`.
 
     Args:
         message: The text of jsonargparse; nested complaints are indented under ``Parser key "..."`` and
             ``Problem with given class_path '...'``.
-        parser: The parser whose options the nearest match is looked for in.
+        parser: The parser whose options are searched for the nearest match.
     """
     leaves, given = _leaves(message)
     if not leaves:
@@ -84,11 +78,11 @@ def condense(message: str, parser: ArgumentParser) -> ConfigError:
 
 
 def user_mistake(error: BaseException) -> InsightError | None:
-    """The complaint of a configuration class, from under the exceptions that jsonargparse wrapped it in.
+    """The complaint of a configuration class, taken out of the exceptions in which jsonargparse wrapped it.
 
     Returns:
-        Our own error if there is one in the chain; a ``ValueError`` or ``TypeError`` of a class's own as a
-        :class:`ConfigError` that names the class; else ``None``.
+        An :class:`InsightError` of the chain; else a ``ValueError`` or ``TypeError`` of the user's own class
+        as a :class:`ConfigError` that names the class; else ``None``.
     """
     chain = list(_chain(error))
     for link in chain:
@@ -183,7 +177,7 @@ def _unrecognized(leaf: _Leaf, parser: ArgumentParser) -> ConfigError | None:
     if not option.startswith("-"):
         return ConfigError(f"unexpected argument {option!r}", "options begin with --, see --help")
     near = nearest(option, parser._option_string_actions)
-    if not near:  # jsonargparse cuts the group's name off an option inside `model` or `data`
+    if not near:  # jsonargparse removes the group's name from an option inside `model` or `data`
         near = nearest(option.lstrip("-").partition(".")[0], _default_parameters(parser))
     return ConfigError(f"unknown option {option!r}", f"did you mean {near!r}?" if near else "see --help")
 
@@ -202,15 +196,16 @@ def _wrong_type(leaves: list[_Leaf], given: str) -> ConfigError | None:
 
 
 def _choices(leaf: _Leaf, parser: ArgumentParser) -> list[str]:
-    """Names of the classes that fit where ``leaf`` stands."""
+    """Names of the classes that are allowed at the option of ``leaf``."""
     annotation: Any = None
     if leaf.classes:
         owner = _load(leaf.classes[-1])
         try:
-            # A dataclass is asked itself: the hint of an inherited field belongs to the module of its class.
+            # A dataclass is inspected itself, because the hint of an inherited field belongs to its base's
+            # module.
             hinted = owner if dataclasses.is_dataclass(owner) else getattr(owner, "__init__", None)
             annotation = typing.get_type_hints(hinted).get(leaf.keys[-1]) if owner else None
-        except NameError:  # a hint under TYPE_CHECKING only
+        except NameError:  # the hint is imported under TYPE_CHECKING only
             annotation = None
     else:
         action = next((action for action in parser._actions if action.dest == leaf.option), None)
@@ -228,7 +223,7 @@ def _classes_in(annotation: Any) -> Iterator[type]:
 
 
 def _choosable(kind: type) -> Iterator[type]:
-    """The classes of a kind, without the kind itself if there are others."""
+    """The concrete subclasses of ``kind``, or ``kind`` itself if it has none."""
     subclasses: list[type] = kind.__subclasses__()
     if not subclasses and not inspect.isabstract(kind):
         yield kind
@@ -263,7 +258,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _class_being_made(error: BaseException) -> str:
-    """Name of the class whose ``__post_init__`` or ``__init__`` raised ``error``, as the traceback has it."""
+    """Name of the class whose ``__post_init__`` or ``__init__`` raised ``error``, by its traceback."""
     owner = ""
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""The parser's work on a configuration: classes start from their own defaults, and all mistakes are found."""
+"""Parse and build a configuration: classes start from their own defaults, and all mistakes are found."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NAMED = re.compile(r"(?P<path>[A-Za-z_][\w.]*)=(?P<value>[^:]*): ")
 
 
 def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
-    """Drop the options of the class that was named before, once another class is named.
+    """Drop the options of the previously named class when another class is named.
 
-    jsonargparse keeps those that the new class has under the same name: a learning rate that was the default
-    of one optimizer would become that of another.
+    jsonargparse keeps those that the new class has under the same name, so that the default learning rate of
+    one optimizer would become that of another.
     """
     if not prev_val or "init_args" not in prev_val:
         return
@@ -37,14 +37,14 @@ def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -
         del arguments[key]
 
 
-# The name by which jsonargparse's own functions find it.
+# jsonargparse's own functions look it up under this name.
 _typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 
 
 def parse(
     parser: jsonargparse.ArgumentParser, config: dict[str, Any], arguments: list[str]
 ) -> tuple[Namespace | None, list[InsightError]]:
-    """Parse a configuration; where something is wrong it is left out, to see what else is.
+    """Parse a configuration; wrong parts are left out to find further mistakes.
 
     Args:
         parser: The parser of a command.
@@ -52,7 +52,7 @@ def parse(
         arguments: The command line.
 
     Returns:
-        The parsed configuration, ``None`` if there is none even then, and what was wrong.
+        The parsed configuration, or ``None`` if nothing could be parsed, and the mistakes.
     """
     mistakes: list[InsightError] = []
     config, arguments = copy.deepcopy(config), list(arguments)
@@ -62,7 +62,7 @@ def parse(
         except argparse.ArgumentError as error:
             mistake = condense(str(error), parser)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            # jsonargparse does not expect every nonsense that a file may hold.
+            # jsonargparse fails in unforeseen ways on some content of files.
             known = user_mistake(error)
             mistake = (
                 known
@@ -82,19 +82,19 @@ def parse(
 def instantiate(
     parser: jsonargparse.ArgumentParser, config: Namespace, given: Callable[[InsightError], bool]
 ) -> tuple[Namespace | None, list[InsightError]]:
-    """Build what a configuration describes; a value that a class refuses is replaced by its default.
+    """Build the objects of a configuration; a value that a class refuses is replaced by its default.
 
     Args:
         parser: The parser of a command.
         config: The parsed configuration.
-        given: Whether a mistake is about a value that the user has given. A default that stands in for a
-            value that was refused may not go with the others, which is no mistake of the user.
+        given: Whether a mistake concerns a value that the user gave. A default that replaces a refused value
+            may not fit the other values, which is no mistake of the user.
 
     Returns:
-        What was built, ``None`` if that cannot be done even then, and what was wrong.
+        The built objects, or ``None`` if they cannot be built even then, and the mistakes.
 
     Raises:
-        Exception: Something that is no mistake of the user.
+        Exception: An error that is no mistake of the user.
     """
     mistakes: list[InsightError] = []
     config = config.clone()
@@ -114,7 +114,7 @@ def instantiate(
 
 
 def raise_all(mistakes: list[InsightError]) -> None:
-    """Raise one mistake as it is, and several together; each is told once.
+    """Raise one mistake as it is, and several as one error without repetitions.
 
     Raises:
         InsightError: At least one mistake is given.
@@ -129,7 +129,7 @@ def raise_all(mistakes: list[InsightError]) -> None:
 def without(
     config: dict[str, Any], arguments: list[str], option: str
 ) -> tuple[dict[str, Any], list[str], bool]:
-    """A configuration and a command line without an option, and whether that changed anything."""
+    """A configuration and a command line without an option, and whether this changed anything."""
     keys = [key for key in option.removeprefix("--").split(".") if key not in ("", "init_args")]
     if not keys:
         return config, arguments, False
@@ -157,7 +157,7 @@ def without(
 
 
 def named_value(mistake: InsightError) -> tuple[str, str]:
-    """The option that a mistake is about, without the groups before it, and the value that it has."""
+    """The option that a mistake concerns, without its groups, and its value."""
     if mistake.option:
         return mistake.option.rpartition(".")[2], str(mistake.value)
     match = _NAMED.match(mistake.problem)
@@ -165,7 +165,7 @@ def named_value(mistake: InsightError) -> tuple[str, str]:
 
 
 def _reset(config: Namespace, mistake: InsightError) -> bool:
-    """Put defaults in place of the value that was refused; whether it was found."""
+    """Replace the refused value by its default; returns whether it was found."""
     name, value = named_value(mistake)
     changed = False
     for owner, arguments in _described(config):
@@ -179,7 +179,7 @@ def _reset(config: Namespace, mistake: InsightError) -> bool:
 
 
 def _described(value: Any, owner: str = "") -> Iterator[tuple[str, Namespace]]:
-    """Every group of options inside a configuration, with the class that they belong to where it is named."""
+    """Every group of options inside a configuration, with its class if that is named."""
     if isinstance(value, Namespace):
         path = value.get("class_path")
         if isinstance(path, str) and isinstance(value.get("init_args"), Namespace):
@@ -196,7 +196,7 @@ def _described(value: Any, owner: str = "") -> Iterator[tuple[str, Namespace]]:
 
 
 def _default(owner: str, name: str) -> Any:
-    """The default of a class's parameter; ``inspect.Parameter.empty`` where there is none."""
+    """The default of a class's parameter, or ``inspect.Parameter.empty``."""
     module, _, leaf = owner.rpartition(".")
     try:
         return inspect.signature(getattr(importlib.import_module(module), leaf)).parameters[name].default

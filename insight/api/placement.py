@@ -1,4 +1,4 @@
-"""On how many devices of how many machines a run trains, and whether strategy and precision go with that."""
+"""The devices and machines on which a run trains, and whether strategy and precision fit them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Placement:
 
     Args:
         accelerator: ``cpu``, ``cuda``, ``mps``, or another that Lightning knows.
-        num_local: Number of processes on each machine, one a device.
+        num_local: Number of processes on each machine, one per device.
         num_machines: Number of machines.
     """
 
@@ -34,7 +34,7 @@ class Placement:
 
     @property
     def num_processes(self) -> int:
-        """Number of processes of the run."""
+        """World size, the number of processes of the run."""
         return self.num_local * self.num_machines
 
     def __str__(self) -> str:
@@ -43,14 +43,14 @@ class Placement:
 
 
 def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
-    """The devices that ``trainer`` asks for, checked against the machine and the launcher of the processes.
+    """The devices that ``trainer`` requests, checked against the machine and the launcher of the processes.
 
     Args:
         trainer: The ``trainer`` group of a configuration.
-        place: Place of this process.
+        place: The place of this process.
 
     Raises:
-        ConfigError: There is no such device, strategy or number of processes, or they do not go together.
+        ConfigError: A device, strategy or number of processes is unavailable, or they do not fit together.
     """
     accelerator = accelerator_of(trainer.accelerator)
     _check_strategy(trainer.strategy, trainer.precision)
@@ -62,7 +62,7 @@ def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
 
 
 def accelerator_of(given: Any) -> str:
-    """The kind of device that ``trainer.accelerator`` means here.
+    """The kind of device that ``trainer.accelerator`` means on this machine.
 
     Raises:
         ConfigError: torch finds no such device.
@@ -81,29 +81,29 @@ def accelerator_of(given: Any) -> str:
         )
     if given == "gpu":
         return present
-    return given if isinstance(given, str) else ""  # an object of the user's own knows what it needs
+    return given if isinstance(given, str) else ""  # the user's own object knows its requirements
 
 
 def device_number(given: Any, local_rank: int) -> int:
-    """Which device of this machine a process uses: those that were listed, or all, in turn.
+    """The device of this machine that a process uses: the listed ones, or all, are used in turn.
 
     Args:
         given: The option ``trainer.devices``.
-        local_rank: Number of the process among those of this machine.
+        local_rank: Rank of the process among those of this machine.
     """
     listed = _listed(given)
     return int(listed[local_rank]) if listed and local_rank < len(listed) else local_rank
 
 
 def _listed(given: Any) -> list[Any] | None:
-    """The numbers of devices that are given one by one, or ``None``."""
+    """The numbers of devices that are listed one by one, or ``None``."""
     if isinstance(given, (list, tuple)):
         return list(given)
     return [part for part in str(given).split(",") if part.strip()] if "," in str(given) else None
 
 
 def _num_devices(given: Any, accelerator: str) -> int:
-    """How many devices of this machine are asked for, counted as Lightning does."""
+    """The number of devices of this machine that are requested, counted as Lightning does."""
     import torch
 
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(accelerator)
@@ -151,7 +151,7 @@ def _check_strategy(given: Any, precision: Any) -> None:
         is_sharded = isinstance(given, ModelParallelStrategy) or (
             isinstance(name, str) and name.rpartition(".")[2] in {kind.__name__ for kind in kinds}
         )
-    # The scaler of 16-mixed would have to look at the gradients of all shards.
+    # The gradient scaler of 16-mixed would have to inspect the gradients of all shards.
     if is_sharded and str(precision) in ("16-mixed", "16"):
         raise ConfigError(
             f"does not go with trainer.strategy={name}",

@@ -1,4 +1,4 @@
-"""The decisions that the first process of a run takes for all, and the check that all would do the same."""
+"""The decisions of a run's first process for all others, and the check that all do the same work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plan:
     """Decisions that every process of a run must share.
 
     Args:
-        resumed: The checkpoint that the run goes on from.
+        resumed: The checkpoint from which the run continues.
         num_threads: CPU threads of each process.
         precision: Lightning's name of the precision.
         identity: Code and configuration of the first process.
@@ -47,7 +47,7 @@ class Plan:
     @classmethod
     def of_first(cls, cli: InsightCLI, resumed: Resumed | None) -> Plan:
         """The decisions of the first process, once its configuration is parsed."""
-        chosen = cli.choices  # which writes them into the configuration
+        chosen = cli.choices  # this enters the choices in the configuration
         return cls(resumed, chosen.num_threads, chosen.precision, _identity(cli.saved_config()))
 
     @classmethod
@@ -57,22 +57,22 @@ class Plan:
         return cls(**{**value, "resumed": resumed})
 
     def to_plain(self) -> dict[str, Any]:
-        """This plan as JSON, for another process that may stand in another folder."""
+        """This plan as JSON, for another process that may have another working folder."""
         resumed = self.resumed.to_plain() if self.resumed else None
         return {**vars(self), "resumed": resumed}
 
     def follow(self, cli: InsightCLI) -> None:
-        """Take the decisions over, in a process that is not the first.
+        """Apply the decisions in a process that is not the first.
 
         Raises:
-            LaunchError: This process has other code or another configuration.
+            LaunchError: This process has different code or another configuration.
         """
         cli.adopt(self.num_threads, self.precision)
         _check_agreement(self.identity, Plan.of_first(cli, self.resumed).identity)
 
 
 def rendezvous_timeout(arguments: list[str]) -> float:
-    """``run.rendezvous_timeout`` before anything is parsed; the parser says later what is wrong with it."""
+    """``run.rendezvous_timeout`` before anything is parsed; the parser reports mistakes in it later."""
     default = RunConfig.rendezvous_timeout
     try:
         return float(early_option(arguments, "run", "rendezvous_timeout") or default)
@@ -81,10 +81,10 @@ def rendezvous_timeout(arguments: list[str]) -> float:
 
 
 def start_others(cli: InsightCLI, launch: Launch) -> None:
-    """Start the other processes of this machine, if the run has several and nobody has.
+    """Start the other processes of this machine, if the run has several and no launcher started them.
 
     Raises:
-        LaunchError: The run wants other machines too, or MASTER_PORT is in use.
+        LaunchError: The run needs other machines too, or MASTER_PORT is in use.
     """
     placement = cli.placement
     if not launch.place.launcher and placement.num_machines > 1:
@@ -98,26 +98,22 @@ def start_others(cli: InsightCLI, launch: Launch) -> None:
 
 
 def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
-    """Wait for all processes, and have none of them wait for ever for one that hangs."""
+    """Wait for all processes, and make sure that none of them waits forever for one that hangs."""
     from insight.callbacks.hang_watch import HangWatch
     from insight.training.lightning_internals import let_collectives_wait
 
     seconds = cli.run_config.hang_timeout
-    # Each machine may have to encode the text for itself.
+    # Each machine may have to encode the text itself.
     patience = max(seconds, cli.run_config.rendezvous_timeout) if seconds else math.inf
     launch.wait_until_all("ready", patience, "run.hang_timeout")
     if launch.watch is not None and seconds is not None:
         let_collectives_wait(trainer.strategy, seconds)
-        # First, so that it ends before others do what only the first process does.
+        # This callback comes first, so that it ends before others do work that only the first process does.
         cast(Any, trainer).callbacks.insert(0, HangWatch(launch.watch, seconds))
 
 
 def _identity(config: str) -> dict[str, str]:
-    """Everything that must be the same in all processes, and the name of this machine.
-
-    Args:
-        config: The complete configuration as YAML.
-    """
+    """Everything that must agree in all processes, and the name of this machine."""
     return {
         "host": socket.gethostname(),
         "insight": __version__,
@@ -147,7 +143,7 @@ def _check_agreement(first: dict[str, str], own: dict[str, str]) -> None:
 
 
 def _source_hash(package: Path) -> str:
-    """xxh3 of names and contents of a package's Python files."""
+    """The xxh3 hash of the names and contents of a package's Python files."""
     hasher = xxhash.xxh3_64()
     for path in sorted(package.rglob("*.py")):
         hasher.update(f"{path.relative_to(package).as_posix()}\n".encode())

@@ -34,8 +34,8 @@ def quantize(
         method: One method, or auto, which measures all and takes the best; that may be to leave the model
             alone, and the folder then holds the report of the measurements only.
         compile: Whether the result runs through torch.compile: on, off, or auto to try both.
-        dtype: Type of what stays floating point in an int8 model; without it what is fast here.
-        group_size: Inputs that share a scale in int8_weight_only; without it there is one scale an output.
+        dtype: Type of the values that stay floating point in an int8 model; without it the faster one here.
+        group_size: Inputs that share a scale in int8_weight_only; without it there is one scale per output.
         max_quality_loss: Share of the bits per byte that may surely be lost.
         seconds: Time for measuring, compiling included.
         device: Where the model is quantized and measured: cpu, cuda, cuda:1, mps.

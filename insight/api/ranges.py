@@ -1,4 +1,4 @@
-"""The numbers that an option of a run may have, before Lightning or an allocation answers for them."""
+"""The allowed ranges of the numbers in a run's options, checked before Lightning or an allocation fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Range:
 _SECONDS = _Range(above=0, at_most=_LONGEST_SECONDS, example=150)
 _COUNT = _Range(at_least=1, at_most=10**9, example=1)
 _SHARE = _Range(at_least=0, at_most=10**12, example=1.0)
-# A scalar of Lightning's Trainer that is outside of these ends in a division by zero, or trains uphill.
+# Outside these ranges, an option of Lightning's Trainer causes a division by zero, or trains uphill.
 _OPTIONS = {
     "run.time_budget": _SECONDS,
     "run.time_limit": _SECONDS,
@@ -51,7 +51,8 @@ _OPTIONS = {
     "trainer.reload_dataloaders_every_n_epochs": _Range(at_least=0, at_most=10**9, example=0),
     "trainer.val_check_interval": _Range(above=0, at_most=10**12, example=400),
 }
-# Options by their last name, wherever they stand: beyond these an allocation or a hang ends the process.
+# These options are checked by their last name anywhere. Beyond the range an allocation or a hang ends the
+# process.
 _NAMES = {
     "batch_size": _Range(at_least=1, at_most=10**6, example=16),
     "hidden_size": _Range(at_least=1, at_most=10**6, example=256),
@@ -75,7 +76,7 @@ def range_mistake(option: str, value: Any) -> ConfigError | None:
 
     Args:
         option: The dotted name of the option.
-        value: Its value as it is written; what is no number is judged elsewhere.
+        value: Its value as it is written; text that is no number is checked elsewhere.
     """
     allowed = _OPTIONS.get(option) or _NAMES.get(option.rpartition(".")[2])
     if allowed is None:

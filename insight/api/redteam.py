@@ -1,4 +1,4 @@
-"""Red-teaming as functions: measure a model with a suite of attacks, compare two results."""
+"""Red-teaming as functions: measure a model with a suite of attacks, and compare two results."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def redteam(
     output: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Measure what a model can be made to do.
+    """Run a safety suite on a model.
 
     Args:
         checkpoint: A run folder (its best checkpoint), a ``.ckpt`` file or a quantized model.
         target: Another model instead: an object, or ``NAME:ARGUMENT``.
         suite: ``base``, ``watch``, or a YAML file of measures.
         measures: Names of the measures of the suite to take; all of them if empty.
-        num_samples: Texts a prompt, for attacks that draw several.
+        num_samples: Texts per prompt, for attacks that draw several.
         seed: Seed of the suite; equal seeds ask equal items.
         config: Configuration that names the training text, for a checkpoint outside of a run folder.
         device: Where a checkpoint runs: ``cpu``, ``cuda`` or ``mps``.
-        num_workers: Batches asked at once.
-        output: Folder to make, with ``report.html``; it must not exist. An interrupted call goes on where it
-            was when it is repeated.
-        progress: Called with the number of batches that are answered and the number of all batches.
+        num_workers: Number of batches that are asked at once.
+        output: Folder to make, with ``report.html``; it must not exist. If the call is interrupted, repeating
+            it continues where it stopped.
+        progress: A function that is called with the number of answered batches and of all batches.
 
     Returns:
-        The figures; ``num_measured`` is 0 where not a single answer could be judged.
+        The metrics; ``num_measured`` is 0 if no answer could be judged.
 
     Raises:
         InsightError: An option cannot work, the model cannot be read, or the output cannot be written.
@@ -116,11 +116,11 @@ def compare_redteam(first: str | Path, second: str | Path, seed: int = 0) -> Com
 
 
 def redteam_parts() -> dict[str, tuple[list[str], list[str]]]:
-    """List what there is to choose from, the parts of installed packages included.
+    """List the available parts, including those of installed packages.
 
     Returns:
-        For suites, attacks, evaluators and targets: the names that can be used, and for every name of an
-        installed package that cannot be used the reason.
+        For suites, attacks, evaluators and targets: the usable names, and the reason for every name of an
+        installed package that cannot be used.
     """
     from insight.safety.registry import REGISTRIES
     from insight.safety.suite import SUITES
@@ -134,11 +134,11 @@ def redteam_parts() -> dict[str, tuple[list[str], list[str]]]:
 
 
 def _check_name(option: str, value: str | Path) -> None:
-    """Refuse what can be no file: a name that is too long, a null byte, a lone surrogate."""
+    """Refuse an impossible file name: one that is too long, or has a null byte or a lone surrogate."""
     try:
         os.lstat(value)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return  # such a name is possible; whether it can be used is found out where it is used
+        return  # such a name is possible; errors are reported where it is used
     except (OSError, ValueError) as error:
         raise ConfigError(
             "cannot be the name of a file", "use another one", option=option, value=value
@@ -149,7 +149,7 @@ def _check_name(option: str, value: str | Path) -> None:
 def _saying_how_to_go_on(
     folder: Path | None, progress: Callable[[int, int], None] | None
 ) -> Iterator[Callable[[int, int], None]]:
-    """Count the batches, and say on an interruption what was kept and that the same command goes on."""
+    """Count the batches; on an interruption, say what was kept and that the same command continues."""
     from insight.safety.red_teaming import unfinished_folder
 
     counts = [0, 0]

@@ -1,4 +1,4 @@
-"""The ``run`` group of a configuration: where a run lives and what it does around training."""
+"""The ``run`` group of a configuration: the folder of a run, and the steps around training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def duration_in_seconds(option: str, value: float | str) -> float:
         value: A number of seconds, or ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS`` as SLURM writes it.
 
     Raises:
-        ConfigError: It is neither, not above 0, or longer than 30 years.
+        ConfigError: The value is no duration, not above 0, or longer than 30 years.
     """
     seconds = _from_text(value) if isinstance(value, str) else float(value)
     if not 0 < seconds < _LONGEST_SECONDS:
@@ -36,7 +36,7 @@ def duration_in_seconds(option: str, value: float | str) -> float:
 
 
 def _from_text(text: str) -> float:
-    """``nan`` for what is no duration."""
+    """The seconds, or ``nan`` if the text is no duration."""
     clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
         try:
@@ -51,26 +51,26 @@ def _from_text(text: str) -> float:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run lives and what it does around training.
+    """The folder of a run, and the steps around training.
 
     Args:
         name: Name of the run; its folder is ``root/name/1``, ``2``, ….
-        root: Folder that all runs lie in.
+        root: The folder of all runs.
         time_budget: Seconds of wall-clock time for everything up to the end of training, imports included;
             as many steps are taken as fit. ``null`` leaves the end to ``trainer.max_steps`` or
             ``trainer.max_epochs``. The environment variable INSIGHT_TIME_BUDGET overrides it.
         time_limit: Wall-clock time of this process, in seconds or as "HH:MM:SS", after which it saves, ends
-            with exit code 143 and can be resumed, as after SIGTERM; ``null`` for none. The plan of the run
-            does not change: unlike ``time_budget``, which is when the whole run is finished. Leave room
-            before the limit of the job for a step, a validation and saving.
-        num_threads: CPU threads of torch; ``null`` tries out which number multiplies fastest here.
-        test: Measure the best checkpoint on the test text when training has ended, if there is one.
+            with exit code 143 and can be resumed, as after SIGTERM; ``null`` for none. Unlike
+            ``time_budget``, it does not change the plan of the run. Leave room before the limit of the job
+            for a step, a validation and saving.
+        num_threads: CPU threads of torch; ``null`` measures which number multiplies fastest.
+        test: Measure the best checkpoint on the test text after training, if there is one.
         find_learning_rate: Optimizer steps of a sweep over learning rates before training, from a hundredth
-            to a hundred times the configured ones; what it says is printed and drawn in the report, and the
-            run goes on as it would without. ``null`` for none; 100 is a good number.
-        hang_timeout: Seconds after which a process of several that makes no progress ends the run, with a
-            message that says which it is and where; ``null`` leaves that to torch's exchanges of data, which
-            fail after a time-out of their own and name nobody.
+            to a hundred times the configured ones; its result is printed and drawn in the report, and does
+            not change the run. ``null`` for none; 100 is a good number.
+        hang_timeout: Seconds without progress after which a run of several processes ends, with a message
+            that says which process hangs and where; ``null`` leaves that to the time-outs of torch's
+            collective operations, whose errors name no process.
         rendezvous_timeout: Seconds that the processes of a run wait for one another when it starts.
     """
 
@@ -101,5 +101,5 @@ class RunConfig:
 
     @property
     def time_limit_seconds(self) -> float | None:
-        """``time_limit`` as a number."""
+        """``time_limit`` in seconds."""
         return None if self.time_limit is None else duration_in_seconds("run.time_limit", self.time_limit)

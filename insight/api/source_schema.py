@@ -1,7 +1,7 @@
 """The options that a configuration may have, read from the source of the classes without importing it.
 
-Importing torch and Lightning takes seconds. The classes that a configuration may name, their parameters,
-types and explanations stand in the source, and are found there in a fraction of a second.
+Importing torch and Lightning takes seconds. Reading the classes, their parameters, types and explanations
+from the source takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 _CLASS = re.compile(r"^class (?P<name>\w+)(?:\[[^\]]*\])?(?:\((?P<bases>[^)]*)\))?:", re.MULTILINE)
 _ARGUMENT = re.compile(r"^(?P<indent> +)(?P<name>\w+): (?P<text>.*)$")
 _WITHOUT_PARAMETERS = frozenset({"ABC", "Protocol", "Generic", "object", "Callback", "Component"})
-# Where the classes of other packages lie that may be named by their short names.
+# The folders of other packages whose classes may be named by their short names.
 _FOREIGN = {
     "Callback": ("lightning", "pytorch/callbacks"),
     "Logger": ("lightning", "pytorch/loggers"),
@@ -35,8 +35,8 @@ class Parameter:
     Args:
         name: Its name.
         annotation: Its type, as an expression.
-        default: Its default as it is written; ``None`` where it has none.
-        explanation: The text of the docstring about it.
+        default: Its default in source form; ``None`` if it has none.
+        explanation: Its text in the docstring.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Parameter:
 
     @property
     def type_text(self) -> str:
-        """Its type as it is written."""
+        """Its type in source form."""
         return ast.unparse(self.annotation) if self.annotation is not None else ""
 
 
@@ -60,11 +60,7 @@ class _Found:
 
 
 class SourceSchema:
-    """The classes below some folders, by name.
-
-    Args:
-        folders: Folders of Python files.
-    """
+    """The classes in the Python files of some folders, by name."""
 
     def __init__(self, *folders: Path) -> None:
         self._classes: dict[str, _Found] = {}
@@ -82,14 +78,14 @@ class SourceSchema:
         return name in self._classes
 
     def choices(self, kind: str) -> list[str]:
-        """The classes that may be named where ``kind`` is asked for."""
+        """The classes that may be named where a ``kind`` is expected."""
         own = sorted(
             name
             for name in {kind, *self._below(kind)}
             if name in self._classes and not name.startswith("_") and not self._is_abstract(name)
         )
         if len(own) > 1 and kind in own and kind in self._children:
-            own.remove(kind)  # the base of the others
+            own.remove(kind)  # the base class of the others comes last
             own.append(kind)
         return [*own, *(name for name in _foreign_classes(kind) if name not in own)]
 
@@ -98,11 +94,11 @@ class SourceSchema:
         return name in self._classes or name in _FOREIGN
 
     def parameters(self, name: str) -> dict[str, Parameter] | None:
-        """The parameters of a class; ``None`` where the source does not tell all of them."""
+        """The parameters of a class; ``None`` if the source does not show all of them."""
         return _parameters(self, name)
 
     def found_parameters(self, name: str) -> dict[str, Parameter] | None:
-        """As :meth:`parameters`, computed anew."""
+        """:meth:`parameters`, computed again."""
         found = self._classes.get(name)
         if found is None:
             return {} if name in _WITHOUT_PARAMETERS else None
@@ -144,7 +140,7 @@ def insight_schema() -> SourceSchema:
 
 @functools.cache
 def package_folder(name: str) -> Path | None:
-    """Where an installed package lies; it is not imported."""
+    """The folder of an installed package, found without importing it."""
     spec = importlib.machinery.PathFinder.find_spec(name, sys.path)
     return Path(spec.origin).parent if spec and spec.origin else None
 

@@ -1,4 +1,4 @@
-"""The actions of ``insight tokenizer`` as functions: train, encode files, inspect, prune; without torch."""
+"""The actions of ``insight tokenizer`` as functions without torch: train, encode files, inspect, prune."""
 
 from __future__ import annotations
 
@@ -48,12 +48,7 @@ Files = str | Sequence[str]
 
 @dataclass(frozen=True)
 class SavedTokenizer:
-    """A tokenizer that was trained and written.
-
-    Attributes:
-        path: The ``tokenizer.json``.
-        tokenizer: The tokenizer.
-    """
+    """A trained tokenizer and the path of its ``tokenizer.json``."""
 
     path: Path
     tokenizer: BaseTokenizer
@@ -68,7 +63,7 @@ class EncodedStore:
         path: Folder of the store in the cache.
         documents: Number of documents.
         bytes: Length of their text in UTF-8.
-        tokens: Number of ids, end-of-text ids included.
+        tokens: Number of token ids, including those of end-of-text.
     """
 
     split: str
@@ -86,7 +81,7 @@ def tokenizer_config(
     normalization: str | None = None,
     special_tokens: Sequence[str] = (),
 ) -> TokenizerConfig:
-    """The configuration of a tokenizer that is trained.
+    """The configuration of a tokenizer to train.
 
     Args:
         kind: Byte-level BPE (``bpe``), or one token for each word (``word``).
@@ -175,7 +170,7 @@ def train_tokenizer(
 
 
 def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]:
-    """The ids of a text and what each token shows.
+    """The ids of a text, and the text that each token shows.
 
     Raises:
         TokenizerError: The tokenizer cannot be read, or the text is not valid.
@@ -186,10 +181,10 @@ def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]
 
 
 def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
-    """The text of ids, with the names of special tokens.
+    """The text of token ids, including the names of special tokens.
 
     Raises:
-        TokenizerError: The tokenizer cannot be read, or does not have one of the ids.
+        TokenizerError: The tokenizer cannot be read, or has no such id.
     """
     return load_tokenizer(tokenizer).decode(ids, skip_special_tokens=False)
 
@@ -197,7 +192,7 @@ def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
 def encoding_executor(
     executor: str | None = None, scheduler: str | None = None, num_workers: int | None = None
 ) -> ExecutorConfig:
-    """Where files are encoded.
+    """The executor that encodes files.
 
     Args:
         executor: Local processes (``local``, the default), this process (``in_process``), or a Dask cluster.
@@ -236,7 +231,7 @@ def encode_files(
         files: The text.
         reading: How the files are read.
         validation_fraction: Share of the text that becomes a validation split, as in the data module.
-        seed: Seed of that division.
+        seed: Seed of that split.
         executor: Where the text is encoded; by default in local processes.
         cache_dir: The cache folder; by default the usual one.
 
@@ -465,7 +460,7 @@ def _require_no_file(output: Path) -> None:
 def _training_texts(
     texts: Mapping[str, Files], reading: Reading, repairs: TextRepairs
 ) -> dict[str, Iterable[str]]:
-    """The documents of each text for a trainer, long ones in parts; all files are looked up at once."""
+    """The documents of each text for training, long ones in parts; all files are checked at once."""
 
     def read(sources: list[Source]) -> Iterator[str]:
         for source in sources:
