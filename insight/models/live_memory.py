@@ -44,7 +44,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def set_aside(self, parameter: torch.Tensor) -> None:
-        """Count a parameter's gradient separately from now on (a ``post_accumulate_grad_hook``)."""
+        """Count a parameter's gradient separately (used with ``register_post_accumulate_grad_hook``)."""
         assert parameter.grad is not None
         key = id(parameter.grad.untyped_storage())
         if key in self._sizes and key not in self._gradients:

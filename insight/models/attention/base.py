@@ -174,7 +174,7 @@ class Attention(Component):
 
 @dataclass(frozen=True)
 class LayerPattern(Attention):
-    """Layers of different attention in turn: layer i takes ``layers[i % len(layers)]``.
+    """Layer i takes ``layers[i % len(layers)]``: local and global layers, every fourth without positions.
 
     Args:
         layers: Attention of the first layers; the pattern then repeats.

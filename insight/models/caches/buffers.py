@@ -42,7 +42,7 @@ class BufferCache(LayerCache):
     def store_rows(self, key: torch.Tensor, value: torch.Tensor, step: CacheStep) -> None:
         """Store each row's tokens in their slots, and no padding."""
         positions = step.stored_positions
-        # Of a chunk longer than the buffer only the newest tokens are stored: others would share their slots.
+        # Only the newest tokens of a chunk longer than the buffer are stored: others would share their slots.
         stays = (positions >= 0) & (positions >= (step.stops - self.num_slots).unsqueeze(1))
         rows, columns = stays.nonzero(as_tuple=True)
         slots = positions[rows, columns] % self.num_slots

@@ -36,7 +36,7 @@ class FeedForward(Component):
 
 @dataclass(frozen=True)
 class FeedForwardPattern(FeedForward):
-    """Different layers in different blocks: ``first`` in the first ones, then ``layers`` in turn.
+    """``first`` in the first blocks, then ``layers`` in turn, as for dense blocks below mixtures of experts.
 
     Args:
         layers: Feed-forward layers of the blocks after ``first``; the pattern repeats.

@@ -232,7 +232,7 @@ def _gather(rows: torch.Tensor, order: torch.Tensor, ranks: torch.Tensor, copies
 
 
 class _Gather(torch.autograd.Function):
-    """Its gradient is a gather too; autograd would add row by row, on CUDA in random order."""
+    """A gather whose gradient is a gather too; autograd would add row by row, on CUDA in random order."""
 
     @staticmethod
     def forward(

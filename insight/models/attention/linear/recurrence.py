@@ -220,7 +220,7 @@ def _carry(
     Args:
         kept: The map by which a chunk changes the state before it: a matrix
             ``(..., key channels, key channels)``, or factors ``(..., 1 or key channels, 1)``.
-        added: What each chunk adds to the state.
+        added: The summand of each chunk in the state after it.
         state: The state before the first chunk; ``None`` = empty.
         inputs: The recurrence of the state.
     """
