@@ -118,8 +118,7 @@ class Decoder(TokenStack):
 
         Args:
             input_ids: int64 ``(batch, sequence)``.
-            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids. Padding needs its own
-                id.
+            document_ids: int64 ``(batch, sequence)``; attention stays inside equal ids. Padding has its own.
             position_ids: int64 ``(batch, sequence)``; ``None`` continues from the cached tokens.
             cache: Result of :meth:`make_cache`; the tokens are appended to it.
             prefix_lengths: int64 ``(batch,)``; this many tokens at the start of each row see one another in

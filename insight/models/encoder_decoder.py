@@ -199,10 +199,6 @@ class EncoderDecoder(nn.Module):
             target_ids: int64 ``(batch, target)``; with a cache only the tokens that it does not hold yet.
             encoder_states: Result of :meth:`encode`; not with a cache, which holds the states already.
             cache: Result of :meth:`make_cache`; the tokens are appended to it.
-            document_ids: int64 ``(batch, target)``; attention stays inside equal ids.
-            position_ids: int64 ``(batch, target)``; ``None`` continues from the cached tokens.
-            lengths: int64 ``(batch,)``; with a cache, how many tokens of each row are not padding.
-            token_mask: bool ``(batch, target)``, False at padding, which routers do not count.
 
         Returns:
             ``(batch, target, hidden_size)``.

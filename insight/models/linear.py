@@ -139,9 +139,7 @@ class StackedProjection(nn.Module):
         num_maps: Number of maps.
         num_active: Number of maps that a token passes through.
         in_features: Size of the input.
-        splits: Output sizes of the fused parts of every map; their rows are concatenated.
-        bias: Whether each map has a bias, which begins at zero.
-        writes_residual: Whether the output is added to the residual stream.
+        splits: Output sizes of the fused parts of every map; this and the rest is as in :class:`Projection`.
 
     Attributes:
         weight: ``(num_maps, sum(splits), in_features)``.

@@ -82,8 +82,7 @@ class CausalMask(Mask):
     """A query sees its own token and everything before it.
 
     Args:
-        window: Number of keys that a query sees, its own included (``0 <= distance < window``); ``None`` =
-            all.
+        window: Number of keys that a query sees, its own included (``distance < window``); ``None`` = all.
         chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = one chunk.
     """
 

@@ -219,11 +219,7 @@ class TokenStack(nn.Module):
 
         They are counted as in PaLM (arXiv 2204.02311, appendix B): 2 for each weight that multiplies the
         token, and the whole square of attention, although kernels may skip what the mask hides. The embedding
-        counts nothing.
-
-        Args:
-            sequence_length: Tokens of each sequence.
-            source_length: Number of states that cross-attention reads.
+        is not counted. Cross-attention reads ``source_length`` states.
         """
         flops = -self.source_flops()
         for module in self.blocks.modules():

@@ -157,13 +157,7 @@ class Attention(Component):
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
-        """Build the module that reads another sequence.
-
-        Args:
-            hidden_size: Size of the residual stream.
-            encoder_size: Size of the encoder's states.
-            build_position: Makes the position encoding, which layers share.
-            layer: Number of the layer, from 0.
+        """Build the module that reads states of ``encoder_size``; other arguments as in :meth:`build`.
 
         Raises:
             ConfigError: See :meth:`check_cross`.

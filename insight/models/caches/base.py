@@ -38,11 +38,6 @@ class CrossCache:
 
     They do not grow with the decoded text, so truncating the text leaves them unchanged.
 
-    Args:
-        encoder_states: The states that keys and values are made from.
-        project: Makes keys and values from states.
-        dtype: Data type of the stored keys and values.
-
     Attributes:
         keys: ``(batch, num_key_value_heads, source, head_dim)``.
         values: Like ``keys``.

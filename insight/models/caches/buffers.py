@@ -93,7 +93,7 @@ class RingCache(BufferCache):
     """A ring in which the newest tokens overwrite the oldest.
 
     It has as many slots as the window sees, and ``max_rollback`` more. The position of the token in a slot
-    follows from the number of tokens, so it is not stored. Arguments beside those of :class:`BufferCache`:
+    follows from the number of tokens, so it is not stored. Other arguments are as in :class:`BufferCache`.
 
     Args:
         max_length: The highest number of tokens that may pass through.

@@ -156,10 +156,6 @@ class MaskedKernel(Kernel):
         """Compute one call; shapes as in :class:`Kernel`, with values as wide as keys.
 
         Args:
-            query: Queries.
-            key: Keys.
-            value: Values.
-            scale: Factor of the scores.
             causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
             allowed: Bool mask, True = visible, or a bias of the scores; not together with ``causal``.
             dropout: Probability of dropping a weight after the softmax.

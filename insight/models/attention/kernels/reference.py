@@ -54,12 +54,7 @@ def softmax_weights(
 ) -> torch.Tensor:
     """Attention weights ``(batch, num_heads, num_queries, num_keys)``, in the order of :class:`ScoreChange`.
 
-    Args:
-        query: ``(batch, num_heads, num_queries, head_dim)``.
-        key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
-        allowed: Bool mask, True = visible; ``None`` = all.
-        scale: Factor of the scores.
-        change: Cap, bias and sinks.
+    Arguments are as in :class:`Kernel`; ``allowed`` is a bool mask, True = visible, or ``None`` for all.
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(-1, -2) * scale

@@ -251,9 +251,6 @@ class LinearMixerModule(AttentionModule):
     A subclass defines :meth:`recurrence`, and :meth:`control` if it needs that.
 
     Args:
-        config: The configuration to build.
-        hidden_size: Size of the residual stream.
-        position: Position encoding of queries and keys.
         num_key_heads: Heads of queries and keys, each of which serves equally many value heads in turn;
             ``None`` = as many.
         convolution_width: Tokens that a short convolution of queries, keys and values sees; 0 = none.

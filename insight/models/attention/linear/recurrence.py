@@ -59,12 +59,9 @@ class Recurrence:
 def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute one token by the formula of :class:`Recurrence`, at the same cost at any position.
 
-    Args:
-        token: A recurrence of one token.
-        state: ``(batch, num_heads, key channels, value channels)``.
-
     Returns:
-        The output ``(batch, num_heads, 1, value channels)`` and the new state.
+        The output ``(batch, num_heads, 1, value channels)`` and the new state, of the shape of the old one,
+        ``(batch, num_heads, key channels, value channels)``.
     """
     with torch.autocast(state.device.type, enabled=False):
         state = state * token.log_decay.exp().mT
