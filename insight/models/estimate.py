@@ -1,8 +1,7 @@
 """The cost of a network before any memory is taken for it: parameters, memory, operations.
 
 The network is built and run on stand-ins that have shapes but no values, and the tensors alive at each moment
-are counted. There are no formulas for single components, so the estimate holds for every variant, including a
-user's own.
+are counted. No table of formulas is used, so the estimate holds for every variant, including a user's own.
 """
 
 from __future__ import annotations
