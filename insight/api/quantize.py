@@ -36,7 +36,7 @@ def quantize(
         compile: Whether the result runs through torch.compile: on, off, or auto to try both.
         dtype: Type of the values that stay floating point in an int8 model; without it the faster one here.
         group_size: Inputs that share a scale in int8_weight_only; without it there is one scale per output.
-        max_quality_loss: Share of the bits per byte that may surely be lost.
+        max_quality_loss: Allowed loss, as a share of the bits per byte (upper end of its 95% interval).
         seconds: Time for measuring, compiling included.
         device: Where the model is quantized and measured: cpu, cuda, cuda:1, mps.
         config: Configuration that names the text, for a checkpoint outside of a run folder.

@@ -1,1 +1,1 @@
-"""The command line: one file a command, which parses, calls the package that does the work, and prints."""
+"""The command line: one file per command, which parses, calls the function that does the work, and prints."""

@@ -25,7 +25,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is left over here, where the options it could have meant are known."""
+        """Refuse leftover words here, where the options that the user could have meant are known."""
         parsed, extras = super().parse_known_args(args, namespace)
         if extras:
             raise self._unknown(extras)
@@ -89,16 +89,16 @@ def add_parameters(
     names: Collection[str] | None = None,
     positional: Collection[str] = (),
 ) -> None:
-    """Add an option for each parameter of a function or a settings class, with its default and its help.
+    """Add an option for each parameter of a function or settings class, with its default and its help.
 
-    A parameter without default is required. ``Sequence[str]`` may be given again and again, other sequences
-    take several values, and a ``Literal`` offers its choices.
+    A parameter without default is required. A ``Sequence[str]`` option may be repeated, other sequences take
+    several values, and a ``Literal`` offers its choices.
 
     Args:
         parser: The parser to add to.
         target: A function or class whose docstring explains its parameters in Google style.
-        names: Its parameters that become options; ``None`` = all.
-        positional: The parameters that are arguments without a name.
+        names: The parameters that become options; ``None`` = all.
+        positional: The parameters that become arguments without a name.
     """
     helps = _explanations(target)
     for name, parameter in inspect.signature(target).parameters.items():
@@ -122,7 +122,7 @@ def add_parameters(
 
 
 def chosen(options: argparse.Namespace, target: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments for ``target`` that the user gave; what was left out keeps its default there."""
+    """The arguments for ``target`` that the user gave; the others keep their defaults."""
     names = inspect.signature(target).parameters
     return {name: value for name, value in vars(options).items() if name in names and value is not None}
 
@@ -145,7 +145,7 @@ def take_flag(arguments: list[str], name: str) -> tuple[list[str], bool]:
 
 
 def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
-    """A command line without an option, and the value that it had last.
+    """A command line without an option, and the last value that it had.
 
     Raises:
         ConfigError: The value is missing.
@@ -168,7 +168,7 @@ def read_standard_input() -> str:
     """All of standard input as text.
 
     Raises:
-        DataError: It is not UTF-8.
+        DataError: The input is not UTF-8.
     """
     try:
         return sys.stdin.buffer.read().decode("utf-8")
@@ -179,7 +179,7 @@ def read_standard_input() -> str:
 
 
 def _names(action: argparse.Action) -> set[str]:
-    """The names that argparse's messages may call ``action`` by."""
+    """The names that argparse's messages may use for ``action``."""
     names = {"/".join(action.option_strings), action.dest}
     if isinstance(action.metavar, str):
         names.add(action.metavar)
@@ -187,7 +187,7 @@ def _names(action: argparse.Action) -> set[str]:
 
 
 def _explanations(documented: Any) -> dict[str, str]:
-    """The lines of the arguments in a docstring, as argparse shows them."""
+    """The texts of the arguments in a docstring, escaped for argparse."""
     _, _, section = (inspect.getdoc(documented) or "").partition("Args:\n")
     helps: dict[str, str] = {}
     for line in section.split("\n\n")[0].splitlines():
@@ -207,7 +207,7 @@ def _conversion(annotation: Any) -> dict[str, Any]:
         return {"metavar": "PATH"} if Path in kinds else _conversion(kinds[0])
     if typing.get_origin(annotation) is Literal:
         return {"choices": kinds}
-    if kinds:  # a sequence, whose second argument is the dots of a tuple
+    if kinds:  # a sequence; the second argument of a tuple is an ellipsis
         item = _conversion(kinds[0])
         return {**item, "action": "append"} if kinds[0] is str else {**item, "nargs": "+"}
     if annotation in (int, float):

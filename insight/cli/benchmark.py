@@ -52,7 +52,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def tables(comparison: Comparison) -> str:
-    """The numbers for a terminal: one table of quality and size, one of speed."""
+    """The results for a terminal: one table of quality and size, one of speed."""
     sizes = [("model", "bits/byte", "more than the first (95%)", "weights", "on disk", "memory", "load")]
     speeds = [("model", "batch", "prefill p50", "p95", "step p50", "p95", "tokens/s")]
     for model in comparison.models:

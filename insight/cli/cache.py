@@ -1,4 +1,4 @@
-"""``insight cache``: list the token stores that were kept, verify, pin and remove them."""
+"""``insight cache``: list the token stores of the cache, verify, pin and remove them."""
 
 from __future__ import annotations
 

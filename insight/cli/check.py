@@ -1,4 +1,4 @@
-"""``insight check``: what can be checked without training, and a table of what the run would do."""
+"""``insight check``: all checks that need no training, and a table of what the run would do."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def lines(numbers: dict[str, Any]) -> str:
-    """Two columns, in the order in which a run comes to it.
+    """Two columns, in the order of a run.
 
     Args:
-        numbers: As ``insight check --json`` prints them; parts that could not be found out are missing.
+        numbers: The output of ``insight check --json``; parts that could not be determined are missing.
     """
     rows: list[tuple[str, str]] = []
     for part, rows_of in _PARTS.items():

@@ -1,4 +1,4 @@
-"""The table of commands: what `insight --help` lists, and the module that holds each."""
+"""The table of commands, which `insight --help` lists, with the module of each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Command:
 
     Args:
         name: The word that follows ``insight`` on the command line.
-        group: Heading it is listed under.
+        group: The heading under which it is listed.
         summary: One line of help.
-        module: Module in ``insight.cli``, imported at first use, with
+        module: A module in ``insight.cli``, imported at first use, with
             ``run(name: str, arguments: list[str]) -> int``.
     """
 

@@ -1,4 +1,4 @@
-"""``--help`` of the commands that take a configuration, read from the source of the classes in a moment."""
+"""``--help`` of the commands that take a configuration, read quickly from the source of the classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WIDTH, _INDENT = 110, 6
 
 
 def wants_help(arguments: list[str]) -> bool:
-    """Whether the command line asks for help of the command as a whole."""
+    """Whether the command line asks for help on the whole command."""
     return bool({"-h", "--help"} & set(arguments))
 
 
@@ -76,7 +76,7 @@ def _options(prefix: str, owner: str) -> Iterator[str]:
 
 
 def _kind(parameter: Parameter) -> str:
-    """The class whose subclasses may be named, where there is one."""
+    """The class whose subclasses may be named, if there is one."""
     schema = insight_schema()
     names = [part.strip() for part in parameter.type_text.split("|")]
     return next((name for name in names if schema.is_kind(name) and name in schema), "")

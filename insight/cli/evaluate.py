@@ -36,7 +36,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> None:
-    """Write one line of JSON a document, with or without ``--json``."""
+    """Write one line of JSON per document, with or without ``--json``."""
     from insight.api.evaluate import predict_arguments
 
     arguments, given = take_option(arguments, "--output")

@@ -1,4 +1,4 @@
-"""``insight fit`` trains as one YAML file says; ``insight demo`` does so with the shipped quickstart."""
+"""``insight fit`` trains from one YAML file; ``insight demo`` does so with the shipped quickstart."""
 
 from __future__ import annotations
 

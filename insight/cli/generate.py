@@ -1,4 +1,4 @@
-"""``insight generate``: write text with a checkpoint, as it comes."""
+"""``insight generate``: print the text of a model while it is generated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
     options = _parser().parse_args(arguments)
     settings = GenerationSettings(**chosen(options, GenerationSettings))
-    find_checkpoint(options.checkpoint)  # before someone types a prompt in vain
+    find_checkpoint(options.checkpoint)  # an error appears before the user types a prompt
     silence_libraries()
     prompt = read_standard_input() if options.prompt is None else options.prompt
     writer = open_text(**chosen(options, open_text) | {"prompt": prompt, "settings": settings})
@@ -46,5 +46,5 @@ def _parser() -> CommandParser:
 
 
 def _print(text: str) -> None:
-    # The text of a network must not drive a terminal; a file or a pipe gets it unchanged.
+    # Generated text must not drive a terminal; a file or a pipe receives it unchanged.
     print(safe_text(text, len(text)) if sys.stdout.isatty() else text, end="", flush=True)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
 
     Returns:
-        The exit code: 0 success, 1 failure, 2 the user's mistake, 130 interrupted, 143 terminated.
+        The exit code: 0 success, 1 failure, 2 a mistake of the user, 130 interrupted, 143 terminated.
     """
     write_what_the_console_can()
     rest, debug = _take_debug(list(arguments))
@@ -64,17 +64,17 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """``--debug`` may stand anywhere before ``--``; behind it everything is text for the command."""
+    """Take ``--debug`` from anywhere before ``--``; the words after ``--`` belong to the command."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     own = [argument for argument in arguments[:end] if argument != "--debug"]
     return own + arguments[end:], len(own) < end
 
 
 def _take_packages(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Every ``--allow_package NAME``, which may stand anywhere before ``--``, and the rest.
+    """Every ``--allow_package NAME``, which may stand anywhere before ``--``, and the other words.
 
     Raises:
-        ConfigError: A name is missing, or is no name of a package.
+        ConfigError: A name is missing, or cannot be the name of a package.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest: list[str] = []

@@ -1,4 +1,4 @@
-"""``insight model``: the published networks that are known, their configurations, and the cost of one."""
+"""``insight model``: the known published networks, their configurations, and the cost of a network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _short_names(described: Any) -> Any:
-    """The description with Insight's own classes by their names alone, which is how YAML names them."""
+    """The description with Insight's own classes by their short names, as in YAML."""
     if isinstance(described, list):
         return [_short_names(item) for item in described]
     if not isinstance(described, dict):

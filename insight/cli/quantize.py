@@ -38,7 +38,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def table(result: SearchResult) -> str:
-    """The candidates as text, those on the front marked, the refused ones with their reasons."""
+    """The candidates as text: those on the Pareto front are marked, refused ones have a reason."""
     original = result.candidates[0]
     rows = [_COLUMNS, *(_row(one, original) for one in result.candidates if one.status == "ok")]
     lines = [aligned(rows)]

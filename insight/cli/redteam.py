@@ -1,4 +1,4 @@
-"""``insight redteam``: run a safety suite on a model, compare two models on it, list what there is."""
+"""``insight redteam``: run a safety suite on a model, compare two models on it, list the available parts."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, with exit code 143, so that it says how to go on."""
+    """Let SIGTERM end the command as Ctrl-C does, with exit code 143, so that it says how to continue."""
 
     def end(*_: Any) -> None:
         raise SystemExit(143)
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may listen to signals
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -133,7 +133,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A function that draws how far a run is, where there is a terminal to draw it on."""
+    """A function that draws the progress of a run, or ``None`` if there is no terminal."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
@@ -146,7 +146,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _table(results: Results) -> str:
-    """The figures as text: one line each, and why where there is none."""
+    """The results as text: one line each, with the reason where a value is missing."""
     rows = [("measure", "figure", "value", "95% interval", "n", "control", "ideal", "unit")]
     lines = []
     for measure in results.measures:

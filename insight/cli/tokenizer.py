@@ -1,4 +1,4 @@
-"""``insight tokenizer``: train a tokenizer, encode and decode with it, look inside, prune it; no torch."""
+"""``insight tokenizer``: train a tokenizer, encode and decode with it, inspect and prune it; no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from insight.runtime.messages import aligned, plain_line, say
 
 _FILES = "files, folders, globs or corpus:NAME"
 _TEXT = "the text of one language, such as de='german/*.txt'; may be given again"
-# Settings of the options, as ``add_argument`` takes them.
+# Settings for ``add_argument``.
 _LANGUAGES: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=FILES"}
 _NUMBER: dict[str, Any] = {"type": int, "metavar": "N"}
 _SHARE: dict[str, Any] = {"type": float, "metavar": "SHARE"}
@@ -36,7 +36,7 @@ _READING: dict[str, dict[str, Any]] = {
     "text_field": {"default": "text", "metavar": "NAME"},
     "invalid_text": {"default": "error", "metavar": "WHAT"},
 }
-# Options of `encode` that only mean something for files.
+# Options of `encode` that apply to files only.
 _OF_FILES = ("executor", "scheduler", "num_workers", "cache_dir", "validation_fraction", "seed")
 
 

@@ -211,7 +211,7 @@ def choose_num_threads(num_cores: int | None = None) -> int:
     finally:
         torch.set_num_threads(threads_before)
     single = rates.pop(1)
-    # Among equally fast counts the larger one wins.
+    # The larger of equally fast counts wins.
     best = max(rates, key=lambda threads: (rates[threads], threads))
     return 1 if single > _SINGLE_THREAD_GAIN_NEEDED * rates[best] else best
 
