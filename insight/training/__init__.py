@@ -1,4 +1,4 @@
-"""How a network learns: LightningModules, losses, optimizers, schedules and exact metrics."""
+"""Training: the LightningModule, losses, optimizers, schedules, stopping criteria and exact metrics."""
 
 from insight.training.guards import Guard as Guard
 from insight.training.guards import SpikeDetector as SpikeDetector

@@ -1,4 +1,4 @@
-"""How training runs the network: compiled or eager, and by which attention kernels."""
+"""The choice whether training compiles the network, and a description of its attention kernels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.hardware import compiler_path, measure_hardware
 from insight.runtime.messages import say
 
-# Compiling takes 25 to 60 s on two cores and gains about a fifth of each step, so it repays itself after
-# three to five minutes; from ten on it is plainly worth it.
+# Compiling takes 25 to 60 s on two cores and makes each step about a fifth faster, so it is repaid after
+# three to five minutes; from ten minutes on it is clearly worth it.
 _SECONDS_TO_REPAY = 600.0
-# Small networks reach about this share of the measured rate in eager mode.
+# In eager mode small networks reach about this share of the measured matmul rate.
 _TYPICAL_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class CompileChoice:
-    """``on``, ``off`` or ``auto``.
+    """The user's choice whether to compile the network.
 
     Args:
-        value: The user's choice.
+        value: ``on``, ``off`` or ``auto``.
     """
 
     value: str
@@ -39,10 +39,10 @@ class CompileChoice:
             )
 
     def check_network_in_parts(self) -> None:
-        """Refuse to compile a network of which each process has only a part.
+        """Refuse to compile a network that is sharded over processes.
 
         Raises:
-            ConfigError: It is asked for.
+            ConfigError: The choice is ``on``.
         """
         if self.value == "on":
             raise ConfigError(
@@ -61,8 +61,7 @@ def compiled_or_eager(
     Args:
         network: The network to run.
         choice: The user's choice.
-        expected_seconds: Length of the run, or a function that gives it for a rate of matrix products in
-            FLOP/s.
+        expected_seconds: Duration of the run, or a function that returns it for a matmul rate in FLOP/s.
     """
     if choice.value == "off":
         return network
@@ -82,10 +81,10 @@ def compiled_or_eager(
 
 
 def kernels_of(network: nn.Module, device: str, precision: str, num_tokens: int) -> list[str]:
-    """One entry for each kernel of the network's layers, with the reason and the number of layers.
+    """One entry for each attention kernel of the network, with the reason and the number of layers.
 
     Args:
-        network: Any network with attention of Insight inside; others give an empty list.
+        network: A network; one without Insight's attention gives an empty list.
         device: ``"cpu"`` or ``"cuda"``.
         precision: Lightning's name, e.g. ``"bf16-mixed"``.
         num_tokens: Number of tokens of a sequence.

@@ -1,4 +1,4 @@
-"""The norm of all gradients together, scaling, clipping and dropping, exact also for gradients in parts."""
+"""The norm of all gradients, scaling, clipping and dropping, also exact for sharded gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from insight.runtime.sharded_tensors import local
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Euclidean norm of all gradients together: a scalar, the same on every process.
 
-    Every process that holds a part of them must ask at the same time.
+    Every process that holds a part of the gradients must call this at the same time.
     """
     by_cut: dict[tuple[DeviceMesh, tuple[int, ...]] | None, list[torch.Tensor]] = {}
     for parameter in parameters:
@@ -28,7 +28,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 
 
 def _cut(tensor: torch.Tensor) -> tuple[DeviceMesh, tuple[int, ...]] | None:
-    """The mesh over which a tensor is cut and along which of its dimensions; ``None`` where it is whole."""
+    """The mesh that a tensor is sharded over, and the mesh's sharding dimensions; ``None`` if it is whole."""
     if not isinstance(tensor, DTensor):
         return None
     placements = enumerate(tensor.placements)
@@ -36,7 +36,7 @@ def _cut(tensor: torch.Tensor) -> tuple[DeviceMesh, tuple[int, ...]] | None:
 
 
 def _over_parts(norm: torch.Tensor, cut: tuple[DeviceMesh, tuple[int, ...]] | None) -> torch.Tensor:
-    """The norm of what all processes hold, from that of the part of this one."""
+    """The norm over all processes, computed from the norm of this process's part."""
     if cut is None:
         return norm
     mesh, dims = cut
@@ -53,28 +53,28 @@ def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) ->
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Forget all gradients: an optimizer leaves weights without a gradient, and its state of them, alone."""
+    """Drop all gradients: an optimizer does not change weights without a gradient, nor their state."""
     for parameter in parameters:
         parameter.grad = None
 
 
 @torch.no_grad()
 def clip_to_norm(parameters: Iterable[nn.Parameter], limit: float, norm: torch.Tensor) -> None:
-    """Shorten all gradients by one factor where their norm is above ``limit``, to just that.
+    """Scale all gradients by one factor so that their norm is at most ``limit``.
 
     Args:
         parameters: The parameters that have the gradients.
         limit: The greatest norm.
-        norm: Their norm, from :func:`gradient_norm`.
+        norm: The norm of the gradients, from :func:`gradient_norm`.
     """
-    # Where looking is free, gradients within the limit are spared a pass of multiplying by 1.
+    # On a CPU the comparison is free and saves a multiplication by 1.
     if norm.device.type != "cpu" or norm > limit:
         scale_gradients(parameters, (limit / (norm + 1e-6)).clamp_max(1.0))
 
 
 @torch.no_grad()
 def clip_to_value(parameters: Iterable[nn.Parameter], limit: float) -> None:
-    """Bring every number of every gradient into ``[-limit, limit]``."""
+    """Clamp every element of every gradient to ``[-limit, limit]``."""
     gradients = [local(p.grad) for p in parameters if p.grad is not None]
     torch._foreach_clamp_min_(gradients, -limit)
     torch._foreach_clamp_max_(gradients, limit)

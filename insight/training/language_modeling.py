@@ -1,4 +1,4 @@
-"""The LightningModule of language modeling: loss, optimizer step, metrics, and what a checkpoint needs."""
+"""The LightningModule of language modeling: loss, optimizer step, metrics and checkpoint content."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from insight.training.step import TrainingStep
 
 
 class LanguageModelingModule(pl.LightningModule):
-    """Trains and measures a decoder on token windows.
+    """Trains and evaluates a decoder on token windows.
 
-    The gradient of an optimizer step is that of the mean over all its valid tokens, whatever batches,
-    accumulation or processes they came in; only the balance loss of a mixture of experts is a mean over
-    batches.
+    The gradient of an optimizer step is that of the mean over all its valid tokens, however they are split
+    into batches, accumulated or distributed over processes; only the balance loss of a mixture of experts is
+    a mean over batches.
 
     Args:
         network: The decoder.
         optimizer: The optimizer: one of Insight's, or any optimizer class that can be imported,
             e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``.
-        schedule: The change of the learning rates over the run.
-        compile: ``torch.compile`` the training step's network: ``on``, ``off``, or ``auto`` when the run is
-            long enough to repay the half minute that it takes.
+        schedule: The schedule of the learning rates over the run.
+        compile: Whether training runs the network through ``torch.compile``: ``on``, ``off``, or ``auto`` for
+            runs that are long enough to repay the half minute of compiling.
         z_loss: Factor of the squared logarithm of the softmax's denominator, which keeps logits from
             drifting (PaLM, arXiv 2204.02311); 0 for none.
-        label_smoothing: Share of each target that is spread evenly over the vocabulary; the losses that are
-            logged are without it.
-        freeze: Names of parameters or modules that are left as they are, ``*`` for any text, e.g.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary; logged losses are
+            without it.
+        freeze: Names of parameters or modules that are not trained, ``*`` for any text, e.g.
             ``[embedding, "blocks.0.*"]``.
-        guard: The reaction to a step whose loss or gradient is no number, or whose loss is far off.
+        guard: The reaction to a step whose loss or gradient is NaN or infinite, or whose loss is a spike.
 
     Attributes:
-        num_planned_steps: Optimizer steps that the schedule counts on; a callback may renew it.
-        expected_seconds: Planned duration of the run, where a callback knows it.
+        num_planned_steps: Planned number of optimizer steps, for the schedule; a callback may change it.
+        expected_seconds: Planned duration of the run, if a callback knows it.
 
     Raises:
-        ConfigError: A value cannot work.
+        ConfigError: A value is out of range.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LanguageModelingModule(pl.LightningModule):
     # ------------------------------------------------------------------ building
 
     def configure_model(self) -> None:
-        """Build the network for the vocabulary that the data module reports; once."""
+        """Build the network for the vocabulary of the data module, once."""
         if hasattr(self, "network"):
             return
         longest, window = self.network_config.max_sequence_length, self._data.sequence_length
@@ -119,7 +119,7 @@ class LanguageModelingModule(pl.LightningModule):
         return network
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer; its rates are set at each step by the schedule."""
+        """The optimizer, whose learning rates the schedule sets at each step."""
         optimizer = prepare_for_resuming(self.optimizer_config.build(self.network))
         unscale_before_step(optimizer)
         return optimizer
@@ -131,33 +131,33 @@ class LanguageModelingModule(pl.LightningModule):
     # ------------------------------------------------------------------ training
 
     def on_train_start(self) -> None:
-        """Plan the number of steps and choose how the network runs."""
+        """Plan the number of steps and choose whether the network runs compiled."""
         self.step.begin_run()
         self.schedule = self.schedule.in_steps(self._tokens_per_step)
         limit = self._steps_of_trainer()
-        if limit is not None:  # also on resuming, so that a run can be extended
+        if limit is not None:  # even on resuming, so that a run can be extended
             say_new_length(self.schedule, self.trainer.global_step, self.num_planned_steps, limit)
             self.num_planned_steps = limit
         elif self.num_planned_steps is None:
             self.num_planned_steps = self._steps_an_epoch
         choice = CompileChoice("off") if is_sharded(self.network) else self.compile_choice
         chosen = compiled_or_eager(self.network, choice, self.expected_seconds or self._estimated_seconds)
-        # Behind a function, since a module would be registered and saved a second time.
+        # A function, since a module attribute would be registered and saved a second time.
         self._training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
 
     def on_train_batch_start(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """Put back what a checkpoint held, right before it is used."""
+        """Restore the state of a checkpoint right before it is used."""
         self.step.begin_micro_batch()
 
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """The loss of a micro-batch, scaled so that the gradients of a window add up."""
+        """The loss of a micro-batch, scaled so that the gradients of an accumulation window add up."""
         assert self._training_network is not None
         self._check_ids(batch, batch_idx)
         hidden = self._training_network(
             batch.input_ids,
             document_ids=batch.document_ids,
             position_ids=batch.position_ids,
-            token_mask=batch.targets != IGNORED_TARGET,  # routers of experts count no padding
+            token_mask=batch.targets != IGNORED_TARGET,  # routers of experts do not count padding
         )
         summed = linear_cross_entropy(
             *self.network.head_product(hidden),
@@ -174,13 +174,13 @@ class LanguageModelingModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Rescale, judge and clip the gradients and set the learning rates; Lightning updates after it."""
+        """Rescale, judge and clip the gradients and set the learning rates, before Lightning's update."""
         self.step.finish(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
     def _check_ids(self, batch: LanguageModelBatch, batch_idx: int) -> None:
-        """A token id out of range would end in an IndexError, or on an accelerator in a dead process."""
+        """Refuse token ids out of range, which would end in an IndexError or kill a process on a GPU."""
         if batch_idx and batch.input_ids.device.type != "cpu":
-            return  # reading the answer makes an accelerator wait
+            return  # reading the result makes an accelerator wait
         smallest, largest = (int(bound) for bound in batch.input_ids.aminmax())
         if smallest < 0 or largest >= self.network.vocabulary_size:
             raise DataError(
@@ -200,7 +200,7 @@ class LanguageModelingModule(pl.LightningModule):
         return int(tokens * num_replicas(trainer))
 
     def _steps_of_trainer(self) -> int | None:
-        """Where the Trainer's own limits end the run; ``None`` if it has none."""
+        """The step at which the Trainer's limits end the run; ``None`` if it has none."""
         trainer = self.trainer
         limits = [trainer.max_steps] if trainer.max_steps > 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
@@ -208,17 +208,17 @@ class LanguageModelingModule(pl.LightningModule):
         return min(limits, default=None)
 
     def _estimated_seconds(self, flops_per_second: float) -> float:
-        """How long the run takes when its matrix products run at a rate."""
+        """Duration of the run at a given matmul rate."""
         assert self.num_planned_steps is not None
         data, trainer = self._data, self.trainer
         tokens = data.batch_size * data.sequence_length * trainer.accumulate_grad_batches
         flops: int = self.network.flops_per_token(data.sequence_length) * tokens * self.num_planned_steps
         return flops / flops_per_second
 
-    # ------------------------------------------------------------------ measuring
+    # ------------------------------------------------------------------ evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new sum."""
+        """Reset the sums."""
         self.likelihood.reset()
 
     on_test_epoch_start = on_validation_epoch_start
@@ -240,7 +240,7 @@ class LanguageModelingModule(pl.LightningModule):
         )
 
     def validation_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
-        """Add the batch to the sums; callbacks get its hidden states ``(batch, sequence, hidden_size)``."""
+        """Add the batch to the sums; return its hidden states ``(batch, sequence, hidden_size)``."""
         hidden = self._hidden(batch, batch_idx)
         summed = linear_cross_entropy(
             *self.network.head_product(hidden),
@@ -257,7 +257,7 @@ class LanguageModelingModule(pl.LightningModule):
 
     def _hidden(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         self._check_ids(batch, batch_idx)
-        # Never the compiled network: other shapes and modes would compile it again and again.
+        # Never the compiled network, which other shapes and modes would compile again.
         hidden: torch.Tensor = self.network(
             batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
         )
@@ -269,7 +269,7 @@ class LanguageModelingModule(pl.LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a checkpoint needs to be understood and continued."""
+        """Add the :class:`CheckpointContent`."""
         data = self._data
         canaries = getattr(data, "canaries", None)
         checkpoint["insight"] = CheckpointContent(
@@ -279,13 +279,13 @@ class LanguageModelingModule(pl.LightningModule):
             sequence_length=data.sequence_length,
             global_batch_size=getattr(data, "global_batch_size", None),
             num_planned_steps=self.num_planned_steps,
-            # Without the record nobody could measure later whether the canaries were remembered.
+            # A later measurement of memorisation needs this record.
             canaries=None if canaries is None else canaries.record(),
             **self.step.state_dict(),
         ).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the plan and the state of the steps."""
+        """Restore the plan and the state of the steps."""
         is_training = self.trainer.state.fn == "fit"
         if is_training:
             use_training_weights(checkpoint)

@@ -1,4 +1,4 @@
-"""The learning rate that a network bears, found by a short run whose rate grows exponentially."""
+"""A learning-rate range test: a short run whose learning rate grows exponentially."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from insight.training.schedules import ScheduleConfig
 
 LOWEST, HIGHEST = 0.01, 100.0
 """Ends of a sweep, as multiples of the configured rates."""
-# The window that slopes and means are taken over, as a share of the sweep.
+# The window for slopes and means, as a share of the sweep.
 _WINDOW_SHARE = 0.1
-# A loss this many times the first one is worse than not to have trained at all.
+# The sweep has diverged if its loss is more than this many times the first one.
 _DIVERGED = 1.2
 
 
@@ -38,9 +38,9 @@ class SweepResult:
     """The result of a sweep, in multiples of the configured learning rates.
 
     Args:
-        steepest: Rate at which the loss fell fastest: the one to use. ``None`` where it never fell.
-        lowest_loss: Rate at which the loss was lowest; beyond it the steps are too long.
-        diverged: Rate at which the loss was worse than at the start; ``None`` where that was not reached.
+        steepest: Rate at which the loss fell fastest, which is the one to use; ``None`` if it never fell.
+        lowest_loss: Rate at which the loss was lowest, ``None`` if it never fell; higher rates are too high.
+        diverged: Rate at which the loss had diverged; ``None`` if it did not.
     """
 
     steepest: float | None
@@ -49,12 +49,12 @@ class SweepResult:
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Whether the newest loss is no number, or worse than the first by a fifth."""
+    """Whether the newest loss is NaN, or a fifth above the first."""
     return not losses[-1] <= _DIVERGED * losses[0]
 
 
 def judge_sweep(multipliers: Sequence[float], losses: Sequence[float]) -> SweepResult:
-    """Read a sweep.
+    """Find the best, lowest-loss and diverging learning rates of a sweep.
 
     Slopes are those of straight lines through a tenth of the sweep, against the logarithm of the rate.
 

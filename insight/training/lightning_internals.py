@@ -12,22 +12,21 @@ from insight.runtime.errors import ConfigError
 
 
 def logs_this_step(trainer: Any) -> bool:
-    """Whether Lightning hands to the loggers what is logged at this optimizer step, before it is taken."""
+    """Whether Lightning passes values logged at this optimizer step, before it is taken, to the loggers."""
     interval, step = int(trainer.log_every_n_steps), trainer.global_step + 1
     is_last = step == trainer.fit_loop.epoch_loop.max_steps
     return trainer.should_stop or is_last or (interval > 0 and step % interval == 0)
 
 
 def logs_this_batch(trainer: Any) -> bool:
-    """Whether Lightning hands to the loggers what is logged while this batch ends."""
+    """Whether Lightning passes values that are logged at the end of this batch to the loggers."""
     return bool(trainer._logger_connector.should_update_logs) and step_completed(trainer)
 
 
 def forget_older_values(trainer: Any) -> None:
     """Keep values that were logged at earlier steps out of the row of this step.
 
-    Lightning repeats the newest value of every name whenever it writes a row, also where a step that ends the
-    run writes one between two regular rows.
+    Lightning repeats the newest value of every name in every row that it writes.
     """
     for value in trainer.fit_loop.epoch_loop._results.values():
         if value.meta.on_step and not value.meta.on_epoch:
@@ -35,7 +34,7 @@ def forget_older_values(trainer: Any) -> None:
 
 
 def step_completed(trainer: Any) -> bool:
-    """Whether the batch that just ended completed an optimizer step (gradients may accumulate)."""
+    """Whether the batch that just ended completed an optimizer step, instead of only accumulating."""
     return not trainer.fit_loop._should_accumulate()
 
 
@@ -60,41 +59,41 @@ def is_last_batch_of_training(trainer: Any) -> bool:
 
 
 def validate_after_this_batch(trainer: Any) -> dict[str, Any]:
-    """End training after this batch, with a validation before.
+    """Validate after this batch and end training.
 
     Returns:
-        The options of the Trainer that were changed for it, to be put back with :func:`restore_options`.
+        The Trainer's options that this changed, for :func:`restore_options`.
     """
     changed = {
         "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
         "min_epochs": trainer.fit_loop.min_epochs,
         "min_steps": trainer.fit_loop.epoch_loop.min_steps,
     }
-    # The last epoch need not be one of those that are validated, nor the minimum be reached.
+    # The last epoch may be one without validation, or below the minimum.
     restore_options(trainer, {"check_val_every_n_epoch": None, "min_epochs": None, "min_steps": None})
     trainer.should_stop = True
     return changed
 
 
 def restore_options(trainer: Any, options: dict[str, Any]) -> None:
-    """Put the options back that :func:`validate_after_this_batch` changed."""
+    """Restore the options that :func:`validate_after_this_batch` changed."""
     trainer.check_val_every_n_epoch = options["check_val_every_n_epoch"]
     trainer.fit_loop.min_epochs = options["min_epochs"]
     trainer.fit_loop.epoch_loop.min_steps = options["min_steps"]
 
 
 def take_over_sigterm(trainer: Any) -> bool:
-    """Whether Lightning has received a SIGTERM, which it then forgets: it would end with exit code 0."""
+    """Whether Lightning has received a SIGTERM; clear it, since Lightning would end with exit code 0."""
     connector = trainer._signal_connector
     received, connector.received_sigterm = bool(connector.received_sigterm), False
     return received
 
 
 def collect_checkpoint(trainer: Any) -> dict[str, Any]:
-    """The state of a run as a checkpoint holds it; every process has to ask, the first gets all of it.
+    """The contents of a checkpoint of the run; every process must call this, and the first gets all of it.
 
     Raises:
-        ConfigError: The strategy keeps each process's part of the state in a file of its own.
+        ConfigError: The strategy saves the state of each process in a file of its own.
     """
     strategy = trainer.strategy
     is_whole = getattr(strategy, "_state_dict_type", "full") == "full"
@@ -114,40 +113,39 @@ def collect_checkpoint(trainer: Any) -> dict[str, Any]:
 
 
 def has_loss_scaler(trainer: Any) -> bool:
-    """Whether a scaler of float16 gradients leaves out overflowing steps itself."""
+    """Whether a loss scaler for float16 skips steps that overflow itself."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def unscale_before_step(optimizer: torch.optim.Optimizer) -> None:
-    """Take the loss scale out of gradients before they are judged and clipped."""
+    """Let the loss scaler unscale gradients before they are judged and clipped."""
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
 
 
 def count_batches_anew(checkpoint: dict[str, Any], size_before: int, size_now: int) -> None:
     """Convert the Trainer's counts of training batches to batches of another size.
 
-    The data module refuses a checkpoint unless an optimizer step has the samples it had, and unless it was
-    saved between two batches of this run. But a step may now be made of more and smaller batches, or of fewer
-    and larger ones, and Lightning finds the end of a step and of an epoch by counting batches.
+    Lightning counts batches to find the end of a step and of an epoch. The data module ensures that an
+    optimizer step has as many samples as before, and that the checkpoint lies between two batches of this
+    run, but the step may now consist of more and smaller batches, or of fewer and larger ones.
 
     Args:
         checkpoint: The checkpoint that is about to be restored; its counts are replaced.
-        size_before: Samples of a batch on all processes together, when it was saved.
-        size_now: Samples of a batch on all processes together, in this run.
+        size_before: Number of samples of a batch, over all processes, when it was saved.
+        size_now: Number of samples of a batch, over all processes, in this run.
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
         begun = counts["ready"]
         begun_now = begun * size_before // size_now
-        # A save while a batch ends finds it begun and not completed: that tells Lightning where it was.
+        # A batch that had begun but not ended when the checkpoint was saved must stay so.
         counts.update({name: begun_now - (begun - number) for name, number in counts.items()})
 
 
 def measure_without_inference_mode(trainer: Any) -> None:
-    """Let all loops measure under ``no_grad``.
+    """Let all evaluation loops run under ``no_grad``.
 
-    FSDP2 uses the memory of gathered weights again in training, and what was gathered in inference mode could
-    not be trained.
+    FSDP2 reuses the memory of gathered weights in training, which fails for inference-mode tensors.
     """
     for loop in (
         trainer.validate_loop,
@@ -159,7 +157,7 @@ def measure_without_inference_mode(trainer: Any) -> None:
 
 
 def tensor_parallel_size(strategy: Any) -> int:
-    """How many processes share the matrices of a replica under a ModelParallelStrategy."""
+    """Number of processes that share the matrices of a replica under a ModelParallelStrategy."""
     return int(strategy._tensor_parallel_size)
 
 
@@ -167,7 +165,7 @@ def set_mesh_sizes(strategy: Any) -> tuple[int, int]:
     """Resolve the ``auto`` of a ModelParallelStrategy.
 
     Returns:
-        The size of the data-parallel and of the tensor-parallel dimension; their product need not be the
+        The sizes of the data-parallel and the tensor-parallel dimension, whose product may differ from the
         number of processes.
     """
     shared = tensor_parallel_size(strategy)
@@ -177,7 +175,7 @@ def set_mesh_sizes(strategy: Any) -> tuple[int, int]:
 
 
 def use_timeout_in_mesh(strategy: Any) -> None:
-    """Give the groups of a mesh's dimensions the time-out of the strategy: torch gives them its default."""
+    """Give the process groups of the mesh the timeout of the strategy instead of torch's default."""
     from torch.distributed.distributed_c10d import _set_pg_timeout
 
     if strategy._timeout is not None:
@@ -185,16 +183,16 @@ def use_timeout_in_mesh(strategy: Any) -> None:
             _set_pg_timeout(strategy._timeout, group)
 
 
-# From the moment when a rank is late: to ask all processes, to write their stacks and to end.
+# The time that the watch needs to ask all processes, write their stacks and end the run.
 _TIME_TO_JUDGE = timedelta(minutes=2)
 
 
 def let_collectives_wait(strategy: Any, seconds: float) -> None:
-    """Keep collective operations from timing out before a watch of the ranks has said which one hangs.
+    """Keep collective operations from timing out before the watch of the ranks reports which one hangs.
 
     Args:
-        strategy: The strategy of a Trainer that has not begun; a time-out that the user has set is kept.
-        seconds: The time without progress after which the watch judges.
+        strategy: The strategy of a Trainer that has not started; a timeout that the user has set is kept.
+        seconds: The time without progress after which the watch acts.
     """
     if hasattr(strategy, "_timeout") and strategy._timeout in (None, default_pg_timeout):
         strategy._timeout = max(default_pg_timeout, timedelta(seconds=seconds) + _TIME_TO_JUDGE)

@@ -1,7 +1,7 @@
 """Projection to the vocabulary and cross-entropy in one, without ever holding all logits.
 
-The idea of computing the gradient together with the loss, a chunk of tokens at a time, is that of Liger
-kernels (Hsu et al. 2024, arXiv 2410.10989) and Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009).
+The gradient is computed together with the loss, a chunk of tokens at a time, as in Liger kernels (Hsu et al.
+2024, arXiv 2410.10989) and Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from insight.data.sampling import IGNORED_TARGET
 from insight.runtime.errors import ConfigError
 
-# Measured on 2 cores: products want long chunks (512 to 1,024 rows), the loops over rows want blocks that
-# stay in the caches of the cores (256 Ki numbers = 1 MiB each). On an accelerator launches cost most.
+# Measured on 2 cores: products are fastest with long chunks (512 to 1,024 rows), elementwise loops with
+# blocks that fit the caches of the cores (256 Ki numbers = 1 MiB each). On an accelerator launches cost most.
 _CPU_CHUNK_NUMBERS, _CPU_CHUNK_ROWS, _CPU_BLOCK_NUMBERS = 2**22, 1024, 2**18
 _ACCELERATOR_CHUNK_NUMBERS = 2**26
 
 
 class LinearCrossEntropy(NamedTuple):
-    """The answer of :func:`linear_cross_entropy`.
+    """The result of :func:`linear_cross_entropy`.
 
     Attributes:
         loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss and smoothing included.
-        negative_log_likelihood: Scalar, the same sum without either, detached.
-        num_valid: int64 scalar, tokens whose target counts.
+        negative_log_likelihood: Scalar, the sum without z-loss and smoothing, detached.
+        num_valid: int64 scalar, number of tokens with a valid target.
     """
 
     loss: torch.Tensor
@@ -47,18 +47,18 @@ def linear_cross_entropy(
     """Summed cross-entropy of ``hidden @ weight.T`` against ``targets``, chunk by chunk.
 
     The products run in the autocast type if autocast is on, the softmax in float32 (float64 for float64
-    input). Gradients of ``hidden`` and ``weight`` are made on the way forward, so each chunk of logits is
+    input). The forward pass computes the gradients of ``hidden`` and ``weight``, so each chunk of logits is
     dropped at once; the weight's gradient is summed in float32.
 
     Args:
         hidden: ``(..., hidden_size)``.
         weight: ``(vocabulary, hidden_size)``.
-        targets: int64 ``(...)``; ``IGNORED_TARGET`` where nothing counts.
+        targets: int64 ``(...)``, ``IGNORED_TARGET`` for positions without a target.
         soft_cap: Bound c of the logits, c · tanh(logit / c) (Gemma 2, arXiv 2408.00118).
-        z_loss: Factor of log² of the softmax's denominator, summed like the loss (PaLM, arXiv 2204.02311).
+        z_loss: Factor of the squared logarithm of the softmax's denominator (PaLM, arXiv 2204.02311).
         label_smoothing: Share of the target that is spread evenly over the vocabulary (Szegedy et al. 2016,
             arXiv 1512.00567), as in ``torch.nn.functional.cross_entropy``.
-        chunk_size: Rows of logits held at once; ``None`` takes what was measured to be fast.
+        chunk_size: Number of rows of logits held at once; ``None`` for a size that was measured to be fast.
 
     Raises:
         ConfigError: ``chunk_size`` is below 1.
@@ -97,7 +97,7 @@ def token_losses(
         chunk_size: As in :func:`linear_cross_entropy`.
 
     Returns:
-        float32 (float64 for float64 input), the shape of ``targets``.
+        float32 (float64 for float64 input), of the shape of ``targets``.
     """
     rows, compute_weight = _prepare(hidden, weight)
     losses = _Losses(targets.reshape(-1), rows, soft_cap)
@@ -110,13 +110,13 @@ def token_losses(
 
 
 class LossMemory(NamedTuple):
-    """The answer of :func:`loss_memory`.
+    """The result of :func:`loss_memory`.
 
     Attributes:
-        logits: Bytes of the chunk of scores that is held at once, and of what its softmax needs.
-        casts: Bytes of what changes its type on the way: ``hidden``, the matrix, and its gradient.
+        logits: Bytes of a chunk of logits and of the buffers of its softmax.
+        casts: Bytes of copies in another type: ``hidden``, the matrix, and its gradient.
         kept: Bytes between forward and backward: the gradients of ``hidden`` and of the head's matrix.
-        scaled: Bytes of the matrix's gradient times the outer factor, while the backward pass makes it.
+        scaled: Bytes of the matrix's gradient times the outer gradient, in the backward pass.
     """
 
     logits: int
@@ -137,7 +137,7 @@ def loss_memory(
     Args:
         num_tokens: Number of tokens of a batch.
         hidden_size: Width of the hidden states.
-        vocabulary_size: Rows of the head's matrix.
+        vocabulary_size: Number of rows of the head's matrix.
         dtype: Type of the products.
         weight_dtype: Type of the head's matrix.
     """
@@ -145,19 +145,19 @@ def loss_memory(
     chunk_rows = min(num_tokens, _chunk_rows(None, rows, vocabulary_size))
     block_rows = min(chunk_rows, _block_rows(vocabulary_size))
     wide = torch.promote_types(dtype, torch.float32)
-    buffers = 1 if wide == dtype else 2  # probabilities, and the scores where they have to be widened
+    buffers = 1 if wide == dtype else 2  # probabilities, and widened scores
     logits = vocabulary_size * (chunk_rows * dtype.itemsize + buffers * block_rows * wide.itemsize)
     kept = hidden_size * (num_tokens * dtype.itemsize + vocabulary_size * wide.itemsize)
     matrix = hidden_size * vocabulary_size
     casts = 0 if dtype == weight_dtype else (hidden_size * num_tokens + matrix) * dtype.itemsize
-    if dtype != wide:  # a chunk's product, narrow and then widened to be added
+    if dtype != wide:  # a chunk's product, narrow and then widened for the sum
         casts += matrix * (dtype.itemsize + wide.itemsize)
     scaled = matrix * (wide.itemsize + (0 if weight_dtype == wide else weight_dtype.itemsize))
     return LossMemory(logits, casts, kept, scaled)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The differentiable form: gradients leave with the loss and only wait for the outer factor."""
+    """The differentiable form: the forward pass computes the gradients, the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -202,14 +202,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Losses:
-    """Sums over the rows seen so far, and what becomes of one block of logits.
+    """Sums over the rows so far, and the loss and gradient of one block of logits.
 
-    Args:
-        targets: ``(tokens,)``.
-        rows: ``(tokens, hidden_size)``, for their type and device.
-        soft_cap: Bound of the logits.
-        z_loss: Factor of the squared log-denominator.
-        label_smoothing: Share of the target that is spread over the vocabulary.
+    Args are those of :func:`linear_cross_entropy`; ``rows`` ``(tokens, hidden_size)`` give type and device.
     """
 
     def __init__(
@@ -224,7 +219,7 @@ class _Losses:
         self.valid = (targets != IGNORED_TARGET).unsqueeze(1)
         self.targets = targets.unsqueeze(1).where(self.valid, 0)
         self.num_valid = self.valid.sum()
-        # Reading the answer would make an accelerator wait, and there the masking is cheap.
+        # Reading the result would make an accelerator wait, and there the masking is cheap.
         self.some_ignored = rows.device.type != "cpu" or not bool(self.valid.all())
         self.negative_log_likelihood = torch.zeros((), dtype=self.dtype, device=rows.device)
         self.penalty = torch.zeros_like(self.negative_log_likelihood)
@@ -237,15 +232,14 @@ class _Losses:
 
     @property
     def total(self) -> torch.Tensor:
-        """The scalar to differentiate."""
         return self.negative_log_likelihood + self.penalty
 
     def add(self, block_range: slice, logits: torch.Tensor) -> torch.Tensor:
-        """Count one block ``(rows, vocabulary)``; returns its losses ``(rows,)`` without penalties."""
+        """Add one block ``(rows, vocabulary)``; return its losses ``(rows,)`` without penalties."""
         return self._count(block_range, self._scores(logits))[0]
 
     def add_and_differentiate(self, block_range: slice, logits: torch.Tensor) -> None:
-        """Count one block and overwrite its logits by the gradient of the loss in them."""
+        """Add one block and overwrite its logits with the gradient of the loss with respect to them."""
         scores = self._scores(logits)
         probabilities, log_denominator = self._count(block_range, scores)[1:]
         # d/dx of (lse − (1−ε)·x_t − ε·mean(x) + z·lse²) is softmax · (1 + 2z·lse) − (1−ε)·onehot − ε/n
@@ -262,7 +256,7 @@ class _Losses:
         logits.copy_(probabilities)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """The block in the softmax's type: itself, or a copy in a buffer that is used again and again."""
+        """The block in the softmax's type: itself, or a copy in a reused buffer."""
         scores = logits
         if logits.dtype != self.dtype:
             scores = self._scores_buffer.resize_(logits.shape).copy_(logits)
@@ -273,11 +267,11 @@ class _Losses:
     def _count(
         self, block_range: slice, scores: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Add the block's losses; returns losses, probabilities (a buffer) and log-denominators."""
+        """Add the block's losses; return losses, probabilities (a buffer) and log-denominators."""
         probabilities = self._probabilities_buffer.resize_(scores.shape)
         torch.softmax(scores, 1, out=probabilities)
-        # The largest probability is never below 1/vocabulary, so unlike that of the target its logarithm
-        # is always precise: max(p) = exp(max(x) − lse).
+        # The largest probability is at least 1/vocabulary, so its logarithm is always precise, unlike that
+        # of the target's probability: max(p) = exp(max(x) − lse).
         log_denominator = scores.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log_()
         target_scores = scores.gather(1, self.targets[block_range])
         losses = log_denominator - target_scores
@@ -294,8 +288,10 @@ class _Losses:
 
 
 def _prepare(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and weight in the type of the products. The rows' cast is seen by autograd, the weight's is
-    not: its gradient is summed in float32 and would only lose by going through the narrow type."""
+    """Rows and weight in the type of the products.
+
+    Autograd sees the cast of the rows, but not of the weight, whose gradient is summed in float32.
+    """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     if hidden.dtype == torch.float64:
@@ -319,7 +315,7 @@ def _chunk_rows(chunk_size: int | None, rows: torch.Tensor, vocabulary: int) -> 
 def _logit_chunks(
     rows: torch.Tensor, weight: torch.Tensor, chunk_rows: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Row ranges with their logits, all in one buffer: what is made of a chunk must be made at once."""
+    """Row ranges with their logits, all in one buffer, which the next chunk overwrites."""
     num_rows = rows.shape[0]
     buffer = rows.new_empty(min(chunk_rows, num_rows), weight.shape[0])
     for start in range(0, num_rows, chunk_rows):
@@ -330,7 +326,7 @@ def _logit_chunks(
 
 
 def _blocks(logits: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Cut a chunk into blocks of rows that a core's cache holds; one block on an accelerator."""
+    """Cut a chunk into blocks of rows that fit the caches of the cores; one block on an accelerator."""
     num_rows, vocabulary = logits.shape
     step = num_rows
     if logits.device.type == "cpu":

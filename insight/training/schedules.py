@@ -24,21 +24,21 @@ _EXAMPLES = "use for example 100, '100 steps', '2M tokens' or '5%' (of the run)"
 
 @dataclass(frozen=True)
 class Length:
-    """How long a phase of a run is.
+    """The length of a phase of a run.
 
     Args:
-        value: Steps, tokens, or a share of the run from 0 to 1.
-        unit: Which of them.
+        value: Number of steps or tokens, or share of the run from 0 to 1.
+        unit: The unit of ``value``.
     """
 
     value: float
     unit: Unit
 
     def steps(self, num_steps: int) -> float:
-        """The length in a run of ``num_steps`` optimizer steps; a share need not be a whole number of them.
+        """The length in a run of ``num_steps`` optimizer steps; that of a share may be fractional.
 
         Raises:
-            ConfigError: It is given in tokens, and nobody has said how many a step holds.
+            ConfigError: The length is in tokens, and the number of tokens of a step is unknown.
         """
         if self.unit == "tokens":
             raise ConfigError(
@@ -48,14 +48,14 @@ class Length:
         return self.value * num_steps if self.unit == "share" else self.value
 
     def in_steps(self, num_tokens_per_step: int) -> Length:
-        """Tokens as the steps that hold them, the last one begun counted whole; others as they are."""
+        """Convert tokens to steps, rounded up; leave other units unchanged."""
         if self.unit != "tokens":
             return self
         return Length(math.ceil(self.value / num_tokens_per_step), "steps")
 
 
 def parse_length(name: str, given: float | str, bare_unit: Unit) -> Length:
-    """Read a length: a number, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
+    """Parse a length: a number, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
 
     Args:
         name: Name of the option, for the error.
@@ -63,7 +63,7 @@ def parse_length(name: str, given: float | str, bare_unit: Unit) -> Length:
         bare_unit: Unit of a number without a unit.
 
     Raises:
-        ConfigError: It is no length, negative, a share above 1, or a part of a step.
+        ConfigError: The value is not a length, or negative, a share above 1, or not a whole number of steps.
     """
     value, unit = _read(name, given, bare_unit)
     if not 0 <= value < math.inf:
@@ -83,7 +83,7 @@ def _read(name: str, given: float | str, bare_unit: Unit) -> tuple[float, Unit]:
     match = _TEXT.fullmatch(given.strip())
     if match is None:
         raise ConfigError("is no length", _EXAMPLES, option=name, value=given)
-    # Decimal, since 1.1 times a million is no whole number in binary.
+    # Decimal, since 1.1 times a million is not a whole number in binary.
     number = Decimal(match["number"].replace(",", "").replace("_", "")) * _FACTORS[match["factor"]]
     if match["unit"] == "%":
         return float(number / 100), "share"
@@ -100,12 +100,9 @@ _DEFAULT_INVERSE_ROOT_WARMUP_STEPS = 100
 
 @dataclass(frozen=True)
 class ScheduleConfig(Component):
-    """The factor of the learning rate at each step.
+    """The factor of the learning rate at each step. Your own schedule needs only :meth:`multiplier`."""
 
-    A schedule of one's own needs :meth:`multiplier` alone.
-    """
-
-    # Options that hold the length of a phase, with the unit of a number without one.
+    # Options that are the length of a phase, with the unit of a number without one.
     _lengths: ClassVar[dict[str, Unit]] = {}
 
     @abstractmethod
@@ -113,18 +110,14 @@ class ScheduleConfig(Component):
         """The factor of optimizer step ``step`` (0-based) in a run of ``num_steps`` steps."""
 
     def settled_steps(self, num_steps: int) -> int:
-        """First steps whose factors stay as they are however much longer the run becomes.
-
-        Args:
-            num_steps: The present plan.
-        """
+        """Number of first steps whose factors do not depend on the length of the run, planned as given."""
         return 0
 
     def in_steps(self: Schedule, num_tokens_per_step: int) -> Schedule:
-        """This schedule with lengths in tokens as the steps that hold them.
+        """This schedule with lengths in tokens converted to steps.
 
         Args:
-            num_tokens_per_step: Tokens of a full batch, over all micro-batches and processes.
+            num_tokens_per_step: Number of tokens of a full batch, over all micro-batches and processes.
         """
         lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
         changed = {
@@ -135,12 +128,10 @@ class ScheduleConfig(Component):
         return dataclasses.replace(self, **changed) if changed else self
 
     def check_fits(self, num_steps: int) -> None:
-        """Refuse phases that are longer than the run.
-
-        A phase whose length nobody set is not judged, nor one in tokens before :meth:`in_steps`.
+        """Refuse phases that are longer than the run; default lengths and those in tokens are not checked.
 
         Raises:
-            ConfigError: They do not fit into ``num_steps`` steps.
+            ConfigError: The phases do not fit into ``num_steps`` steps.
         """
         lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
         steps = {name: length.steps(num_steps) for name, length in lengths.items() if length.unit != "tokens"}
@@ -163,7 +154,7 @@ class ScheduleConfig(Component):
 
 @dataclass(frozen=True)
 class _Warmup(ScheduleConfig):
-    """Begins with a linear warm-up."""
+    """The base of schedules that begin with a linear warm-up."""
 
     warmup_steps: int | str | None = None
 
@@ -171,12 +162,11 @@ class _Warmup(ScheduleConfig):
     _usual_warmup_steps: ClassVar[int] = _DEFAULT_WARMUP_STEPS
 
     def __post_init__(self) -> None:
-        if self.warmup_steps == "None":  # how `null` on a command line arrives where a text is allowed
+        if self.warmup_steps == "None":  # `null` on a command line becomes this text
             object.__setattr__(self, "warmup_steps", None)
         self._check_lengths()
 
     def settled_steps(self, num_steps: int) -> int:
-        """The warm-up, unless it is a share of the run."""
         return 0 if self._warmup_is_a_share else round(self._warmup_length(num_steps))
 
     def _warmup_length(self, num_steps: int) -> float:
@@ -197,8 +187,8 @@ class Constant(_Warmup):
     """A constant learning rate, after a linear warm-up.
 
     Args:
-        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
-            ``5%`` of the run.
+        warmup_steps: Length of the warm-up, in which the rate grows from near 0: a number of steps, or a text
+            such as ``2M tokens`` or ``5%`` (of the run).
     """
 
     warmup_steps: int | str | None = 0
@@ -212,7 +202,7 @@ class Constant(_Warmup):
 
 @dataclass(frozen=True)
 class _WarmupDecay(_Warmup):
-    """Linear warm-up, then a fall over all the rest of the run."""
+    """Linear warm-up, then a fall over the rest of the run."""
 
     final_share: float = 0.0
 
@@ -228,7 +218,7 @@ class _WarmupDecay(_Warmup):
 
     @abstractmethod
     def _fall(self, progress: float) -> float:
-        """The factor when a share ``progress`` of the fall is over."""
+        """The factor at a share ``progress`` of the fall."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +226,8 @@ class WarmupCosine(_WarmupDecay):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, arXiv 1608.03983).
 
     Args:
-        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
-            ``5%`` of the run. Null: 10 steps, however short the run is.
+        warmup_steps: Length of the warm-up, in which the rate grows from near 0: a number of steps, or a text
+            such as ``2M tokens`` or ``5%`` (of the run); null for 10 steps, however short the run is.
         final_share: Factor at the last step.
     """
 
@@ -250,8 +240,8 @@ class WarmupLinear(_WarmupDecay):
     """Linear warm-up, then a straight line down (Devlin et al. 2018, arXiv 1810.04805).
 
     Args:
-        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
-            ``5%`` of the run. Null: 10 steps, however short the run is.
+        warmup_steps: Length of the warm-up, in which the rate grows from near 0: a number of steps, or a text
+            such as ``2M tokens`` or ``5%`` (of the run); null for 10 steps, however short the run is.
         final_share: Factor at the last step.
     """
 
@@ -261,13 +251,15 @@ class WarmupLinear(_WarmupDecay):
 
 @dataclass(frozen=True)
 class InverseSquareRoot(_Warmup):
-    """Linear warm-up, then a fall with the root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
+    """Linear warm-up, then a fall with the inverse square root of the step (Vaswani et al. 2017,
+    arXiv 1706.03762).
 
     It does not depend on the length of the run, which can be extended at any time.
 
     Args:
-        warmup_steps: Over which the rate grows: a number of steps, or a text: ``2M tokens``, or ``5%`` of the
-            run. The fall is counted from there. Null: 100 steps, however short the run is.
+        warmup_steps: Length of the warm-up, in which the rate grows from near 0 and after which it falls: a
+            number of steps, or a text such as ``2M tokens`` or ``5%`` (of the run); null for 100 steps,
+            however short the run is.
     """
 
     _usual_warmup_steps: ClassVar[int] = _DEFAULT_INVERSE_ROOT_WARMUP_STEPS
@@ -285,7 +277,7 @@ class OneCycle(ScheduleConfig):
     """Half a cosine up, half a cosine down to almost nothing (Smith and Topin 2017, arXiv 1708.07120).
 
     Args:
-        rise_share: Over which the rate rises: a share of the run, or a text: ``30%``, ``100 steps`` or
+        rise_share: Length of the rise: a share of the run, or a text: ``30%``, ``100 steps`` or
             ``2M tokens``.
         initial_share: Factor at the first step.
         final_share: Factor at the last step.
@@ -317,13 +309,13 @@ class WarmupStableDecay(_Warmup):
     extended while it is in the stable phase.
 
     Args:
-        warmup_steps: Over which the rate grows from near 0: a number of steps, or a text: ``2M tokens``, or
-            ``5%`` of the run. Null: 10 steps, however short the run is.
-        decay_share: Over which the rate falls at the end: a share of the run, or a text: ``20%``,
-            ``1000 steps`` or ``2M tokens``.
+        warmup_steps: Length of the warm-up, in which the rate grows from near 0: a number of steps, or a text
+            such as ``2M tokens`` or ``5%`` (of the run); null for 10 steps, however short the run is.
+        decay_share: Length of the decay at the end: a share of the run, or a text: ``20%``, ``1000 steps`` or
+            ``2M tokens``.
         final_share: Factor at the end.
-        shape: How it falls: ``linear``, or ``sqrt`` (1 minus the square root of the progress: fast first;
-            Hägele et al. 2024, arXiv 2405.18392).
+        shape: Shape of the decay: ``linear``, or ``sqrt`` (1 minus the square root of the progress, which
+            falls fast at first; Hägele et al. 2024, arXiv 2405.18392).
     """
 
     decay_share: float | str = 0.5
@@ -349,7 +341,6 @@ class WarmupStableDecay(_Warmup):
         return self._warmup(step, num_steps) * (self.final_share + (1 - self.final_share) * (1 - progress))
 
     def settled_steps(self, num_steps: int) -> int:
-        """All steps before the decay."""
         if self._warmup_is_a_share:
             return 0
         return max(0, math.floor(num_steps - self._decay_length(num_steps)))
@@ -367,13 +358,13 @@ def _check_share(name: str, value: float) -> None:
 
 
 def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | None, planned_now: int) -> None:
-    """Say so where the steps already taken would have had other rates under the new plan.
+    """Report it if the steps already taken would have had other rates under the new plan.
 
     Args:
         schedule: The schedule of the learning rate.
         step: Number of optimizer steps taken.
-        planned_before: Steps that were planned when they were taken; ``None`` for a new run.
-        planned_now: Steps that are planned now.
+        planned_before: Number of steps that were planned when they were taken; ``None`` for a new run.
+        planned_now: Number of steps that are planned now.
     """
     if planned_before is None or planned_before == planned_now:
         return

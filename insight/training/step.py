@@ -27,9 +27,9 @@ from insight.training.parallel import num_replicas, replica_rank, sum_over_repli
 
 
 class TrainingStep:
-    """The optimizer steps of a run, and everything that they remember.
+    """The optimizer steps of a run, and all of their state.
 
-    A module calls these methods from its hooks, in this order, and no other object holds state of a step:
+    A module calls these methods from its hooks, in this order:
 
     1. :meth:`begin_run` once, in ``on_train_start``;
     2. :meth:`begin_micro_batch` in ``on_train_batch_start``;
@@ -39,10 +39,7 @@ class TrainingStep:
     Args:
         module: The LightningModule in training. It has a ``network``, a ``schedule`` and the
             ``num_planned_steps`` of the run; its data module counts samples with ``advance``.
-        guard: The reaction to a step that looks wrong.
-
-    Attributes:
-        guard: The judge of every step.
+        guard: The reaction to a non-finite step or a loss spike.
     """
 
     def __init__(self, module: Any, guard: Guard) -> None:
@@ -50,19 +47,19 @@ class TrainingStep:
         self._module = module
         self._window: AccumulationWindow | None = None
         self._expert_load: ExpertLoad
-        # These hold the state of a checkpoint until the first micro-batch begins.
+        # The state of a checkpoint until the first micro-batch begins.
         self._restored_random_states: list[dict[str, Any]] | None = None
         self._restored_window: dict[str, Any] | None = None
 
     def begin_run(self) -> None:
-        """Forget the window of an interrupted run, and give every process random numbers of its own."""
+        """Drop the window of an interrupted run, and give every process its own random numbers."""
         self._window = None
         self._expert_load = ExpertLoad(self._module.network)
         if self._restored_random_states is None:
             begin_stream_of_process(replica_rank(self._module.trainer))
 
     def begin_micro_batch(self) -> None:
-        """Put back what a checkpoint held, right before it is used; roll back if the guard says so."""
+        """Restore the state of a checkpoint right before it is used; roll back if the guard says so."""
         trainer = self._module.trainer
         forget_older_values(trainer)
         self.guard.roll_back_if_due(trainer)
@@ -94,17 +91,17 @@ class TrainingStep:
             summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
         if self.guard.config.judges_every_step:
             self._window.batches.append(batch)
-        # Before any callback can save: the checkpoint's position is behind this batch.
+        # Before any callback can save, since the position in a checkpoint must be after this batch.
         num_samples = batch.num_samples or len(batch.targets)
         trainer = self._module.trainer
         trainer.datamodule.advance(num_samples * num_replicas(trainer))
         return self._window.add(summed)
 
     def finish(self, optimizer: torch.optim.Optimizer, clip_to: float | None, by_value: bool) -> None:
-        """Turn the gradients of the window into those of the step, and make the optimizer ready to update.
+        """Turn the gradients of the window into those of the step, and prepare the optimizer's update.
 
         Args:
-            optimizer: The optimizer, whose groups hold their full learning rate as ``initial_lr``.
+            optimizer: The optimizer, whose groups have their full learning rate as ``initial_lr``.
             clip_to: The greatest norm, or the greatest value; ``None`` or 0 for no clipping.
             by_value: Whether single values are clipped instead of the norm.
 
@@ -130,19 +127,18 @@ class TrainingStep:
         if self.guard.is_worth_logging(loss):
             module.log("train/loss", loss, prog_bar=True)
 
-        # Rescale: the gradient becomes that of the mean over all valid tokens.
+        # Rescale the gradient to that of the mean over all valid tokens.
         factor = window.gradient_factor(num_valid, trainer)
         if factor.device.type != "cpu" or factor != 1:
             scale_gradients(parameters, factor)
 
-        # Guard: the norm before clipping is computed once, for guard, clipping and log.
+        # The norm before clipping is computed once, for guard, clipping and log.
         norm: torch.Tensor | None = None
         if logs or (limit < math.inf and not by_value) or self.guard.config.judges_every_step:
             norm = gradient_norm(parameters)
         if self.guard.admits(loss, norm, module, window.batches, logs):
             if logs and norm is not None:
                 module.log("train/gradient_norm", norm)
-            # Clip.
             if by_value and limit < math.inf:
                 clip_to_value(parameters, limit)
             elif norm is not None and not by_value:
@@ -165,10 +161,9 @@ class TrainingStep:
         # Update: Lightning calls optimizer.step() now.
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that a resumed run needs to go on exactly; every process must ask at the same time.
+        """The fields ``random_states``, ``guard`` and ``open_window`` of :class:`CheckpointContent`.
 
-        Returns:
-            The fields ``random_states``, ``guard`` and ``open_window`` of a checkpoint's content.
+        Every process must call this at the same time.
         """
         window = self._window
         return {
@@ -183,27 +178,26 @@ class TrainingStep:
         guard: dict[str, Any] | None,
         open_window: dict[str, Any] | None,
     ) -> None:
-        """Take over what :meth:`state_dict` gave; the next :meth:`begin_micro_batch` puts it back."""
+        """Take what :meth:`state_dict` returned; the next :meth:`begin_micro_batch` restores it."""
         self._restored_random_states = random_states
         self._restored_window = open_window
-        if guard is not None:  # the first checkpoints hold none
+        if guard is not None:  # old checkpoints contain none
             self.guard.load_state_dict(guard)
 
 
 class AccumulationWindow:
     """Sums over the micro-batches between two optimizer steps, on one process.
 
-    Losses are divided by one number for the whole window, so that their gradients add up. Which number does
-    not matter, since :meth:`gradient_factor` takes it out again. The number of targets of the first
-    micro-batch keeps the scale right in 16 bits, and without accumulation and ignored targets no factor is
-    left at all.
+    All losses of a window are divided by the same number, so that their gradients add up;
+    :meth:`gradient_factor` corrects for it. The number of targets of the first micro-batch is a good scale
+    for 16-bit types, and needs no correction without accumulation and ignored targets.
 
     Args:
         divisor: The number that each micro-batch's summed loss is divided by.
-        device: Where the sums are kept.
+        device: The device of the sums.
 
     Attributes:
-        batches: The micro-batches, where the guard may want to record them.
+        batches: The micro-batches, if the guard may need to record them.
     """
 
     def __init__(self, divisor: int, device: torch.device) -> None:
@@ -214,17 +208,17 @@ class AccumulationWindow:
         self.batches: list[Any] = []
 
     def add(self, summed: LinearCrossEntropy) -> torch.Tensor:
-        """Count a micro-batch, and return the scalar to differentiate."""
+        """Add a micro-batch, and return the scalar to differentiate."""
         self.negative_log_likelihood += summed.negative_log_likelihood
         self.num_valid += summed.num_valid
         return summed.loss / self.divisor
 
     def count_experts(self, counts: torch.Tensor) -> None:
-        """Count how often each expert was chosen in a micro-batch: int64 ``(experts of all routers,)``."""
+        """Add the counts of each expert in a micro-batch: int64 ``(experts of all routers,)``."""
         self.expert_counts = counts if self.expert_counts is None else self.expert_counts + counts
 
     def expert_totals(self, trainer: Any) -> torch.Tensor | None:
-        """How often each expert was chosen on all processes; ``None`` if no expert was counted."""
+        """The counts of each expert over all processes; ``None`` without experts."""
         return None if self.expert_counts is None else sum_over_replicas(self.expert_counts, trainer)
 
     def totals(self, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,20 +228,19 @@ class AccumulationWindow:
         return nll, num_valid
 
     def gradient_factor(self, num_valid: torch.Tensor, trainer: Any) -> torch.Tensor:
-        """The factor that makes the gradient that of the mean over ``num_valid`` tokens.
+        """The factor that turns the gradient into that of the mean over ``num_valid`` tokens.
 
         Lightning has divided the losses by the number of micro-batches, and DDP and FSDP2 have averaged over
-        the replicas. Where no token is valid the gradient is zero, and stays so.
+        the replicas. Without valid tokens the gradient stays zero.
         """
         factor: int = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
         return factor / num_valid.clamp_min(1)
 
     def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
-        """A window that a checkpoint cuts, with its gradients so far.
+        """The state of an unfinished window, for a checkpoint.
 
-        Several processes save the sum of their counts and the mean of their gradients, which DDP would have
-        computed at the end of the window and FSDP2 has already. Only the first process, which writes the
-        file, keeps the gradients.
+        It contains the sum of the counts and the mean of the gradients over all processes. Only the first
+        process, which writes the file, keeps the gradients.
         """
         nll, num_valid = self.totals(trainer)
         orders = row_orders(network)
@@ -255,7 +248,7 @@ class AccumulationWindow:
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 mean = _mean_over_replicas(parameter.grad, trainer, orders.get(name))
-                if trainer.is_global_zero:  # one after the other, so that no device holds them all
+                if trainer.is_global_zero:  # one by one, so that no device holds them all
                     gradients[name] = mean.cpu()
         return {
             "divisor": self.divisor,
@@ -269,9 +262,9 @@ class AccumulationWindow:
 
     @classmethod
     def restore(cls, state: dict[str, Any], network: nn.Module, trainer: Any) -> AccumulationWindow:
-        """Put the gradients back and return the window, to be continued.
+        """Restore the gradients and return the window.
 
-        The counts go to the first replica alone, since they are summed over the replicas in the end.
+        Only the first replica gets the counts, since they will be summed over the replicas.
         """
         is_first = replica_rank(trainer) == 0
         parameters = dict(network.named_parameters())
@@ -305,11 +298,11 @@ def _mean_over_replicas(gradient: torch.Tensor, trainer: Any, row_order: torch.T
 
 
 class ExpertLoad:
-    """Mixtures of experts in a step: the balance loss, the bias that follows the load, and what is logged.
+    """Mixtures of experts in a step: the balance loss, the biases that follow the load, and logged values.
 
-    Balance is judged within each micro-batch of each process. Unlike the loss of the text it is no sum over
-    tokens, so accumulation and several processes are not the same as one large batch. The bias follows the
-    counts of the whole optimizer step.
+    The balance loss is that of each micro-batch of each process. It is not a sum over tokens, so accumulation
+    and several processes are not equivalent to one large batch. The biases follow the counts of the whole
+    optimizer step.
 
     Args:
         network: The network whose routers are read; without routers nothing happens.
@@ -320,11 +313,11 @@ class ExpertLoad:
         self._balance: list[torch.Tensor] = []
 
     def collect(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The penalty and the counts of the training pass that has just run.
+        """The penalty and the counts of the last forward pass.
 
         Returns:
-            A scalar to add to the mean loss of a token, differentiable where a router asks for it, and how
-            often each expert was chosen, int64 ``(experts of all routers,)``; ``None`` without routers.
+            A scalar to add to the mean loss of a token, differentiable if a router has a balance loss, and
+            the counts of each expert, int64 ``(experts of all routers,)``; ``None`` without routers.
         """
         routed = [(router, result) for router in self.routers if (result := router.take()) is not None]
         if not routed:
@@ -337,13 +330,13 @@ class ExpertLoad:
         return penalty, torch.cat([result.counts for _, result in routed])
 
     def finish_step(self, counts: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Move the biases, and say how even the load was.
+        """Move the biases, and return the metrics of the load.
 
         Args:
             counts: The counts of :meth:`collect`, summed over the optimizer step; ``None`` without routers.
 
         Returns:
-            ``router_balance``: mean over routers of the balance loss of the last micro-batch, 1 where even;
+            ``router_balance``: mean over routers of the balance loss of the last micro-batch, 1 if even;
             ``expert_load_highest`` and ``expert_load_lowest``: load of the most and the least used expert of
             any router, in multiples of an even share. Empty without routers.
         """

@@ -1,4 +1,4 @@
-"""Guards keep a bad batch from ruining a run: they leave steps out, roll back, and notice outlying losses."""
+"""Guards keep a bad batch from ruining a run: they skip steps, roll back, and detect loss spikes."""
 
 from insight.training.guards.guard import Guard, SpikeDetector
 from insight.training.guards.step_guard import StepGuard

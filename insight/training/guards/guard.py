@@ -1,4 +1,4 @@
-"""The choice of what happens at a step that looks wrong, and the score of an outlying loss."""
+"""The configuration of the guard against non-finite steps and loss spikes, and the score of a loss."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 
-# The median absolute deviation of a normal distribution times this is its standard deviation.
+# The standard deviation of a normal distribution is its median absolute deviation times this.
 _NORMAL_DEVIATIONS = 1.4826
-# A loss that hardly moves has no deviation worth the name; a share of its median stands in.
+# The least deviation, as a share of the median, for a loss that hardly moves.
 _SMALLEST_DEVIATION = 1e-3
 
 
@@ -25,14 +25,14 @@ class SpikeDetector(Component):
     The score of a loss is its distance above the median of the recent losses, in units of 1.4826 times
     their median absolute deviation (the modified z-score of Iglewicz and Hoaglin 1993, "How to Detect and
     Handle Outliers"). Up to half of the recent losses may be outliers without hiding the next one, and a
-    level that has risen for good is accepted once it makes up half of the window.
+    permanently higher level is accepted once it makes up half of the window.
 
     Args:
         window: Number of losses that count as recent.
-        min_losses: Number of losses before the first judgment.
+        min_losses: Number of losses needed before the first score.
         threshold: Score from which on a loss is a spike.
         action: ``log`` writes the batch's documents to ``suspicious_batches.jsonl`` in the run folder;
-            ``skip`` also leaves the step out.
+            ``skip`` also skips the step.
     """
 
     window: int = 128
@@ -42,14 +42,13 @@ class SpikeDetector(Component):
 
     def __post_init__(self) -> None:
         require_number("min_losses", self.min_losses, 32, whole=True, at_least=2)
-        # The window holds at least the losses that are needed.
         require_number("window", self.window, 128, whole=True, at_least=self.min_losses)
         require_number("threshold", self.threshold, 6, above=0)
         if self.action not in ("log", "skip"):
             raise ConfigError("unknown action", "use log or skip", option="action", value=self.action)
 
     def score(self, loss: float, recent: Sequence[float]) -> float | None:
-        """How far a loss lies above the recent ones; ``None`` where there are too few of them.
+        """The score of a loss; ``None`` if there are too few recent losses.
 
         Args:
             loss: The loss, a finite number.
@@ -68,22 +67,21 @@ _ACTIONS = ("stop", "skip", "roll_back")
 
 @dataclass(frozen=True)
 class Guard(Component):
-    """The reaction to a step whose loss or gradient is no number, or whose loss is far above recent ones.
+    """The reaction to a step whose loss or gradient is NaN or infinite, or whose loss is a spike.
 
-    A step that is left out changes neither weights nor optimizer state; the data, the step's number and the
-    learning rate go on, and so do counters that a schedule-free optimizer keeps in its groups. All processes
-    come to the same verdict, since they judge the loss of the global batch and the norm of the whole
-    gradient.
+    A skipped step changes neither weights nor optimizer state, but data, step number, learning rate and the
+    counters that a schedule-free optimizer keeps in its groups advance. All processes decide alike, since
+    they judge the loss of the global batch and the norm of the whole gradient.
 
     Args:
-        non_finite: ``stop`` ends the run with the step's number; ``skip`` leaves the step out; ``roll_back``
-            leaves it out too and, after ``num_in_a_row`` of them, puts back the weights and the optimizer
-            state of the last checkpoint from before. ``stop`` looks at the gradient only where its norm is
-            known, at steps that are logged or clipped by norm, and on an accelerator only at steps that
-            are logged, since looking waits for the device; the others look at every step.
-        num_in_a_row: Steps left out one after the other at which ``skip`` ends the run and ``roll_back``
-            goes back.
-        spikes: Looks for losses far above the recent ones; null does not.
+        non_finite: ``stop`` ends the run with the step's number; ``skip`` skips the step; ``roll_back`` skips
+            it too and, after ``num_in_a_row`` of them, restores weights and optimizer state of the last
+            checkpoint from before. ``stop`` checks the gradient only if its norm is known, at steps that are
+            logged or clipped by norm, and on an accelerator only at logged steps, since the check waits for
+            the device; the others check every step.
+        num_in_a_row: Number of successive skipped steps at which ``skip`` ends the run and ``roll_back``
+            rolls back.
+        spikes: The detector of losses far above the recent ones; null for none.
     """
 
     non_finite: Literal["stop", "skip", "roll_back"] = "stop"
@@ -102,5 +100,5 @@ class Guard(Component):
 
     @property
     def judges_every_step(self) -> bool:
-        """Whether every step has to be looked at before it is taken."""
+        """Whether every step has to be checked before it is taken."""
         return self.non_finite != "stop" or self.spikes is not None

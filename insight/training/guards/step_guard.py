@@ -21,7 +21,7 @@ from insight.training.lightning_internals import has_loss_scaler
 from insight.training.parallel import num_replicas, replica_rank
 
 FILE_NAME = "suspicious_batches.jsonl"
-"""Record in the run folder; processes other than the first write ``suspicious_batches.rankN.jsonl``."""
+"""Name of the record in the run folder; ranks above 0 write ``suspicious_batches.rankN.jsonl``."""
 _HEAD_TOKENS = 32
 _HEAD_CHARACTERS = 80
 _SAID_CHARACTERS = 60
@@ -32,7 +32,7 @@ _AGAINST_NON_FINITE = (
 
 
 class StepDecision(NamedTuple):
-    """The guard's answer for one optimizer step.
+    """The guard's decision about one optimizer step.
 
     Attributes:
         is_taken: Whether the optimizer may take the step.
@@ -50,11 +50,11 @@ class StepGuard:
         config: The reaction to each kind of suspicious step.
 
     Attributes:
-        num_skipped: Number of steps that were left out.
-        num_spikes: Number of losses that were far above the recent ones.
-        num_rolled_back: How often weights and optimizer state were put back.
+        num_skipped: Number of skipped steps.
+        num_spikes: Number of losses far above the recent ones.
+        num_rolled_back: Number of rollbacks of weights and optimizer state.
         num_in_a_row: Number of non-finite steps since the last finite one.
-        spike_score: Score of the last loss that was judged.
+        spike_score: Score of the last loss.
     """
 
     def __init__(self, config: Guard) -> None:
@@ -64,11 +64,11 @@ class StepGuard:
         self.num_rolled_back = 0
         self.num_in_a_row = 0
         self.spike_score: float | None = None
-        self._went_back = False  # and no step since was finite
+        self._went_back = False  # rolled back, with no finite step since
         self._recent: list[float] = []
 
     def is_worth_logging(self, loss: torch.Tensor) -> bool:
-        """Whether to log a loss: that of a step which will be left out for being non-finite is not."""
+        """Whether to log a loss: not that of a non-finite step that will be skipped."""
         return self.config.non_finite == "stop" or bool(torch.isfinite(loss))
 
     def admits(
@@ -78,10 +78,10 @@ class StepGuard:
 
         Args:
             loss: Mean loss of the global batch.
-            norm: Norm of the whole gradient, where it was computed.
+            norm: Norm of the whole gradient, if it was computed.
             module: The module in training.
             batches: Micro-batches of the step on this process, to be recorded if it is suspicious.
-            logs: Whether what is logged at this step reaches the loggers.
+            logs: Whether values that are logged at this step reach the loggers.
 
         Raises:
             InsightError: The run has to end here.
@@ -89,7 +89,7 @@ class StepGuard:
         if loss.device.type != "cpu" and not (logs or self.config.judges_every_step):
             return True
         trainer = module.trainer
-        # A scaler leaves out steps whose gradient overflows in float16 itself.
+        # A loss scaler skips steps whose gradient overflows in float16 itself.
         magnitude = None if norm is None or has_loss_scaler(trainer) else float(norm)
         decision = self.judge(float(loss), magnitude, trainer.global_step)
         if decision.reason:
@@ -103,15 +103,12 @@ class StepGuard:
         return decision.is_taken
 
     def judge(self, loss: float, norm: float | None, step: int) -> StepDecision:
-        """Decide on a step.
+        """Decide on a step; loss, norm and errors are those of :meth:`admits`.
 
         Args:
             loss: Mean loss of the global batch.
-            norm: Norm of the whole gradient, where it is known.
+            norm: Norm of the whole gradient, if it is known.
             step: Number of optimizer steps before it.
-
-        Raises:
-            InsightError: The run has to end here.
         """
         reason = _not_finite(loss, norm)
         if reason:
@@ -148,9 +145,9 @@ class StepGuard:
         return StepDecision(is_taken=False, reason=reason)
 
     def roll_back_if_due(self, trainer: Any) -> None:
-        """Put weights and optimizer state back after too many non-finite steps in a row.
+        """Restore weights and optimizer state after too many non-finite steps in a row.
 
-        The caller is about to begin a step: the last one is complete, and every process is at the same place.
+        Every process must call this before a step begins.
 
         Raises:
             InsightError: There is no checkpoint from before these steps.
@@ -166,7 +163,7 @@ class StepGuard:
         self.num_in_a_row, self._went_back = 0, True
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to judge as the uninterrupted one would."""
+        """The state that lets a resumed run judge as the uninterrupted one would."""
         return {
             "num_skipped": self.num_skipped,
             "num_spikes": self.num_spikes,
@@ -177,7 +174,7 @@ class StepGuard:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.num_skipped = state["num_skipped"]
         self.num_spikes = state["num_spikes"]
         self.num_rolled_back = state["num_rolled_back"]
@@ -193,23 +190,23 @@ def _not_finite(loss: float, norm: float | None) -> str:
     return ""
 
 
-# ---------------------------------------------------------------------- what a suspicious step was made of
+# ---------------------------------------------------------------------- the record of suspicious steps
 
 
 def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: StepDecision) -> str:
-    """Write down which documents a suspicious step was made of, as a line of JSON.
+    """Record the documents of a suspicious step as a line of JSON.
 
     Args:
-        module: The module in training; its data module has counted the batches.
+        module: The module in training, whose data module has counted the batches.
         batches: Micro-batches of the step on this process.
         loss: Mean loss of the global batch.
         decision: The decision about the step.
 
     Returns:
-        Where it was written and how the first document begins, for people.
+        Text for a message: the path of the record and the beginning of the first document.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The record cannot be written.
     """
     trainer = module.trainer
     samples = samples_of(batches, trainer.datamodule, replica_rank(trainer), num_replicas(trainer))
@@ -235,13 +232,13 @@ def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: 
 
 
 def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas: int) -> list[dict[str, Any]]:
-    """The rows of micro-batches: which sample of the run each is, and how its documents begin.
+    """The rows of micro-batches, with their sample numbers in the run and the beginnings of their documents.
 
     Args:
         batches: The last micro-batches that were counted, the oldest first.
-        data: The data module, whose position is behind them.
-        replica: Number of this copy of the network, which has every ``num_of_replicas``-th sample.
-        num_of_replicas: Number of copies that read different text.
+        data: The data module, whose position is after them.
+        replica: Number of this replica, which reads every ``num_of_replicas``-th sample.
+        num_of_replicas: Number of replicas that read different text.
     """
     counts = [batch.num_samples or len(batch.input_ids) for batch in batches]
     position = int(data.state_dict()["num_samples_consumed"]) - sum(counts) * num_of_replicas
@@ -250,7 +247,7 @@ def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas:
         inputs = batch.input_ids.cpu()
         documents = None if batch.document_ids is None else batch.document_ids.cpu()
         for row, ids in enumerate(inputs):
-            # A sample may have been cut into several rows.
+            # A sample may consist of several rows.
             sample = position + row * count // len(inputs) * num_of_replicas + replica
             own = None if documents is None else documents[row]
             rows.append({"sample": sample, "row": row, "documents": document_heads(ids, own, data.tokenizer)})
@@ -259,11 +256,11 @@ def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas:
 
 
 def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, tokenizer: Any) -> list[str]:
-    """How each document of a row begins, as text; documents without text are left out.
+    """The beginning of each document of a row as text, without documents that have no text.
 
     Args:
         input_ids: int64 ``(sequence,)``.
-        document_ids: int64 ``(sequence,)``, or ``None`` where the end-of-text token separates documents.
+        document_ids: int64 ``(sequence,)``, or ``None`` if the end-of-text token separates documents.
         tokenizer: The tokenizer of the data.
     """
     if document_ids is None:
@@ -280,25 +277,22 @@ def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, t
     return heads
 
 
-# ---------------------------------------------------------------------- the way back
+# ---------------------------------------------------------------------- rollback
 
 
 def _put_back_last_good(trainer: Any) -> Path:
-    """Load weights and optimizer state of the last good checkpoint; everything else goes on as it is.
+    """Load weights and optimizer state of the last good checkpoint, and nothing else; return its path.
 
-    Every process must ask at the same time, between two steps.
-
-    Returns:
-        The path of the checkpoint.
+    Every process must call this at the same time, between two steps.
 
     Raises:
         InsightError: No checkpoint is good.
-        CheckpointError: One of them cannot be read.
+        CheckpointError: A checkpoint cannot be read.
     """
     wait = getattr(trainer.checkpoint_callback, "wait", None)
     if wait is not None:  # for a checkpoint that is still being written
         wait(trainer)
-    # The first process searches for all, and tells the others also what it could not read.
+    # The first process searches for all, and also broadcasts a failure to read.
     found, problem = trainer.strategy.broadcast(_search(trainer) if trainer.is_global_zero else (None, ""))
     if problem:
         raise CheckpointError(
@@ -316,30 +310,30 @@ def _put_back_last_good(trainer: Any) -> Path:
     trainer.strategy.load_optimizer_state_dict(checkpoint)
     for callback in trainer.callbacks:
         put_back = getattr(callback, "put_back", None)
-        if put_back is not None:  # an average of the weights is spoilt with them
+        if put_back is not None:  # an average of the weights has to be restored with them
             put_back(trainer, checkpoint)
     return Path(found)
 
 
 def _search(trainer: Any) -> tuple[str | None, str]:
-    """Find the checkpoint of the latest step that was not saved between steps that had been left out.
+    """Find the latest checkpoint that was not saved after non-finite steps.
 
     Files of later steps, which an earlier run left in the folder, do not count.
 
     Returns:
-        The path, ``None`` if there is none, and what could not be read, ``""`` if nothing.
+        The path or ``None``, and a description of a file that cannot be read or ``""``.
     """
     newest = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
     found: list[tuple[int, str]] = []
     for path in sorted(Path(newest).parent.glob("*.ckpt")) if newest else []:
-        if path.name.startswith(".") or not is_complete(path):  # it is being written, or torn
+        if path.name.startswith(".") or not is_complete(path):  # it is being written, or truncated
             continue
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             step = checkpoint["global_step"]
-            # Checkpoints from before there was a guard do not say how many non-finite steps preceded them.
+            # Checkpoints that are older than the guard do not have this count.
             num_in_a_row = int(checkpoint["insight"].get("guard", {}).get("num_in_a_row", 0))
-        except Exception as error:  # of whatever kind: the other processes have to hear of it
+        except Exception as error:  # any kind, since the other processes have to be told
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             return None, f"{path} cannot be read ({reason})"
         if not num_in_a_row and step <= trainer.global_step:

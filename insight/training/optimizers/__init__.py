@@ -1,4 +1,4 @@
-"""Optimizers as components: each builds one torch optimizer with groups by role."""
+"""Optimizer configurations; each builds one torch optimizer with parameter groups by role."""
 
 from insight.training.optimizers.adamw import AdamW as AdamW
 from insight.training.optimizers.any_optimizer import AnyOptimizer as AnyOptimizer

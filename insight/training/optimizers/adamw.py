@@ -1,4 +1,4 @@
-"""AdamW with its own rate for the token embedding and no decay where it does harm."""
+"""AdamW with a separate learning rate for the token embedding, and weight decay of matrices only."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class AdamW(OptimizerConfig):
 
     Args:
         learning_rate: Learning rate of everything but the token embedding.
-        embedding_learning_rate: Learning rate of the token embedding; ``None`` = ``learning_rate``. A row
-            moves only when its token occurs, so it bears ten times the rate and more.
+        embedding_learning_rate: Learning rate of the token embedding; ``None`` for ``learning_rate``. A row
+            changes only when its token occurs, so ten times the rate or more is stable.
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of squared gradients.
-        eps: Number that is added to the root of the squares.
-        weight_decay: Decay of matrices inside blocks and of the head; norms, biases, embeddings and routers
-            of experts have none.
+        eps: Number that is added to the root of the mean square.
+        weight_decay: Weight decay of matrices inside blocks and of the head; norms, biases, embeddings and
+            routers of experts have none.
         layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
-            none. For training on from a network that has learnt already (arXiv 2003.10555).
+            none. It is meant for fine-tuning (arXiv 2003.10555).
     """
 
     learning_rate: float = 3e-3
@@ -64,7 +64,7 @@ class AdamW(OptimizerConfig):
                     "weight_decay": self.weight_decay if group.role in DECAYED_ROLES else 0.0,
                 }
             )
-        # Parameters that are cut over different sets of processes do not go into one kernel.
+        # Parameters that are sharded over different meshes cannot share a fused kernel.
         meshes = {p.device_mesh if isinstance(p, DTensor) else None for p in network.parameters()}
         fused = len(meshes) == 1
         return torch.optim.AdamW(

@@ -1,4 +1,4 @@
-"""Any optimizer class that can be imported, with groups by role."""
+"""Any optimizer class that can be imported, with parameter groups by role."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from insight.training.optimizers.base import LAYER_DECAY, RATE, OptimizerConfig
 from insight.training.optimizers.parameter_groups import DECAYED_ROLES, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-"""A function that makes an optimizer of parameter groups: in YAML ``class_path`` and ``init_args``."""
+"""A function that builds an optimizer from parameter groups: in YAML ``class_path`` and ``init_args``."""
 
 
 @dataclass(frozen=True)
 class AnyOptimizer(OptimizerConfig):
-    """An optimizer of torch, or of a package of one's own, with its own options.
+    """Any optimizer of torch or of another package, with its own options.
 
-    The class named directly, ``model.optimizer: {class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``,
-    means the same without what is set here. Norms, biases, embeddings and routers get no weight decay. An
-    optimizer with ``train()`` and ``eval()`` is switched before and after measuring and saving.
+    Without the options below, its class can be given directly:
+    ``model.optimizer: {class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``. Norms, biases, embeddings
+    and routers get no weight decay. An optimizer with ``train()`` and ``eval()`` is switched for evaluation
+    and saving.
 
     Args:
         optimizer: Class and options, e.g. ``{class_path: torch.optim.RAdam, init_args: {lr: 0.001}}``. It
-            must take parameter groups, have a learning rate ``lr``, and ``step(closure)``.
-        embedding_learning_rate: Learning rate of the token embedding; null for that of the rest.
+            must accept parameter groups, have a learning rate ``lr``, and ``step(closure)``.
+        embedding_learning_rate: Learning rate of the token embedding; null for that of other parameters.
         layer_decay: Factor of the learning rate from each block to the one below, the embedding last; 1 for
             none (arXiv 2003.10555).
     """
@@ -77,7 +78,7 @@ class AnyOptimizer(OptimizerConfig):
         return optimizer
 
     def numbers_kept(self, role: str) -> int:
-        """Counted after one step on a small matrix; as Adam's where it cannot take one."""
+        """Count the numbers after one step on a small matrix; assume those of Adam if the step fails."""
         weight = nn.Parameter(torch.zeros(4, 4))
         weight.grad = torch.zeros_like(weight)
         try:
@@ -90,7 +91,7 @@ class AnyOptimizer(OptimizerConfig):
         return sum(value.numel() for value in kept) // weight.numel()
 
     def _check_numbers(self, options: dict[str, Any]) -> None:
-        """Refuse what torch's optimizers do not: NaN passes their comparisons, infinity most of them."""
+        """Refuse NaN and infinity, which torch's optimizers mostly accept."""
         name = f"model.optimizer {self._name}: "
         if not isinstance(options["lr"], torch.Tensor):
             require_number(f"{name}lr", options["lr"], **RATE)
@@ -102,13 +103,13 @@ class AnyOptimizer(OptimizerConfig):
     @property
     def _name(self) -> str:
         made = self.optimizer
-        if isinstance(made, functools.partial):  # of jsonargparse: the class is among its arguments
+        if isinstance(made, functools.partial):  # made by jsonargparse, with the class among its arguments
             made = next((argument for argument in made.args if isinstance(argument, type)), made.func)
         return str(getattr(made, "__name__", made))
 
 
 def as_optimizer_config(given: OptimizerConfig | OptimizerFactory) -> OptimizerConfig:
-    """The configuration that ``model.optimizer`` means: it may be an optimizer class with its options."""
+    """The configuration for a value of ``model.optimizer``, which may be an optimizer class with options."""
     return given if isinstance(given, OptimizerConfig) else AnyOptimizer(given)
 
 

@@ -1,4 +1,4 @@
-"""The base of every optimizer configuration, and the options that a resumed run sets anew."""
+"""The base of every optimizer configuration, and the choice of options on resuming."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from insight.runtime.errors import CheckpointError
 from insight.runtime.numbers import require_number
 
 MAX_LEARNING_RATE = 1e30
-"""The largest learning rate: with a larger one the first update overflows float32."""
+"""The largest learning rate; with a larger one the first update overflows float32."""
 
 _REMEDY = (
     "resume with the optimizer, layer_decay and freeze of its run, or begin a new one from its weights by "
     "--init_from"
 )
 _AS_CONFIGURED = "as_configured"
-# Options that a machine measures, with the option that the user sets in their place.
+# Options that depend on a measurement, with the option that the user sets instead.
 _MEASURED = {"dtype": "precision"}
-# Options whose value may change in training, so that a checkpoint without `as_configured` has the right one
-# unless the class is known to change learning rates only.
+# Optimizers of these packages change only learning rates in training. Others may change any option of a
+# group, so a checkpoint without `as_configured` has the right values except for _RATES.
 _OWN_PACKAGES = ("torch.optim", "insight.")
 _RATES = ("lr", "initial_lr", "weight_decay")
 
 
-# Ranges of the numbers of an optimizer, with an example.
+# Ranges of the options of an optimizer, with an example.
 RATE: dict[str, Any] = {"example": 0.003, "optional": True, "above": 0, "at_most": MAX_LEARNING_RATE}
 MEAN_DECAY: dict[str, Any] = {"example": 0.95, "at_least": 0, "below": 1}
 WEIGHT_DECAY: dict[str, Any] = {"example": 0.1, "at_least": 0, "at_most": 1000}
@@ -48,20 +48,20 @@ class OptimizerConfig(Component):
 
     @abstractmethod
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """One optimizer over all parameters; each group holds its full rate as ``initial_lr``."""
+        """Build one optimizer of all parameters; each group has its full learning rate as ``initial_lr``."""
 
     def numbers_kept(self, role: str) -> int:
-        """How many numbers it keeps for each number of a parameter of ``role`` (Adam: two means)."""
+        """Number of state values for each element of a parameter of ``role`` (Adam: 2)."""
         return 2
 
 
 def prepare_for_resuming(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let ``optimizer`` load the state of a checkpoint, but keep the options that this run sets anew.
+    """Let ``optimizer`` load the state of a checkpoint, but keep the options that this run has changed.
 
     Each group remembers the options that it was built with. An option that this run configures differently
-    than the run that saved the checkpoint keeps its present value; all others are taken over, since some
-    optimizers count and average in their groups. ``fused`` always stays, since it depends on how this
-    process's parameters are cut.
+    from the run that saved the checkpoint keeps its present value; all others are restored, since some
+    optimizers keep counters and means in their groups. ``fused`` is never restored, since it depends on the
+    sharding of this process's parameters.
 
     Returns:
         ``optimizer``, whose ``load_state_dict`` raises a :class:`CheckpointError` for the state of an
@@ -83,7 +83,7 @@ def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
             _REMEDY,
         )
     for theirs, ours in zip(saved, present, strict=True):
-        # Another version of torch may add options; another optimizer has some and lacks others.
+        # Another version of torch may add or lack options; another optimizer does both.
         unknown = sorted(theirs.keys() - ours.keys())
         missing = sorted(ours.keys() - theirs.keys() - {_AS_CONFIGURED, *_MEASURED.values()})
         if unknown and missing:
@@ -98,10 +98,10 @@ def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
 
 
 def _resumed_group(saved: dict[str, Any], present: dict[str, Any], is_known: bool) -> dict[str, Any]:
-    """The options of a group, with those that this run has set anew."""
+    """The saved options of a group, except for those that this run has changed."""
     now = present[_AS_CONFIGURED]
     before = saved.get(_AS_CONFIGURED)
-    if before is None:  # an older checkpoint does not say what its run was configured with
+    if before is None:  # an older checkpoint does not contain the configured options
         changed = {name for name in now if is_known or name in _RATES}
         changed -= set(_MEASURED.values())
     else:

@@ -1,4 +1,4 @@
-"""Muon on the matrices inside blocks, AdamW on everything else, in one optimizer."""
+"""Muon for the matrices inside blocks and AdamW for everything else, in one optimizer."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training.optimizers.base import LAYER_DECAY, MEAN_DECAY, RATE, WEIGHT_DECAY, OptimizerConfig
 from insight.training.optimizers.parameter_groups import parameter_groups
 
-# The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 drives singular values between 0 and 1 towards 1
-# fast at the price of leaving them within about [0.7, 1.2].
+# The quintic of Jordan et al., x -> a x + b x^3 + c x^5, drives singular values between 0 and 1 towards 1
+# fast, but only to within about [0.7, 1.2].
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _BFLOAT16_GAIN_NEEDED = 1.3
 
 
 def orthogonalize(matrices: torch.Tensor, num_iterations: int) -> torch.Tensor:
-    """Roughly the nearest orthogonal matrices: singular vectors kept, singular values near 1.
+    """Approximately the nearest orthogonal matrices: same singular vectors, singular values near 1.
 
     Source: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); Bernstein and Newhouse 2024,
-    arXiv 2409.20325. The products run in the type of ``matrices``; bfloat16 is precise enough, since what
-    it loses (2% of the result) is far below what the quintic leaves.
+    arXiv 2409.20325. The products run in the type of ``matrices``; bfloat16 is precise enough, since its
+    error (2% of the result) is far below that of the quintic.
 
     Args:
         matrices: ``(batch, rows, columns)``; overwritten.
-        num_iterations: Iterations of the quintic.
+        num_iterations: Number of iterations of the quintic.
 
     Returns:
         ``(batch, rows, columns)``.
     """
     x = matrices.mul_(matrices.norm(dim=(-2, -1), keepdim=True).clamp_min_(1e-7).reciprocal_())
-    # Tall matrices are multiplied from the right, so that the square in between is always the small one.
+    # Tall matrices are multiplied from the right, so that the square matrix is always the smaller one.
     tall = x.shape[-2] > x.shape[-1]
     for _ in range(num_iterations):
         gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
         factor = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
-        # a·x goes in through the diagonal: it costs a row of the small square instead of a pass over x.
+        # Add a·x through the diagonal of the square matrix, which is cheaper than a pass over x.
         factor.diagonal(dim1=-2, dim2=-1).add_(_A)
         x = torch.bmm(x, factor) if tall else torch.bmm(factor, x)
     return x
@@ -54,12 +54,12 @@ def orthogonalize(matrices: torch.Tensor, num_iterations: int) -> torch.Tensor:
 
 @functools.cache
 def faster_dtype(device: str) -> str:
-    """``"bfloat16"`` where its products were measured to be clearly faster, else ``"float32"``.
+    """``"bfloat16"`` if its products were measured to be clearly faster, else ``"float32"``.
 
     A machine without bfloat16 instructions emulates them, up to 50 times slower than float32.
 
     Args:
-        device: Device type that holds the parameters.
+        device: Device type of the parameters.
     """
     single = measure_matmul_rate(torch.float32, device)
     try:
@@ -70,9 +70,9 @@ def faster_dtype(device: str) -> str:
 
 
 def agreed_dtype(device: str) -> str:
-    """:func:`faster_dtype` of the first process, for all processes of a run: their updates must be the same.
+    """:func:`faster_dtype` of the first process for all processes, whose updates must be the same.
 
-    Every process has to ask at the same time.
+    Every process must call this at the same time.
     """
     choice = [faster_dtype(device)]
     if distributed.is_available() and distributed.is_initialized():
@@ -85,27 +85,27 @@ _PRECISIONS = ("auto", "bfloat16", "float32")
 
 @dataclass(frozen=True)
 class MuonAdamW(OptimizerConfig):
-    """Momentum orthogonalised by Newton-Schulz for hidden matrices, AdamW for the rest.
+    """Momentum orthogonalised by Newton-Schulz for hidden matrices, AdamW for other parameters.
 
     Muon: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); the update of a matrix is scaled
     by sqrt(max(1, rows / columns)). Matrices that share one weight (queries, keys and values; gate and up;
-    experts) are orthogonalised one by one, all of equal shape in one batched product. Where processes hold
-    parts of a matrix, each gathers the whole, orthogonalises it and keeps its part.
+    experts) are orthogonalised one by one, all of equal shape in one batched product. If a matrix is
+    sharded, each process gathers the whole, orthogonalises it and keeps its part.
 
     Args:
-        learning_rate: Learning rate of Muon: about the spectral norm of a step.
+        learning_rate: Learning rate of Muon, which is about the spectral norm of a step.
         adam_learning_rate: Learning rate of the head, norms, biases and routers of experts.
-        embedding_learning_rate: Learning rate of the token embedding. A row moves only when its token
-            occurs, so it bears a much higher rate; in short runs this rate counted most.
-        momentum: Momentum of Muon, with Nesterov's look ahead.
+        embedding_learning_rate: Learning rate of the token embedding. A row changes only when its token
+            occurs, so a much higher rate is stable; in short runs this rate mattered most.
+        momentum: Nesterov momentum of Muon.
         num_iterations: Number of Newton-Schulz iterations.
-        precision: Type of their products: ``bfloat16``, ``float32``, or ``auto`` for the one that this
-            machine multiplies faster. A resumed run with ``auto`` keeps the type it began with.
+        precision: Type of the Newton-Schulz products: ``bfloat16``, ``float32``, or ``auto`` for the type
+            that this machine multiplies faster. A resumed run with ``auto`` keeps its type.
         beta1: Decay of AdamW's mean of gradients.
         beta2: Decay of AdamW's mean of squared gradients.
-        weight_decay: Decoupled decay of the hidden matrices.
+        weight_decay: Decoupled weight decay of the hidden matrices.
         layer_decay: Factor of all learning rates from each block to the one below, the embedding last; 1 for
-            none. Matrices of different blocks then share no batched product, which makes a step slower.
+            none. Steps are slower with it, since matrices of different blocks then share no batched product.
     """
 
     learning_rate: float = 0.02
@@ -171,9 +171,9 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
     """The built form of :class:`MuonAdamW`.
 
     Args:
-        groups: Parameter groups; those of role ``hidden`` are updated by Muon, all others by AdamW.
+        groups: Parameter groups; Muon updates those of role ``hidden``, AdamW all others.
         rows_of: Numbers of rows of the matrices that each hidden parameter (or each expert in it) fuses.
-        order_of: The order of the rows of those parameters whose rows are not in their own order.
+        order_of: The row orders of the parameters whose rows are permuted.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -196,7 +196,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["role"] == "hidden":
-                # Where parameters are cut, each is gathered alone: all at once would be the whole network.
+                # Sharded parameters are gathered one at a time, since all together are the whole network.
                 is_cut = any(isinstance(p, DTensor) for p in parameters)
                 for chosen in [[p] for p in parameters] if is_cut else [parameters]:
                     self._muon(group, chosen)
@@ -212,7 +212,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[p] for p in parameters]
-        adamw(  # number by number, so that each process can do its part
+        adamw(  # elementwise, so that each process can update its part
             [local(p) for p in parameters],
             [local(p.grad) for p in parameters if p.grad is not None],
             [local(state["exp_avg"]) for state in states],
@@ -242,7 +242,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = local(state["momentum"]).lerp_(local(gradient), 1 - group["momentum"])
             target: torch.Tensor = parameter
-            if isinstance(parameter, DTensor):  # a part of a matrix cannot be made orthogonal
+            if isinstance(parameter, DTensor):  # a part of a matrix cannot be orthogonalised
                 update = gradient.clone()
                 local(update).lerp_(momentum, group["momentum"])
                 update = whole(update, self._order_of.get(parameter))
@@ -267,6 +267,6 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
 
 
 def _matrices(weight: torch.Tensor, rows: list[int]) -> list[torch.Tensor]:
-    """Views of the matrices that a weight fuses: its parts by rows, of every expert where stacked."""
+    """Views of the matrices that a weight fuses by rows, for every expert if stacked."""
     parts = torch.split(weight, rows, dim=-2)
     return [matrix for part in parts for matrix in (part if part.ndim == 3 else (part,))]

@@ -1,4 +1,4 @@
-"""Which parameters are trained, and in which groups that share a learning rate."""
+"""Parameter groups that share a learning rate, and freezing of parameters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from insight.runtime.errors import ConfigError, nearest
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(?P<index>\d+)\.")
 
 DECAYED_ROLES = ("hidden", "head")
-"""Roles that weight decay is good for; norms, biases, embeddings and routers do better without."""
+"""Roles with weight decay; norms, biases, embeddings and routers are better without."""
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Trainable parameters that are updated alike.
+    """Trainable parameters with the same role and learning rate.
 
     Args:
         role: Role as in :func:`insight.models.parameter_role`.
-        rate_factor: Factor of their learning rate for their depth.
+        rate_factor: Factor of the learning rate for their depth.
         parameters: The parameters by name.
     """
 
@@ -36,13 +36,9 @@ class ParameterGroup:
 def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[ParameterGroup]:
     """Trainable parameters by role, and by depth if ``layer_decay`` is not 1; frozen ones are left out.
 
-    Parameters behind the blocks have the full rate, the last block ``layer_decay`` times it, each block below
-    ``layer_decay`` times that of the one above, and parameters before the blocks once more (Clark et al.
-    2020, arXiv 2003.10555). Groups of a higher rate come first.
-
-    Args:
-        network: The network that is trained.
-        layer_decay: Factor of the rate from each layer to the one below.
+    Parameters after the blocks have the full rate, the last block ``layer_decay`` times it, each block below
+    ``layer_decay`` times that of the one above, and parameters before the blocks that of the first block
+    times ``layer_decay`` (Clark et al. 2020, arXiv 2003.10555). Groups with a higher rate come first.
     """
     roles = parameter_role(network)
     depths = _depths(network)
@@ -59,7 +55,7 @@ def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[Param
 
 
 def _depths(network: nn.Module) -> dict[str, int]:
-    """0 before the blocks, 1 for the first of them, and one more than the last behind them."""
+    """Depth by parameter: 0 before the blocks, 1 in the first block, one more than the last after them."""
     names = [name for name, _ in network.named_parameters()]
     of_blocks = {name: int(match["index"]) + 1 for name in names if (match := _BLOCK.search(name))}
     top = max(of_blocks.values(), default=0) + 1
@@ -72,7 +68,7 @@ def _depths(network: nn.Module) -> dict[str, int]:
 
 
 def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Take parameters out of training: they get no gradient, no optimizer state and no update.
+    """Exclude parameters from training: they get no gradient, no optimizer state and no update.
 
     Args:
         network: The network; modules are named as in ``network.named_modules()``.
@@ -80,7 +76,7 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
             and ``[ab]`` for one of several, e.g. ``embedding`` or ``blocks.[01].*``.
 
     Raises:
-        ConfigError: A pattern fits no parameter, or no parameter is left to train.
+        ConfigError: A pattern matches no parameter, or no parameter is left to train.
     """
     parameters = dict(network.named_parameters())
     for pattern in patterns:

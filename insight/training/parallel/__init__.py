@@ -1,4 +1,4 @@
-"""Several processes: what they share, what each holds a part of, and the strategy that cuts a network."""
+"""Training with several processes: replicas, sharded networks, and the strategy ``fsdp2``."""
 
 from insight.training.parallel.sharding import build_in_parts as build_in_parts
 from insight.training.parallel.sharding import is_sharded as is_sharded

@@ -1,4 +1,4 @@
-"""Cuts a network over processes: tensor parallelism inside the blocks, FSDP2 around them."""
+"""Shards a network over processes: tensor parallelism inside the blocks, FSDP2 around them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from insight.runtime.sharded_tensors import local, part_like
 
 
 def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
-    """Let each process of a mesh do its share of every block.
+    """Apply tensor parallelism: each process of a mesh computes its share of every block.
 
-    Shoeybi et al. 2019, arXiv 1909.08053 (Megatron-LM): what makes queries, keys and values (or gate and up)
-    is cut by rows, what reads them by columns, so that a branch needs one sum over the processes forward and
-    one backward. Embedding, norms and head stay whole.
+    Shoeybi et al. 2019, arXiv 1909.08053 (Megatron-LM): the projection to queries, keys and values (or gate
+    and up) is cut by rows, the output projection by columns, so that a branch needs one sum over the
+    processes forward and one backward. Embedding, norms and head stay whole.
 
     Args:
-        network: The network on the meta device; values that it is given must be laid in ``row_order``.
+        network: The network on the meta device; values for it must be in ``row_order``.
         mesh: A mesh of one dimension.
 
     Raises:
-        ConfigError: A block cannot be shared so.
+        ConfigError: A block cannot be shared in this way.
     """
     size = mesh.size()
     for index, block in enumerate(network.layers()):
@@ -49,11 +49,11 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
 
 
 def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
-    """Order in which rows are laid so that equal cuts give every process its part of each fused matrix.
+    """The row order in which equal cuts give every process its part of each fused matrix.
 
     Args:
-        splits: Rows of the matrices that lie one below the other.
-        size: Number of processes; it divides each of them.
+        splits: Numbers of rows of the fused matrices, in their order.
+        size: Number of processes, which divides each of them.
     """
     numbers = torch.split(torch.arange(sum(splits)), list(splits))
     return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
@@ -114,10 +114,10 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     """Cut every parameter along its first dimension over the processes of ``mesh["data_parallel"]``.
 
     Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3; Zhao et al. 2023,
-    arXiv 2304.11277) in torch's second form: a block's weights are gathered right before it runs, forward
-    and backward, and dropped after it; its gradient is averaged over the processes and only the own part
-    kept. Embedding, last norm and head are gathered once a step. Where ``mesh["tensor_parallel"]`` has
-    several processes, they share the matrices of every block first.
+    arXiv 2304.11277), as torch's FSDP2: a block's weights are gathered right before it runs, forward and
+    backward, and dropped after it; its gradient is averaged over the processes, and each keeps its part.
+    Embedding, last norm and head are gathered once a step. If ``mesh["tensor_parallel"]`` has several
+    processes, they share the matrices of every block first.
 
     Args:
         network: The whole network, on the meta device.
@@ -132,7 +132,7 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     if mesh["tensor_parallel"].size() > 1:
         share_matrices(network, mesh["tensor_parallel"])
     reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
-    # The residual stream keeps its width: nothing that a block is given is cast.
+    # The residual stream keeps its type: the inputs of a block are not cast.
     outer = MixedPrecisionPolicy(reduce_dtype=reduce_dtype, cast_forward_inputs=False)
     inner = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16-mixed" else None,
@@ -142,22 +142,22 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     replicas = mesh["data_parallel"]
     for block in network.layers():
         if inner.param_dtype is not None:
-            # Its weights are bfloat16 wherever it runs, so it must mix types also outside of the Trainer's
-            # steps, which do so themselves: in samples, in the safety suite, in a callback.
+            # Its gathered weights are always bfloat16, so it needs autocast outside of the Trainer's steps
+            # too: in samples, in the safety suite, in a callback.
             autocast = torch.autocast(replicas.device_type, dtype=inner.param_dtype)
             block.forward = autocast(block.forward)  # type: ignore[method-assign]
         fully_shard(block, mesh=replicas, mp_policy=inner)
-    # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward.
+    # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward pass.
     fully_shard(network, mesh=replicas, mp_policy=outer, reshard_after_forward=False)
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether each process holds only a part of the network, so that all must run it together."""
+    """Whether each process holds only a part of the network, so that all processes must run it together."""
     return isinstance(network, FSDPModule)
 
 
 def drop_gathered(network: nn.Module) -> None:
-    """Free what a forward pass without a backward pass has left gathered."""
+    """Free the gathered weights that a forward pass without a backward pass has left."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -176,14 +176,14 @@ def _check(network: Decoder) -> None:
 
 @torch.no_grad()
 def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any) -> Decoder:
-    """A network cut over processes, with the first values that one process would draw.
+    """A sharded network with the initial values that a single process would draw.
 
-    The first process draws them, in main memory, and sends them tensor by tensor; each takes its part.
+    The first process draws them, in main memory, and broadcasts them tensor by tensor; each takes its part.
 
     Args:
-        build: A function that makes the whole network; on the meta device it draws no values.
+        build: A function that builds the whole network; on the meta device it draws no values.
         mesh: The mesh of all processes, as in :func:`shard_network`.
-        trainer: The Trainer, whose processes have met.
+        trainer: The Trainer, after the rendezvous of its processes.
 
     Raises:
         ConfigError: The network has parameters that cannot be cut.
@@ -193,7 +193,7 @@ def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any)
         network = build()
     shard_network(network, mesh, trainer.precision)
     values = build().state_dict() if strategy.is_global_zero else {}
-    # The others have drawn nothing, but go on as if they had.
+    # The other processes have drawn nothing, but must continue with the same random state.
     torch.set_rng_state(strategy.broadcast(torch.get_rng_state()))
     network.to_empty(device=strategy.root_device)
     orders = row_orders(network)
@@ -207,19 +207,19 @@ def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any)
 
 
 def num_replicas(trainer: Any) -> int:
-    """How many processes, or groups of processes, see different samples."""
+    """Number of processes, or groups of processes, that read different samples."""
     placed = trainer.distributed_sampler_kwargs
     return 1 if placed is None else int(placed["num_replicas"])
 
 
 def replica_rank(trainer: Any) -> int:
-    """The number of this process among them; processes of one tensor-parallel group have the same."""
+    """Number of this process's replica; the processes of a tensor-parallel group have the same."""
     placed = trainer.distributed_sampler_kwargs
     return 0 if placed is None else int(placed["rank"])
 
 
 def sum_over_replicas(tensor: torch.Tensor, trainer: Any) -> torch.Tensor:
-    """Sum of what each replica counted; every process must ask at the same time."""
+    """Sum of ``tensor`` over the replicas; every process must call this at the same time."""
     if trainer.world_size == 1:
         return tensor
     total: torch.Tensor = trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # works in place

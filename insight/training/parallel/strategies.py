@@ -1,4 +1,4 @@
-"""The strategies ``fsdp2``, whose checkpoints are those of one process, and ``ddp``."""
+"""The strategies ``fsdp2``, whose checkpoints are like those of one process, and ``ddp``."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
 class FSDP2Strategy(ModelParallelStrategy):
     """Fully sharded data parallelism, with tensor parallelism as a second dimension.
 
-    Unlike Lightning's own strategy it writes one file, the same as one process would: tensors are gathered
-    on saving and cut on loading. So a run can go on with another number of processes or another strategy,
-    and the file is written by the Trainer's checkpoint writer, whole or not at all.
+    Unlike Lightning's own strategy it writes one file, as a single process would: tensors are gathered on
+    saving and cut on loading. A run can therefore be resumed with another number of processes or another
+    strategy, and the Trainer's checkpoint writer writes the file, completely or not at all.
 
-    Gradients are averaged at every micro-batch of an accumulation: putting that off would mean to keep them
-    whole, which is what sharding avoids.
+    Gradients are averaged at every micro-batch of an accumulation, since deferring that would need memory
+    for whole gradients.
 
     Args:
-        data_parallel_size: Replicas, each with samples of its own; ``auto`` for as many as there can be.
-        tensor_parallel_size: Processes that share the matrices of a replica.
-        process_group_backend: ``nccl``, ``gloo``, …; by default what suits the device.
-        timeout: How long a process waits for the others.
+        data_parallel_size: Number of replicas, each with its own samples; ``auto`` for the largest possible.
+        tensor_parallel_size: Number of processes that share the matrices of a replica.
+        process_group_backend: ``nccl``, ``gloo``, …; the default depends on the device.
+        timeout: The time that a process waits for the others.
     """
 
     strategy_name = "fsdp2"
@@ -101,7 +101,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        """Which samples are those of this process; known before the processes have met."""
+        """The samples of this process, known before the rendezvous."""
         shared = tensor_parallel_size(self)
         num_processes = self.num_nodes * self.num_processes
         return {"num_replicas": max(1, num_processes // shared), "rank": self.global_rank // shared}
@@ -110,17 +110,17 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Yes: :meth:`load_optimizer_state_dict` does it."""
+        """True: Lightning calls :meth:`load_optimizer_state_dict`."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """All weights, gathered, on the first process; nothing on the others."""
+        """All weights, gathered, on the first process; an empty dict on the others."""
         module = self.lightning_module
         assert module is not None
         return self._gathered(module.state_dict(), row_orders(module))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The state that the optimizer of one process would have; empty of tensors on the other processes."""
+        """The whole optimizer state on the first process; the state without tensors on the others."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         state = optimizer.state_dict()
@@ -173,7 +173,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def _gathered(
         self, tensors: Mapping[str, Any], row_orders: Mapping[str, torch.Tensor | None]
     ) -> dict[str, Any]:
-        """All of every tensor on the first process; one after the other, so that no device holds them all."""
+        """All tensors whole on the first process, gathered one by one so that no device holds them all."""
         gathered = {}
         for name, value in tensors.items():
             if isinstance(value, torch.Tensor):
@@ -191,7 +191,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     # ------------------------------------------------------------------ evaluation
 
     def on_validation_end(self) -> None:
-        """Free what is still gathered."""
+        """Free weights that are still gathered."""
         assert self.lightning_module is not None
         drop_gathered(self.lightning_module)
 
@@ -201,9 +201,9 @@ class FSDP2Strategy(ModelParallelStrategy):
 def _numbered_parameters(
     state: Mapping[str, Any], optimizer: Optimizer
 ) -> Iterable[tuple[int, torch.Tensor]]:
-    """Parameters with their numbers in a state: they belong together by their place in the groups.
+    """Parameters with their numbers in a state, matched by their place in the groups.
 
-    A state of other groups is not for this to refuse: ``prepare_for_resuming`` says what differs.
+    A state of other groups is not refused here, since ``prepare_for_resuming`` reports what differs.
     """
     numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
     parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
@@ -211,7 +211,7 @@ def _numbered_parameters(
 
 
 def _check_shapes(optimizer: Optimizer) -> None:
-    """Refuse what is kept by row or column, as Adafactor does: it would have to be cut in another way."""
+    """Refuse optimizer state by row or column, as Adafactor has, which would have to be cut differently."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, torch.Tensor) and value.numel() > 1 and not _is_like(value, parameter):
@@ -223,15 +223,15 @@ def _check_shapes(optimizer: Optimizer) -> None:
 
 
 def _is_like(value: Any, parameter: torch.Tensor) -> bool:
-    """Whether what is kept for a parameter is cut as it is; counters and other single numbers stay whole."""
+    """Whether a state value is sharded like its parameter; counters and other single numbers are whole."""
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism (FSDP2)")
 
 
-# Gradients become views of the buckets that are summed (Li et al. 2020, arXiv 2006.15704, section 3.2.3): the
-# buckets take no memory beside them, and what was summed need not be copied back.
+# Gradients become views of the buckets that are summed (Li et al. 2020, arXiv 2006.15704, section 3.2.3),
+# which saves the memory of separate buckets and the copies.
 StrategyRegistry.register(
     "ddp",
     DDPStrategy,

@@ -1,7 +1,4 @@
-"""When to stop training: criteria over the history of validations, pure functions with their evidence.
-
-They compose with :class:`AnyOf` and :class:`AllOf`; the callback ``EarlyStopping`` asks them.
-"""
+"""Criteria for stopping early: pure functions of the history of validations, asked by ``EarlyStopping``."""
 
 from insight.training.stopping.base import Advice as Advice
 from insight.training.stopping.base import AllOf as AllOf

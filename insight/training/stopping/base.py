@@ -1,4 +1,4 @@
-"""The history that a criterion sees, and the advice that it gives, alone or several together."""
+"""The history of validations, the advice of a criterion, and combinations of criteria."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from insight.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of one validation; smaller values are better.
+    """The result of one validation; smaller values are better.
 
     Args:
         step: Number of optimizer steps before it.
         num_tokens: Number of training tokens before it.
-        value: The metric that is watched.
+        value: Value of the monitored metric.
         training_value: Value of the metric on the training text since the last validation, if it was logged.
-        seconds: Time that the run had taken by then, validations included; the time between an interruption
-            and the resumed run does not count.
+        seconds: Duration of the run so far, validations included, without the time between an interruption
+            and resuming.
     """
 
     step: int
@@ -31,10 +31,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class History:
-    """All validations so far, the oldest first, and how far the run is meant to go.
+    """All validations so far, and the planned length of the run.
 
     Args:
-        validations: The validations in their order.
+        validations: The validations, the oldest first.
         num_planned_steps: Number of optimizer steps of the whole run, if it is known.
     """
 
@@ -43,19 +43,19 @@ class History:
 
     @property
     def newest(self) -> Validation:
-        """The validation that has just ended."""
+        """The last validation."""
         return self.validations[-1]
 
 
 @dataclass(frozen=True)
 class EvidenceLine:
-    """A line that an advice rests on, to be drawn beside the validations.
+    """A line that supports an advice, to be drawn beside the validations.
 
     Args:
         label: Name of the line.
         steps: Steps of its points; the last may lie beyond the newest validation.
-        values: The metric at each of them.
-        low: Lower ends of the interval around the line; empty if it has none.
+        values: Value of the metric at each step.
+        low: Lower ends of the interval around the line; empty without an interval.
         high: Upper ends of the interval.
     """
 
@@ -68,14 +68,14 @@ class EvidenceLine:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer of a criterion, and the evidence for it.
+    """The advice of a criterion, and the evidence for it.
 
     Args:
         stop: Whether training should end.
         evidence: One sentence with the numbers.
         figures: The numbers, for logs and plots.
         lines: Lines that the report draws beside the validations.
-        parts: The advice of each criterion, if several were asked.
+        parts: The advice of each criterion, if several were combined.
     """
 
     stop: bool
@@ -87,16 +87,16 @@ class Advice:
 
 @dataclass(frozen=True)
 class Criterion(Component):
-    """A reason to stop. Stateless: the same history gives the same advice, also after resuming."""
+    """A reason to stop. It is stateless: equal histories give equal advice, also after resuming."""
 
     @abstractmethod
     def judge(self, history: History) -> Advice:
-        """Judge ``history``, which is never empty."""
+        """Give the advice for ``history``, which is never empty."""
 
 
 @dataclass(frozen=True)
 class _Several(Criterion):
-    """Criteria that are asked in their order."""
+    """The base of combined criteria."""
 
     criteria: tuple[Criterion, ...] = ()
 
@@ -109,7 +109,7 @@ class _Several(Criterion):
 
 @dataclass(frozen=True)
 class AnyOf(_Several):
-    """One reason is enough.
+    """Training ends when any of the criteria says so.
 
     Args:
         criteria: The criteria, which are asked in this order.
@@ -122,7 +122,7 @@ class AnyOf(_Several):
 
 @dataclass(frozen=True)
 class AllOf(_Several):
-    """Every reason must hold.
+    """Training ends when all of the criteria say so.
 
     Args:
         criteria: The criteria, which are asked in this order.
@@ -134,12 +134,7 @@ class AllOf(_Several):
 
 
 def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion, Advice]]:
-    """The single pieces of advice that ``advice`` is made of, each beside the criterion that gave it.
-
-    Args:
-        criterion: The criterion that was asked.
-        advice: The advice that it gave.
-    """
+    """The parts of the ``advice`` of a possibly combined criterion, each with its own criterion."""
     if not isinstance(criterion, _Several):
         return [(criterion, advice)]
     pairs = zip(criterion.criteria, advice.parts, strict=True)
@@ -147,7 +142,7 @@ def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion,
 
 
 def _joined(stop: bool, answers: list[Advice]) -> Advice:
-    # Those that want to go on are no reason for stopping.
+    # The evidence for stopping is only that of criteria that advise to stop.
     reasons = [advice for advice in answers if advice.stop or not stop]
     return Advice(
         stop,

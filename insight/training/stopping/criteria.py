@@ -1,4 +1,4 @@
-"""Criteria that judge the recent validations: patience, fixed marks, trends, and the gap to training."""
+"""Criteria that judge the recent validations: patience, fixed bounds, trends, and the gap to training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LEAST_POINTS_OF_A_TREND = 4
 
 @dataclass(frozen=True)
 class Patience(Criterion):
-    """So many validations in a row brought no improvement; one that is no number is none.
+    """Training ends after a number of validations without improvement; NaN is not an improvement.
 
     Args:
-        num_validations: Validations without improvement before training ends.
+        num_validations: Number of validations in a row without improvement after which training ends.
         min_delta: Least fall that counts as an improvement.
         relative: Whether ``min_delta`` is a share of the best value so far instead of a difference.
     """
@@ -52,10 +52,10 @@ class Patience(Criterion):
 
 @dataclass(frozen=True)
 class TargetReached(Criterion):
-    """The metric is good enough.
+    """Training ends when the metric is good enough.
 
     Args:
-        value: Training ends as soon as the metric is at most this.
+        value: Value that the metric must reach or go below.
     """
 
     value: float
@@ -72,10 +72,10 @@ class TargetReached(Criterion):
 
 @dataclass(frozen=True)
 class Divergence(Criterion):
-    """The metric is no number, or far above the best so far.
+    """Training ends when the metric is NaN or infinite, or far above the best value so far.
 
     Args:
-        factor: Multiple of the best value above which training is beyond hope.
+        factor: Multiple of the best value above which training has diverged.
     """
 
     factor: float = 1.5
@@ -96,10 +96,10 @@ class Divergence(Criterion):
 
 @dataclass(frozen=True)
 class TokenBudget(Criterion):
-    """So many training tokens were seen.
+    """Training ends after a number of training tokens.
 
     Args:
-        num_tokens: Tokens of the whole run, over all processes.
+        num_tokens: Number of tokens of the whole run, over all processes.
     """
 
     num_tokens: int
@@ -114,14 +114,13 @@ class TokenBudget(Criterion):
 
 @dataclass(frozen=True)
 class DurationBudget(Criterion):
-    """The run has taken so many hours.
+    """Training ends at the first validation after a number of hours.
 
-    Unlike ``run.time_budget``, which plans the learning rate so that its decay ends in time, this only ends
-    the run at the first validation after that: for schedules without an end. The hours before an
-    interruption count, those until the run was resumed do not.
+    Unlike ``run.time_budget``, it does not plan the decay of the learning rate, so it is meant for schedules
+    that do not depend on the length of the run. The time between an interruption and resuming does not count.
 
     Args:
-        hours: Hours of the whole run, validations included.
+        hours: Duration of the whole run in hours, validations included.
     """
 
     hours: float
@@ -138,16 +137,16 @@ class DurationBudget(Criterion):
 
 @dataclass(frozen=True)
 class Plateau(Criterion):
-    """The newest validations no longer fall significantly.
+    """Training ends when the newest validations no longer fall significantly.
 
-    The slope of a robust line (Theil and Sen) through the last ``num_validations`` is taken with its
-    confidence interval; training stops when even the steepest fall in it would gain less than ``min_gain``
-    over as many validations again.
+    A robust line (Theil and Sen) is fitted to the last ``num_validations``. Training ends when even the
+    steepest fall in the confidence interval of its slope would gain less than ``min_gain`` over as many
+    validations again.
 
     Args:
-        num_validations: Validations that the line goes through.
-        min_gain: Least fall of the metric over the next ``num_validations`` that is worth going on for.
-        confidence: Coverage of the interval.
+        num_validations: Number of validations that the line is fitted to.
+        min_gain: Least fall of the metric over the next ``num_validations`` for which training continues.
+        confidence: Coverage of the confidence interval.
     """
 
     num_validations: int = 8
@@ -177,14 +176,14 @@ class Plateau(Criterion):
 
 @dataclass(frozen=True)
 class GrowingGap(Criterion):
-    """The distance from training to validation grows significantly while validation no longer falls.
+    """Training ends when the gap from training to validation grows while validation no longer falls.
 
-    Both are judged by the robust line of Theil and Sen through the newest validations: the interval of the
-    gap's slope lies above 0, and that of the validation's slope does not lie below 0.
+    Both are judged by robust lines (Theil and Sen) through the newest validations: the confidence interval of
+    the gap's slope lies above 0, and that of the validation's slope does not lie below 0.
 
     Args:
-        num_validations: Validations that the lines go through.
-        confidence: Coverage of the intervals.
+        num_validations: Number of validations that the lines are fitted to.
+        confidence: Coverage of the confidence intervals.
     """
 
     num_validations: int = 6
@@ -235,14 +234,14 @@ def _flat(label: str, value: float, history: History) -> EvidenceLine:
 
 
 def _trend(label: str, x: np.ndarray, y: np.ndarray, slope: Any, until: float) -> EvidenceLine:
-    """The line of a slope through the middle of the points, and those of the ends of its interval.
+    """The line of a slope through the middle of the points, with its interval.
 
     Args:
-        label: Name of what the line is the trend of.
+        label: Name of the line.
         x: ``(points,)``, ascending.
         y: ``(points,)``.
-        slope: The answer of ``theilslopes``.
-        until: Where the line ends.
+        slope: The result of ``theilslopes``.
+        until: The x at which the line ends.
     """
     middle = float(np.median(x))
     height = float(np.median(y - slope.slope * (x - middle)))

@@ -1,4 +1,4 @@
-"""Stops when what a power law expects of the rest of the run is not worth it."""
+"""A criterion that extrapolates the validations to the end of the run by a power law."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from insight.runtime.numbers import require_number
 from insight.training.stopping.base import Advice, Criterion, EvidenceLine, History
 
-# Exponents that are tried; learning curves of language models lie between 0.05 and 1 (Kaplan et al. 2020).
+# The grid of exponents; those of language models lie between 0.05 and 1 (Kaplan et al. 2020).
 _EXPONENTS = np.geomspace(0.02, 3.0, 120)
 
 
@@ -33,10 +33,10 @@ class PowerLaw:
 
 
 def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
-    """The curve with the least sum of squares, floor and scale not below 0.
+    """The least-squares power law with floor and scale of at least 0.
 
-    For each exponent of a grid, floor and scale are a linear fit in closed form; the best exponent is then
-    refined between its neighbours.
+    For each exponent of a grid, floor and scale are fitted in closed form; the best exponent is then refined
+    between its neighbours.
 
     Args:
         x: ``(points,)``, above 0.
@@ -74,19 +74,18 @@ _DRAWN_POINTS = 60
 
 @dataclass(frozen=True)
 class ExpectedGain(Criterion):
-    """The curve, drawn on to the end of the run, gains less than ``min_gain``.
+    """Training ends when a power law predicts a gain below ``min_gain`` for the rest of the run.
 
-    A power law with a floor is fitted to the validations; how sure the gain is comes from refitting to
-    resampled residuals (Efron 1979), with a fixed seed. Training stops when the upper end of the interval is
-    below ``min_gain``.
-    A learning rate that still has to decay gains more than the curve tells: use it with a constant
-    schedule, or for the stable phase.
+    A power law with a floor is fitted to the validations. The confidence interval of the gain comes from
+    fits to resampled residuals (bootstrap, Efron 1979) with a fixed seed; training ends when its upper end is
+    below ``min_gain``. A later decay of the learning rate gains more than the curve predicts, so use this
+    with a constant schedule or for the stable phase.
 
     Args:
-        min_gain: Least fall of the metric until the end of the run that is worth going on for.
-        num_steps: Where the run ends, in optimizer steps; ``None`` = as planned by the Trainer.
-        min_validations: Validations before anything is concluded.
-        confidence: Coverage of the interval of the gain.
+        min_gain: Least fall of the metric until the end of the run for which training continues.
+        num_steps: Number of optimizer steps of the run; ``None`` for the plan of the Trainer.
+        min_validations: Number of validations needed for a fit.
+        confidence: Coverage of the confidence interval of the gain.
     """
 
     min_gain: float = 0.005
@@ -96,7 +95,7 @@ class ExpectedGain(Criterion):
 
     def __post_init__(self) -> None:
         require_number("min_gain", self.min_gain, 0.005, above=0)
-        # A curve of three numbers needs more points than three.
+        # A curve with three parameters needs more than three points.
         require_number("min_validations", self.min_validations, 8, whole=True, at_least=5)
         require_number(
             "num_steps", self.num_steps, "null for the plan", whole=True, optional=True, at_least=1
@@ -117,7 +116,7 @@ class ExpectedGain(Criterion):
         now, end = float(steps[-1]), float(max(stop_at, steps[-1]))
         gain = float(curve.at(now) - curve.at(end))
         fitted = curve.at(steps)
-        # Residuals of three fitted numbers are too small by this factor.
+        # Residuals after fitting three parameters are too small by this factor.
         rest = (values - fitted) * np.sqrt(len(values) / max(1, len(values) - 3))
         generator = np.random.default_rng(0)
         others = [
@@ -137,7 +136,7 @@ class ExpectedGain(Criterion):
     def _lines(
         self, curve: PowerLaw, others: list[PowerLaw], steps: np.ndarray
     ) -> tuple[EvidenceLine, EvidenceLine]:
-        """The curve drawn on to the end of the run, with its interval, and the floor that it falls to."""
+        """The curve up to the end of the run with its interval, and its floor."""
         drawn = np.array([other.at(steps) for other in others])
         ends = np.quantile(drawn, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2], axis=0)
         low, high = (tuple(end.tolist()) for end in ends)
