@@ -1,10 +1,10 @@
-"""Attention's variants against plain multi-head attention: time, memory, and what a decoded token costs.
+"""Variants of attention against plain multi-head attention: time, memory, and the cost of a decoded token.
 
-One layer (hidden 256, 4 heads) on 4,096 tokens in float32, forward and backward. Variant and base take turns
-within one process, and the ratio is the median over their pairs, so a slow minute costs both. Memory is the
-growth of a process of its own at its peak, on 16,384 tokens. Decoding: a step of a network of 4 layers at
-position 10 and at position 1,000, taking turns. Medians over the rounds. What has been measured is kept: an
-interrupted benchmark goes on where it was; --fresh begins again, which a change of the code needs.
+Time: forward and backward pass of one layer (hidden 256, 4 heads) on 4,096 tokens in float32. Variant and
+base alternate in one process, and the ratio is the median over their pairs, so a slow minute affects both.
+Memory: peak growth of a separate process, on 16,384 tokens. Decoding: steps of a network of 4 layers at
+positions 10 and 1,000, alternating. Tables hold medians over the rounds. An interrupted benchmark continues
+with the missing measurements; use --fresh to start over after a change of the code.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Case:
 
     Args:
         task: ``layer``, ``attention`` (a layer without its projections), ``memory`` or ``decode``.
-        variant: As ``benchmarks.own.attention_layers`` calls it.
-        target: What its ratio may be at most; ``None`` where nothing was promised.
-        base: What a layer is compared with.
+        variant: Name of the variant in ``benchmarks.own.attention_layers``.
+        target: Upper bound of its ratio; ``None`` without one.
+        base: Name of the variant that a layer is compared with.
     """
 
     task: str
@@ -77,7 +77,7 @@ CASES = (
 
 
 def main() -> None:
-    """Measure what is missing and print the tables."""
+    """Run the missing measurements and print the tables."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("task", "variant", "round"), arguments.fresh)
@@ -135,7 +135,7 @@ def _length(case: Case, quick: bool) -> int:
 
 
 def _turns(cases: list[Case], num_rounds: int) -> Iterator[tuple[int, Case]]:
-    """Memory does not vary, so it is measured once; the order turns round from round to round."""
+    """The cases of each round, reversed in every other round; memory does not vary and is measured once."""
     for number in range(num_rounds):
         for case in reversed(cases) if number % 2 else cases:
             if number == 0 or case.task != "memory":

@@ -1,10 +1,10 @@
-"""The quickstart with every attention of ``configs/attention/``, trained for the same wall time.
+"""The quickstart with every attention of ``configs/attention/``, trained for equal wall time.
 
-Each is ``insight fit --config quickstart --config attention/NAME`` as a user types it, with nothing after the
-training but the validation: imports and encoding count in the time, the tokenizer and the token ids are made
-before. They take turns, so that a slow hour of the machine does not hit one of them. The table goes into
-``docs/attention.md``. What has been measured is kept: an interrupted benchmark goes on where it was; --fresh
-begins again, which a change of the code needs.
+Each run is ``insight fit --config quickstart --config attention/NAME`` with only a validation after the
+training. Imports and encoding count in the time; the tokenizer and the token ids are made before. The
+variants take turns, so that a slow hour of the machine affects all. The table goes into
+``docs/attention.md``. An interrupted benchmark continues with the missing measurements; use --fresh to start
+over after a change of the code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from insight.reporting import read_metrics
 OUTPUT = ROOT / "benchmarks" / "output" / "attention_quality"
 CONFIGS = ROOT / "configs" / "attention"
 PAGE = ROOT / "docs" / "attention.md"
-# What the others are compared with: the quickstart's own attention.
+# The quickstart's own attention, which the others are compared with.
 _BASE = "grouped_query"
 _QUICK = (
     "--run.time_budget=null",
@@ -40,7 +40,7 @@ _QUICK = (
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Run the missing measurements and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("config", "round", "seconds"), arguments.fresh)
@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
 def _measure(
     name: str, number: int, output: Path, arguments: argparse.Namespace, num_threads: int
 ) -> Record | str:
-    """Train one; returns what was measured, or what went wrong."""
+    """Train one variant; returns the measurement, or the problem."""
     runs = output / "runs" / name
     shutil.rmtree(runs, ignore_errors=True)
     options = [
@@ -94,8 +94,8 @@ def _measure(
         f"--data.cache_dir={output / 'cache'}",
         f"--seed={number}",
         "--run.test=false",
-        "--trainer.callbacks=[]",  # what comes after the training is no part of this
-        "--trainer.val_check_interval=1000000",  # one validation, when the training ends
+        "--trainer.callbacks=[]",  # nothing after the training is measured
+        "--trainer.val_check_interval=1000000",  # validates once, at the end of training
         *(_QUICK if arguments.quick else ()),
     ]
     if not (output / "cache").exists():
@@ -120,7 +120,7 @@ def _measure(
 
 
 def _fill_cache(output: Path, options: list[str]) -> None:
-    """Make tokenizer and token ids, so that the first to be measured does not pay for all."""
+    """Make tokenizer and token ids before the first measurement."""
     command = module_command(sys.executable, "insight", "fit", "--config=quickstart", *options)
     warm = ["--run.name=cache", "--run.time_budget=null", "--trainer.max_steps=1"]
     outcome = run_process([*command, *warm], output / "logs" / "cache.log", 300)

@@ -1,4 +1,4 @@
-"""How every benchmark that goes on where it was begins: its options, and what it has measured before."""
+"""The start of every resumable benchmark: its options and its earlier measurements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Contender = TypeVar("_Contender")
 def benchmark_parser(
     description: str | None, *, only: str, quick: str, minutes: float
 ) -> argparse.ArgumentParser:
-    """A parser with the options that all of them have.
+    """A parser with the shared options.
 
     Args:
         description: The script's docstring.
@@ -37,17 +37,17 @@ def benchmark_parser(
 
 
 def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """``--write-results``, for scripts whose table belongs into RESULTS.md."""
+    """Add ``--write-results``, for scripts whose table belongs in RESULTS.md."""
     parser.add_argument("--write-results", action="store_true", help="put what was measured into RESULTS.md")
 
 
 def is_wanted(name: str, only: Sequence[str] | None) -> bool:
-    """Whether ``--only`` names a part of ``name``, in any case of letters; without it all are wanted."""
+    """Whether a word of ``--only`` is part of ``name``, ignoring case; without ``--only`` all are wanted."""
     return not only or any(part.lower() in name.lower() for part in only)
 
 
 def in_turns(contenders: Sequence[_Contender], num_rounds: int) -> Iterator[tuple[int, _Contender]]:
-    """Every contender in every round, each round beginning with another one, with the round's number."""
+    """The number of the round and a contender, for all; the order is rotated from round to round."""
     for number in range(num_rounds):
         turn = number % max(1, len(contenders))
         for contender in (*contenders[turn:], *contenders[:turn]):
@@ -55,15 +55,15 @@ def in_turns(contenders: Sequence[_Contender], num_rounds: int) -> Iterator[tupl
 
 
 def begin(output: Path, key_fields: tuple[str, ...], fresh: bool) -> tuple[dict[str, Any], Records]:
-    """The machine, printed, and what was measured on it before.
+    """The machine, which is printed, and the earlier measurements in ``output``.
 
     Args:
         output: Folder of the measurements.
-        key_fields: As in :class:`Records`.
-        fresh: Forget them.
+        key_fields: Key fields of the :class:`Records`.
+        fresh: Whether to delete earlier measurements.
 
     Raises:
-        SystemExit: They come from another machine.
+        SystemExit: The earlier measurements come from another machine.
     """
     machine = describe_machine()
     print(machine_line(machine), flush=True)

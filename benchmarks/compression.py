@@ -1,11 +1,11 @@
 """The quickstart's model compressed: Insight, torchao's bare ``quantize_``, torch's ``quantize_dynamic``.
 
-Every way is made once, in a process of its own, and then measured in fresh processes that only load it:
-bytes on the disk, growth of the process's memory while it is loaded, time to read a prompt of 128 tokens and
-to write 32 after it (batches of 1 and 8), and, in the first round, bits per byte on the test text. The ways
-take turns, each round beginning with another one; the table holds medians over the rounds. Compiled peers
-are compiled in Insight's way. What has been measured is kept: an interrupted benchmark goes on where it was;
---fresh begins again, which a change of the code needs.
+Every contender is made once, in a separate process, and then measured in fresh processes that only load it:
+bytes on the disk, growth of resident memory while loading, time to read a prompt of 128 tokens and to write
+32 after it (batches of 1 and 8), and, in the first round, bits per byte on the test text. The contenders take
+turns, in an order that is rotated from round to round; the table holds medians over the rounds. Compiled
+peers are compiled like Insight's models. An interrupted benchmark continues with the missing measurements;
+use --fresh to start over after a change of the code.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Contender:
     """One way to run the model.
 
     Args:
-        name: In the table.
-        kind: Whose it is, as ``benchmarks.own.compressed_model`` calls it.
-        method: What is done.
+        name: Name in the table.
+        kind: Project, as named in ``benchmarks.own.compressed_model``.
+        method: Name of the compression method.
         compiled: Whether it runs compiled.
     """
 
@@ -63,7 +63,7 @@ def _contenders() -> Iterator[Contender]:
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Run the missing measurements and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("contender", "round"), arguments.fresh)
@@ -108,11 +108,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _train(output: Path, quick: bool) -> Path:
-    """The checkpoint of a quickstart that is trained once and kept."""
+    """The checkpoint of a quickstart, which is trained once and kept."""
     best = output / "runs" / "quickstart" / "1" / "checkpoints" / "best.ckpt"
     if not best.exists():
         options = [f"--run.root={output / 'runs'}", f"--data.cache_dir={output / 'cache'}"]
-        options += ["--trainer.callbacks=[]"]  # what comes after the training is no part of this
+        options += ["--trainer.callbacks=[]"]  # nothing after the training is needed
         if quick:
             options += ["--run.time_budget=null", "--trainer.max_steps=5", "--trainer.val_check_interval=5"]
             options += ["--model.network.hidden_size=64", "--model.network.num_layers=1"]
@@ -133,7 +133,7 @@ def _measure(
     arguments: argparse.Namespace,
     num_threads: int,
 ) -> str:
-    """Make the contender if it is not there, measure it and keep that; returns what went wrong."""
+    """Make the contender if it is missing, measure it and record the result; returns the problem."""
     name = contender.name.replace(" ", "_").replace(",", "")
     folder = output / "models" / name
     options = ["--kind", contender.kind, "--method", contender.method]

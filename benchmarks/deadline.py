@@ -1,4 +1,4 @@
-"""A limit on the whole of a benchmark: nothing is begun after it, and what was measured is kept."""
+"""A time limit of a benchmark, after which no measurement starts; finished measurements are kept."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import time
 
 
 class Deadline:
-    """Counts from its making.
-
-    Args:
-        minutes: How long measurements may be begun.
-    """
+    """A deadline ``minutes`` after its creation."""
 
     def __init__(self, minutes: float) -> None:
         self._end = time.monotonic() + 60 * minutes
 
     def is_over(self) -> bool:
-        """Whether it is; says so."""
+        """Whether the time is over; prints a line if so."""
         over = time.monotonic() > self._end
         if over:
             print("deadline: the same command goes on where this one ends", flush=True)

@@ -1,9 +1,9 @@
-"""What a newcomer waits for: the demo from an empty cache, a second start, and the command's own help.
+"""Waiting times of a new user: the demo from an empty cache, a second start, and ``insight --help``.
 
-``insight demo`` with everything it does (tokenizer, encoding, training, validation, test, sample, report),
-once as it comes and once held to AVX2; then the same again with a warm cache, of which the time from the end
-of the imports to the first training step counts; and ``insight --help`` against ``python -c "import torch"``,
-medians of several.
+``insight demo`` is timed in full (tokenizer, encoding, training, validation, test, sample, report), once with
+all instruction sets and once limited to AVX2. With a warm cache the time from the end of the imports to the
+first training step counts. ``insight --help`` is compared with ``python -c "import torch"``, medians of
+several runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.processes import ROOT, Outcome, module_command, run_process
 from benchmarks.results_page import section, table, write_section
 
 OUTPUT = ROOT / "benchmarks" / "output" / "demo"
-# torch's own kernels, oneDNN and MKL each have a switch of their own.
+# torch's kernels, oneDNN and MKL have separate switches.
 _AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -79,7 +79,7 @@ def _options(cache: Path) -> list[str]:
 
 
 def _seconds_to_first_step(cache: Path, number: int) -> float:
-    """Start a run of one step with a warm cache; imports are timed inside the process and left out."""
+    """Time a run of one step with a warm cache, without the imports, which are timed in the process."""
     script = (
         "import time, sys\n"
         "import insight.api.configuration, insight.api.fit, insight.api.check.examine\n"

@@ -1,12 +1,12 @@
-"""Several processes against one on the same cores, what a save costs, and a model of many ranks.
+"""Several processes against one on the same cores, the cost of a save, and a model of many ranks.
 
-Two processes with one thread each against one process with two, ``insight fit`` with all it does by default,
-the same global batch of 16 sequences of 256 tokens, fp32; DDP, DDP with accumulation, FSDP2. Saves: a step
-that a save follows against ordinary ones, and against writing the same bytes with a flush to the disk. Every
-measurement is a run of its own; they take turns, each round beginning with another one; medians over rounds.
+Training: two processes with one thread each against one process with two threads, for DDP, DDP with
+accumulation and FSDP2: ``insight fit`` with its defaults, global batch of 16 sequences of 256 tokens, fp32.
+Saves: a step with a save against ordinary steps, and against writing the same bytes with a flush to the disk.
+Every measurement is a separate run; they take turns in a rotated order; tables hold medians over the rounds.
 
 ``--simulate`` measures nothing: it writes the tables of docs/scaling.md from the model in scaling_model.py.
-What the Trainer costs over a bare loop is measured by benchmarks.train_throughput (``--only overhead``).
+The overhead of the Trainer over a bare loop is measured by benchmarks.train_throughput (``--only overhead``).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Training:
     """A way to train.
 
     Args:
-        name: In the table.
-        num_processes: Processes; together they have ``--threads`` threads.
-        strategy: Lightning's name.
-        accumulation: Batches an optimizer step.
+        name: Name in the table.
+        num_processes: Number of processes, which share ``--threads`` threads.
+        strategy: Lightning's name of the strategy.
+        accumulation: Batches per optimizer step.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Training:
     accumulation: int
 
     def threads_of_each(self, arguments: argparse.Namespace) -> int:
-        """Threads of one process."""
+        """Number of threads per process."""
         return max(1, int(arguments.threads) // self.num_processes)
 
     def options(self, arguments: argparse.Namespace) -> list[str]:
-        """What ``insight fit`` is given."""
+        """Options of ``insight fit``."""
         return [
             f"--data.batch_size={_GLOBAL_BATCH // self.num_processes // self.accumulation}",
             f"--trainer.accumulate_grad_batches={self.accumulation}",
@@ -78,19 +78,19 @@ class Saving:
     """A way to save.
 
     Args:
-        name: In the table.
-        asynchronous: Of ``RunCheckpoint``.
+        name: Name in the table.
+        asynchronous: ``asynchronous`` of ``RunCheckpoint``.
     """
 
     name: str
     asynchronous: bool
 
     def threads_of_each(self, arguments: argparse.Namespace) -> int:
-        """Threads of the process."""
+        """Number of threads of the process."""
         return int(arguments.threads)
 
     def options(self, arguments: argparse.Namespace) -> list[str]:
-        """What ``insight fit`` is given: a short step and a large checkpoint."""
+        """Options of ``insight fit`` for a short step and a large checkpoint."""
         return [
             "--data.batch_size=1",
             "--data.sequence_length=64",
@@ -121,7 +121,7 @@ SAVINGS = (Saving("save", asynchronous=False), Saving("save, asynchronous", asyn
 
 
 def main() -> None:
-    """Measure what is missing and print the tables."""
+    """Run the missing measurements and print the tables."""
     arguments = _arguments()
     if arguments.simulate:
         write_scaling_page()

@@ -1,9 +1,8 @@
-"""How much memory encoding takes: a text of 2 GB in one line, in lines of one word, ten million records.
+"""Memory of encoding a text of 2 GB: in one line, in lines of one word, as ten million records.
 
-Every measurement is a process that opens a tokenizer, encodes the file into a published store and ends; its
-peak is the most resident memory that the system saw it hold (VmHWM), libraries and mapped files included; of
-all processes together it is sampled.
-Half the size beside it shows that the peak does not depend on it.
+Every measurement is a process that opens a tokenizer, encodes the file into a published store and ends. Its
+peak is its most resident memory (VmHWM), including libraries and mapped files; the sum over several processes
+is sampled. The same text at half the size shows that the peak does not depend on the size.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class Case:
     """One text and how it is encoded.
 
     Args:
-        kind: Of the text, as ``benchmarks.own.encode_memory`` calls it.
-        gigabytes: Size of the file at most.
-        encoder: ``fastest`` there is, or ``tokenizers``.
-        fraction: Share that is set aside for validation.
-        num_workers: Processes that encode; 0 for the one process alone.
+        kind: Kind of the text, as named in ``benchmarks.own.encode_memory``.
+        gigabytes: Upper bound of the file's size.
+        encoder: ``fastest`` available, or ``tokenizers``.
+        fraction: Share of the text that is set aside for validation.
+        num_workers: Number of encoding processes; 0 encodes in the main process.
     """
 
     kind: str
@@ -45,7 +44,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In the table, without the size."""
+        """Name in the table, without the size."""
         parts = [self.kind, *(["with a validation part"] if self.fraction else [])]
         parts += ["without fastokens"] * (self.encoder == "tokenizers")
         return ", ".join([*parts, *([f"{self.num_workers} workers"] if self.num_workers else [])])
@@ -63,7 +62,7 @@ def _cases(gigabytes: float) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Run the missing measurements and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("name", "gigabytes"), arguments.fresh)
@@ -73,7 +72,7 @@ def main() -> None:
     for case in sorted(cases, key=lambda case: (case.gigabytes, case.kind)):
         if records.has({"name": case.name, "gigabytes": case.gigabytes}) or deadline.is_over():
             continue
-        # One text at a time: two gigabytes of each kind and size would fill a small disk.
+        # Only one text is kept at a time, since all of them would fill a small disk.
         if made != (case.kind, case.gigabytes):
             _make(case, output, arguments)
             made = (case.kind, case.gigabytes)
@@ -114,7 +113,7 @@ def _make(case: Case, output: Path, arguments: argparse.Namespace) -> None:
 
 
 def _measure(case: Case, records: Records, output: Path, arguments: argparse.Namespace) -> str:
-    """Measure and keep; returns what went wrong."""
+    """Measure and record; returns the problem."""
     options = ["--folder", str(output / "text"), "--kind", case.kind]
     options += ["--encoder", case.encoder, "--fraction", str(case.fraction)]
     options += ["--num-workers", str(case.num_workers)]

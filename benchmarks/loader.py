@@ -1,10 +1,10 @@
 """Batches from a store of 1 GB: Insight, nanoGPT's recipe, torch's DataLoader, datasets, litgpt's litdata.
 
-The store holds random tokens in documents of 400 on average. Every measurement is a process of its own with
-one thread; the loaders take turns, each round beginning with another one; the table holds medians over the
-rounds. One run of each of Insight's goes through a whole epoch: memory is how much that process (with its
-workers) grows from the end of its setup on, mapped pages of files included. First batch: from then on, too.
-Batches are 16 samples of 1,024 tokens; packed ones have ids of documents and positions beside them.
+The store holds random tokens in documents of 400 on average. Every measurement is a separate process with one
+thread; the loaders take turns in a rotated order; the table holds medians over the rounds. The time to the
+first batch and the growth of memory (with workers and mapped pages of files) count from the end of the setup.
+Insight's memory is measured over a whole epoch. Batches are 16 samples of 1,024 tokens; packed batches also
+have document ids and positions.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MAKING_LIMIT = 600.0
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to batches.
+    """One loader.
 
     Args:
-        name: In the table.
-        kind: As the measuring modules call it.
-        num_workers: Processes that make batches ahead.
+        name: Name in the table.
+        kind: Name in the measuring modules.
+        num_workers: Number of processes that prefetch batches.
         is_own: Whether it is Insight's.
     """
 
@@ -65,7 +65,7 @@ def _name(title: str, num_workers: int) -> str:
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Run the missing measurements and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("contender", "round"), arguments.fresh)
@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _make(output: Path, arguments: argparse.Namespace) -> Record:
-    """The store and the flat file, made once and kept; what they hold."""
+    """Make the store and the flat file once; returns their facts."""
     facts = Records(output / "store.jsonl", ("gigabytes",))
     key = {"gigabytes": arguments.gigabytes}
     if not (facts.has(key) and (output / "tokens.bin").exists()):
@@ -123,8 +123,8 @@ def _make(output: Path, arguments: argparse.Namespace) -> Record:
 def _measure(
     records: Records, contender: Contender, number: int, output: Path, arguments: argparse.Namespace
 ) -> str:
-    """Measure and keep; returns what went wrong."""
-    # A whole epoch in the first round, for the memory; workers only share that of the process.
+    """Measure and record; returns the problem."""
+    # The first round covers a whole epoch for the memory, but not with workers, which share its pages.
     whole = contender.is_own and not contender.num_workers and number == 0 and not arguments.quick
     seconds = _EPOCH_SECONDS if whole else arguments.seconds
     options = ["--folder", str(output), "--num-workers", str(contender.num_workers)]

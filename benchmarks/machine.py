@@ -1,4 +1,4 @@
-"""The machine a benchmark ran on, as the tables name it."""
+"""Description of the machine of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.processes import ROOT
 def describe_machine() -> dict[str, Any]:
     """Processor, vector extension, cores, memory and measured matrix-product rates, as plain JSON values.
 
-    The rates are the better of two readings, since a neighbour may be busy during one.
+    The rates are the better of two readings, since other processes may slow down one.
     """
     import torch
 
@@ -48,12 +48,12 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def machine_identity(machine: dict[str, Any]) -> str:
-    """What two machines whose numbers may stand in one table have in common."""
+    """Facts that must be equal for measurements to share a table."""
     return f"{machine['num_cores']} cores of {machine['processor']} ({machine['capability']})"
 
 
 def commit() -> str:
-    """The commit that is measured, with ``+`` when tracked files differ from it."""
+    """The measured commit, with ``+`` if tracked files differ from it."""
     revision = _git("rev-parse", "--short=10", "HEAD")
     if not revision:
         return "unknown"
@@ -61,7 +61,7 @@ def commit() -> str:
 
 
 def today() -> str:
-    """The date, ISO 8601."""
+    """The date in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 

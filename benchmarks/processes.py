@@ -1,4 +1,4 @@
-"""Every measurement is a process of its own: launch it, wait with a limit, read its result."""
+"""Runs each measurement in a separate process: launches it, waits with a limit, reads its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.peers.protocol import RESULT_MARK, STARTED_AT
 
 ROOT = Path(__file__).resolve().parent.parent
 _POLL_SECONDS = 0.05
-# Nothing here may look for a network, and tokenizers must not fork under torch's threads.
+# No measurement may access the network, and tokenizers must not fork under torch's threads.
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -32,14 +32,14 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a measured process ended.
+    """The end of a measured process.
 
     Args:
-        result: What it reported; ``None`` if it reported nothing.
+        result: Its result; ``None`` if it printed none.
         seconds: Wall time from launch to end.
         started: ``time.time()`` at launch.
-        exit_code: Its exit code; ``None`` if the limit ended it.
-        peak_bytes: Most resident memory of the process and its children together, sampled.
+        exit_code: Its exit code; ``None`` if it was killed at the limit.
+        peak_bytes: Peak resident memory of the process and its children together, sampled.
         log: File with its output.
     """
 
@@ -51,7 +51,7 @@ class Outcome:
     log: Path
 
     def problem(self) -> str:
-        """One line on what went wrong, with the last line of the output."""
+        """The problem in one line, with the last line of the output."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         ending = "out of time" if self.exit_code is None else f"exit code {self.exit_code}"
         return (
@@ -66,7 +66,7 @@ def run_process(
 
     Args:
         command: Program and arguments.
-        log: Where its output goes; the last line that starts with the result mark is its result.
+        log: File for its output; the last line that starts with the result mark is its result.
         limit: Seconds after which it and its children are killed.
         environment: Variables to add.
     """
@@ -78,7 +78,7 @@ def run_process(
         output.flush()
         with _launch(command, variables, output) as process:
             peak = _wait(process, started + limit)
-            seconds, exit_code = time.time() - started, process.poll()  # None: the limit is over
+            seconds, exit_code = time.time() - started, process.poll()  # None at the limit
     return Outcome(_read_result(log), seconds, started, exit_code, peak, log)
 
 
@@ -93,7 +93,7 @@ def find_python(path: Path) -> Path:
     Raises:
         SystemExit: It does not exist.
     """
-    # Not resolved: the link itself is what makes Python find its virtual environment.
+    # The link is not resolved, since Python finds its virtual environment by it.
     found = path if path.is_absolute() else ROOT / path
     if not found.exists():
         raise SystemExit(f"--peers-python={path} does not exist: run `make bench-env`, or --only insight")
@@ -104,7 +104,7 @@ def find_python(path: Path) -> Path:
 def _launch(
     command: Sequence[str], variables: Mapping[str, str], output: IO[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    # `timeout` and the like end a benchmark with SIGTERM: its measured process must not outlive it.
+    # A benchmark may be ended with SIGTERM, e.g. by `timeout`; its measured process must not outlive it.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     process = subprocess.Popen(
         list(command),
@@ -118,7 +118,7 @@ def _launch(
     try:
         yield process
     finally:
-        # Also reached by Ctrl-C and by the limit; compilers that the process started die with it.
+        # Ctrl-C and the limit get here as well; compilers that the process started are killed with it.
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The table, the sentences and the picture of ``time_to_quality`` from its records.
+"""The table, text and picture of ``time_to_quality`` from its records.
 
-As a program it draws the picture: matplotlib is in the peers' environment only.
+Run as a program, it draws the picture: matplotlib is in the peers' environment only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Curve = list[dict[str, float]]
 
 
 def best_of(records: Records, contender: str) -> Record | None:
-    """The contender's run that ended lowest."""
+    """The contender's run with the lowest final bits per byte."""
     found = records.select(contender=contender)
     return min(found, key=lambda record: float(record["bits_per_byte"])) if found else None
 
 
 def report(records: Records, peers: Sequence[str], budget: float) -> str:
-    """Everything that goes into RESULTS.md."""
+    """The text for RESULTS.md."""
     rows = [
         [
             f"{record['contender']}: {record['setting']}",
@@ -52,9 +52,9 @@ def report(records: Records, peers: Sequence[str], budget: float) -> str:
 
 
 def seconds_to(curve: Curve, target: float) -> float | None:
-    """When a falling curve first reaches ``target``, by straight lines between its points.
+    """When a falling curve first reaches ``target``, by linear interpolation; ``None`` if it never does.
 
-    The curve bends below its chords, so this is late rather than early. ``None`` if it never does.
+    A convex curve lies below its chords, so the result is rather too late than too early.
     """
     before = None
     for point in curve:
@@ -129,7 +129,7 @@ def _recheck(insight: Record) -> str:
 
 
 def rate_beyond(records: Records, peer: str) -> float | None:
-    """The learning rate to try next when the best so far is the lowest or the highest tried."""
+    """The learning rate to try next if the best so far is the lowest or highest one tried."""
     rates = sorted({float(record["learning_rate"]) for record in records.select(contender=peer)})
     best = best_of(records, peer)
     if best is None:
@@ -146,7 +146,7 @@ def _edge_warning(records: Records, peer: str) -> str:
 
 
 def main() -> None:
-    """Draw."""
+    """Draw the picture."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--picture", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""Measurements kept in a file as they are made, so that an interrupted benchmark goes on where it was."""
+"""Measurements written to a file one by one, so that an interrupted benchmark can continue."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Record = dict[str, Any]
 
 
 class Records:
-    """A ``.jsonl`` file of measurements; of two with the same key the newer counts.
+    """A ``.jsonl`` file of measurements; a newer measurement replaces one with the same key.
 
     Args:
-        path: The file; it is made at the first :meth:`add`.
-        key_fields: Fields that tell one measurement from another.
+        path: The file, created by the first :meth:`add`.
+        key_fields: Fields that identify a measurement.
     """
 
     def __init__(self, path: Path, key_fields: tuple[str, ...]) -> None:
@@ -24,7 +24,7 @@ class Records:
         self._records: dict[tuple[Any, ...], Record] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
-                if line.endswith("}"):  # a killed run may have left half a line
+                if line.endswith("}"):  # a killed run may leave an incomplete line
                     record = json.loads(line)
                     self._records[self._key(record)] = record
 
@@ -33,14 +33,14 @@ class Records:
         return self._key(key) in self._records
 
     def add(self, record: Record) -> None:
-        """Keep a measurement."""
+        """Write a measurement."""
         self._records[self._key(record)] = record
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def forget(self, **fields: Any) -> None:
-        """Drop the measurements whose fields have these values."""
+        """Remove the measurements whose fields have these values."""
         self._records = {
             key: record
             for key, record in self._records.items()
@@ -66,9 +66,9 @@ def require_same_machine(folder: Path, machine: str, fresh: bool) -> None:
     """Refuse to mix measurements of two machines in one table.
 
     Args:
-        folder: Where the measurements are kept; the machine is noted in ``machine.txt``.
-        machine: What identifies this one.
-        fresh: Whether earlier measurements are dropped anyway.
+        folder: Folder of the measurements; ``machine.txt`` in it holds the machine.
+        machine: Identity of this machine.
+        fresh: Whether earlier measurements are deleted anyway.
 
     Raises:
         SystemExit: The folder holds measurements of another machine.

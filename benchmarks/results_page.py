@@ -1,4 +1,4 @@
-"""``RESULTS.md``: one section a benchmark, each replaced as a whole when it is measured again."""
+"""``RESULTS.md``: one section per benchmark, which is replaced when it is measured again."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ machine. Numbers of two sections compare only if their machines are the same. Wh
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; numbers are right-aligned, the first column is not."""
+    """A Markdown table; all columns but the first are right-aligned."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def section(title: str, command: str, commits: str, machine: str, date: str, body: str) -> str:
-    """A section with what is needed to repeat it."""
+    """A section with command, commit, machine and date."""
     return f"## {title}\n\n`{command}`, commit {commits}, {date}.\n{machine}.\n\n{body.strip()}\n"
 
 
 def write_section(name: str, text: str, path: Path = RESULTS) -> None:
-    """Put ``text`` between the marks of section ``name``, which are added at the end if they are missing."""
+    """Put ``text`` between the marks of section ``name``, which are appended if missing."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     page = path.read_text(encoding="utf-8") if path.exists() else _INTRODUCTION
     block = f"{begin}\n{text.strip()}\n{end}"

@@ -1,12 +1,12 @@
-"""A model of the time of a training step on many ranks. A model: nothing in this file was measured.
+"""A model of the time of a training step on many ranks; nothing in this file was measured.
 
-A message costs latency + bytes / bandwidth (Hockney 1994, doi 10.1016/S0167-8191(06)80021-9). Sums go around
-the ring of Patarasu and Yuan 2009 (doi 10.1016/j.jpdc.2008.09.002), optimal in bytes, or by recursive halving
+A message takes latency + bytes / bandwidth (Hockney 1994, doi 10.1016/S0167-8191(06)80021-9). All-reduce uses
+the ring of Patarasu and Yuan 2009 (doi 10.1016/j.jpdc.2008.09.002), optimal in bytes, or recursive halving
 and doubling (Rabenseifner; Thakur, Rabenseifner and Gropp 2005, doi 10.1177/1094342005051521), which needs
-few messages; trees with two roots come to the same (Sanders, Speck and Traeff 2009, doi
-10.1016/j.parco.2009.09.001). Parts are gathered and scattered around a ring. What overlaps: gradients in
-buckets behind the backward pass (Li et al. 2020, arXiv 2006.15704), and blocks gathered one ahead
-(Rajbhandari et al. 2020, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277).
+few messages; trees with two roots take about as long (Sanders, Speck and Traeff 2009, doi
+10.1016/j.parco.2009.09.001). All-gather and reduce-scatter use a ring. Communication overlaps with computing:
+gradients in buckets with the backward pass (Li et al. 2020, arXiv 2006.15704), and gathering with the block
+before (Rajbhandari et al. 2020, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_BUCKET_BYTES = 25 * 2**20  # of torch's DDP
-_GRADIENT_BYTES = 4  # float32, whatever the products are computed in
+_BUCKET_BYTES = 25 * 2**20  # default of torch's DDP
+_GRADIENT_BYTES = 4  # float32 in every precision
 _GATHERED_BYTES = 2  # FSDP2 gathers the blocks in bfloat16 under bf16-mixed
 _BACKWARD_TO_FORWARD = 2.0
 
@@ -25,9 +25,9 @@ class Network:
     """A link from each rank to all others.
 
     Args:
-        name: In the table.
-        latency: Seconds that a message takes however short it is.
-        bandwidth: Bytes a second in each direction.
+        name: Name in the table.
+        latency: Seconds that even the shortest message takes.
+        bandwidth: Bytes per second in each direction.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Network:
 
 @dataclass(frozen=True)
 class Transformer:
-    """A decoder by its size.
+    """The size of a decoder.
 
     Args:
-        name: In the table.
-        num_layers: Blocks.
-        hidden_size: Width.
+        name: Name in the table.
+        num_layers: Number of blocks.
+        hidden_size: Width of the residual stream.
         vocabulary_size: Rows of the embedding.
-        num_embeddings: 1 where embedding and head are one matrix, else 2.
+        num_embeddings: 1 if embedding and head share a matrix, else 2.
     """
 
     name: str
@@ -55,21 +55,21 @@ class Transformer:
 
     @property
     def block_parameters(self) -> int:
-        """Of one block: 12 d² (Kaplan et al. 2020, arXiv 2001.08361)."""
+        """Parameters of one block: 12 d² (Kaplan et al. 2020, arXiv 2001.08361)."""
         return 12 * self.hidden_size**2
 
     @property
     def embedding_parameters(self) -> int:
-        """Of embedding and head."""
+        """Parameters of embedding and head."""
         return self.num_embeddings * self.vocabulary_size * self.hidden_size
 
     @property
     def num_parameters(self) -> int:
-        """All of them."""
+        """All parameters."""
         return self.num_layers * self.block_parameters + self.embedding_parameters
 
     def step_flops(self, num_tokens: int, sequence_length: int) -> float:
-        """Forward and backward pass: 6 a parameter and token, and attention (arXiv 2204.02311, app. B)."""
+        """FLOPs of both passes: 6 per parameter and token, and attention (arXiv 2204.02311, app. B)."""
         head = self.vocabulary_size * self.hidden_size
         matrices = 6 * (self.num_layers * self.block_parameters + head)
         attention = 12 * self.num_layers * self.hidden_size * sequence_length
@@ -78,12 +78,12 @@ class Transformer:
 
 @dataclass(frozen=True)
 class Work:
-    """What each rank computes in a step, the same however many ranks there are.
+    """The computation of each rank in a step, which does not depend on the number of ranks.
 
     Args:
-        num_tokens: Of a rank.
-        sequence_length: Of each sequence.
-        flops_per_second: Reached in training, not a peak.
+        num_tokens: Tokens of a rank.
+        sequence_length: Tokens of a sequence.
+        flops_per_second: Speed reached in training, below the peak.
     """
 
     num_tokens: int
@@ -91,7 +91,7 @@ class Work:
     flops_per_second: float
 
     def seconds(self, model: Transformer) -> float:
-        """Forward and backward pass."""
+        """Seconds of forward and backward pass."""
         return model.step_flops(self.num_tokens, self.sequence_length) / self.flops_per_second
 
 
@@ -110,9 +110,9 @@ def ring_all_reduce(num_ranks: int, num_bytes: float, network: Network) -> float
 
 
 def halving_all_reduce(num_ranks: int, num_bytes: float, network: Network) -> float:
-    """The same by recursive halving and doubling.
+    """Seconds until each rank has the sum by recursive halving and doubling.
 
-    Ranks beyond a power of two give all they have to another first, and get the sum from it in the end.
+    Ranks beyond a power of two first send their data to another rank, and at the end receive its sum.
     """
     power = 2 ** int(math.log2(num_ranks))
     messages = 2 * math.log2(power) * network.latency
@@ -123,19 +123,12 @@ def halving_all_reduce(num_ranks: int, num_bytes: float, network: Network) -> fl
 
 
 def all_reduce(num_ranks: int, num_bytes: float, network: Network) -> float:
-    """Seconds by the better of the two."""
+    """Seconds of the faster of the two algorithms."""
     return min(way(num_ranks, num_bytes, network) for way in (ring_all_reduce, halving_all_reduce))
 
 
 def ddp_step(model: Transformer, work: Work, num_ranks: int, network: Network) -> float:
-    """Seconds of a step of DDP: buckets of gradients are summed behind the backward pass, one at a time.
-
-    Args:
-        model: What is trained.
-        work: Of each rank.
-        num_ranks: Ranks.
-        network: Between them.
-    """
+    """Seconds of a step of DDP: buckets of gradients are summed during the backward pass, one at a time."""
     gradients = model.num_parameters * _GRADIENT_BYTES
     num_buckets = math.ceil(gradients / _BUCKET_BYTES)
     bucket = all_reduce(num_ranks, gradients / num_buckets, network)
@@ -148,16 +141,11 @@ def ddp_step(model: Transformer, work: Work, num_ranks: int, network: Network) -
 
 
 def fsdp_step(model: Transformer, work: Work, num_ranks: int, network: Network) -> float:
-    """Seconds of a step of FSDP2: blocks gathered one ahead, twice; gradients scattered behind the backward.
+    """Seconds of a step of FSDP2.
 
-    Embedding and head are gathered once, before the first block; their gradients leave last. All that is sent
-    shares one link.
-
-    Args:
-        model: What is trained.
-        work: Of each rank.
-        num_ranks: Ranks.
-        network: Between them.
+    Both passes gather each block during the block before. Gradients are scattered during the backward pass.
+    Embedding and head are gathered once, before the first block; their gradients are scattered last. All
+    communication shares one link.
     """
 
     def seconds(num_bytes: float) -> float:
@@ -169,14 +157,14 @@ def fsdp_step(model: Transformer, work: Work, num_ranks: int, network: Network) 
     forward, backward = (whole / model.num_layers for whole in _passes(model, work))
     link_free, begun, computed = outer, 0.0, 0.0
     for _ in range(model.num_layers):
-        link_free = max(link_free, begun) + gather  # from when the block before began
+        link_free = max(link_free, begun) + gather  # starts when the previous block starts
         begun = max(link_free, computed)
         computed = begun + forward
     begun, has_gradients = computed, False
     for _ in range(model.num_layers):
         link_free = max(link_free, begun) + gather
         begun = max(link_free, computed)
-        if has_gradients:  # of the block before, asked for after this one's weights
+        if has_gradients:  # those of the previous block, sent after the weights of this block
             link_free = max(link_free, computed) + scatter
         computed, has_gradients = begun + backward, True
     return max(link_free, computed) + scatter + outer

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md: steps of common sizes over common networks, as the model has them."""
+"""The tables of docs/scaling.md: modelled steps of common model sizes over common networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.results_page import table, write_section
 from benchmarks.scaling_model import Network, Transformer, Work, ddp_step, fsdp_step
 
 PAGE = ROOT / "docs" / "scaling.md"
-# Line rates, and latencies as they are commonly measured between two programs.
+# Line rates, and typical measured latencies between two programs.
 NETWORKS = (
     Network("10 GbE", 30e-6, 10e9 / 8),
     Network("25 GbE", 20e-6, 25e9 / 8),
@@ -28,16 +28,16 @@ MODELS = (
 WORK = Work(num_tokens=8 * 2048, sequence_length=2048, flops_per_second=4e14)
 RANKS = (1, 2, 8, 32, 128, 1024)
 _STEPS = {"DDP": ddp_step, "FSDP2": fsdp_step}
-_STATE_BYTES = 16  # float32 weight, gradient, and two numbers of Adam
+_STATE_BYTES = 16  # float32 weight, gradient and Adam's two moments
 
 
 def write_scaling_page(path: Path = PAGE) -> None:
-    """Put the tables between the marks of the page."""
+    """Write the tables between the marks of the page."""
     write_section("scaling", scaling_tables(), path)
 
 
 def scaling_tables() -> str:
-    """All tables, one a size."""
+    """All tables, one per model size."""
     return "\n\n".join(_part(model) for model in MODELS)
 
 

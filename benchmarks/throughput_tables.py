@@ -14,11 +14,11 @@ OVERHEAD = "overhead"
 
 
 def tables(records: Records, contenders: Sequence[str], settings: Sequence[Setting]) -> str:
-    """Speed of all, Insight against the best peer, and what the Trainer costs.
+    """Speed of all contenders, Insight against the best peer, and the overhead of the Trainer.
 
     Args:
-        records: Of both kinds of measurement.
-        contenders: Names, Insight's first.
+        records: Measurements of throughput and of overhead.
+        contenders: Names of the contenders, Insight's first.
         settings: Precisions and modes.
     """
     rates = _matmul_rates(records, contenders)

@@ -1,14 +1,14 @@
 """Bits per byte on unseen text against seconds: Insight's quickstart, litgpt and transformers' Trainer.
 
-Insight is ``insight fit --config configs/quickstart.yaml`` as a user types it: imports, tokenizer
-training, encoding and its validations count. The peers get Insight's tokenizer and token ids for free, the
-same network shape, batch and budget of wall time (their imports and compiling count, their validations do
-not), AdamW at the best of at least three learning rates on a cosine that ends with the budget, then the best
-rate once more on a warm-up–stable–decay schedule, and whichever precision and mode a short run showed to
-train most tokens in the budget. All are measured on the whole of Persuasion, every byte once.
+Insight runs ``insight fit --config configs/quickstart.yaml``; imports, tokenizer training, encoding and its
+validations count. The peers get Insight's tokenizer and token ids for free, an equal network shape and batch,
+and an equal budget of wall time (their imports and compiling count, their validations do not). They use AdamW
+at the best of at least three learning rates on a cosine that ends with the budget, then the best rate again
+on a warm-up–stable–decay schedule, in the precision and mode with the most tokens per budget in a short run.
+All are measured on the whole of Persuasion, every byte once.
 
-Insight also trains for a half and a third of the budget, with its own decay planned for that: when it ends
-below the peers, it reached their quality in that time.
+Insight also trains for a half and a third of the budget, with its decay planned for that: if it ends below
+the peers, it reached their quality in that time.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _MOST_RATES_BEYOND = 2
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs of the peers have in common.
+    """The shared settings of all runs of the peers.
 
     Args:
-        output: Where everything is kept.
+        output: Folder of all files.
         python: The peers' interpreter.
-        shape: Of the network.
-        facts: About the text, from :func:`write_quality_text`.
+        shape: Shape of the network.
+        facts: Facts about the text from :func:`write_quality_text`.
         budget: Seconds of wall time.
-        num_threads: CPU threads, as many as Insight was found to be fastest with.
+        num_threads: CPU threads, as many as are fastest for Insight.
     """
 
     output: Path
@@ -65,12 +65,12 @@ class Task:
     num_threads: int
 
     def identity(self) -> str:
-        """What must be the same for two measurements to compare."""
+        """Facts that must be equal for measurements to be comparable."""
         return json.dumps([vars(self.shape), self.facts, self.budget])
 
 
 def main() -> None:
-    """Measure what is missing, print the table, draw the curves."""
+    """Run the missing measurements, print the table and draw the curves."""
     arguments = _arguments()
     output = OUTPUT if arguments.budget >= 60 else OUTPUT / "quick"
     machine = describe_machine()
@@ -150,7 +150,7 @@ def _run_insight(budget: float, output: Path) -> Record:
     run = max((output / "runs" / name).iterdir(), key=lambda folder: int(folder.name))
     metrics_file = run / "metrics.jsonl"
     metrics = read_metrics(metrics_file)
-    # The clock of the file starts within the process; its last line was written when the file last changed.
+    # The clock of the file starts inside the process; its last line was written when the file last changed.
     offset = metrics_file.stat().st_mtime - metrics[-1]["seconds"] - outcome.started
     curve = [
         {
@@ -208,7 +208,7 @@ def _task(records: Records, output: Path, arguments: argparse.Namespace, num_thr
 
 
 def _forget_other_tasks(peer: str, task: Task, records: Records, pilots: Records) -> None:
-    """Drop what was measured with another network, text or budget, before Insight's run was renewed."""
+    """Remove measurements of another network, text or budget, made before Insight's run was repeated."""
     for kept in (records, pilots):
         for other in {record.get("task") for record in kept.select(contender=peer)} - {task.identity()}:
             kept.forget(contender=peer, task=other)
@@ -217,7 +217,7 @@ def _forget_other_tasks(peer: str, task: Task, records: Records, pilots: Records
 def _measure_peer(
     peer: str, task: Task, records: Records, pilots: Records, rates: list[float], deadline: Deadline
 ) -> None:
-    """Three rates on a cosine, more beyond the edge that is best, then the best on warm-up–stable–decay."""
+    """Try three rates on a cosine, more if the best is at the edge, then warm-up–stable–decay."""
     if deadline.is_over():
         return
     setting = _best_setting(peer, task, pilots)
@@ -234,7 +234,7 @@ def _measure_peer(
 
 
 def _best_setting(peer: str, task: Task, pilots: Records) -> tuple[str, str]:
-    """Precision and mode with which the peer trains most tokens in the budget, compiling included."""
+    """Precision and mode in which the peer trains most tokens in the budget, including compiling."""
     for precision, mode in CANDIDATES:
         key = {"contender": peer, "precision": precision, "mode": mode}
         if pilots.has(key):
@@ -317,7 +317,7 @@ def _draw(records: Path, picture: Path, arguments: argparse.Namespace) -> None:
 def _run(
     name: str, command: list[str], limit: float, output: Path, num_threads: int | None = None
 ) -> Outcome:
-    """Run with an empty cache of compiled kernels, so that compiling costs everyone what it costs."""
+    """Run with an empty cache of compiled kernels, so that every run pays for compiling."""
     kernels = output / "inductor" / f"{name}-{time.time():.0f}"
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(kernels)}
     if num_threads is not None:

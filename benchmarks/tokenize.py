@@ -1,10 +1,10 @@
 """Text to token ids: Insight from a file to a published store, its encoders alone, and three other pipelines.
 
-One BPE of 32,000 tokens (GPT-2's rule, uint16) for all, on prose and on code, one core unless said otherwise.
-Every measurement is a process of its own; imports and loading the tokenizer are not counted (but in the
-workers, which load it themselves). Contenders take turns, each round beginning with another one; medians
-over the rounds. What has been measured is kept: an interrupted benchmark goes on where it was; --fresh begins
-again, which a change of the code needs.
+All use one BPE of 32,000 tokens (GPT-2's rule, uint16), on prose and on code, on one core unless stated.
+Every measurement is a separate process; imports and loading the tokenizer are not counted (except in workers,
+which load it themselves). Contenders take turns in a rotated order; tables hold medians over the rounds. An
+interrupted benchmark continues with the missing measurements; use --fresh to start over after a change of the
+code.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Contender:
     """One way to encode a text.
 
     Attributes:
-        name: In the tables.
-        module: What is run.
-        form: Of the text: ``txt`` (all of it), ``part.txt`` (what workers without ``fast`` take some seconds
-            for), or ``jsonl`` or ``folder`` (the slice for the slow ones).
-        options: Of the module.
+        name: Name in the tables.
+        module: Module to run.
+        form: Form of the text: ``txt`` (all of it), ``part.txt`` (a part for workers without ``fast``), or
+            ``jsonl`` or ``folder`` (the slice for slow contenders).
+        options: Options of the module.
     """
 
     name: str
@@ -71,7 +71,7 @@ CONTENDERS = (
 
 
 def main() -> None:
-    """Measure what is missing and print the tables."""
+    """Run the missing measurements and print the tables."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     machine, records = begin(output, ("contender", "text", "round"), arguments.fresh)
@@ -161,7 +161,7 @@ def _command(key: Record, texts: Path, scratch: Path, arguments: argparse.Namesp
 
 
 def _warm_command(output: Path, arguments: argparse.Namespace) -> list[str]:
-    """Opens a store that is made before the first measurement, a token a byte: twice the size of its text."""
+    """The command that opens a store, which is made first: a token per byte, twice the size of its text."""
     folder = output / "warm"
     text = folder / "text.txt"
     command = module_command(
@@ -174,7 +174,7 @@ def _warm_command(output: Path, arguments: argparse.Namespace) -> list[str]:
             while file.tell() < arguments.warm_megabytes * 1e6:
                 file.write(data)
         (folder / "unfinished").rename(text)
-        time.sleep(3)  # a file that has just been written may change again without a new time stamp
+        time.sleep(3)  # a file that was just written may change without a new time stamp
         run_process(command, output / "logs" / "warm.log", arguments.limit)
     return command
 

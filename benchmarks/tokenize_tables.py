@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmarks.records import Record, Records
 from benchmarks.results_page import table
 
-# What is compared with what, in the words of the table.
+# The compared contenders, in the words of the table.
 _RATIOS = (
     ("Insight with `fast` / fastokens alone", "Insight with `fast`", "fastokens alone"),
     (
@@ -34,13 +34,13 @@ _RATIOS = (
 
 
 def tables(records: Records, contenders: Sequence[str], texts: Sequence[str], warm: str) -> str:
-    """Speed of all, the ratios, and what opening a store takes.
+    """Speed of all contenders, the ratios, and the time to open a store.
 
     Args:
         records: The measurements.
-        contenders: Names.
-        texts: Names.
-        warm: Name of the measurement of a store that is there.
+        contenders: Names of the contenders.
+        texts: Names of the texts.
+        warm: Name of the measurement of an existing store.
     """
     parts = [_speeds(records, contenders, texts), _ratios(records, texts)]
     opened = records.select(contender=warm)

@@ -1,10 +1,10 @@
 """Training throughput of one decoder: Insight, litgpt and transformers, eager and compiled, fp32 and bf16.
 
 Llama-style decoder (hidden 384, 6 layers, 6 heads, SwiGLU 1024, vocabulary 8192, sequence 256, batch 16),
-fused AdamW, clipping at 1, on real text. Every measurement is a process of its own; the contenders take
-turns, each round beginning with another one, and the table holds medians over the rounds. ``insight fit``
-against Insight's bare loop is measured once more, step by step in one process. What has been measured is
-kept: an interrupted benchmark goes on where it was.
+fused AdamW, clipping at 1, on real text. Every measurement is a separate process; the contenders take turns
+in a rotated order, and the table holds medians over the rounds. In addition ``insight fit`` is compared with
+Insight's bare loop step by step in one process. An interrupted benchmark continues with the missing
+measurements.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Run the missing measurements and print the table."""
     arguments = _arguments()
     output = OUTPUT / "quick" if arguments.quick else OUTPUT
     write_throughput_text(output, throughput_shape().vocabulary_size)
@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _keys(arguments: argparse.Namespace, settings: list[tuple[str, str]]) -> Iterator[Record]:
-    """All measurements, round by round; those of one setting lie side by side."""
+    """All measurements, round by round, grouped by setting."""
     names = [name for name in (*CONTENDERS, OVERHEAD) if is_wanted(name, arguments.only)]
     for number in range(arguments.rounds):
         turn = number % max(1, len(names))
@@ -96,7 +96,7 @@ def _measure(
     records: Records, key: Record, output: Path, arguments: argparse.Namespace, num_threads: int
 ) -> None:
     name = "-".join(str(value) for value in key.values()).replace(" ", "_").replace(",", "")
-    # Kernels are compiled from nothing in the first round and found by the later ones.
+    # The first round compiles the kernels, and later rounds reuse them.
     kernels = output / "inductor" / name.rpartition("-")[0]
     if key["round"] == 0:
         shutil.rmtree(kernels, ignore_errors=True)
@@ -134,7 +134,7 @@ def _command(key: Record, output: Path, arguments: argparse.Namespace, num_threa
 
 
 def _insight_fit(key: Record, output: Path, arguments: argparse.Namespace, num_threads: int) -> list[str]:
-    """``insight fit`` with everything it does by default, and one callback more that holds the clock."""
+    """The command ``insight fit`` with its defaults and a callback that measures the time."""
     overhead, compiled = key["contender"] == OVERHEAD, key["mode"] == "compiled"
     callback = "MeasureOverhead" if overhead else "MeasureSteps"
     options: dict[str, Any] = {

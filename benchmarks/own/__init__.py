@@ -1,1 +1,1 @@
-"""What runs in Insight's environment: Insight in the same measurements as its peers."""
+"""Measurements of Insight, which run in its environment."""

@@ -1,4 +1,4 @@
-"""One variant of attention: its time beside another's, the memory it takes, what a decoded token costs."""
+"""One variant of attention: its time against another variant, its memory, the cost of a decoded token."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ VARIANTS: dict[str, Callable[[], Attention]] = {
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("layer", "attention", "memory", "decode"))
     parser.add_argument("--variant", choices=VARIANTS, required=True)
@@ -78,11 +78,11 @@ def main() -> None:
 
 
 def _pair(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str, Any]:
-    """Both steps in turns, A B, B A; the ratio is the median of the ratios of second to first."""
+    """Alternate both steps (A B, B A); the ratio is the median of the ratios of the second to the first."""
     base, variant = steps
     durations: dict[str, list[float]] = {name: [] for name in steps}
     for name in (*steps, *steps):
-        steps[name]()  # threads, allocator
+        steps[name]()  # warms up threads and allocator
     end = time.perf_counter() + seconds
     order = list(steps)
     while time.perf_counter() < end or len(durations[variant]) < 3:
@@ -99,7 +99,7 @@ def _pair(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str, Any
 
 
 def _memory(variant: str, length: int) -> dict[str, Any]:
-    """Growth of the process at its peak, over forward and backward."""
+    """Peak growth of the process during forward and backward pass."""
     _layer_step(variant, 128)()
     step = _layer_step(variant, length)
     before = resident_bytes()
@@ -108,7 +108,7 @@ def _memory(variant: str, length: int) -> dict[str, Any]:
 
 
 def _decode(variant: str, seconds: float) -> dict[str, Any]:
-    """Steps of one token early and late in a sequence, taking turns, with networks' own caches."""
+    """Steps of one token early and late in a sequence, alternating, with the network's cache."""
     network = DecoderConfig(
         hidden_size=HIDDEN, num_layers=4, attention=VARIANTS[variant](), max_sequence_length=4096
     ).build(4096)
@@ -131,7 +131,7 @@ def _decode(variant: str, seconds: float) -> dict[str, Any]:
 
 
 def _layer_step(name: str, length: int) -> Callable[[], None]:
-    """Forward and backward of one attention layer, batch 1."""
+    """Forward and backward pass of one attention layer, batch 1."""
     layer, mask = _layer(name), _mask(name, length)
     tables = layer.position.tables(torch.arange(length))
     hidden = torch.randn(1, length, HIDDEN, requires_grad=True)
@@ -146,7 +146,7 @@ def _layer_step(name: str, length: int) -> Callable[[], None]:
 
 
 def _attention_step(name: str, length: int) -> Callable[[], None]:
-    """The same without the projections before and after it."""
+    """Forward and backward pass of attention alone, without the projections."""
     layer: Any = _layer(name)
     mask = _mask(name, length).within(layer.window)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def _mask(name: str, length: int) -> Mask:
     ids = torch.arange(length).div(DOCUMENT, rounding_mode="floor").unsqueeze(0)
     if name == "packed documents":
         return causal_mask(ids)
-    # Without lengths it is written out.
+    # A mask without lengths is built in full.
     return DocumentMask(ids) if name == "dense documents" else CausalMask()
 
 

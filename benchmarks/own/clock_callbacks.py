@@ -21,8 +21,8 @@ class MeasureSteps(Callback):
     Args:
         seconds: How long to measure.
         precision: ``fp32`` or ``bf16``, for the rate of matrix products to compare with.
-        num_warmup_steps: Steps that are not counted.
-        min_steps: Steps to measure even if they take longer.
+        num_warmup_steps: First steps, which are not counted.
+        min_steps: Fewest steps to measure, even if they take longer.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class MeasureSteps(Callback):
 
 
 class MeasureOverhead(Callback):
-    """Takes a step of a bare loop after each step of the Trainer: both see the machine in the same state.
+    """Takes a step of a bare loop after each step of the Trainer, so both see the machine in the same state.
 
-    The bare loop has a copy of the network and an optimizer of its own, and the Trainer's batch. Its time is
-    taken out of the Trainer's.
+    The bare loop has a copy of the network, a separate optimizer and the Trainer's batch. Its time is
+    subtracted from the Trainer's.
 
     Args:
-        seconds: How long to measure, for the Trainer's steps alone.
-        precision: ``fp32`` or ``bf16``, as the Trainer's.
+        seconds: How long to measure, counting only the Trainer's steps.
+        precision: Precision of the Trainer, ``fp32`` or ``bf16``.
         compiled: Whether the bare loop compiles its network, as the Trainer does.
-        num_warmup_steps: Steps that are not counted.
-        min_steps: Steps to measure even if they take longer.
+        num_warmup_steps: First steps, which are not counted.
+        min_steps: Fewest steps to measure, even if they take longer.
     """
 
     def __init__(

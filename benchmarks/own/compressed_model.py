@@ -1,4 +1,4 @@
-"""One way to compress a trained model: made in one process, measured in others that only load it."""
+"""One compressed model: made in one process, measured in other processes that only load it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODEL = "model.pt"
 
 
 def main() -> None:
-    """Make or measure, and print."""
+    """Make or measure the model, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("make", "measure"))
     parser.add_argument("--kind", choices=(ORIGINAL, INSIGHT, TORCHAO, TORCH_AO), required=True)
@@ -62,7 +62,7 @@ def _make(arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = "float32"
     if arguments.kind == TORCHAO:
         (config,) = plan("int8_dynamic", "off")
-        dtype = config.dtype  # as Insight's, so that the rows compare
+        dtype = config.dtype  # Insight's dtype, so that the rows are comparable
         _quantize_with_torchao(network.to(getattr(torch, dtype)), arguments.method)
     elif arguments.kind == TORCH_AO:
         network = _quantize_with_torch_ao(network)
@@ -72,32 +72,32 @@ def _make(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _quantize_with_torchao(network: Decoder, name: str) -> None:
-    """What its README says: one call, with the defaults of the configuration."""
+    """Make one call with the configuration's defaults, as in torchao's README."""
     import torchao.quantization as torchao
 
     torchao.quantize_(network, getattr(torchao, name)())
 
 
 def _quantize_with_torch_ao(network: Decoder) -> Decoder:
-    """``quantize_dynamic`` knows plain ``nn.Linear`` only, so the network gets plain ones."""
+    """Replace linear layers by plain ``nn.Linear``, the only class that ``quantize_dynamic`` quantizes."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             module.__class__ = nn.Linear
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says that it is deprecated, which the table says too
+        warnings.simplefilter("ignore")  # the deprecation is stated in the table
         quantized: Decoder = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
     return quantized
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    import torchao.quantization  # noqa: F401 (before the memory is looked at: it is no part of a model)
+    import torchao.quantization  # noqa: F401 (before memory is measured, since it is not part of a model)
 
     gc.collect()
     before = resident_bytes()
     begun = time.perf_counter()
     network = _load(arguments)
     if arguments.compiled and arguments.kind != INSIGHT:
-        # Insight's way for all, as its artefact does when it loads: the compiler's memory counts for all.
+        # All are compiled like Insight's artefact when it loads, so the compiler's memory counts for all.
         compile_network(network)
     load_seconds = time.perf_counter() - begun
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
@@ -128,8 +128,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _save(network: Decoder, path: Path, whole: bool) -> None:
-    """The peers have no format of their own. torch.ao replaces modules, so the whole network is written;
-    torchao replaces weights only, and its modules cannot be pickled."""
+    """Save a network of the peers, which have no file format.
+
+    The whole network is written for torch.ao, which replaces modules. For torchao the weights are written,
+    since it replaces only weights and its modules cannot be pickled.
+    """
     if whole:
         torch.save(network, path)
     else:
@@ -140,7 +143,7 @@ def _save(network: Decoder, path: Path, whole: bool) -> None:
 def _load(arguments: argparse.Namespace) -> Decoder:
     if arguments.kind == INSIGHT:
         return load_model(arguments.folder).network
-    # Not weights_only: the file was written by this module a moment ago.
+    # weights_only is not needed, since this module wrote the file itself.
     saved: Any = torch.load(arguments.folder / MODEL, weights_only=False)
     if isinstance(saved, Decoder):
         return saved

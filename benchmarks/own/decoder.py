@@ -13,7 +13,7 @@ from insight.training.losses import linear_cross_entropy
 
 
 def decoder_config(shape: DecoderShape) -> DecoderConfig:
-    """The configuration of Insight's decoder in ``shape``."""
+    """The configuration of Insight's decoder with ``shape``."""
     return DecoderConfig(
         hidden_size=shape.hidden_size,
         num_layers=shape.num_layers,
@@ -30,15 +30,15 @@ def decoder_config(shape: DecoderShape) -> DecoderConfig:
 
 
 def shape_of(network: dict[str, Any], vocabulary_size: int, sequence_length: int) -> DecoderShape:
-    """The shape of a network that Insight trained, so that the peers train the same.
+    """The shape of a network that Insight trained, for the peers.
 
     Args:
-        network: ``DecoderConfig`` as its ``to_dict`` wrote it.
+        network: ``DecoderConfig`` as a dictionary.
         vocabulary_size: Rows of the embedding.
-        sequence_length: Tokens a training window.
+        sequence_length: Tokens per training window.
 
     Raises:
-        SystemExit: The peers have no such network.
+        SystemExit: The peers do not support the network.
     """
     values = network["init_args"]
     attention, feed_forward = values["attention"], values["feed_forward"]
@@ -65,7 +65,7 @@ def shape_of(network: dict[str, Any], vocabulary_size: int, sequence_length: int
 
 
 def decoder_loss(network: Decoder, compiled: bool) -> Loss:
-    """Mean cross-entropy as Insight's module computes it; compiled, the network is and the loss is not."""
+    """Mean cross-entropy as in Insight's module; ``compiled`` compiles the network but not the loss."""
     forward = torch.compile(network, dynamic=False) if compiled else network
 
     def loss(input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

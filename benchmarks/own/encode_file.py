@@ -28,11 +28,11 @@ def main() -> None:
     arguments = parser.parse_args()
     use_cores(arguments.cores)
     if arguments.without_fast:
-        # In the workers, too, which begin with nothing of this process but its environment.
+        # The workers inherit only the environment of this process, so it is set there as well.
         sys.path.insert(0, str(_WITHOUT_FAST))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(_WITHOUT_FAST), os.environ.get("PYTHONPATH", "")])
 
-    import tokenizers  # noqa: F401 (not part of the clock, as for the others)
+    import tokenizers  # noqa: F401 (imports are not counted for any contender)
 
     from insight.data import ByteTokenizerConfig, Preparation, PretrainedTokenizerConfig, TextFiles
     from insight.data.encoding.executors import LocalProcesses

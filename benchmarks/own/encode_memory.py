@@ -1,4 +1,4 @@
-"""Make a large text, and encode it in a process that does nothing else."""
+"""Make a large text, or encode it in a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, Callable[[list[str]], str]]] = {
 
 
 def make(folder: Path, kind: str, num_bytes: int, num_words: int) -> dict[str, Any]:
-    """Write the text of one kind, until it has so many bytes or words, and a tokenizer for it."""
+    """Write a text of one kind until it has so many bytes or words, and a tokenizer for it."""
     name, write = KINDS[kind]
     source = random.Random(0)
     vocabulary = ["".join(source.choices(_SYLLABLES, k=source.randint(1, 4))) for _ in range(50_000)]
@@ -58,7 +58,7 @@ def make(folder: Path, kind: str, num_bytes: int, num_words: int) -> dict[str, A
 
 
 def encode(folder: Path, kind: str, encoder: str, fraction: float, num_workers: int) -> dict[str, Any]:
-    """From the file to published stores, in a new cache; the most memory that this process ever held."""
+    """Encode the file into published stores in a new cache; returns the peak memory of this process."""
     if encoder == "tokenizers":
         from insight.data.tokenizers import library as segmented
 
@@ -89,7 +89,7 @@ def encode(folder: Path, kind: str, encoder: str, fraction: float, num_workers: 
 
 
 def main() -> None:
-    """Do one of the two, as told by the command line."""
+    """Make or encode, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("make", "encode"))
     parser.add_argument("--folder", type=Path, required=True)

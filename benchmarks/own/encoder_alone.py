@@ -1,4 +1,4 @@
-"""The bare encoders of two libraries on text that is in memory: what no pipeline around them can beat."""
+"""The bare encoders of two libraries on text in memory, an upper bound for the pipelines around them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 def _batches(path: Path) -> list[list[str]]:
     if path.suffix == ".txt":
-        # Short pieces: with long ones it is slower, since one wide character makes all of a string wide.
+        # Long pieces would be slower, since one wide character makes a whole string wide.
         with open(path, encoding="utf-8", newline="") as file:
             pieces = list(iter(lambda: file.read(_PIECE), ""))
         return [pieces[first : first + _PIECES] for first in range(0, len(pieces), _PIECES)]

@@ -1,4 +1,4 @@
-"""Insight's loader over a large store, and that store, which the others read as one file."""
+"""Insight's loader over a large store, and that store, which the other loaders read as one file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from insight.data.store import StoreWriter
 from insight.data.tokenizers import ByteTokenizer, EncodedBatch
 
 STORE, TOKENS = "store", "tokens.bin"
-_NUM_DOCUMENTS = 10_000  # written at a time
+_NUM_DOCUMENTS = 10_000  # per write
 SAMPLINGS: dict[str, SamplingConfig] = {
     "windows": Windows(),
     "packed": Packing(),
@@ -30,7 +30,7 @@ SAMPLINGS: dict[str, SamplingConfig] = {
 
 
 def main() -> None:
-    """Make or measure, and print."""
+    """Make the store or measure the loader, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("make", *SAMPLINGS))
     parser.add_argument("--folder", type=Path, required=True)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _make(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Random tokens in documents of 400 on average (log-normal), as a store and as one flat file."""
+    """Write random tokens in documents of 400 on average (log-normal) as a store and as one flat file."""
     folder: Path = arguments.folder / STORE
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

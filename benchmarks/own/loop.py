@@ -1,4 +1,4 @@
-"""Throughput of Insight's decoder and loss in the plain loop that the peers run in."""
+"""Throughput of Insight's decoder and loss in the peers' plain loop."""
 
 from __future__ import annotations
 

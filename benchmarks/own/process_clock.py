@@ -1,4 +1,4 @@
-"""Callbacks that measure ``insight fit`` on one process and on several, and what a save costs it."""
+"""Callbacks that measure ``insight fit`` with one or several processes, and the cost of a save."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NUM_SUMS = 5
 
 
 class MeasureOptimizerSteps(Callback):
-    """Times optimizer steps over all processes, and the sum of all gradients alone; the first process tells.
+    """Times optimizer steps of all ranks, and an all-reduce of all gradients alone; rank 0 prints the result.
 
-    The run has to end by ``trainer.max_steps``: processes that ended it by their clocks would not agree.
+    The run has to end by ``trainer.max_steps``, since ranks could not agree on an end by their clocks.
 
     Args:
-        num_warmup_steps: Steps that are not counted.
+        num_warmup_steps: First steps, which are not counted.
     """
 
     def __init__(self, num_warmup_steps: int = 2) -> None:
@@ -66,7 +66,7 @@ class MeasureOptimizerSteps(Callback):
 
 
 def _seconds_of_sums(num_numbers: int) -> float:
-    """Median time of summing so many numbers over all processes, nothing else running."""
+    """Median time of an all-reduce of so many numbers, with nothing else running."""
     numbers = torch.zeros(num_numbers)
     seconds = []
     for _ in range(1 + _NUM_SUMS):
@@ -78,11 +78,11 @@ def _seconds_of_sums(num_numbers: int) -> float:
 
 
 class MeasureSaves(Callback):
-    """Times steps that a save follows against others, and writing the same bytes with a flush to the disk.
+    """Times steps with a save against ordinary steps, and writing the same bytes with a flush to the disk.
 
-    A period is the steps from one save to the next. Its first step has waited for the save; in its first
-    three quarters an asynchronous save may still be writing; then the same bytes are written, and the
-    steps of the last quarter are the ordinary ones.
+    A period is the steps from one save to the next. Its first step includes the save. In its first three
+    quarters an asynchronous save may still be writing; then the same bytes are written as a reference, and
+    the steps of the last quarter count as ordinary.
 
     Args:
         period: ``every_n_steps`` of the run's ``RunCheckpoint``.
@@ -138,8 +138,8 @@ class MeasureSaves(Callback):
         content = checkpoint.read_bytes()
         self._num_bytes = len(content)
         copy = checkpoint.with_name("same_bytes")
-        # The first one gets the system's cache the pages that the second one is written to: memory that no
-        # one has touched yet takes a virtual machine longer than all the rest.
+        # The first write brings pages into the system's cache for the second: on a virtual machine, the first
+        # use of memory takes longer than everything else.
         for _ in range(2):
             begin = time.perf_counter()
             with copy.open("wb") as file:

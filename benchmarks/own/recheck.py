@@ -1,4 +1,4 @@
-"""A checkpoint of Insight measured by the peers' evaluator, in float32: do both count the same bits?"""
+"""Measures a checkpoint of Insight with the peers' evaluator in float32, to compare the bits per byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text as token ids on disk, made once with Insight's tokenizer for all contenders."""
+"""Token ids on disk, made once with Insight's tokenizer for all contenders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOVELS = ("austen-sensesensibility", "austen-prideprejudice", "austen-mansfieldp
 
 
 def write_throughput_text(folder: Path, vocabulary_size: int) -> None:
-    """``tokens.npy`` and ``tokenizer.json``: the four novels under a BPE of their own; kept if there."""
+    """Write ``tokens.npy`` and ``tokenizer.json``, the four novels and their BPE, unless they exist."""
     tokens, tokenizer_file = folder / "tokens.npy", folder / "tokenizer.json"
     if tokens.exists() and tokenizer_file.exists():
         return
@@ -27,11 +27,11 @@ def write_throughput_text(folder: Path, vocabulary_size: int) -> None:
 
 
 def write_quality_text(run_folder: Path, folder: Path) -> dict[str, Any]:
-    """``train.npy`` and ``validation.npy`` as a run of Insight read them, and ``text.json`` about them.
+    """Write ``train.npy`` and ``validation.npy`` as a run of Insight read them, and ``text.json``.
 
     Args:
-        run_folder: A finished run; its tokenizer and the corpora of its configuration are used.
-        folder: Where the files go.
+        run_folder: A finished run, which gives the tokenizer and the corpora.
+        folder: Folder for the files.
 
     Returns:
         The content of ``text.json``: bytes and tokens of the validation text, sequence length, batch size.

@@ -1,7 +1,7 @@
 """The text that ``tokenize`` measures on, and a tokenizer for it, in the forms that all contenders read.
 
-Prose: the paragraphs of the embedded novels in random order, again and again. Code: the Python files of this
-environment. Neither is a web crawl: prose repeats its words more than one does, code has longer ones.
+Prose is the paragraphs of the embedded novels in random order, repeated. Code is the Python files of this
+environment. Compared with a web crawl, prose repeats its words more, and code has longer words.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ _END = "<|endoftext|>"
 
 
 def write_texts(folder: Path, num_bytes: int, slice_bytes: int, workers_bytes: int) -> None:
-    """Everything that is not there yet.
+    """Write the files that are missing.
 
-    For each text ``NAME.txt`` of ``num_bytes``, its first ``workers_bytes`` as ``NAME.part.txt``, and its
-    first ``slice_bytes`` as ``NAME.jsonl`` and as the files ``NAME/*.txt``; ``tokenizer/`` with
-    ``tokenizer.json``, a ``tokenizer_config.json`` for litgpt and
-    ``ranks.json`` for tiktoken.
+    They are, for each text, ``NAME.txt`` of ``num_bytes``, its first ``workers_bytes`` as ``NAME.part.txt``
+    and its first ``slice_bytes`` as ``NAME.jsonl`` and as ``NAME/*.txt``; and ``tokenizer/`` with
+    ``tokenizer.json``, ``tokenizer_config.json`` for litgpt and ``ranks.json`` for tiktoken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, documents in (("prose", _prose()), ("code", _code())):
@@ -86,15 +85,15 @@ def _prose() -> Iterator[str]:
 def _code() -> Iterator[str]:
     folders = [Path(sysconfig.get_path(name)) for name in ("purelib", "stdlib")]
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    # Neighbours are alike, and a slice should be a sample of all.
+    # Files are shuffled, since neighbours are similar and a slice should be a sample of all.
     random.Random(0).shuffle(files)
-    # More than there is of it begins again.
+    # A text that is too short is repeated.
     for file in itertools.cycle(files):
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        # Contenders differ in what they make of the names of special tokens and of white space at the ends.
+        # Contenders treat the names of special tokens and white space at the ends differently.
         text = text.strip()
         if text and _END not in text:
             yield text

@@ -1,1 +1,1 @@
-"""What runs in the peers' environment (``make bench-env``): torch, litgpt and transformers, never Insight."""
+"""Code for the peers' environment (``make bench-env``): torch, litgpt and transformers, never Insight."""

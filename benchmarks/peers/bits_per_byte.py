@@ -21,16 +21,16 @@ def bits_per_byte(
 ) -> float:
     """Cross-entropy of every token of ``stream`` but the first, in bits, divided by the bytes of the text.
 
-    The stream (end-of-text, document, end-of-text, ...) is cut into windows of ``sequence_length`` that do
-    not overlap, so every token is predicted exactly once, from what precedes it in its window.
+    The stream (end-of-text, document, end-of-text, ...) is cut into windows without overlap, so every token
+    is predicted exactly once, from the tokens before it in its window.
 
     Args:
         logits_function: ``(batch, sequence)`` int64 ids → ``(batch, sequence, vocabulary)`` logits; the
             caller puts its network into evaluation mode.
         stream: ``(num_targets + 1,)`` token ids.
-        num_bytes: UTF-8 bytes of the text that the stream stands for.
-        sequence_length: Tokens a window; the last window may be shorter.
-        batch_size: Windows a forward pass; the result does not depend on it.
+        num_bytes: UTF-8 bytes of the text of the stream.
+        sequence_length: Tokens per window; the last window may be shorter.
+        batch_size: Windows per forward pass; the result does not depend on it.
     """
     ids = torch.from_numpy(np.asarray(stream, dtype=np.int64))
     inputs, targets = ids[:-1], ids[1:]

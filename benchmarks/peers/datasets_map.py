@@ -1,4 +1,4 @@
-"""Text to token ids with Hugging Face datasets: load, ``map`` in batches with tokenizers, save."""
+"""Text to token ids with Hugging Face datasets: load, ``map`` batches through tokenizers, save."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class DecoderShape:
         head_dim: Width of a head.
         intermediate_size: Width of the SwiGLU.
         vocabulary_size: Rows of the embedding and of the head.
-        sequence_length: Tokens a training window.
+        sequence_length: Tokens per training window.
         tie_embeddings: Whether the head is the embedding.
         rope_base: Base of the rotary frequencies.
     """
@@ -45,7 +45,7 @@ class DecoderShape:
         return json.dumps(dataclasses.asdict(self))
 
     def matmul_parameters(self) -> int:
-        """Weights that take part in matrix products: projections, SwiGLU and head, without the embedding."""
+        """Number of weights in matrix products: projections, SwiGLU and head, without the embedding."""
         query_and_output = 2 * self.hidden_size * self.num_heads * self.head_dim
         key_and_value = 2 * self.hidden_size * self.num_key_value_heads * self.head_dim
         feed_forward = 3 * self.hidden_size * self.intermediate_size
@@ -55,8 +55,8 @@ class DecoderShape:
     def flops_per_token(self) -> int:
         """Matrix-product FLOPs of one trained token, forward and backward.
 
-        6 a weight (2 forward, 4 backward) and 12 · sequence · width a layer for scores and weighted sum over
-        the whole square, as in PaLM (arXiv 2204.02311, appendix B) and in Insight's own count.
+        They are 6 per weight (2 forward, 4 backward) and 12 · sequence · width per layer for scores and
+        weighted sum over the whole square, as in PaLM (arXiv 2204.02311, appendix B) and in Insight.
         """
         attention = 12 * self.num_layers * self.sequence_length * self.num_heads * self.head_dim
         return 6 * self.matmul_parameters() + attention

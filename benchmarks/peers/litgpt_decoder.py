@@ -1,4 +1,4 @@
-"""litgpt's GPT in the benchmark's shape, initialised and trained as its ``pretrain`` does (litgpt 0.5.13)."""
+"""litgpt's GPT in the benchmark's shape, initialised and trained as by its ``pretrain`` (litgpt 0.5.13)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def build_litgpt(shape: DecoderShape) -> Any:
 def litgpt_loss(model: Any, compiled: bool) -> Loss:
     """litgpt's training loss.
 
-    Eager it is what ``pretrain`` computes: cross-entropy in chunks of 128 rows. Compiled, the loss is one
-    piece inside the compiled function (``pretrain`` compiles the network only), which is faster.
+    Eager, it is the loss of ``pretrain``: cross-entropy in chunks of 128 rows. Compiled, the loss is part of
+    the compiled function, which is faster than ``pretrain``, where only the network is compiled.
     """
 
     def loss(input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""litgpt's GPT trained for a number of seconds, in the plain loop that its ``pretrain`` is."""
+"""litgpt's GPT trained for a number of seconds in a plain loop like that of its ``pretrain``."""
 
 from __future__ import annotations
 

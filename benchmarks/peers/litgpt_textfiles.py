@@ -1,4 +1,4 @@
-"""litgpt's ``TextFiles``: a folder of .txt files to the chunks of litdata."""
+"""litgpt's ``TextFiles``, which encodes a folder of .txt files into chunks of litdata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
     shutil.copytree(arguments.text, folder)  # it writes beside the text
     tokenizer = Tokenizer(arguments.tokenizer)
     started = time.perf_counter()
-    # Without text for validation the first file is set aside for it, and encoded like the others.
+    # Without validation text, litgpt sets the first file aside for it and encodes it like the others.
     data = TextFiles(train_data_path=folder)
     data.connect(tokenizer, batch_size=1, max_seq_length=256)
     data.prepare_data()
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _num_tokens(data: object) -> int | None:
-    """As its index says, where it does."""
+    """Number of tokens in its index, if the index has it."""
     total = 0
     for name in ("out_path_train", "out_path_val"):
         index = json.loads((getattr(data, name) / "index.json").read_text(encoding="utf-8"))

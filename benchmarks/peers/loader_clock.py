@@ -1,4 +1,4 @@
-"""How fast batches come, how soon the first one, and what memory they take. Needs torch and psutil."""
+"""Rate of batches, time to the first batch, and memory of a loader. Needs torch and psutil."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _BETWEEN_LOOKS = 64
 def measure(
     open_loader: Callable[[], Iterator[torch.Tensor]], seconds: float, num_tokens: int
 ) -> dict[str, Any]:
-    """Run through batches, after the first one, for a while or an epoch.
+    """Time the first batch, then further batches for some seconds or tokens.
 
     Args:
-        open_loader: Begins an endless run of batches, of each the targets; whatever it needs is set up.
-        seconds: How long.
-        num_tokens: Tokens after which it ends earlier.
+        open_loader: Returns an endless iterator over the targets of batches; its setup is already done.
+        seconds: How long to measure.
+        num_tokens: Number of tokens after which it ends earlier.
     """
     before = _resident_bytes()
     begun = time.perf_counter()
     batches = open_loader()
     first = next(batches)
     first_seconds = time.perf_counter() - begun
-    share = float((first != _IGNORED).double().mean())  # padding is no token
+    share = float((first != _IGNORED).double().mean())  # padding does not count as tokens
     growth = num_positions = num_batches = 0
     begun = now = time.perf_counter()
     while now - begun < seconds and num_positions * share < num_tokens:
@@ -48,6 +48,6 @@ def measure(
 
 
 def _resident_bytes() -> int:
-    """Physical memory of this process and its children."""
+    """Resident memory of this process and its children."""
     process = psutil.Process()
     return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))

@@ -1,10 +1,10 @@
-"""Other ways to batches of the same tokens, written as their projects write them. Needs numpy and torch.
+"""Other projects' loaders over the same tokens, written as in those projects. Needs numpy and torch.
 
-``nanogpt``: random windows of a memory-mapped file, made anew for every batch (`get_batch` of its train.py);
-no epochs, windows overlap. ``dataloader``: a map-style dataset of the windows of an epoch behind torch's
-DataLoader with a shuffled order, collated row by row. ``datasets``: the same windows as rows of a Hugging
-Face dataset in torch format. ``litdata``: what litgpt's TextFiles reads with: chunks on disk written by
-`optimize` and read by StreamingDataset and TokensLoader.
+``nanogpt``: random windows of a memory-mapped file for every batch (`get_batch` of its train.py), without
+epochs and with overlap. ``dataloader``: a map-style dataset of the windows of an epoch in torch's DataLoader,
+shuffled and collated row by row. ``datasets``: equal windows as rows of a Hugging Face dataset in torch
+format. ``litdata``: chunks on disk written by `optimize` and read by StreamingDataset and TokensLoader, as in
+litgpt's TextFiles.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ _CHUNK_TOKENS = 1 << 20
 
 
 class Windows(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Inputs and targets of the windows of a file, from its beginning.
-
-    Args:
-        path: uint16 token ids.
-    """
+    """Inputs and targets of the windows of ``path``, a file of uint16 token ids, from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self.tokens = np.memmap(path, dtype=np.uint16, mode="r")
@@ -46,7 +42,7 @@ class Windows(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def nanogpt(path: Path, num_workers: int, folder: Path) -> Loader:
     def batches() -> Iterator[torch.Tensor]:
         while True:
-            # Opened for every batch, since a mapping that stays open keeps what it has read in memory.
+            # The file is mapped for every batch, since an open mapping keeps its pages in memory.
             data = np.memmap(path, dtype=np.uint16, mode="r")
             starts = torch.randint(len(data) - SEQUENCE_LENGTH, (BATCH_SIZE,)).tolist()
             rows = [data[start : start + SEQUENCE_LENGTH].astype(np.int64) for start in starts]
@@ -98,11 +94,7 @@ def litdata(path: Path, num_workers: int, folder: Path) -> Loader:
 
 
 class ReadChunk:
-    """A function that can be pickled: tokens from a place on.
-
-    Args:
-        path: uint16 token ids.
-    """
+    """A picklable function that reads tokens from a position of ``path``, a file of uint16 token ids."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What every measured process reports about itself, in the same way for all contenders. Needs only torch."""
+"""Clock, memory and plain training step of measured processes, equal for all contenders. Needs only torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast for ``"bf16"``, nothing for ``"fp32"``; master weights are float32 in both."""
+    """Autocast for ``"bf16"``, none for ``"fp32"``; the weights are float32 in both."""
     if precision == "bf16":
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def matmul_rate(precision: str, size: int = 1024, seconds: float = 0.5) -> float:
-    """Median FLOP/s of a square matrix product in ``precision``: the ceiling for training."""
+    """Median FLOP/s of a square matrix product in ``precision``, an upper bound for training."""
     left = torch.randn(size, size).to(DTYPES[precision])
     right = torch.randn(size, size).to(DTYPES[precision])
     for _ in range(3):
@@ -40,7 +40,7 @@ def matmul_rate(precision: str, size: int = 1024, seconds: float = 0.5) -> float
 
 
 def peak_resident_bytes() -> int:
-    """Most physical memory this process has held (Linux ``VmHWM``; elsewhere ``getrusage``)."""
+    """Peak resident memory of this process (``VmHWM`` on Linux, otherwise ``getrusage``)."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             for line in status:
@@ -53,12 +53,12 @@ def peak_resident_bytes() -> int:
 
 
 class StepClock:
-    """Times training steps from the end of one to the end of the next, so that nothing falls between.
+    """Times training steps from the end of one to the end of the next, so that no time is left out.
 
     Args:
-        num_warmup_steps: Steps that are not counted (allocator, threads, autotuning).
+        num_warmup_steps: First steps, which are not counted (allocator, threads, autotuning).
         seconds: How long to measure after them.
-        min_steps: Steps to measure even if they take longer.
+        min_steps: Fewest steps to measure, even if they take longer.
     """
 
     def __init__(self, num_warmup_steps: int, seconds: float, min_steps: int = 5) -> None:
@@ -115,7 +115,7 @@ def plain_step(
 ) -> Loss:
     """One step of a plain loop: forward under autocast, backward, clip to ``max_norm``, update.
 
-    The same for every contender, as in litgpt's ``pretrain.fit`` (0.5.13).
+    All contenders use it; it follows litgpt's ``pretrain.fit`` (0.5.13).
     """
     parameters = list(model.parameters())
 
@@ -132,7 +132,7 @@ def plain_step(
 
 
 def adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    """Fused AdamW, decay 0.1 on matrices only, betas 0.9 and 0.95 (as litgpt's pretraining configs)."""
+    """Fused AdamW, decay 0.1 on matrices only, betas 0.9 and 0.95, as in litgpt's pretraining configs."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

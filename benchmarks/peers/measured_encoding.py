@@ -1,4 +1,4 @@
-"""What every measured encoding has in common. Needs nothing but Python."""
+"""Shared code of all measured encodings. Needs only Python."""
 
 from __future__ import annotations
 

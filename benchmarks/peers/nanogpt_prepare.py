@@ -1,4 +1,4 @@
-"""The steps of nanoGPT's ``openwebtext/prepare.py``: tiktoken a document at a time, then one uint16 file."""
+"""The steps of nanoGPT's ``openwebtext/prepare.py``: tiktoken per document, then one uint16 file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a measured process and the one that launched it understand each other. Needs nothing but Python."""
+"""Communication of a measured process with the process that launched it. Needs only Python."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STARTED_AT = "BENCHMARK_STARTED_AT"
 
 
 def started_at() -> float:
-    """Wall-clock time (``time.time()``) at which this process was launched, so that imports count."""
+    """Time (``time.time()``) of this process's launch, so that imports count."""
     return float(os.environ.get(STARTED_AT, time.time()))
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """Hand ``result`` to the process that launched this one."""
+    """Pass ``result`` to the process that launched this one."""
     print(RESULT_MARK + json.dumps(result), flush=True)

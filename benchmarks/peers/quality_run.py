@@ -1,4 +1,4 @@
-"""A training run that ends when its seconds are over; what measuring it takes is not counted."""
+"""A training run with a budget of seconds; the time of its evaluations is not counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.peers.measured import peak_resident_bytes
 from benchmarks.peers.protocol import print_result, started_at
 from benchmarks.peers.windows import TrainingWindows, load_tokens
 
-# Shares of the budget at which the validation text is measured; more near the end, where the decay pays.
+# Shares of the budget at which the validation text is measured, denser near the end, where the decay is.
 POINTS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 
@@ -42,13 +42,13 @@ def parse_quality_arguments(description: str) -> argparse.Namespace:
 class QualityRun:
     """The clock, the schedule and the evaluations of one run.
 
-    The learning rate follows the clock, not a number of steps, so that the decay ends exactly with the
-    budget however fast the machine is: the peers' schedules are given that for free.
+    The learning rate follows the clock, not a number of steps, so the decay ends exactly with the budget at
+    any speed, which is an advantage for the peers.
 
     Args:
-        arguments: Of :func:`parse_quality_arguments`.
+        arguments: Arguments from :func:`parse_quality_arguments`.
         logits_function: ``(batch, sequence)`` ids → logits of the network in training.
-        model: The network, switched to evaluation while it is measured.
+        model: The network, which is in evaluation mode while it is measured.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class QualityRun:
     def multiplier(self) -> float:
         """Share of the peak learning rate for the next step: linear warm-up in steps, then decay in time.
 
-        ``cosine``: half a cosine to zero over what the first step (and compiling) has left of the budget.
-        ``wsd``: constant, then linear to zero over the second half of that.
+        ``cosine``: half a cosine to zero over the budget that remains after the first step (and compiling).
+        ``wsd``: constant, then linear to zero over the second half of the remaining budget.
         """
         warmup = min(1.0, (self.num_steps + 1) / float(self.arguments.warmup_steps))
         if self._first_step_ended is None:
@@ -92,7 +92,7 @@ class QualityRun:
         return warmup * 0.5 * (1 + math.cos(math.pi * progress))
 
     def step_ended(self) -> bool:
-        """Count a step, measure where it is time to; true when the budget is spent."""
+        """Count a step and evaluate if it is due; true once the budget is spent."""
         self.num_steps += 1
         seconds = self.seconds()
         if self._first_step_ended is None:

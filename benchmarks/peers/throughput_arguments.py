@@ -34,13 +34,13 @@ def new_clock(arguments: argparse.Namespace) -> StepClock:
 
 
 def report(arguments: argparse.Namespace, clock: StepClock, **extra: Any) -> None:
-    """Print what ``clock`` measured, and the numbers that say whether contenders did the same work."""
+    """Print the measurement, with numbers that show whether contenders did the same work."""
     tokens_per_step = arguments.batch_size * arguments.shape.sequence_length
     print_result({**clock.report(tokens_per_step, arguments.precision), **extra})
 
 
 def run_plain_loop(arguments: argparse.Namespace, model: torch.nn.Module, loss_function: Loss) -> None:
-    """Train ``model`` in the loop that all contenders share, on windows that are in memory already."""
+    """Train ``model`` in the shared loop, on windows that are already in memory."""
     windows = TrainingWindows(load_tokens(arguments.tokens), arguments.shape.sequence_length, seed=0)
     batches = [windows.batch(index, arguments.batch_size) for index in range(16)]
     step = plain_step(model, adamw(model, 1e-3), loss_function, arguments.precision)

@@ -1,4 +1,4 @@
-"""What transformers' Trainer needs to train on our windows: column names, and options without extras."""
+"""Adapters for transformers' Trainer: windows with its column names, and options without extras."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from benchmarks.peers.windows import TrainingWindows
 
 
 class ShiftedLabels(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """The windows under the names that LlamaForCausalLM takes; the targets are shifted already.
-
-    Args:
-        windows: In training order.
-    """
+    """``windows`` in training order, with the names that LlamaForCausalLM takes and shifted targets."""
 
     def __init__(self, windows: TrainingWindows) -> None:
         self.windows = windows

@@ -18,7 +18,7 @@ def build_transformers(shape: DecoderShape) -> Any:
 
 
 def transformers_loss(model: Any, compiled: bool) -> Loss:
-    """The loss that the model computes itself, given targets that are shifted already."""
+    """The loss that the model computes itself from targets that are already shifted."""
 
     def loss(input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = model(input_ids=input_ids, labels=targets, shift_labels=targets).loss

@@ -1,4 +1,4 @@
-"""Throughput of transformers' LlamaForCausalLM in its own Trainer, nothing switched on that costs time."""
+"""Throughput of transformers' LlamaForCausalLM in its Trainer, without options that cost time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of token ids in memory, the same for every contender. Needs only numpy and torch."""
+"""Windows of token ids in memory, equal for every contender. Needs only numpy and torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def load_tokens(path: Path) -> Tokens:
 
 
 class TrainingWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Windows in training order: every epoch a new offset and a new order, each token once an epoch.
+    """Windows in training order: each epoch has a new offset and order, and each token once.
 
     Args:
-        tokens: The stream.
-        sequence_length: Tokens a window.
-        seed: Of order and offsets.
-        num_epochs: How many epochs the order covers; more than any run here reaches.
+        tokens: The stream of token ids.
+        sequence_length: Tokens per window.
+        seed: Seed of orders and offsets.
+        num_epochs: Number of epochs to cover, more than any run here reaches.
     """
 
     def __init__(self, tokens: Tokens, sequence_length: int, seed: int, num_epochs: int = 50) -> None:

@@ -1,3 +1,3 @@
-"""Stands before the library of this name on the path where it is to be measured without."""
+"""Hides the library of this name on the path, to measure without it."""
 
 raise ImportError("left out of this measurement")
