@@ -68,11 +68,7 @@ class SampleCursor:
         self.num_consumed += num_samples
 
     def state_dict(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        """The number and the identity of the data that it refers to.
-
-        Args:
-            identity: Everything that decides which samples come before the position, plain JSON values.
-        """
+        """The number and the identity of the data that it refers to, plain JSON values."""
         return {"num_samples_consumed": self.num_consumed, **_with_fingerprint(identity)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -251,16 +247,10 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """Evaluation batches; a rank takes every ``world_size``-th window.
+    """Evaluation batches of at most ``batch_size`` rows; a rank takes every ``world_size``-th window.
 
     All batches have the same shape, which a compiled network needs, and every rank has equally many: rows are
     spread evenly, and surplus rows (fewer than one per batch and rank) hold only ignored targets.
-
-    Args:
-        windows: The windows of the split.
-        batch_size: Most rows in a batch on this rank.
-        rank: Rank of this process.
-        world_size: Number of processes.
     """
 
     windows: EvaluationWindows

@@ -45,10 +45,7 @@ _SPLITS_OF_STAGE = {
 
 
 class TrainingCorpora:
-    """The text named by ``train_files``: one stream of files, or named corpora.
-
-    Args:
-        train_files: Text, or a mapping from the names of corpora to their files.
+    """The text of ``train_files``: one stream of files, or a mapping from names of corpora to their files.
 
     Raises:
         ConfigError: A mapping is empty, a name is not text, or a corpus has no files.
@@ -111,10 +108,7 @@ class TrainingCorpora:
             )
 
     def open(self, preparation: Preparation) -> list[Corpus]:
-        """Open the stores of the corpora; missing ones are built.
-
-        Args:
-            preparation: The preparation of all text; its tokenizer encodes all corpora.
+        """Open the stores of the corpora; missing ones are built with the tokenizer of all text.
 
         Raises:
             DataError: The text cannot be read.
@@ -275,13 +269,10 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the token ids of the splits that the stage needs; repeated calls are allowed.
 
+        Raises the errors of :meth:`prepare_data`.
+
         Args:
             stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; ``None`` for all splits.
-
-        Raises:
-            DataError: Text cannot be read or is too short.
-            TokenizerError: The text is unsuitable for training the tokenizer.
-            OutputError: The cache cannot be written to.
         """
         self._stores |= self._open(stage)
         if stage == "fit" and self.trainer and not self._has_said_counts:
@@ -319,7 +310,6 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return stores[0] if len(stores) == 1 else JoinedStore(stores)
 
     def _check_one_batch(self, samples: Samples) -> None:
-        """Refuse text that does not fill one batch."""
         if samples.num_samples >= self.global_batch_size:
             return
         where = self._corpora[0].title
@@ -441,12 +431,9 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self.batch_size * self._world_size
 
     def advance(self, num_samples_global: int) -> None:
-        """Count a training batch as consumed.
+        """Count the samples of a training batch on all ranks together as consumed.
 
         Called at the end of ``training_step``, before any callback may save a checkpoint.
-
-        Args:
-            num_samples_global: Samples of the batch on all ranks together.
         """
         self._cursor.advance(num_samples_global)
 
@@ -477,7 +464,6 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})
 
     def _identity(self) -> dict[str, Any]:
-        """Everything that decides which samples come before a position."""
         manifest = self._stores["train"].manifest
         return {
             "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
@@ -524,7 +510,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return int(placed["num_replicas"]) if placed else 1
 
     def _count_samples_per_step(self) -> int:
-        """Samples per optimizer step on all ranks; one batch if the text is shorter or batches count."""
+        """Samples of a step on all ranks; of a batch if no step fits into the text or samples depend on batches."""
         assert self._samples is not None
         accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         step = self.global_batch_size * accumulation

@@ -357,7 +357,6 @@ class Preparation:
         return min(num_pieces, wanted)
 
     def _parts(self, split: str, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents of a split, in parts; ``repairs`` counts the repairs of the text."""
         if self._is_divided(split):
             is_training = split == "train"
             return self._division.training(repairs) if is_training else self._division.validation(repairs)
@@ -368,7 +367,6 @@ class Preparation:
             yield from source.parts(self._files.reading, repairs)
 
     def _is_divided(self, split: str) -> bool:
-        """Whether this split is one of two parts of the training files."""
         return (
             split in ("train", "validation")
             and self._files.validation is None
@@ -406,7 +404,6 @@ class Preparation:
         return self._ranged_texts[split]
 
     def _content_of(self, sources: list[AnySource]) -> list[str]:
-        """A hash for each source of its bytes and of how they are read."""
         files = [source for source in sources if isinstance(source, Source)]
         hashes = iter(ContentHashes(self._cache_dir).of([source.path for source in files]))
         return [
@@ -417,7 +414,6 @@ class Preparation:
         ]
 
     def _check_unchanged(self, sources: list[AnySource], contents: list[str]) -> None:
-        """Refuse to keep data from files that changed after their content was hashed."""
         for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
             if now != before:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
@@ -437,7 +433,6 @@ def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[E
 
 
 def _names_of(sources: Sequence[AnySource]) -> str:
-    """The sources as named in messages: the first three, and how many more there are."""
     names = ", ".join(source.name for source in sources[:3])
     return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
 

@@ -183,10 +183,6 @@ class _CutSearch:
     """Finds where to cut one document: at the nearest boundary of the best kind near the target.
 
     Both parts get at least one character.
-
-    Args:
-        length: Length of the document in characters.
-        fraction: Fraction of the characters after the cut.
     """
 
     def __init__(self, length: int, fraction: float) -> None:
@@ -199,7 +195,6 @@ class _CutSearch:
         self._space = ""
 
     def look(self, text: str) -> None:
-        """Look at the next characters of the document."""
         first = self._position
         self._position += len(text)
         # A boundary lies inside a run of white space, so a run at the end is kept until it is complete.
@@ -231,12 +226,7 @@ class _CutSearch:
 
 
 def sizes_of(parts: Iterable[TextPart], *, with_open: bool = False) -> Iterator[tuple[int, int]]:
-    """UTF-8 bytes and characters of each document.
-
-    Args:
-        parts: The documents.
-        with_open: Whether to count an unfinished last document.
-    """
+    """UTF-8 bytes and characters of each document, and with ``with_open`` of an unfinished last one."""
     num_bytes = num_characters = 0
     is_open = False
     for part in parts:

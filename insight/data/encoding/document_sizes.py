@@ -20,12 +20,7 @@ from insight.data.split import SIZES, sizes_of
 
 @dataclass(frozen=True)
 class SizeTask:
-    """Ranges whose documents are measured; a task holds paths and no text.
-
-    Attributes:
-        ranges: The ranges to read, in order.
-        reading: How bytes become documents.
-    """
+    """Ranges whose documents are measured, in order; a task holds paths and no text."""
 
     ranges: tuple[TextRange, ...]
     reading: Reading
@@ -50,10 +45,6 @@ def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.vo
     """The sizes of all documents, for :class:`ValidationSplit`; sets ``text.starts`` as well.
 
     The tasks return the sizes directly, sixteen bytes per document.
-
-    Args:
-        executor: Runs the tasks.
-        text: The text to measure.
 
     Raises:
         DataError: A file cannot be read or holds no text.

@@ -88,10 +88,7 @@ class ExecutorConfig(Component):
 
     @abstractmethod
     def build(self, num_workers: int) -> Executor:
-        """Build an executor.
-
-        Args:
-            num_workers: The result of :meth:`workers_for`; ignored for a cluster that is already running.
+        """Build an executor; a running cluster ignores ``num_workers``.
 
         Raises:
             ConfigError: A library is missing, or the cluster does not answer.
@@ -398,11 +395,7 @@ class DaskCluster(ExecutorConfig):
 class DaskExecutor(Executor):
     """A client of a Dask cluster; tasks of a lost worker go to another one.
 
-    Args:
-        distributed: The library.
-        client: The client of the cluster.
-        patience: Seconds to wait for a worker if there is none.
-        cluster: The cluster to close with the client if this process started it.
+    The cluster is closed with the client if this process started it.
     """
 
     def __init__(self, distributed: Any, client: Any, patience: float, cluster: Any = None) -> None:

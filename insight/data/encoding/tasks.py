@@ -178,13 +178,7 @@ def encode_part(task: EncodeTask) -> str:
 def read_ranges(
     task: EncodeTask, repairs: TextRepairs, has_text: list[bool] | None = None
 ) -> Iterator[TextPart]:
-    """Read the text of a task.
-
-    Args:
-        task: The task.
-        repairs: Counts the repairs of the text.
-        has_text: Receives for each range whether it holds text in either part of the documents.
-    """
+    """Read the text of a task; ``has_text`` receives for each range whether it holds any, in either part."""
     array = np.load(task.selection.file, mmap_mode="r") if task.selection else None
     for text_range, start in zip(task.ranges, task.starts, strict=True):
         seen = [False]

@@ -51,11 +51,7 @@ def _read(pipe: IO[bytes], count: int) -> bytes:
 
 
 def main(modules: Sequence[str]) -> None:
-    """Serve requests until standard input or the parent process ends.
-
-    Args:
-        modules: Names of modules that requests will need.
-    """
+    """Import the modules and serve requests until standard input or the parent process ends."""
     # Ctrl-C reaches the whole process group; the parent process decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

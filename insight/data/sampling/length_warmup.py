@@ -83,13 +83,7 @@ class SequenceLengthWarmup(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class WarmingSamples(Samples):
-    """Samples that are cut into shorter rows during the warm-up.
-
-    Args:
-        samples: The whole samples.
-        warmup: How they are cut.
-        sequence_length: Tokens per sample.
-    """
+    """Samples that are cut into shorter rows during the warm-up."""
 
     samples: Samples
     warmup: SequenceLengthWarmup

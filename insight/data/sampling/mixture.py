@@ -44,11 +44,7 @@ class Turns(NamedTuple):
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
-    """The smallest whole numbers in the same proportions; decimals are taken as written.
-
-    Args:
-        weights: Finite numbers above 0.
-    """
+    """The smallest whole numbers in the proportions of positive weights; decimals are taken as written."""
     fractions = [Fraction(repr(weight)) for weight in weights]
     denominator = math.lcm(*(fraction.denominator for fraction in fractions))
     numbers = [int(fraction * denominator) for fraction in fractions]
@@ -63,9 +59,6 @@ def proportional_turns(weights: Sequence[int]) -> Turns:
     whose last possible slot comes first has the next turn. The theorem of proportionate fairness proves that
     this always succeeds (Baruah, Cohen, Plaxton and Varvel 1996, Algorithmica 15; Tijdeman 1980 calls it the
     chairman assignment problem).
-
-    Args:
-        weights: Whole numbers above 0.
 
     Raises:
         ConfigError: The sum of the weights, which is the period, is above ``MAX_PERIOD``.
@@ -168,11 +161,6 @@ class MixedSamples(Samples):
     """Samples of several corpora that take turns, in one endless order.
 
     The names of the samples of each corpus follow those of the corpus before it.
-
-    Args:
-        names: Names of the corpora.
-        parts: Samples of each corpus.
-        turns: The order of the turns.
     """
 
     names: tuple[str, ...]

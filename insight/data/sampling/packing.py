@@ -73,8 +73,6 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.ND
 
 
 class _OpenBins:
-    """Bins that have room left, grouped by their room."""
-
     def __init__(self) -> None:
         self._bins: dict[int, list[npt.NDArray[np.int64]]] = {}
         self._rooms = 0  # Bit r is set when some bin has room r.
@@ -159,14 +157,7 @@ def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
 
 @dataclass(frozen=True, eq=False)
 class PackedSamples(Samples):
-    """Packed rows; the name of a row is its number.
-
-    Args:
-        store: The tokens.
-        plan: The pieces of every row.
-        sequence_length: Tokens per row.
-        seed: Chooses the order of the rows.
-    """
+    """Packed rows; the name of a row is its number."""
 
     store: TokenStore
     plan: RowPlan

@@ -129,12 +129,7 @@ class Samples(ABC):
 
     @abstractmethod
     def order(self, epoch: int, positions: Int64) -> Int64:
-        """Names of the samples at these positions of the epoch's order.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-            positions: int64, each in ``range(num_positions)``.
-        """
+        """Names of the samples at these positions of the epoch's order, each in ``range(num_positions)``."""
 
     @abstractmethod
     def rows(self, names: Int64) -> Rows:
@@ -155,10 +150,6 @@ class Samples(ABC):
 
 def require_corpus_names(option: str, names: Iterable[object]) -> None:
     """Refuse corpus names that are empty, or that YAML has read as a number or a truth value.
-
-    Args:
-        option: The option whose keys are the names.
-        names: The names to check.
 
     Raises:
         ConfigError: A name is empty or not text.
@@ -194,10 +185,6 @@ class SamplingConfig(Component):
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         """Refuse options that cannot work, before any text is read.
 
-        Args:
-            names: Names of the corpora to train on.
-            sequence_length: Tokens per sample.
-
         Raises:
             ConfigError: The sampling does not support the corpora or the length.
         """
@@ -210,12 +197,7 @@ class SamplingConfig(Component):
 
     @abstractmethod
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
-        """Build the samples.
-
-        Args:
-            corpora: Texts to train on; their names have been checked.
-            sequence_length: Tokens per sample.
-            seed: Chooses the order.
+        """Build the samples; the names of the corpora have been checked, and ``seed`` chooses the order.
 
         Raises:
             DataError: The text is too short.

@@ -96,12 +96,7 @@ class TokenBudgetOrder:
         return 1 - int(self.lengths.sum()) / padded
 
     def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
-        """The batches of one rank from a position on; the iterator does not end.
-
-        Args:
-            num_samples_consumed: Samples already consumed on all ranks together.
-            rank: Rank of this process.
-            world_size: Number of processes.
+        """Yield the batches of one rank without end, after the samples already consumed on all ranks together.
 
         Raises:
             ConfigError: The position is inside a batch, or the rank is not below ``world_size``.

@@ -73,12 +73,7 @@ class WindowOrder:
         return random_integer(min(self.sequence_length, slack + 1), self.seed, epoch, _OFFSET)
 
     def starts(self, epoch: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """First token of the windows at these positions of the epoch's order.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-            positions: int64, each in ``range(num_windows)``.
-        """
+        """First token of the windows at positions of the epoch's order, each in ``range(num_windows)``."""
         windows = permute(positions, self.num_windows, self.seed, epoch)
         return self.offset(epoch) + windows * self.sequence_length
 
@@ -109,12 +104,7 @@ class Windows(SamplingConfig):
 
 @dataclass(frozen=True, eq=False)
 class WindowSamples(Samples):
-    """Windows of a store; the name of a window is the position of its first token.
-
-    Args:
-        store: The tokens.
-        windows: The order of the windows.
-    """
+    """Windows of a store; the name of a window is the position of its first token."""
 
     store: TokenStore
     windows: WindowOrder
@@ -142,10 +132,6 @@ class EvaluationWindows:
     The input is the end-of-text id followed by the stored tokens, and the targets are the stored tokens. So
     the first token of every document is predicted from the end-of-text id before it, and every byte counts
     exactly once. The last window is padded with ignored targets.
-
-    Args:
-        store: The tokens of the split.
-        sequence_length: Tokens per window.
     """
 
     store: TokenStore
@@ -159,8 +145,7 @@ class EvaluationWindows:
     def gather(self, windows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Inputs and targets of windows, each int64 ``(len(windows), sequence_length)``.
 
-        Args:
-            windows: Indices of windows; an index of ``num_windows`` or more gives a row of ignored targets.
+        An index of ``num_windows`` or more gives a row of ignored targets.
         """
         length = self.sequence_length
         inputs = np.full((len(windows), length), self.store.end_of_text_id, dtype=np.int64)

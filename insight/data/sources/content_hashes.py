@@ -28,9 +28,7 @@ _Stamp = tuple[int, int, int, int]
 class ContentHashes:
     """The xxh3 hashes (128 bits) of files, cached by path, size, both time stamps and inode.
 
-    Args:
-        cache_dir: The cache folder, which gets one file of records for each folder of sources.
-        clock: Returns the time in nanoseconds, comparable with the time stamps of files.
+    The cache holds one file of records for each folder of sources. ``clock`` returns nanoseconds.
     """
 
     def __init__(self, cache_dir: Path, clock: Callable[[], int] = time.time_ns) -> None:

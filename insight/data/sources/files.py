@@ -217,9 +217,7 @@ def _supported() -> str:
 def _format_of(path: Path, tokens_named: bool = False) -> tuple[str, str] | None:
     """``(format, compression)`` by the suffixes of the name, or ``None``.
 
-    Args:
-        path: A file.
-        tokens_named: Whether ``.bin`` counts. In a folder it may be anything, such as the weights of a model.
+    Only if ``tokens_named``, ``.bin`` counts: in a folder it may be anything, such as the weights of a model.
     """
     parts = path.name.lower().split(".")
     if tokens_named and len(parts) > 1 and parts[-1] == TOKEN_FORMAT:

@@ -68,9 +68,7 @@ def as_documents(parts: Iterable[TextPart]) -> Iterator[str]:
 def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[TextPart]:
     """Leave out empty documents, and empty parts inside a document if possible.
 
-    Args:
-        parts: Documents in parts.
-        goes_on: Whether the first document began before these parts, with some text.
+    ``goes_on`` tells whether the first document began before these parts, with some text.
     """
     for part in parts:
         if part.text or (part.is_last and goes_on):

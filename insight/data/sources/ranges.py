@@ -112,13 +112,7 @@ class TextRange:
 
 
 class RangedText:
-    """The text of several files, as one stream and as ranges that form the same stream.
-
-    Args:
-        sources: The files.
-        reading: How the bytes become documents.
-        range_bytes: Approximate size of a range; ``RANGE_BYTES`` if not given.
-    """
+    """The text of several files, as one stream and as ranges of about ``range_bytes`` that form it."""
 
     def __init__(self, sources: Sequence[Source], reading: Reading, range_bytes: int | None = None) -> None:
         self.reading = reading

@@ -161,13 +161,9 @@ def read_token_batches(
 def _documents(
     ids: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], end_of_text_id: int, is_open: bool
 ) -> TokenBatch:
-    """Divide ``ids`` into documents.
+    """Divide ``ids`` into documents, which end at ``ends`` (numbers of ids) and at end-of-text ids.
 
-    Args:
-        ids: Ids as stored in the file.
-        ends: Document ends besides the end-of-text ids, as numbers of ids before them.
-        end_of_text_id: The id that ends a document and belongs to none.
-        is_open: Whether the ids begin inside a document.
+    If ``is_open`` is true, the ids begin inside a document.
     """
     kept = ids != end_of_text_id
     kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])

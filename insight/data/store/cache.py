@@ -150,7 +150,6 @@ class StoreCache:
         return store
 
     def _evict(self, key: str) -> None:
-        """Keep the stores below their limit; the store that was just built stays."""
         if self._max_bytes is None:
             return
         for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
@@ -174,12 +173,7 @@ class StoreCache:
         say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
 
     def _verify_once(self, store: TokenStore, is_known: bool) -> None:
-        """Check every byte, unless a large store was checked before and its files are unchanged.
-
-        Args:
-            store: The store to check.
-            is_known: Whether this process has just written the store.
-        """
+        """Check every byte of a store that was not just written, unless it is large and unchanged."""
         files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
         stats = [path.stat() for path in files]
         if sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES:

@@ -60,11 +60,7 @@ class Removal:
 
 
 class StoreInventory:
-    """The stores of one cache.
-
-    Args:
-        root: The cache folder; it need not exist.
-    """
+    """The stores below a cache folder, which need not exist."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)

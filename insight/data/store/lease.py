@@ -18,9 +18,6 @@ class StoreLease:
     The lease is a shared lock on the manifest, which also works in a read-only cache. (Libraries for file
     locks only offer exclusive locks on files of their own, which must be written.) The modification time of
     the manifest is the time of the last use.
-
-    Args:
-        descriptor: The open and locked manifest.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -40,12 +40,7 @@ _VERIFIED_IDS = 1 << 17
 
 
 class MappedStream:
-    """Several arrays read as one.
-
-    Args:
-        arrays: One-dimensional arrays of one type. The pages of memory-mapped ones are released from time to
-            time.
-    """
+    """One-dimensional arrays of one type read as one; pages of memory-mapped ones are released regularly."""
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         self._arrays = list(arrays)
@@ -109,11 +104,7 @@ class MappedStream:
         return np.minimum(parts, len(self._arrays) - 1)
 
     def _groups(self, parts: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """The index of an array and the places to read from it at once, few enough to stay mapped together.
-
-        Args:
-            parts: Index of the array of each place; -1 leaves the place out.
-        """
+        """Yield the index of an array and places to read from it together; a part of -1 is left out."""
         size = max(1, len(parts)) if self._is_small else _PLACES_HELD
         for part in np.unique(parts[parts >= 0]).tolist():
             of_part = np.flatnonzero(parts == part)
@@ -347,10 +338,7 @@ def _check_size(path: Path, size: int) -> Path:
 
 
 class JoinedStore(TokenStore):
-    """Several stores read as one, in their order.
-
-    Args:
-        stores: At least one store; all are encoded by the same tokenizer.
+    """Several stores, encoded by one tokenizer, read as one in their order.
 
     Raises:
         DataError: Their tokenizers differ.

@@ -33,10 +33,8 @@ _synchronize = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync.
 class EarlyFlush:
     """Flushes a growing file to the disk in a thread, so that little remains to flush at publication.
 
-    The system reports a failed write to one flush only, so the error is kept and raised later.
-
-    Args:
-        file: A file open for writing, written by one thread.
+    The system reports a failed write to one flush only, so the error is kept and raised later. Only one
+    thread may write the file.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -202,11 +200,7 @@ class StoreWriter:
         self.num_unknown += num_unknown
 
     def close(self, origin: Mapping[str, Any]) -> Manifest:
-        """Finish the last shard, then write the manifest.
-
-        Args:
-            origin: Where the text came from, plain JSON values.
-        """
+        """Finish the last shard, then write the manifest with ``origin``, plain JSON values."""
         self._close_shard()
         self._is_closed = True
         manifest = Manifest(

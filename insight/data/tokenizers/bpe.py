@@ -28,9 +28,6 @@ _NUM_BYTES = 256
 class BPETokenizer(LibraryTokenizer):
     """A byte-level BPE tokenizer of the form that Insight trains; ``<|endoftext|>`` ends a document.
 
-    Args:
-        tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
-
     Raises:
         TokenizerError: The content is damaged.
     """

@@ -68,10 +68,7 @@ def proven_encoder(
 ) -> FastEncoder | None:
     """The fast encoder, if it is installed and gives the same ids as ``reference`` for every probe.
 
-    Args:
-        tokenizer_json: The content of the ``tokenizer.json``.
-        special_tokens: Names of the special tokens, which are inserted into the probes.
-        reference: The encoder to agree with.
+    The probes contain the names of the special tokens.
     """
     try:
         encoder = FastEncoder(tokenizer_json)

@@ -199,25 +199,21 @@ class _Values:
             raise self.damaged("tokens that are equal, or none")
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, or ``default``."""
         return self._values.get(_PREFIX + key, default)
 
     def text(self, key: str) -> str:
-        """A required text."""
         value = self.get(key)
         if not isinstance(value, str):
             raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
         return value
 
     def texts(self, key: str) -> list[str]:
-        """A required list of texts."""
         value = self.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
         return value
 
     def numbers(self, key: str, default: Sequence[float] | None = None) -> list[Any]:
-        """A number for each token."""
         value = self.get(key, default)
         if not isinstance(value, list) or len(value) != len(self.tokens):
             raise self.damaged(f"{_PREFIX}{key} is not a number for each token")
@@ -334,6 +330,5 @@ def _bpe(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
 
 
 def _template(found: _Values) -> dict[str, Any] | None:
-    """A template that states which token ends a text."""
     end = found.token("eos_token_id")
     return end_template(end, found.tokens.index(end)) if end is not None else None

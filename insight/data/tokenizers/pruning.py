@@ -64,13 +64,10 @@ class PrunedTokenizer:
 
 
 def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> PruningPlan:
-    """Order the tokens that can be dropped by how little they are needed.
+    """Order the tokens of a byte-pair encoding that can be dropped by how little they are needed.
 
-    Bytes, special tokens and all other tokens that no merge forms always stay.
-
-    Args:
-        tokenizer: A tokenizer of byte-pair encoding.
-        counts: Occurrences of each token in the counted text, int64 ``(vocabulary_size,)``.
+    Bytes, special tokens and all other tokens that no merge forms always stay. ``counts`` are the occurrences
+    of each token in a text, int64 ``(vocabulary_size,)``.
 
     Raises:
         TokenizerError: The tokenizer is not a byte-pair encoding that can be pruned, or has no merges.
@@ -115,11 +112,7 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
 
 
 def prune_tokenizer(tokenizer: BaseTokenizer, removed: npt.NDArray[np.int64]) -> PrunedTokenizer:
-    """A tokenizer without some tokens; the others keep their order.
-
-    Args:
-        tokenizer: A tokenizer of byte-pair encoding.
-        removed: The first ids of ``plan_pruning(...).order``.
+    """A tokenizer without the ``removed`` tokens (the first ids of a plan); the others keep their order.
 
     Raises:
         TokenizerError: The tokenizer cannot be pruned, or a removed token is a byte, special, or part of a
@@ -222,11 +215,7 @@ class PruningTrial:
 
 
 class PruningSearch:
-    """Prunes one tokenizer for given texts.
-
-    Args:
-        tokenizer: A tokenizer of byte-pair encoding.
-        texts: The texts in which tokens are counted, and which are encoded again for each size.
+    """Prunes one tokenizer of byte-pair encoding for texts, which are encoded again for each size.
 
     Attributes:
         before: The measures of the whole tokenizer.

@@ -117,8 +117,7 @@ class TokenizerQuality:
     def to_dict(self, rare_below: int) -> dict[str, Any]:
         """The measures of all texts and of each one, and the unused and rare tokens, as JSON values.
 
-        Args:
-            rare_below: A token that occurs less often than this is too rare to learn much about.
+        A token that occurs less often than ``rare_below`` is too rare to learn much about.
         """
         num_ordinary = max(1, len(self._ordinary_ids))
         used: dict[str, Any] = {}
@@ -208,7 +207,6 @@ class _Stretches:
         self._num_bytes += num_bytes
 
     def arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Tokens and bytes of each stretch."""
         num_stretches = -(-self._num_bytes // STRETCH_BYTES)
         tokens = np.zeros(num_stretches, dtype=np.int64)
         for first, counts in zip(self._first, self._counts, strict=True):

@@ -95,7 +95,7 @@ class LRUCache(Generic[K, V]):
         return self.get_many((key,))[0]
 
     def get_many(self, keys: Sequence[K]) -> list[V | None]:
-        """:meth:`get` of each key, in order and without interruption by other threads."""
+        """:meth:`get` of each key, in order, as one atomic step."""
         with self._lock:
             found = [self._entries.get(key) for key in keys]
             num_missing = found.count(None)
@@ -108,7 +108,7 @@ class LRUCache(Generic[K, V]):
         self.put_many(((key, value),))
 
     def put_many(self, items: Iterable[tuple[K, V]]) -> None:
-        """:meth:`put` of each pair, in order and without interruption by other threads."""
+        """:meth:`put` of each pair, in order, as one atomic step."""
         sized = [(key, value, self._size_of(key, value)) for key, value in items]
         with self._lock:
             for key, value, num_bytes in sized:
@@ -193,7 +193,6 @@ class SegmentEncoder:
         return np.concatenate(ids), offsets
 
     def _encode_group(self, pieces: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The ids of a group and the number of ids of each piece."""
         segments: list[str] = []
         ends = np.zeros(len(pieces) + 1, dtype=np.int64)
         for index, piece in enumerate(pieces):
@@ -228,13 +227,10 @@ class SegmentEncoder:
 
 
 def segment_pattern(boundaries: str) -> re.Pattern[str]:
-    """A pattern of the segments of a text that may be cut between a character and white space after it.
+    """A pattern of the segments of a text that may be cut between a character and ``boundaries`` after it.
 
     White space before a word belongs to its segment. Python counts more characters as white space than the
     tokenizer library does; no cut is made at those, and all white space of the library is white space here.
-
-    Args:
-        boundaries: The white space before which a cut changes no id, as characters of a regular expression.
     """
     other = rf"[^\S{boundaries}]"
     return re.compile(rf"\s*\S+(?:{other}\s*\S*)*|\s+")

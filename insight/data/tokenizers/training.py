@@ -17,11 +17,7 @@ from insight.runtime.messages import say
 
 
 class TokenizerCache:
-    """The trained tokenizers in a cache folder; a file holds the hash of the JSON, a line break and the JSON.
-
-    Args:
-        root: The cache folder; it is created when a tokenizer is trained.
-    """
+    """The trained tokenizers in a cache folder, each a file with the hash of its JSON before the JSON."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -69,7 +65,6 @@ def _with_hash(tokenizer_json: str) -> str:
 
 
 def _read(file: Path) -> BaseTokenizer | None:
-    """The tokenizer in ``file``, or ``None`` if it is missing or damaged."""
     try:
         content = file.read_text(encoding="utf-8")
         tokenizer_json = content.partition("\n")[2]

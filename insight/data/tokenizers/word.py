@@ -24,9 +24,6 @@ class WordTokenizer(LibraryTokenizer):
     bits per byte of a model over text with unknown words omit the cost of those words and are not comparable
     with those of a lossless tokenizer: report the fraction of unknown words with them.
 
-    Args:
-        tokenizer_json: The content of a ``tokenizer.json`` that this class wrote.
-
     Raises:
         TokenizerError: The content is damaged.
     """
