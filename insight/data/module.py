@@ -510,7 +510,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return int(placed["num_replicas"]) if placed else 1
 
     def _count_samples_per_step(self) -> int:
-        """Samples of a step on all ranks; of a batch if no step fits into the text or samples depend on batches."""
+        """Samples per optimizer step on all ranks; one batch if an epoch has no whole step or batches count."""
         assert self._samples is not None
         accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         step = self.global_batch_size * accumulation

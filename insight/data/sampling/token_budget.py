@@ -96,7 +96,7 @@ class TokenBudgetOrder:
         return 1 - int(self.lengths.sum()) / padded
 
     def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
-        """Yield the batches of one rank without end, after the samples already consumed on all ranks together.
+        """Yield the batches of one rank without end, after the samples that all ranks have consumed.
 
         Raises:
             ConfigError: The position is inside a batch, or the rank is not below ``world_size``.
