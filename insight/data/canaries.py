@@ -54,8 +54,7 @@ class CanaryInjection(Component):
 
     The secrets are random digits, so a network that ranks a planted one high among all possible ones has
     memorized it (Carlini et al. 2019, "The Secret Sharer", arXiv 1802.08232). The tokenizer is trained
-    without them, and validation and test text hold none, so an otherwise equal run without canaries is the
-    control.
+    without them, and validation and test text hold none: an equal run without canaries is the control.
 
     Args:
         num_canaries: Number of secrets, each with its own owner.

@@ -149,14 +149,12 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         invalid_text: How bytes that are not UTF-8 are handled: ``error`` stops and names the place,
             ``replace`` puts U+FFFD there, ``skip`` leaves them out.
         seed: Chooses the order of the training samples and the documents set aside.
-        canaries: Secrets to plant in the training text, to measure whether the network memorizes them; none
-            if not given.
-        num_workers: Processes that make batches in advance; batches are cheap, so 0 is fastest on most
-            machines.
+        canaries: Secrets to plant in the training text, to measure what is memorized; none if not given.
+        num_workers: Processes that make batches in advance; batches are cheap, so 0 is usually fastest.
         cache_gigabytes: Most gigabytes that the token ids of all runs may take; the least recently used are
             removed when new ones are made. ``$INSIGHT_CACHE_GIGABYTES`` if not given, else no limit.
-        cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight`` if
-            not given.
+        cache_dir: Folder of tokenizers and token ids; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight`` if not
+            given.
         executor: Where text is encoded: ``LocalProcesses`` (much text in several processes, little in this
             one), ``InProcess`` or ``DaskCluster``. The result is the same.
 
@@ -510,7 +508,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return int(placed["num_replicas"]) if placed else 1
 
     def _count_samples_per_step(self) -> int:
-        """Samples per optimizer step on all ranks; one batch if an epoch has no whole step or batches count."""
+        """Samples per optimizer step on all ranks; one batch if the text has fewer or batches count."""
         assert self._samples is not None
         accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         step = self.global_batch_size * accumulation

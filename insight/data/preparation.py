@@ -136,8 +136,7 @@ class Preparation:
         """The files of a split, without files of equal content.
 
         Raises:
-            DataError: A file is missing, empty or unsupported, a pattern matches nothing, or no text is
-                named.
+            DataError: A file is missing, empty or unsupported, a pattern matches nothing, or none is named.
         """
         _check_split(split)
         if split not in self._sources:

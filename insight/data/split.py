@@ -170,7 +170,7 @@ def select_parts(
         if document >= len(division):
             raise DataError(f"{names}: changed while it was read", "start again")
         if not by_document:
-            # Each piece of a document ends with its last part, although one of them may be empty here.
+            # Both pieces of a document end with its last part, although one of them may be empty here.
             place = max(0, int(division[document]) - character)
             yield TextPart(part.text[place:] if is_validation else part.text[:place], part.is_last)
         elif bool(division[document]) is is_validation:

@@ -45,8 +45,7 @@ def group_ranges(
     Args:
         executor: Runs the tasks.
         ranges: All ranges of the text, in order.
-        task_bytes: Approximate number of bytes that a task reads; chosen by the number of workers if not
-            given.
+        task_bytes: Approximate bytes that a task reads; chosen by the number of workers if not given.
 
     Yields:
         Index of the first range of each task, and of the range after its last one.
@@ -272,8 +271,7 @@ class EncodingProgress:
         """Yield ``parts``, and count each one when the next is requested."""
         for part in parts:
             yield part
-            # The number of characters is close to the number of bytes, which would need another pass over the
-            # text.
+            # The number of characters is close to that of bytes, which would need a second pass.
             self.advance(len(part.text))
 
     def _line(self, seconds: float) -> str:
@@ -336,8 +334,7 @@ def encode_in_tasks(
         title: Name of the text in messages.
         repairs: Counts the repairs of the text.
         division: Which part of the documents to encode; ``None`` for all of them.
-        task_bytes: Approximate number of bytes that a task reads; chosen by the number of workers if not
-            given.
+        task_bytes: Approximate bytes that a task reads; chosen by the number of workers if not given.
 
     Raises:
         DataError: A file cannot be read or holds no text, workers died repeatedly, or the result of a task is

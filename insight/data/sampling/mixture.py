@@ -177,8 +177,7 @@ class MixedSamples(Samples):
 
     @property
     def num_positions(self) -> int:
-        # An epoch that ends would upset the proportions, since the rest after its last whole batch is
-        # dropped.
+        # The end of an epoch would upset the proportions: the rest after its last whole batch is dropped.
         return _NO_END
 
     @property

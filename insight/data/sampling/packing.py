@@ -188,8 +188,7 @@ class PackedSamples(Samples):
         # Each piece is read with the token before it, its first input.
         tokens = self.store.pieces(self.plan.starts[pieces] - 1, lengths + 1)
         read = ragged_range(np.cumsum(lengths + 1) - lengths - 1, lengths)
-        # Positions in the concatenated rows: rows are `sequence_length` apart, and the pieces of a row are
-        # adjacent.
+        # Positions in the concatenated rows: rows are `sequence_length` apart, pieces of a row adjacent.
         ends = np.cumsum(lengths)
         first_of_row = np.cumsum(num_pieces) - num_pieces
         before_row = (ends - lengths)[first_of_row]

@@ -18,8 +18,7 @@ class BudgetBatch(NamedTuple):
     """The part of a batch that one rank gets.
 
     Attributes:
-        samples: int64, numbers of the samples; ``[-1]`` (a row without targets) if there are fewer samples
-            than ranks.
+        samples: int64, numbers of the samples; ``[-1]`` (a row without targets) if samples are too few.
         num_samples_global: Samples on all ranks together, by which the position advances.
     """
 
@@ -34,8 +33,7 @@ class TokenBudgetOrder:
     batches whose rows, padded to the longest, hold at most ``max_tokens``; then all batches are shuffled. So
     samples of similar length share a batch, but with different partners each epoch. Batches are global: rank
     r of w takes every w-th sample from the r-th on, so all ranks have equally many batches with rows of
-    similar length. Every sample appears once per epoch, so a position is a number of samples, whatever the
-    batches.
+    similar length. Every sample appears once per epoch, so a position is a number of samples.
 
     Args:
         lengths: int64 ``(samples,)``, or ``(samples, sides)`` if each sample has several padded parts, such

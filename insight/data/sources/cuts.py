@@ -28,8 +28,7 @@ def safe_cut(boundaries: str) -> re.Pattern[str]:
     """A pattern of the places where a text may be cut, which depend only on the characters on both sides.
 
     A text may be cut before ``boundaries`` and, whatever the rule, between a letter or digit and a line break
-    or wide punctuation: all rules end a word there, none looks further ahead, and the library never joins the
-    two.
+    or wide punctuation: all rules end a word there, none looks further ahead, and the library joins none.
 
     Args:
         boundaries: The white space before which the rule of a tokenizer allows a cut, as characters of a

@@ -24,8 +24,7 @@ INVALID_TEXT = {
     "skip": "leave it out",
 }
 """How bytes that are not UTF-8, and halves of surrogate pairs in JSON, can be handled."""
-# A few compressed bytes may expand a thousandfold, and zstd cannot limit its output, so little is read at
-# once.
+# A few compressed bytes may expand a thousandfold, and zstd cannot limit its output: read little at once.
 _COMPRESSED_BYTES = 1 << 12
 _DECOMPRESSED_BYTES = 1 << 20
 # The largest window that zstd decodes (`zstd --long=31`); memory is only used as the window fills.

@@ -18,8 +18,7 @@ RANGED_FORMATS = ("txt", "jsonl")
 """Formats of which a range of bytes can be read on its own."""
 _TRAINING_CHARACTERS = 1 << 20
 _CHUNK_BYTES = 1 << 20
-# One wide character makes Python store the whole string with four bytes each; short strings are mostly
-# narrow.
+# One wide character makes Python store four bytes for each in a string; short strings are mostly narrow.
 _TEXT_BYTES = 1 << 17
 _MOST_LINE_BYTES = 1 << 28
 _PARQUET_ROWS = 1024

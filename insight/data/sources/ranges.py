@@ -235,8 +235,7 @@ def _text_place(
         data = file.read(window_bytes)
         text, num_skipped = _whole_characters(data)
         before = data[num_skipped : max(num_skipped, wanted - start)]
-        # A place is recognised by the characters on both sides, so the first position of the window cannot be
-        # judged.
+        # A place is recognised by the characters on both sides, so not at the start of the window.
         match = place.search(text, max(1, len(before.decode("utf-8", "ignore"))))
         if match is not None:
             return start + num_skipped + len(text[: match.start()].encode("utf-8"))

@@ -20,8 +20,7 @@ from insight.runtime.files import atomic_write_text, publish_folder, writing_to
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 
-# Smaller stores are checked completely at each opening (about 15 ms), larger ones only if their files
-# changed.
+# Smaller stores are checked at each opening (about 15 ms), larger ones only if their files changed.
 _ALWAYS_VERIFIED_BYTES = 1 << 27
 
 
@@ -60,8 +59,7 @@ class StoreCache:
     Args:
         root: The cache folder; it is created when a store is built.
         max_bytes: Most bytes that the stores may take together; ``None`` for no limit. After a build, the
-            least recently used stores are removed until the others fit, except stores that are in use or
-            pinned.
+            least recently used stores are removed until the others fit, unless they are in use or pinned.
 
     Raises:
         DataError: ``max_bytes`` is below 0.

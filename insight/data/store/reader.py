@@ -126,13 +126,11 @@ class MappedStream:
 class TokenStore:
     """The tokens of a published store.
 
-    Opening checks the manifest and the size of every file; :meth:`verify` checks every byte. A pickled object
-    holds the path only.
+    Opening checks the manifest and all file sizes; :meth:`verify` checks every byte. Pickling keeps the path.
 
     Args:
         path: The folder of the store.
-        is_use: Whether opening counts as a use: it delays eviction, and no process evicts the store while
-            this object lives.
+        is_use: Whether opening is a use, which delays eviction and prevents it while this object lives.
 
     Raises:
         DataError: The store is missing, damaged or has another format version.

@@ -133,8 +133,7 @@ class StoreWriter:
             continues: Whether the last document continues in the next batch.
 
         Raises:
-            DataError: The offsets do not fit the ids, an id is outside the vocabulary, or the store is
-                closed.
+            DataError: The offsets do not fit, an id is outside the vocabulary, or the store is closed.
         """
         self._check(batch)
         finished = batch.offsets[1:-1] if continues else batch.offsets[1:]

@@ -194,8 +194,7 @@ class BaseTokenizer(ABC):
     def token_byte_lengths(self) -> npt.NDArray[np.int64]:
         """The number of bytes of each id, int64 ``(vocabulary_size,)``; 0 for special tokens.
 
-        Their sum over the ids of a text is its length in UTF-8, which makes bits per byte comparable between
-        tokenizers.
+        Their sum over the ids of a text is its UTF-8 length, so bits per byte compare across tokenizers.
         """
         lengths: npt.NDArray[np.int64] = self._lengths.copy()
         return lengths

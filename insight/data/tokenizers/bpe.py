@@ -87,8 +87,7 @@ class BPETokenizerConfig(TokenizerConfig):
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON, without newer options that have their default.
 
-        The cache key of a trained tokenizer is made of these values and must not change when an option is
-        added.
+        The cache key of a trained tokenizer contains these values, so a new option must not change them.
         """
         plain = super().to_dict()
         defaults = {field.name: field.default for field in dataclasses.fields(self)}

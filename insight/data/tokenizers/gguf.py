@@ -151,8 +151,7 @@ _QWEN2 = _sequence(
     _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), byte_level(use_regex=False)
 )
 _SMOLLM = _sequence(_DIGITS, _GPT2)
-# Name of the rule → (its form in a tokenizer.json, whether a word that is a token skips the merges,
-# normalizer).
+# Name of the rule → (its form in a tokenizer.json, whether words that are tokens skip merges, normalizer).
 _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
     **dict.fromkeys(
         ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "granite-docling"), (_GPT2, False, None)

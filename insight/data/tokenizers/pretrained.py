@@ -93,8 +93,7 @@ class PretrainedTokenizer(LibraryTokenizer):
 
     def _boundaries(self, data: dict[str, Any]) -> str | None:
         rule = pre_tokenizer_of(data)
-        # Plain text added as a token may contain white space, and is searched for before text is cut into
-        # words.
+        # Plain text added as a token may contain white space, and is found before words are cut.
         plain_added = any(not token["special"] for token in data["added_tokens"])
         known_normalizer = data.get("normalizer") in NORMALIZATIONS.values()
         return rule.boundaries if rule and known_normalizer and not plain_added else None

@@ -52,8 +52,7 @@ class LRUCache(Generic[K, V]):
     """A cache bounded by entries and bytes; the least recently used entries are dropped first.
 
     The order and the bound by bytes come from ``cachetools.LRUCache``; this class adds the bound by entries,
-    the counts and a lock, which makes all methods thread-safe. A pickled cache keeps its bounds and no
-    entries.
+    the counts and a lock, which makes all methods thread-safe. Pickling keeps only the bounds.
 
     Args:
         max_entries: Largest number of entries, at least 0; 0 stores nothing.
@@ -159,8 +158,7 @@ class SegmentEncoder:
     """Encodes texts for tokenizers whose ids do not depend on the text beyond certain places.
 
     A text is cut at those places into segments, mostly a word with the space before it. Natural text repeats
-    its segments, so only a few per cent of them must be encoded; the ids of the whole text are then one
-    gather.
+    its segments, so only a few per cent must be encoded; the ids of the whole text are then one gather.
 
     Args:
         pattern: Matches the consecutive segments of a text, without gaps.

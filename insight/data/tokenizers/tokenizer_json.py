@@ -222,8 +222,7 @@ def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
 def losses_of(data: dict[str, Any]) -> str:
     """Describe the text that a tokenizer drops or takes for a special token; ``""`` if there is none.
 
-    Normalization does not count. The rules follow the steps of the library, and find losses that no sample of
-    text would show.
+    Normalization does not count. The rules follow the steps of the library and find losses that samples miss.
     """
     for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
         if step.get("behavior") == "Removed" or step.get("type") in _DROPPING:
