@@ -62,7 +62,7 @@ class Source:
     ) -> Iterator[TextPart]:
         """The documents of this file in parts, in order, without empty ones; memory stays small.
 
-        A document is a ``.txt`` file, a line of a ``.jsonl`` file, or a row of a ``.tsv`` or ``.parquet`` file.
+        A document is a ``.txt`` file, a line of ``.jsonl``, or a row of ``.tsv`` or ``.parquet``.
 
         Args:
             reading: How the bytes become documents.
@@ -70,8 +70,8 @@ class Source:
             byte_range: Part of the file to read, if it :attr:`has_ranges`.
 
         Raises:
-            DataError: The file cannot be read, is damaged, is not UTF-8, lacks the field, has no text, or holds
-                token ids.
+            DataError: The file cannot be read, is damaged, is not UTF-8, lacks the field, has no text, or
+                holds token ids.
         """
         if self.holds_tokens:
             raise DataError(f"{self.name}: holds token ids, not text", "give the text that they were made of")
