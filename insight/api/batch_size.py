@@ -32,9 +32,7 @@ _LEAST_STEPS_AN_EPOCH = 100
 def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
     """Replace ``data.batch_size=auto``, if it is set, in the data module and in the configuration.
 
-    Args:
-        cli: The configured run; its data is set up.
-        saved: The size that the resumed run found.
+    The data of ``cli`` is set up; ``saved`` is the size that the resumed run found.
 
     Raises:
         ConfigError: A single sequence does not fit, or this module or strategy cannot be tried.
@@ -59,11 +57,8 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     """The largest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
 
-    The size is doubled as long as it fits; then the quarters in between are tried.
-
-    Args:
-        fits: Whether a size fits; if one does, all smaller ones must.
-        most: Upper limit, at least 1.
+    The size is doubled as long as it fits; then the quarters in between are tried. If a size fits, all
+    smaller ones must fit too.
 
     Raises:
         ConfigError: 1 does not fit.

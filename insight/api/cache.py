@@ -79,14 +79,11 @@ def list_stores(cache_dir: str | Path | None = None) -> CacheListing:
 
 
 def verify_stores(keys: Iterable[str] = (), cache_dir: str | Path | None = None) -> list[StoreEntry]:
-    """Compare every byte of stores with the hashes in their manifests.
+    """Compare every byte of stores with the hashes in their manifests; ``damage`` of each tells the result.
 
     Args:
         keys: Keys of stores, or their beginnings; all stores if there are none.
         cache_dir: The cache folder; by default as in :func:`cache_folder`.
-
-    Returns:
-        The stores; ``damage`` of each describes its damage.
 
     Raises:
         ConfigError: A key names no store, or several.
@@ -147,14 +144,11 @@ def clear_stores(
 
 
 def pin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
-    """Keep stores until :func:`unpin_stores`, regardless of the limit of the cache.
+    """Keep stores until :func:`unpin_stores`, regardless of the limit of the cache; returns their full keys.
 
     Args:
         keys: Keys of stores, or their beginnings.
         cache_dir: The cache folder; by default as in :func:`cache_folder`.
-
-    Returns:
-        The full keys.
 
     Raises:
         ConfigError: A key names no store, or several.

@@ -325,11 +325,9 @@ def as_options(options: Mapping[str, Any] | None) -> list[str]:
 
 
 def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
-    """The command line for the parser: one merged configuration and the other options.
+    """The command line for the parser: one merged configuration instead of ``--config``, and other options.
 
-    Args:
-        config: The merged files; a list that the command line replaces is replaced in it.
-        arguments: The command line, whose ``--config`` options are left out.
+    A list that the command line replaces is replaced in ``config``.
     """
     options = []
     for name, value in split_options(arguments):

@@ -63,10 +63,7 @@ _MAPPINGS = frozenset({"dict", "Mapping"})
 def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -> list[InsightError]:
     """All mistakes in names, classes, types and files that the source of the classes reveals.
 
-    Args:
-        command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
-        config: The merged files of ``--config``.
-        arguments: The command line.
+    ``config`` are the merged files of the command line in ``arguments``.
     """
     options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
     checker = _Checker(command, insight_schema(), frozenset(name for name, _ in options))
@@ -88,13 +85,9 @@ def own_packages(command: str, config: dict[str, Any], arguments: Sequence[str] 
 
 
 def refuse_foreign_classes(command: str, path: Path) -> None:
-    """Refuse the configuration of a run that names classes of packages that the user has not allowed.
+    """Refuse a run's ``config.yaml`` that names classes of packages that the user has not allowed.
 
     The run may come from somebody else, and a package of that name may lie in the working folder.
-
-    Args:
-        command: The command that uses the configuration.
-        path: The ``config.yaml`` of the run.
 
     Raises:
         ConfigError: It names such a class.
@@ -165,10 +158,6 @@ def check_early(command: str, arguments: list[str]) -> None:
     """Report a single mistake before anything heavy is imported.
 
     Several mistakes are reported together with all others later, after torch and Lightning are imported.
-
-    Args:
-        command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
-        arguments: Its command line.
 
     Raises:
         InsightError: There is exactly one such mistake.

@@ -48,11 +48,9 @@ def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFold
 
 
 def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
-    """:func:`fit` for the command line of ``insight fit``.
+    """:func:`fit` for a command line of ``insight fit`` without the command itself.
 
-    Args:
-        arguments: The command line, without the command itself.
-        owns_process: Whether the process exists for this run, so that a time budget counts its start.
+    A time budget counts the start of the process if ``owns_process``, that is, if it exists for this run.
     """
     silence_libraries()
     with Launch(["fit", *arguments], rendezvous_timeout(arguments)) as launch:
@@ -252,9 +250,6 @@ def _best(folder: RunFolder) -> str | None:
 @contextlib.contextmanager
 def explained_memory_errors(datamodule: Any) -> Iterator[None]:
     """Turn a failed allocation inside the block into one line with the three settings that help.
-
-    Args:
-        datamodule: The data module of the training.
 
     Raises:
         InsightError: It replaces the error of torch or Python.

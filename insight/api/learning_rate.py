@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 
 
 def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> None:
-    """Sweep the learning rates, print which multiple is best, and write the results for the report.
+    """Sweep the learning rates over ``num_steps``, print the best multiple, and write ``learning_rate.json``.
 
     The sweep builds its own network, optimizer and data module from the same configuration and restores the
     random states, so the following run is bit for bit the same as without it.
-
-    Args:
-        cli: The run that follows; it keeps its configured rates.
-        folder: The folder for ``learning_rate.json``.
-        num_steps: Optimizer steps of the sweep.
     """
     random_state = capture_random_state()
     try:

@@ -50,12 +50,10 @@ class _Leaf:
 
 
 def condense(message: str, parser: ArgumentParser) -> ConfigError:
-    """The innermost complaint of ``message`` as a :class:`ConfigError`.
+    """The innermost complaint of jsonargparse's ``message`` as a :class:`ConfigError`.
 
-    Args:
-        message: The text of jsonargparse; nested complaints are indented under ``Parser key "..."`` and
-            ``Problem with given class_path '...'``.
-        parser: The parser whose options are searched for the nearest match.
+    Nested complaints are indented under ``Parser key "..."`` and ``Problem with given class_path '...'``. The
+    nearest match is searched among the options of ``parser``.
     """
     leaves, given = _leaves(message)
     if not leaves:

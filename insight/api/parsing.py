@@ -44,12 +44,7 @@ _typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 def parse(
     parser: jsonargparse.ArgumentParser, config: dict[str, Any], arguments: list[str]
 ) -> tuple[Namespace | None, list[InsightError]]:
-    """Parse a configuration; wrong parts are left out to find further mistakes.
-
-    Args:
-        parser: The parser of a command.
-        config: The merged files.
-        arguments: The command line.
+    """Parse a configuration and a command line; wrong parts are left out to find further mistakes.
 
     Returns:
         The parsed configuration, or ``None`` if nothing could be parsed, and the mistakes.

@@ -43,11 +43,7 @@ class Placement:
 
 
 def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
-    """The devices that ``trainer`` requests, checked against the machine and the launcher of the processes.
-
-    Args:
-        trainer: The ``trainer`` group of a configuration.
-        place: The place of this process.
+    """The devices that the group ``trainer`` requests, checked against the machine and the launcher.
 
     Raises:
         ConfigError: A device, strategy or number of processes is unavailable, or they do not fit together.
@@ -85,12 +81,7 @@ def accelerator_of(given: Any) -> str:
 
 
 def device_number(given: Any, local_rank: int) -> int:
-    """The device of this machine that a process uses: the listed ones, or all, are used in turn.
-
-    Args:
-        given: The option ``trainer.devices``.
-        local_rank: Rank of the process among those of this machine.
-    """
+    """The device of this machine that a process uses: the listed ``trainer.devices``, or all, in turn."""
     listed = _listed(given)
     return int(listed[local_rank]) if listed and local_rank < len(listed) else local_rank
 

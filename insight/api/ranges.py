@@ -72,12 +72,7 @@ _NAMES = {
 
 
 def range_mistake(option: str, value: Any) -> ConfigError | None:
-    """The mistake in the size of a number, or ``None``.
-
-    Args:
-        option: The dotted name of the option.
-        value: Its value as it is written; text that is no number is checked elsewhere.
-    """
+    """The mistake in the size of a number, or ``None``; text that is no number is checked elsewhere."""
     allowed = _OPTIONS.get(option) or _NAMES.get(option.rpartition(".")[2])
     if allowed is None:
         return None

@@ -15,14 +15,10 @@ _CLOCK = re.compile(r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?
 
 
 def duration_in_seconds(option: str, value: float | str) -> float:
-    """Seconds of a duration.
-
-    Args:
-        option: The option that has the value, for messages.
-        value: A number of seconds, or ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS`` as SLURM writes it.
+    """The seconds of a number or of ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS``, as SLURM writes it.
 
     Raises:
-        ConfigError: The value is no duration, not above 0, or longer than 30 years.
+        ConfigError: The value of ``option`` is no duration, not above 0, or longer than 30 years.
     """
     seconds = _from_text(value) if isinstance(value, str) else float(value)
     if not 0 < seconds < _LONGEST_SECONDS:

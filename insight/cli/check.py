@@ -33,11 +33,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def lines(numbers: dict[str, Any]) -> str:
-    """Two columns, in the order of a run.
-
-    Args:
-        numbers: The output of ``insight check --json``; parts that could not be determined are missing.
-    """
+    """The output of ``insight check --json`` as two columns, in the order of a run; parts may be missing."""
     rows: list[tuple[str, str]] = []
     for part, rows_of in _PARTS.items():
         if numbers.get(part) is not None:

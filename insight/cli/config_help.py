@@ -34,12 +34,7 @@ def wants_help(arguments: list[str]) -> bool:
 
 
 def config_help(command: str, summary: str) -> str:
-    """The text of ``insight COMMAND --help``.
-
-    Args:
-        command: ``fit``, ``check``, ``validate``, ``test`` or ``predict``.
-        summary: One line about the command.
-    """
+    """The text of ``insight COMMAND --help``, with one line about the command as ``summary``."""
     lines = [f"usage: insight {command} --config FILE [--GROUP.OPTION VALUE ...]", "", f"{summary}", ""]
     lines += _entry(
         "--config FILE",

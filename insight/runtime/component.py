@@ -38,12 +38,10 @@ def class_path(cls: type) -> str:
 
 
 def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] = ("insight",)) -> Component:
-    """Rebuild a component written by :meth:`Component.to_dict`.
+    """Rebuild a component from the nested dictionary that :meth:`Component.to_dict` wrote.
 
-    Args:
-        data: ``{"class_path": ..., "init_args": {...}}``, nested.
-        allowed_packages: The top-level packages, beside those of ``--allow_package``, that class paths may
-            point into, so that a downloaded checkpoint cannot name arbitrary code.
+    Class paths may point into ``allowed_packages`` (top-level names) and those of ``--allow_package`` only,
+    so that a downloaded checkpoint cannot name arbitrary code.
 
     Raises:
         ConfigError: A class is outside these packages, unknown or no component, or its arguments do not fit.

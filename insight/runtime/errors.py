@@ -31,11 +31,7 @@ class InsightError(Exception):
         super().__init__(f"{self.problem}: {remedy}" if remedy else self.problem)
 
     def below(self, path: str) -> InsightError:
-        """This error with the full name of its option, e.g. ``data.tokenizer.vocabulary_size``.
-
-        Args:
-            path: The group that the option belongs to, e.g. ``"data.tokenizer"``.
-        """
+        """This error with ``path``, the group of its option, added: ``data.tokenizer.vocabulary_size``."""
         if not self.option:
             return self
         option = f"{path}.{self.option}"
@@ -49,11 +45,7 @@ class UserError(InsightError):
 
 
 class SeveralMistakesError(UserError):
-    """Several mistakes at once.
-
-    Args:
-        errors: The mistakes, in the order in which they are reported.
-    """
+    """Several mistakes, in the order in which they are reported."""
 
     def __init__(self, errors: Sequence[InsightError]) -> None:
         super().__init__("; ".join(map(str, errors)))

@@ -45,14 +45,9 @@ def is_debugging() -> bool:
 
 
 def report_failure(error: BaseException, debug: bool = False) -> int:
-    """Print one line about ``error`` on stderr.
+    """Print one line about ``error`` on stderr, and return the exit code of the process.
 
-    Args:
-        error: The exception that ended the command.
-        debug: Whether to print the traceback first, as under :func:`debugging`.
-
-    Returns:
-        The exit code of the process.
+    The traceback comes first if ``debug`` is set or inside :func:`debugging`.
     """
     if isinstance(error, SystemExit):
         return _code_of_exit(error)

@@ -91,13 +91,9 @@ _HARMFUL = re.compile("[\x80-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2
 
 
 def safe_text(text: str, max_characters: int) -> str:
-    """``text`` without characters that act on a terminal or a page.
+    """At most ``max_characters`` of ``text``, without characters that act on a terminal or a page.
 
-    HTML is not escaped here, because the template escapes everything.
-
-    Args:
-        text: Any text.
-        max_characters: The number of characters to keep; a note says how many more there were.
+    A note says how many characters are missing. The template escapes HTML, so this function does not.
     """
     missing = len(text) - max_characters
     if missing > 0:

@@ -144,9 +144,7 @@ class Hardware:
 def measure_hardware(num_threads: int | None = None) -> Hardware:
     """Inspect the machine and time its matmuls, in about 100 ms after torch's first use.
 
-    Args:
-        num_threads: CPU threads for the measurement; ``None`` keeps torch's count, which is restored
-            afterwards.
+    ``num_threads`` CPU threads take part, or torch's count for ``None``; torch's count is then restored.
     """
     import torch
 
@@ -184,15 +182,13 @@ def choose_precision(hardware: Hardware) -> str:
 
 
 def choose_num_threads(num_cores: int | None = None) -> int:
-    """The number of CPU threads that multiplies fastest, measured in about 100 ms.
+    """The number of CPU threads that multiplies fastest, at most ``num_cores``, measured in about 100 ms.
 
     One thread, the physical cores and all usable cores are tried in turn, and the best reading of each
     counts. Only a measurement shows that two virtual cores share a physical core, or that a container
     provides less than it reports. One thread wins only when it is clearly faster, because a program that is
-    busy during the measurement may soon end, while one thread too few slows the whole run.
-
-    Args:
-        num_cores: Cores to consider; ``None`` takes those that this process may use.
+    busy during the measurement may soon end, while one thread too few slows the whole run. ``None`` takes
+    the cores that this process may use.
     """
     import torch
 
@@ -319,11 +315,7 @@ def this_machine() -> Hardware:
 
 
 def matmul_rate(precision: str) -> float | None:
-    """The measured FLOP/s of the type in which a Trainer precision multiplies, or ``None`` if unknown.
-
-    Args:
-        precision: Lightning's name, e.g. ``"bf16-mixed"`` or ``"32-true"``.
-    """
+    """The measured FLOP/s of matmuls under a Trainer precision such as ``"bf16-mixed"``, or ``None``."""
     names = {"bf16": "bfloat16", "16": "float16", "32": "float32", "64": "float64"}
     name = names.get(str(precision).split("-")[0])
     return this_machine().matmul_flops.get(name) if name else None

@@ -105,14 +105,10 @@ def working_folder_on_path() -> Iterator[None]:
 
 
 def import_class(path: str, option: str = "class_path") -> Any:
-    """The class or function that a dotted path names.
-
-    Args:
-        path: A path such as ``my_package.positions.Odd``.
-        option: The option that holds the path, for messages.
+    """The class or function that a dotted path such as ``my_package.positions.Odd`` names.
 
     Raises:
-        ConfigError: The module or the name does not exist, or an error in the module ends the import.
+        ConfigError: The module or the name does not exist, or the import fails; it names ``option``.
     """
     module_name, _, name = path.rpartition(".")
     try:

@@ -126,11 +126,7 @@ class RunFolder:
 
 
 def check_run_name(name: str) -> None:
-    """Refuse a run name that would lead out of its folder.
-
-    Raises:
-        ConfigError: ``name`` is not one plain folder name.
-    """
+    """Refuse a run name that would lead out of its folder, with a :class:`ConfigError`."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
             "is not a plain folder name",

@@ -51,13 +51,9 @@ _NUM_NUMBERS = 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
-    """Prepare the data, and check that the network and the checkpoint fit it.
+    """Prepare the data, and check that the network and the checkpoint to resume from fit it.
 
-    Args:
-        cli: The configured run.
-        checkpoint: The checkpoint to resume from, or ``None``.
-        is_first: Whether this process reads checkpoints. They are whole networks that fill its memory, so one
-            process reads them for all.
+    Only the first process reads checkpoints, for all: they are whole networks that fill its memory.
 
     Raises:
         InsightError: Something does not fit; only the cache has been written.
@@ -83,11 +79,6 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
 
 def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
     """Check that processes and batches fit together, and print warnings about odd settings.
-
-    Args:
-        cli: The configured run; its data is set up.
-        trainer: The Trainer made from it.
-        checkpoint: The checkpoint to resume from, or ``None``.
 
     Raises:
         InsightError: They do not fit together.
@@ -169,11 +160,7 @@ def _heed(findings: Findings) -> None:
 
 
 def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Examine everything that a run would need and do.
-
-    Args:
-        cli: The configured run.
-        findings: Receives the mistakes and warnings.
+    """Examine everything that a run would need and do; ``findings`` receives mistakes and warnings.
 
     Returns:
         Plain JSON values, one mapping per part; parts that could not be determined are missing.

@@ -27,14 +27,7 @@ _MEASURED = "use --trainer.precision null to have it chosen by measurement"
 
 
 def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
-    """Refuse a precision that would silently become another one, and warn of one that is slow or coarse.
-
-    Args:
-        precision: Lightning's name.
-        accelerator: The device that trains: ``cpu``, ``cuda`` or ``mps``.
-        hardware: The measured machine.
-        findings: Receives the mistakes and warnings.
-    """
+    """Refuse a precision that would silently become another, and warn of one that is slow or coarse here."""
     if accelerator == "cpu" and precision in ("16-mixed", "16"):
         findings.refuse(
             ConfigError(
@@ -86,15 +79,9 @@ def memory_of(
 ) -> dict[str, Any] | None:
     """Bytes of one process, by part as in ``insight model estimate``, and of all on one machine or device.
 
-    Args:
-        cli: The configured run; its data is set up.
-        processes: The processes of the run.
-        batches: The batches of the run.
-        copies_checkpoints: Whether the first process copies weights and optimizer to write them meanwhile.
-        findings: Receives a warning if the memory depends on the text and cannot be determined before.
-
-    Returns:
-        Plain numbers; ``None`` if the estimate does not know the module, the precision or the network.
+    With ``copies_checkpoints`` the first process copies weights and optimizer, to write them while it trains.
+    The result is ``None`` if the estimate does not know the module, the precision or the network, or if the
+    memory depends on the text; the latter is a warning.
     """
     config = getattr(cli.model, "network_config", None)
     optimizer = getattr(cli.model, "optimizer_config", None)
@@ -190,14 +177,7 @@ def disk_of(
 ) -> dict[str, Any]:
     """Bytes of a checkpoint, of all checkpoints at once, and of the token ids, which exist already.
 
-    Args:
-        cli: The configured run; its data is set up.
-        memory: The memory of training, with the bytes of weights and optimizer; ``None`` if unknown.
-        writers: The callbacks of :func:`checkpoint_writers`.
-        num_steps: Optimizer steps of the run; ``None`` if only time limits it.
-
-    Returns:
-        Plain numbers; ``None`` for unknown ones.
+    Numbers are ``None`` if they are unknown; ``num_steps`` is ``None`` if only time limits the run.
     """
     checkpoint = None
     if memory is not None:

@@ -92,13 +92,10 @@ class Launch:
                 self._restore_environment()
 
     def start_others(self, num_local: int) -> None:
-        """Start the other processes of this machine, unless a launcher has.
+        """Start the other processes of this machine, ``num_local`` with this one, unless a launcher has.
 
         Lightning would start them when training begins, by running the user's script again, and would
         silently kill all of them if one ended.
-
-        Args:
-            num_local: Number of processes on this machine, including this one.
 
         Raises:
             LaunchError: MASTER_PORT is set and in use.

@@ -40,11 +40,7 @@ class Failure:
 
 
 class EndedElsewhere(SystemExit):
-    """Another process ended the run and has printed the reason, so this one leaves silently.
-
-    Args:
-        failure: The event that ended the run; its exit code becomes ``code``.
-    """
+    """Another process ended the run and said why, so this one leaves silently, with its exit code."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure

@@ -214,9 +214,7 @@ class RankWatch:
 def late(answers: dict[int, Answer | None], seconds: float) -> tuple[int, str]:
     """The rank that the others wait for, and a sentence about it.
 
-    Args:
-        answers: Answers by rank; ``None`` for a process that did not answer.
-        seconds: How long nothing has happened.
+    A process that did not answer has ``None`` among the ``answers``; nothing has happened for ``seconds``.
     """
     for rank, answer in answers.items():
         if answer is None:
@@ -238,8 +236,7 @@ def late(answers: dict[int, Answer | None], seconds: float) -> tuple[int, str]:
 def place_of(frame: FrameType | None) -> tuple[str, bool]:
     """``FILE:LINE (function)`` of the innermost frame outside of torch and Lightning, and whether it waits.
 
-    Args:
-        frame: The innermost frame of a thread; ``None`` for one that has ended.
+    ``frame`` is the innermost one of a thread, or ``None`` if the thread has ended.
     """
     if frame is None:
         return "a thread that has ended", False
