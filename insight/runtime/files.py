@@ -16,9 +16,9 @@ from typing import BinaryIO
 from insight.runtime.errors import OutputError, nearest
 
 LARGE_BYTES = 1 << 25
-"""The size from which on giving back the space of a file occupies the disk for a noticeable time."""
+"""Freeing the space of a file of this size or more takes noticeable time."""
 FREED = ".freed"
-"""Ends the name of a file whose space is being given back."""
+"""The end of the name of a file whose space is being freed."""
 _PROBE_BYTES = 65_536
 # The errors of renaming a folder when another process has already published a folder of that name.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})

@@ -16,7 +16,7 @@ from insight.runtime.errors import ConfigError, nearest
 
 _ALLOWED_VARIABLE = "INSIGHT_ALLOW_PACKAGE"
 OWN_PACKAGES = ("insight", "torch", "lightning", "torchmetrics")
-"""The packages that a file of a stranger may name classes of."""
+"""The packages whose classes a file from somebody else may name."""
 
 
 def lazy_exports(

@@ -13,9 +13,9 @@ from insight.runtime.messages import say
 
 DEFAULT_ROOT = Path("runs")
 ARTIFACT_DESCRIPTION = "quantization.json"
-"""The file that makes a folder a quantized model."""
+"""The file that marks a folder as a quantized model."""
 SEARCH_REPORT = "report.json"
-"""The measurements of a search for a quantized model; alone in a folder where the model was left as it is."""
+"""The report of a search for a quantized model; the only file of a search that left the model unchanged."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

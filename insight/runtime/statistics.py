@@ -15,9 +15,9 @@ import numpy.typing as npt
 from insight.runtime.errors import ConfigError
 
 NUM_RESAMPLES = 2000
-"""Resamples of a bootstrap: the ends of a 95% interval then move by a few hundredths of its width."""
+"""Resamples of a bootstrap: with so many, the ends of a 95% interval vary by some hundredths of its width."""
 NUM_FLIPS = 20_000
-"""Draws of a sign-flip test that is too large to be exact: a p-value of 0.05 is then known to 0.003."""
+"""Draws of a sign-flip test too large to be exact: with so many, a p-value of 0.05 is accurate to 0.003."""
 _MOST_EXACT_FLIPS = 16
 # The indices drawn at once bound the memory. They come from one stream, so their number changes no result.
 _DRAWN_AT_ONCE = 1 << 20

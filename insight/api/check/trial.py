@@ -85,14 +85,14 @@ def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> 
 
 
 def _write_one_token(cli: InsightCLI) -> None:
-    """Let the network generate one token behind a window of the training text, as samples after training do.
+    """Let the network continue a window of the training text by one token, as samples after training do.
 
     Raises:
-        InsightError: It cannot, although it can be trained.
+        InsightError: The network cannot generate, although it can be trained.
     """
     network, data = getattr(cli.model, "network", None), cli.datamodule
     if not isinstance(network, Decoder) or not isinstance(data, LanguageModelingDataModule):
-        return  # parts of the user's own
+        return  # these are the user's own parts
     length = min(data.sequence_length, data.store("train").num_tokens)
     prompt = data.tokenizer.decode(data.store("train").tokens(0, length).tolist())
     generate(network, data.tokenizer, prompt, GenerationSettings(max_new_tokens=1))
