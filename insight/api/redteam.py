@@ -108,7 +108,7 @@ def compare_redteam(first: str | Path, second: str | Path, seed: int = 0) -> Com
         seed: Seed of the bootstrap.
 
     Raises:
-        InsightError: A folder holds no results, or they share no item.
+        InsightError: A folder holds no results, or the two share no item.
     """
     from insight.safety import compare_folders
 

@@ -57,13 +57,13 @@ def without_clocks_and_files(callbacks: list[Callback]) -> list[Callback]:
 
 
 def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> dict[str, Any]:
-    """Run forward, backward and update passes through the real Trainer.
+    """Run forward, backward and update passes through the real Trainer, then generate one token.
 
     Returns:
         The loss and the number of sequences (a very short text does not have two).
 
     Raises:
-        InsightError: The loss is NaN or infinite.
+        InsightError: The loss is NaN or infinite, or the network cannot generate.
     """
     observer = _GradientObserver()
     num_sequences = min(_NUM_SEQUENCES, batches.batch_size * batches.per_epoch)
