@@ -193,7 +193,7 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
     split = _SPLITS[name]
     quality = artifact_quality(cli, name, split, loaded)
     loss = float(quality.token_nats.mean())
-    # The exponential overflows above 709 nats; the metrics of a training do the same.
+    # Above 709 nats the exponential overflows, so it is infinite, as in the metrics of training.
     perplexity = math.exp(loss) if loss < 709 else math.inf
     values = {"loss": loss, "perplexity": perplexity, "bits_per_byte": quality.bits_per_byte}
     return {f"{split}/{metric}": value for metric, value in values.items()}
