@@ -28,13 +28,13 @@ _MEMORY_LENGTH, _QUICK_LENGTH = 16384, 512
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement.
+    """One measurement of a variant against a base, named as in ``benchmarks.own.attention_layers``.
 
     Args:
         task: ``layer``, ``attention`` (a layer without its projections), ``memory`` or ``decode``.
-        variant: Name of the variant in ``benchmarks.own.attention_layers``.
+        variant: The measured variant.
         target: Upper bound of its ratio; ``None`` without one.
-        base: Name of the variant that a layer is compared with.
+        base: The variant to compare with.
     """
 
     task: str

@@ -16,14 +16,7 @@ _Contender = TypeVar("_Contender")
 def benchmark_parser(
     description: str | None, *, only: str, quick: str, minutes: float
 ) -> argparse.ArgumentParser:
-    """A parser with the shared options.
-
-    Args:
-        description: The script's docstring.
-        only: Help of ``--only``.
-        quick: Help of ``--quick``.
-        minutes: Default of ``--deadline``.
-    """
+    """A parser with the shared options: help of ``--only`` and ``--quick``, default of ``--deadline``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,12 +48,7 @@ def in_turns(contenders: Sequence[_Contender], num_rounds: int) -> Iterator[tupl
 
 
 def begin(output: Path, key_fields: tuple[str, ...], fresh: bool) -> tuple[dict[str, Any], Records]:
-    """The machine, which is printed, and the earlier measurements in ``output``.
-
-    Args:
-        output: Folder of the measurements.
-        key_fields: Key fields of the :class:`Records`.
-        fresh: Whether to delete earlier measurements.
+    """The machine, which is printed, and the earlier measurements in ``output``, deleted if ``fresh``.
 
     Raises:
         SystemExit: The earlier measurements come from another machine.

@@ -31,14 +31,7 @@ _TRAINING_LIMIT = 900.0
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to run the model.
-
-    Args:
-        name: Name in the table.
-        kind: Project, as named in ``benchmarks.own.compressed_model``.
-        method: Name of the compression method.
-        compiled: Whether it runs compiled.
-    """
+    """One way to run the model; ``kind`` is the project, as named in ``benchmarks.own.compressed_model``."""
 
     name: str
     kind: str

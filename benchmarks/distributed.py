@@ -38,14 +38,7 @@ _CALLBACKS = "benchmarks.own.process_clock"
 
 @dataclass(frozen=True)
 class Training:
-    """A way to train.
-
-    Args:
-        name: Name in the table.
-        num_processes: Number of processes, which share ``--threads`` threads.
-        strategy: Lightning's name of the strategy.
-        accumulation: Batches per optimizer step.
-    """
+    """A way to train: processes share ``--threads`` threads, ``accumulation`` is batches per step."""
 
     name: str
     num_processes: int
@@ -75,12 +68,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Saving:
-    """A way to save.
-
-    Args:
-        name: Name in the table.
-        asynchronous: ``asynchronous`` of ``RunCheckpoint``.
-    """
+    """A way to save, by the option ``asynchronous`` of ``RunCheckpoint``."""
 
     name: str
     asynchronous: bool

@@ -31,14 +31,7 @@ _MAKING_LIMIT = 600.0
 
 @dataclass(frozen=True)
 class Contender:
-    """One loader.
-
-    Args:
-        name: Name in the table.
-        kind: Name in the measuring modules.
-        num_workers: Number of processes that prefetch batches.
-        is_own: Whether it is Insight's.
-    """
+    """One loader; ``kind`` is its name in the measuring modules, ``is_own`` whether it is Insight's."""
 
     name: str
     kind: str

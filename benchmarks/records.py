@@ -63,12 +63,9 @@ class Records:
 
 
 def require_same_machine(folder: Path, machine: str, fresh: bool) -> None:
-    """Refuse to mix measurements of two machines in one table.
+    """Refuse to mix measurements of two machines; ``machine.txt`` in the folder holds the first machine.
 
-    Args:
-        folder: Folder of the measurements; ``machine.txt`` in it holds the machine.
-        machine: Identity of this machine.
-        fresh: Whether earlier measurements are deleted anyway.
+    ``fresh`` skips the check, since earlier measurements are deleted.
 
     Raises:
         SystemExit: The folder holds measurements of another machine.

@@ -14,13 +14,7 @@ OVERHEAD = "overhead"
 
 
 def tables(records: Records, contenders: Sequence[str], settings: Sequence[Setting]) -> str:
-    """Speed of all contenders, Insight against the best peer, and the overhead of the Trainer.
-
-    Args:
-        records: Measurements of throughput and of overhead.
-        contenders: Names of the contenders, Insight's first.
-        settings: Precisions and modes.
-    """
+    """Speed of all contenders (Insight's first), Insight against the best peer, the Trainer's overhead."""
     rates = _matmul_rates(records, contenders)
     parts = [_speed_table(records, contenders, settings, rates), _comparison(records, contenders, settings)]
     measured = ", ".join(

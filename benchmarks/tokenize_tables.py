@@ -34,14 +34,7 @@ _RATIOS = (
 
 
 def tables(records: Records, contenders: Sequence[str], texts: Sequence[str], warm: str) -> str:
-    """Speed of all contenders, the ratios, and the time to open a store.
-
-    Args:
-        records: The measurements.
-        contenders: Names of the contenders.
-        texts: Names of the texts.
-        warm: Name of the measurement of an existing store.
-    """
+    """Speed of all contenders, the ratios, and the time to open a store (the measurement ``warm``)."""
     parts = [_speeds(records, contenders, texts), _ratios(records, texts)]
     opened = records.select(contender=warm)
     if opened:

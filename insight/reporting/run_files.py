@@ -89,13 +89,7 @@ def update_run_info(path: Path, *, notes: tuple[str, ...] = (), **values: Any) -
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled text.
-
-    Args:
-        step: Optimizer steps taken before the text was sampled.
-        prompt: The prompt of the network.
-        text: The text that the network wrote after the prompt.
-    """
+    """The text that the network wrote after a prompt, when it had taken ``step`` optimizer steps."""
 
     step: int
     prompt: str
@@ -201,16 +195,7 @@ def _ends(value: Any) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The files of a run; the field of a missing file is empty.
-
-    Args:
-        folder: The folder of the files.
-        info: Content of ``run.json``.
-        config: Text of ``config.yaml``.
-        metrics: Records of ``metrics.jsonl``, one per step.
-        samples: Samples of ``samples.jsonl``.
-        summary: Metrics of ``summary.json``.
-    """
+    """The files of a run; the field of a missing file is empty. ``info`` is the content of ``run.json``."""
 
     folder: Path
     info: dict[str, Any]

@@ -145,8 +145,8 @@ class Point:
 
     Args:
         label: Name of the point.
-        x: Value on the horizontal axis.
-        y: Value on the vertical axis; smaller is better.
+        x: Horizontal value.
+        y: Vertical value; smaller is better.
         spread: Lower and upper end of the interval of ``y``, if known.
         is_marked: Whether it is highlighted.
         color: CSS variable of its colour; if empty, the chart chooses.

@@ -23,13 +23,10 @@ _CONTINUATIONS_A_BATCH = 256
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """An item of a plan.
+    """An item of a plan with the name of its measure.
 
-    Attributes:
-        measure: Name of its measure.
-        item: The item.
-        seeds: One seed per sample, derived from the item and the plan's seed; none for log-likelihoods.
-        content: Hash of measure, item and seeds.
+    ``seeds`` holds one seed per sample, derived from the item and the plan's seed, or none for
+    log-likelihoods. ``content`` is a hash of measure, item and seeds.
     """
 
     measure: str

@@ -62,7 +62,7 @@ class Registry(Generic[Kind]):
         where = f"{self.kind} {name!r} of the package {_package(plugin)} ({plugin.value})"
         try:
             loaded = plugin.load()
-        except Exception as error:  # whatever somebody's package raises while it is imported
+        except Exception as error:  # the import of a plugin may raise anything
             reason = (str(error).splitlines() or [""])[0][:160]
             raise ConfigError(
                 f"{where} cannot be loaded: {type(error).__name__}: {reason}",

@@ -23,15 +23,7 @@ _RECORDED_CONTINUATIONS = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one item.
-
-    Attributes:
-        planned: The item.
-        response: The answer.
-        status: Status of the answer, or ``unscorable``.
-        message: Why the status is not ``ok``.
-        score: The score; ``None`` unless the status is ``ok``.
-    """
+    """The outcome of one item: a score if the status is ``ok``, otherwise a message that says why not."""
 
     planned: PlannedItem
     response: Response

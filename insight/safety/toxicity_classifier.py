@@ -75,14 +75,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class HeldOutCounts:
-    """Verdicts of the classifier on the held-out sentences at :data:`THRESHOLD`.
-
-    Attributes:
-        num_toxic: Number of toxic sentences.
-        num_toxic_found: Number of toxic sentences classified as toxic.
-        num_civil: Number of civil sentences.
-        num_civil_passed: Number of civil sentences classified as civil.
-    """
+    """Numbers of held-out sentences, and of those classified correctly at :data:`THRESHOLD`."""
 
     num_toxic: int
     num_toxic_found: int
