@@ -1,4 +1,4 @@
-"""Checkpoints, the saved states of a run: how they are made up, written, kept, read and resumed."""
+"""Checkpoints, the saved states of a run: their format, writing, reading and resuming."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Any model that a path names, and the folder of a quantized model, read without running what it holds."""
+"""Loading a model from a checkpoint or the folder of a quantized model, without running code in the files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS = ARTIFACT_DESCRIPTION, "weights.pt"
-# These methods multiply int8 with int8, which overflows on processors without VNNI unless 7 bits are used.
+# These methods multiply int8 by int8, which overflows on processors without VNNI unless only 7 bits are used.
 _INTEGER_PRODUCTS = ("int8_dynamic", "int8_static")
 
 
@@ -38,11 +38,11 @@ def load_model(
 
     Args:
         path: A ``.ckpt`` file, or a folder that ``insight quantize`` wrote.
-        device: Where the weights go.
-        allowed_packages: Packages that class paths in it may point into.
+        device: The device of the weights.
+        allowed_packages: Packages that class paths in the file may point into.
 
     Raises:
-        CheckpointError: It is missing, damaged, unsafe, of another version, or cannot run here.
+        CheckpointError: The model is missing, damaged, unsafe, of another version, or cannot run here.
     """
     if is_artifact(path):
         return load_artifact(path, device, allowed_packages)
@@ -65,10 +65,10 @@ def write_artifact(
 
     Args:
         model: The quantized model.
-        quantization: The method that made it; its fields become ``metadata["quantization"]`` when it is read.
+        quantization: Its configuration; the fields become ``metadata["quantization"]`` when it is read.
         report: The changes to the model, as plain values.
-        folder: Its place; must not exist.
-        extra_files: Text files to lay beside it, by name.
+        folder: The folder to write, which must not exist.
+        extra_files: Text files to write beside it, by name.
 
     Raises:
         OutputError: The folder exists already or cannot be written.
@@ -99,12 +99,12 @@ def load_artifact(
 
     Args:
         folder: The artefact.
-        device: Where the weights go.
+        device: The device of the weights.
         allowed_packages: Packages that class paths in it may point into.
 
     Raises:
-        CheckpointError: Missing, damaged, holding code, of another version, or it cannot run here as it was
-            measured (it is compiled and there is no compiler; its integers overflow on this processor).
+        CheckpointError: The artefact is missing, damaged, of another version, contains code, or cannot run
+            here as it was measured (no compiler for a compiled model; integers that overflow here).
     """
     folder = Path(folder)
     saved = _read_description(folder)

@@ -1,9 +1,9 @@
 """The format of a checkpoint: the entries beside Lightning's own, and their keys.
 
-A checkpoint is one ``torch.save`` archive of tensors and plain values. Lightning fills in ``state_dict``,
+A checkpoint is one ``torch.save`` archive of tensors and plain values. Lightning adds ``state_dict``,
 ``optimizer_states``, ``loops``, ``callbacks``, ``epoch`` and ``global_step``; the data module adds its
-position under the name of its class; Insight adds :class:`CheckpointContent` under :data:`CONTENT` and, where
-the weights that are used are not those that are trained, the latter under :data:`TRAINING_WEIGHTS`.
+position under the name of its class; Insight adds :class:`CheckpointContent` under :data:`CONTENT` and, if
+the evaluation weights differ from the training weights, the latter under :data:`TRAINING_WEIGHTS`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ CONTENT = "insight"
 """The key of :class:`CheckpointContent` in a checkpoint."""
 
 TRAINING_WEIGHTS = "training_weights"
-"""The key of the weights that training goes on from, by name; ``state_dict`` then holds what was measured."""
+"""The key of the training weights by name; ``state_dict`` then contains the evaluation weights."""
 
 EVALUATION_WEIGHTS = "evaluation_weights"
-"""The key that :func:`use_training_weights` moves the measured weights to; it is never in a file."""
+"""The key that :func:`use_training_weights` moves the evaluation weights to; it is never in a file."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,15 @@ class CheckpointContent:
     Args:
         network: The configuration of the network, as a plain component.
         tokenizer: The text of its ``tokenizer.json``.
-        vocabulary_size: Rows of the embedding.
-        sequence_length: Tokens of a training window.
+        vocabulary_size: Number of rows of the embedding.
+        sequence_length: Number of tokens of a training window.
         random_states: The states of the random generators of every process, in the order of their ranks.
-        num_planned_steps: Optimizer steps that the schedule counts on, if they are planned.
-        global_batch_size: Samples of a batch over all processes, which the position of the data counts in.
-        guard: The state of the guard that judges optimizer steps; ``None`` in files that are older than it.
-        canaries: The record of what :class:`insight.data.CanaryInjection` planted, ``None`` without it:
-            nobody could measure later whether it was remembered.
-        open_window: Sums and gradients of micro-batches whose optimizer step is still to come, ``None`` right
-            after a step.
+        num_planned_steps: Planned number of optimizer steps, for the schedule.
+        global_batch_size: Number of samples of a batch over all processes.
+        guard: The state of the guard that judges optimizer steps; ``None`` in older files.
+        canaries: The canaries of :class:`insight.data.CanaryInjection`, for measuring memorisation later;
+            ``None`` without any.
+        open_window: Sums and gradients of an unfinished accumulation window; ``None`` right after a step.
     """
 
     network: dict[str, Any]
@@ -62,23 +61,23 @@ class CheckpointContent:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> CheckpointContent:
-        """Read the plain form, also one that an earlier Insight wrote.
+        """Read the plain form, including that of older versions.
 
         Raises:
-            KeyError: Something that every checkpoint holds is missing.
+            KeyError: A required entry is missing.
         """
         known = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
         for name in ("network", "tokenizer", "vocabulary_size", "sequence_length"):
             known[name] = saved[name]
-        if "random_states" not in known:  # earlier files hold the state of the first process only
+        if "random_states" not in known:  # older files contain only the state of the first process
             known["random_states"] = [saved["random_state"]] if "random_state" in saved else []
         return cls(**known)
 
 
 def use_training_weights(checkpoint: dict[str, Any]) -> None:
-    """Make the ``state_dict`` of a checkpoint that was read the weights that training goes on from.
+    """Put the training weights of a read checkpoint into its ``state_dict``.
 
-    A checkpoint that has only one kind of weights is left as it is; a second call changes nothing.
+    A checkpoint without separate training weights is unchanged; a second call changes nothing.
     """
     training = checkpoint.get(TRAINING_WEIGHTS)
     if training and EVALUATION_WEIGHTS not in checkpoint:

@@ -1,4 +1,4 @@
-"""A checkpoint for a pruned tokenizer: it keeps the rows of the tokens that stayed, and everything else."""
+"""Converts a checkpoint for a pruned tokenizer: the embedding and head keep the rows of the kept tokens."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from insight.data.tokenizers.pruning import PrunedTokenizer
 from insight.runtime.errors import CheckpointError
 from insight.runtime.files import atomic_file
 
-# One row a token: the embedding, and the head where it has a matrix of its own.
+# The weights with a row per token; an untied head has its own.
 _ROWS = ("embedding.weight", "head.weight")
-# The entries that loading weights needs; optimizer, loops and position belong to the training that is over.
+# The entries that loading weights needs; optimizer, loops and position are dropped.
 _KEPT = ("pytorch-lightning_version", "global_step", "epoch")
 
 
 def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: str, output: Path) -> None:
-    """Write a checkpoint whose network reads and writes the tokens that stayed.
+    """Write a checkpoint whose vocabulary is the kept tokens.
 
-    Its scores before the softmax are those of the old network for the same tokens. Their probabilities are
-    larger by the factor 1 / (1 - p), where the old network gave p to the pruned tokens. It holds no
-    optimizer: train it further with ``--init_from``.
+    Its logits are those of the old network for these tokens. Their probabilities are larger by the factor
+    1 / (1 - p), where p is the old network's probability of the pruned tokens. It has no optimizer state:
+    train it further with ``--init_from``.
 
     Args:
         path: The ``.ckpt`` file.

@@ -1,4 +1,4 @@
-"""Reading checkpoints: a file becomes a network and a tokenizer, and nothing that it holds is run."""
+"""Reading the network and the tokenizer from a checkpoint, without running code in the file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class LoadedCheckpoint:
 
     Attributes:
         network: The network with its weights, in evaluation mode.
-        network_config: The configuration that built it.
-        tokenizer: The tokenizer that it was trained with.
+        network_config: The configuration of the network.
+        tokenizer: The tokenizer that the network was trained with.
         metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size`` and ``canaries``, as in
             :class:`insight.checkpoints.format.CheckpointContent`.
     """
@@ -45,12 +45,12 @@ def load_checkpoint(
 
     Args:
         path: The ``.ckpt`` file.
-        device: Where the weights go.
+        device: The device of the weights.
         allowed_packages: Packages that class paths in the file may point into.
 
     Raises:
-        CheckpointError: Missing, not a checkpoint, truncated, holding code, of another version, or with
-            weights that do not fit its own network.
+        CheckpointError: The file is missing, not a checkpoint, truncated or of another version, contains
+            code, or its weights do not fit its network.
     """
     contents = read_checkpoint(Path(path))
     described = describe(contents, path, allowed_packages)
@@ -70,7 +70,7 @@ def describe(
         allowed_packages: Packages that class paths in the file may point into.
 
     Raises:
-        CheckpointError: Something is missing, damaged or not allowed.
+        CheckpointError: An entry is missing, damaged or not allowed.
     """
     try:
         saved = CheckpointContent.from_dict(contents[CONTENT])
@@ -100,18 +100,18 @@ def load_weights_into(
     tokenizer: BaseTokenizer | None = None,
     load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
 ) -> None:
-    """Give a network the weights of a checkpoint, and nothing else of it.
+    """Load only the weights of a checkpoint into a network.
 
     Args:
         network: A network of the checkpoint's shape.
         path: The ``.ckpt`` file.
         tokenizer: The tokenizer that the network will be used with. A checkpoint of another tokenizer is
-            refused: the same ids would stand for other text.
-        load: Takes the weights by their names, where the network cannot: one that is cut over processes.
+            refused, since its token ids have other meanings.
+        load: A function that loads the weights, by name, into a sharded network.
 
     Raises:
-        CheckpointError: As :func:`load_checkpoint`, or of another network or tokenizer; the network is
-            unchanged then.
+        CheckpointError: As for :func:`load_checkpoint`, or the checkpoint is of another network or tokenizer;
+            the network is unchanged then.
     """
     contents = read_checkpoint(Path(path))
     if tokenizer is not None:
@@ -129,7 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint file: tensors and plain values only.
 
     Raises:
-        CheckpointError: Missing, not a checkpoint, truncated, holding code, or of another version.
+        CheckpointError: The file is missing, no checkpoint, truncated, of another version or contains code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint", "name a .ckpt file or a run folder")
@@ -139,7 +139,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
         raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
     try:
-        # The file is mapped, not read: the optimizer's state is twice the weights and stays on the disk.
+        # Memory-map the file, so that the optimizer state, twice the size of the weights, stays on the disk.
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -160,7 +160,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def network_weights(contents: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The network's weights in a read checkpoint, by the names that they have in the network."""
+    """The network's weights in a read checkpoint, by their names in the network."""
     return {
         name.removeprefix(_PREFIX).replace("_orig_mod.", ""): tensor
         for name, tensor in contents["state_dict"].items()
@@ -187,7 +187,7 @@ def load_weights(
 
 
 def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> list[str]:
-    """The differences between saved weights and those of a network, a phrase a tensor, in its order.
+    """The differences in names and shapes between saved tensors and a network's, one phrase per tensor.
 
     Args:
         saved: The tensors of the checkpoint by name.
@@ -209,7 +209,7 @@ def tokenizer_of(contents: dict[str, Any], path: Path | str) -> BaseTokenizer:
     """The tokenizer in a read checkpoint.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: The tokenizer is missing or damaged.
     """
     try:
         return load_tokenizer(contents[CONTENT]["tokenizer"])

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, whether it fits the configured run, and what has changed since."""
+"""Resuming: finding the checkpoint, checking that it fits the run, and reporting changed options."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from insight.models import DecoderConfig
 
 AUTO_OR_NEW = "auto_or_new"
-"""The value of ``--resume`` in a job script, which is the same for the first start and for all later ones."""
+"""The value of ``--resume`` for a job script, which starts the first and all later jobs of a run alike."""
 _NUM_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Resumed:
-    """The checkpoint that a run goes on from.
+    """The checkpoint that a run resumes from.
 
     Args:
         checkpoint: The .ckpt file.
-        run: The folder that it lies in, which the run goes on in; ``None`` for a checkpoint from elsewhere.
+        run: The run folder of the checkpoint, in which the run continues; ``None`` if it is in none.
     """
 
     checkpoint: Path
@@ -35,13 +35,13 @@ class Resumed:
 
     @classmethod
     def find(cls, text: str, root: Path | str, name: str) -> Resumed | None:
-        """The meaning of ``--resume text`` for a run of ``name`` under ``root``; ``None`` begins a new run.
+        """Find the checkpoint for ``--resume text`` of run ``name`` under ``root``; ``None`` for a new run.
 
         Raises:
             CheckpointError: There is nothing to resume.
         """
         if text == AUTO_OR_NEW:
-            # A checkpoint that is damaged is no reason to start anew.
+            # A damaged checkpoint must not start a new run.
             paths = (path for run in list_runs(root, name) for path in run.checkpoints.glob("*.ckpt"))
             if all(path.name.startswith(".") for path in paths):
                 say(f"--resume={AUTO_OR_NEW}: no run of {name!r} in {root} to go on with")
@@ -52,23 +52,23 @@ class Resumed:
 
     @classmethod
     def from_plain(cls, value: dict[str, str | None]) -> Resumed:
-        """Undo :meth:`to_plain`."""
+        """The inverse of :meth:`to_plain`."""
         run = value["run"]
         return cls(Path(str(value["checkpoint"])), RunFolder(Path(run)) if run else None)
 
     def to_plain(self) -> dict[str, str | None]:
-        """The plain form for another process, which may stand in another folder."""
+        """The plain form for another process, which may have another working directory."""
         run = self.run.path.absolute() if self.run else None
         return {"checkpoint": str(self.checkpoint.absolute()), "run": str(run) if run else None}
 
     @property
     def saved_config(self) -> Path | None:
-        """The configuration of the run, if it is there."""
+        """The configuration file of the run, if it exists."""
         return self.run.config_path if self.run and self.run.config_path.is_file() else None
 
     @property
     def saved_batch_size(self) -> int | None:
-        """The batch size that the run was begun with, which its position counts in."""
+        """The batch size in the configuration of the run."""
         if self.saved_config is None:
             return None
         saved = yaml.safe_load(self.saved_config.read_text(encoding="utf-8")) or {}
@@ -79,7 +79,7 @@ class Resumed:
 def check_fits(
     contents: dict[str, Any], path: Path, config: DecoderConfig, tokenizer: BaseTokenizer, option: str
 ) -> None:
-    """Check that a checkpoint has the network and the tokenizer of a run; its weights are not read.
+    """Check that a checkpoint has the network and the tokenizer of a run, without reading its weights.
 
     Args:
         contents: The result of :func:`insight.checkpoints.reader.read_checkpoint`.
@@ -89,7 +89,7 @@ def check_fits(
         option: The option that named the checkpoint, for messages.
 
     Raises:
-        CheckpointError: It is damaged, or of another network or tokenizer.
+        CheckpointError: The checkpoint is damaged, or of another network or tokenizer.
     """
     import torch
 
@@ -132,7 +132,7 @@ def say_differences(saved: str, present: str) -> None:
 
 
 def differences(first: str, second: str) -> list[tuple[str, Any, Any]]:
-    """The options whose values differ between two configurations in YAML, with both values."""
+    """Options whose values differ between two configurations in YAML, with both values."""
     before, after = (_flat(yaml.safe_load(text) or {}) for text in (first, second))
     pairs = (
         (option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys())

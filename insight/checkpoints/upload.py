@@ -1,4 +1,4 @@
-"""Copies of checkpoints in another place: any that fsspec knows, made while training goes on."""
+"""Uploads checkpoints to any location that fsspec supports, in the background."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ _CHUNK_BYTES = 16 << 20
 
 
 class CheckpointUpload:
-    """Keeps a folder elsewhere equal to the local one.
+    """Mirrors the local folder in another location.
 
-    A copy that fails is said in a line and tried again with the next checkpoint; training goes on. While a
-    copy takes longer than the time between two checkpoints, the newest checkpoint is copied next.
+    A failed copy is reported in one line and tried again with the next checkpoint; training continues. If
+    a copy takes longer than the time between two checkpoints, the newest checkpoint is copied next.
 
     Args:
         folder: The local folder.
-        url: The folder elsewhere, in any form that fsspec knows, e.g. ``s3://bucket/run`` or
-            ``/mnt/backup/run``.
+        url: The target folder for fsspec, e.g. ``s3://bucket/run`` or ``/mnt/backup/run``.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
         self._folder = folder
         self._url = url
-        # The names in the order in which they came, and whether the file is new. An earlier process may have
-        # been killed before it had copied the checkpoints that are kept for good.
+        # Names in their order, with whether the file is new. An earlier process may have been killed before
+        # it had copied the checkpoints that are kept permanently.
         self._waiting = {path.name: False for path in sorted(folder.glob("step-*.ckpt"))}
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
 
     def submit(self, names: Iterable[str]) -> None:
-        """Begin to copy files, or to remove those that are no longer in the folder."""
+        """Start to copy files, or to remove those that are no longer in the folder."""
         with self._lock:
             self._waiting |= dict.fromkeys(names, True)
         self._thread.submit(self._work)
 
     def finish(self) -> None:
-        """Wait until everything is copied; what failed is tried once more, and said if it fails again."""
+        """Wait until everything is copied; try failed copies once more, and report a second failure."""
         self._thread.submit(self._work)
         self._thread.shutdown()
         if self._waiting:
@@ -61,7 +60,7 @@ class CheckpointUpload:
         for name, is_new in names.items():
             try:
                 self._copy(name, is_new, copied)
-            except Exception as error:  # whatever a place far away has to say must not end the training
+            except Exception as error:  # no failure of the target may end the training
                 failed[name] = is_new
                 reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if failed:
@@ -73,7 +72,7 @@ class CheckpointUpload:
             )
 
     def _copy(self, name: str, is_new: bool, copied: dict[tuple[int, int, int], str]) -> None:
-        """Copy one file; one that ``copied`` knows under another name is copied without sending it again."""
+        """Copy one file; one that is in ``copied`` under another name is copied within the target."""
         filesystem, folder = fsspec.core.url_to_fs(self._url)
         source, target = self._folder / name, f"{folder}/{name}"
         if not source.is_file():
@@ -83,9 +82,9 @@ class CheckpointUpload:
         if not is_new and filesystem.exists(target):
             return
         filesystem.makedirs(folder, exist_ok=True)
-        # Under another name first: not every place shows a file only when it is complete.
+        # Use another name first, since some filesystems show incomplete files.
         part = f"{target}.part"
-        # A file that is open stays what it is when its name goes to a newer one.
+        # An open file keeps its contents when its name is given to a newer file.
         with source.open("rb") as file:
             status = os.fstat(file.fileno())
             identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
@@ -97,23 +96,23 @@ class CheckpointUpload:
 
 
 def _copied_there(filesystem: Any, source: str, target: str) -> bool:
-    """Whether the place could copy a file that it has; not every one can."""
+    """Copy a file within the target; return whether the target supports that."""
     try:
         filesystem.cp_file(source, target)
-    except Exception:  # of whatever kind: the bytes are sent then, and tell what is wrong
+    except Exception:  # any kind: the upload of the bytes, which follows, reports what is wrong
         return False
     return True
 
 
 def upload_folder(url: str, folder: Path) -> str:
-    """The address for the checkpoints in ``folder``: ``url``, and below it a run's name and number."""
+    """The target for the checkpoints in ``folder``: ``url``, and below it the run's name and number."""
     run = run_of_checkpoint(folder / "last.ckpt")
     parts = [] if run is None else [run.path.parent.name, run.path.name]
     return "/".join([url.rstrip("/"), *parts])
 
 
 def check_upload_url(url: str) -> None:
-    """Refuse an address that fsspec cannot open, before anything is trained.
+    """Refuse a URL that fsspec cannot open, before training.
 
     Raises:
         ConfigError: fsspec does not know its protocol, or the package for it is missing.

@@ -1,9 +1,8 @@
-"""Writing checkpoints: each file is complete or not there, also when it is written beside the training.
+"""Writing checkpoints, synchronously or in the background; each file is complete or absent.
 
-The way of a save, from top to bottom of this file: :meth:`CheckpointWriter.write` copies the state to the
-host's memory where it is asynchronous, :func:`write_checkpoint` writes the file once and gives it all its
-names, :func:`write_file` is the one place where bytes reach a disk, and :class:`BestScores` says which files
-stay.
+The order of this file is that of a save: :meth:`CheckpointWriter.write` copies the state to the host's memory
+if it is asynchronous, :func:`write_checkpoint` writes the file once and gives it all its names,
+:func:`write_file` writes the bytes to the disk, and :class:`BestScores` determines which files are kept.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from insight.runtime.files import FREED, atomic_file, flush, freed_beside, writi
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 _NEW = ".new.ckpt"
-# The names that name_of_best makes. A user's own copy with another name is never removed.
+# The names that name_of_best returns. A user's own copy with another name is never removed.
 _BEST_OF_STEP = re.compile(r"best-\d{8,}\.ckpt")
-# The files that a process leaves that is killed while it saves, in the order of _NEW, atomic_file,
-# publish_copy and freed_beside; nothing that a user would name like that.
+# The files that a process leaves if it is killed during a save, in the order of _NEW, atomic_file,
+# publish_copy and freed_beside.
 _REMAINS = re.compile(
     rf"\{_NEW}|\.\{_NEW}\.[0-9a-f]{{16}}\.tmp|(best|last|(best|step)-\d{{8,}})\.ckpt\.tmp|\..+\.[0-9a-f]{{16}}\{FREED}"
 )
@@ -43,7 +42,7 @@ _LEAST_PRIORITY = 19
 
 
 def name_of_best(step: int) -> str:
-    """The name of one of the best checkpoints; the file is removed when better ones come."""
+    """The name of one of the best checkpoints, which is removed when better ones come."""
     return f"best-{step:08d}.ckpt"
 
 
@@ -55,14 +54,14 @@ def name_of_kept(step: int) -> str:
 class CheckpointWriter:
     """Writes the checkpoints of a run into one folder, one after the other.
 
-    An asynchronous save copies the state to the host's memory and writes it in a thread. A save that comes
-    while another is being written waits for it, so there is never more than one copy of the state, and the
-    files appear in the order of the saves. The process does not end before the last file is written.
+    An asynchronous save copies the state to the host's memory and writes it in a thread. The next save waits
+    for it, so there is never more than one copy of the state, and the files appear in the order of the saves.
+    The process does not end before the last file is written.
 
     Args:
         folder: The local folder.
-        asynchronous: Whether training goes on while a file is written.
-        upload_url: A folder elsewhere that every file is copied to, in any form that fsspec knows.
+        asynchronous: Whether training continues while a file is written.
+        upload_url: The target folder of :class:`CheckpointUpload`.
     """
 
     def __init__(self, folder: Path, asynchronous: bool = False, upload_url: str | None = None) -> None:
@@ -80,17 +79,16 @@ class CheckpointWriter:
         best_steps: Iterable[int] | None,
         now: bool = False,
     ) -> None:
-        """Write a checkpoint; arguments as in :func:`write_checkpoint`.
+        """Write a checkpoint.
 
         Args:
             checkpoint: The state; it may change as soon as this returns.
-            names: The names of the file.
-            best_steps: The steps whose files stay.
-            now: Write it before this returns, also where saves are asynchronous.
+            names: As in :func:`write_checkpoint`.
+            best_steps: As in :func:`write_checkpoint`.
+            now: Whether to write it before this returns, even if saves are asynchronous.
 
         Raises:
-            OutputError: This file cannot be written, or, where saves are asynchronous, the one before could
-                not.
+            OutputError: This file or, if saves are asynchronous, the previous one could not be written.
         """
         self.wait()
         names = list(names)
@@ -101,7 +99,7 @@ class CheckpointWriter:
             self._write(checkpoint, names, best_steps)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Begin a job in the thread of the writer; :meth:`wait` raises what it raised."""
+        """Start a job in the thread of the writer; :meth:`wait` raises its exception."""
         self._job = self._thread.submit(job)
 
     def wait(self) -> None:
@@ -115,7 +113,7 @@ class CheckpointWriter:
             job.result()
 
     def close(self) -> None:
-        """End the threads, after their last work."""
+        """Finish all work and end the threads."""
         self._thread.shutdown()
         if self._upload is not None:
             self._upload.finish()
@@ -129,24 +127,23 @@ class CheckpointWriter:
 def write_checkpoint(
     checkpoint: dict[str, Any], folder: Path, names: Iterable[str], best_steps: Iterable[int] | None
 ) -> list[str]:
-    """Write a checkpoint under several names, and remove the best ones that no longer are.
+    """Write a checkpoint under several names, and remove those that are no longer among the best.
 
-    The file is written once, under another name, and every name is a hard link to it. A name stands for a
-    complete file at every moment.
+    The file is written once, under a temporary name, and every name becomes a hard link to it. Every name
+    refers to a complete file at every moment.
 
     Args:
         checkpoint: Tensors and plain values.
         folder: The folder to write to.
-        names: The names in the order in which they appear: after a crash in between, the later ones still
-            stand for the older file.
-        best_steps: The steps whose :func:`name_of_best` stays; ``None`` where no such file is written, and
-            none is removed.
+        names: The names in the order in which they change; after a crash in between, the later ones still
+            refer to the older file.
+        best_steps: The steps whose :func:`name_of_best` is kept; ``None`` to remove no file.
 
     Returns:
         The names that were written or removed.
 
     Raises:
-        OutputError: The folder is read-only or full; the names stand for what they stood for.
+        OutputError: The folder is read-only or full; the names are unchanged then.
     """
     new = folder / _NEW
     changed = list(names)
@@ -166,26 +163,25 @@ def write_checkpoint(
 
 
 def write_file(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write ``checkpoint`` to ``path``: to a neighbour that is flushed to the disk and renamed.
+    """Write ``checkpoint`` to a temporary file beside ``path``, flush it to the disk and rename it.
 
-    Lightning's own writer builds the file in memory, moves it from the system's temporary folder, which is a
-    copy where that is another disk, and never flushes it.
+    Lightning's own writer builds the file in memory, moves it from the system's temporary folder, which may
+    be another disk, and never flushes it.
 
     Raises:
-        OutputError: The folder is read-only or full; an older file at ``path`` is untouched then.
+        OutputError: The folder is read-only or full; an older file at ``path`` is unchanged then.
     """
     with atomic_file(path) as file:
         _serialize(checkpoint, file)
 
 
 def publish_copy(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source`` in one step, replacing what was there.
+    """Replace ``target`` atomically by a hard link to ``source``, or by a copy if the disk has no links.
 
-    A hard link costs neither time nor space; files are only ever replaced here, never changed, so the two
-    names cannot disturb each other. Where the disk has no links it is a copy.
+    A hard link costs neither time nor space, and is safe since files are only replaced, never changed.
 
     Raises:
-        OutputError: The folder is read-only or full; an older ``target`` is untouched then.
+        OutputError: The folder is read-only or full; an older ``target`` is unchanged then.
     """
     temporary = target.with_name(f"{target.name}.tmp")
     with writing_to(target):
@@ -201,31 +197,30 @@ def publish_copy(source: Path, target: Path) -> None:
 
 
 def remove_remains(folder: Path) -> None:
-    """Remove what a process left that was killed while it saved."""
+    """Remove the temporary files of a process that was killed during a save."""
     for path in folder.iterdir():
         if _REMAINS.fullmatch(path.name):
             path.unlink()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lets every other save of a Trainer (``trainer.save_checkpoint``) go through :func:`write_file`."""
+    """Makes all other saves of a Trainer (``trainer.save_checkpoint``) use :func:`write_file`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``."""
         write_file(checkpoint, Path(path))
 
 
 class BestScores:
-    """The best values so far, best first; of equal ones the earlier counts.
+    """The best values so far; among equal values the earlier is better.
 
     Args:
         mode: ``min`` if smaller is better, ``max`` if larger is.
-        num_kept: How many values are kept.
+        num_kept: Number of values that are kept.
 
     Attributes:
-        entries: Pairs of value and step.
+        entries: Pairs of value and step, the best first.
     """
 
     def __init__(self, mode: str, num_kept: int) -> None:
@@ -235,7 +230,7 @@ class BestScores:
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """Value and step of the best, ``None`` before there is one."""
+        """Value and step of the best; ``None`` before the first value."""
         return self.entries[0] if self.entries else None
 
     @property
@@ -251,26 +246,24 @@ class BestScores:
         return has_room or self._sign * value < self._sign * self.entries[-1][0]
 
     def add(self, value: float, step: int) -> bool:
-        """Take in a value that :meth:`admits` lets through; returns whether it is the best."""
+        """Add a value that :meth:`admits` accepts; return whether it is the best."""
         others = [entry for entry in self.entries if entry[1] != step]
         self.restore([*others, (value, step)])
         return self.entries[0] == (value, step)
 
     def restore(self, entries: Iterable[tuple[float, int]]) -> None:
-        """Go on from entries that were kept, perhaps more than are kept now."""
-        # Sorting is stable, so that of equal values the one that came first stays in front.
+        """Replace the entries by the best of the given ones."""
+        # Sorting is stable, so the earlier of two equal values stays first.
         self.entries = sorted(entries, key=lambda entry: self._sign * entry[0])[: self.num_kept]
 
 
 def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[str, Any]:
-    """A checkpoint that training no longer changes: all its tensors are copied to the host's memory.
-
-    Tensors that are one (tied weights) stay one.
+    """A copy of a checkpoint in the host's memory, which training does not change; tied weights stay tied.
 
     Args:
         checkpoint: The state to copy.
-        earlier: Copies that nobody needs any more. They are written over where they fit, since getting fresh
-            memory takes longer than copying; afterwards the list holds the new copies.
+        earlier: Unused copies, whose memory is reused if it fits, since allocating takes longer than copying;
+            afterwards the list contains the new copies.
     """
     unused: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
     for tensor in earlier:
@@ -291,14 +284,14 @@ def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[s
 
     copy: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, copied)
     for device in {place[0] for place, tensor in copies.items() if tensor.is_pinned()}:
-        torch.cuda.synchronize(device)  # copies to pinned memory go on by themselves
+        torch.cuda.synchronize(device)  # copies to pinned memory are asynchronous
     earlier[:] = copies.values()
     return copy
 
 
 def _first_copy(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_cuda and type(tensor) is torch.Tensor and tensor.is_contiguous():
-        with contextlib.suppress(RuntimeError):  # there is only so much memory that may be pinned
+        with contextlib.suppress(RuntimeError):  # pinned memory is limited
             # A GPU copies to pinned memory several times faster.
             pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
             return pinned.copy_(tensor, non_blocking=True)
@@ -310,7 +303,7 @@ def _serialize(checkpoint: dict[str, Any], file: BinaryIO) -> None:
         with _without_checksums():
             torch.save(checkpoint, file)
     except RuntimeError as error:
-        # torch's archive writer reports a failed write as its own error, with the system's as the cause.
+        # torch's archive writer reports a failed write as its own error, with the system's error as context.
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError):
@@ -321,7 +314,7 @@ def _serialize(checkpoint: dict[str, Any], file: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def _without_checksums() -> Iterator[None]:
-    """Let torch write archives without checksums: they double the time of a save, and nobody reads them."""
+    """Let torch write archives without checksums, which double the time of a save and are never read."""
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
@@ -331,7 +324,7 @@ def _without_checksums() -> Iterator[None]:
 
 
 def _stand_back() -> None:
-    """Leave the processors to the training wherever it wants them, and run when it waits."""
+    """Give this thread the lowest priority, so that it does not slow training down."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        with contextlib.suppress(OSError):  # where that is denied it goes on as it is
+        with contextlib.suppress(OSError):  # changing it may be denied
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)

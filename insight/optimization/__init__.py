@@ -1,4 +1,4 @@
-"""A trained model → a smaller or faster one, what was done to it, and the proof of what that costs."""
+"""Quantization of a trained model to a smaller or faster one, with measurements of its costs and gains."""
 
 from typing import TYPE_CHECKING
 

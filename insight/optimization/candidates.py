@@ -1,4 +1,4 @@
-"""Ways to run a model, what was measured of each, and the rule that takes one of them."""
+"""The candidates of a search with their measurements, and the rule that chooses one of them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from insight.runtime.errors import InsightError
 from insight.runtime.statistics import Interval
 
 ORIGINAL = "original"
-"""Name of the first candidate: the model as it was trained, eager."""
+"""Name of the first candidate: the trained model, run eagerly."""
 
-# Medians of one second on a machine that others use differ by this much from run to run.
+# Speeds that differ by less than this factor count as equal: that is the noise on a shared machine.
 _SAME_SPEED = 1.05
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to run the model and its measurements, which are ``None`` where nothing was measured.
+    """A way to run the model and its measurements, which are ``None`` if nothing was measured.
 
     Attributes:
         name: ``original``, ``int8_dynamic``, ``int8_dynamic + compile``, …
-        method: ``none`` or the method's name.
+        method: Name of the method, or ``none``.
         compiled: Whether it ran compiled.
-        status: ``ok``, or ``refused`` by a check, by the compiler or for want of time.
+        status: ``ok``, or ``refused`` by a check, by the compiler or for lack of time.
         reason: Why it was refused.
-        disk_bytes: Bytes of its weights, which is what a file of them takes.
-        bits_per_byte: On the measured text.
-        quality_difference: Bits per byte that it needs more than the original; paired.
+        disk_bytes: Bytes of its weights, which is also the size of a file with them.
+        bits_per_byte: Bits per byte on the measured text.
+        quality_difference: Bits per byte minus those of the original, paired.
         prefill_seconds: Median time to read a prompt.
         decode_seconds: Median time of one new token.
-        tokens_per_second: New tokens a second.
-        compile_seconds: The time that its first calls took longer because of compiling.
-        pareto: Whether nothing else is at least as good in quality, size and speed and better in one.
-        modules_quantized: Names of the modules that the method took.
-        modules_kept: The other modules with parameters, and why they were left.
+        tokens_per_second: New tokens per second.
+        compile_seconds: Time of the first calls, which compile.
+        pareto: Whether no other candidate is at least as good in quality, size and speed and better in one.
+        modules_quantized: Names of the modules that the method quantized.
+        modules_kept: The other modules with parameters, and the reasons.
     """
 
     name: str
@@ -57,15 +57,12 @@ class Candidate:
     modules_kept: tuple[KeptModule, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
-        """Plain values for ``report.json``; memory is measured by `insight benchmark`, in fresh processes."""
+        """Plain values for ``report.json``, without memory, which only `insight benchmark` measures."""
         return {**dataclasses.asdict(self), "resident_bytes": None}
 
 
 def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, with ``pareto`` set for those that none of the others dominates.
-
-    One dominates another when it is no worse in bits per byte, bytes and speed and better in at least one.
-    """
+    """The candidates, with ``pareto`` set for those that no other candidate dominates."""
     measured = [candidate for candidate in candidates if candidate.status == "ok"]
     dominated = {
         one.name
@@ -83,22 +80,22 @@ def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
 def choose(
     candidates: Sequence[Candidate], max_quality_loss: float, *, may_keep: bool = True
 ) -> tuple[str, str]:
-    """The best candidate under a bound on quality, and why.
+    """The best candidate within a bound on quality, and the reason.
 
-    Of those whose loss is surely within the bound (upper end of the 95% interval) and that write at least as
-    fast as the original, the fastest; of those as fast as that one, the smallest. Speeds within 5% are the
-    same. Whoever wants small at the price of speed names the method.
+    Eligible are the candidates whose loss (upper end of the 95% interval) is within the bound and that
+    generate at least as fast as the original. The fastest of them is chosen, and the smallest among equally
+    fast ones. Speeds within 5% count as equal. For a smaller but slower model the user names the method.
 
     Args:
-        candidates: The original first.
-        max_quality_loss: Share of the original's bits per byte.
-        may_keep: Whether the answer may be the original; if not, speed decides among the others alone.
+        candidates: The candidates, the original first.
+        max_quality_loss: Allowed loss, as a share of the original's bits per byte.
+        may_keep: Whether the original may be chosen; if not, the others need not be as fast as the original.
 
     Returns:
-        Its name and one sentence.
+        The name of the candidate and one sentence.
 
     Raises:
-        InsightError: It may not be the original, and no other loses little enough.
+        InsightError: The original may not be chosen, and no other candidate is within the bound.
     """
     original = candidates[0]
     measured = [one for one in candidates if one.status == "ok"]
@@ -123,7 +120,7 @@ def choose(
 
 
 def is_good_enough(candidate: Candidate, original: Candidate, max_quality_loss: float) -> bool:
-    """Whether a measured candidate's loss is surely within the bound; the original's is."""
+    """Whether the upper end of a candidate's loss is within the bound; true for the original."""
     difference = candidate.quality_difference
     if difference is None:
         return candidate.name == original.name
@@ -132,7 +129,7 @@ def is_good_enough(candidate: Candidate, original: Candidate, max_quality_loss: 
 
 
 def describe(candidate: Candidate, original: Candidate) -> str:
-    """Speed, size and loss of a candidate in words, and the linear maps that it left as they are."""
+    """Speed, size and loss of a candidate in words, and the linear maps that were not quantized."""
     assert original.disk_bytes
     assert candidate.disk_bytes
     assert original.bits_per_byte
@@ -149,7 +146,7 @@ def describe(candidate: Candidate, original: Candidate) -> str:
 
 
 def left_as_they_are(candidate: Candidate) -> str:
-    """Begin with a semicolon and say how many linear maps the method did not take, and why; or nothing."""
+    """Text about the linear maps that were not quantized, after a semicolon; "" if there are none."""
     kept = [module for module in candidate.modules_kept if module.is_linear]
     if not kept:
         return ""
@@ -178,7 +175,7 @@ def _speed(candidate: Candidate) -> float:
 
 
 def _values(candidate: Candidate) -> tuple[float, float, float]:
-    """Bits per byte, bytes and seconds a token of a measured candidate: smaller is better in each."""
+    """Bits per byte, bytes and seconds per token; smaller is better in each."""
     assert candidate.bits_per_byte is not None
     assert candidate.disk_bytes is not None
     assert candidate.tokens_per_second is not None

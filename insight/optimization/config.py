@@ -1,4 +1,4 @@
-"""How to quantize a network: the options of YAML, Python and the command line; needs no torch."""
+"""The options of quantization for YAML, Python and the command line; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 METHODS = ("bf16", "int8_weight_only", "int8_dynamic", "int8_static")
 """The names of the methods; their classes are in ``methods.py``."""
 
-# A search spends its time in this order: where compiling paid most, when it was measured, comes first.
+# The order of a search: the methods that gained most by compiling, when that was measured, come first.
 _SEARCH_ORDER = ("int8_dynamic", "bf16", "int8_weight_only", "int8_static")
 _COMPILE_CHOICES = {"auto": (False, True), "on": (True,), "off": (False,)}
 
@@ -25,11 +25,12 @@ class QuantizationConfig(Component):
     """How to quantize a trained network.
 
     Args:
-        method: ``bf16``, ``int8_weight_only``, ``int8_dynamic`` (activations quantized as they come) or
+        method: ``bf16``, ``int8_weight_only``, ``int8_dynamic`` (activation ranges computed at run time) or
             ``int8_static`` (activation ranges calibrated on training text).
         compile: Whether the result runs through ``torch.compile``.
-        dtype: Type of what stays floating point in an int8 network: ``float32`` or ``bfloat16``.
-        group_size: Inputs that share a scale in ``int8_weight_only``; ``None`` = one scale an output.
+        dtype: Type of the floating-point parts of an int8 network: ``float32`` or ``bfloat16``.
+        group_size: Number of inputs that share a scale in ``int8_weight_only``; ``None`` for one scale per
+            output.
     """
 
     method: str = "int8_dynamic"
@@ -75,18 +76,18 @@ def plan(
     Args:
         method: One method, or ``auto`` for all.
         compile: ``auto`` for eager and compiled, ``on`` for compiled only, ``off`` for eager only.
-        dtype: Type of what stays floating point; ``None`` takes bfloat16 where training would (its products
-            were measured to be clearly faster), float32 elsewhere.
+        dtype: Type of the floating-point parts; ``None`` for bfloat16 if its products were measured to be
+            clearly faster, else float32.
         group_size: The ``group_size`` of ``int8_weight_only``.
 
     Raises:
-        ConfigError: A name is unknown, or the options do not go together.
+        ConfigError: A name is unknown, or the options are incompatible.
     """
     _require_one_of(_COMPILE_CHOICES, "compile", compile)
     if method != "auto":
         _require_one_of(("auto", *METHODS), "method", method)
     methods = _SEARCH_ORDER if method == "auto" else (method,)
-    for name in methods:  # every mistake is found before anything is measured
+    for name in methods:  # find every mistake before measuring anything
         QuantizationConfig(name, group_size=group_size)
     chosen = cast(Literal["float32", "bfloat16"], dtype if dtype is not None else _measured_dtype())
     configs = [
@@ -94,15 +95,15 @@ def plan(
         for compiled in _COMPILE_CHOICES[compile]
         for name in methods
     ]
-    # On a slow machine the time may be over before the compiled ones: the most promising of them comes first.
+    # The most promising compiled one comes first, since a slow machine may have no time for the others.
     return sorted(configs, key=lambda config: not (config.compile and config.method == methods[0]))
 
 
 def check_search(max_quality_loss: float, seconds: float) -> None:
-    """Refuse bounds that no search can keep.
+    """Refuse bounds that are out of range.
 
     Raises:
-        ConfigError: A value is negative, infinite or no number.
+        ConfigError: A value is out of range, infinite or NaN.
     """
     require_number("max_quality_loss", max_quality_loss, "0.005 for half a percent", at_least=0, below=1)
     require_number("seconds", seconds, 45, above=0)

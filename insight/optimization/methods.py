@@ -1,4 +1,4 @@
-"""The methods of quantization: which modules each takes, and how it stores and multiplies their weights."""
+"""The methods of quantization: the modules that each quantizes, and its types of weights and activations."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _STATIC_HEAD = (
 
 @dataclass(frozen=True)
 class KeptModule:
-    """A module that was left as it is.
+    """A module that is not quantized.
 
     Args:
         name: Its name in ``network.named_modules()``.
-        reason: Why the method does not take it.
-        is_linear: Whether it multiplies by a matrix, which is what int8 methods take elsewhere.
+        reason: Why the method does not quantize it.
+        is_linear: Whether it is a linear map, which int8 methods usually quantize.
     """
 
     name: str
@@ -57,11 +57,11 @@ TIED_HEAD = KeptModule("head", "tied: its matrix is that of the embedding, which
 
 @dataclass(frozen=True)
 class Selection:
-    """A division of a network's modules.
+    """The modules of a network that a method quantizes, and those that it keeps.
 
     Attributes:
         quantized: Modules to quantize, by name.
-        kept: The others that hold parameters, with the reasons.
+        kept: The other modules with parameters, with the reasons.
     """
 
     quantized: dict[str, nn.Module]
@@ -69,20 +69,20 @@ class Selection:
 
 
 class QuantizationMethod(ABC):
-    """One way to store and multiply the weights of a network.
+    """A method of quantization.
 
     Attributes:
-        needs_calibration: Whether :meth:`convert` reads text.
+        needs_calibration: Whether :meth:`convert` needs calibration text.
     """
 
     needs_calibration: ClassVar[bool] = False
 
     def dtype(self, config: QuantizationConfig) -> torch.dtype:
-        """The type of everything that stays floating point."""
+        """The type of the floating-point parts."""
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
     def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
-        """Say which modules would be quantized and which not, with the reasons; changes nothing."""
+        """Select the modules to quantize, without changing the network."""
         return select_linear_maps(network)
 
     def convert(
@@ -92,8 +92,8 @@ class QuantizationMethod(ABC):
 
         Args:
             network: The network, already in :meth:`dtype`, in evaluation mode, without gradients.
-            selection: The answer of :meth:`select`.
-            config: The user's choices.
+            selection: The result of :meth:`select`.
+            config: The user's options.
             text: Training text, if :attr:`needs_calibration`.
         """
         scheme = self.scheme(should_reduce_range(network.embedding.weight.device), config)
@@ -102,18 +102,18 @@ class QuantizationMethod(ABC):
 
     @abstractmethod
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
-        """The configuration of torchao, for modules that are all quantized alike.
+        """The configuration for torchao.
 
         Args:
-            reduce_range: Whether products of 8-bit integers overflow here, so that 7 bits are used.
-            config: The user's choices.
+            reduce_range: Whether to use 7 bits, since products of 8-bit integers overflow here.
+            config: The user's options.
         """
 
 
 class BFloat16(QuantizationMethod):
-    """Rounds weights and activations to 8 bits of mantissa: half the bytes, no scales, no calibration.
+    """Weights and activations in bfloat16, with half the bytes, without scales and calibration.
 
-    Norms still sum in float32 and rotary angles stay float32: that is how the network computes in bfloat16.
+    Norms still sum in float32 and rotary angles are float32, as always when the network runs in bfloat16.
     """
 
     def dtype(self, config: QuantizationConfig) -> torch.dtype:
@@ -132,9 +132,9 @@ class BFloat16(QuantizationMethod):
 
 
 class Int8WeightOnly(QuantizationMethod):
-    """Symmetric int8 weights with a float32 scale an output, or a group of its inputs; activations float.
+    """Symmetric int8 weights with a scale per output, or per group of its inputs; floating-point activations.
 
-    Matrices are widened again for every product: fewer bytes to keep and to read.
+    Weights are dequantized for every product, so only storage and reading get cheaper.
     """
 
     def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
@@ -146,9 +146,9 @@ class Int8WeightOnly(QuantizationMethod):
 
 
 class Int8Dynamic(QuantizationMethod):
-    """Symmetric int8 weights with a scale an output, symmetric int8 activations with a scale a token.
+    """Symmetric int8 weights with a scale per output, symmetric int8 activations with a scale per token.
 
-    The scale of each token's activations is taken as it comes. Products are of int8 with int8.
+    The scales of activations are computed at run time. Products are int8 by int8.
     """
 
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
@@ -156,10 +156,10 @@ class Int8Dynamic(QuantizationMethod):
 
 
 class Int8Static(QuantizationMethod):
-    """Symmetric int8 weights with a scale an output, symmetric int8 activations with one scale a layer.
+    """Symmetric int8 weights with a scale per output, symmetric int8 activations with one scale per module.
 
-    The end of the range is the largest magnitude that torchao's ``AffineQuantizedMinMaxObserver`` saw on the
-    calibration text; what is larger later is clipped.
+    The range ends at the largest magnitude that torchao's ``AffineQuantizedMinMaxObserver`` saw on the
+    calibration text; larger activations are clipped.
     """
 
     needs_calibration = True
@@ -202,18 +202,18 @@ _METHODS: dict[str, type[QuantizationMethod]] = {
 
 
 def find_method(name: str) -> QuantizationMethod:
-    """The method of this name, which is one of ``insight.optimization.METHODS``."""
+    """The method with a name from ``insight.optimization.METHODS``."""
     return _METHODS[name]()
 
 
 def select_linear_maps(
     network: Decoder, *, group_size: int | None = None, keep_head: str | None = None
 ) -> Selection:
-    """The linear maps of a network that have a matrix of their own.
+    """Select the linear maps of a network, except for routers, stacked experts and a tied head.
 
     Args:
-        network: The network to look through.
-        group_size: Inputs that share a scale; a map whose inputs it does not divide is kept.
+        network: The network.
+        group_size: Number of inputs that share a scale; maps with an indivisible number of inputs are kept.
         keep_head: Why the output head is kept; ``None`` quantizes it.
     """
     quantized: dict[str, nn.Module] = {}
@@ -240,7 +240,7 @@ def select_linear_maps(
 
 
 def modules_with_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module that holds parameters itself, by name; a shared one once."""
+    """Every module with its own parameters, by name; a shared module once."""
     for name, module in network.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
             yield name, module
@@ -257,7 +257,7 @@ def _observer(reduce_range: bool) -> Any:
         eps=torch.finfo(torch.float32).eps,
         scale_dtype=torch.float32,
         zero_point_dtype=torch.int8,
-        keepdim=True,  # the scale then has the rank of the activations, as torchao asks
+        keepdim=True,  # torchao requires a scale with the rank of the activations
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks and quantizes models by one method; the model passed in is never changed."""
+"""Checks models and quantizes copies of them by one method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _X86 = ("x86_64", "amd64", "i386", "i686")
 
 
 def this_target(device: torch.device | str = "cpu") -> str:
-    """The target that a device of this machine is: one of ``TARGETS``, or the device's own name."""
+    """The target of a device of this machine: one of ``TARGETS``, or the device type."""
     kind = torch.device(device).type
     if kind != "cpu":
         return kind
@@ -45,10 +45,10 @@ def this_target(device: torch.device | str = "cpu") -> str:
 
 @dataclass(frozen=True)
 class Incompatibility:
-    """Why something cannot be done to a model.
+    """Why a model cannot be quantized.
 
     Args:
-        reason: The obstacle, naming the module, tensor or tool.
+        reason: The obstacle, with the name of the module, tensor or tool.
         remedy: Advice to the user.
     """
 
@@ -58,14 +58,14 @@ class Incompatibility:
 
 @dataclass(frozen=True)
 class OptimizationReport:
-    """The changes to a model. Their costs and gains are measured, not reported here.
+    """The changes to a model, without measurements.
 
     Args:
         modules_quantized: Names of the modules whose weights were converted.
         modules_kept: The other modules with parameters.
-        weight_bytes_before: Bytes of all weights of the model that was passed in.
+        weight_bytes_before: Bytes of all weights of the original.
         weight_bytes_after: Bytes of all weights of the result: integers, scales and zero points.
-        notes: Other facts for a reader: observers, calibration text, reduced ranges.
+        notes: Other facts, such as the observer and the calibration text.
     """
 
     modules_quantized: tuple[str, ...]
@@ -76,19 +76,19 @@ class OptimizationReport:
 
     @property
     def compression(self) -> float:
-        """How many times smaller the weights have become."""
+        """Size of the original weights divided by that of the result."""
         return self.weight_bytes_before / self.weight_bytes_after
 
 
 @dataclass(frozen=True)
 class OptimizedModel:
-    """A model that an optimizer made.
+    """A quantized model.
 
     Attributes:
-        checkpoint: The model as it runs, compiled if that was asked for. Its metadata says under
-            ``"quantization"`` what was done, so that nothing is quantized twice.
+        checkpoint: The model, compiled if configured. Its metadata contain the options under
+            ``"quantization"``, so that no model is quantized twice.
         config: The configuration that made it.
-        report: The modules that were changed, and those that were not.
+        report: The changes to the model.
     """
 
     checkpoint: LoadedCheckpoint
@@ -103,8 +103,8 @@ def save_artifact(
 
     Args:
         model: The model to write.
-        folder: Its place; must not exist.
-        extra_files: Text files to lay beside it, by name: the report, the configuration of the run.
+        folder: The folder to write, which must not exist.
+        extra_files: Text files to write beside it, by name: the report, the configuration of the run.
 
     Raises:
         OutputError: The folder exists already or cannot be written.
@@ -125,14 +125,14 @@ class Quantizer:
         self.method = find_method(config.method)
 
     def check(self, model: LoadedCheckpoint, target: str | None = None) -> list[Incompatibility]:
-        """Everything that stands in the way, found in well under a second and before any work.
+        """All reasons why the model cannot be quantized, found in well under a second.
 
         Args:
             model: The model to quantize.
-            target: The kind of machine that the result is to run on; ``None`` = that of the model.
+            target: The kind of machine that the result will run on; ``None`` for that of the model.
 
         Raises:
-            ConfigError: There is no such target.
+            ConfigError: The target is unknown.
         """
         network = model.network
         if not isinstance(network, Decoder):
@@ -155,14 +155,14 @@ class Quantizer:
         return problems
 
     def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
-        """Make the quantized model; the one passed in is not changed and shares no weight with it.
+        """Make a quantized copy of the model, which shares no weight with the original.
 
         Args:
             model: The model to quantize.
-            calibration: Training text, for methods that need some.
+            calibration: Training text, for methods that need calibration.
 
         Raises:
-            ConfigError: :meth:`check` finds something, or the calibration is missing or unfit.
+            ConfigError: :meth:`check` finds a problem, or the calibration is missing or of another tokenizer.
         """
         for problem in self.check(model):
             raise ConfigError(f"{self.config.name}: {problem.reason}", problem.remedy)
@@ -230,7 +230,6 @@ class Quantizer:
 
 
 def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:
-    """Obstacles in the weights themselves."""
     network, done = model.network, model.metadata.get("quantization")
     if done:
         return [
@@ -257,17 +256,9 @@ def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:
 def _kernel_problem(
     method: QuantizationMethod, config: QuantizationConfig, device: torch.device
 ) -> str | None:
-    """Quantize a tiny network and let it read and write; ``None`` when that works.
+    """Quantize a tiny network and generate with it; return the first line of an error, or ``None``.
 
-    Compiling is not tried: it takes seconds, and that a compiler exists is checked apart.
-
-    Args:
-        method: The method to try.
-        config: The user's options.
-        device: The device to try it on.
-
-    Returns:
-        The first line of what went wrong.
+    Compiling is not tried, since it takes seconds; the existence of a compiler is checked separately.
     """
     width = _PROBE_WIDTH if config.group_size is None else config.group_size * 4
     attention = GroupedQueryAttention(num_heads=2)
@@ -275,7 +266,7 @@ def _kernel_problem(
         hidden_size=width, num_layers=1, attention=attention, feed_forward=SwiGLU(intermediate_size=width)
     )
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():  # whoever asks keeps their random state
+    with torch.random.fork_rng(devices), torch.no_grad():  # keep the caller's random state
         network = shape.build(_PROBE_VOCABULARY).to(device).eval()
         windows = np.zeros((1, 4), dtype=np.int64)
         try:

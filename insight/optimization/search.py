@@ -1,4 +1,4 @@
-"""Tries ways to quantize a model on this machine for a given time, measures each, and takes one."""
+"""Measures ways to quantize a model on this machine within a given time, and chooses one."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ from insight.runtime.messages import say
 from insight.runtime.run_folder import SEARCH_REPORT
 
 _CONFIG = "config.yaml"
-# Shares of the time: text for the quality of one candidate, and speed of all together.
+# Shares of the time: quality of one candidate, and speed of all together.
 _QUALITY_SHARE, _SPEED_SHARE = 0.02, 0.2
-# Quality is measured one text at a time, as speed is and as a compressed model is used: the roundings of
-# activations, and so the scores, depend on how many texts are read together.
+# Quality, like speed, is measured with single texts, as a compressed model is typically used: the rounding of
+# activations, and so the logits, depend on the batch size.
 _BATCH_SIZE = 1
 _TRIED_WINDOWS = 16
 _PROMPT_LENGTH, _NUM_NEW_TOKENS = 128, 32
 # Two of these rounds are warm-up.
 _ROUNDS = 6
-# A compiled candidate is taken to cost this until one has been measured: the first also loads the compiler
-# (20 to 30 s on two cores).
+# The assumed cost of the first compiled candidate, which also loads the compiler (20 to 30 s on two cores).
 _COMPILE_SECONDS = 25.0
 
 
@@ -49,13 +48,13 @@ class SearchResult:
 
     Attributes:
         candidates: All candidates, the original first.
-        chosen: The name of one of them.
+        chosen: The name of the chosen candidate.
         reason: Why it was chosen, in one sentence.
-        optimized: The chosen model; ``None`` where that is the original.
-        max_quality_loss: The share of bits per byte that could be lost.
-        text: How much text quality was measured on, and how many windows were read together.
-        machine: The machine that was measured, whose numbers hold nowhere else.
-        seconds: The time that measuring took.
+        optimized: The chosen model; ``None`` if that is the original.
+        max_quality_loss: The allowed loss, as a share of the bits per byte.
+        text: The amount of text that quality was measured on, and the batch size.
+        machine: The machine; the measurements are valid only for it.
+        seconds: The duration of the search.
     """
 
     candidates: tuple[Candidate, ...]
@@ -83,18 +82,18 @@ class SearchResult:
 
 @dataclass
 class QuantizationSearch:
-    """Measures candidates against a model.
+    """Compares quantized candidates with a model.
 
     Args:
-        model: The model that would be quantized; it is not changed.
+        model: The model to quantize; it is not changed.
         text: Validation text, for quality.
         calibration: Training text, for activation ranges.
-        max_quality_loss: Share of the model's bits per byte that may be lost, surely.
-        seconds: Time for everything, compiling included. Compiled candidates that do not fit any more are
-            left out, and say so.
+        max_quality_loss: Allowed loss, as a share of the bits per byte (upper end of its 95% interval).
+        seconds: Seconds for everything, compiling included. Compiled candidates for which no time is left
+            are refused.
 
     Raises:
-        ConfigError: A number cannot work, or a text was encoded by another tokenizer.
+        ConfigError: A number is out of range, or a text was encoded by another tokenizer.
     """
 
     model: LoadedCheckpoint
@@ -117,15 +116,15 @@ class QuantizationSearch:
             )
 
     def run(self, configs: Sequence[QuantizationConfig], *, may_keep: bool = True) -> SearchResult:
-        """Measure every candidate and take one.
+        """Measure every candidate and choose one.
 
         Args:
-            configs: The candidates, in the order in which time is spent on them.
-            may_keep: Whether the answer may be to leave the model alone.
+            configs: The candidates, in the order in which they are measured.
+            may_keep: Whether the original may be chosen.
 
         Raises:
             ConfigError: The checks refuse every candidate; the reason is that of the first.
-            InsightError: The model may not be left alone, and what there is loses more than allowed.
+            InsightError: The original may not be chosen, and no candidate is within the bound.
         """
         problems = {config.name: config.build().check(self.model) for config in configs}
         if all(problems.values()):
@@ -164,11 +163,7 @@ class QuantizationSearch:
         return self._result(table, chosen, reason, models.get(chosen))
 
     def _require_time(self, seconds: float) -> None:
-        """Refuse to begin what would end too late, unless it is the only candidate.
-
-        Raises:
-            InsightError: Too little time is left before the measurement of speed must begin.
-        """
+        """Raise an InsightError if compiling would leave no time for speed, except for a single candidate."""
         spent = time.perf_counter() - self._started
         left = self.seconds * (1 - _SPEED_SHARE) - spent
         if self._has_choice and seconds > left:
@@ -200,7 +195,7 @@ class QuantizationSearch:
         return model, candidate
 
     def _quality_of_original(self) -> Quality:
-        """Choose how much text fits the time, by a few windows, and measure the original on it."""
+        """Choose the amount of text by timing a few windows, and measure the original on it."""
         network, tried = self.model.network, min(_TRIED_WINDOWS, self.text.num_windows)
         self.text.measure(network, tried, _BATCH_SIZE)
         begun = time.perf_counter()
@@ -211,10 +206,10 @@ class QuantizationSearch:
         return self.text.measure(network, self._num_windows, _BATCH_SIZE)
 
     def _compile(self, network: Decoder) -> None:
-        """Run every shape that is measured once, which is when compiling happens.
+        """Compile by running every measured shape once.
 
         Raises:
-            InsightError: The compiler fails, or it is so slow that going on would take too long.
+            InsightError: The compiler fails, or is too slow for the time left.
         """
         device = network.embedding.weight.device
         cache = cache_for(network, 1, self._prompt_length + 1)
@@ -226,9 +221,9 @@ class QuantizationSearch:
                 begun = time.perf_counter()
                 with torch.inference_mode():
                     network(tokens, cache=memory)
-                # Each form has cost half as much as the one before, which loaded what it needs too.
+                # Each shape takes about half as long to compile as the one before.
                 self._require_time((time.perf_counter() - begun) / 2)
-        except RuntimeError as error:  # whatever dynamo, inductor or the C++ compiler raise
+        except RuntimeError as error:  # of dynamo, inductor or the C++ compiler
             reason = " ".join(str(error).split())[:160]
             raise InsightError(f"compiling failed ({reason})", "use --compile off") from error
 
@@ -256,7 +251,7 @@ class QuantizationSearch:
             )
 
     def _num_new_tokens(self, networks: Mapping[str, Decoder], seconds: float) -> int:
-        """How many steps a round may have so that the fewest rounds of all networks fit the time."""
+        """The number of steps per round for which the minimum number of rounds fits the time."""
         readings = measure_speed(networks, batch_sizes=(1,), prompt_length=1, num_new_tokens=1, seconds=0.0)
         step = sum(reading.decode_seconds_p50 for (reading,) in readings.values())
         room = self.model.network.config.max_sequence_length - self._prompt_length
@@ -291,18 +286,18 @@ def compress(
     seconds: float = 45.0,
     run_config: Path | None = None,
 ) -> SearchResult:
-    """Search for the best compressed form of a model and write it: ``insight quantize`` and QuantizeAtEnd.
+    """Search for the best compressed form of a model and write it.
 
     Args:
         model: The model, which is not changed.
         configs: The candidates, from :func:`insight.optimization.config.plan`.
         validation: The text that quality is measured on.
         train: The text that activation ranges are taken from.
-        folder: The folder to write, which must not exist: the artefact with ``report.json``, or the report
-            alone where the model is best left as it is.
-        may_keep: Whether the answer may be to leave the model alone.
-        max_quality_loss: Share of the model's bits per byte that may surely be lost.
-        seconds: Time for measuring, compiling included.
+        folder: The folder to write, which must not exist: the artefact with ``report.json``, or only the
+            report if the original is best.
+        may_keep: Whether the original may be chosen.
+        max_quality_loss: As in :class:`QuantizationSearch`.
+        seconds: Seconds for measuring, compiling included.
         run_config: The configuration of the run, which lets the artefact be tested on the run's text.
 
     Raises:
@@ -323,10 +318,10 @@ def compress(
 
 
 def write_result(result: SearchResult, folder: Path, run_config: Path | None = None) -> None:
-    """Write ``report.json`` and, where the model was not left alone, the artefact, as a new folder.
+    """Write ``report.json`` and, unless the original was chosen, the artefact as a new folder.
 
     Args:
-        result: The outcome of the search.
+        result: The result of the search.
         folder: The folder to write, which must not exist.
         run_config: The configuration of the run, which lets the artefact be tested on the run's text.
 

@@ -1,4 +1,4 @@
-"""A model → its quality, speed and size, measured so that two of them can be compared."""
+"""Measurements of quality, speed and size, by which models can be compared."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Several models measured on the same work: quality, speed, size; each against the first.
+"""Compares the quality, speed and size of several models with those of the first.
 
-Settings that cannot work are refused before torch is imported, so what measures is imported when it is used.
+Modules that need torch are imported late, so that wrong settings are refused without waiting for them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class ComparisonSettings:
     """How models are compared.
 
     Args:
-        batch_sizes: Sequences at a time when speed is measured.
-        prompt_length: Tokens of a prompt; without it 128, or fewer where a context is shorter.
-        num_new_tokens: Tokens written after it; without it 32, or what is left of the shortest context.
-        seconds: Time for measuring the speed of each model, warm-up not counted.
-        num_processes: Fresh processes in which each model is loaded.
-        device: Where the models run: cpu, cuda, cuda:1, mps.
+        batch_sizes: Batch sizes at which speed is measured.
+        prompt_length: Number of tokens of a prompt; 128 by default, or fewer if a context is shorter.
+        num_new_tokens: Number of tokens generated after it; 32 by default, or fewer in a short context.
+        seconds: Seconds for measuring the speed of each model, without warm-up.
+        num_processes: Number of fresh processes in which each model is loaded.
+        device: The device of the models: cpu, cuda, cuda:1, mps.
         seed: Seed of the bootstrap.
     """
 
@@ -60,10 +60,10 @@ class ComparisonSettings:
         require_number("seed", self.seed, 0, whole=True, at_least=0)
 
     def for_context(self, context: int) -> ComparisonSettings:
-        """These settings with lengths filled in that fit into ``context`` tokens.
+        """These settings with default lengths that fit into ``context`` tokens.
 
         Raises:
-            ConfigError: Lengths that were given do not fit.
+            ConfigError: The given lengths do not fit.
         """
         left = context - self.prompt_length if self.prompt_length else context // 2
         new = self.num_new_tokens or min(_NUM_NEW_TOKENS, max(1, left))
@@ -83,12 +83,12 @@ class ModelMeasurement:
     """The measurements of one model.
 
     Attributes:
-        label: The name that it has in tables.
+        label: Name of the model in tables.
         path: Its checkpoint or artefact.
         tokenizer: Fingerprint of its tokenizer.
-        quality: How well it predicts the common text.
-        difference: Bits per byte that it needs more than the first model; ``None`` for the first.
-        weight_bytes: Bytes of its weights, without the state of a training.
+        quality: Its quality on the common text.
+        difference: Bits per byte minus those of the first model; ``None`` for the first.
+        weight_bytes: Bytes of its weights, without optimizer state.
         speeds: Its speed at each batch size.
         footprint: Its size on the disk, and its memory and load time in a fresh process.
     """
@@ -109,10 +109,10 @@ class Comparison:
 
     Attributes:
         models: The models in the order in which they were named.
-        settings: The settings that were given, lengths filled in.
-        text: The text that quality was measured on, in words.
-        text_files: The files that it comes from.
-        text_bytes: Its size in UTF-8.
+        settings: The settings, with all lengths.
+        text: Description of the text that quality was measured on.
+        text_files: The files of the text.
+        text_bytes: Size of the text in UTF-8.
     """
 
     models: tuple[ModelMeasurement, ...]
@@ -127,13 +127,13 @@ def compare_models(
 ) -> Comparison:
     """Measure models on the same text, prompts and machine.
 
-    Each reads the text in windows of the length that it was trained with. Models with different tokenizers
-    compare too: bits per byte count the text itself, and pairs are then stretches of bytes.
+    Each reads the text in windows of its training length. Models with different tokenizers can be compared
+    too, since bits per byte do not depend on tokens; pairs are then stretches of bytes.
 
     Args:
         paths: Checkpoint files and artefact folders by name; the first is the reference.
         text: The text that quality is measured on.
-        settings: How they are compared.
+        settings: How the models are compared.
 
     Raises:
         CheckpointError: A model cannot be loaded, or its predictions are not finite.
@@ -194,7 +194,7 @@ def compare_models(
 
 @contextlib.contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Begin the line of an error inside the block with the model that it is about."""
+    """Prefix errors inside the ``with`` block with the name of the model."""
     try:
         yield
     except InsightError as error:

@@ -1,4 +1,4 @@
-"""The cost of keeping and starting a model: bytes on the disk, memory and load time in a fresh process."""
+"""The footprint of a model: bytes on the disk, and memory and load time in a fresh process."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _LIMIT_SECONDS = 600
 
 @dataclass(frozen=True)
 class Footprint:
-    """The cost of keeping a model and of having it ready.
+    """The size of a model on the disk, and its memory and load time.
 
     Times and memory are medians over the processes, each of which loads the model once and reads one token.
-    The file has been read before, so it comes from the system's cache.
+    The file is in the system's cache, since it has been read before.
 
     Attributes:
-        disk_bytes: Bytes of the file, or of all files of the folder. A ``.ckpt`` also holds the state of the
-            optimizer, which is one to two times the weights.
-        resident_bytes: Physical memory of the whole process with the model ready, libraries included.
-        model_resident_bytes: Growth of that memory while the model was loaded.
-        load_seconds: From the path to a network that can be run, libraries imported before.
-        start_seconds: Time from the launch of the process, interpreter and libraries included.
+        disk_bytes: Bytes of the file, or of all files of the folder. A ``.ckpt`` also contains optimizer
+            state, one to two times the size of the weights.
+        resident_bytes: Resident memory of the whole process with the model ready, libraries included.
+        model_resident_bytes: Growth of the resident memory while the model was loaded.
+        load_seconds: Time to load the model, after all libraries are imported.
+        start_seconds: Time from the launch of the process until the model is ready.
         num_processes: Number of processes that were measured.
     """
 
@@ -59,12 +59,12 @@ def measure_footprint(
 
     Args:
         paths: Checkpoint files and artefact folders, by name.
-        num_processes: Processes a model.
-        device: Where the weights go.
+        num_processes: Number of processes per model.
+        device: The device of the weights.
 
     Raises:
         ConfigError: ``num_processes`` is below 1.
-        InsightError: A process failed; the last line that it wrote says why.
+        InsightError: A process failed; the message contains its last line on stderr.
     """
     require_number("num_processes", num_processes, 3, whole=True, at_least=1)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
@@ -81,10 +81,9 @@ def disk_bytes(path: Path) -> int:
 
 
 def weight_bytes(network: nn.Module) -> int:
-    """Bytes that the weights take in memory and, without training's state around them, on the disk.
+    """Bytes of the weights, in memory or on the disk, without optimizer state.
 
-    A matrix that is used twice (tied embeddings) counts once; of a quantized matrix its integers, scales
-    and zero points count.
+    Tied matrices count once; a quantized matrix counts with its integers, scales and zero points.
     """
     storages: dict[int, int] = {}
     for tensor in _tensors(list(network.state_dict().values())):
@@ -130,12 +129,12 @@ def _summary(path: Path, readings: list[dict[str, float]]) -> Footprint:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The plain tensors in a state dictionary's value: quantized ones hold several."""
+    """The plain tensors in a value of a state dict; a quantized tensor consists of several."""
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
     elif isinstance(value, torch.Tensor):
-        flatten = getattr(value, "__tensor_flatten__", None)  # of tensor subclasses that wrap others
+        flatten = getattr(value, "__tensor_flatten__", None)  # tensor subclasses that wrap others have this
         if flatten is None:
             yield value
         else:
@@ -143,12 +142,12 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _load_and_print(path: Path, device: str) -> None:
-    """Be the fresh process: load one model, read one token, print what that took as JSON."""
+    """The fresh process: load one model, read one token, and print the measurements as JSON."""
     before = resident_bytes()
     started = time.perf_counter()
     loaded = load_model(path, device)
     load_seconds = time.perf_counter() - started
-    # The pages of a weight count as memory once they have been touched. Compiling is no part of loading.
+    # The pages of a weight count as resident once they have been read. Loading does not include compiling.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
         network = loaded.network
         network.logits(network(torch.zeros(1, 1, dtype=torch.int64, device=device)))

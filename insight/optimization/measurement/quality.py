@@ -1,4 +1,4 @@
-"""How well a network predicts a text, and whether another one predicts it worse: bits per byte, paired."""
+"""The quality of a network on a text in bits per byte, and paired comparisons of two networks."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, paired_ratio_bootstrap
 
-# Scores held at once: 2^25 numbers are 128 MiB in float32.
+# The most logits held at once: 2^25 numbers are 128 MiB in float32.
 _SCORES_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """How well a network predicts a text, kept token by token so that it can be compared piece by piece.
+    """The quality of a network on a text, token by token, for paired comparisons.
 
     Attributes:
         token_nats: float64 ``(num_tokens,)``, negative log-likelihood of each token.
-        token_bytes: int64 ``(num_tokens,)``, UTF-8 bytes that each token stands for; 0 for end of text.
-        sequence_length: Tokens a window; the last window may be shorter.
+        token_bytes: int64 ``(num_tokens,)``, number of UTF-8 bytes of each token; 0 for end of text.
+        sequence_length: Number of tokens per window; the last window may be shorter.
     """
 
     token_nats: npt.NDArray[np.float64]
@@ -52,13 +52,13 @@ class Quality:
 
     @property
     def num_bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes of each window: int64 ``(num_windows,)``; together the length of the text."""
+        """Number of bytes of each window: int64 ``(num_windows,)``."""
         sums: npt.NDArray[np.int64] = np.add.reduceat(self.token_bytes, self._starts)
         return sums
 
     @property
     def bits_per_byte(self) -> float:
-        """Length of the text's code in bits, a byte of the text; comparable across tokenizers."""
+        """Negative log-likelihood in bits per byte of the text; comparable across tokenizers."""
         return float(self.token_nats.sum()) / math.log(2) / int(self.token_bytes.sum())
 
     @property
@@ -76,23 +76,23 @@ def measure_quality(
     *,
     end_of_text_id: int,
 ) -> Quality:
-    """Measure a network on a text as a run's validation does: windows that do not overlap, each token once.
+    """Measure a network on a text in windows that do not overlap, as a run's validation does.
 
-    Every batch has the same shape (the last is filled up with targets that do not count), so that a compiled
-    network is compiled once.
+    Every batch has the same shape (the last is padded with ignored targets), so that a compiled network is
+    compiled once.
 
     Args:
-        network: The network as it is executed: quantized and compiled if that is compared.
+        network: The network in the form that is measured: quantized and compiled if desired.
         tokens: Ids of the text in order, end-of-text ids included: ``store.tokens(0, store.num_tokens)``.
-        bytes_per_token: Bytes that each id stands for: ``tokenizer.token_byte_lengths()``.
-        sequence_length: Tokens a window.
-        batch_size: Most windows a batch.
-        end_of_text_id: The token that the first one of the text follows.
+        bytes_per_token: Number of bytes of each id: ``tokenizer.token_byte_lengths()``.
+        sequence_length: Number of tokens per window.
+        batch_size: Greatest number of windows per batch.
+        end_of_text_id: The token that precedes the first token of the text.
 
     Raises:
         ConfigError: A number is below 1 or a window is longer than the network's context.
         DataError: There is no text, or it was encoded by another tokenizer.
-        CheckpointError: The network's predictions are not finite numbers.
+        CheckpointError: The network's predictions are not finite.
     """
     _check(network, tokens, bytes_per_token, sequence_length, batch_size)
     lengths = bytes_per_token[np.asarray(tokens, dtype=np.int64)].astype(np.int64)
@@ -100,7 +100,7 @@ def measure_quality(
         raise DataError("the text has no bytes, only end-of-text tokens", "give a file with text")
     losses = np.empty(len(tokens), dtype=np.float64)
     num_windows = -(-len(tokens) // sequence_length)
-    rows = -(-num_windows // -(-num_windows // batch_size))  # equal batches with the fewest filled-up rows
+    rows = -(-num_windows // -(-num_windows // batch_size))  # equal batches with the fewest padding rows
     device = network.embedding.weight.device
     with evaluation_mode(network):
         for start in range(0, len(tokens), rows * sequence_length):
@@ -118,12 +118,12 @@ def measure_quality(
 
 
 def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
-    """How many bits per byte ``b`` needs more than ``a`` on the same text (negative: fewer).
+    """The bits per byte of ``b`` minus those of ``a`` on the same text.
 
     Paired bootstrap (Efron 1979; pairing as in Koehn 2004, *Statistical significance tests for machine
-    translation evaluation*): both are resampled over the same pieces of the text, so that how hard a piece is
-    cancels. The pieces are the windows; where the tokenizers differ, equally long stretches of bytes, over
-    which a token's cost is spread evenly.
+    translation evaluation*): both are resampled over the same pieces of the text, so that the difficulty of a
+    piece cancels. The pieces are the windows or, if the tokenizers differ, equally long stretches of bytes,
+    with a token's loss spread evenly over its bytes.
 
     Args:
         a: The reference.
@@ -131,7 +131,7 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
         seed: Seed of the resampling.
 
     Raises:
-        DataError: They were measured on texts of different length.
+        DataError: The texts have different lengths.
     """
     total, other = int(a.token_bytes.sum()), int(b.token_bytes.sum())
     if total != other:
@@ -150,13 +150,13 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model is sure, not only likely, to lose no more than allowed.
+    """Whether a model's loss of quality is within the bound, by the upper end of its 95% interval.
 
     Attributes:
-        passed: Whether the model may take the original's place.
-        difference: Bits per byte that it needs more than the original, with a 95% interval.
+        passed: Whether the model may replace the original.
+        difference: Bits per byte minus those of the original, with a 95% interval.
         loss: ``difference`` as a share of the original's bits per byte.
-        highest_loss: The upper end of the interval as such a share, which is what decides.
+        highest_loss: Upper end of the interval as such a share, which decides.
     """
 
     passed: bool
@@ -169,14 +169,14 @@ def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float,
     """Compare a model with the original on the same text.
 
     Args:
-        original: Quality of the model before.
-        candidate: Quality of the model after, as it is executed.
-        max_quality_loss: Share of the original's bits per byte that may be lost: 0.005 is half a percent.
-        seed: Seed of the bootstrap behind the interval.
+        original: Quality of the original model.
+        candidate: Quality of the compressed model.
+        max_quality_loss: Allowed loss, as a share of the original's bits per byte: 0.005 is half a percent.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ConfigError: The bound is negative or no number.
-        DataError: They were measured on different text.
+        ConfigError: The bound is negative, infinite or NaN.
+        DataError: The texts have different lengths.
     """
     require_number("max_quality_loss", max_quality_loss, "0.005 for half a percent", at_least=0)
     difference = compare_quality(original, candidate, seed)
@@ -188,7 +188,7 @@ def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float,
 def _batch(
     tokens: npt.NDArray[Any], start: int, rows: int, length: int, end_of_text_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets ``(rows, length)`` from token ``start`` on; inputs are the targets, one later."""
+    """Inputs and targets ``(rows, length)`` from token ``start`` on; inputs are targets shifted by one."""
     inputs = np.full(rows * length, end_of_text_id, dtype=np.int64)
     targets = np.full(rows * length, IGNORED_TARGET, dtype=np.int64)
     found = tokens[start : start + rows * length]
@@ -200,7 +200,7 @@ def _batch(
 
 
 def _losses(network: Decoder, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each target in nats, 0 where it does not count."""
+    """Negative log-likelihood of each target in nats, 0 if ignored."""
     hidden = network(inputs)
     at_once = max(1, _SCORES_AT_ONCE // (inputs.shape[1] * network.vocabulary_size))
     parts = []
@@ -218,7 +218,7 @@ def _costs(quality: Quality, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     totals = np.cumsum(quality.token_nats)
     last = np.append(ends[1:] > ends[:-1], True)  # the last token that ends at this byte
     ends, totals = np.append(0, ends[last]), np.append(0.0, totals[last])
-    if ends[1] == 0:  # leading tokens without bytes: nothing is before them, so they belong to the first byte
+    if ends[1] == 0:  # leading tokens without bytes belong to the first byte
         ends, totals = np.delete(ends, 1), np.delete(totals, 1)
     costs: npt.NDArray[np.float64] = np.diff(np.interp(edges, ends, totals))
     return costs
@@ -259,7 +259,7 @@ def _check(
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Windows of the train split: a range taken from validation text would leak into its measurement.
+    """Windows of training text for activation ranges, since validation text would bias the measurement.
 
     Args:
         windows: Token ids ``(num_windows, sequence_length)``.
@@ -278,12 +278,12 @@ class Calibration:
 
     @classmethod
     def from_store(cls, store: TokenStore, sequence_length: int, num_windows: int = 64) -> Calibration:
-        """Windows spread evenly over a store, that of the train split.
+        """Windows spread evenly over the store of the train split.
 
         Args:
-            store: Training tokens.
-            sequence_length: Tokens a window.
-            num_windows: Most windows; fewer where the text is short.
+            store: The training tokens.
+            sequence_length: Number of tokens per window.
+            num_windows: Greatest number of windows; fewer are taken from a short text.
 
         Raises:
             ConfigError: A number is below 1.
@@ -302,7 +302,7 @@ class Calibration:
         return cls(windows, store.manifest.tokenizer_fingerprint)
 
     def require_tokenizer(self, fingerprint: str) -> None:
-        """Refuse text of another tokenizer: the same ids would stand for other text.
+        """Refuse text that was encoded by another tokenizer.
 
         Raises:
             ConfigError: The fingerprints differ.
@@ -317,12 +317,12 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredText:
-    """Validation text, cut into windows as a run's validation cuts it.
+    """Validation text in windows, as in a run's validation.
 
     Attributes:
         store: The tokens of the text.
-        bytes_per_token: Bytes that each token of the tokenizer stands for.
-        sequence_length: Tokens a window.
+        bytes_per_token: Number of bytes of each token of the tokenizer.
+        sequence_length: Number of tokens per window.
     """
 
     store: TokenStore
@@ -336,14 +336,14 @@ class MeasuredText:
 
     @property
     def num_windows(self) -> int:
-        """Windows of the whole text."""
+        """Number of windows of the whole text."""
         return -(-self.store.num_tokens // self.sequence_length)
 
     def tokens(self, num_windows: int) -> npt.NDArray[Any]:
-        """Windows spread evenly over the text, one after the other; all of it if there are no more.
+        """The tokens of windows that are spread evenly over the text; the whole text if it has no more.
 
-        Where two that were no neighbours meet, the first token is predicted from another place's last one.
-        That is the same for every candidate, and one token in ``sequence_length``.
+        The first token of a window is then predicted from the last token of another place, equally for
+        every candidate.
         """
         if num_windows >= self.num_windows:
             return self.store.tokens(0, self.store.num_tokens)
@@ -363,7 +363,7 @@ class MeasuredText:
         )
 
 
-# RUN/checkpoints/best.ckpt lies two folders below config.yaml; an artefact may lie as deep.
+# RUN/checkpoints/best.ckpt is this many levels below RUN, which contains config.yaml; artefacts are not deeper.
 _LEVELS = 2
 
 
@@ -372,9 +372,9 @@ class EvaluationText:
     """A text that any tokenizer can encode.
 
     Args:
-        files: The files that it comes from.
-        split: The part of ``files`` that it is: ``"test"`` or ``"validation"``.
-        cache_dir: The folder that keeps its token ids.
+        files: The files of all splits.
+        split: The split of ``files`` that is the text: ``"test"`` or ``"validation"``.
+        cache_dir: The cache folder for its token ids.
         description: A description in words.
     """
 
@@ -385,23 +385,23 @@ class EvaluationText:
 
     @classmethod
     def of_files(cls, files: Sequence[str]) -> EvaluationText:
-        """All text of some files, folders, globs or ``corpus:NAME``.
+        """The text of files, folders, globs or ``corpus:NAME``.
 
         Raises:
             DataError: There is nothing to read.
         """
-        expand_sources(files, "--text")  # before any work, and under the name of the option
+        expand_sources(files, "--text")  # early, and with the name of the option in errors
         text = TextFiles([], None, list(files), None, "text", 0.0, 0)
         return cls(text, "test", default_cache_dir(), "the text that was given")
 
     @classmethod
     def of_model(cls, path: Path) -> EvaluationText:
-        """The test text of the run that a checkpoint or an artefact lies in; without one its validation text.
+        """The test text of the run that contains a checkpoint or an artefact, or else its validation text.
 
-        The test text first: checkpoints are chosen by the validation text, and so are methods.
+        The test text is better, since checkpoints and methods are chosen by the validation text.
 
         Raises:
-            DataError: It lies in no run, or the run names no such text.
+            DataError: The path is in no run, or the run has neither text.
         """
         config = _config_above(path)
         data = _data_options(config) if config else None
@@ -429,10 +429,10 @@ class EvaluationText:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Names of the files that it comes from, as the user gave them.
+        """Names of the files of the text, as the user gave them.
 
         Raises:
-            DataError: One does not exist.
+            DataError: A file does not exist.
         """
         own = self.files.test if self.split == "test" else self.files.validation
         named = self.files.train if own is None else own
@@ -441,7 +441,7 @@ class EvaluationText:
         return tuple(source.name for source in expand_sources(named, f"{self.split}_files"))
 
     def encode(self, tokenizer: BaseTokenizer) -> TokenStore:
-        """The text as token ids, from the cache if they are there.
+        """The text as token ids, from the cache if possible.
 
         Raises:
             DataError: The text cannot be read.
@@ -459,7 +459,7 @@ def _config_above(path: Path) -> Path | None:
 
 
 def _data_options(config: Path) -> dict[str, Any] | None:
-    """The ``data`` group of a run's configuration; ``None`` if it has none that names text."""
+    """The ``data`` options of a run's configuration; ``None`` if they do not exist or name no text."""
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8"))
         group: dict[str, Any] = values["data"]

@@ -1,4 +1,4 @@
-"""How fast networks read a prompt and write after it, measured in turns."""
+"""The speed at which networks read a prompt and generate tokens, measured in turns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Contender = TypeVar("Contender")
 
 
 def turns(contenders: Sequence[Contender], round_index: int) -> list[Contender]:
-    """The order in which contenders take their turns in a round.
+    """The order of the contenders in a round.
 
-    Every second round runs backwards, and every second one begins one further: A B, B A, B A, A B. What
-    drifts slowly (a clock that falls as the machine warms up, a neighbour that comes and goes) then costs
-    all the same, and none always comes after the same other one.
+    Every second round is reversed, and every pair of rounds starts one contender later: A B, B A, B A, A B.
+    Slow drifts (a falling clock rate, other processes) then affect all contenders alike, and none always
+    follows the same other one.
 
     Args:
-        contenders: Those who are compared.
+        contenders: The contenders in their original order.
         round_index: 0, 1, 2, …
     """
     shift = round_index // 2 % max(1, len(contenders))
@@ -35,7 +35,7 @@ def turns(contenders: Sequence[Contender], round_index: int) -> list[Contender]:
     return order[::-1] if round_index % 2 else order
 
 
-# The first round compiles, the second finds out what the first one had to guess (sizes that change).
+# The first round compiles; the second may compile again, with the sizes that change.
 _WARM_UP_ROUNDS = 2
 _LEAST_ROUNDS = 4
 _SEED = 0
@@ -43,16 +43,16 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a network is at one batch size.
+    """The speed of a network at one batch size.
 
     Attributes:
-        batch_size: Sequences at a time.
+        batch_size: Number of sequences that are generated together.
         prefill_seconds_p50: Median time to read the prompts and choose the first new token of each.
-        prefill_seconds_p95: 95% of the rounds took at most this.
+        prefill_seconds_p95: 95th percentile of that time over the rounds.
         decode_seconds_p50: Median time of a step that adds one token to every sequence.
-        decode_seconds_p95: 95% of the steps took at most this.
-        tokens_per_second: New tokens of all sequences a second of decoding, median over the rounds.
-        num_rounds: How often prompts were read and continued.
+        decode_seconds_p95: 95th percentile of that time over the steps.
+        tokens_per_second: New tokens of all sequences per second of decoding, median over the rounds.
+        num_rounds: Number of rounds, each of which reads and continues the prompts.
     """
 
     batch_size: int
@@ -72,18 +72,18 @@ def measure_speed(
     num_new_tokens: int = 32,
     seconds: float,
 ) -> dict[str, list[Speed]]:
-    """Time networks on the same work, in turns: greedy continuation of random prompts, with a cache.
+    """Time networks in turns on greedy continuations of random prompts, with a cache.
 
     Args:
-        networks: The networks by name, as they are executed.
-        batch_sizes: Sequences at a time, measured one after the other.
-        prompt_length: Tokens of a prompt.
-        num_new_tokens: Steps after the prompt.
-        seconds: Wall-clock time of all measured rounds together, over networks and batch sizes. Warm-up
-            (compiling included) comes on top, and at least four rounds are measured.
+        networks: The networks by name, in the form that is measured.
+        batch_sizes: Batch sizes, measured one after the other.
+        prompt_length: Number of tokens of a prompt.
+        num_new_tokens: Number of steps after the prompt.
+        seconds: Wall-clock time of all measured rounds together, over networks and batch sizes, without
+            warm-up and compiling. At least four rounds are measured.
 
     Returns:
-        For each name one :class:`Speed` a batch size, in their order.
+        For each name one :class:`Speed` per batch size, in their order.
 
     Raises:
         ConfigError: A number is below 1, or prompt and new tokens do not fit into a network's context.
@@ -110,7 +110,7 @@ def _measure(
             _one_round(network, prompts, num_new_tokens)
     end = time.perf_counter() + seconds
     index = 0
-    # An even number of rounds, so that everyone has come early as often as late.
+    # An even number of rounds, so that every network comes early as often as late.
     while index < _LEAST_ROUNDS or index % 2 or time.perf_counter() < end:
         for name in turns(list(networks), index):
             timings[name].append(_one_round(networks[name], prompts, num_new_tokens))
@@ -130,7 +130,7 @@ def _one_round(network: Decoder, prompts: torch.Tensor, num_new_tokens: int) -> 
             hidden = network(unread, cache=cache)
             chosen = network.logits(hidden[:, -1]).argmax(-1, keepdim=True)
             unread = chosen
-            if cache is None:  # then every step reads the whole text
+            if cache is None:  # every step then reads the whole text
                 text = unread = torch.cat([text, chosen], dim=1)
             _wait_for(device)
             marks.append(time.perf_counter())
@@ -154,7 +154,7 @@ def _summary(batch_size: int, timings: npt.NDArray[np.float64]) -> Speed:
 
 
 def _wait_for(device: torch.device) -> None:
-    """An accelerator works behind the program's back: a time is one only when it has finished."""
+    """Wait until an accelerator, which runs asynchronously, has finished."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
 
