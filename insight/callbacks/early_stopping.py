@@ -61,7 +61,6 @@ class EarlyStopping(Callback):
 
     @property
     def _seconds(self) -> float:
-        """Duration of the run, in this process and in those that it was resumed from."""
         return self._seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:

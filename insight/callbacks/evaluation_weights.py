@@ -53,12 +53,7 @@ class EvaluationWeights(Callback):
             optimizer.train()
 
     def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-        """React to a rollback, which has loaded weights and optimizer state of a checkpoint in the run.
-
-        Args:
-            trainer: The Trainer, between two steps.
-            checkpoint: The checkpoint as :func:`use_training_weights` leaves it.
-        """
+        """React to a rollback, which has loaded weights and optimizer state from ``checkpoint``."""
 
     # ------------------------------------------------------------------ events of a run
 

@@ -145,7 +145,6 @@ class ProgressLine(StepTiming, ProgressBar):
         return facts
 
     def _report(self, trainer: Trainer, stage: str) -> None:
-        """Print the metrics of a validation or test in a line that stays."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if stage == "validation":
             self._bits_per_byte = metrics.get("validation/bits_per_byte")

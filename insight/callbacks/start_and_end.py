@@ -47,12 +47,7 @@ class ParameterTable(Callback):
 
 
 def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> list[tuple[str, str, str, str]]:
-    """Rows (role, number of parameters, learning rate, weight decay), the header first.
-
-    Args:
-        groups: The parameter groups of a torch optimizer.
-        num_frozen: Parameters that no optimizer updates.
-    """
+    """Rows (role, number of parameters, learning rate, weight decay) of the groups, the header first."""
     by_role: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
         by_role.setdefault(str(group.get("role", "all")), []).append(group)

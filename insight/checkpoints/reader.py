@@ -187,12 +187,7 @@ def load_weights(
 
 
 def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> list[str]:
-    """The differences in names and shapes between saved tensors and a network's, one phrase per tensor.
-
-    Args:
-        saved: The tensors of the checkpoint by name.
-        present: The tensors of the network by name.
-    """
+    """The differences in names and shapes between saved tensors and a network's, one phrase per tensor."""
     differences = []
     for name, tensor in present.items():
         if name not in saved:

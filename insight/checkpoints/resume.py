@@ -86,7 +86,7 @@ def check_fits(
         path: The file, for messages.
         config: The configured network.
         tokenizer: The tokenizer of the data.
-        option: The option that named the checkpoint, for messages.
+        option: The option with the checkpoint, for messages.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or of another network or tokenizer.

@@ -79,13 +79,9 @@ class CheckpointWriter:
         best_steps: Iterable[int] | None,
         now: bool = False,
     ) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint, which may change as soon as this returns; see :func:`write_checkpoint`.
 
-        Args:
-            checkpoint: The state; it may change as soon as this returns.
-            names: As in :func:`write_checkpoint`.
-            best_steps: As in :func:`write_checkpoint`.
-            now: Whether to write it before this returns, even if saves are asynchronous.
+        If ``now`` is set, it is written before this returns, even if saves are asynchronous.
 
         Raises:
             OutputError: This file or, if saves are asynchronous, the previous one could not be written.
@@ -260,10 +256,8 @@ class BestScores:
 def host_copy(checkpoint: dict[str, Any], earlier: list[torch.Tensor]) -> dict[str, Any]:
     """A copy of a checkpoint in the host's memory, which training does not change; tied weights stay tied.
 
-    Args:
-        checkpoint: The state to copy.
-        earlier: Unused copies, whose memory is reused if it fits, since allocating takes longer than copying;
-            afterwards the list contains the new copies.
+    The memory of unused copies in ``earlier`` is reused if it fits, since allocating takes longer than
+    copying; afterwards the list contains the new copies.
     """
     unused: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
     for tensor in earlier:

@@ -175,7 +175,7 @@ def _speed(candidate: Candidate) -> float:
 
 
 def _values(candidate: Candidate) -> tuple[float, float, float]:
-    """Bits per byte, bytes and seconds per token; smaller is better in each."""
+    """Measurements of which smaller is better."""
     assert candidate.bits_per_byte is not None
     assert candidate.disk_bytes is not None
     assert candidate.tokens_per_second is not None

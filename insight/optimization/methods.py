@@ -93,7 +93,7 @@ class QuantizationMethod(ABC):
         Args:
             network: The network, already in :meth:`dtype`, in evaluation mode, without gradients.
             selection: The result of :meth:`select`.
-            config: The user's options.
+            config: The options.
             text: Training text, if :attr:`needs_calibration`.
         """
         scheme = self.scheme(should_reduce_range(network.embedding.weight.device), config)
@@ -102,12 +102,7 @@ class QuantizationMethod(ABC):
 
     @abstractmethod
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
-        """The configuration for torchao.
-
-        Args:
-            reduce_range: Whether to use 7 bits, since products of 8-bit integers overflow here.
-            config: The user's options.
-        """
+        """The configuration for torchao; 7 bits if ``reduce_range``, since products overflow here."""
 
 
 class BFloat16(QuantizationMethod):
@@ -211,10 +206,8 @@ def select_linear_maps(
 ) -> Selection:
     """Select the linear maps of a network, except for routers, stacked experts and a tied head.
 
-    Args:
-        network: The network.
-        group_size: Number of inputs that share a scale; maps with an indivisible number of inputs are kept.
-        keep_head: Why the output head is kept; ``None`` quantizes it.
+    A map whose number of inputs ``group_size`` does not divide is kept, and the head for the reason
+    ``keep_head`` if it is given.
     """
     quantized: dict[str, nn.Module] = {}
     kept = []

@@ -104,21 +104,17 @@ def save_artifact(
     Args:
         model: The model to write.
         folder: The folder to write, which must not exist.
-        extra_files: Text files to write beside it, by name: the report, the configuration of the run.
+        extra_files: Text files to write beside it, by name.
 
     Raises:
-        OutputError: The folder exists already or cannot be written.
+        OutputError: The folder exists or cannot be written.
     """
     report = dataclasses.asdict(model.report)
     write_artifact(model.checkpoint, model.config, report, Path(folder), extra_files or {})
 
 
 class Quantizer:
-    """The built form of :class:`QuantizationConfig`.
-
-    Args:
-        config: The method and its options.
-    """
+    """The built form of :class:`QuantizationConfig`."""
 
     def __init__(self, config: QuantizationConfig) -> None:
         self.config = config

@@ -251,7 +251,7 @@ class QuantizationSearch:
             )
 
     def _num_new_tokens(self, networks: Mapping[str, Decoder], seconds: float) -> int:
-        """The number of steps per round for which the minimum number of rounds fits the time."""
+        """Number of steps per round for which the minimum number of rounds fits the time."""
         readings = measure_speed(networks, batch_sizes=(1,), prompt_length=1, num_new_tokens=1, seconds=0.0)
         step = sum(reading.decode_seconds_p50 for (reading,) in readings.values())
         room = self.model.network.config.max_sequence_length - self._prompt_length
@@ -320,13 +320,8 @@ def compress(
 def write_result(result: SearchResult, folder: Path, run_config: Path | None = None) -> None:
     """Write ``report.json`` and, unless the original was chosen, the artefact as a new folder.
 
-    Args:
-        result: The result of the search.
-        folder: The folder to write, which must not exist.
-        run_config: The configuration of the run, which lets the artefact be tested on the run's text.
-
     Raises:
-        OutputError: The folder exists already or cannot be written.
+        OutputError: The folder exists or cannot be written.
     """
     report = to_text(result.to_record(), indent=2) + "\n"
     if result.optimized is None:

@@ -23,11 +23,7 @@ _TYPICAL_SHARE = 0.25
 
 @dataclass(frozen=True)
 class CompileChoice:
-    """The user's choice whether to compile the network.
-
-    Args:
-        value: ``on``, ``off`` or ``auto``.
-    """
+    """The user's choice whether to compile the network: ``on``, ``off`` or ``auto``."""
 
     value: str
 
@@ -58,10 +54,7 @@ def compiled_or_eager(
 ) -> Callable[..., torch.Tensor]:
     """The function that training calls: the network itself or its compiled form (same parameters).
 
-    Args:
-        network: The network to run.
-        choice: The user's choice.
-        expected_seconds: Duration of the run, or a function that returns it for a matmul rate in FLOP/s.
+    ``expected_seconds`` is the duration of the run, or a function of the matmul rate in FLOP/s.
     """
     if choice.value == "off":
         return network
@@ -87,7 +80,7 @@ def kernels_of(network: nn.Module, device: str, precision: str, num_tokens: int)
         network: A network; one without Insight's attention gives an empty list.
         device: ``"cpu"`` or ``"cuda"``.
         precision: Lightning's name, e.g. ``"bf16-mixed"``.
-        num_tokens: Number of tokens of a sequence.
+        num_tokens: Length of a sequence.
     """
     dtype = torch.float32
     if precision.startswith("bf16"):

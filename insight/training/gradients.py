@@ -60,13 +60,7 @@ def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def clip_to_norm(parameters: Iterable[nn.Parameter], limit: float, norm: torch.Tensor) -> None:
-    """Scale all gradients by one factor so that their norm is at most ``limit``.
-
-    Args:
-        parameters: The parameters that have the gradients.
-        limit: The greatest norm.
-        norm: The norm of the gradients, from :func:`gradient_norm`.
-    """
+    """Scale all gradients so that their ``norm``, from :func:`gradient_norm`, is at most ``limit``."""
     # On a CPU the comparison is free and saves a multiplication by 1.
     if norm.device.type != "cpu" or norm > limit:
         scale_gradients(parameters, (limit / (norm + 1e-6)).clamp_max(1.0))

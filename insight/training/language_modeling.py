@@ -208,7 +208,6 @@ class LanguageModelingModule(pl.LightningModule):
         return min(limits, default=None)
 
     def _estimated_seconds(self, flops_per_second: float) -> float:
-        """Duration of the run at a given matmul rate."""
         assert self.num_planned_steps is not None
         data, trainer = self._data, self.trainer
         tokens = data.batch_size * data.sequence_length * trainer.accumulate_grad_batches

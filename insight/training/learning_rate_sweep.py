@@ -54,13 +54,9 @@ def has_diverged(losses: Sequence[float]) -> bool:
 
 
 def judge_sweep(multipliers: Sequence[float], losses: Sequence[float]) -> SweepResult:
-    """Find the best, lowest-loss and diverging learning rates of a sweep.
+    """Find the best, lowest-loss and diverging learning rates of a sweep, whose last loss may have diverged.
 
     Slopes are those of straight lines through a tenth of the sweep, against the logarithm of the rate.
-
-    Args:
-        multipliers: ``(steps,)``, growing by the same factor.
-        losses: ``(steps,)``; the last one may have diverged.
     """
     diverged = float(multipliers[-1]) if has_diverged(losses) else None
     usable = np.array(losses[: len(losses) - 1] if diverged is not None else losses)

@@ -162,11 +162,9 @@ def tensor_parallel_size(strategy: Any) -> int:
 
 
 def set_mesh_sizes(strategy: Any) -> tuple[int, int]:
-    """Resolve the ``auto`` of a ModelParallelStrategy.
+    """Resolve the ``auto`` of a ModelParallelStrategy; return the data- and tensor-parallel sizes.
 
-    Returns:
-        The sizes of the data-parallel and the tensor-parallel dimension, whose product may differ from the
-        number of processes.
+    Their product may differ from the number of processes.
     """
     shared = tensor_parallel_size(strategy)
     if strategy._data_parallel_size == "auto":
@@ -190,9 +188,7 @@ _TIME_TO_JUDGE = timedelta(minutes=2)
 def let_collectives_wait(strategy: Any, seconds: float) -> None:
     """Keep collective operations from timing out before the watch of the ranks reports which one hangs.
 
-    Args:
-        strategy: The strategy of a Trainer that has not started; a timeout that the user has set is kept.
-        seconds: The time without progress after which the watch acts.
+    The watch acts after ``seconds`` without progress. A timeout that the user has set is kept.
     """
     if hasattr(strategy, "_timeout") and strategy._timeout in (None, default_pg_timeout):
         strategy._timeout = max(default_pg_timeout, timedelta(seconds=seconds) + _TIME_TO_JUDGE)

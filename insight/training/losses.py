@@ -87,17 +87,10 @@ def token_losses(
     soft_cap: float | None = None,
     chunk_size: int | None = None,
 ) -> torch.Tensor:
-    """Negative log-likelihood of every target in nats, 0 where ignored; no gradients.
+    """Negative log-likelihood of every target in nats, 0 if ignored, without gradients.
 
-    Args:
-        hidden: ``(..., hidden_size)``.
-        weight: ``(vocabulary, hidden_size)``.
-        targets: int64 ``(...)``.
-        soft_cap: As in :func:`linear_cross_entropy`.
-        chunk_size: As in :func:`linear_cross_entropy`.
-
-    Returns:
-        float32 (float64 for float64 input), of the shape of ``targets``.
+    The arguments are those of :func:`linear_cross_entropy`. The result is float32 (float64 for float64
+    input), of the shape of ``targets``.
     """
     rows, compute_weight = _prepare(hidden, weight)
     losses = _Losses(targets.reshape(-1), rows, soft_cap)
@@ -134,12 +127,7 @@ def loss_memory(
 ) -> LossMemory:
     """The memory that :func:`linear_cross_entropy` takes on a CPU, without running it.
 
-    Args:
-        num_tokens: Number of tokens of a batch.
-        hidden_size: Width of the hidden states.
-        vocabulary_size: Number of rows of the head's matrix.
-        dtype: Type of the products.
-        weight_dtype: Type of the head's matrix.
+    ``dtype`` is the type of the products, ``weight_dtype`` that of the head's matrix.
     """
     rows = torch.empty(0, dtype=dtype)
     chunk_rows = min(num_tokens, _chunk_rows(None, rows, vocabulary_size))
@@ -288,10 +276,7 @@ class _Losses:
 
 
 def _prepare(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and weight in the type of the products.
-
-    Autograd sees the cast of the rows, but not of the weight, whose gradient is summed in float32.
-    """
+    """Rows and weight in the type of the products; the weight is detached, its gradient summed in float32."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     if hidden.dtype == torch.float64:

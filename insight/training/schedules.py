@@ -24,12 +24,7 @@ _EXAMPLES = "use for example 100, '100 steps', '2M tokens' or '5%' (of the run)"
 
 @dataclass(frozen=True)
 class Length:
-    """The length of a phase of a run.
-
-    Args:
-        value: Number of steps or tokens, or share of the run from 0 to 1.
-        unit: The unit of ``value``.
-    """
+    """The length of a phase: a number of steps or tokens, or a share of the run from 0 to 1."""
 
     value: float
     unit: Unit
@@ -114,11 +109,7 @@ class ScheduleConfig(Component):
         return 0
 
     def in_steps(self: Schedule, num_tokens_per_step: int) -> Schedule:
-        """This schedule with lengths in tokens converted to steps.
-
-        Args:
-            num_tokens_per_step: Number of tokens of a full batch, over all micro-batches and processes.
-        """
+        """Convert lengths in tokens to steps, which count all micro-batches and processes."""
         lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
         changed = {
             name: f"{length.in_steps(num_tokens_per_step).value:.0f} steps"
@@ -358,14 +349,7 @@ def _check_share(name: str, value: float) -> None:
 
 
 def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | None, planned_now: int) -> None:
-    """Report it if the steps already taken would have had other rates under the new plan.
-
-    Args:
-        schedule: The schedule of the learning rate.
-        step: Number of optimizer steps taken.
-        planned_before: Number of steps that were planned when they were taken; ``None`` for a new run.
-        planned_now: Number of steps that are planned now.
-    """
+    """Report it if the ``step`` steps already taken would have had other rates under the new plan."""
     if planned_before is None or planned_before == planned_now:
         return
     settled = schedule.settled_steps(min(planned_before, planned_now))

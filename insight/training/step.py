@@ -73,11 +73,7 @@ class TrainingStep:
             self._restored_window = None
 
     def add(self, summed: LinearCrossEntropy, batch: Any) -> torch.Tensor:
-        """Add a micro-batch to the totals of the window.
-
-        Args:
-            summed: The loss of the micro-batch, summed over its valid tokens.
-            batch: The micro-batch, with ``targets`` and ``num_samples``.
+        """Add a micro-batch and its summed loss to the totals of the window.
 
         Returns:
             The scalar to differentiate, scaled so that the gradients of the window add up.
@@ -330,10 +326,7 @@ class ExpertLoad:
         return penalty, torch.cat([result.counts for _, result in routed])
 
     def finish_step(self, counts: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Move the biases, and return the metrics of the load.
-
-        Args:
-            counts: The counts of :meth:`collect`, summed over the optimizer step; ``None`` without routers.
+        """Move the biases by the counts of :meth:`collect`, summed over the optimizer step.
 
         Returns:
             ``router_balance``: mean over routers of the balance loss of the last micro-batch, 1 if even;

@@ -55,12 +55,7 @@ class Footprint:
 def measure_footprint(
     paths: Mapping[str, Path], *, num_processes: int = 3, device: str = "cpu"
 ) -> dict[str, Footprint]:
-    """Load every model in fresh processes, in turns.
-
-    Args:
-        paths: Checkpoint files and artefact folders, by name.
-        num_processes: Number of processes per model.
-        device: The device of the weights.
+    """Load every checkpoint or artefact in ``num_processes`` fresh processes, in turns.
 
     Raises:
         ConfigError: ``num_processes`` is below 1.

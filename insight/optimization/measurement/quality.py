@@ -169,8 +169,8 @@ def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float,
     """Compare a model with the original on the same text.
 
     Args:
-        original: Quality of the original model.
-        candidate: Quality of the compressed model.
+        original: The original model.
+        candidate: The compressed model.
         max_quality_loss: Allowed loss, as a share of the original's bits per byte: 0.005 is half a percent.
         seed: Seed of the bootstrap.
 
@@ -200,7 +200,6 @@ def _batch(
 
 
 def _losses(network: Decoder, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each target in nats, 0 if ignored."""
     hidden = network(inputs)
     at_once = max(1, _SCORES_AT_ONCE // (inputs.shape[1] * network.vocabulary_size))
     parts = []
@@ -363,7 +362,7 @@ class MeasuredText:
         )
 
 
-# RUN/checkpoints/best.ckpt is this many levels below RUN, which contains config.yaml; artefacts are not deeper.
+# RUN/checkpoints/best.ckpt is this many levels below RUN, which contains config.yaml.
 _LEVELS = 2
 
 

@@ -25,10 +25,6 @@ def turns(contenders: Sequence[Contender], round_index: int) -> list[Contender]:
     Every second round is reversed, and every pair of rounds starts one contender later: A B, B A, B A, A B.
     Slow drifts (a falling clock rate, other processes) then affect all contenders alike, and none always
     follows the same other one.
-
-    Args:
-        contenders: The contenders in their original order.
-        round_index: 0, 1, 2, …
     """
     shift = round_index // 2 % max(1, len(contenders))
     order = [*contenders[shift:], *contenders[:shift]]
@@ -139,7 +135,7 @@ def _one_round(network: Decoder, prompts: torch.Tensor, num_new_tokens: int) -> 
 
 
 def _summary(batch_size: int, timings: npt.NDArray[np.float64]) -> Speed:
-    """Quantiles of ``timings`` ``(rounds, 1 + steps)``: the prompt and the steps after it."""
+    """Quantiles of ``timings`` ``(rounds, 1 + steps)``."""
     prefill, decode = timings[:, 0], timings[:, 1:]
     rates = batch_size * decode.shape[1] / decode.sum(axis=1)
     return Speed(

@@ -48,12 +48,7 @@ class SpikeDetector(Component):
             raise ConfigError("unknown action", "use log or skip", option="action", value=self.action)
 
     def score(self, loss: float, recent: Sequence[float]) -> float | None:
-        """The score of a loss; ``None`` if there are too few recent losses.
-
-        Args:
-            loss: The loss, a finite number.
-            recent: The losses before it, finite numbers too.
-        """
+        """The score of a finite loss, given finite recent losses; ``None`` if there are too few of them."""
         if len(recent) < self.min_losses:
             return None
         median = statistics.median(recent)

@@ -32,12 +32,7 @@ _AGAINST_NON_FINITE = (
 
 
 class StepDecision(NamedTuple):
-    """The guard's decision about one optimizer step.
-
-    Attributes:
-        is_taken: Whether the optimizer may take the step.
-        reason: Why the step is suspicious; ``""`` if it is not.
-    """
+    """Whether the optimizer may take a step, and why the step is suspicious (``""`` if it is not)."""
 
     is_taken: bool
     reason: str = ""
@@ -103,13 +98,7 @@ class StepGuard:
         return decision.is_taken
 
     def judge(self, loss: float, norm: float | None, step: int) -> StepDecision:
-        """Decide on a step; loss, norm and errors are those of :meth:`admits`.
-
-        Args:
-            loss: Mean loss of the global batch.
-            norm: Norm of the whole gradient, if it is known.
-            step: Number of optimizer steps before it.
-        """
+        """Decide on the step after ``step`` others; loss, norm and errors are as in :meth:`admits`."""
         reason = _not_finite(loss, norm)
         if reason:
             return self._decide_non_finite(reason, step)
@@ -196,11 +185,7 @@ def _not_finite(loss: float, norm: float | None) -> str:
 def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: StepDecision) -> str:
     """Record the documents of a suspicious step as a line of JSON.
 
-    Args:
-        module: The module in training, whose data module has counted the batches.
-        batches: Micro-batches of the step on this process.
-        loss: Mean loss of the global batch.
-        decision: The decision about the step.
+    The data module of ``module`` has already counted the batches.
 
     Returns:
         Text for a message: the path of the record and the beginning of the first document.
@@ -260,7 +245,7 @@ def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, t
 
     Args:
         input_ids: int64 ``(sequence,)``.
-        document_ids: int64 ``(sequence,)``, or ``None`` if the end-of-text token separates documents.
+        document_ids: int64 ``(sequence,)``; ``None`` if the end-of-text token separates documents.
         tokenizer: The tokenizer of the data.
     """
     if document_ids is None:

@@ -36,9 +36,6 @@ def orthogonalize(matrices: torch.Tensor, num_iterations: int) -> torch.Tensor:
     Args:
         matrices: ``(batch, rows, columns)``; overwritten.
         num_iterations: Number of iterations of the quintic.
-
-    Returns:
-        ``(batch, rows, columns)``.
     """
     x = matrices.mul_(matrices.norm(dim=(-2, -1), keepdim=True).clamp_min_(1e-7).reciprocal_())
     # Tall matrices are multiplied from the right, so that the square matrix is always the smaller one.
@@ -57,9 +54,6 @@ def faster_dtype(device: str) -> str:
     """``"bfloat16"`` if its products were measured to be clearly faster, else ``"float32"``.
 
     A machine without bfloat16 instructions emulates them, up to 50 times slower than float32.
-
-    Args:
-        device: Device type of the parameters.
     """
     single = measure_matmul_rate(torch.float32, device)
     try:

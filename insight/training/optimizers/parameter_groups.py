@@ -20,13 +20,7 @@ DECAYED_ROLES = ("hidden", "head")
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Trainable parameters with the same role and learning rate.
-
-    Args:
-        role: Role as in :func:`insight.models.parameter_role`.
-        rate_factor: Factor of the learning rate for their depth.
-        parameters: The parameters by name.
-    """
+    """Trainable parameters, by name, with the same role and factor of the learning rate for their depth."""
 
     role: str
     rate_factor: float

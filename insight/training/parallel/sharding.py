@@ -49,12 +49,7 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
 
 
 def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
-    """The row order in which equal cuts give every process its part of each fused matrix.
-
-    Args:
-        splits: Numbers of rows of the fused matrices, in their order.
-        size: Number of processes, which divides each of them.
-    """
+    """The row order in which equal cuts give each of ``size`` processes its part of each fused matrix."""
     numbers = torch.split(torch.arange(sum(splits)), list(splits))
     return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
 

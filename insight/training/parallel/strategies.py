@@ -201,10 +201,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 def _numbered_parameters(
     state: Mapping[str, Any], optimizer: Optimizer
 ) -> Iterable[tuple[int, torch.Tensor]]:
-    """Parameters with their numbers in a state, matched by their place in the groups.
-
-    A state of other groups is not refused here, since ``prepare_for_resuming`` reports what differs.
-    """
+    """Parameters with their numbers in a state; ``prepare_for_resuming`` refuses a state of other groups."""
     numbers = itertools.chain.from_iterable(group["params"] for group in state["param_groups"])
     parameters = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
     return zip(numbers, parameters, strict=False)

@@ -234,15 +234,7 @@ def _flat(label: str, value: float, history: History) -> EvidenceLine:
 
 
 def _trend(label: str, x: np.ndarray, y: np.ndarray, slope: Any, until: float) -> EvidenceLine:
-    """The line of a slope through the middle of the points, with its interval.
-
-    Args:
-        label: Name of the line.
-        x: ``(points,)``, ascending.
-        y: ``(points,)``.
-        slope: The result of ``theilslopes``.
-        until: The x at which the line ends.
-    """
+    """The line of a slope of ``theilslopes`` through the middle of the points, with its interval."""
     middle = float(np.median(x))
     height = float(np.median(y - slope.slope * (x - middle)))
     steps = np.array([x[0], middle, until])

@@ -15,13 +15,7 @@ _EXPONENTS = np.geomspace(0.02, 3.0, 120)
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """``floor + scale * x ** -exponent``, as in Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3).
-
-    Args:
-        floor: Value that the curve falls to.
-        scale: Height above the floor at x = 1.
-        exponent: Exponent of the fall.
-    """
+    """``floor + scale * x ** -exponent``, as in Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3)."""
 
     floor: float
     scale: float
@@ -36,11 +30,7 @@ def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
     """The least-squares power law with floor and scale of at least 0.
 
     For each exponent of a grid, floor and scale are fitted in closed form; the best exponent is then refined
-    between its neighbours.
-
-    Args:
-        x: ``(points,)``, above 0.
-        y: ``(points,)``.
+    between its neighbours. All ``x`` must be above 0.
     """
     best = int(np.argmin(_linear_fits(x, y, _EXPONENTS)[0]))
     between = np.geomspace(_EXPONENTS[max(0, best - 1)], _EXPONENTS[min(len(_EXPONENTS) - 1, best + 1)], 60)
