@@ -85,7 +85,7 @@ class ScheduleCheck(Callback):
         if self._is_done or callbacks_of(trainer, TimeBudget):
             return
         self._is_done = True
-        # Not earlier: the module knows the length of an epoch and the size of a step only now.
+        # The module knows the length of an epoch and the size of a step only from now on.
         schedule = getattr(pl_module, "schedule", None)
         num_steps = getattr(pl_module, "num_planned_steps", None)
         if isinstance(schedule, ScheduleConfig) and isinstance(num_steps, int):
