@@ -40,7 +40,7 @@ ATTENTION = "--model.network.attention"
         (["--model.network.hidden_size", "wide"], ["model.network.hidden_size=wide", "a whole number"]),
         (["--trainer.precision", "17"], ["precision", "17"]),
         (["--trainer.max_steps", "-1"], ["nothing says when training ends"]),
-        (["--run.name", "../up"], ["run.name='../up'"]),
+        (["--run.name", "../up"], ["run.name=../up"]),
         (["--run.time_budget", "-5"], ["run.time_budget=-5"]),
         (["--run.num_threads", "0"], ["run.num_threads=0"]),
         (["--seed", "-1"], ["seed=-1"]),

@@ -37,7 +37,7 @@ def test_they_look_and_change_nothing(insight: Callable[..., Outcome], workplace
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
     records = [record for record in read_metrics(watched) if "gradient/hidden/rms" in record]
-    assert [record["step"] for record in records] == [1, 3]
+    assert [record["step"] for record in records] == [2, 4]
     for record in records:
         for role in ("embedding", "hidden", "head", "vector"):
             assert record[f"gradient/{role}/max"] >= record[f"gradient/{role}/rms"] > 0

@@ -14,8 +14,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").write_text(
+        "from typing import TYPE_CHECKING\n"
         "from insight.runtime.imports import lazy_exports\n"
-        "__getattr__ = lazy_exports(__name__, {'answer': 'heavy', 'broken': 'faulty'})\n"
+        "if TYPE_CHECKING:\n"
+        "    from lazy_example.faulty import broken as broken\n"
+        "    from lazy_example.heavy import answer as answer\n"
+        "__getattr__, __all__ = lazy_exports(__name__)\n"
     )
     (folder / "heavy.py").write_text("answer = 42\n")
     (folder / "faulty.py").write_text("raise RuntimeError('cannot be imported')\n")
@@ -31,6 +35,7 @@ def test_submodule_is_imported_at_first_use(package: str) -> None:
     assert module.answer == 42
     assert "lazy_example.heavy" in sys.modules
     assert module.__dict__["answer"] == 42  # the second use is an ordinary attribute
+    assert module.__all__ == ["answer", "broken"]
 
 
 def test_from_import_works(package: str) -> None:
