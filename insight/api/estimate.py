@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from insight.api.config_files import config_paths, read_config
 from insight.runtime.errors import ConfigError, InsightError, nearest
+from insight.runtime.processes import one_command
 
 if TYPE_CHECKING:
     import torch
@@ -251,6 +252,7 @@ def _network_alone(content: dict[str, Any], title: str) -> NetworkConfig:
     return config
 
 
+@one_command()
 def _of_run(arguments: list[str], title: str) -> NetworkChoice:
     from insight.api.configuration import InsightCLI
 

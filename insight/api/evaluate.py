@@ -12,6 +12,7 @@ from insight.api.early_checks import check_early, refuse_foreign_classes
 from insight.runtime.errors import CheckpointError, ConfigError, OutputError
 from insight.runtime.files import ensure_writable
 from insight.runtime.messages import say, silence_libraries
+from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _arguments(
     return [f"--checkpoint={checkpoint}", *files, *as_options(options)]
 
 
+@one_command()
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     """:func:`validate` or :func:`test` (by ``name``) for a command line without the command itself."""
     silence_libraries()
@@ -96,6 +98,7 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     return _measure(cli, name, checkpoint, folder)
 
 
+@one_command()
 def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
     """:func:`predict` for a command line without the command itself."""
     silence_libraries()

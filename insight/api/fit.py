@@ -20,6 +20,7 @@ from insight.runtime.formats import safe_text
 from insight.runtime.imports import allowing
 from insight.runtime.launching.launch import Launch
 from insight.runtime.messages import say, silence_libraries
+from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def fit(config: str | Path, options: Mapping[str, Any] | None = None) -> RunFold
     return fit_arguments(["--config", str(config), *as_options(options)], owns_process=False)
 
 
+@one_command()
 def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
     """:func:`fit` for a command line of ``insight fit`` without the command itself.
 

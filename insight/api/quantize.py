@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from insight.optimization.config import check_search, plan
 from insight.runtime.files import ensure_writable, require_new
+from insight.runtime.processes import one_command
 from insight.runtime.run_folder import run_of_checkpoint
 
 if TYPE_CHECKING:
     from insight.optimization import SearchResult
 
 
+@one_command()
 def quantize(
     checkpoint: str | Path,
     output: str | Path,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from insight.runtime.errors import ConfigError, DataError, OutputError
 from insight.runtime.messages import say, silence_libraries
+from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from insight.safety import Comparisons, Material, Results, Target
 
 
+@one_command()
 def redteam(
     checkpoint: str | Path | None = None,
     *,

@@ -13,7 +13,7 @@ from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.failures import debugging, report_failure
 from insight.runtime.imports import allowing, working_folder_on_path
 from insight.runtime.messages import write_what_the_console_can
-from insight.runtime.processes import act_alone
+from insight.runtime.processes import act_alone, one_command
 
 
 def run() -> NoReturn:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     write_what_the_console_can()
     rest, debug = _take_debug(list(arguments))
-    with debugging(debug), contextlib.ExitStack() as stack:
+    with debugging(debug), one_command(), contextlib.ExitStack() as stack:
         try:
             rest, packages = _take_packages(rest)
             stack.enter_context(working_folder_on_path())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from insight.runtime.errors import LaunchError
@@ -66,9 +68,19 @@ class ProcessPlace:
 
 
 def act_alone(is_alone: bool) -> None:
-    """Say whether the command that begins runs in one process and ignores launchers."""
+    """Say whether this command runs in one process and ignores launchers; see :func:`one_command`."""
     global _is_alone
     _is_alone = is_alone
+
+
+@contextlib.contextmanager
+def one_command() -> Iterator[None]:
+    """Undo :func:`act_alone` at the end of the block, since a program may run another command afterwards."""
+    before = _is_alone
+    try:
+        yield
+    finally:
+        act_alone(before)
 
 
 def this_process() -> ProcessPlace:

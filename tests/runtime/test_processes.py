@@ -6,9 +6,17 @@ import os
 
 import pytest
 
+from insight.cli.main import main
 from insight.runtime import processes
 from insight.runtime.errors import LaunchError
-from insight.runtime.processes import ProcessPlace, is_first_process, shared_cores, this_process
+from insight.runtime.processes import (
+    ProcessPlace,
+    act_alone,
+    is_first_process,
+    one_command,
+    shared_cores,
+    this_process,
+)
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
@@ -59,6 +67,23 @@ def test_started_by_a_launcher(
     become(monkeypatch, variables)
     assert this_process() == place
     assert is_first_process() == (place.rank == 0)
+
+
+def test_a_command_of_one_process_ignores_launchers_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    become(monkeypatch, TORCHRUN)
+    with one_command():
+        act_alone(True)
+        assert this_process() == ProcessPlace()
+        assert is_first_process()
+    assert this_process().rank == 5
+    assert not is_first_process()
+
+
+@pytest.mark.parametrize("command", ["model list", "validate --checkpoint absent", "check --config no.yaml"])
+def test_the_command_line_undoes_it(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    become(monkeypatch, TORCHRUN)
+    main(command.split())
+    assert this_process().rank == 5
 
 
 def test_machines() -> None:

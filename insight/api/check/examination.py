@@ -11,6 +11,7 @@ from insight.api.check.findings import Findings
 from insight.api.config_files import as_options
 from insight.api.early_checks import check_early
 from insight.runtime.messages import silence_libraries
+from insight.runtime.processes import one_command
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def check(config: str | Path, options: Mapping[str, Any] | None = None) -> Exami
     return examine_arguments(["--config", str(config), *as_options(options)])
 
 
+@one_command()
 def examine_arguments(arguments: list[str]) -> Examination:
     """:func:`check` for the command line of ``insight check``.
 
