@@ -32,13 +32,15 @@ SHORT_OF_MEMORY = textwrap.dedent("""
 
 
 def test_a_network_that_no_machine_holds(insight: Insight, workplace: Path) -> None:
-    """A petabyte is refused at once, whatever the machine."""
+    """A matrix larger than an address space is refused at once, whatever the machine."""
     outcome = insight(
         "fit",
         "--config",
         "tiny.yaml",
         "--data.batch_size=3",
-        "--model.network.feed_forward.intermediate_size=10000000000000",
+        "--model.network.hidden_size=1000000",
+        "--model.network.attention.head_dim=16777216",
+        "--model.network.feed_forward.intermediate_size=16777216",
     )
     assert outcome.code == 1
     assert "out of memory in training (data.batch_size=3, data.sequence_length=16)" in outcome.error_line
