@@ -40,6 +40,22 @@ def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -
 # jsonargparse's own functions look it up under this name.
 _typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 
+_open_path = jsonargparse.Path.__init__
+
+
+def _open_expressible_path(self: jsonargparse.Path, *args: Any, **kwargs: Any) -> None:
+    """Refuse text that the encoding of file names lacks like any other text that is no path.
+
+    jsonargparse looks whether a value names a file before it reads it as text.
+    """
+    try:
+        _open_path(self, *args, **kwargs)
+    except UnicodeEncodeError as error:
+        raise TypeError(f"no file can have this name here: {error}") from error
+
+
+jsonargparse.Path.__init__ = _open_expressible_path
+
 
 def parse(
     parser: jsonargparse.ArgumentParser, config: dict[str, Any], arguments: list[str]
