@@ -143,10 +143,10 @@ class Launch:
     # ------------------------------------------------------------------ beginning
 
     def _meet(self, address: str, port: int) -> None:
-        if (
-            not is_debugging()
-        ):  # torch's C++ logs stacks when a process is gone; torch reads this when imported
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        # torch's C++ logs stacks, some as errors, when a process is gone or not there yet, and Insight says
+        # what happened. torch reads this when imported.
+        if not is_debugging():
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
         self.meeting = Meeting(self.place, address, port, self._seconds)
         self.watch = RankWatch(self.meeting, self._kill_children)
         if self.place.launcher in ("torchrun", "srun"):
