@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 import sys
 import types
@@ -162,6 +163,14 @@ def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]
         if not found:
             raise ConfigError(f"{name}: a value is missing", "see --help")
     return rest, found
+
+
+def text_argument(value: str) -> str:
+    """An argument that is text and no path, read as UTF-8 where the locale knows fewer letters."""
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def read_standard_input() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from insight.api.generate import GenerationSettings, open_text
-from insight.cli.arguments import CommandParser, add_parameters, chosen, read_standard_input
+from insight.cli.arguments import CommandParser, add_parameters, chosen, read_standard_input, text_argument
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import safe_text
 from insight.runtime.json_files import print_json
@@ -37,7 +37,11 @@ def run(name: str, arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight generate", description=COMMANDS["generate"].summary)
     parser.add_argument(
-        "prompt", nargs="?", metavar="PROMPT", help="the text to continue; standard input if not given"
+        "prompt",
+        nargs="?",
+        type=text_argument,
+        metavar="PROMPT",
+        help="the text to continue; standard input if not given",
     )
     add_parameters(parser, open_text, ("checkpoint", "device"))
     add_parameters(parser, GenerationSettings)

@@ -18,7 +18,7 @@ from insight.api.tokenize import (
     tokenizer_config,
     train_tokenizer,
 )
-from insight.cli.arguments import CommandParser, add_options, read_standard_input
+from insight.cli.arguments import CommandParser, add_options, read_standard_input, text_argument
 from insight.runtime.errors import ConfigError, TokenizerError
 from insight.runtime.json_files import print_json
 from insight.runtime.messages import aligned, plain_line, say
@@ -79,7 +79,13 @@ def _parser() -> CommandParser:
 
     encode = actions.add_parser("encode", help="a text to token ids, or files to a token store")
     encode.set_defaults(action=_encode)
-    encode.add_argument("text", nargs="?", metavar="TEXT", help="the text; standard input if not given")
+    encode.add_argument(
+        "text",
+        nargs="?",
+        type=text_argument,
+        metavar="TEXT",
+        help="the text; standard input if not given",
+    )
     encode.add_argument(
         "--files", nargs="+", metavar="FILES", help=f"encode {_FILES} instead, into the cache of runs"
     )
