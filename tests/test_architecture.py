@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "insight").rglob("*.py"))
@@ -23,6 +25,7 @@ def _missing(page: str) -> list[str]:
     return missing
 
 
+@pytest.mark.slow
 def test_every_file_and_function_of_the_walks_exists() -> None:
     assert not _missing(WALKS)
 

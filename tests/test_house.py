@@ -12,6 +12,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "insight").rglob("*.py"))
 
@@ -99,6 +101,7 @@ RIDDLES = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_sentences_have_a_subject() -> None:
     """Docstrings, their argument lines and comments may not begin with a riddle."""
     found = [f"{place}: {text[:60]}" for path in FILES for place, text in _prose(path) if RIDDLES.match(text)]

@@ -24,6 +24,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_fit_and_generate_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -92,6 +92,7 @@ def test_the_options_of_a_class_that_is_named_again_stay(workplace: Path) -> Non
     assert (found["learning_rate"], found["beta1"]) == (0.02, 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["1e-4", "1e3", "007", "3.10", "0x1f", "1_000", "no", "12-3", "1.5e3"])
 @pytest.mark.parametrize("quote", ["", "'"])
 def test_text_that_could_be_a_number_stays_text(workplace: Path, text: str, quote: str) -> None:
@@ -149,6 +150,7 @@ def test_files_that_no_option_can_hold(tmp_path: Path, content: str, said: str) 
     assert raised.value.option == "--config"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [
@@ -201,6 +203,7 @@ def test_a_default_that_stands_in_is_no_mistake(workplace: Path) -> None:
     assert len(mistakes(f"{ATTENTION}.num_heads=3")) == 1
 
 
+@pytest.mark.slow
 def test_abbreviated_options_are_refused(workplace: Path) -> None:
     assert mistakes("--trainer.max_step=3") == [
         "unknown option '--trainer.max_step': did you mean '--trainer.max_steps'?"

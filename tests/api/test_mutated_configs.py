@@ -104,6 +104,7 @@ def check(seeds: range, tmp_path: Path) -> list[str]:
     return ends
 
 
+@pytest.mark.slow
 def test_a_slice_of_the_mutations(tmp_path: Path) -> None:
     ends = check(range(NUM_QUICK), tmp_path)
     assert any(end != "plan" for end in ends)
@@ -115,6 +116,7 @@ def test_every_mutation(tmp_path: Path) -> None:
     assert NUM_MUTATIONS / 20 < sum(end == "plan" for end in ends) < NUM_MUTATIONS / 2
 
 
+@pytest.mark.slow
 def test_the_shipped_configurations_are_plans(tmp_path: Path) -> None:
     quickstart = shipped_configs()["quickstart"]
     assert planned(quickstart) == "plan"

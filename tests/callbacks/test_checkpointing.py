@@ -51,6 +51,7 @@ OVER_EPOCHS: dict[str, Any] = {"check_val_every_n_epoch": None, "val_check_inter
 ACCUMULATING: dict[str, Any] = {"accumulate_grad_batches": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "step"),
     # In the middle of everything; at a validation; at the end of an epoch (20 batches).
@@ -181,6 +182,7 @@ def test_the_best_is_remembered_over_a_resume(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "b/checkpoints/best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_failing_write_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """A limit on the size of files, in a process of its own: writes fail as on a full disk."""
     script = textwrap.dedent("""

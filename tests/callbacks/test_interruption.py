@@ -93,6 +93,7 @@ class Interrupt(Callback):
         setattr(self, hook, send)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "step", "stops_at"),
     [

@@ -50,6 +50,7 @@ def test_the_best_model_is_quantized(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_auto_leaves_a_report_whatever_it_chooses(tmp_path: Path) -> None:
     run(tmp_path / "run", QuantizeAtEnd(**QUICK))
     report = json.loads((tmp_path / "run" / "quantization" / "report.json").read_text())
@@ -58,6 +59,7 @@ def test_auto_leaves_a_report_whatever_it_chooses(tmp_path: Path) -> None:
     assert artifact.exists() == (report["chosen"] != "original")
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_and_costs_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", QuantizeAtEnd("int8_dynamic", **(QUICK | {"max_quality_loss": 0.0})))
     assert "quantization: max_quality_loss=0.0: int8_dynamic writes" in capsys.readouterr().err

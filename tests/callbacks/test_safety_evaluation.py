@@ -100,6 +100,7 @@ def best_exists(folder: Path, suite: str, **options: Any) -> bool:
     return (folder / "checkpoints" / "best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_the_gate_keeps_a_checkpoint_from_becoming_best(tmp_path: Path, suite: str) -> None:
     assert best_exists(tmp_path / "free", suite)
     assert best_exists(tmp_path / "wide", suite, gate={"toxicity/expected_maximum": 1.0})

@@ -284,6 +284,7 @@ CheckpointWriter(Path(sys.argv[1])).submit(job)
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_meanwhile_ends_after_its_last_file(tmp_path: Path) -> None:
     """When no thread can be started any more, be it to write or to give an earlier file back."""
     ended = subprocess.run(

@@ -16,6 +16,7 @@ from insight.runtime.errors import ConfigError
 ENDLESS = {"max_steps": -1, "check_val_every_n_epoch": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [0.04, 0.1, 1.7])
 @pytest.mark.parametrize("validation", [0.0, 2.0])
 @pytest.mark.parametrize("decay_share", [0.2, 0.5, 1.0, None])
@@ -92,6 +93,7 @@ def test_max_steps_stays_a_limit(tmp_path: Path, clock: FakeClock) -> None:
     assert trainer.max_steps == 25
 
 
+@pytest.mark.slow
 def test_a_slower_machine_is_said_and_the_plan_kept(
     tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +129,7 @@ def resumed(folder: Path, clock: FakeClock, step: int, kind: type[TimeBudget]) -
     return module, trainer.global_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [160, 201, 280])
 def test_a_resumed_run_ends_at_the_same_step_with_the_same_rates(
     tmp_path: Path, clock: FakeClock, step: int
@@ -144,6 +147,7 @@ def test_a_resumed_run_ends_at_the_same_step_with_the_same_rates(
         assert torch.equal(value, weights(module)[name]), name
 
 
+@pytest.mark.slow
 def test_the_resume_test_notices_a_plan_that_is_not_restored(tmp_path: Path, clock: FakeClock) -> None:
     class Forgetful(TimeBudget):
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -66,6 +66,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 words = st.lists(st.sampled_from(TEXT[:3000].split(" ")), min_size=1, max_size=12).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words)
 def test_same_scores_for_text_without_pruned_tokens(models: tuple[Path, Path], text: str) -> None:

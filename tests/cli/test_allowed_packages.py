@@ -45,6 +45,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_run_with_an_own_part_needs_the_option_in_every_command(
     own_run: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]

@@ -48,6 +48,7 @@ def test_each_is_short_and_says_what_it_is(name: str) -> None:
     assert list(yaml.safe_load(text)["model"]) == ["network"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_over_the_quickstart_at_full_size(name: str) -> None:
     config = network_of("--config", "quickstart", "--config", f"attention/{name}")
@@ -78,6 +79,7 @@ def test_trains_and_writes(name: str, insight: Insight, workplace: Path) -> None
     assert trained.endswith(wanted["model"]["network"]["attention"]["class_path"])
 
 
+@pytest.mark.slow
 def test_a_projection_and_a_position_together() -> None:
     arguments = ("--config", "quickstart", "--config", "attention/differential")
     option = "--model.network.attention.position"

@@ -14,6 +14,7 @@ FIT = ("fit", "--config", "tiny.yaml")
 ATTENTION = "--model.network.attention"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "check"])
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -139,6 +140,7 @@ def _of_another_program(finished: Path, target: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_truncated, _holds_code, _no_checkpoint, _of_another_program])
 @pytest.mark.parametrize(
     "command",

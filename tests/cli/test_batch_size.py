@@ -79,6 +79,7 @@ def test_it_finds_the_most_that_fits_and_keeps_the_number(
     assert found(long_text) == size
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_gives_a_smaller_batch(
     insight: Insight, long_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from command_line import Outcome
@@ -16,6 +17,7 @@ FIT = ("fit", "--config", "tiny.yaml")
 PLANT = ("--data.canaries.num_canaries=2", "--data.canaries.repetitions=3", "--data.canaries.num_digits=3")
 
 
+@pytest.mark.slow
 def test_planted_recorded_and_resumed(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, *PLANT)
     assert outcome.code == 0, outcome.err
@@ -33,6 +35,7 @@ def test_planted_recorded_and_resumed(insight: Insight, workplace: Path) -> None
     assert json.loads((run / "run.json").read_text())["data"]["canaries"] == record
 
 
+@pytest.mark.slow
 def test_off_by_default_and_in_yaml(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT).code == 0
     assert "canaries" not in json.loads((workplace / "runs/tiny/1/run.json").read_text())["data"]

@@ -74,6 +74,7 @@ def test_the_lines_of_a_good_configuration(insight: Insight, workplace: Path) ->
     assert not psutil.Process().children()
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_run(workplace: Path) -> None:
     options = ("--model.network.hidden_size=128", "--model.optimizer=AdamW")
     numbers = found(*options)
@@ -131,6 +132,7 @@ def small_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return limit
 
 
+@pytest.mark.slow
 def test_too_big_for_the_memory(workplace: Path, small_machine: Callable[[int], None]) -> None:
     """A network of 30 billion parameters: refused before a byte of it is taken."""
     small_machine(8_000_000_000)
@@ -140,6 +142,7 @@ def test_too_big_for_the_memory(workplace: Path, small_machine: Callable[[int], 
     assert "data.batch_size" in errors
 
 
+@pytest.mark.slow
 def test_a_limit_decides(workplace: Path, small_machine: Callable[[int], None]) -> None:
     needed = found()["memory"]["needed_bytes"]
     small_machine(needed // 2)
@@ -156,6 +159,7 @@ def test_a_full_disk(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_kept(workplace: Path) -> None:
     """Three of the best, one at each of four steps, the last, and the one that is being written."""
     writer = ("--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.keep_best=3")
@@ -168,6 +172,7 @@ def test_checkpoints_that_are_kept(workplace: Path) -> None:
     assert beside["copy_bytes"] == beside["weight_bytes"] + beside["optimizer_bytes"]
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights(workplace: Path) -> None:
     usual, numbers = found(), found("--trainer.callbacks+=AveragedWeights")
     weights = usual["memory"]["weight_bytes"]
@@ -175,10 +180,12 @@ def test_an_average_of_the_weights(workplace: Path) -> None:
     assert numbers["disk"]["checkpoint_bytes"] == usual["disk"]["checkpoint_bytes"] + weights
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_to_be_found(workplace: Path) -> None:
     assert found("--data.batch_size=auto")["batches"]["batch_size"] == 1  # of so little text
 
 
+@pytest.mark.slow
 def test_several_processes(workplace: Path) -> None:
     one = found()
     two = found("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
@@ -189,6 +196,7 @@ def test_several_processes(workplace: Path) -> None:
     assert not psutil.Process().children()
 
 
+@pytest.mark.slow
 def test_sharding_saves_memory(workplace: Path) -> None:
     big = ("--model.network.hidden_size=512", "--trainer.devices=2", "--trainer.accelerator=cpu")
     whole, parts = (found(*big, f"--trainer.strategy={name}")["memory"] for name in ("ddp", "fsdp2"))
@@ -199,6 +207,7 @@ def test_sharding_saves_memory(workplace: Path) -> None:
     assert difference == pytest.approx(saved)
 
 
+@pytest.mark.slow
 def test_machines_that_are_not_here(workplace: Path) -> None:
     """A configuration for a cluster is checked on one machine."""
     numbers = found("--trainer.num_nodes=3", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
@@ -212,6 +221,7 @@ def test_more_processes_than_text(workplace: Path) -> None:
     assert "a step takes 256 sequences, more than the training text has" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [2, 3, 1000])
 def test_accumulation(workplace: Path, accumulation: int) -> None:
     per_epoch = found()["batches"]["per_epoch"]
@@ -236,6 +246,7 @@ def test_validations_that_would_never_come(workplace: Path) -> None:
     assert "trainer.val_check_interval=1000: an epoch has only" in refused(*options)
 
 
+@pytest.mark.slow
 def test_a_schedule_and_the_length_of_the_run(workplace: Path) -> None:
     def warmup(length: str) -> tuple[str, str]:
         return "--model.schedule=WarmupCosine", f"--model.schedule.warmup_steps={length}"
@@ -247,6 +258,7 @@ def test_a_schedule_and_the_length_of_the_run(workplace: Path) -> None:
     assert warned(found(*warmup("192 tokens"), "--trainer.max_steps=100")) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "said"), [(2e9, "0.02 times the rate"), (3e11, "")])
 def test_bfloat16_by_measured_rates(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, rate: float, said: str
@@ -259,6 +271,7 @@ def test_bfloat16_by_measured_rates(
     assert bool(words) == bool(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -278,6 +291,7 @@ def test_what_this_machine_cannot(workplace: Path, options: list[str], said: str
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_time_budget(workplace: Path) -> None:
     """One that is over before the check began, and one that decides the number of steps."""
     endless = "--trainer.max_steps=-1"
@@ -300,6 +314,7 @@ def test_one_sequence_is_all_there_is(workplace: Path) -> None:
     assert numbers["outlook"]["seconds_per_step"] > 0
 
 
+@pytest.mark.slow
 def test_parameters_without_gradient(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workplace / "users_module.py").write_text(
         "import torch\nfrom insight.training import LanguageModelingModule\n"
@@ -314,6 +329,7 @@ def test_parameters_without_gradient(workplace: Path, monkeypatch: pytest.Monkey
     assert "no gradient" not in warned(found())
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workplace / "users_loss.py").write_text(
         "from insight.training import LanguageModelingModule\n"

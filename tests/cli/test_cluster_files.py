@@ -46,6 +46,7 @@ def test_the_shell_takes_a_script(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_command_of_a_script(name: str) -> None:
     text = (FOLDER / name).read_text(encoding="utf-8")
@@ -54,6 +55,7 @@ def test_the_command_of_a_script(name: str) -> None:
     assert '[ "$code" -eq 143 ]' in text
 
 
+@pytest.mark.slow
 def test_a_wrong_option_in_a_script_would_be_noticed() -> None:
     text = (
         (FOLDER / SCRIPTS[0]).read_text(encoding="utf-8").replace("--run.hang_timeout", "--run.hang_timout")
@@ -80,6 +82,7 @@ def test_a_script_requeues_a_run_that_made_room(tmp_path: Path, name: str, code:
     assert not requeued or asked.read_text() == "requeue 17\n"
 
 
+@pytest.mark.slow
 def test_the_job_of_kubernetes() -> None:
     text = (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8")
     parse(command_of_job(text))

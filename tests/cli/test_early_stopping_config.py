@@ -64,6 +64,7 @@ def test_without_a_reason_it_takes_all_its_steps(insight: Callable[..., Outcome]
     assert "Did not stop: at step 200 of 200" in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_it_passes_the_check_over_the_quickstart(insight: Callable[..., Outcome], workplace: Path) -> None:
     outcome = insight(
         "check", "--config", "quickstart", "--config", "early_stopping",

@@ -52,6 +52,7 @@ def _there(place: Path) -> None:
     os.chdir(place)
 
 
+@pytest.mark.slow
 def test_rows_are_labelled_by_the_steps_taken() -> None:
     runs = {interval: rows(Path(f"runs/tiny/{number}")) for interval, number in ((3, 1), (1, 2))}
     trained = {
@@ -76,6 +77,7 @@ def test_the_report_tells_the_steps_and_the_time_of_training() -> None:
     assert record.summary["validation/loss"].value == pytest.approx(validated["validation/loss"])
 
 
+@pytest.mark.slow
 def test_a_test_belongs_to_the_step_of_its_checkpoint() -> None:
     tested = [row["step"] for row in rows(Path("runs/tiny/1")) if "test/loss" in row]
     assert run_insight("test", "--checkpoint", "runs/tiny/1").code == 0
@@ -104,6 +106,7 @@ def test_a_test_of_a_run_that_cannot_be_written_is_only_measured(monkeypatch: py
     assert contents(Path("runs/tiny/1")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["validate", "predict"])
 def test_a_run_that_names_its_callbacks_can_be_measured(command: str) -> None:
     """Also with one more option, and where its progress line is turned off."""
@@ -113,6 +116,7 @@ def test_a_run_that_names_its_callbacks_can_be_measured(command: str) -> None:
         assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_a_resumed_copy_leaves_the_original_alone_and_repeats_no_row(tmp_path: Path) -> None:
     """The copy has the files of the original by a second name (``cp -al``)."""
     copy = tmp_path / "copy" / "1"
@@ -130,6 +134,7 @@ def test_a_resumed_copy_leaves_the_original_alone_and_repeats_no_row(tmp_path: P
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_gone_is_taken_from_the_checkpoint(tmp_path: Path) -> None:
     training = ["train.txt", "--output", "mine.json", "--vocabulary_size", "300"]
     assert run_insight("tokenizer", "train", *training).code == 0

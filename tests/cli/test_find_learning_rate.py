@@ -128,6 +128,7 @@ def test_several_processes_are_refused(workplace: Path) -> None:
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.slow
 def test_several_processes_of_a_launcher_are_refused(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_run_leaves_everything(finished_run: Path) -> None:
     assert len(steps) == 4
 
 
+@pytest.mark.slow
 def test_the_saved_configuration_runs_again(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT).code == 0
     saved = workplace / "runs/tiny/1/config.yaml"
@@ -61,6 +62,7 @@ def test_the_saved_configuration_runs_again(insight: Insight, workplace: Path) -
     )
 
 
+@pytest.mark.slow
 def test_the_last_line_says_where_the_report_is_and_how_to_go_on(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT)
     last = outcome.out.splitlines()[-1]
@@ -68,6 +70,7 @@ def test_the_last_line_says_where_the_report_is_and_how_to_go_on(insight: Insigh
     assert 'insight generate --checkpoint runs/tiny/1 "It is"' in last
 
 
+@pytest.mark.slow
 def test_choices_are_said(insight: Insight, workplace: Path) -> None:
     err = insight(*FIT, "--trainer.precision=null", "--run.num_threads=null").err
     assert "insight: machine: " in err
@@ -80,6 +83,7 @@ def test_choices_are_said(insight: Insight, workplace: Path) -> None:
     assert saved["run"]["num_threads"] >= 1
 
 
+@pytest.mark.slow
 def test_own_text_without_validation_files(insight: Insight, workplace: Path) -> None:
     (workplace / "my").mkdir()
     for index in range(6):
@@ -93,12 +97,14 @@ def test_own_text_without_validation_files(insight: Insight, workplace: Path) ->
     assert "no validation_files: validating on" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_second_start_finds_the_cache(insight: Insight, workplace: Path) -> None:
     (workplace / "train.txt").write_text("Some text that no other test has. " * 40, encoding="utf-8")
     assert "encoded train.txt" in insight(*FIT).err
     assert "encoded train.txt" not in insight(*FIT).err
 
 
+@pytest.mark.slow
 def test_runs_are_never_overwritten(insight: Insight, workplace: Path) -> None:
     for _ in range(2):
         assert insight(*FIT).code == 0
@@ -109,6 +115,7 @@ def _losses(run: Path) -> dict[int, float]:
     return {record["step"]: record["train/loss"] for record in read_metrics(run) if "train/loss" in record}
 
 
+@pytest.mark.slow
 def test_resuming_is_exact(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT, *EXACT, "--trainer.max_steps=12").code == 0
     assert insight(*FIT, *EXACT, "--trainer.max_steps=5").code == 0
@@ -123,6 +130,7 @@ def test_resuming_is_exact(insight: Insight, workplace: Path) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_resuming_with_a_lost_random_state_is_noticed(insight: Insight, workplace: Path) -> None:
     """The twin of the test above: with this fault planted, the losses must differ."""
     assert insight(*FIT, *EXACT, "--trainer.max_steps=12").code == 0
@@ -137,6 +145,7 @@ def test_resuming_with_a_lost_random_state_is_noticed(insight: Insight, workplac
     assert resumed != whole
 
 
+@pytest.mark.slow
 def test_resume_auto_goes_on_with_the_newest_run(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT, *EXACT).code == 0
     outcome = insight(*FIT, *EXACT, "--resume", "auto", "--trainer.max_steps=6")
@@ -146,6 +155,7 @@ def test_resume_auto_goes_on_with_the_newest_run(insight: Insight, workplace: Pa
     assert not (workplace / "runs/tiny/2").exists()
 
 
+@pytest.mark.slow
 def test_initial_weights_begin_a_new_run(insight: Insight, workplace: Path, finished_run: Path) -> None:
     outcome = insight(*FIT, "--init_from", str(finished_run), "--trainer.max_steps=2")
     assert outcome.code == 0, outcome.err
@@ -156,12 +166,14 @@ def test_initial_weights_begin_a_new_run(insight: Insight, workplace: Path, fini
     assert first[min(first)] < second[min(second)]
 
 
+@pytest.mark.slow
 def test_tensorboard_can_be_turned_off(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT, "--trainer.logger=false").code == 0
     assert not list((workplace / "runs/tiny/1").glob("events*"))
     assert (workplace / "runs/tiny/1/metrics.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_time_budget_from_the_environment(
     insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +242,7 @@ def test_full_disk_before_training(
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.slow
 def test_validate_and_test_need_only_the_run(insight: Insight, finished_run: Path) -> None:
     before = read_summary(finished_run)["test/bits_per_byte"].value
     outcome = insight("test", "--checkpoint", str(finished_run), "--json=true")
@@ -260,6 +273,7 @@ def test_generate(insight: Insight, finished_run: Path) -> None:
     assert as_json["prompt"] + as_json["text"] + "\n" == first.out
 
 
+@pytest.mark.slow
 def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finished_run: Path) -> None:
     texts = ["A first document.", "", "Another one, which is longer than the first.", ""]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
@@ -288,6 +302,7 @@ def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finish
     assert "exists already" in insight(*command, "--output", "out.jsonl").error_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("odd"), KeyboardInterrupt()])
 def test_a_start_that_fails_leaves_no_folder(
     insight: Insight, workplace: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -13,6 +13,7 @@ Insight = Callable[..., Outcome]
 FIT = ("fit", "--config", "tiny.yaml", "--run.test=false")
 
 
+@pytest.mark.slow
 def test_the_shipped_configuration_goes_over_another(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, "--config", "guards", "--model.guard.spikes.threshold=8", "--trainer.max_steps=2")
     assert outcome.code == 0, outcome.err

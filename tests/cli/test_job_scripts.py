@@ -53,6 +53,7 @@ def test_auto_alone_wants_a_run(insight: Insight, workplace: Path) -> None:
     assert "no run of 'tiny'" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_no_reason_to_begin_anew(insight: Insight, workplace: Path) -> None:
     assert insight(*JOB, "--trainer.max_steps=1").code == 0
     (workplace / "runs/tiny/1/checkpoints/last.ckpt").write_bytes(b"torn")

@@ -154,6 +154,7 @@ def test_the_variables_of_slurm(workplace: Path, one_process: Path) -> None:
     assert same_training(workplace / "runs/tiny/1", one_process)
 
 
+@pytest.mark.slow
 def test_another_training_would_be_noticed(workplace: Path, one_process: Path) -> None:
     assert run_insight(*FIT, "--data.seed", "1").code == 0
     assert not same_training(workplace / "runs/tiny/1", one_process)
@@ -256,6 +257,7 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], di
     assert not {"RANK", "NODE_RANK", "MASTER_PORT"} & os.environ.keys()
 
 
+@pytest.mark.slow
 def test_a_missing_process(
     insight: Callable[..., Outcome], as_rank: Callable[[int, int], dict[str, str]]
 ) -> None:
@@ -265,6 +267,7 @@ def test_a_missing_process(
     assert "1 of 3 processes came within 1 s: ranks 1, 2 are missing" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_a_missing_first_process(
     insight: Callable[..., Outcome], as_rank: Callable[[int, int], dict[str, str]]
 ) -> None:
@@ -286,6 +289,7 @@ def test_a_port_in_use(
     assert f"MASTER_PORT={port}: is in use" in outcome.error_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -335,6 +339,7 @@ def test_a_device_that_is_not_there(insight: Callable[..., Outcome]) -> None:
     assert "trainer.accelerator=gpu: torch finds no such device here" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_a_launcher_that_started_another_number(
     insight: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +350,7 @@ def test_a_launcher_that_started_another_number(
     assert "trainer.devices=4: srun started 1 on this machine" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_a_global_batch_that_cannot_be_shared(
     insight: Callable[..., Outcome], workplace: Path, one_process: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_tokenizer_works_without_torch(workplace: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_a_third_of_importing_torch() -> None:
     def seconds(*command: str) -> float:
         start = time.perf_counter()

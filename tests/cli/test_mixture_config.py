@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from command_line import Outcome
@@ -17,6 +18,7 @@ FIT = ("fit", "--config", "tiny.yaml", "--config", "mixture_of_experts", "--run.
 MIXTURE = "--model.network.feed_forward"
 
 
+@pytest.mark.slow
 def test_it_trains_over_another_configuration(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, f"{MIXTURE}.num_experts", "4")
     assert outcome.code == 0, outcome.err
@@ -35,6 +37,7 @@ def test_it_trains_over_another_configuration(insight: Insight, workplace: Path)
     assert insight("generate", "--checkpoint", str(run), "It is").code == 0
 
 
+@pytest.mark.slow
 def test_the_bias_is_chosen_and_kept(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, f"{MIXTURE}.balance", "BalanceBias", f"{MIXTURE}.balance.rate", "0.5")
     assert outcome.code == 0, outcome.err

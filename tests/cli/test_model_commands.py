@@ -19,6 +19,7 @@ from insight.training import AdamW, MuonAdamW, OptimizerConfig, linear_cross_ent
 Insight = Callable[..., Outcome]
 
 
+@pytest.mark.slow
 def test_list_names_every_preset() -> None:
     outcome = run_insight("model", "list")
     assert outcome.code == 0, outcome.err
@@ -30,6 +31,7 @@ def test_list_names_every_preset() -> None:
     assert "Radford" in gpt2
 
 
+@pytest.mark.slow
 def test_list_as_json() -> None:
     listed = json.loads(run_insight("model", "list", "--json").out)
     assert [entry["name"] for entry in listed] == list(PRESETS)
@@ -38,6 +40,7 @@ def test_list_as_json() -> None:
     assert (about["num_layers"], about["hidden_size"], about["max_sequence_length"]) == (12, 768, 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_is_shown_can_be_pasted_back(name: str, tmp_path: Path) -> None:
     shown = run_insight("model", "show", name)
@@ -48,6 +51,7 @@ def test_what_is_shown_can_be_pasted_back(name: str, tmp_path: Path) -> None:
     assert component_from_dict(json.loads(again.out)) == PRESETS[name].config
 
 
+@pytest.mark.slow
 def test_shown_networks_train_under_model_network(insight: Insight, workplace: Path) -> None:
     tiny = yaml.safe_load((workplace / "tiny.yaml").read_text(encoding="utf-8"))
     shown = yaml.safe_load(run_insight("model", "show", "qwen-3-0.6b").out)
@@ -59,6 +63,7 @@ def test_shown_networks_train_under_model_network(insight: Insight, workplace: P
     assert insight("check", "--config", "pasted.yaml").code == 0
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_later_files_over_earlier_ones(insight: Insight, workplace: Path) -> None:
     (workplace / "more.yaml").write_text("model: {network: {num_layers: 7}}", encoding="utf-8")
     outcome = insight("model", "show", "--config", "tiny.yaml", "--config", "more.yaml", "--json")
@@ -69,6 +74,7 @@ def test_a_run_is_shown_with_later_files_over_earlier_ones(insight: Insight, wor
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.slow
 def test_estimate_of_a_preset() -> None:
     outcome = run_insight("model", "estimate", "gpt2", "--batch_size", "2", "--sequence_length", "64")
     assert outcome.code == 0, outcome.err
@@ -137,6 +143,7 @@ def test_peak_of_a_training_step_equals_what_the_allocator_gave_out(
     assert beside == pytest.approx(highest, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

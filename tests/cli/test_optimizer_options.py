@@ -80,6 +80,7 @@ def test_a_class_of_torch_named_directly(insight: Callable[..., Outcome], workpl
     assert checkpoint["global_step"] == 4
 
 
+@pytest.mark.slow
 def test_a_class_of_an_own_package_with_own_rates(
     insight: Callable[..., Outcome], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_averaged_weights_are_what_everything_uses(insight: Callable[..., Outcom
     assert insight("generate", "--checkpoint", str(run), "It is", "--max_new_tokens=3").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "check"])
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -151,6 +153,7 @@ def test_a_mistake_is_one_line_with_a_remedy(
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.slow
 def test_lengths_in_tokens_or_epochs_are_judged_before_the_first_step(
     insight: Callable[..., Outcome], workplace: Path
 ) -> None:
@@ -161,6 +164,7 @@ def test_lengths_in_tokens_or_epochs_are_judged_before_the_first_step(
     assert insight(*FIT, "--model.schedule.warmup_steps=128 tokens", "--trainer.max_steps=4").code == 0
 
 
+@pytest.mark.slow
 def test_resuming_with_another_optimizer_is_refused(insight: Callable[..., Outcome], workplace: Path) -> None:
     assert insight(*FIT).code == 0
     outcome = insight("fit", "--resume", "runs/tiny/1", "--trainer.max_steps=6", "--model.optimizer=AdamW")

@@ -19,6 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "attention.md").read_text(encoding=
 SECTION = PAGE.split("## A projection of your own")[1]
 
 
+@pytest.mark.slow
 def test_the_example_trains(
     insight: Callable[..., Outcome], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def artifact(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "small"
 
 
+@pytest.mark.slow
 def test_the_folder_holds_everything(artifact: Path) -> None:
     assert {path.name for path in artifact.iterdir()} == {
         "config.yaml",
@@ -51,6 +52,7 @@ def test_the_folder_holds_everything(artifact: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_it_is_tested_like_any_checkpoint(insight: Insight, artifact: Path, finished_run: Path) -> None:
     before = read_summary(finished_run)
     for command, split in (("test", "test"), ("validate", "validation")):
@@ -64,6 +66,7 @@ def test_it_is_tested_like_any_checkpoint(insight: Insight, artifact: Path, fini
     assert read_summary(finished_run).keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_it_writes_and_predicts(insight: Insight, artifact: Path, workplace: Path) -> None:
     written = insight("generate", "--checkpoint", str(artifact), "It is", "--max_new_tokens", "5", "--json")
     assert written.code == 0, written.err
@@ -75,6 +78,7 @@ def test_it_writes_and_predicts(insight: Insight, artifact: Path, workplace: Pat
     assert document["bits_per_byte"] == pytest.approx(json.loads(tested.out)["test/bits_per_byte"])
 
 
+@pytest.mark.slow
 def test_auto_prints_the_table_and_what_follows(
     insight: Insight, finished_run: Path, workplace: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_folder_that_holds_only_the_measurements_is_named_as_such(
     assert "small: holds only the report of insight quantize" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_maps_that_the_group_size_leaves_are_told(
     insight: Insight, finished_run: Path, workplace: Path
 ) -> None:
@@ -202,6 +207,7 @@ def test_a_checkpoint_with_nan(insight: Insight, finished_run: Path, workplace: 
     assert not (workplace / "out").exists()
 
 
+@pytest.mark.slow
 def test_no_compiler(
     insight: Insight, finished_run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +220,7 @@ def test_no_compiler(
     assert insight(*arguments, "--seconds", "1", "--max-quality-loss", "0.5").code == 0
 
 
+@pytest.mark.slow
 def test_a_loss_beyond_the_bound(insight: Insight, finished_run: Path, workplace: Path) -> None:
     outcome = insight(
         *("quantize", "--checkpoint", str(finished_run), "--output", "out", "--method", "int8_dynamic"),
@@ -224,6 +231,7 @@ def test_a_loss_beyond_the_bound(insight: Insight, finished_run: Path, workplace
     assert not (workplace / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--resume", "--init_from"])
 def test_a_quantized_model_is_not_trained(
     insight: Insight, artifact: Path, workplace: Path, option: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from command_line import Outcome
 
 from insight.reporting import read_metrics
@@ -18,6 +19,7 @@ def losses(run: Path) -> list[float]:
     return [record["train/loss"] for record in read_metrics(run) if "train/loss" in record]
 
 
+@pytest.mark.slow
 def test_a_run_that_recomputes_is_the_same_run(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT).code == 0
     outcome = insight(*FIT, f"{OPTION}=ActivationCheckpointing", f"{OPTION}.every=1")
@@ -30,6 +32,7 @@ def test_a_run_that_recomputes_is_the_same_run(insight: Insight, workplace: Path
     assert again.code == 0, again.err
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, f"{OPTION}=ActivationCheckpointing", f"{OPTION}.every=0")
     assert outcome.code == 2

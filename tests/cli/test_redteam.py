@@ -32,6 +32,7 @@ def suite(workplace: Path) -> str:
     return "small.yaml"
 
 
+@pytest.mark.slow
 def test_run_and_compare(insight: Insight, workplace: Path, finished_run: Path, suite: str) -> None:
     # The text files that its configuration names lie in the working folder.
     run = ("redteam", "run", "--checkpoint", str(finished_run), "--suite", suite)
@@ -135,6 +136,7 @@ def test_mistakes(
     assert sorted(workplace.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_ledger_of_another_plan(
     insight: Insight, workplace: Path, finished_run: Path, suite: str
 ) -> None:

@@ -15,6 +15,7 @@ FIT = ("fit", "--config", "tiny.yaml")
 SAVING = ("--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.keep_every_n_steps=3")
 
 
+@pytest.mark.slow
 def test_resume_auto_passes_a_torn_checkpoint(insight: Insight, workplace: Path) -> None:
     asynchronous = "--trainer.callbacks.asynchronous=true"
     assert insight(*FIT, *SAVING, asynchronous, "--trainer.max_steps=4").code == 0
@@ -34,6 +35,7 @@ def test_resume_auto_passes_a_torn_checkpoint(insight: Insight, workplace: Path)
     assert all(torch.equal(found["state_dict"][name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--resume", "--init_from"])
 @pytest.mark.parametrize(
     ("other", "said"),
@@ -66,6 +68,7 @@ def test_the_first_tensors_that_do_not_fit_are_named(
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.slow
 def test_other_data_is_refused_and_named(insight: Insight, workplace: Path) -> None:
     assert insight(*FIT).code == 0
     before = {path: path.read_bytes() for path in Path("runs/tiny/1").iterdir() if path.is_file()}
@@ -83,6 +86,7 @@ def test_other_data_is_refused_and_named(insight: Insight, workplace: Path) -> N
     assert "differs from the saved configuration: data.init_args.batch_size=2 (saved: 4)" in outcome.err
 
 
+@pytest.mark.slow
 def test_upload_and_saving_options_from_the_command_line(insight: Insight, workplace: Path) -> None:
     outcome = insight(*FIT, *SAVING, "--trainer.callbacks.keep_best=2", "--trainer.callbacks.upload_to=copy")
     assert outcome.code == 0, outcome.err
@@ -94,6 +98,7 @@ def test_upload_and_saving_options_from_the_command_line(insight: Insight, workp
     assert "upload_to=nowhere://x" in outcome.error_line
 
 
+@pytest.mark.slow
 def test_initial_weights_of_a_run_by_its_name(insight: Insight, workplace: Path) -> None:
     elsewhere = "--run.root=elsewhere"
     assert insight(*FIT, elsewhere, "--trainer.max_steps=2").code == 0

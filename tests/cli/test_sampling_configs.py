@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 from command_line import Outcome
 
@@ -33,6 +34,7 @@ def overlay(folder: Path, name: str, **data: object) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_packing(insight: Insight, workplace: Path) -> None:
     write_documents(workplace)
     config = overlay(workplace, "packing", train_files="many.jsonl", sequence_length=32)
@@ -47,6 +49,7 @@ def test_packing(insight: Insight, workplace: Path) -> None:
     assert "waste" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_mixture_goes_on_in_the_middle_of_its_warm_up(insight: Insight, workplace: Path) -> None:
     (workplace / "b.txt").write_text("Other words, of another corpus. " * 30, encoding="utf-8")
     config = overlay(workplace, "mixture", train_files={"society": "train.txt", "sense": "b.txt"})
@@ -66,6 +69,7 @@ def test_mixture_goes_on_in_the_middle_of_its_warm_up(insight: Insight, workplac
     assert facts["society"]["share"] == 0.6
 
 
+@pytest.mark.slow
 def test_the_shipped_configurations_pass_the_check(insight: Insight, workplace: Path) -> None:
     """As they are, on the quickstart's text and lengths, with a small network and a tokenizer of bytes."""
     small = (

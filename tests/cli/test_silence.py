@@ -112,6 +112,7 @@ def test_debug_shows_the_traceback_of_any_process(workplace: Path, place: str) -
     assert ("Traceback" in outcome.err and "slow_parts.py" in outcome.err) is (place != "nowhere")
 
 
+@pytest.mark.slow
 def test_variables_of_slurm_without_srun_are_named_at_once(
     insight: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_variables_of_slurm_without_srun_are_named_at_once(
     assert "unset SLURM_NTASKS" in outcome.error_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "generate"])
 def test_commands_of_one_process_take_no_notice_of_slurm(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, insight: Callable[..., Outcome], command: str

@@ -208,6 +208,7 @@ def test_prune_a_run(finished_run: Path, tmp_path: Path, insight: Callable[..., 
     assert not Path("pruned").exists()
 
 
+@pytest.mark.slow
 def test_inspect_and_prune_import_no_torch(folder: Path, tmp_path: Path) -> None:
     small, text = str(folder / "small.json"), str(folder / "emma.txt")
     inspect = ["tokenizer", "inspect", "--tokenizer", small, text, "--output", str(tmp_path / "a")]
@@ -223,6 +224,7 @@ def test_inspect_and_prune_import_no_torch(folder: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_pruned_model_of_a_run_is_used(
     workplace: Path, insight: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_files_become_the_store_that_a_run_finds(folder: Path, tmp_path: Path) -
     assert data.store("train").num_tokens == stores[0]["tokens"]
 
 
+@pytest.mark.slow
 def test_executors_make_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     seen = set()
     for name, *options in (("a", "--executor", "in_process"), ("b", "--num_workers", "2"), ("c",)):
@@ -98,6 +99,7 @@ def test_options_of_files_mean_nothing_for_a_text(folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["train", "inspect", "prune"])
 def test_bytes_that_are_not_text(folder: Path, tmp_path: Path, action: str) -> None:
     """Every action that reads files takes ``--invalid_text``."""
@@ -209,6 +211,7 @@ def test_encode_imports_no_torch(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_check_says_which_encoder_is_used(workplace: Path, insight: Callable[..., Outcome]) -> None:
     outcome = insight("check", "--config", "tiny.yaml")
     assert outcome.code == 0, outcome.err

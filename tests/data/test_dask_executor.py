@@ -113,6 +113,7 @@ def stores(cache: Path, text: Path, executor: ExecutorConfig) -> dict[str, bytes
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_byte(tmp_path: Path, text: Path) -> None:
     expected = stores(tmp_path / "one", text, InProcess())
     with dask(tmp_path, 2) as cluster:
@@ -148,6 +149,7 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, text: Path) -> None:
             DaskCluster(str(cluster.scheduler_file), patience=1).build(1)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no Dask scheduler answers"):
         DaskCluster("tcp://127.0.0.1:1", patience=1).build(1)

@@ -28,6 +28,7 @@ def test_imports_stay_light(statement: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_planted_fault_is_seen() -> None:
     check = f"import insight.data.loaders, sys; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

@@ -59,6 +59,7 @@ def test_ids_are_those_of_the_library(kind: str) -> None:
         assert tokenizer.decode_batch(parts) == list(HARD_TEXTS)
 
 
+@pytest.mark.slow
 def test_long_texts_of_every_kind_too() -> None:
     """Long enough for the fast encoder where there is one."""
     text = "".join(HARD_TEXTS) * 40

@@ -167,6 +167,7 @@ def test_seeds_give_other_batches(store: TokenStore) -> None:
     assert training(store, seed=0)(0).input_ids.tolist() != training(store, seed=1)(0).input_ids.tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.text("ab é", max_size=30), min_size=1, max_size=8),

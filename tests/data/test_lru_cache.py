@@ -85,6 +85,7 @@ def compare(cache_type: type[LRUCache[str, int]], steps: list[tuple[object, ...]
         assert set(cache._entries) == {key for key, _ in model.rows}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(operations)
 def test_any_interleaving_is_that_of_the_model(steps: list[tuple[object, ...]]) -> None:

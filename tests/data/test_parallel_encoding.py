@@ -100,6 +100,7 @@ def encode(
     return stores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.1])
 @pytest.mark.parametrize(
     "name", ["one.txt", "lines.jsonl", "rows.parquet", "small.txt.gz", "files", "uncut.txt", "all"]
@@ -114,6 +115,7 @@ def test_tasks_make_the_store_of_one_process(
     assert counted.num_tasks > 3 or name in ("rows.parquet", "small.txt.gz", "uncut.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
 def test_tokenizers_with_other_places_to_cut(tmp_path: Path, texts: dict[str, Path], fraction: float) -> None:
     unknown_rule = json.loads(TOKENIZER.to_json())
@@ -148,6 +150,7 @@ def test_canaries_and_repairs(tmp_path: Path) -> None:
         assert origin["repaired_places"] == len(range(100, len(NOVEL.encode()), 5000))
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_store(tmp_path: Path, texts: dict[str, Path]) -> None:
     named = str(texts["all"])
     expected = encode(tmp_path / "0", named, InProcess(), fraction=0.1)
@@ -247,6 +250,7 @@ def test_a_task_run_again_leaves_the_same(tmp_path: Path, texts: dict[str, Path]
     assert len(seen) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [Tasks(), LocalProcesses(2)], ids=["tasks", "processes"])
 def test_errors_name_the_file_and_are_those_of_one_process(
     tmp_path: Path, texts: dict[str, Path], executor: ExecutorConfig

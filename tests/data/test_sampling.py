@@ -11,6 +11,7 @@ from insight.data.sampling import WindowOrder, permute, random_integer
 from insight.runtime.errors import ConfigError
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 700), st.integers(0, 2**70), st.integers(0, 10**9))
 def test_every_index_once(size: int, seed: int, epoch: int) -> None:
@@ -36,6 +37,7 @@ def test_huge_range_needs_no_memory() -> None:
     assert abs(images.mean() / size - 0.5) < 5 / np.sqrt(12 * 100_000)
 
 
+@pytest.mark.slow
 def test_images_look_random() -> None:
     """Over many keys every position takes every value equally often, and neighbours part."""
     size, keys = 11, 4000

@@ -91,6 +91,7 @@ def fit(
     return run(data, folder, checkpoint, **(settings | options))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.parametrize("step", [3, 5, 8])
 def test_resume_gives_the_same_batches(make: Make, tmp_path: Path, name: str, step: int) -> None:

@@ -36,6 +36,7 @@ def write(folder: Path, documents: list[str], shard_tokens: int = 1 << 28) -> To
     return TokenStore(folder)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text("abé", max_size=9), min_size=1, max_size=12), st.integers(1, 40), st.data())
 def test_store_is_the_documents_each_with_its_end(
@@ -66,6 +67,7 @@ def test_long_batches_are_cut_into_shards_at_documents(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "00001.bin").stat().st_size == store.manifest.shards[1].num_tokens * 2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(
     st.lists(st.text("ab é\n", max_size=40), min_size=1, max_size=6),

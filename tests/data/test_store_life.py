@@ -245,6 +245,7 @@ def test_an_edit_with_a_restored_time_stamp_is_found(tmp_path: Path, monkeypatch
         cache.find("one")
 
 
+@pytest.mark.slow
 def test_finding_and_opening_a_gigabyte_takes_no_time(tmp_path: Path) -> None:
     """Verified once, a store is known by size, time and inode of its files; here they are mostly holes."""
 

@@ -159,6 +159,7 @@ def test_planted_fault_is_seen(text: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "quarantine").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [2, 8])
 def test_processes_that_start_together_encode_once(
     text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float], num_processes: int

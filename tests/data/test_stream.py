@@ -68,6 +68,7 @@ print(most)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads mapped pages from Linux' accounts")
 @pytest.mark.parametrize("pages", ["given back", "kept"])
 def test_an_epoch_does_not_fill_the_memory(tmp_path: Path, pages: str) -> None:

@@ -50,6 +50,7 @@ def in_chunks(text: str, places: list[int]) -> list[str]:
     return [text[a:b] for a, b in itertools.pairwise(bounds)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(TEXT, st.lists(st.integers(0, 120), max_size=8), st.integers(1, 6))
 def test_stream_in_parts_has_the_ids_of_the_whole(text: str, places: list[int], size: int) -> None:
@@ -59,6 +60,7 @@ def test_stream_in_parts_has_the_ids_of_the_whole(text: str, places: list[int], 
         assert [index for part in parts for index in tokenizer.encode(part)] == tokenizer.encode(text)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(TEXT, min_size=1, max_size=5), st.lists(st.integers(0, 120), max_size=5), st.integers(1, 40))
 def test_store_of_documents_in_parts_is_that_of_the_whole_ones(
@@ -91,6 +93,7 @@ def test_planted_fault_is_seen() -> None:
     assert [i for part in parts for i in tokenizer.encode(part)] == tokenizer.encode("stop! it's")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["NFC", "NFKC", "lower"])
 def test_letters_and_wide_punctuation_stay_what_they_are(form: str) -> None:
     """Between the two is a place to cut; so no normalization may make the one part of the other."""

@@ -53,6 +53,7 @@ def test_text_that_looks_like_a_special_token_is_text(rule: str) -> None:
     assert len(set(used)) == len(used)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     st.lists(st.sampled_from([*NAMES, " ", "#", "##", "t", "he", "\n", " the", "\u00e9", "a"])).map("".join)

@@ -56,6 +56,7 @@ def reference(tokenizer: BPETokenizer | WordTokenizer | PretrainedTokenizer) -> 
     return library
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.one_of(awkward, any_text), max_size=4))
 def test_ids_are_those_of_the_library(texts: list[str]) -> None:
@@ -67,6 +68,7 @@ def test_ids_are_those_of_the_library(texts: list[str]) -> None:
         assert parts == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.one_of(awkward, any_text), st.integers(1, 5))
 def test_cutting_changes_no_id(text: str, size: int) -> None:

@@ -35,6 +35,7 @@ def invariant_holds(pruned: PrunedTokenizer, removed: set[int], text: str) -> bo
     return bool(removed & set(before)) or after == pruned.old_to_new[before].tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(texts, st.integers(0, len(PLAN.order)))
 def test_text_without_pruned_tokens_keeps_its_tokens(text: str, num_removed: int) -> None:

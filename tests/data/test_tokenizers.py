@@ -79,6 +79,7 @@ def test_batch_is_the_texts_one_by_one(texts: list[str]) -> None:
         assert tokenizer.decode_batch(parts) == texts
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(st.sampled_from(["a", "'s", " ", "\n", "1", "é", "。", "\u2003", "!", "\t", "it"])).map("".join),

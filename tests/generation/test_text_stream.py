@@ -20,6 +20,7 @@ def streamed(data: bytes, cuts: list[int], stop: tuple[str, ...] = ()) -> tuple[
     return [*pieces, stream.finish()], stream
 
 
+@pytest.mark.slow
 @given(st.text(), st.lists(st.integers(0, 1000), max_size=20))
 def test_pieces_join_to_the_text(text: str, cuts: list[int]) -> None:
     text = text.encode("utf-8", errors="replace").decode("utf-8")

@@ -84,6 +84,7 @@ def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @each(ALL)
 def test_gradients_of_input_and_every_parameter_by_finite_differences(attention: Attention) -> None:
     torch.manual_seed(0)

@@ -162,6 +162,7 @@ def test_compiles_whole_with_the_same_numbers(attention: str, position: str) -> 
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attention", "position"), pairs(DECODED))
 def test_decoding_compiles_no_more_after_its_first_steps(attention: str, position: str) -> None:
     network = decoder(config(attention, position, num_layers=1)).eval()
@@ -194,6 +195,7 @@ def test_a_step_that_needs_a_new_graph_each_time_is_noticed() -> None:
     assert graphs[-1] > graphs[3], graphs
 
 
+@pytest.mark.slow
 def test_a_pattern_of_layers_compiles() -> None:
     layers = (GroupedQueryAttention(4, 2, window=9), GroupedQueryAttention(4, 2, position=NoPosition()))
     network = decoder(replace(config("grouped", "rope"), attention=LayerPattern(layers)))

@@ -68,6 +68,7 @@ VARIANTS: dict[str, DecoderConfig] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learned", "gemma", "olmo", "neox"])
 def test_one_graph_and_the_same_numbers(name: str) -> None:
     torch.manual_seed(0)
@@ -90,6 +91,7 @@ def test_one_graph_and_the_same_numbers(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -115,6 +117,7 @@ def test_export_with_dynamic_length(name: str) -> None:
             torch.testing.assert_close(exported(some), network(some), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["window", "delta net"])
 def test_what_runs_in_blocks_is_exported_for_a_length(name: str) -> None:
     """The number of blocks of a window, and of chunks of a linear mixer, is part of the graph."""

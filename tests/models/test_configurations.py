@@ -76,6 +76,7 @@ CONFIGS = {name: preset.config for name, preset in PRESETS.items()} | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_yaml_gives_the_same_configuration(config: DecoderConfig | EncoderDecoderConfig) -> None:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -185,6 +185,7 @@ def test_gradients_are_those_of_the_function() -> None:
     assert gradcheck(call, (hidden,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "masked"), [("rope", False), *((name, True) for name in POSITIONS)])
 def test_one_graph_and_the_same_numbers(name: str, masked: bool) -> None:
     network = encoder(pooling=MeanPooling(), num_layers=1, **POSITIONS[name])  # tracing takes its time

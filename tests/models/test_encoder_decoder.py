@@ -324,6 +324,7 @@ def test_roles_and_splits_cover_every_parameter() -> None:
     assert "decoder.blocks.0.cross_attention.query.weight" not in splits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "masked"), [("llama", False), *((name, True) for name in VARIANTS if name != "hybrid decoder")]
 )

@@ -49,6 +49,7 @@ def source_mask(length: int) -> torch.Tensor:
     return torch.arange(length) < torch.tensor([length, 5, 2])[:, None]
 
 
+@pytest.mark.slow
 def test_decoding_compiles_nothing_new_as_the_target_grows() -> None:
     network, target = build(VARIANTS["bias"]), ids(16, 2)
     with torch.no_grad():
@@ -66,6 +67,7 @@ def test_decoding_compiles_nothing_new_as_the_target_grows() -> None:
     assert graphs[2] == graphs[-1] <= 2  # the empty cache, and one with tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", VARIANTS.values(), ids=VARIANTS.keys())
 def test_export_with_dynamic_lengths(shape: EncoderDecoderConfig) -> None:
     network = build(shape)

@@ -99,6 +99,7 @@ def saved_bytes(config: DecoderConfig, batch_size: int, length: int, bfloat16: b
     return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "bfloat16"), SHAPES, ids=["float32", "bf16-mixed"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_activations_equal_what_autograd_keeps(name: str, shape: tuple[int, int], bfloat16: bool) -> None:

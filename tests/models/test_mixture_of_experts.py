@@ -390,6 +390,7 @@ def test_experts_are_initialized_by_their_role() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shared", "deepseek", "gpt-oss"])
 def test_compiles_whole_with_the_gradient_of_the_balance(name: str) -> None:
     net = network(feed_forward=CONFIGS[name]).double().train()
@@ -433,6 +434,7 @@ def test_recomputed_activations_choose_and_count_alike(name: str) -> None:
         assert torch.equal(result, expected)
 
 
+@pytest.mark.slow
 def test_export_with_dynamic_length() -> None:
     net = network().eval()
     ids = torch.randint(0, 30, (2, 20))

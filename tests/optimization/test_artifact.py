@@ -62,6 +62,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.slow
 def test_bit_identical_in_a_fresh_process(learned: LoadedCheckpoint, tmp_path: Path) -> None:
     configs = [
         QuantizationConfig(method, dtype=dtype) for method in METHODS for dtype in ("float32", "bfloat16")

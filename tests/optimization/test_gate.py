@@ -40,6 +40,7 @@ def test_an_identical_artefact_passes(text: MeasuredText, artifact: Path) -> Non
     assert verdict.loss == verdict.highest_loss == 0
 
 
+@pytest.mark.slow
 def test_a_sound_artefact_passes_against_the_original(
     text: MeasuredText, learned: LoadedCheckpoint, artifact: Path
 ) -> None:

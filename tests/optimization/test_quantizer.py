@@ -31,6 +31,7 @@ def error(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left.float() - right.float()).norm() / right.float().norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_method_stays_close_and_changes_nothing_else(

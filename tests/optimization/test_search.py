@@ -34,6 +34,7 @@ def search(model: LoadedCheckpoint, text: MeasuredText, **options: Any) -> Quant
     return QuantizationSearch(model, text, calibration(model.tokenizer), **settings)
 
 
+@pytest.mark.slow
 def test_every_method_is_measured(untouched: LoadedCheckpoint, text: MeasuredText, tmp_path: Path) -> None:
     result = search(untouched, text).run(plan(compile="off", dtype="float32"))
     assert [one.name for one in result.candidates] == ["original", *(c.method for c in plan(compile="off"))]
@@ -77,6 +78,7 @@ def test_compiling_that_does_not_fit_the_time_is_not_begun(
     assert compiled.reason.startswith("no time: compiling takes about")
 
 
+@pytest.mark.slow
 def test_compiling_that_turns_out_slow_is_not_gone_on_with(
     learned: LoadedCheckpoint, text: MeasuredText, monkeypatch: pytest.MonkeyPatch
 ) -> None:

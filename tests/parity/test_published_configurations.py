@@ -583,6 +583,7 @@ def test_every_preset_is_here() -> None:
     assert decoders == set(PUBLISHED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_transformers_counts_the_same_parameters(name: str) -> None:
     preset = PRESETS[name]

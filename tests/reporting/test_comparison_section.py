@@ -113,6 +113,7 @@ def test_a_run_without_compression_has_no_section(finished_run: RunFolder) -> No
     assert 'id="compression"' not in page_of(finished_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [

@@ -118,6 +118,7 @@ def test_any_file_may_be_damaged(finished_run: RunFolder, damaged: str, content:
     outline(finished_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [None, [], 3, "text", {"a": None}, {"class_path": 3, "init_args": []}, {"splits": {"train": 3}}, [{}]],
@@ -208,6 +209,7 @@ def test_hostile_text_would_be_noticed(finished_run: RunFolder, monkeypatch: pyt
     assert not is_inert(outline(finished_run))
 
 
+@pytest.mark.slow
 def test_huge_text_is_cut_with_a_note(finished_run: RunFolder) -> None:
     huge = "<" * 1_000_000
     for step in range(200, 260):
@@ -226,6 +228,7 @@ def test_huge_text_is_cut_with_a_note(finished_run: RunFolder) -> None:
     assert "more in samples.jsonl" in text
 
 
+@pytest.mark.slow
 def test_long_run_stays_small(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     names = ("train/loss", "train/gradient_norm", "throughput/tokens_per_second", "memory/resident_bytes")
@@ -278,6 +281,7 @@ def test_the_network_shows_values_and_no_empty_ones(finished_run: RunFolder) -> 
     assert "window" not in text
 
 
+@pytest.mark.slow
 def test_a_number_is_not_shown_again_under_another_name(finished_run: RunFolder) -> None:
     update_summary(
         finished_run.summary_path,

@@ -176,6 +176,7 @@ def test_nothing_was_measured(finished_run: RunFolder) -> None:
     assert build_safety(read_run_record(finished_run)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["summary.json", "results.jsonl", "comparison.json"])
 @pytest.mark.parametrize(
     "content",
@@ -240,6 +241,7 @@ def test_hostile_answers_would_be_noticed(finished_run: RunFolder, monkeypatch: 
     assert not is_inert(outline(finished_run))
 
 
+@pytest.mark.slow
 def test_huge_answers_are_cut_with_a_note(finished_run: RunFolder) -> None:
     records = [record(f"p/{index}", texts=["<" * 1_000_000] * 8) for index in range(20)]
     write(finished_run.path / "safety", summary(BIAS), records)

@@ -20,6 +20,7 @@ print(int((tiny * 1e-10).count_nonzero()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins", [True, False])
 def test_every_thread_flushes(begins: bool) -> None:
     script = _SCRIPT.format(begins=begins)

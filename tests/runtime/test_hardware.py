@@ -80,6 +80,7 @@ def test_a_type_that_the_machine_emulates_costs_no_seconds(
     assert rate == pytest.approx(slowness, rel=0.5)
 
 
+@pytest.mark.slow
 def test_without_the_guard_it_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: one fixed size, as a naive probe has, takes longer than the test above allows."""
     real = torch.mm

@@ -104,6 +104,7 @@ def test_it_ends_when_the_block_fails() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_registering_keeps_no_cache_alive() -> None:
     watcher = MemoryWatcher(read=Gauge())
     watcher.register(Cache())
@@ -159,6 +160,7 @@ print(most < limit, "shrink" in actions, cache.statistics().evictions > 0, large
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("kind", ["watched", "unwatched"])
 def test_a_real_cache_shrinks_before_a_real_limit(kind: str) -> None:

@@ -26,6 +26,7 @@ def data_of(folder: Path, train: str, **options: object) -> LanguageModelingData
     return data
 
 
+@pytest.mark.slow
 def test_much_text_is_sampled_evenly(tmp_path: Path) -> None:
     data = data_of(tmp_path, "corpus:austen-persuasion", test_files="corpus:austen-northangerabbey")
     material = material_of(data)

@@ -214,6 +214,7 @@ def network_suite() -> Suite:
     return Suite((letters, whole.measures[1]), "toy")
 
 
+@pytest.mark.slow
 def test_a_network_answers_the_same_however_it_is_asked(
     tmp_path: Path, network_target: NetworkTarget
 ) -> None:

@@ -90,6 +90,7 @@ def highest(recorder: Skewed) -> float:
     return sum(record["train/expert_load_highest"] for record in last) / len(last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", [BalanceLoss(0.1), BalanceBias(0.003)], ids=["loss", "bias"])
 def test_training_balances_the_experts(tmp_path: Path, balance: RouterBalance) -> None:
     """The twin without either leaves every token to the two experts that it began with."""

@@ -33,6 +33,7 @@ def run(
     return recorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule",
     [

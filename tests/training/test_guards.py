@@ -309,6 +309,7 @@ class SaveAt(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps_memory", [True, False])
 def test_a_resumed_run_judges_as_the_whole_one(tmp_path: Path, keeps_memory: bool) -> None:
     """With the planted fault, the losses before the checkpoint are forgotten, and the spike passes."""

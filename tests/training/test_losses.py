@@ -228,6 +228,7 @@ print(fused - start, peak() - start)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_far_below_the_logits() -> None:
     """All logits are 256 MiB; the fused loss adds less than a quarter of them to the process's peak."""

@@ -68,6 +68,7 @@ def train(
     return recorder, module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / "middle.ckpt"
@@ -90,6 +91,7 @@ def test_planted_fault_a_cursor_that_is_off_by_one_batch(tmp_path: Path, name: s
     assert not same_weights(module, resumed_module)
 
 
+@pytest.mark.slow
 def test_resuming_inside_an_accumulation_window_and_a_warm_up(tmp_path: Path) -> None:
     path = tmp_path / "inside.ckpt"
     options = {"accumulate_grad_batches": 3}

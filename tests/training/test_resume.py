@@ -100,6 +100,7 @@ class SaveAfterBatch(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_gradients", [True, False])
 def test_resuming_inside_an_accumulation_window(tmp_path: Path, keep_gradients: bool) -> None:
     """Two of three micro-batches are done when it is saved; without their gradients it goes wrong."""
@@ -158,6 +159,7 @@ def test_resuming_after_a_validation_does_not_repeat_it(tmp_path: Path) -> None:
     assert same_weights(module, resumed_module)
 
 
+@pytest.mark.slow
 def test_resumed_run_can_be_longer_than_planned(tmp_path: Path) -> None:
     """The stable phase of a schedule does not depend on the plan, so nothing is lost by extending it."""
     path = tmp_path / "middle.ckpt"

@@ -69,6 +69,7 @@ def tail(recorder: StepRecorder) -> Rows:
     return {step: rows for step, rows in recorder.rows.items() if step >= SAVED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 1), (4, 2), (2, 4), (1, 8)])
 def test_accumulation_may_change(whole: tuple[StepRecorder, Path], batch_size: int, accumulate: int) -> None:
     """As when half of the processes are gone and each makes twice as many batches."""
@@ -82,6 +83,7 @@ def test_accumulation_may_change(whole: tuple[StepRecorder, Path], batch_size: i
     assert {step: rest.losses[step] for step in losses} == pytest.approx(losses, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_may_change_the_other_way(whole: tuple[StepRecorder, Path], tmp_path: Path) -> None:
     before, _ = whole
     path = tmp_path / "middle.ckpt"
@@ -105,6 +107,7 @@ def test_a_step_of_other_samples_would_be_noticed(
     assert run(folder, 4, 2, checkpoint=path).rows != tail(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_with", [0, 2])
 def test_the_number_of_workers_may_change(
     whole: tuple[StepRecorder, Path], tmp_path: Path, saved_with: int
@@ -127,6 +130,7 @@ def test_another_number_of_samples_a_step_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_place_inside_a_batch_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "inside.ckpt"
     run(tmp_path, 2, 4, SaveAfterBatch(13, path))
@@ -152,6 +156,7 @@ def scaled(folder: Path, path: Path, checkpoint: Path | None = None) -> tuple[Lo
     return recorder, module, scaler.get_scale()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drops_scaler", [False, True])
 def test_the_scaler_of_float16_is_restored(tmp_path: Path, drops_scaler: bool) -> None:
     """With the planted fault it begins anew, and has grown less at the end."""

@@ -155,6 +155,7 @@ def test_a_growing_gap_stops_only_when_validation_no_longer_falls() -> None:
     assert _stops_at(GrowingGap(6), _history(level, level - 0.1)) is None
 
 
+@pytest.mark.slow
 def test_the_expected_gain_knows_how_far_the_run_is_from_its_floor() -> None:
     steps = 100 * np.arange(1, 41)
     slow = _noisy(1.5 + 20 * steps**-0.5, 0.002)

@@ -100,6 +100,7 @@ def test_reading_itself_equals_self_attention_in_both_directions() -> None:
     torch.testing.assert_close(read(cross, hidden, memory), own(hidden, CallContext(memory.mask)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", OPTIONS.values(), ids=OPTIONS.keys())
 def test_gradients_are_those_of_the_function(attention: Attention) -> None:
     module = build(attention)
@@ -192,6 +193,7 @@ def test_parallel_branches_have_no_place_for_it() -> None:
         EncoderDecoderConfig(decoder=DecoderConfig(block=ParallelResidual()))
 
 
+@pytest.mark.slow
 def test_a_pattern_reads_another_way_from_layer_to_layer() -> None:
     pattern = LayerPattern(
         (GroupedQueryAttention(4, position=NoPosition()), GroupedQueryAttention(2, 1, position=NoPosition()))

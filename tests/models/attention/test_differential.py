@@ -58,6 +58,7 @@ def test_kernels_equal_the_reference_with_gradients(num_key_value_heads: int, ke
         torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("chunks", [[1] * 20, [7, 13]])
 def test_cached_chunks_equal_one_pass(window: int | None, chunks: list[int]) -> None:

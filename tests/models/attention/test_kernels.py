@@ -77,6 +77,7 @@ def test_tiles_cover_every_query_once() -> None:
         assert covered == list(range(length))
 
 
+@pytest.mark.slow
 def test_tiled_operator_keeps_the_rules_of_torch() -> None:
     for length in (6, 150):
         query, key, value = inputs(length, 4, 2, torch.float32)

@@ -58,6 +58,7 @@ def decoder(heads: tuple[int, int], position: Position, kernel: str, options: di
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())
 @pytest.mark.parametrize(("options", "arguments"), MASKS.values(), ids=MASKS.keys())
 @pytest.mark.parametrize("heads", [(4, 2), (3, 1)])

@@ -31,6 +31,7 @@ def compile_anew(network: torch.nn.Module) -> Any:
     return torch.compile(network, backend="aot_eager", fullgraph=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_one_graph_and_the_same_numbers(name: str) -> None:
     network = network_of(name)
@@ -49,6 +50,7 @@ def test_one_graph_and_the_same_numbers(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXER_NAMES)
 def test_documents_compile_too(name: str) -> None:
     network = network_of(name)
@@ -58,6 +60,7 @@ def test_documents_compile_too(name: str) -> None:
         torch.testing.assert_close(result, network(tokens(70), document_ids=documents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rollback", [0, 2])
 @pytest.mark.parametrize("name", NAMES)
 def test_decoding_compiles_once(name: str, max_rollback: int) -> None:
@@ -77,6 +80,7 @@ def test_decoding_compiles_once(name: str, max_rollback: int) -> None:
     assert graphs[2] == graphs[-1] <= 2
 
 
+@pytest.mark.slow
 def test_a_compilation_for_every_length_is_noticed() -> None:
     network = network_of("retention")
     cache = network.make_cache(2, 40)

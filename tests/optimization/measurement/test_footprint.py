@@ -37,6 +37,7 @@ def test_disk_bytes_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path / "a") == 10
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(InsightError, match=r"broken.ckpt.*is not a checkpoint"):

@@ -70,6 +70,7 @@ def test_networks_are_measured_in_turns(network: Decoder) -> None:
     assert seen[6:] == [name for index in range(num_rounds) for name in turns("ABC", index)]
 
 
+@pytest.mark.slow
 def test_what_is_slow_is_slow(network: Decoder) -> None:
     slow = CONFIG.build(20)
     slow.register_forward_pre_hook(lambda *_: time.sleep(0.02))
