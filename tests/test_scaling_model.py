@@ -197,7 +197,7 @@ def test_operations_of_a_small_decoder() -> None:
 
 def test_the_page_holds_these_tables(tmp_path: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert "are a model. Nothing in them was measured" in page
+    assert "come from a model; nothing in them was measured" in page
     copy = tmp_path / "scaling.md"
     copy.write_text(page, encoding="utf-8")
     write_scaling_page(copy)

@@ -56,4 +56,4 @@ def test_help_explains_it(insight: Insight) -> None:
     shown = insight("fit", "--data.help", "insight.LanguageModelingDataModule")
     assert shown.code == 0, shown.err
     assert "--data.canaries" in shown.out
-    assert "remembers them" in " ".join(shown.out.split())
+    assert "Secrets to plant in the training text" in " ".join(shown.out.split())
