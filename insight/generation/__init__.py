@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from insight.generation.sampler import sample as sample
     from insight.generation.sampler import sample_rows as sample_rows
     from insight.generation.scoring import log_likelihoods as log_likelihoods
+    from insight.generation.search import Hypothesis as Hypothesis
+    from insight.generation.search import SearchSettings as SearchSettings
+    from insight.generation.search import Sentence as Sentence
+    from insight.generation.search import beam_search as beam_search
     from insight.generation.settings import GenerationSettings as GenerationSettings
 
 __getattr__, __all__ = lazy_exports(__name__)

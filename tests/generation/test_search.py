@@ -1,0 +1,258 @@
+"""Beam search against enumeration of every hypothesis, and what a sentence's neighbours may not change."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insight.generation.search import (
+    CTranslate2Length,
+    GNMTLength,
+    Hypothesis,
+    LengthRule,
+    MarianLength,
+    MeanLogProbability,
+    SearchSettings,
+    Sentence,
+    beam_search,
+)
+from insight.runtime.errors import ConfigError
+
+END = 0
+
+
+class TableModel:
+    """Log-probabilities of the next token as a function of a seed and all tokens before."""
+
+    def __init__(self, seeds: Sequence[int], vocabulary_size: int) -> None:
+        self.rows: list[tuple[int, tuple[int, ...]]] = [(seed, ()) for seed in seeds]
+        self.vocabulary_size = vocabulary_size
+
+    def table(self, seed: int, history: tuple[int, ...]) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(hash((seed, *history)) % 2**31)
+        scores = torch.randn(self.vocabulary_size, generator=generator, dtype=torch.float64)
+        return (1.5 * scores).log_softmax(-1)
+
+    def first_scores(self) -> torch.Tensor:
+        return torch.stack([self.table(*row) for row in self.rows])
+
+    def next_scores(self, token_ids: torch.Tensor) -> torch.Tensor:
+        self.rows = [
+            (seed, (*past, new)) for (seed, past), new in zip(self.rows, token_ids.tolist(), strict=True)
+        ]
+        return self.first_scores()
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        self.rows = [self.rows[row] for row in rows.tolist()]
+
+
+class WorkedExample(TableModel):
+    """The example whose fifteen hypotheses can be written down: tokens end, a, b."""
+
+    def table(self, seed: int, history: tuple[int, ...]) -> torch.Tensor:
+        known = {(): (0.40, 0.35, 0.25), (1,): (0.05, 0.05, 0.90), (2,): (0.98, 0.01, 0.01)}
+        return torch.tensor(known.get(history, (0.90, 0.05, 0.05)), dtype=torch.float64).log()
+
+
+def every_hypothesis(
+    model: TableModel, seed: int, max_length: int
+) -> Iterator[tuple[tuple[int, ...], float, bool]]:
+    """All hypotheses of at most ``max_length`` tokens: tokens, sum, and whether they ended by themselves."""
+    others = [token for token in range(model.vocabulary_size) if token != END]
+    for length in range(max_length + 1):
+        for tokens in itertools.product(others, repeat=length):
+            total = sum(float(model.table(seed, tokens[:place])[token]) for place, token in enumerate(tokens))
+            if length < max_length:
+                yield tokens, total + float(model.table(seed, tokens)[END]), True
+            else:
+                yield tokens, total, False
+
+
+def enumerated(
+    model: TableModel, seed: int, sentence: Sentence, rule: LengthRule, no_repeat: int = 0
+) -> list[Hypothesis]:
+    found = []
+    for tokens, total, ended in every_hypothesis(model, seed, sentence.max_length):
+        text = ",".join(map(str, tokens)) + ","
+        has = [f",{','.join(map(str, phrase))}," in f",{text}" for phrase in sentence.must_contain]
+        avoids = [f",{','.join(map(str, phrase))}," not in f",{text}" for phrase in sentence.must_not_contain]
+        grams = (
+            [tokens[start : start + no_repeat] for start in range(len(tokens) - no_repeat + 1)]
+            if no_repeat
+            else []
+        )
+        begins = (
+            (*tokens, END)[: len(sentence.prefix)] == sentence.prefix
+            if ended
+            else (tokens[: len(sentence.prefix)] == sentence.prefix)
+        )
+        if not (all(has) and all(avoids) and begins and len(set(grams)) == len(grams)):
+            continue
+        length = torch.tensor(float(len(tokens) + (ended and rule.counts_end)), dtype=torch.float64)
+        score = float(rule.score(torch.tensor(total, dtype=torch.float64), length))
+        found.append(Hypothesis(tokens, score, total, ended))
+    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+
+
+RULES = [
+    MeanLogProbability(0.0),
+    MeanLogProbability(1.0),
+    MeanLogProbability(2.5),
+    GNMTLength(0.6),
+    MarianLength(0.7, 0.3),
+    CTranslate2Length(1.0),
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(RULES), st.integers(2, 3), st.integers(1, 4))
+def test_a_wide_beam_finds_what_enumeration_finds(
+    seed: int, rule: LengthRule, size: int, length: int
+) -> None:
+    model = TableModel([seed], size)
+    expected = enumerated(model, seed, Sentence(length), rule)
+    num_best = min(4, len(expected))
+    found = beam_search(model, [Sentence(length)], END, SearchSettings(200, num_best, rule))[0]
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected[:num_best]]
+    for one, other in zip(found, expected, strict=False):
+        assert one.score == pytest.approx(other.score, abs=1e-12)
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-12)
+        assert one.is_finished == other.is_finished
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.data())
+def test_constraints_equal_enumeration(seed: int, data: st.DataObject) -> None:
+    tokens = st.integers(1, 2)
+    sentence = Sentence(
+        4,
+        prefix=tuple(data.draw(st.lists(tokens, max_size=2))),
+        must_contain=tuple(
+            map(tuple, data.draw(st.lists(st.lists(tokens, min_size=1, max_size=2), max_size=2)))
+        ),
+        must_not_contain=tuple(
+            map(tuple, data.draw(st.lists(st.lists(tokens, min_size=2, max_size=2), max_size=1)))
+        ),
+    )
+    no_repeat = data.draw(st.sampled_from([0, 1, 2]))
+    model = TableModel([seed], 3)
+    expected = enumerated(model, seed, sentence, MeanLogProbability(), no_repeat)
+    settings = SearchSettings(200, min(3, max(1, len(expected))), no_repeat_ngram=no_repeat)
+    found = beam_search(model, [sentence], END, settings)[0]
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected[: settings.num_best]]
+
+
+def test_the_worked_example() -> None:
+    sentence = Sentence(4)
+    by_sum = beam_search(
+        WorkedExample([0], 3), [sentence], END, SearchSettings(15, 3, MeanLogProbability(0.0))
+    )[0]
+    assert [(one.token_ids, round(one.score, 4)) for one in by_sum] == [
+        ((), -0.9163),
+        ((1, 2), -1.2605),
+        ((2,), -1.4065),
+    ]
+    by_mean = beam_search(
+        WorkedExample([0], 3), [sentence], END, SearchSettings(15, 3, MeanLogProbability(1.0))
+    )[0]
+    assert [(one.token_ids, round(one.score, 4)) for one in by_mean] == [
+        ((1, 2), -0.4202),
+        ((2,), -0.7032),
+        ((), -0.9163),
+    ]
+    gnmt = beam_search(WorkedExample([0], 3), [sentence], END, SearchSettings(15, 3, GNMTLength(0.6)))[0]
+    assert [(one.token_ids, round(one.score, 4)) for one in gnmt] == [
+        ((), -0.9163),
+        ((1, 2), -1.0607),
+        ((2,), -1.2822),
+    ]
+
+
+def test_greedy_takes_the_likeliest_token_each_time() -> None:
+    model = TableModel([7], 5)
+    found = beam_search(model, [Sentence(6)], END, SearchSettings(1))[0][0]
+    history: tuple[int, ...] = ()
+    while len(history) < 6:
+        token = int(model.table(7, history).argmax())
+        if token == END:
+            break
+        history = (*history, token)
+    assert found.token_ids == history
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_neighbours_change_nothing(beam_size: int) -> None:
+    """The same bits alone, in any batch and in any order, also beside much longer sentences."""
+    options = SearchSettings(beam_size, 1)
+    asked = [(seed, Sentence(2 + 3 * (seed % 4), prefix=(1,) * (seed % 2))) for seed in range(9)]
+    alone = [beam_search(TableModel([seed], 6), [sentence], END, options)[0] for seed, sentence in asked]
+    for order in (asked, asked[::-1], asked[4:] + asked[:4]):
+        together = beam_search(
+            TableModel([seed for seed, _ in order], 6), [sentence for _, sentence in order], END, options
+        )
+        assert together == [alone[asked.index(one)] for one in order]
+
+
+def test_a_limit_taken_from_the_batch_would_be_noticed() -> None:
+    """The twin of the test above: with the longest limit of the batch for all, texts do change."""
+    options = SearchSettings(1)
+    asked = [(seed, Sentence(2 + 3 * (seed % 4))) for seed in range(9)]
+    alone = [beam_search(TableModel([seed], 6), [sentence], END, options)[0] for seed, sentence in asked]
+    longest = max(sentence.max_length for _, sentence in asked)
+    together = beam_search(
+        TableModel([seed for seed, _ in asked], 6), [Sentence(longest)] * len(asked), END, options
+    )
+    assert together != alone
+
+
+def test_equal_scores_are_ordered_by_the_lowest_token() -> None:
+    class Flat(TableModel):
+        def table(self, seed: int, history: tuple[int, ...]) -> torch.Tensor:
+            return torch.full((7,), -math.log(7), dtype=torch.float64)
+
+    found = beam_search(Flat([0], 7), [Sentence(2)], END, SearchSettings(3, 3, MeanLogProbability(0.0)))[0]
+    assert [one.token_ids for one in found] == [(), (1,), (1, 1)]
+
+
+def test_a_beam_wider_than_the_vocabulary_and_impossible_constraints() -> None:
+    assert beam_search(TableModel([1], 2), [Sentence(3)], END, SearchSettings(50, 4))[0]
+    impossible = Sentence(2, must_contain=((1, 2, 1, 2),))
+    assert beam_search(TableModel([1], 3), [impossible], END, SearchSettings(5)) == [[]]
+
+
+def test_patience_stops_earlier() -> None:
+    exact = SearchSettings(4, 1, MeanLogProbability(2.0))
+    patient = SearchSettings(4, 1, MeanLogProbability(2.0), patience=0.25)
+    differ = 0
+    for seed in range(30):
+        one = beam_search(TableModel([seed], 4), [Sentence(8)], END, exact)[0][0]
+        other = beam_search(TableModel([seed], 4), [Sentence(8)], END, patient)[0][0]
+        assert one.score >= other.score - 1e-12
+        differ += one != other
+    assert differ
+
+
+def test_signature_and_wrong_settings() -> None:
+    assert (
+        SearchSettings(5, 1, GNMTLength(0.6)).signature == "beam:5|score:sum/((5+L)/6)^0.6|end:yes|stop:exact"
+    )
+    assert "stop:finished:4|norepeat:3" in SearchSettings(4, patience=1.0, no_repeat_ngram=3).signature
+    for options, name in (
+        ({"beam_size": 0}, "beam_size"),
+        ({"num_best": 9}, "num_best"),
+        ({"patience": -1.0}, "patience"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            SearchSettings(**options)
+        assert error.value.option == name
+    for value in (math.nan, math.inf, True):
+        with pytest.raises(ConfigError) as error:
+            MeanLogProbability(value)
+        assert error.value.option == "power"
