@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonargparse
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace, _paths, _typehints
 
 from insight.api.config_files import as_arguments, class_name, split_options
 from insight.api.parser_messages import condense, user_mistake
@@ -40,10 +40,11 @@ def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -
 # jsonargparse's own functions look it up under this name.
 _typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 
-_open_path = jsonargparse.Path.__init__
+_Path: Any = _paths.Path
+_open_path = _Path.__init__
 
 
-def _open_expressible_path(self: jsonargparse.Path, *args: Any, **kwargs: Any) -> None:
+def _open_expressible_path(self: Any, *args: Any, **kwargs: Any) -> None:
     """Refuse text that the encoding of file names lacks like any other text that is no path.
 
     jsonargparse looks whether a value names a file before it reads it as text.
@@ -54,7 +55,7 @@ def _open_expressible_path(self: jsonargparse.Path, *args: Any, **kwargs: Any) -
         raise TypeError(f"no file can have this name here: {error}") from error
 
 
-jsonargparse.Path.__init__ = _open_expressible_path
+_Path.__init__ = _open_expressible_path
 
 
 def parse(
