@@ -79,3 +79,12 @@ def test_the_nearest_name_is_another_one_and_case_counts_least() -> None:
 def test_a_value_is_missing() -> None:
     with pytest.raises(ConfigError):
         take_option(["--output"], "--output")
+
+
+@pytest.mark.slow
+def test_a_run_whose_validation_part_was_set_aside_is_validated(insight: Insight) -> None:
+    options = ("--data.validation_files=null", "--data.validation_fraction=0.2", "--trainer.max_steps=2")
+    assert insight("fit", "--config", "tiny.yaml", *options).code == 0
+    outcome = insight("validate", "--checkpoint", "runs/tiny/1", "--json")
+    assert outcome.code == 0, outcome.err
+    assert math.isfinite(json.loads(outcome.out)["validation/bits_per_byte"])
