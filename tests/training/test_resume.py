@@ -227,3 +227,19 @@ def test_accumulation_counts_tokens_not_batches(
     assert len(whole) > 0
     same = all(torch.allclose(parts[name], whole[name], rtol=1e-4, atol=1e-7) for name in whole)
     assert same is not mean_of_means
+
+
+@pytest.mark.slow
+def test_a_run_with_workers_that_is_resumed_at_the_end_of_an_epoch_is_the_same(tmp_path: Path) -> None:
+    """Loader workers once took their seed from the generator that draws the dropout."""
+    options: dict[str, Any] = {"num_workers": 2, "batch_size": 32}
+    data = make_data(tmp_path, **options)
+    data.prepare_data()
+    data.setup("fit")
+    epoch, path = len(data.train_dataloader()), tmp_path / "end_of_epoch.ckpt"
+    assert 1 < epoch < 60
+    arguments: dict[str, Any] = {"dropout": 0.1, "data_options": options}
+    whole, module, _ = train(tmp_path, epoch + 3, callbacks=(SaveAt(epoch, path),), **arguments)
+    rest, resumed, _ = train(tmp_path, epoch + 3, ckpt_path=str(path), **arguments)
+    assert rest.losses == whole.losses[epoch:]
+    assert same_weights(module, resumed)
