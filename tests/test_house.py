@@ -102,6 +102,12 @@ RIDDLES = re.compile(
 
 
 @pytest.mark.slow
+def test_no_two_test_files_have_one_name() -> None:
+    # pytest imports a file under its bare name, so the second one of a name cannot be collected.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(set(names)) == len(names)
+
+
 def test_sentences_have_a_subject() -> None:
     """Docstrings, their argument lines and comments may not begin with a riddle."""
     found = [f"{place}: {text[:60]}" for path in FILES for place, text in _prose(path) if RIDDLES.match(text)]

@@ -137,7 +137,8 @@ def test_threads_never_see_a_half_finished_step() -> None:
     def read() -> None:
         for _ in range(rounds):
             left, right = cache.get_many(["left", "right"])
-            if left != right:
+            # Shrinking may drop the older one of the two alone.
+            if None not in (left, right) and left != right:
                 torn.append((left, right))
 
     def trouble() -> None:
