@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from insight.models.caches import DecoderCache, EncoderStates
 from insight.runtime.errors import ConfigError
@@ -11,13 +12,13 @@ _INTEGERS = (torch.int64, torch.int32)
 
 
 def check_inputs(
-    input_ids: torch.Tensor,
-    document_ids: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
+    input_ids: Tensor,
+    document_ids: Tensor | None,
+    position_ids: Tensor | None,
     cache: DecoderCache | None,
-    prefix_lengths: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-    token_mask: torch.Tensor | None = None,
+    prefix_lengths: Tensor | None,
+    lengths: Tensor | None,
+    token_mask: Tensor | None = None,
 ) -> None:
     """Refuse arguments of a decoder that do not fit together.
 
@@ -52,10 +53,7 @@ def check_inputs(
 
 
 def check_encoder_inputs(
-    input_ids: torch.Tensor,
-    token_mask: torch.Tensor | None,
-    document_ids: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
+    input_ids: Tensor, token_mask: Tensor | None, document_ids: Tensor | None, position_ids: Tensor | None
 ) -> None:
     """Refuse arguments of an encoder that do not fit together.
 
@@ -101,7 +99,7 @@ def check_encoder_states(
         )
 
 
-def check_positions(position_ids: torch.Tensor, num_positions: int | None) -> None:
+def check_positions(position_ids: Tensor, num_positions: int | None) -> None:
     """Refuse positions outside a learned table.
 
     Raises:
@@ -120,14 +118,14 @@ def check_positions(position_ids: torch.Tensor, num_positions: int | None) -> No
         )
 
 
-def has_values(tensor: torch.Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
     """Whether the tensor has values to check: a compiled graph cannot read them, and stand-ins have none."""
     if torch.compiler.is_compiling():
         return False
-    return type(tensor) is torch.Tensor and not tensor.is_meta
+    return type(tensor) is Tensor and not tensor.is_meta
 
 
-def name_unknown_id(input_ids: torch.Tensor, vocabulary_size: int) -> ConfigError:
+def name_unknown_id(input_ids: Tensor, vocabulary_size: int) -> ConfigError:
     """Make the error for token ids that have no row in the embedding."""
     worst = int(input_ids.min()) if int(input_ids.min()) < 0 else int(input_ids.max())
     return ConfigError(
@@ -136,7 +134,7 @@ def name_unknown_id(input_ids: torch.Tensor, vocabulary_size: int) -> ConfigErro
     )
 
 
-def _check_ids(input_ids: torch.Tensor) -> None:
+def _check_ids(input_ids: Tensor) -> None:
     if input_ids.ndim != 2 or input_ids.dtype not in _INTEGERS:
         raise ConfigError(
             f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}, not (batch, sequence)",
@@ -148,7 +146,7 @@ def _check_ids(input_ids: torch.Tensor) -> None:
         )
 
 
-def _check_shapes(input_ids: torch.Tensor, **others: torch.Tensor | None) -> None:
+def _check_shapes(input_ids: Tensor, **others: Tensor | None) -> None:
     for name, other in others.items():
         if other is not None and other.shape != input_ids.shape:
             raise ConfigError(
@@ -157,13 +155,13 @@ def _check_shapes(input_ids: torch.Tensor, **others: torch.Tensor | None) -> Non
             )
 
 
-def _check_integers(**tensors: torch.Tensor | None) -> None:
+def _check_integers(**tensors: Tensor | None) -> None:
     for name, numbers in tensors.items():
         if numbers is not None and numbers.dtype not in _INTEGERS:
             raise ConfigError(f"{name} is {numbers.dtype} and must hold whole numbers", f"pass {name}.long()")
 
 
-def _check_counts(input_ids: torch.Tensor, **counts: torch.Tensor | None) -> None:
+def _check_counts(input_ids: Tensor, **counts: Tensor | None) -> None:
     """Check numbers of tokens, one for each row."""
     _check_integers(**counts)
     num_tokens = input_ids.shape[1]
@@ -187,7 +185,7 @@ def _check_counts(input_ids: torch.Tensor, **counts: torch.Tensor | None) -> Non
             )
 
 
-def _check_token_mask(token_mask: torch.Tensor | None) -> None:
+def _check_token_mask(token_mask: Tensor | None) -> None:
     if token_mask is not None and token_mask.dtype != torch.bool:
         raise ConfigError(
             f"token_mask is {token_mask.dtype}, and marks each id as a token or as padding",

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from insight.runtime.errors import ConfigError
 
-Attend = Callable[..., torch.Tensor]
+Attend = Callable[..., Tensor]
 """``(query, key, value, *, causal=False, allowed=None) -> output``: one call of a kernel."""
 
 # Smaller blocks compute less outside the band but call the kernel more often.
@@ -23,7 +24,7 @@ class Mask(ABC):
     """Which keys each query may attend to. Usually the last query stands at the last key."""
 
     @abstractmethod
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         """Return whether a query sees a key, bool, for indices that broadcast together.
 
         Args:
@@ -50,7 +51,7 @@ class Mask(ABC):
         """Number of rows of the batch with different masks; 1 if all are equal."""
         return 1
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         """Write the mask out: bool ``(batch or 1, 1, num_queries, num_keys)``, True = visible."""
         rows = torch.arange(self.num_rows, device=device)[:, None, None]
         queries = torch.arange(num_queries, device=device)[:, None]
@@ -58,9 +59,7 @@ class Mask(ABC):
         seen = self.visible(rows, queries, keys, num_keys - num_queries)
         return seen.expand(self.num_rows, num_queries, num_keys).unsqueeze(1)
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Run a kernel under this mask, without writing the mask out where the kernel allows it.
 
         Args:
@@ -71,7 +70,7 @@ class Mask(ABC):
         """
         return attend(query, key, value, allowed=self.allowed(query.shape[2], key.shape[2], query.device))
 
-    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         """Position of each query minus that of each key, int64 ``(batch or 1, num_queries, num_keys)``."""
         queries = torch.arange(num_keys - num_queries, num_keys, device=device).unsqueeze(1)
         return (queries - torch.arange(num_keys, device=device)).unsqueeze(0)
@@ -89,10 +88,10 @@ class CausalMask(Mask):
     window: int | None = None
     chunk_size: int | None = None
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         return self.sees(query + offset, key)
 
-    def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def sees(self, query: Tensor, key: Tensor) -> Tensor:
         """Return whether a query at one position sees a key at another."""
         distance = query - key
         seen = distance >= 0
@@ -107,9 +106,7 @@ class CausalMask(Mask):
             return self
         return CausalMask(_narrower(self.window, window), _narrower(self.chunk_size, chunk_size))
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         num_queries, num_keys = query.shape[2], key.shape[2]
         window = num_keys if self.window is None else min(self.window, num_keys)
         if num_queries == 1:
@@ -142,7 +139,7 @@ class BidirectionalMask(Mask):
 
     window: int | None = None
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         distance = (query + offset - key).abs()
         return distance >= 0 if self.window is None else distance <= self.window
 
@@ -150,9 +147,7 @@ class BidirectionalMask(Mask):
         _refuse_chunks(self, chunk_size)
         return self if window is None else BidirectionalMask(_narrower(self.window, window))
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.window is None or self.window >= key.shape[2] - 1:
             return attend(query, key, value)
         return attend_in_blocks(attend, query, key, value, self, self.window, self.window)
@@ -171,11 +166,11 @@ class DocumentMask(Mask):
         inside: Which keys of its document a query sees.
     """
 
-    document_ids: torch.Tensor
+    document_ids: Tensor
     lengths: tuple[tuple[int, ...], ...] | None = None
     inside: Mask = CausalMask()
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         same = self.document_ids[row, query + offset] == self.document_ids[row, key]
         return same & self.inside.visible(row, query, key, offset)
 
@@ -190,9 +185,7 @@ class DocumentMask(Mask):
             mask = self._cut(chunk_size)
         return mask if window is None else replace(mask, inside=self.inside.within(window))
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.lengths is None:
             return super().attend(attend, query, key, value)
         # One call for each document costs a tenth of a dense mask and equals separate runs bit for bit.
@@ -246,9 +239,9 @@ class PaddingMask(Mask):
             it).
     """
 
-    tokens: torch.Tensor
+    tokens: Tensor
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         return self.tokens[row, key] & (query >= 0)
 
     @property
@@ -260,7 +253,7 @@ class PaddingMask(Mask):
         # Here padding sees padding, since there may be no other keys within its window.
         return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         return self.tokens[:, None, None]
 
 
@@ -275,10 +268,10 @@ class PrefixMask(Mask):
         window: Bound of the distance of keys on either side; ``None`` = all.
     """
 
-    lengths: torch.Tensor
+    lengths: Tensor
     window: int | None = None
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         distance = query + offset - key
         seen = (distance >= 0) | (key < self.lengths.to(row.device)[row])
         return seen if self.window is None else seen & (distance.abs() < self.window)
@@ -304,13 +297,13 @@ class PositionMask(Mask):
         chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = one chunk.
     """
 
-    query_positions: torch.Tensor
-    key_positions: torch.Tensor
+    query_positions: Tensor
+    key_positions: Tensor
     window: int | None = None
     all_visible: bool = False
     chunk_size: int | None = None
 
-    def visible(self, row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
+    def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         queries, keys = self.query_positions, self.key_positions
         return self._seen(queries[row % queries.shape[0], query], keys[row % keys.shape[0], key])
 
@@ -318,7 +311,7 @@ class PositionMask(Mask):
     def num_rows(self) -> int:
         return max(self.query_positions.shape[0], self.key_positions.shape[0])
 
-    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+    def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         # Without indices, for speed: every decoded token of a batch of different lengths passes here.
         return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
 
@@ -328,21 +321,19 @@ class PositionMask(Mask):
         window, chunk_size = _narrower(self.window, window), _narrower(self.chunk_size, chunk_size)
         return PositionMask(self.query_positions, self.key_positions, window, self.all_visible, chunk_size)
 
-    def attend(
-        self, attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.all_visible:
             return attend(query, key, value)
         return super().attend(attend, query, key, value)
 
-    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
 
-    def _seen(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def _seen(self, query: Tensor, key: Tensor) -> Tensor:
         return CausalMask(self.window, self.chunk_size).sees(query, key) & (key >= 0)
 
 
-def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
+def document_mask(document_ids: Tensor | None, inside: Mask) -> Mask:
     """Return ``inside``, restricted to documents if their ids are given.
 
     Args:
@@ -362,12 +353,12 @@ def document_mask(document_ids: torch.Tensor | None, inside: Mask) -> Mask:
     return DocumentMask(document_ids, tuple(lengths), inside)
 
 
-def causal_mask(document_ids: torch.Tensor | None) -> Mask:
+def causal_mask(document_ids: Tensor | None) -> Mask:
     """Return the mask of a decoder: causal, and inside documents if ``(batch, sequence)`` ids are given."""
     return document_mask(document_ids, CausalMask())
 
 
-def padding_mask(tokens: torch.Tensor | None) -> Mask:
+def padding_mask(tokens: Tensor | None) -> Mask:
     """Return the mask for attention in both directions over rows with padding on either side.
 
     A row of padding only sees all of it: its output is meaningless but finite, and every query has a key.
@@ -381,14 +372,8 @@ def padding_mask(tokens: torch.Tensor | None) -> Mask:
 
 
 def attend_in_blocks(
-    attend: Attend,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: Mask,
-    before: int,
-    after: int,
-) -> torch.Tensor:
+    attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Mask, before: int, after: int
+) -> Tensor:
     """Compute a sliding window in blocks of queries, each of which meets only the keys near it.
 
     The cost is that of a band instead of the whole square.
@@ -407,7 +392,7 @@ def attend_in_blocks(
     size = max(_SMALLEST_BLOCK, (before + 1 + after) // _BLOCKS_A_WINDOW)
     blocks = [(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
     near = [(max(0, a + offset - before), min(num_keys, b + offset + after)) for a, b in blocks]
-    bands: dict[tuple[int, int, int], torch.Tensor] = {}
+    bands: dict[tuple[int, int, int], Tensor] = {}
     outputs = []
     queries = torch.split(query, [stop - start for start, stop in blocks], dim=2)
     for (start, stop), (first, last), *tensors in zip(
@@ -440,18 +425,18 @@ def _refuse_chunks(mask: Mask, chunk_size: int | None) -> None:
         )
 
 
-def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """Return the mask of a block, ``(1, 1, queries, keys)``; the first query stands at key ``shape[2]``."""
     num_queries, num_keys, offset = shape
     row, queries = torch.zeros((), dtype=torch.int64, device=device), torch.arange(num_queries, device=device)
     return mask.visible(row, queries[:, None], torch.arange(num_keys, device=device), offset)[None, None]
 
 
-def _slices(tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:
+def _slices(tensor: Tensor, ranges: list[tuple[int, int]]) -> tuple[Tensor, ...]:
     """Return ranges of the tokens, which may overlap."""
     if torch.compiler.is_compiling():
         return tuple(tensor[:, :, first:last] for first, last in ranges)
-    slices: tuple[torch.Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
+    slices: tuple[Tensor, ...] = _Slices.apply(tensor, ranges)  # type: ignore[no-untyped-call]
     return slices
 
 
@@ -459,12 +444,12 @@ class _Slices(torch.autograd.Function):
     """Views whose gradients are summed in one tensor; each slice's own would be zero-filled and full-size."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, ranges: list[tuple[int, int]]) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, tensor: Tensor, ranges: list[tuple[int, int]]) -> tuple[Tensor, ...]:
         ctx.shape, ctx.ranges = tensor.shape, ranges
         return tuple(tensor[:, :, first:last] for first, last in ranges)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         whole = gradients[0].new_zeros(ctx.shape)
         for (first, last), gradient in zip(ctx.ranges, gradients, strict=True):
             whole[:, :, first:last] += gradient

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from insight.models.caches import CrossCache, EncoderStates, LayerCache
 from insight.models.checkpointing import Recomputable
@@ -39,7 +40,7 @@ class CallContext:
     tables: PositionTables = ()
     cache: LayerCache | None = None
     encoder_states: EncoderStates | CrossCache | None = None
-    real_tokens: torch.Tensor | None = None
+    real_tokens: Tensor | None = None
 
 
 class AttentionModule(Recomputable):
@@ -48,7 +49,7 @@ class AttentionModule(Recomputable):
     part = "attention"
     position: PositionEncoding
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         """Mix the tokens of a sequence: ``(batch, sequence, hidden_size)`` to the same shape."""
         raise NotImplementedError
 
@@ -88,7 +89,7 @@ class CrossAttentionModule(AttentionModule):
     Made by :meth:`Attention.build_cross`, it reads ``context.encoder_states``, otherwise the sequence itself.
     """
 
-    def project_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def project_states(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``(batch, num_key_value_heads, source, head_dim)`` of an encoder's states."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention.base import BuildPosition
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
@@ -90,7 +90,7 @@ class DifferentialModule(GroupedQueryModule):
         for vector in (self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2):
             nn.init.normal_(vector, std=self.weight_std)
 
-    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
         halves = value.chunk(2, dim=1) if value.shape[1] > 1 else (value, value)
         repeats = (1, value.shape[1] // halves[0].shape[1], 1, 1)
         mix = super().mix
@@ -99,7 +99,7 @@ class DifferentialModule(GroupedQueryModule):
         difference = first - self.subtracted_share().to(mixed.dtype) * second
         return (1 - self.first_weight) * rms_norm(difference, None, self.norm_eps)
 
-    def subtracted_share(self) -> torch.Tensor:
+    def subtracted_share(self) -> Tensor:
         """The scalar weight of the attention that is subtracted."""
         wide = torch.promote_types(self.weight_key_1.dtype, torch.float32)
         first = (self.weight_query_1.to(wide) * self.weight_key_1.to(wide)).sum().exp()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention.base import (
     MOST_HEADS,
@@ -244,7 +244,7 @@ class GroupedQueryModule(CrossAttentionModule):
         if self.sinks is not None:
             nn.init.zeros_(self.sinks)
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         mask, states = context.mask, context.encoder_states
         if not self.reads_encoder:
             query, key, value = self.project(hidden, context.tables)
@@ -259,42 +259,38 @@ class GroupedQueryModule(CrossAttentionModule):
         mixed = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
         if self.gate is not None:
             mixed = mixed * torch.sigmoid(self.gate(hidden))
-        output: torch.Tensor = self.output(mixed)
+        output: Tensor = self.output(mixed)
         return output
 
-    def project(
-        self, hidden: torch.Tensor, tables: PositionTables
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def project(self, hidden: Tensor, tables: PositionTables) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``(batch, heads, sequence, head_dim)``, positions encoded."""
         queries, keys = self.num_heads, self.num_key_value_heads
         heads = self.query_key_value(hidden).unflatten(-1, (queries + 2 * keys, self.head_dim))
         query, key, value = torch.split(heads, [queries, keys, keys], dim=2)
         return self._encode_queries(query, tables), self._encode_keys(key, tables), value.transpose(1, 2)
 
-    def project_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def project_states(self, states: Tensor) -> tuple[Tensor, Tensor]:
         heads = self.key_value(states).unflatten(-1, (-1, self.head_dim))
         key, value = heads.chunk(2, dim=2)
         return self._encode_keys(key, ()), value.transpose(1, 2)
 
-    def _encode_queries(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def _encode_queries(self, heads: Tensor, tables: PositionTables) -> Tensor:
         encode = functools.partial(self.position.encode_queries, tables=tables, scale=self.scale)
         return self._encode(heads, encode, self.query_norm)
 
-    def _encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def _encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
         return self._encode(heads, functools.partial(self.position.encode_keys, tables=tables), self.key_norm)
 
-    def _encode(
-        self, heads: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor], norm: nn.Module
-    ) -> torch.Tensor:
+    def _encode(self, heads: Tensor, encode: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
         """Norm and position; ``(batch, sequence, heads, …)`` becomes ``(batch, heads, sequence, …)``."""
         # In float32 even under bfloat16: the result is rounded once, and no operation mixes dtypes, which
         # is slow on a CPU.
         wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
         encoded = norm(encode(wide)) if self.norm_after_position else encode(norm(wide))
-        result: torch.Tensor = encoded.to(heads.dtype).transpose(1, 2)
+        result: Tensor = encoded.to(heads.dtype).transpose(1, 2)
         return result
 
-    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
         """Values weighted by attention, ``(batch, heads, sequence, channels)``."""
         bias = None
         if self.position.has_bias:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from insight.models.attention.base import MOST_HEADS, Attention, AttentionModule, BuildPosition, CallContext
 from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
@@ -127,7 +128,7 @@ class LatentModule(AttentionModule):
         self.query = Projection(compressed or hidden_size, [self.num_heads * key_dim])
         self.output = Projection(self.num_heads * config.value_dim, [hidden_size], writes_residual=True)
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         tables, cache = context.tables, context.cache
         query, rotary_query = self._queries(hidden, tables)
         latent, rotary_key = self.latent(hidden).split([self.latent_size, self.rotary_dim], dim=-1)
@@ -138,7 +139,7 @@ class LatentModule(AttentionModule):
             mixed = self._mix_expanded(query, rotary_query, latent, rotary_key, mask)
         else:
             mixed = self._mix_absorbed(query, rotary_query, latent, rotary_key, mask, cache)
-        output: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 
     def make_cache(
@@ -171,7 +172,7 @@ class LatentModule(AttentionModule):
     def flops_per_token(self, sequence_length: int) -> int:
         return 2 * self.num_heads * (self.head_dim + self.rotary_dim + self.value_dim) * sequence_length
 
-    def _queries(self, hidden: torch.Tensor, tables: PositionTables) -> tuple[torch.Tensor, torch.Tensor]:
+    def _queries(self, hidden: Tensor, tables: PositionTables) -> tuple[Tensor, Tensor]:
         """Channels without and with position, each ``(batch, heads, sequence, channels)``."""
         if self.query_latent is not None and self.query_latent_norm is not None:
             hidden = self.query_latent_norm(self.query_latent(hidden))
@@ -182,18 +183,13 @@ class LatentModule(AttentionModule):
     def _change(self) -> ScoreChange:
         return ScoreChange(dropout=self.dropout if self.training else 0.0)
 
-    def _encode(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def _encode(self, heads: Tensor, tables: PositionTables) -> Tensor:
         wide = torch.promote_types(heads.dtype, torch.float32)
         return self.position.apply_to_heads(heads.to(wide), tables).to(heads.dtype)
 
     def _mix_expanded(
-        self,
-        query: torch.Tensor,
-        rotary_query: torch.Tensor,
-        latent: torch.Tensor,
-        rotary_key: torch.Tensor,
-        mask: Mask,
-    ) -> torch.Tensor:
+        self, query: Tensor, rotary_query: Tensor, latent: Tensor, rotary_key: Tensor, mask: Mask
+    ) -> Tensor:
         sizes = [self.num_heads * self.head_dim, self.num_heads * self.value_dim]
         keys, values = self.key_value(latent.squeeze(1)).split(sizes, dim=-1)
         key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -204,13 +200,13 @@ class LatentModule(AttentionModule):
 
     def _mix_absorbed(
         self,
-        query: torch.Tensor,
-        rotary_query: torch.Tensor,
-        latent: torch.Tensor,
-        rotary_key: torch.Tensor,
+        query: Tensor,
+        rotary_query: Tensor,
+        latent: Tensor,
+        rotary_key: Tensor,
         mask: Mask,
         cache: LayerCache,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         heads = (self.num_heads, -1, self.latent_size)
         to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
         key, _, mask = cache.append(torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from insight.models.masks import BidirectionalMask, Mask, PaddingMask
 from insight.runtime.errors import ConfigError
 
-ProjectStates = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+ProjectStates = Callable[[Tensor], tuple[Tensor, Tensor]]
 """States ``(batch, source, size)`` to keys and values ``(batch, num_key_value_heads, source, head_dim)``."""
 
 
@@ -25,10 +26,10 @@ class EncoderStates:
         mask: Which of the states each query may attend to.
     """
 
-    states: torch.Tensor
+    states: Tensor
     mask: Mask = BidirectionalMask()
 
-    def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_and_values(self, project: ProjectStates) -> tuple[Tensor, Tensor]:
         """Compute keys and values with ``project``."""
         return project(self.states)
 
@@ -49,11 +50,11 @@ class CrossCache:
         self.keys, self.values = keys.to(dtype), values.to(dtype)
         self.mask = encoder_states.mask
 
-    def keys_and_values(self, project: ProjectStates) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_and_values(self, project: ProjectStates) -> tuple[Tensor, Tensor]:
         """Return the stored keys and values; ``project`` is not called."""
         return self.keys, self.values
 
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Make row i a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
         self.keys, self.values = self.keys[rows], self.values[rows]
         if isinstance(self.mask, PaddingMask):
@@ -70,17 +71,17 @@ class CacheStep:
         num_tokens: Number of new tokens, padding included; padding stands to the right of a row's tokens.
     """
 
-    starts: torch.Tensor
-    stops: torch.Tensor
+    starts: Tensor
+    stops: Tensor
     num_tokens: int
 
     @cached_property
-    def positions(self) -> torch.Tensor:
+    def positions(self) -> Tensor:
         """Position of every new token, int64 ``(batch, num_tokens)``; padding continues the count."""
         return self.starts.unsqueeze(1) + torch.arange(self.num_tokens, device=self.starts.device)
 
     @cached_property
-    def stored_positions(self) -> torch.Tensor:
+    def stored_positions(self) -> Tensor:
         """Positions as in :attr:`positions`, with -1 for padding."""
         return self.positions.masked_fill(self.positions >= self.stops.unsqueeze(1), -1)
 
@@ -101,9 +102,7 @@ class LayerCache(ABC):
     length: int
     step: CacheStep | None = None
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def append(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
         """Store new tokens and return all keys and values, old and new, that their queries may attend to.
 
         Args:
@@ -119,15 +118,15 @@ class LayerCache(ABC):
         """
         raise NotImplementedError
 
-    def truncate(self, length: int | torch.Tensor) -> None:
+    def truncate(self, length: int | Tensor) -> None:
         """Remove all but the first ``length`` tokens (of each row, if a tensor)."""
         self.length = min(self.length, int(torch.as_tensor(length).max()))
 
     @abstractmethod
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Make row i a copy of the former row ``rows[i]``; rows may repeat and be dropped."""
 
-    def can_truncate(self, length: int | torch.Tensor) -> bool:
+    def can_truncate(self, length: int | Tensor) -> bool:
         """Whether all tokens that would be needed again are still stored."""
         return True
 
@@ -153,7 +152,7 @@ class DecoderCache:
         self.cross_caches = list(cross_caches)
         self.max_length = max_length
         self.batch_size = batch_size
-        self.lengths: torch.Tensor | None = None
+        self.lengths: Tensor | None = None
         """Number of tokens of each row, int64 ``(batch,)``; ``None`` while all rows have :attr:`length`."""
 
     @property
@@ -161,7 +160,7 @@ class DecoderCache:
         """Number of tokens stored, in the longest row if rows differ."""
         return self.layers[0].length
 
-    def place(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> CacheStep | None:
+    def place(self, input_ids: Tensor, lengths: Tensor | None) -> CacheStep | None:
         """Return the places of new tokens, before anything is stored; ``None`` if all rows are alike.
 
         Args:
@@ -207,7 +206,7 @@ class DecoderCache:
                 "make a longer cache or drop the oldest tokens",
             )
 
-    def truncate(self, length: int | torch.Tensor) -> None:
+    def truncate(self, length: int | Tensor) -> None:
         """Remove all but the first ``length`` tokens in every layer.
 
         Args:
@@ -239,14 +238,14 @@ class DecoderCache:
                 "what would be needed again",
                 "make the cache with a larger max_rollback",
             )
-        if isinstance(length, torch.Tensor) and self.lengths is None:
+        if isinstance(length, Tensor) and self.lengths is None:
             self.lengths = torch.full_like(length, self.length)
         if self.lengths is not None:
             self.lengths = length = torch.minimum(self.lengths, torch.as_tensor(length).to(self.lengths))
         for layer in self.layers:
             layer.truncate(length)
 
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Make row i a copy of the former row ``rows[i]``, in every layer (beam search, finished rows).
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from insight.models.caches.base import CacheStep, LayerCache
 from insight.models.masks import CausalMask, Mask, PositionMask
@@ -39,7 +40,7 @@ class BufferCache(LayerCache):
         self.num_slots = num_slots
         self.length = 0
 
-    def store_rows(self, key: torch.Tensor, value: torch.Tensor, step: CacheStep) -> None:
+    def store_rows(self, key: Tensor, value: Tensor, step: CacheStep) -> None:
         """Store each row's tokens in their slots, and no padding."""
         positions = step.stored_positions
         # Only the newest tokens of a chunk longer than the buffer are stored: others would share their slots.
@@ -50,7 +51,7 @@ class BufferCache(LayerCache):
         self.values[rows, :, slots] = value.transpose(1, 2)[rows, columns].to(self.values.dtype)
         self.length = step.longest
 
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
@@ -72,9 +73,7 @@ def _causal(mask: Mask) -> CausalMask:
 class FullCache(BufferCache):
     """A cache that keeps every token, each in its own slot; arguments as in :class:`BufferCache`."""
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def append(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
         if self.step is None:
             stop = self.length + key.shape[2]
             self.keys[:, :, self.length : stop] = key
@@ -120,15 +119,13 @@ class RingCache(BufferCache):
         # Tokens that were ever stored, including removed ones: a scalar, or one number for each row.
         self._written = torch.zeros((), dtype=torch.int64, device=device)
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def append(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
         _causal(mask)
         if self.step is not None:
             return self._append_rows(key, value, self.step)
         return self._append_newest(key, value) if key.shape[2] == 1 else self._append_chunk(key, value, mask)
 
-    def can_truncate(self, length: int | torch.Tensor) -> bool:
+    def can_truncate(self, length: int | Tensor) -> bool:
         # The next query stands at `length` and sees keys from length - window + 1; tokens `num_slots` behind
         # the newest token ever stored have been overwritten.
         lengths = torch.as_tensor(length).to(self._written)
@@ -136,14 +133,12 @@ class RingCache(BufferCache):
         lost = (oldest_needed < self._written - self.num_slots) & (lengths < self.length)
         return not bool(lost.any())
 
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         super().reorder(rows)
         if self._written.ndim:
             self._written = self._written[rows]
 
-    def _append_newest(
-        self, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def _append_newest(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Mask]:
         """Store one token in the slot of one that the window no longer shows; nothing is copied."""
         slot = self.length % self.num_slots
         # A slice, not an index: a compiler would make one graph for every slot.
@@ -155,9 +150,7 @@ class RingCache(BufferCache):
         mask = PositionMask(stop.unsqueeze(1) - 1, positions, self.window, all_visible=filled <= self.window)
         return self.keys[:, :, :filled].to(key.dtype), self.values[:, :, :filled].to(value.dtype), mask
 
-    def _append_chunk(
-        self, key: torch.Tensor, value: torch.Tensor, mask: Mask
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def _append_chunk(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
         """Show several tokens the earlier ones, even if the ring cannot hold all of them."""
         start, num_new = self.length, key.shape[2]
         num_old = min(start, self.window - 1)
@@ -171,9 +164,7 @@ class RingCache(BufferCache):
         self._advance(num_new)
         return all_keys, all_values, mask
 
-    def _append_rows(
-        self, key: torch.Tensor, value: torch.Tensor, step: CacheStep
-    ) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def _append_rows(self, key: Tensor, value: Tensor, step: CacheStep) -> tuple[Tensor, Tensor, Mask]:
         """Return the old ring and the new tokens, of rows of different lengths, distinguished by position."""
         positions = torch.cat([self._positions(step.starts), step.stored_positions], dim=1)
         all_keys = torch.cat([self.keys.to(key.dtype), key], dim=2)
@@ -182,12 +173,12 @@ class RingCache(BufferCache):
         self._written = torch.maximum(self._written, step.stops)
         return all_keys, all_values, PositionMask(step.positions, positions, self.window)
 
-    def _positions(self, stops: torch.Tensor) -> torch.Tensor:
+    def _positions(self, stops: Tensor) -> Tensor:
         """Return the position in each slot after ``stops`` tokens ``(rows,)``; below 0 if empty."""
         last = stops.unsqueeze(1) - 1
         return last - (last - torch.arange(self.num_slots, device=stops.device)) % self.num_slots
 
-    def _advance(self, num_tokens: int) -> torch.Tensor:
+    def _advance(self, num_tokens: int) -> Tensor:
         self.length += num_tokens
         stop = torch.tensor([self.length], device=self._written.device)
         self._written = torch.maximum(self._written, stop[0])

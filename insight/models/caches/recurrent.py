@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from insight.models.caches.base import CacheStep, LayerCache
 
@@ -57,7 +58,7 @@ class RecurrentCache(LayerCache):
         starts = torch.full_like(self._rows, self.length)
         return CacheStep(starts, starts + num_tokens, num_tokens)
 
-    def append_inputs(self, inputs: torch.Tensor, step: CacheStep) -> torch.Tensor:
+    def append_inputs(self, inputs: Tensor, step: CacheStep) -> Tensor:
         """Store the newest inputs, and return the new ones after those that a convolution sees before them.
 
         Args:
@@ -79,13 +80,13 @@ class RecurrentCache(LayerCache):
         self.inputs.copy_(torch.where(columns.unsqueeze(2) < 0, self.inputs, newest.to(self.inputs.dtype)))
         return joined
 
-    def read(self, step: CacheStep) -> torch.Tensor:
+    def read(self, step: CacheStep) -> Tensor:
         """Return the state before the new tokens, ``(batch, *state_shape)``."""
         if self.max_rollback == 0:
             return self.states[:, 0]
         return self.states[self._rows, step.starts % (self.max_rollback + 1)]
 
-    def write(self, state: torch.Tensor, step: CacheStep, num_to_come: int = 0) -> None:
+    def write(self, state: Tensor, step: CacheStep, num_to_come: int = 0) -> None:
         """Store a state.
 
         Args:
@@ -105,10 +106,10 @@ class RecurrentCache(LayerCache):
         self.length = self.length + step.num_tokens if self.step is None else step.longest
         self._written = torch.maximum(self._written, step.stops)
 
-    def can_truncate(self, length: int | torch.Tensor) -> bool:
+    def can_truncate(self, length: int | Tensor) -> bool:
         oldest = self._written - self.max_rollback
         return not bool((torch.as_tensor(length).to(oldest) < oldest).any())
 
-    def reorder(self, rows: torch.Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         self.states, self.inputs, self._written = self.states[rows], self.inputs[rows], self._written[rows]
         self._rows = torch.arange(rows.shape[0], device=self._rows.device)

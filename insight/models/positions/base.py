@@ -6,13 +6,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.checks import require_number, require_positive
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
-PositionTables = tuple[torch.Tensor, ...]
+PositionTables = tuple[Tensor, ...]
 """Result of :meth:`PositionEncoding.tables`, computed once for all layers of a forward pass."""
 
 
@@ -29,7 +29,7 @@ class PositionEncoding(nn.Module):
     extra_channels = 0
     has_bias = False
 
-    def tables(self, positions: torch.Tensor) -> PositionTables:
+    def tables(self, positions: Tensor) -> PositionTables:
         """Compute all that depends on the positions only, once in each forward pass.
 
         Args:
@@ -37,19 +37,19 @@ class PositionEncoding(nn.Module):
         """
         return ()
 
-    def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def apply_to_heads(self, heads: Tensor, tables: PositionTables) -> Tensor:
         """Encode positions into queries or keys ``(batch, sequence, heads, head_dim)``, at least float32."""
         return heads
 
-    def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
+    def encode_queries(self, heads: Tensor, tables: PositionTables, scale: float) -> Tensor:
         """Encode positions into queries, if these differ from keys; ``scale`` is the factor of the scores."""
         return self.apply_to_heads(heads, tables)
 
-    def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
         """Encode positions into keys, where these differ from queries."""
         return self.apply_to_heads(heads, tables)
 
-    def bias(self, distances: torch.Tensor) -> torch.Tensor:
+    def bias(self, distances: Tensor) -> Tensor:
         """Return the bias that is added to the scaled scores.
 
         Args:
@@ -140,12 +140,12 @@ class _QueryTemperature(PositionEncoding):
         self.step = step
         self.growth = growth
 
-    def tables(self, positions: torch.Tensor) -> PositionTables:
+    def tables(self, positions: Tensor) -> PositionTables:
         factors = torch.log1p((positions + 1).div(self.step, rounding_mode="floor")) * self.growth + 1
         return (factors[..., None, None],)
 
-    def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
+    def encode_queries(self, heads: Tensor, tables: PositionTables, scale: float) -> Tensor:
         return heads * tables[0].to(heads.dtype)
 
-    def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
         return heads

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.checks import LARGEST_COUNT, require_flags, require_number, require_positive
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
@@ -60,7 +60,7 @@ class AlibiEncoding(PositionEncoding):
         super().__init__()
         self.slopes = [factor * slope for slope in alibi_slopes(num_heads)]
 
-    def tables(self, positions: torch.Tensor) -> PositionTables:
+    def tables(self, positions: Tensor) -> PositionTables:
         """Make float64 tables: queries ``(..., sequence, num_heads, 3)``, keys ``(..., sequence, 1, 3)``."""
         where = positions.double()
         slopes = torch.tensor(self.slopes, dtype=torch.float64, device=positions.device)
@@ -71,14 +71,14 @@ class AlibiEncoding(PositionEncoding):
         keys = torch.stack([high, where - 256 * high, torch.ones_like(where)], dim=-1)
         return queries, keys.unsqueeze(-2)
 
-    def encode_queries(self, heads: torch.Tensor, tables: PositionTables, scale: float) -> torch.Tensor:
+    def encode_queries(self, heads: Tensor, tables: PositionTables, scale: float) -> Tensor:
         return _prepend((tables[0] / scale).to(heads.dtype), heads)
 
-    def encode_keys(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
         return _prepend(tables[1].to(heads.dtype), heads)
 
 
-def _prepend(channels: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+def _prepend(channels: Tensor, heads: Tensor) -> Tensor:
     return torch.cat([channels.expand(*heads.shape[:-1], -1), heads], dim=-1)
 
 
@@ -121,7 +121,7 @@ class RelativeBias(Position):
         return self.bidirectional
 
 
-def distance_buckets(distances: torch.Tensor, config: RelativeBias) -> torch.Tensor:
+def distance_buckets(distances: Tensor, config: RelativeBias) -> Tensor:
     """Map distances (query minus key) to rows of the table, int64, of the same shape."""
     num_buckets = config.num_buckets
     first = torch.zeros_like(distances)
@@ -153,5 +153,5 @@ class RelativeBiasEncoding(PositionEncoding):
         """Set the bias of every distance to zero."""
         nn.init.zeros_(self.weight)
 
-    def bias(self, distances: torch.Tensor) -> torch.Tensor:
+    def bias(self, distances: Tensor) -> Tensor:
         return self.weight[distance_buckets(distances, self.config)].movedim(-1, 1)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.checks import require_flags, require_number
 from insight.models.positions.rope import Frequencies
@@ -32,7 +32,7 @@ class InputPositionModule(nn.Module):
 
     num_positions: int | None = None
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+    def forward(self, positions: Tensor) -> Tensor:
         """Map int64 ``(...)`` to ``(..., hidden_size)``."""
         raise NotImplementedError
 
@@ -95,7 +95,7 @@ class _LearnedPositions(InputPositionModule):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.std)
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+    def forward(self, positions: Tensor) -> Tensor:
         return nn.functional.embedding(positions, self.weight)
 
 
@@ -105,7 +105,7 @@ class _SinusoidalPositions(InputPositionModule):
         self.in_turn = in_turn
         self.frequencies = Frequencies(hidden_size, base)
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+    def forward(self, positions: Tensor) -> Tensor:
         angles = self.frequencies.angles(positions)
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1)
         return (waves if self.in_turn else waves.mT).flatten(-2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.checks import require_number
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
@@ -25,7 +25,7 @@ class Frequencies(nn.Module):
         scaling: Change of the wavelengths for longer texts; ``None`` for none.
     """
 
-    inverse_frequencies: torch.Tensor
+    inverse_frequencies: Tensor
 
     def __init__(self, size: int, base: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
@@ -38,20 +38,20 @@ class Frequencies(nn.Module):
         """Compute the frequencies again, on their current device."""
         self.inverse_frequencies = self._series(self.inverse_frequencies)
 
-    def _series(self, like: torch.Tensor) -> torch.Tensor:
+    def _series(self, like: Tensor) -> Tensor:
         # float32 even in a bfloat16 network: rounded frequencies would blur distant positions.
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         exponents = torch.arange(0, self.size, 2, device=like.device, dtype=dtype) / self.size
         series = 1.0 / self.base**exponents
         return series if self.scaling is None else self.scaling.build(series, self.base)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Frequencies:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frequencies:
         # Casts (`.bfloat16()`), moves and `.to_empty()` from the meta device all pass here.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.reset_parameters()
         return self
 
-    def angles(self, positions: torch.Tensor) -> torch.Tensor:
+    def angles(self, positions: Tensor) -> Tensor:
         """Map positions ``(...)`` to angles ``(..., size / 2)``."""
         series = self.inverse_frequencies
         if self.scaling is not None:
@@ -59,7 +59,7 @@ class Frequencies(nn.Module):
         return positions.unsqueeze(-1) * series
 
 
-Pairs = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+Pairs = Callable[[Tensor], tuple[Tensor, ...]]
 """``(..., size)`` to views of the first and of the second channels of all pairs."""
 
 
@@ -106,7 +106,7 @@ class Rope(Position):
         return size
 
 
-def half_split(channels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def half_split(channels: Tensor) -> tuple[Tensor, ...]:
     """Pairs (i, i + size/2)."""
     return channels.chunk(2, dim=-1)
 
@@ -122,7 +122,7 @@ class RotaryEncoding(PositionEncoding):
         self.scaling = scaling
         self.frequencies = Frequencies(size, base, scaling)
 
-    def tables(self, positions: torch.Tensor) -> PositionTables:
+    def tables(self, positions: Tensor) -> PositionTables:
         """Return cosines and sines, each ``(sequence or batch x sequence, 1, size / 2)``."""
         angles = self.frequencies.angles(positions).unsqueeze(-2)
         amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
@@ -130,7 +130,7 @@ class RotaryEncoding(PositionEncoding):
             return angles.cos(), angles.sin()
         return angles.cos() * amplitude, angles.sin() * amplitude
 
-    def apply_to_heads(self, heads: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def apply_to_heads(self, heads: Tensor, tables: PositionTables) -> Tensor:
         cosine, sine = tables
         if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than separate passes
             first, second = self.pairs(heads[..., : self.size])
@@ -138,10 +138,10 @@ class RotaryEncoding(PositionEncoding):
             if self.size == heads.shape[-1]:
                 return turned
             return torch.cat([turned, heads[..., self.size :]], dim=-1)
-        rotated: torch.Tensor = _Rotation.apply(heads, cosine, sine, self.pairs)  # type: ignore[no-untyped-call]
+        rotated: Tensor = _Rotation.apply(heads, cosine, sine, self.pairs)  # type: ignore[no-untyped-call]
         return rotated
 
-    def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
         """Undo :attr:`pairs`."""
         return torch.cat([first, second], dim=-1)
 
@@ -154,22 +154,18 @@ class _Rotation(torch.autograd.Function):
     """Rotation by angles; its gradient is the inverse rotation, so only the tables are kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, pairs: Pairs
-    ) -> torch.Tensor:
+    def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor, pairs: Pairs) -> Tensor:
         ctx.save_for_backward(cosine, sine)
         ctx.pairs = pairs
         return rotate(heads, cosine, sine, pairs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         cosine, sine = ctx.saved_tensors
         return rotate(gradient, cosine, -sine, ctx.pairs), None, None, None
 
 
-def rotate(
-    heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, pairs: Pairs = half_split
-) -> torch.Tensor:
+def rotate(heads: Tensor, cosine: Tensor, sine: Tensor, pairs: Pairs = half_split) -> Tensor:
     """Rotate pairs of the first channels of ``heads`` ``(batch, sequence, heads, head_dim)``.
 
     Args:
@@ -205,7 +201,7 @@ class InterleavedRope(Rope):
         return InterleavedEncoding(self._size(head_dim), self.base, self.scaling)
 
 
-def neighbours(channels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def neighbours(channels: Tensor) -> tuple[Tensor, ...]:
     """Pairs (2i, 2i + 1)."""
     return channels[..., 0::2], channels[..., 1::2]
 
@@ -215,5 +211,5 @@ class InterleavedEncoding(RotaryEncoding):
 
     pairs = staticmethod(neighbours)
 
-    def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.stack([first, second], dim=-1).flatten(-2)

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from insight.models.checks import require_flags, require_number, require_positive
 from insight.runtime.component import Component
@@ -18,7 +19,7 @@ class RopeScaling(Component):
     """A change of rotary wavelengths that keeps the angles of longer texts in the trained range."""
 
     @abstractmethod
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         """Return the changed frequencies.
 
         Args:
@@ -31,7 +32,7 @@ class RopeScaling(Component):
         """Factor of the rotated queries and keys."""
         return 1.0
 
-    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def at_positions(self, series: Tensor, positions: Tensor) -> Tensor:
         """Return the frequencies for a text at int64 ``positions``, where they depend on it.
 
         ``series`` is the result of :meth:`build`.
@@ -66,7 +67,7 @@ class LinearScaling(RopeScaling):
     def __post_init__(self) -> None:
         require_factor(self.factor)
 
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         return series / self.factor
 
 
@@ -89,10 +90,10 @@ class DynamicNTKScaling(RopeScaling):
         require_factor(self.factor)
         require_positive(original_length=self.original_length)
 
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         return series
 
-    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def at_positions(self, series: Tensor, positions: Tensor) -> Tensor:
         num_pairs = series.shape[0]
         if num_pairs == 1:  # base^0: a single pair has frequency 1, whatever the base
             return series
@@ -144,7 +145,7 @@ class YarnScaling(RopeScaling):
             return self.attention_factor
         return 0.1 * math.log(self.factor) + 1.0
 
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         num_pairs = series.shape[0]
         low, high = (self._pair(turns, num_pairs, base) for turns in (self.beta_fast, self.beta_slow))
         if self.truncate:
@@ -185,7 +186,7 @@ class Llama3Scaling(RopeScaling):
         bound = math.nextafter(high_factor, math.inf)  # both may be equal (Llama 4): there is no ramp then
         require_number(0, bound, "use 1 and 4", low_frequency_factor=low_factor)
 
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         turns = self.original_length * series / (2 * math.pi)  # in the original length
         width = self.high_frequency_factor - self.low_frequency_factor
         if width == 0:
@@ -241,7 +242,7 @@ class LongRopeScaling(RopeScaling):
             return self.attention_factor
         return math.sqrt(1 + math.log(self.factor) / math.log(self.original_length))
 
-    def build(self, series: torch.Tensor, base: float) -> torch.Tensor:
+    def build(self, series: Tensor, base: float) -> Tensor:
         if series.shape[0] != len(self.long_factors):
             raise ConfigError(
                 f"has {len(self.long_factors)} numbers, and {series.shape[0]} pairs of channels rotate",
@@ -251,7 +252,7 @@ class LongRopeScaling(RopeScaling):
             )
         return series
 
-    def at_positions(self, series: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def at_positions(self, series: Tensor, positions: Tensor) -> Tensor:
         long = series.new_tensor(self.long_factors)
         if self.always_long:
             return series / long

@@ -6,6 +6,7 @@ import importlib.util
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, Situation
 from insight.models.attention.kernels.flex import FlexKernel
@@ -45,13 +46,13 @@ class AutoKernel(Kernel):
 
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Mask,
         scale: float,
         change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         situation = Situation(
             device=query.device.type,
             dtype=query.dtype,

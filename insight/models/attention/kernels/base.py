@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from insight.models.masks import Attend, Mask
 from insight.runtime.errors import ConfigError
@@ -26,9 +27,9 @@ class ScoreChange:
         dropout: Probability of dropping a weight after the softmax; 0 outside training.
     """
 
-    bias: torch.Tensor | None = None
+    bias: Tensor | None = None
     soft_cap: float | None = None
-    sinks: torch.Tensor | None = None
+    sinks: Tensor | None = None
     dropout: float = 0.0
 
 
@@ -78,13 +79,13 @@ class Kernel(ABC):
     @abstractmethod
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Mask,
         scale: float,
         change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Compute attention.
 
         Args:
@@ -109,13 +110,13 @@ class MaskedKernel(Kernel):
 
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Mask,
         scale: float,
         change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         if change.soft_cap is not None and not self.caps_scores:
             raise ConfigError(
                 f"{type(self).__name__} cannot bound the scores",
@@ -144,15 +145,15 @@ class MaskedKernel(Kernel):
     @abstractmethod
     def attend(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         *,
         scale: float,
         causal: bool = False,
-        allowed: torch.Tensor | None = None,
+        allowed: Tensor | None = None,
         dropout: float = 0.0,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Compute one call; shapes as in :class:`Kernel`, with values as wide as keys.
 
         Args:
@@ -175,20 +176,20 @@ class SinkAttend:
         scale: Factor of the scores in ``attend``.
     """
 
-    def __init__(self, attend: Attend, sinks: torch.Tensor, scale: float) -> None:
+    def __init__(self, attend: Attend, sinks: Tensor, scale: float) -> None:
         self.attend = attend
         self.sinks = sinks
         self.scale = scale
 
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         *,
         causal: bool = False,
-        allowed: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        allowed: Tensor | None = None,
+    ) -> Tensor:
         """Compute attention; the arguments are those of the kernel's call."""
         channel = (self.sinks / self.scale).to(query.dtype)[None, :, None, None]
         query = torch.cat([query, channel.expand(*query.shape[:-1], 1)], dim=-1)
@@ -203,7 +204,7 @@ class SinkAttend:
         return output[:, :, int(causal) :, :-1]
 
 
-def soft_cap(scores: torch.Tensor, bound: float | None) -> torch.Tensor:
+def soft_cap(scores: Tensor, bound: float | None) -> Tensor:
     """c * tanh(scores / c): close to the scores where they are small, never beyond the bound c.
 
     Gemma 2 (arXiv 2408.00118) bounds its attention scores and its logits this way; ``None`` is no bound.

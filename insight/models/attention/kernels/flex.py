@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, soft_cap
 from insight.models.masks import BidirectionalMask, CausalMask, Mask
 from insight.runtime.errors import ConfigError
 
-Index = torch.Tensor
+Index = Tensor
 """A scalar index that FlexAttention passes to masks and changes of scores."""
 
 
@@ -30,13 +31,13 @@ class FlexKernel(Kernel):
 
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Mask,
         scale: float,
         change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Compute attention; see :class:`Kernel`.
 
         Raises:
@@ -57,7 +58,7 @@ class FlexKernel(Kernel):
             enable_gqa=query.shape[1] != key.shape[1],
             return_aux=AuxRequest(lse=change.sinks is not None),
         )
-        result: torch.Tensor = output
+        result: Tensor = output
         if change.sinks is None:
             return result
         # The sink adds exp(sink) to the sum of a row, which divides the output by 1 + exp(sink - log sum).
@@ -65,7 +66,7 @@ class FlexKernel(Kernel):
         return result * share.unsqueeze(-1).to(result.dtype)
 
 
-def _refuse_gradients(*tensors: torch.Tensor | None) -> None:
+def _refuse_gradients(*tensors: Tensor | None) -> None:
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         raise ConfigError(
             "FlexAttention computes no gradients on a CPU",
@@ -97,12 +98,12 @@ def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _score_change(change: ScoreChange, dtype: torch.dtype) -> Callable[..., torch.Tensor] | None:
+def _score_change(change: ScoreChange, dtype: torch.dtype) -> Callable[..., Tensor] | None:
     if change.soft_cap is None and change.bias is None:
         return None
     bias = None if change.bias is None else change.bias.to(dtype)
 
-    def changed(score: torch.Tensor, row: Index, head: Index, query: Index, key: Index) -> torch.Tensor:
+    def changed(score: Tensor, row: Index, head: Index, query: Index, key: Index) -> Tensor:
         score = soft_cap(score, change.soft_cap)
         return score if bias is None else score + bias[row % bias.shape[0], head, query, key]
 
@@ -125,7 +126,7 @@ def _kept_block_mask(mask: Mask, num_queries: int, num_keys: int, device: torch.
 def _new_block_mask(mask: Mask, num_queries: int, num_keys: int, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def visible(row: Index, head: Index, query: Index, key: Index) -> torch.Tensor:
+    def visible(row: Index, head: Index, query: Index, key: Index) -> Tensor:
         return mask.visible(row, query, key, num_keys - num_queries)
 
     # The compiled function finds the blocks without writing the mask out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from insight.models.attention.kernels.base import UNCHANGED, Kernel, MaskedKernel, ScoreChange, soft_cap
 from insight.models.masks import CausalMask, Mask
@@ -20,23 +21,18 @@ class ReferenceKernel(Kernel):
 
     def __call__(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Mask,
         scale: float,
         change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         return weighted_values(self.weights(query, key, mask, scale, change), value, change.dropout)
 
     def weights(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
-    ) -> torch.Tensor:
+        self, query: Tensor, key: Tensor, mask: Mask, scale: float, change: ScoreChange = UNCHANGED
+    ) -> Tensor:
         """The softmax weights ``(batch, num_heads, num_queries, num_keys)``.
 
         Rows sum to 1, or to 1 minus the sink's weight; a row that sees no key is zero.
@@ -46,12 +42,8 @@ class ReferenceKernel(Kernel):
 
 
 def softmax_weights(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    allowed: torch.Tensor | None,
-    scale: float,
-    change: ScoreChange,
-) -> torch.Tensor:
+    query: Tensor, key: Tensor, allowed: Tensor | None, scale: float, change: ScoreChange
+) -> Tensor:
     """Attention weights ``(batch, num_heads, num_queries, num_keys)``, in the order of :class:`ScoreChange`.
 
     Arguments are as in :class:`Kernel`; ``allowed`` is a bool mask, True = visible, or ``None`` for all.
@@ -71,7 +63,7 @@ def softmax_weights(
     return weights if allowed is None else weights * allowed
 
 
-def weighted_values(weights: torch.Tensor, value: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
+def weighted_values(weights: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """Weighted sums of values, ``(batch, num_heads, num_queries, channels)``.
 
     Args:
@@ -92,16 +84,16 @@ class PlainKernel(MaskedKernel):
 
     def attend(
         self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         *,
         scale: float,
         causal: bool = False,
-        allowed: torch.Tensor | None = None,
+        allowed: Tensor | None = None,
         dropout: float = 0.0,
         soft_cap: float | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         if causal:
             allowed = CausalMask().allowed(query.shape[2], key.shape[2], query.device)
         weights = softmax_weights(query, key, allowed, scale, ScoreChange(soft_cap=soft_cap))

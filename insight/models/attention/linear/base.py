@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention.base import (
     MOST_HEADS,
@@ -57,7 +57,7 @@ class ShortConvolution(nn.Module):
         bound = self.width**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, inputs: torch.Tensor, document_ids: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, inputs: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Return outputs ``(batch, tokens, channels)`` in float32 or better.
 
         Args:
@@ -90,8 +90,8 @@ class DocumentOrder:
             that of the text.
     """
 
-    document_ids: torch.Tensor | None = None
-    places: torch.Tensor | None = None
+    document_ids: Tensor | None = None
+    places: Tensor | None = None
 
     @classmethod
     def of_mask(cls, mask: Mask) -> DocumentOrder:
@@ -115,20 +115,20 @@ class DocumentOrder:
         ids, places = mask.document_ids.sort(dim=1, stable=True)
         return cls(ids, places)
 
-    def sort(self, tensor: torch.Tensor) -> torch.Tensor:
+    def sort(self, tensor: Tensor) -> Tensor:
         """Rearrange ``(batch, tokens, ...)`` from the order of the text to this one."""
         return tensor if self.places is None else _take(tensor, self.places)
 
-    def restore(self, tensor: torch.Tensor) -> torch.Tensor:
+    def restore(self, tensor: Tensor) -> Tensor:
         """Undo :meth:`sort`."""
         return tensor if self.places is None else _take(tensor, self.places.argsort(dim=1))
 
 
-def _take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _take(tensor: Tensor, places: Tensor) -> Tensor:
     return torch.take_along_dim(tensor, places.reshape(*places.shape, *[1] * (tensor.ndim - 2)), dim=1)
 
 
-def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> torch.Tensor:
+def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> Tensor:
     """Return outputs of new tokens ``(batch, num_heads, tokens, value channels)`` and advance the cache.
 
     Tokens that may be taken back are computed one by one, since the state after each must be kept, and so is
@@ -163,7 +163,7 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> to
     return _roll(mixed, shift) if ragged else mixed
 
 
-def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
+def without_padding(inputs: Recurrence, padding: Tensor) -> Recurrence:
     """Let padding (bool ``(batch, tokens)``) neither write nor decay: the state passes it bit for bit."""
     silent = padding[:, None, :, None]
     strength = inputs.strength
@@ -176,7 +176,7 @@ def without_padding(inputs: Recurrence, padding: torch.Tensor) -> Recurrence:
     )
 
 
-def _roll(tensor: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def _roll(tensor: Tensor, shift: Tensor) -> Tensor:
     """Move token i + shift to place i, cyclically, with one shift for each row, ``(batch,)``."""
     num_tokens = tensor.shape[2]
     places = torch.arange(num_tokens, device=tensor.device) + shift.unsqueeze(1)
@@ -284,7 +284,7 @@ class LinearMixerModule(AttentionModule):
         self.gate = Projection(hidden_size, [values])
         self.output = Projection(values, [hidden_size], writes_residual=True)
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         order, cache = DocumentOrder.of_mask(context.mask), context.cache
         stream, control = order.sort(self.project(hidden, context.tables)), order.sort(self.control(hidden))
         if cache is None:
@@ -293,21 +293,19 @@ class LinearMixerModule(AttentionModule):
             mixed = self._mix_cached(stream, control, cache)
         heads = self.norm(order.restore(mixed.transpose(1, 2))).flatten(2)
         gate = self.gate(hidden)
-        output: torch.Tensor = self.output((heads * F.silu(gate.to(heads.dtype))).to(gate.dtype))
+        output: Tensor = self.output((heads * F.silu(gate.to(heads.dtype))).to(gate.dtype))
         return output
 
-    def project(self, hidden: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def project(self, hidden: Tensor, tables: PositionTables) -> Tensor:
         """Queries, keys and values of all heads, concatenated: ``(batch, tokens, channels)``."""
-        stream: torch.Tensor = self.query_key_value(hidden)
+        stream: Tensor = self.query_key_value(hidden)
         return stream
 
-    def control(self, hidden: torch.Tensor) -> torch.Tensor:
+    def control(self, hidden: Tensor) -> Tensor:
         """The numbers that decays and strengths are made of, ``(batch, tokens, any number of channels)``."""
         return hidden[..., :0]
 
-    def recurrence(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
-    ) -> Recurrence:
+    def recurrence(self, query: Tensor, key: Tensor, value: Tensor, control: Tensor) -> Recurrence:
         """The effect of each token on the state, before queries are scaled and key heads are repeated.
 
         Args:
@@ -343,15 +341,13 @@ class LinearMixerModule(AttentionModule):
         shape = (self.num_heads, self.head_dim, self.value_dim)
         return recurrence_flops(shape, size, delta_rule=self.delta_rule)
 
-    def _mix(
-        self, stream: torch.Tensor, control: torch.Tensor, document_ids: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _mix(self, stream: Tensor, control: Tensor, document_ids: Tensor | None) -> Tensor:
         if self.convolution is not None:
             stream = self.convolution(F.pad(stream, (0, 0, self.convolution.width - 1, 0)), document_ids)
         mixed, _ = mix_chunks(self._recurrence(stream, control), document_ids=document_ids)
         return mixed
 
-    def _mix_cached(self, stream: torch.Tensor, control: torch.Tensor, cache: LayerCache) -> torch.Tensor:
+    def _mix_cached(self, stream: Tensor, control: Tensor, cache: LayerCache) -> Tensor:
         if not isinstance(cache, RecurrentCache):
             raise ConfigError(
                 f"{type(cache).__name__} given to a linear mixer, which keeps a state instead of keys",
@@ -362,7 +358,7 @@ class LinearMixerModule(AttentionModule):
             stream = self.convolution(cache.append_inputs(stream, step))
         return mix_cached(self._recurrence(stream, control), cache, step)
 
-    def _recurrence(self, stream: torch.Tensor, control: torch.Tensor) -> Recurrence:
+    def _recurrence(self, stream: Tensor, control: Tensor) -> Recurrence:
         wide = torch.promote_types(stream.dtype, torch.float32)
         keys, values = self.num_key_heads * self.head_dim, self.num_heads * self.value_dim
         query, key, value = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention.base import MOST_HEADS
 from insight.models.attention.linear.base import LinearMixer, LinearMixerModule
@@ -44,7 +44,7 @@ class Retention(LinearMixer):
 class RetentionModule(LinearMixerModule):
     """The built form of :class:`Retention`."""
 
-    def project(self, hidden: torch.Tensor, tables: PositionTables) -> torch.Tensor:
+    def project(self, hidden: Tensor, tables: PositionTables) -> Tensor:
         stream = super().project(hidden, tables)
         keys = self.num_heads * self.head_dim
         rotated, values = torch.split(stream, [2 * keys, stream.shape[-1] - 2 * keys], dim=-1)
@@ -52,9 +52,7 @@ class RetentionModule(LinearMixerModule):
         heads = self.position.apply_to_heads(torch.unflatten(wide, -1, (-1, self.head_dim)), tables)
         return torch.cat([heads.flatten(2), values.to(heads.dtype)], dim=-1)
 
-    def recurrence(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
-    ) -> Recurrence:
+    def recurrence(self, query: Tensor, key: Tensor, value: Tensor, control: Tensor) -> Recurrence:
         # Made anew and not kept: a buffer would be rounded with the weights when these become bfloat16.
         decays = [math.log1p(-(2.0 ** (-5 - head))) for head in range(self.num_heads)]
         log_decay = torch.tensor(decays, dtype=key.dtype, device=key.device)[:, None, None]
@@ -95,13 +93,11 @@ class GatedLinearAttentionModule(LinearMixerModule):
         self.decay_latent = Projection(hidden_size, [config.decay_size])
         self.decay = Projection(config.decay_size, [self.num_heads * self.head_dim], bias=True)
 
-    def control(self, hidden: torch.Tensor) -> torch.Tensor:
-        control: torch.Tensor = self.decay(self.decay_latent(hidden))
+    def control(self, hidden: Tensor) -> Tensor:
+        control: Tensor = self.decay(self.decay_latent(hidden))
         return control
 
-    def recurrence(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
-    ) -> Recurrence:
+    def recurrence(self, query: Tensor, key: Tensor, value: Tensor, control: Tensor) -> Recurrence:
         scores = torch.unflatten(control, -1, (self.num_heads, self.head_dim)).transpose(1, 2)
         return Recurrence(query, key, value, F.logsigmoid(scores) / self.decay_root)
 
@@ -164,21 +160,19 @@ class GatedDeltaNetModule(LinearMixerModule):
             steps = self.step_bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
             steps.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
-    def control(self, hidden: torch.Tensor) -> torch.Tensor:
-        control: torch.Tensor = self.strength_step(hidden)
+    def control(self, hidden: Tensor) -> Tensor:
+        control: Tensor = self.strength_step(hidden)
         return control
 
-    def recurrence(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor
-    ) -> Recurrence:
+    def recurrence(self, query: Tensor, key: Tensor, value: Tensor, control: Tensor) -> Recurrence:
         strength, step = control.transpose(1, 2).unsqueeze(-1).chunk(2, dim=1)
         rate, bias = (vector.to(control.dtype)[:, None, None] for vector in (self.log_rate, self.step_bias))
         log_decay = -rate.exp() * F.softplus(step + bias)
         return Recurrence(_unit(query), _unit(key), value, log_decay, torch.sigmoid(strength))
 
 
-def _unit(heads: torch.Tensor) -> torch.Tensor:
+def _unit(heads: Tensor) -> Tensor:
     """x / sqrt(sum(x^2) + eps) over the last dimension."""
     size = heads.shape[-1]
-    unit: torch.Tensor = rms_norm(heads, None, _NORM_EPS / size) * size**-0.5
+    unit: Tensor = rms_norm(heads, None, _NORM_EPS / size) * size**-0.5
     return unit

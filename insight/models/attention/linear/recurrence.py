@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,18 @@ class Recurrence:
         strength: ``(batch, num_heads, tokens, 1)`` or ``None``.
     """
 
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    log_decay: torch.Tensor
-    strength: torch.Tensor | None = None
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    log_decay: Tensor
+    strength: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens in a row."""
         return self.query.shape[2]
 
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Recurrence:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Recurrence:
         """Apply ``change`` to every tensor."""
         strength = None if self.strength is None else change(self.strength)
         return Recurrence(
@@ -50,13 +51,13 @@ class Recurrence:
         """Select tokens ``start`` to ``stop - 1``."""
         return self.map(lambda tensor: tensor[:, :, start:stop])
 
-    def empty_state(self) -> torch.Tensor:
+    def empty_state(self) -> Tensor:
         """Return zeros ``(batch, num_heads, key channels, value channels)``."""
         batch_size, num_heads, _, key_channels = self.key.shape
         return self.value.new_zeros(batch_size, num_heads, key_channels, self.value.shape[-1])
 
 
-def mix_token(token: Recurrence, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mix_token(token: Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
     """Compute one token by the formula of :class:`Recurrence`, at the same cost at any position.
 
     Returns:
@@ -80,8 +81,8 @@ and channel, since a product of queries and keys would need exp(-log_decay), whi
 
 
 def mix_chunks(
-    inputs: Recurrence, state: torch.Tensor | None = None, document_ids: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs: Recurrence, state: Tensor | None = None, document_ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute the formula of :class:`Recurrence` for all tokens, in matrix products.
 
     Inside a chunk, tokens see one another as in attention; between chunks the state is passed on, which a
@@ -108,8 +109,8 @@ def chunk_size(num_decays: int, num_tokens: int) -> int:
 
 
 def _mix_chunks(
-    inputs: Recurrence, state: torch.Tensor | None, document_ids: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs: Recurrence, state: Tensor | None, document_ids: Tensor | None
+) -> tuple[Tensor, Tensor]:
     num_tokens, size = inputs.num_tokens, chunk_size(inputs.log_decay.shape[-1], inputs.num_tokens)
     # Padding at the end has key 0 and decay 1: it writes nothing and removes nothing.
     chunks = inputs.map(functools.partial(_cut, size=size))
@@ -159,17 +160,17 @@ class _Reach:
             bool ``(batch, 1, chunks, 1, 1)``.
     """
 
-    inside: torch.Tensor
-    from_start: torch.Tensor | None = None
-    to_end: torch.Tensor | None = None
-    throughout: torch.Tensor | None = None
+    inside: Tensor
+    from_start: Tensor | None = None
+    to_end: Tensor | None = None
+    throughout: Tensor | None = None
 
     @classmethod
     def everywhere(cls, size: int, device: torch.device) -> _Reach:
         return cls(torch.ones(size, size, dtype=torch.bool, device=device).tril())
 
     @classmethod
-    def inside_documents(cls, document_ids: torch.Tensor, size: int, reach: _Reach) -> _Reach:
+    def inside_documents(cls, document_ids: Tensor, size: int, reach: _Reach) -> _Reach:
         ids = _cut(document_ids[:, None, :, None], size)
         last = ids[..., -1:, :]
         # The first chunk continues its own document, of which nothing came before.
@@ -178,11 +179,11 @@ class _Reach:
         return cls(reach.inside & (ids == ids.mT), from_start, ids == last, from_start[..., -1:, :])
 
 
-def _where(seen: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
+def _where(seen: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor if seen is None else tensor * seen
 
 
-def _cut(tensor: torch.Tensor, size: int) -> torch.Tensor:
+def _cut(tensor: Tensor, size: int) -> Tensor:
     """Cut ``(batch, heads, tokens, channels)`` into ``(batch, heads, chunks, size, channels)``, with zeros at
     the end."""
     missing = -tensor.shape[2] % size
@@ -190,9 +191,7 @@ def _cut(tensor: torch.Tensor, size: int) -> torch.Tensor:
     return torch.unflatten(padded, 2, (-1, size))
 
 
-def _decayed_products(
-    left: torch.Tensor, right: torch.Tensor, log_decay: torch.Tensor, seen: torch.Tensor
-) -> torch.Tensor:
+def _decayed_products(left: Tensor, right: Tensor, log_decay: Tensor, seen: Tensor) -> Tensor:
     """Sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
 
     Args:
@@ -209,9 +208,7 @@ def _decayed_products(
     return ((decay * right.unsqueeze(-3)) @ left.unsqueeze(-1)).squeeze(-1)
 
 
-def _carry(
-    kept: torch.Tensor, added: torch.Tensor, state: torch.Tensor | None, inputs: Recurrence
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _carry(kept: Tensor, added: Tensor, state: Tensor | None, inputs: Recurrence) -> tuple[Tensor, Tensor]:
     """Return the state before each chunk, ``(batch, heads, chunks, ...)``, and after the last.
 
     Args:
