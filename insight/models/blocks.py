@@ -293,7 +293,7 @@ class ParallelResidual(BlockLayout):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_flags(shared_norm=self.shared_norm)
+        require_flags(self)
 
     def build(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 
+from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError, nearest
 
 LARGEST_SIZE = 2**24
@@ -13,10 +15,18 @@ LARGEST_COUNT = 2**12
 """The highest number of layers, groups or buckets, which are built or listed one by one."""
 
 
+def require(holds: bool, problem: str, remedy: str, **option: object) -> None:
+    """Refuse the value of an option unless ``holds``; a component is shown by its class."""
+    if not holds:
+        ((name, value),) = option.items()
+        shown = type(value).__name__ if isinstance(value, Component) else value
+        raise ConfigError(problem, remedy, option=name, value=shown)
+
+
 def require_positive(
     *, minimum: int = 1, maximum: int = LARGEST_SIZE, remedy: str = "", **values: int | None
 ) -> None:
-    """Refuse values that are not whole numbers between two bounds; ``None`` means "derived" and is allowed.
+    """Refuse values that are not whole numbers from ``minimum`` to ``maximum``; ``None`` means "derived".
 
     Args:
         minimum: Smallest allowed value.
@@ -27,10 +37,10 @@ def require_positive(
     Raises:
         ConfigError: A value is not a whole number, or lies outside the bounds.
     """
+    advice = remedy or f"use a whole number from {minimum} to {maximum:,}"
     for name, value in values.items():
         if value is None:
             continue
-        advice = remedy or f"use a whole number from {minimum} to {maximum:,}"
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError("must be a whole number", advice, option=name, value=value)
         if value < minimum:
@@ -65,23 +75,16 @@ def require_number(
             raise ConfigError(f"must be {lowest} and below {high:g}", remedy, option=name, value=value)
 
 
-def require_flags(**values: bool) -> None:
-    """Refuse values that are neither true nor false.
-
-    Raises:
-        ConfigError: A value is something else.
-    """
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise ConfigError("must be true or false", "use true or false", option=name, value=value)
+def require_flags(component: Component) -> None:
+    """Refuse a component with a boolean option that is neither true nor false."""
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if field.type in ("bool", bool) and not isinstance(value, bool):
+            raise ConfigError("must be true or false", "use true or false", option=field.name, value=value)
 
 
 def require_known(option: str, value: object, known: Iterable[str]) -> None:
-    """Refuse names that are not in a list.
-
-    Raises:
-        ConfigError: The name is not in the list.
-    """
+    """Refuse a name that is not in ``known``; the error names the nearest one, or all."""
     names = list(known)
     if value not in names:
         match = nearest(str(value), names)
@@ -89,7 +92,10 @@ def require_known(option: str, value: object, known: Iterable[str]) -> None:
         raise ConfigError("is unknown", remedy, option=option, value=value)
 
 
-def divisors(number: int) -> str:
-    """The divisors of ``number`` as text: ``"1, 2, 3 or 6"``."""
-    values = [str(value) for value in range(1, number + 1) if number % value == 0]
-    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} or {values[-1]}"
+def require_divisor(whole: str, number: int, **part: int | None) -> None:
+    """Refuse the value of an option that does not divide ``number``, the value of the option ``whole``."""
+    ((name, value),) = part.items()
+    if value is not None and number % value:
+        divisors = ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+        remedy = f"use {' or '.join(divisors.rsplit(', ', 1))}"
+        raise ConfigError(f"must divide {whole}={number}", remedy, option=name, value=value)

@@ -40,7 +40,7 @@ class DecoderConfig(StackConfig):
         super().__post_init__()
         require_number(0, 1e6, "use 15 or 30, or null for none", logit_soft_cap=self.logit_soft_cap)
         require_number(0, 1e6, "use hidden_size ** -0.5, or null for none", output_scale=self.output_scale)
-        require_flags(tie_embeddings=self.tie_embeddings, head_bias=self.head_bias)
+        require_flags(self)
         if self.head_bias and self.tie_embeddings:
             raise ConfigError(
                 "the bias belongs to a head of its own",

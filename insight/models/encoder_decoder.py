@@ -41,7 +41,7 @@ class EncoderDecoderConfig(Component):
     logit_bias: bool = False
 
     def __post_init__(self) -> None:
-        require_flags(share_embeddings=self.share_embeddings, logit_bias=self.logit_bias)
+        require_flags(self)
         if self.encoder.pooling is not None:
             raise ConfigError(
                 "the decoder reads all tokens",

@@ -50,7 +50,7 @@ class LayerNorm(Norm):
 
     def __post_init__(self) -> None:
         require_eps(self.eps)
-        require_flags(weight=self.weight, bias=self.bias)
+        require_flags(self)
 
     def build(self, size: int) -> nn.Module:
         return _LayerNorm(size, self.eps, elementwise_affine=self.weight, bias=self.bias)
@@ -72,7 +72,7 @@ class OffsetLayerNorm(Norm):
 
     def __post_init__(self) -> None:
         require_eps(self.eps)
-        require_flags(bias=self.bias)
+        require_flags(self)
 
     def build(self, size: int) -> nn.Module:
         return _OffsetLayerNorm(size, self.eps, bias=self.bias)
@@ -115,7 +115,7 @@ class RMSNorm(Norm):
 
     def __post_init__(self) -> None:
         require_eps(self.eps)
-        require_flags(weight=self.weight)
+        require_flags(self)
 
     def build(self, size: int) -> nn.Module:
         return RMSNormModule(size, self.eps, self.weight)
@@ -251,7 +251,7 @@ class QueryKeyNorm(Component):
     after_position: bool = False
 
     def __post_init__(self) -> None:
-        require_flags(after_position=self.after_position)
+        require_flags(self)
 
     @abstractmethod
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
@@ -270,7 +270,6 @@ class HeadNorm(QueryKeyNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_flags(own_factors=self.own_factors)
         if self.own_factors and not (isinstance(self.norm, (RMSNorm, LayerNorm)) and self.norm.weight):
             raise ConfigError(
                 "factors for each head need a norm with factors",

@@ -20,7 +20,7 @@ from insight.models.attention.base import (
 )
 from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
 from insight.models.caches import LayerCache, make_layer_cache
-from insight.models.checks import divisors, require_flags, require_number, require_positive
+from insight.models.checks import require_divisor, require_flags, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
 from insight.models.norms import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
@@ -76,13 +76,7 @@ class GroupedQueryAttention(Attention):
             maximum=MOST_HEADS, num_heads=self.num_heads, num_key_value_heads=self.num_key_value_heads
         )
         require_positive(head_dim=self.head_dim, window=self.window, chunk_size=self.chunk_size)
-        if self.num_key_value_heads is not None and self.num_heads % self.num_key_value_heads:
-            raise ConfigError(
-                f"must divide num_heads={self.num_heads}",
-                f"use {divisors(self.num_heads)}",
-                option="num_key_value_heads",
-                value=self.num_key_value_heads,
-            )
+        require_divisor("num_heads", self.num_heads, num_key_value_heads=self.num_key_value_heads)
         require_number(
             0,
             1e6,
@@ -91,12 +85,7 @@ class GroupedQueryAttention(Attention):
             score_soft_cap=self.score_soft_cap,
         )
         require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
-        require_flags(
-            qkv_bias=self.qkv_bias,
-            output_bias=self.output_bias,
-            sinks=self.sinks,
-            output_gate=self.output_gate,
-        )
+        require_flags(self)
         find_query_key_norm(self.qk_norm)
         kernel = make_kernel(self.kernel)
         if self.score_soft_cap is not None and not kernel.caps_scores:

@@ -78,7 +78,7 @@ class MLP(FeedForward):
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
-        require_flags(bias=self.bias)
+        require_flags(self)
         find_activation(self.activation)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
@@ -132,7 +132,7 @@ class SwiGLU(FeedForward):
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
-        require_flags(bias=self.bias)
+        require_flags(self)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or default_width(hidden_size)
@@ -154,7 +154,7 @@ class GeGLU(FeedForward):
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
-        require_flags(bias=self.bias)
+        require_flags(self)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or default_width(hidden_size)

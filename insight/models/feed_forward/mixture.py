@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from insight.models.checks import (
     LARGEST_COUNT,
-    divisors,
+    require_divisor,
     require_flags,
     require_known,
     require_number,
@@ -95,13 +95,7 @@ class MixtureOfExperts(FeedForward):
         require_known("gate", self.gate, _GATES)
         require_known("score", self.score, ("softmax", "sigmoid"))
         require_number(0, 1e4, "use 1", weight_scale=self.weight_scale)
-        require_flags(
-            expert_bias=self.expert_bias,
-            normalized_weights=self.normalized_weights,
-            router_bias=self.router_bias,
-            shared_gate=self.shared_gate,
-            weighted_inputs=self.weighted_inputs,
-        )
+        require_flags(self)
         if self.shared_gate and not self.num_shared_experts:
             raise ConfigError(
                 "there are no shared experts to gate",
@@ -119,13 +113,7 @@ class MixtureOfExperts(FeedForward):
                 option="num_experts_per_token",
                 value=self.num_experts_per_token,
             )
-        if self.num_experts % self.num_groups:
-            raise ConfigError(
-                f"must divide num_experts={self.num_experts}",
-                f"use {divisors(self.num_experts)}",
-                option="num_groups",
-                value=self.num_groups,
-            )
+        require_divisor("num_experts", self.num_experts, num_groups=self.num_groups)
         if self.num_groups_per_token > self.num_groups:
             raise ConfigError(
                 f"there are only num_groups={self.num_groups} groups",

@@ -100,7 +100,7 @@ class RelativeBias(Position):
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        require_flags(bidirectional=self.bidirectional)
+        require_flags(self)
         parts = 4 if self.bidirectional else 2
         require_positive(minimum=parts, maximum=LARGEST_COUNT, num_buckets=self.num_buckets)
         if self.num_buckets % parts:

@@ -69,7 +69,7 @@ class SinusoidalPosition(InputPosition):
 
     def __post_init__(self) -> None:
         require_number(1, 1e15, "use 10000", base=self.base)
-        require_flags(in_turn=self.in_turn)
+        require_flags(self)
 
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
         if hidden_size % 2:

@@ -137,7 +137,7 @@ class YarnScaling(RopeScaling):
         require_number(0, 1e6, "use 32", beta_fast=self.beta_fast)
         require_number(0, self.beta_fast, "use 1 and 32", beta_slow=self.beta_slow)
         require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
-        require_flags(truncate=self.truncate)
+        require_flags(self)
 
     @property
     def amplitude(self) -> float:
@@ -234,7 +234,7 @@ class LongRopeScaling(RopeScaling):
         for short, long in zip(self.short_factors, self.long_factors, strict=True):
             require_number(0, 1e6, "use 1 to change nothing", short_factors=short, long_factors=long)
         require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
-        require_flags(always_long=self.always_long)
+        require_flags(self)
 
     @property
     def amplitude(self) -> float:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from insight.models.attention.base import MOST_HEADS
 from insight.models.attention.linear.base import LinearMixer, LinearMixerModule
 from insight.models.attention.linear.recurrence import Recurrence
-from insight.models.checks import LARGEST_COUNT, divisors, require_number, require_positive
+from insight.models.checks import LARGEST_COUNT, require_divisor, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.norms import Norm, RMSNorm, rms_norm
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,7 @@ class GatedDeltaNet(LinearMixer):
         super().__post_init__()
         require_positive(maximum=MOST_HEADS, num_key_heads=self.num_key_heads)
         require_positive(maximum=LARGEST_COUNT, convolution_width=self.convolution_width)
-        if self.num_key_heads is not None and self.num_heads % self.num_key_heads:
-            raise ConfigError(
-                f"must divide num_heads={self.num_heads}",
-                f"use {divisors(self.num_heads)}",
-                option="num_key_heads",
-                value=self.num_key_heads,
-            )
+        require_divisor("num_heads", self.num_heads, num_key_heads=self.num_key_heads)
 
     def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
         return GatedDeltaNetModule(self, hidden_size, position)
