@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,6 +95,7 @@ class Architecture:
         ours: What of our configuration changes beside the sizes.
         num_layers: Blocks, enough for every kind of layer.
         eager: Whether theirs runs its plain form of attention.
+        change: What must be changed in theirs to make it the published network.
         without_gradient: Ends of names of our parameters that have no gradient.
     """
 
@@ -106,6 +108,7 @@ class Architecture:
     ours: dict[str, Any] = field(default_factory=dict)
     num_layers: int = LAYERS
     eager: bool = True
+    change: Callable[[Any], None] = lambda theirs: None
     without_gradient: tuple[str, ...] = ()
 
     def build(self) -> tuple[Any, Decoder]:
@@ -117,6 +120,7 @@ class Architecture:
         attention = "eager" if self.eager else "sdpa"
         config = getattr(transformers, f"{kind}Config")(attn_implementation=attention, **self.theirs)
         theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+        self.change(theirs)
         with torch.no_grad():
             for parameter in theirs.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))  # norms too: ones would hide a mix-up
@@ -218,6 +222,32 @@ def _small_llama4() -> Attention:
         **sizes,
     )
     return LayerPattern((*3 * (local,), replace(pattern.layers[3], position=QueryTemperature(8), **sizes)))
+
+
+_OLMO3_YARN = _YARN | {"factor": 8.0, "attention_factor": 1.2079441541679836}
+
+
+def _small_olmo3() -> Attention:
+    pattern = PRESETS["olmo-3-7b"].config.attention
+    local, scaled = (replace(pattern.layers[layer], num_heads=HEADS) for layer in (0, 3))
+    scaling = replace(scaled.position.scaling, original_length=32)
+    scaled = replace(scaled, position=replace(scaled.position, scaling=scaling))
+    return LayerPattern((*3 * (replace(local, window=WINDOW),), scaled))
+
+
+def _rotate_local_layers_plainly(theirs: Any) -> None:
+    """Theirs has one table of angles; the published model scales those of its global layers alone."""
+    plain = copy.deepcopy(theirs.config)
+    plain.rope_parameters = _rope(500000.0)["rope_parameters"]
+    rotation = type(theirs.model.rotary_emb)(plain)
+
+    def take_plain_tables(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        tables = rotation(given["hidden_states"], given["position_ids"])
+        return args, given | {"position_embeddings": tables}
+
+    for layer, kind in zip(theirs.model.layers, theirs.config.layer_types, strict=True):
+        if kind == "sliding_attention":
+            layer.self_attn.register_forward_pre_hook(take_plain_tables, with_kwargs=True)
 
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
@@ -531,10 +561,12 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
         "Olmo3",
         PRESETS["olmo-3-7b"],
         OLMO2,
-        _SIZES | {"num_hidden_layers": 5, "sliding_window": WINDOW, "rms_norm_eps": 1e-6} | _rope(500000.0),
-        # Theirs has one table of angles for all layers; the published model scales those of the global ones.
-        attention={"position": Rope(500000.0)},
+        _SIZES
+        | {"num_hidden_layers": 5, "sliding_window": WINDOW, "rms_norm_eps": 1e-6}
+        | _rope(500000.0, **_OLMO3_YARN),
+        ours={"attention": _small_olmo3()},
         num_layers=5,
+        change=_rotate_local_layers_plainly,
     ),
     "glm-4": lambda: Architecture(
         "Glm4",

@@ -385,6 +385,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "num_hidden_layers": 64,
             "num_attention_heads": 96,
             "num_key_value_heads": 8,
+            # Their file says 8192 here, to spare memory, and 131072 as model_max_length, as on the model card.
             "max_position_embeddings": 131072,
             "logit_scale": 0.8333333333333334,
             "use_qk_norm": True,
@@ -671,6 +672,11 @@ def test_numbers_that_change_no_size(name: str) -> None:
     eps = next(getattr(published, word) for word in epsilons if hasattr(published, word))
     assert config.norm.eps == eps  # type: ignore[attr-defined]
     assert config.logit_soft_cap == getattr(published, "final_logit_softcapping", None)
+    if published.model_type in ("cohere", "granite"):
+        factor = getattr(published, "logit_scale", None) or 1 / published.logits_scaling
+        assert config.output_scale == factor
+        assert config.embedding_scale == getattr(published, "embedding_multiplier", None)
+        assert config.block.branch_scale == getattr(published, "residual_multiplier", 1.0)
     for layer, attention in enumerate(attentions(config)):
         assert attention.num_heads == published.num_attention_heads
         scale = attention.score_scale
