@@ -385,7 +385,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "num_hidden_layers": 64,
             "num_attention_heads": 96,
             "num_key_value_heads": 8,
-            # Their file says 8192 here, to spare memory, and 131072 as model_max_length, as on the model card.
+            # As on the model card and in model_max_length; their file says 8192 here.
             "max_position_embeddings": 131072,
             "logit_scale": 0.8333333333333334,
             "use_qk_norm": True,
