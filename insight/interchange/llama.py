@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from insight.interchange.name_map import NameMap, Rearrange, Rows, both, rows, transposed
+from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, rows, top, transposed
 
-_TOP = (
-    {"embedding.weight": rows("model.embed_tokens.weight")}
-    | both("norm", "model.norm")
-    | both("head", "lm_head")
-)
-_ATTENTION = both(
+_TOP = top("model.embed_tokens", "model.norm") | both("head", "lm_head")
+_OUTPUT = both("attention.output", "self_attn.o_proj")
+_ATTENTION = _OUTPUT | both(
     "attention.query_key_value", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"
-) | both("attention.output", "self_attn.o_proj")
-_HEAD_NORMS = both("attention.query_norm", "self_attn.q_norm") | both(
-    "attention.key_norm", "self_attn.k_norm"
 )
+_PRE_NORM = norms("input_layernorm", "post_attention_layernorm")
+_ROUTER = both("feed_forward.router.projection", "mlp.gate")
+
+
+def _head_norms(inner: str = "") -> dict[str, Rows]:
+    query_norm = both(f"attention.query_norm{inner}", "self_attn.q_norm")
+    return query_norm | both(f"attention.key_norm{inner}", "self_attn.k_norm")
+
+
+def _output_norms(attention: str, feed_forward: str) -> dict[str, Rows]:
+    return both("attention_output_norm", attention) | both("feed_forward_output_norm", feed_forward)
 
 
 def _gated(ours: str, theirs: str) -> dict[str, Rows]:
@@ -32,25 +37,19 @@ def _experts(theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]
 
 
 _FEED_FORWARD = _gated("feed_forward", "mlp")
-_PACKED_FEED_FORWARD = both("feed_forward.gate_up", "mlp.gate_up_proj") | both(
-    "feed_forward.down", "mlp.down_proj"
-)
-_ROUTER = both("feed_forward.router.projection", "mlp.gate")
-_PRE_NORM = both("attention_norm", "input_layernorm") | both("feed_forward_norm", "post_attention_layernorm")
+_PACKED_FEED_FORWARD = {
+    **both("feed_forward.gate_up", "mlp.gate_up_proj"),
+    **both("feed_forward.down", "mlp.down_proj"),
+}
 
-LLAMA = NameMap(_TOP, _ATTENTION | _HEAD_NORMS | _FEED_FORWARD | _PRE_NORM)
+LLAMA = NameMap(_TOP, _ATTENTION | _head_norms() | _FEED_FORWARD | _PRE_NORM)
 """Llama 1 to 3, Mistral, Qwen 2 and 3, SmolLM 2 and 3, Granite, Cohere."""
 
 MIXTRAL = NameMap(_TOP, _ATTENTION | _PRE_NORM | _ROUTER | _experts("mlp.experts"))
 
 QWEN_MOE = NameMap(
     _TOP,
-    _ATTENTION
-    | _HEAD_NORMS
-    | _FEED_FORWARD
-    | _PRE_NORM
-    | _ROUTER
-    | _experts("mlp.experts")
+    {**LLAMA.block, **MIXTRAL.block}
     | _gated("feed_forward.shared", "mlp.shared_expert")
     | both("feed_forward.shared_gate", "mlp.shared_expert_gate"),
 )
@@ -71,22 +70,18 @@ OLMO2 = NameMap(
     _TOP,
     _ATTENTION
     | _FEED_FORWARD
-    | both("attention.query_norm.norm", "self_attn.q_norm")
-    | both("attention.key_norm.norm", "self_attn.k_norm")
-    | both("attention_norm", "post_attention_layernorm")
-    | both("feed_forward_norm", "post_feedforward_layernorm"),
+    | _head_norms(".norm")
+    | norms("post_attention_layernorm", "post_feedforward_layernorm"),
 )
 """OLMo 2 and 3."""
 
 GEMMA = NameMap(
     _TOP,
     _ATTENTION
-    | _HEAD_NORMS
+    | _head_norms()
     | _FEED_FORWARD
-    | both("attention_norm", "input_layernorm")
-    | both("attention_output_norm", "post_attention_layernorm")
-    | both("feed_forward_norm", "pre_feedforward_layernorm")
-    | both("feed_forward_output_norm", "post_feedforward_layernorm"),
+    | norms("input_layernorm", "pre_feedforward_layernorm")
+    | _output_norms("post_attention_layernorm", "post_feedforward_layernorm"),
 )
 """Gemma 2 and 3."""
 
@@ -94,48 +89,36 @@ GLM4 = NameMap(
     _TOP,
     _ATTENTION
     | _PACKED_FEED_FORWARD
-    | both("attention_norm", "input_layernorm")
-    | both("attention_output_norm", "post_self_attn_layernorm")
-    | both("feed_forward_norm", "post_attention_layernorm")
-    | both("feed_forward_output_norm", "post_mlp_layernorm"),
+    | _PRE_NORM
+    | _output_norms("post_self_attn_layernorm", "post_mlp_layernorm"),
 )
 
 PHI3 = NameMap(
     _TOP,
-    _PRE_NORM
-    | _PACKED_FEED_FORWARD
-    | both("attention.query_key_value", "self_attn.qkv_proj")
-    | both("attention.output", "self_attn.o_proj"),
+    _PRE_NORM | _PACKED_FEED_FORWARD | _OUTPUT | both("attention.query_key_value", "self_attn.qkv_proj"),
 )
 
 DIFFLLAMA = NameMap(
     _TOP,
-    _ATTENTION
-    | _FEED_FORWARD
-    | _PRE_NORM
-    | {
+    {
         f"attention.weight_{ours}_{number}": rows(f"self_attn.lambda_{theirs}{number}")
         for ours, theirs in (("query", "q"), ("key", "k"))
         for number in (1, 2)
-    },
+    }
+    | (_ATTENTION | _FEED_FORWARD | _PRE_NORM),
 )
 
 
 def stablelm_names(num_heads: int, num_key_value_heads: int) -> NameMap:
     """StableLM, which keeps the norm factors of each head in a separate module."""
 
-    def norms(ours: str, theirs: str, count: int) -> dict[str, Rows]:
+    def head_norms(ours: str, theirs: str, count: int) -> dict[str, Rows]:
         names = [f"self_attn.{theirs}.norms.{head}" for head in range(count)]
         return both(f"attention.{ours}", *names, rearrange=lambda tensor: tensor.reshape(count, -1))
 
-    return NameMap(
-        _TOP,
-        _ATTENTION
-        | _FEED_FORWARD
-        | _PRE_NORM
-        | norms("query_norm", "q_layernorm", num_heads)
-        | norms("key_norm", "k_layernorm", num_key_value_heads),
-    )
+    query_norms = head_norms("query_norm", "q_layernorm", num_heads)
+    key_norms = head_norms("key_norm", "k_layernorm", num_key_value_heads)
+    return NameMap(_TOP, _ATTENTION | _FEED_FORWARD | _PRE_NORM | query_norms | key_norms)
 
 
 def deepseek_v3_names(
@@ -143,12 +126,8 @@ def deepseek_v3_names(
 ) -> NameMap:
     """DeepSeek-V3 and Moonlight.
 
-    Args:
-        num_heads: Number of heads.
-        head_dim: Channels of a key without position.
-        value_dim: Channels of a value.
-        compressed_queries: Whether queries are made from a short vector, as in DeepSeek-V3, instead of from
-            the input, as in Moonlight.
+    Keys without position have ``head_dim`` channels and values ``value_dim``. Queries are made from a short
+    vector (``compressed_queries``), as in DeepSeek-V3, or from the input, as in Moonlight.
     """
 
     def keys_before_values(tensor: torch.Tensor) -> torch.Tensor:
@@ -159,13 +138,13 @@ def deepseek_v3_names(
         _TOP,
         _PRE_NORM
         | _FEED_FORWARD
+        | _OUTPUT
         | both("attention.query_latent", "self_attn.q_a_proj")
         | both("attention.query_latent_norm", "self_attn.q_a_layernorm")
         | both("attention.query", f"self_attn.{'q_b_proj' if compressed_queries else 'q_proj'}")
         | both("attention.latent", "self_attn.kv_a_proj_with_mqa")
         | both("attention.latent_norm", "self_attn.kv_a_layernorm")
         | both("attention.key_value", "self_attn.kv_b_proj", rearrange=keys_before_values)
-        | both("attention.output", "self_attn.o_proj")
         | _ROUTER
         | {"feed_forward.router.choice_bias": rows("mlp.gate.e_score_correction_bias")}
         | _experts("mlp.experts")

@@ -13,18 +13,16 @@ Rearrange = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Rows:
-    """The source of one of our tensors.
+    """The source of one of our tensors: the other library's tensors whose rows are concatenated in it.
 
-    Args:
-        names: The other library's tensors, whose rows are concatenated in ours.
-        rearrange: Rearrangement of the result; ``None`` for none.
+    ``rearrange`` is applied to the result, if it is given.
     """
 
     names: tuple[str, ...]
     rearrange: Rearrange | None = None
 
     def read(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
-        """Return our tensor, or ``None`` where the other library has no such tensors."""
+        """Our tensor, or ``None`` where the other library has no such tensors."""
         names = [prefix + name for name in self.names]
         if not all(name in tensors for name in names):
             return None
@@ -33,22 +31,25 @@ class Rows:
 
 
 def rows(*names: str, rearrange: Rearrange | None = None) -> Rows:
-    """Make an entry of a table; see :class:`Rows`."""
+    """An entry of a table; see :class:`Rows`."""
     return Rows(names, rearrange)
 
 
 def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
-    """Make the entries for the weight and the bias of a module; either may be missing.
+    """The entries for the weight and the bias of a module of ours; either may be missing."""
+    kinds = ("weight", "bias")
+    return {f"{ours}.{kind}": Rows(tuple(f"{name}.{kind}" for name in theirs), rearrange) for kind in kinds}
 
-    Args:
-        ours: Our name of the module.
-        theirs: The modules whose tensors are concatenated in ours.
-        rearrange: Rearrangement of both results; ``None`` for none.
-    """
-    return {
-        f"{ours}.{kind}": Rows(tuple(f"{name}.{kind}" for name in theirs), rearrange)
-        for kind in ("weight", "bias")
-    }
+
+def top(embedding: str, norm: str) -> dict[str, Rows]:
+    """The entries for the embedding and the last norm."""
+    return both("embedding", embedding) | both("norm", norm)
+
+
+def norms(attention: str, feed_forward: str | None = None) -> dict[str, Rows]:
+    """The entries for the norms before attention and, unless both share one, before the feed-forward."""
+    entries = both("attention_norm", attention)
+    return entries | both("feed_forward_norm", feed_forward) if feed_forward else entries
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,13 @@ class NameMap:
     shared: Mapping[str, Rows] = field(default_factory=dict)
 
     def convert(self, tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
-        """Return the tensors (weights or gradients) under our names; a tied head or biases may be missing."""
+        """The tensors (weights or gradients) under our names; a tied head or biases may be missing."""
         found = {name: source.read(tensors, "") for name, source in self.top.items()}
         for layer in range(num_layers):
-            prefix = self.layer_prefix.format(layer=layer)
-            for name, source in self.block.items():
-                found[f"blocks.{layer}.{name}"] = source.read(tensors, prefix)
-            for name, source in self.shared.items():
-                found[f"blocks.{layer}.{name}"] = source.read(tensors, self.layer_prefix.format(layer=0))
+            for entries, number in ((self.block, layer), (self.shared, 0)):
+                prefix = self.layer_prefix.format(layer=number)
+                for name, source in entries.items():
+                    found[f"blocks.{layer}.{name}"] = source.read(tensors, prefix)
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
@@ -91,7 +91,7 @@ class EncoderDecoderNames:
     def convert(
         self, tensors: Mapping[str, torch.Tensor], num_layers: int, num_decoder_layers: int | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return the tensors (weights or gradients) under our names; a shared one under each of its names.
+        """The tensors (weights or gradients) under our names; a shared one under each of its names.
 
         Some tensors may be missing. ``num_layers`` counts the encoder's blocks; ``num_decoder_layers=None``
         means that the decoder has as many.
@@ -111,10 +111,8 @@ def transposed(tensor: torch.Tensor) -> torch.Tensor:
 def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrange:
     """Rearrange rows packed by groups (queries, one key, one value) to all queries, all keys, all values.
 
-    Args:
-        num_groups: Number of key and value heads.
-        queries_per_group: Query heads that share a key and a value.
-        head_dim: Rows of a head.
+    Each of ``num_groups`` groups has ``queries_per_group`` heads of queries that share a key and a value; a
+    head has ``head_dim`` rows.
     """
 
     def rearrange(tensor: torch.Tensor) -> torch.Tensor:
