@@ -5,30 +5,30 @@ A batch is a pure function of its index, so a loader consists of that function a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from insight.data.sampling import EvaluationWindows, Rows, Samples
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.data.sampling import EvaluationWindows, Rows, Samples, SamplingConfig, Windows
+from insight.data.sampling.permutation import Int64
+from insight.runtime.errors import CheckpointError
+from insight.runtime.numbers import require_number
 
 
 @dataclass
 class LanguageModelBatch:
-    """A batch of token sequences.
+    """A batch of token sequences, each tensor int64 ``(batch, sequence)``.
 
     Attributes:
-        input_ids: int64 ``(batch, sequence)``.
-        targets: int64 ``(batch, sequence)``; ``IGNORED_TARGET`` for positions excluded from the loss.
-        document_ids: int64 ``(batch, sequence)`` or ``None``; attention stays inside equal ids.
-        position_ids: int64 ``(batch, sequence)`` or ``None`` for 0, 1, 2, …
+        input_ids: Token ids.
+        targets: Token ids; ``IGNORED_TARGET`` for positions excluded from the loss.
+        document_ids: Attention stays inside equal ids; ``None`` if it has no bounds.
+        position_ids: Positions in the document; ``None`` for 0, 1, 2, …
         num_samples: Samples by which the position in the data advances; ``None`` for one per row.
     """
 
@@ -40,12 +40,9 @@ class LanguageModelBatch:
 
 
 class SampleCursor:
-    """Number of samples that all processes together have trained on.
+    """The number of samples that all processes together have trained on.
 
     The identity of the data is saved with it, so that it is restored only for data with the same order.
-
-    Attributes:
-        num_consumed: Number of samples so far.
     """
 
     def __init__(self) -> None:
@@ -53,18 +50,8 @@ class SampleCursor:
         self._restored: dict[str, Any] | None = None
 
     def advance(self, num_samples: int) -> None:
-        """Count samples as consumed.
-
-        Raises:
-            ConfigError: The number is below 1.
-        """
-        if num_samples < 1:
-            raise ConfigError(
-                "a batch has samples",
-                "pass the global batch size",
-                option="num_samples_global",
-                value=num_samples,
-            )
+        """Count samples as consumed; a number below 1 raises a ConfigError."""
+        require_number("num_samples_global", num_samples, "the global batch size", whole=True, at_least=1)
         self.num_consumed += num_samples
 
     def state_dict(self, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +65,7 @@ class SampleCursor:
     def restore(self, identity: Mapping[str, Any], batch_size: int = 1) -> None:
         """Set the position to the loaded number, if one was loaded.
 
-        Args:
-            identity: The identity of the data, see :meth:`state_dict`.
-            batch_size: Samples per batch on all processes together.
+        ``batch_size`` is the number of samples per batch on all processes together.
 
         Raises:
             CheckpointError: The number refers to other data, another order or batch, or lies inside a batch.
@@ -90,17 +75,15 @@ class SampleCursor:
         restored, self._restored = self._restored, None
         present = _with_fingerprint(identity)
         if restored.get("fingerprint") != present["fingerprint"]:
-            names = [*identity, *(name for name in restored if name not in present)]
-            different = [
-                name
-                for name in names
-                if restored.get(name) != present.get(name) and name != "num_samples_consumed"
+            changes = [
+                f"{name}={present.get(name)} (saved: {restored.get(name)})"
+                for name in {**identity, **restored}
+                if restored.get(name) != present.get(name)
+                and name not in ("num_samples_consumed", "fingerprint")
             ]
-            changes = ", ".join(
-                f"{name}={present.get(name)} (saved: {restored.get(name)})" for name in different
-            )
             raise CheckpointError(
-                f"the checkpoint's position is one in other training data: {changes or 'unknown format'}",
+                "the checkpoint's position is one in other training data: "
+                f"{', '.join(changes) or 'unknown format'}",
                 "resume with the data settings of the run (batch_size times processes times accumulation has "
                 "to stay), or start from its weights with --init_from",
             )
@@ -120,8 +103,7 @@ def text_hash(text: str) -> str:
 
 
 def _with_fingerprint(identity: Mapping[str, Any]) -> dict[str, Any]:
-    parts = dict(identity)
-    return {**parts, "fingerprint": text_hash(repr(parts))}
+    return {**identity, "fingerprint": text_hash(repr(dict(identity)))}
 
 
 _SAMPLES_AT_ONCE = 4096
@@ -179,15 +161,15 @@ class BatchLoader:
         """Does nothing, see :meth:`state_dict`."""
 
 
+@dataclass
 class _Batches(Dataset[LanguageModelBatch]):
-    def __init__(self, make_batch: Callable[[int], LanguageModelBatch]) -> None:
-        self._make_batch = make_batch
+    make_batch: Callable[[int], LanguageModelBatch]
 
     def __getitem__(self, index: int) -> LanguageModelBatch:
-        return self._make_batch(index)
+        return self.make_batch(index)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TrainingBatches:
     """Training batches by global index, counted over all epochs.
 
@@ -201,6 +183,7 @@ class TrainingBatches:
         rank: Rank of this process.
         world_size: Number of processes; divides ``global_batch_size``.
         samples_per_step: Samples per optimizer step on all ranks; ``None`` for one batch per step.
+        sampling: The sampling of the samples, which may reshape those of a batch.
     """
 
     samples: Samples
@@ -208,6 +191,8 @@ class TrainingBatches:
     rank: int
     world_size: int
     samples_per_step: int | None = None
+    sampling: SamplingConfig = Windows()
+    _newest: tuple[object, Int64] = field(default=(None, np.empty(0, np.int64)), init=False, repr=False)
 
     @property
     def num_batches(self) -> int:
@@ -216,33 +201,23 @@ class TrainingBatches:
 
     def __call__(self, index: int) -> LanguageModelBatch:
         """The samples of this rank in batch ``index`` of the run."""
-        num_positions = self.samples.num_positions
+        size, num_positions = self.global_batch_size, self.samples.num_positions
         epoch, batch = divmod(index, self._batches_in(num_positions))
-        group = max(1, _SAMPLES_AT_ONCE // self.global_batch_size)
-        first_batch = batch // group * group
-        first = first_batch * self.global_batch_size
-        names = self._names(epoch, first, min(first + group * self.global_batch_size, num_positions))
-        global_batch = names[(batch - first_batch) * self.global_batch_size :][: self.global_batch_size]
+        group = max(1, _SAMPLES_AT_ONCE // size)
+        place = batch % group
+        first = (batch - place) * size
+        if self._newest[0] != (epoch, first):
+            # Many samples are named together, since a thousand take little longer than ten.
+            positions = np.arange(first, min(first + group * size, num_positions))
+            self._newest = ((epoch, first), self.samples.order(epoch, positions))
+        global_batch = self._newest[1][place * size :][:size]
         rows = self.samples.rows(global_batch[self.rank :: self.world_size])
-        shaped = self.samples.shaped(rows, index)
+        shaped = self.sampling.shaped(rows, index)
         return _batch(shaped, None if shaped is rows else len(rows.inputs))
 
     def _batches_in(self, num_samples: int) -> int:
         step = self.samples_per_step or self.global_batch_size
         return num_samples // step * (step // self.global_batch_size)
-
-    @functools.cached_property
-    def _names(self) -> Callable[[int, int, int], npt.NDArray[np.int64]]:
-        """Names of the samples of several batches; ordering a thousand takes little longer than ten."""
-
-        @functools.lru_cache(maxsize=2)
-        def names(epoch: int, first: int, stop: int) -> npt.NDArray[np.int64]:
-            return self.samples.order(epoch, np.arange(first, stop))
-
-        return names
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_names"}
 
 
 @dataclass(frozen=True)
@@ -276,21 +251,18 @@ class EvaluationBatches:
 
 
 def _batch(rows: Rows, num_samples: int | None = None) -> LanguageModelBatch:
-    ids = rows.document_ids
-    return LanguageModelBatch(
-        _tensor(rows.inputs),
-        _tensor(rows.targets),
-        None if ids is None else _tensor(ids),
-        None if ids is None else _tensor(_positions(ids)),
-        num_samples,
-    )
+    batch = LanguageModelBatch(_tensor(rows.inputs), _tensor(rows.targets), num_samples=num_samples)
+    if rows.document_ids is not None:
+        batch.document_ids = _tensor(rows.document_ids)
+        batch.position_ids = _tensor(_positions(rows.document_ids))
+    return batch
 
 
-def _tensor(array: npt.NDArray[np.int64]) -> torch.Tensor:
+def _tensor(array: Int64) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _positions(document_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _positions(document_ids: Int64) -> Int64:
     """Positions 0, 1, 2, … within each run of equal document ids: int64 ``(rows, sequence)``."""
     begins = np.ones(document_ids.shape, dtype=np.bool_)
     np.not_equal(document_ids[:, 1:], document_ids[:, :-1], out=begins[:, 1:])

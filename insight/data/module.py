@@ -13,15 +13,8 @@ from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
 from insight.data.loaders import BatchLoader, EvaluationBatches, SampleCursor, TrainingBatches, text_hash
 from insight.data.preparation import DocumentPlace, Named, Preparation, TextFiles
-from insight.data.sampling import (
-    MAX_SEQUENCE_LENGTH,
-    Corpus,
-    EvaluationWindows,
-    Samples,
-    SamplingConfig,
-    Windows,
-    require_corpus_names,
-)
+from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingConfig, Windows
+from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, require_corpus_names
 from insight.data.store import TokenStore, cache_limit, default_cache_dir
 from insight.data.store.reader import JoinedStore
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
@@ -35,92 +28,34 @@ TrainFiles = Named | dict[str, Files]
 MAX_BATCH_TOKENS = 1 << 24
 """Upper limit of the tokens in a batch on one process; the states of more would not fit into memory."""
 MAX_LOADER_WORKERS = 1024
+_WHAT_TO_NAME = "name at least one file, folder, glob or corpus:NAME"
 _SPLITS_OF_STAGE = {
     # An unreadable test set is reported before training rather than after it.
     "fit": ("train", "validation", "test"),
     "validate": ("validation",),
     "test": ("test",),
     "predict": ("predict",),
+    None: ("train", "validation", "test", "predict"),
 }
 
 
-class TrainingCorpora:
-    """The text of ``train_files``: one stream of files, or a mapping from names of corpora to their files.
-
-    Raises:
-        ConfigError: A mapping is empty, a name is not text, or a corpus has no files.
-    """
-
-    def __init__(self, train_files: TrainFiles) -> None:
-        self.is_named = isinstance(train_files, Mapping)
-        self._text = train_files
-        self._corpora: dict[str, Files] = dict(train_files) if isinstance(train_files, Mapping) else {}
-        if self.is_named and not self._corpora:
-            raise ConfigError(
-                "names no text",
-                "name at least one file, folder, glob or corpus:NAME",
-                option="train_files",
-                value="{}",
+def _joined(train_files: TrainFiles) -> Named:
+    """The text of all corpora of ``train_files`` as one stream."""
+    if not isinstance(train_files, Mapping):
+        return train_files
+    require_corpus_names("train_files", train_files)
+    if not train_files:
+        raise ConfigError("names no text", _WHAT_TO_NAME, option="train_files", value="{}")
+    joined: list[str] = []
+    for name, files in train_files.items():
+        if not isinstance(files, (str, list)):
+            problem, remedy = (
+                "is neither a file nor a list of files",
+                "name files, folders, globs or corpus:NAME",
             )
-        require_corpus_names("train_files", self._corpora)
-        for name, files in self._corpora.items():
-            if not isinstance(files, (str, list)):
-                raise ConfigError(
-                    "is neither a file nor a list of files",
-                    "name files, folders, globs or corpus:NAME",
-                    option=f"train_files.{name}",
-                    value=files,
-                )
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the corpora; a single empty name if they are not named."""
-        return list(self._corpora) or [""]
-
-    @property
-    def all_text(self) -> Named:
-        """The text of all corpora as one stream."""
-        if isinstance(self._text, dict):
-            lists = ([files] if isinstance(files, str) else files for files in self._text.values())
-            return [file for files in lists for file in files]
-        return self._text
-
-    def check(self, text: TextFiles, sampling: SamplingConfig, sequence_length: int) -> None:
-        """Refuse options that cannot work together, before any text is read.
-
-        Raises:
-            ConfigError: The sampling does not fit the corpora, or an option would mix the corpora.
-        """
-        sampling.check(self.names, sequence_length)
-        if not self.is_named:
-            return
-        if text.validation is None and text.validation_fraction:
-            raise ConfigError(
-                "no part of corpora with names can be set aside",
-                "name validation_files, or set validation_fraction to 0",
-                option="validation_fraction",
-                value=text.validation_fraction,
-            )
-        if text.canaries is not None:
-            raise ConfigError(
-                "canaries: they are planted in one stream, and train_files names corpora",
-                "list the files without names, or leave the canaries out",
-            )
-
-    def open(self, preparation: Preparation) -> list[Corpus]:
-        """Open the stores of the corpora; missing ones are built with the tokenizer of all text.
-
-        Raises:
-            DataError: The text cannot be read.
-        """
-        if not self.is_named:
-            sources = preparation.sources("train")
-            files = sources[0].name if len(sources) == 1 else f"{len(sources)} files"
-            return [Corpus("", f"train_files ({files})", preparation.store("train"))]
-        return [
-            Corpus(name, f"train_files.{name}", preparation.of_corpus(files).store("train"))
-            for name, files in self._corpora.items()
-        ]
+            raise ConfigError(problem, remedy, option=f"train_files.{name}", value=files)
+        joined += [files] if isinstance(files, str) else files
+    return joined
 
 
 class LanguageModelingDataModule(pl.LightningDataModule):
@@ -186,13 +121,13 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         super().__init__()
         require_number("seed", seed, 0, whole=True, at_least=-(1 << 63), below=1 << 64)
         require_number("num_workers", num_workers, 2, whole=True, at_least=0, at_most=MAX_LOADER_WORKERS)
-        require_number(
-            "sequence_length", sequence_length, 256, whole=True, at_least=1, at_most=MAX_SEQUENCE_LENGTH
-        )
+        most = MAX_SEQUENCE_LENGTH
+        require_number("sequence_length", sequence_length, 256, whole=True, at_least=1, at_most=most)
         most = max(1, MAX_BATCH_TOKENS // sequence_length)
-        for name, size in (("batch_size", batch_size), ("validation_batch_size", validation_batch_size)):
-            if size is not None and (name, size) != ("batch_size", "auto"):
-                require_number(name, size, min(16, most), whole=True, at_least=1, at_most=most)
+        sizes = {"batch_size": None if batch_size == "auto" else batch_size}
+        sizes["validation_batch_size"] = validation_batch_size
+        for name, size in sizes.items():
+            require_number(name, size, min(16, most), whole=True, optional=True, at_least=1, at_most=most)
         self.sequence_length = sequence_length
         self.chooses_batch_size = batch_size == "auto"
         self.batch_size = 1 if batch_size == "auto" else batch_size
@@ -202,19 +137,10 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._tokenizer: TokenizerConfig | BaseTokenizer = tokenizer
         self.canaries = canaries
         self.sampling = sampling
-        self._training = TrainingCorpora(train_files)
-        self._files = TextFiles(
-            self._training.all_text,
-            validation_files,
-            test_files,
-            predict_files,
-            text_field,
-            validation_fraction,
-            seed,
-            canaries,
-            invalid_text,
-        )
-        self._training.check(self._files, sampling, sequence_length)
+        texts = (_joined(train_files), validation_files, test_files, predict_files)
+        self._files = TextFiles(*texts, text_field, validation_fraction, seed, canaries, invalid_text)
+        self._files_of_corpora = dict(train_files) if isinstance(train_files, Mapping) else {}
+        self._check_sampling()
         self._cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._max_cache_bytes = cache_limit(cache_gigabytes)
         self._executor = executor
@@ -225,6 +151,22 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._samples_per_step = self.batch_size
         self._cursor = SampleCursor()
         self._has_said_counts = False
+
+    def _check_sampling(self) -> None:
+        """Refuse options that cannot work together, before any text is read."""
+        self.sampling.check(list(self._files_of_corpora) or [""], self.sequence_length)
+        if not self._files_of_corpora:
+            return
+        fraction = self._files.validation_fraction
+        if self._files.validation is None and fraction:
+            problem = "no part of corpora with names can be set aside"
+            remedy = "name validation_files, or set validation_fraction to 0"
+            raise ConfigError(problem, remedy, option="validation_fraction", value=fraction)
+        if self.canaries is not None:
+            raise ConfigError(
+                "canaries: they are planted in one stream, and train_files names corpora",
+                "list the files without names, or leave the canaries out",
+            )
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
         """Use a finished tokenizer, such as that of a checkpoint, instead of the configured one.
@@ -245,9 +187,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     @property
     def num_training_samples(self) -> int:
         """Number of samples in one pass over the training text."""
-        self.store("train")  # Raises an error if there is none.
-        assert self._samples is not None
-        return self._samples.num_samples
+        return self._training_samples().num_samples
 
     @property
     def validation_batch_size(self) -> int:
@@ -267,10 +207,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the token ids of the splits that the stage needs; repeated calls are allowed.
 
-        Raises the errors of :meth:`prepare_data`.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; ``None`` for all splits.
+        ``stage`` is ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; ``None`` means all splits. Raises
+        the errors of :meth:`prepare_data`.
         """
         self._stores |= self._open(stage)
         if stage == "fit" and self.trainer and not self._has_said_counts:
@@ -287,40 +225,39 @@ class LanguageModelingDataModule(pl.LightningDataModule):
                 self._files, self._tokenizer, self._cache_dir, self._max_cache_bytes, self._executor
             )
         preparation = self._preparation
-        needed = _SPLITS_OF_STAGE[stage] if stage else ("train", "validation", "test", "predict")
-        wanted = [split for split in needed if preparation.has(split)]
+        wanted = [split for split in _SPLITS_OF_STAGE[stage] if preparation.has(split)]
         for split in wanted:
             preparation.sources(split)  # Every missing file is found before any work.
-        return {split: self._opened(preparation, split) for split in wanted}
+        return {
+            split: self._stores.get(split)
+            or (self._training_store(preparation) if split == "train" else preparation.store(split))
+            for split in wanted
+        }
 
-    def _opened(self, preparation: Preparation, split: str) -> TokenStore:
-        if split in self._stores:
-            return self._stores[split]
-        if split != "train":
-            return preparation.store(split)
+    def _training_store(self, preparation: Preparation) -> TokenStore:
+        """Open the text to train on and make its samples; the corpora share the tokenizer of all text."""
         if self._samples is None:
-            self._corpora = self._training.open(preparation)
+            self._corpora = [
+                Corpus(name, f"train_files.{name}", preparation.of_corpus(files).store("train"))
+                for name, files in self._files_of_corpora.items()
+            ]
+            if not self._corpora:
+                sources = preparation.sources("train")
+                files = sources[0].name if len(sources) == 1 else f"{len(sources)} files"
+                self._corpora = [Corpus("", f"train_files ({files})", preparation.store("train"))]
             self._samples = self.sampling.build(self._corpora, self.sequence_length, self.seed)
             for line in self._samples.notes():
                 say(line)
-        self._check_one_batch(self._samples)
+        count, size = self._samples.num_samples, self.global_batch_size
+        several = len(self._corpora) > 1
+        if count < size:
+            where = f"train_files ({len(self._corpora)} corpora)" if several else self._corpora[0].title
+            problem = f"{count} sequences of {self.sequence_length} tokens, fewer than one batch of {size}"
+            most = count // self._world_size
+            remedy = f", or use batch_size={most} or" if most else " or use"
+            raise DataError(f"{where}: {problem}", f"give more text{remedy} a smaller sequence_length")
         stores = [corpus.store for corpus in self._corpora]
-        return stores[0] if len(stores) == 1 else JoinedStore(stores)
-
-    def _check_one_batch(self, samples: Samples) -> None:
-        if samples.num_samples >= self.global_batch_size:
-            return
-        where = self._corpora[0].title
-        if len(self._corpora) > 1:
-            where = f"train_files ({len(self._corpora)} corpora)"
-        most = samples.num_samples // self._world_size
-        raise DataError(
-            f"{where}: {samples.num_samples} sequences of {self.sequence_length} tokens, fewer than one "
-            f"batch of {self.global_batch_size}",
-            f"give more text, or use batch_size={most} or a smaller sequence_length"
-            if most
-            else "give more text or use a smaller sequence_length",
-        )
+        return JoinedStore(stores) if several else stores[0]
 
     @property
     def tokenizer(self) -> BaseTokenizer:
@@ -344,11 +281,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """
         if split not in self._stores:
             if self._preparation is not None and not self._preparation.has(split):
-                raise DataError(
-                    "names no text",
-                    "name at least one file, folder, glob or corpus:NAME",
-                    option=f"{split}_files",
-                )
+                raise DataError("names no text", _WHAT_TO_NAME, option=f"{split}_files")
             raise DataError(f"the {split} data is not set up", "call setup() first")
         return self._stores[split]
 
@@ -362,8 +295,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """Facts about the data for reports, as plain JSON values."""
-        tokenizer = self.tokenizer
-        preparation = self._prepared
+        tokenizer, preparation = self.tokenizer, self._prepared
         splits = {
             split: {
                 "files": [source.name for source in preparation.sources(split)],
@@ -395,19 +327,18 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         ``len()`` is always that of a whole epoch, even if iteration begins inside one: only Lightning counts
         where an epoch ends, and the batches continue into the next.
         """
+        samples = self._training_samples()
+        if self.chooses_batch_size:
+            remedy = "use insight fit, or name one"
+            raise ConfigError("nothing has chosen a number", remedy, option="batch_size", value="auto")
+        sizes = (self.global_batch_size, self._rank, self._world_size, self._samples_per_step)
+        batches = TrainingBatches(samples, *sizes, self.sampling)
+        return BatchLoader(batches, batches.num_batches, self._first_batch, self.num_workers)
+
+    def _training_samples(self) -> Samples:
         self.store("train")  # Raises an error if there is none.
         assert self._samples is not None
-        if self.chooses_batch_size:
-            raise ConfigError(
-                "nothing has chosen a number",
-                "use insight fit, or name one",
-                option="batch_size",
-                value="auto",
-            )
-        batches = TrainingBatches(
-            self._samples, self.global_batch_size, self._rank, self._world_size, self._samples_per_step
-        )
-        return BatchLoader(batches, batches.num_batches, self._first_batch, self.num_workers)
+        return self._samples
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation text with each token a target once; ``[]`` if ``validation_fraction`` is 0."""
@@ -463,24 +394,20 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     def _identity(self) -> dict[str, Any]:
         manifest = self._stores["train"].manifest
-        return {
+        identity: dict[str, Any] = {
             "training_text": text_hash("".join(shard.tokens_hash for shard in manifest.shards)),
             "tokenizer": manifest.tokenizer_fingerprint[:16],
             "sequence_length": self.sequence_length,
             "global_batch_size": self._samples_per_step,
             "seed": self.seed,
-            **self._order_identity(),
         }
-
-    def _order_identity(self) -> dict[str, str]:
-        """The options that decide the order, if they are not the defaults."""
-        if self.sampling == Windows() and not self._training.is_named:
-            return {}  # Checkpoints from before the option existed have no entry.
-        parts = {"sampling": json.dumps(self.sampling.to_dict())}
-        if self._training.is_named:
-            corpora = (f"{corpus.name}: {corpus.store.num_tokens}" for corpus in self._corpora)
-            parts["corpora"] = ", ".join(corpora)
-        return parts
+        # Checkpoints from before sampling was an option have no entry for it.
+        if self.sampling != Windows() or self._files_of_corpora:
+            identity["sampling"] = json.dumps(self.sampling.to_dict())
+        if self._files_of_corpora:
+            sizes = (f"{corpus.name}: {corpus.store.num_tokens}" for corpus in self._corpora)
+            identity["corpora"] = ", ".join(sizes)
+        return identity
 
     @property
     def _prepared(self) -> Preparation:
@@ -497,20 +424,21 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return BatchLoader(batches, batches.num_batches, num_workers=self.num_workers)
 
     @property
-    def _rank(self) -> int:
+    def _place(self) -> dict[str, int]:
         # Processes that share the matrices of one network (tensor parallelism) also share its samples.
-        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
-        return int(placed["rank"]) if placed else 0
+        return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
+
+    @property
+    def _rank(self) -> int:
+        return int(self._place.get("rank", 0))
 
     @property
     def _world_size(self) -> int:
-        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
-        return int(placed["num_replicas"]) if placed else 1
+        return int(self._place.get("num_replicas", 1))
 
     def _count_samples_per_step(self) -> int:
         """Samples per optimizer step on all ranks; one batch if the text has fewer or batches count."""
-        assert self._samples is not None
         accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         step = self.global_batch_size * accumulation
-        has_whole_steps = step <= self._samples.num_samples and not self.sampling.counts_batches
+        has_whole_steps = step <= self._training_samples().num_samples and not self.sampling.counts_batches
         return step if has_whole_steps else self.global_batch_size

@@ -20,7 +20,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 def batches(store: TokenStore, sampling: SamplingConfig, batch_size: int = 3) -> TrainingBatches:
-    return TrainingBatches(sampling.build([Corpus("", "text", store)], 16, 0), batch_size, 0, 1)
+    samples = sampling.build([Corpus("", "text", store)], 16, 0)
+    return TrainingBatches(samples, batch_size, 0, 1, sampling=sampling)
 
 
 def test_length_doubles_in_equal_stages() -> None:

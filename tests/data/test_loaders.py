@@ -68,7 +68,7 @@ def training(
     inner = sampling.sampling if isinstance(sampling, SequenceLengthWarmup) else sampling
     names = list(inner.weights) if isinstance(inner, Mixture) else [""]
     samples = sampling.build([Corpus(name, name, store) for name in names], length, seed)
-    return TrainingBatches(samples, batch, rank, world)
+    return TrainingBatches(samples, batch, rank, world, sampling=sampling)
 
 
 @pytest.mark.parametrize("sampling", [way for way in SAMPLINGS if not way.counts_batches], ids=repr)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, Corpus, Int64, Rows, Samples, SamplingConfig
+from insight.data.sampling.permutation import Int64
+from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, Corpus, Rows, Samples, SamplingConfig
 from insight.data.sampling.windows import Windows
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
@@ -29,31 +30,20 @@ class SequenceLengthWarmup(SamplingConfig):
         sampling: The sampling whose samples are cut.
     """
 
+    is_outermost: ClassVar[bool] = True
+    counts_batches: ClassVar[bool] = True
+
     start_length: int = 32
     num_batches: int = 100
     keep_tokens: bool = True
     sampling: SamplingConfig = Windows()
 
     def __post_init__(self) -> None:
-        require_number(
-            "start_length", self.start_length, 32, whole=True, at_least=1, at_most=MAX_SEQUENCE_LENGTH
-        )
-        require_number("num_batches", self.num_batches, 100, whole=True, at_least=1, at_most=10**12)
+        for name, example, most in (("start_length", 32, MAX_SEQUENCE_LENGTH), ("num_batches", 100, 10**12)):
+            require_number(name, getattr(self, name), example, whole=True, at_least=1, at_most=most)
         if isinstance(self.sampling, SequenceLengthWarmup):
-            raise ConfigError(
-                "one warm-up cannot be inside another",
-                "leave one out",
-                option="sampling",
-                value="SequenceLengthWarmup",
-            )
-
-    @property
-    def is_outermost(self) -> bool:
-        return True
-
-    @property
-    def counts_batches(self) -> bool:
-        return True
+            problem, inner = "one warm-up cannot be inside another", type(self.sampling).__name__
+            raise ConfigError(problem, "leave one out", option="sampling", value=inner)
 
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         ratio, rest = divmod(sequence_length, self.start_length)
@@ -62,16 +52,24 @@ class SequenceLengthWarmup(SamplingConfig):
             while length % 2 == 0:
                 length //= 2
                 halves.append(length)
-            raise ConfigError(
-                f"doubling it never gives sequence_length={sequence_length}",
-                f"use {', '.join(map(str, halves[:4])) or 'an even sequence_length'}",
-                option="start_length",
-                value=self.start_length,
-            )
+            problem = f"doubling it never gives sequence_length={sequence_length}"
+            remedy = f"use {', '.join(map(str, halves[:4])) or 'an even sequence_length'}"
+            raise ConfigError(problem, remedy, option="start_length", value=self.start_length)
         self.sampling.check(names, sequence_length)
 
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
-        return WarmingSamples(self.sampling.build(corpora, sequence_length, seed), self, sequence_length)
+        return self.sampling.build(corpora, sequence_length, seed)
+
+    def shaped(self, rows: Rows, index: int) -> Rows:
+        length = self.length_at(index, rows.inputs.shape[1])
+        if length == rows.inputs.shape[1]:
+            return rows
+
+        def cut(array: Int64) -> Int64:
+            return array.reshape(-1, length) if self.keep_tokens else array[:, :length]
+
+        ids = rows.document_ids
+        return Rows(cut(rows.inputs), cut(rows.targets), None if ids is None else cut(ids))
 
     def length_at(self, index: int, sequence_length: int) -> int:
         """Length of the rows of batch ``index`` of the run."""
@@ -79,50 +77,3 @@ class SequenceLengthWarmup(SamplingConfig):
         if index >= self.num_batches:
             return sequence_length
         return self.start_length << (index * num_doublings // self.num_batches)
-
-
-@dataclass(frozen=True, eq=False)
-class WarmingSamples(Samples):
-    """Samples that are cut into shorter rows during the warm-up."""
-
-    samples: Samples
-    warmup: SequenceLengthWarmup
-    sequence_length: int
-
-    @property
-    def num_samples(self) -> int:
-        return self.samples.num_samples
-
-    @property
-    def num_names(self) -> int:
-        return self.samples.num_names
-
-    @property
-    def num_positions(self) -> int:
-        return self.samples.num_positions
-
-    def order(self, epoch: int, positions: Int64) -> Int64:
-        return self.samples.order(epoch, positions)
-
-    def rows(self, names: Int64) -> Rows:
-        return self.samples.rows(names)
-
-    def shaped(self, rows: Rows, index: int) -> Rows:
-        length = self.warmup.length_at(index, self.sequence_length)
-        if length == self.sequence_length:
-            return rows
-        ids = rows.document_ids
-        return Rows(
-            self._cut(rows.inputs, length),
-            self._cut(rows.targets, length),
-            None if ids is None else self._cut(ids, length),
-        )
-
-    def facts(self) -> dict[str, Any]:
-        return self.samples.facts()
-
-    def notes(self) -> list[str]:
-        return self.samples.notes()
-
-    def _cut(self, array: Int64, length: int) -> Int64:
-        return array.reshape(-1, length) if self.warmup.keep_tokens else array[:, :length]

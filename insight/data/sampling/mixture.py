@@ -7,20 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from insight.data.sampling.samples import (
-    Corpus,
-    Int64,
-    Rows,
-    Samples,
-    SamplingConfig,
-    random_integer,
-    require_corpus_names,
-)
+from insight.data.sampling.permutation import Int64, random_integer
+from insight.data.sampling.samples import Corpus, Rows, Samples, SamplingConfig, require_corpus_names
 from insight.data.sampling.windows import Windows
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
@@ -38,9 +30,9 @@ class Turns(NamedTuple):
         counts: int64 ``(owners,)``, the number of turns of each owner in a period.
     """
 
-    owner: npt.NDArray[np.int64]
-    nth: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    owner: Int64
+    nth: Int64
+    counts: Int64
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
@@ -105,36 +97,26 @@ class Mixture(SamplingConfig):
         sampling: How each corpus becomes samples.
     """
 
+    is_outermost: ClassVar[bool] = True
+
     weights: dict[str, float]
     sampling: SamplingConfig = Windows()
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, dict) or not self.weights:
-            raise ConfigError(
-                "a mixture has at least one corpus",
-                "give every corpus a weight: {a: 3, b: 1}",
-                option="weights",
-                value=self.weights,
-            )
+            problem, remedy = "a mixture has at least one corpus", "give every corpus a weight: {a: 3, b: 1}"
+            raise ConfigError(problem, remedy, option="weights", value=self.weights)
         require_corpus_names("weights", self.weights)
         for name, weight in self.weights.items():
             require_number(f"weights.{name}", weight, 0.5, above=0, at_most=1e9)
         if not isinstance(self.sampling, SamplingConfig) or self.sampling.is_outermost:
-            raise ConfigError(
-                "each corpus of a Mixture is sampled by itself",
-                "use Windows or Packing there, and put a warm-up around the mixture",
-                option="sampling",
-                value=type(self.sampling).__name__,
-            )
-        proportional_turns(self._whole_weights)
+            problem, inner = "each corpus of a Mixture is sampled by itself", type(self.sampling).__name__
+            remedy = "use Windows or Packing there, and put a warm-up around the mixture"
+            raise ConfigError(problem, remedy, option="sampling", value=inner)
+        self._turns()
 
-    @property
-    def is_outermost(self) -> bool:
-        return True
-
-    @property
-    def _whole_weights(self) -> tuple[int, ...]:
-        return whole_weights([float(weight) for weight in self.weights.values()])
+    def _turns(self) -> Turns:
+        return proportional_turns(whole_weights([float(weight) for weight in self.weights.values()]))
 
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         if set(names) != set(self.weights):
@@ -147,43 +129,28 @@ class Mixture(SamplingConfig):
 
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:
         by_name = {corpus.name: corpus for corpus in corpora}
-        parts = tuple(
-            self.sampling.build(
-                [by_name[name]], sequence_length, random_integer(_NO_END, seed, index, _CORPUS)
-            )
-            for index, name in enumerate(self.weights)
-        )
-        return MixedSamples(tuple(self.weights), parts, proportional_turns(self._whole_weights))
+        parts = []
+        for index, name in enumerate(self.weights):
+            own_seed = random_integer(_NO_END, seed, index, _CORPUS)
+            parts.append(self.sampling.build([by_name[name]], sequence_length, own_seed))
+        return MixedSamples(tuple(self.weights), tuple(parts), self._turns())
 
 
-@dataclass(frozen=True, eq=False)
 class MixedSamples(Samples):
     """Samples of several corpora that take turns, in one endless order.
 
     The names of the samples of each corpus follow those of the corpus before it.
     """
 
-    names: tuple[str, ...]
-    parts: tuple[Samples, ...]
-    turns: Turns
+    # The end of an epoch would upset the proportions: the rest after its last whole batch is dropped.
+    num_positions = _NO_END
 
-    @property
-    def num_samples(self) -> int:
-        return sum(part.num_samples for part in self.parts)
-
-    @property
-    def num_names(self) -> int:
-        return int(self._bases[-1])
-
-    @property
-    def num_positions(self) -> int:
-        # The end of an epoch would upset the proportions: the rest after its last whole batch is dropped.
-        return _NO_END
-
-    @property
-    def _bases(self) -> Int64:
-        ends = np.cumsum([part.num_names for part in self.parts], dtype=np.int64)
-        return np.concatenate([np.zeros(1, dtype=np.int64), ends])
+    def __init__(self, names: tuple[str, ...], parts: tuple[Samples, ...], turns: Turns) -> None:
+        self.names, self.parts, self.turns = names, parts, turns
+        self._bases = np.cumsum([0, *(part.num_names for part in parts)], dtype=np.int64)
+        self._shares = (turns.counts / turns.counts.sum()).tolist()
+        self.num_samples = sum(part.num_samples for part in parts)
+        self.num_names = int(self._bases[-1])
 
     def order(self, epoch: int, positions: Int64) -> Int64:
         periods, slots = np.divmod(positions, len(self.turns.owner))
@@ -199,34 +166,28 @@ class MixedSamples(Samples):
         return named
 
     def rows(self, names: Int64) -> Rows:
-        bases = self._bases
-        owners = np.searchsorted(bases, names, side="right") - 1
+        owners = np.searchsorted(self._bases, names, side="right") - 1
         chosen, found = [], []
         for number in np.unique(owners).tolist():
             chosen.append(np.flatnonzero(owners == number))
-            found.append(self.parts[number].rows(names[chosen[-1]] - bases[number]))
+            found.append(self.parts[number].rows(names[chosen[-1]] - self._bases[number]))
         # Put the rows back into the order of the names.
         back = np.argsort(np.concatenate(chosen), kind="stable")
+
+        def joined(arrays: Any) -> Any:
+            return None if arrays[0] is None else np.concatenate(arrays)[back]
+
         inputs, targets, document_ids = zip(*found, strict=True)
-        return Rows(
-            np.concatenate(inputs)[back],
-            np.concatenate(targets)[back],
-            np.concatenate(document_ids)[back] if document_ids[0] is not None else None,
-        )
+        return Rows(joined(inputs), joined(targets), joined(document_ids))
 
     def facts(self) -> dict[str, Any]:
-        shares = self.turns.counts / self.turns.counts.sum()
         return {
-            name: {"share": float(share), "samples": part.num_samples, **part.facts()}
-            for name, share, part in zip(self.names, shares, self.parts, strict=True)
+            name: {"share": share, "samples": part.num_samples, **part.facts()}
+            for name, share, part in zip(self.names, self._shares, self.parts, strict=True)
         }
 
     def notes(self) -> list[str]:
-        shares = self.turns.counts / self.turns.counts.sum()
-        mixed = [f"{share:.1%} {name}" for name, share in zip(self.names, shares, strict=True)]
-        inside = [
-            f"{name}: {note}"
-            for name, part in zip(self.names, self.parts, strict=True)
-            for note in part.notes()
-        ]
+        mixed = [f"{share:.1%} {name}" for name, share in zip(self.names, self._shares, strict=True)]
+        parts = zip(self.names, self.parts, strict=True)
+        inside = [f"{name}: {note}" for name, part in parts for note in part.notes()]
         return [f"mixture: {', '.join(mixed)} of the samples", *inside]

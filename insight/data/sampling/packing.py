@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,21 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sampling.samples import (
-    IGNORED_TARGET,
-    Corpus,
-    Int64,
-    Rows,
-    Samples,
-    SamplingConfig,
-    permute,
-)
+from insight.data.sampling.permutation import Int64, permute
+from insight.data.sampling.samples import IGNORED_TARGET, Corpus, Rows, Samples, SamplingConfig
 from insight.data.store import TokenStore
 from insight.data.store.reader import ragged_range
 from insight.runtime.errors import ConfigError
 
 
-def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.int64]:
+def best_fit_decreasing(lengths: Int64, capacity: int) -> Int64:
     """The bin of every item: the longest items first, each into the fullest bin that has room for it.
 
     Needs at most 11/9 of the bins of the best packing (Johnson 1973). Equal items and equally full bins are
@@ -32,14 +24,11 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.ND
     bit of ``capacity``, however many items there are.
 
     Args:
-        lengths: int64 ``(items,)``, each in ``1..capacity``.
+        lengths: int64 ``(items,)``, each in ``1..capacity``; others raise a ConfigError.
         capacity: Total length that a bin holds.
 
     Returns:
         int64 ``(items,)``, bin numbers from 0 without gaps.
-
-    Raises:
-        ConfigError: An item is empty or larger than a bin.
     """
     if len(lengths) and not (lengths.min() >= 1 and lengths.max() <= capacity):
         raise ConfigError(
@@ -74,7 +63,7 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> npt.ND
 
 class _OpenBins:
     def __init__(self) -> None:
-        self._bins: dict[int, list[npt.NDArray[np.int64]]] = {}
+        self._bins: dict[int, list[Int64]] = {}
         self._rooms = 0  # Bit r is set when some bin has room r.
 
     def smallest(self, length: int) -> int | None:
@@ -82,13 +71,13 @@ class _OpenBins:
         fitting = self._rooms >> length
         return length + (fitting & -fitting).bit_length() - 1 if fitting else None
 
-    def add(self, room: int, bins: npt.NDArray[np.int64]) -> None:
+    def add(self, room: int, bins: Int64) -> None:
         """Add bins with this room; full bins are dropped."""
         if room and len(bins):
             self._bins.setdefault(room, []).append(bins)
             self._rooms |= 1 << room
 
-    def take(self, room: int, most: int) -> npt.NDArray[np.int64]:
+    def take(self, room: int, most: int) -> Int64:
         """Remove and return bins with exactly this room: at least one, at most ``most``."""
         kept, taken = self._bins[room], []
         while kept and most:
@@ -137,9 +126,7 @@ class RowPlan(NamedTuple):
 def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
     """Pack documents into rows: cut long ones into whole rows and a remainder, and pack the rest best-fit.
 
-    Args:
-        document_starts: int64 ``(documents + 1,)``, the start of each document and the end of the last one.
-        sequence_length: Tokens per row.
+    ``document_starts`` is int64 ``(documents + 1,)``: the start of each document and the end of the last one.
     """
     num_whole, rest = np.divmod(np.diff(document_starts), sequence_length)
     first_pieces = np.repeat(document_starts[:-1], num_whole)
@@ -155,27 +142,13 @@ def plan_rows(document_starts: Int64, sequence_length: int) -> RowPlan:
     return RowPlan(offsets, starts[by_row], lengths[by_row].astype(np.int32))
 
 
-@dataclass(frozen=True, eq=False)
 class PackedSamples(Samples):
-    """Packed rows; the name of a row is its number."""
+    """Packed rows; the name of a row is its number, ``waste`` the fraction of positions without a token."""
 
-    store: TokenStore
-    plan: RowPlan
-    sequence_length: int
-    seed: int
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.plan.row_offsets) - 1
-
-    @property
-    def num_names(self) -> int:
-        return self.num_samples
-
-    @functools.cached_property
-    def waste(self) -> float:
-        """Fraction of the positions that hold no token."""
-        return 1 - self.store.num_tokens / (self.num_samples * self.sequence_length)
+    def __init__(self, store: TokenStore, plan: RowPlan, sequence_length: int, seed: int) -> None:
+        self.store, self.plan, self.sequence_length, self.seed = store, plan, sequence_length, seed
+        self.num_samples = self.num_names = len(plan.row_offsets) - 1
+        self.waste = 1 - store.num_tokens / (self.num_samples * sequence_length)
 
     def order(self, epoch: int, positions: Int64) -> Int64:
         return permute(positions, self.num_samples, self.seed, epoch)
@@ -206,11 +179,8 @@ class PackedSamples(Samples):
         return Rows(inputs, targets, document_ids)
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "rows": self.num_samples,
-            "documents_and_parts": len(self.plan.starts),
-            "waste": self.waste,
-        }
+        parts = len(self.plan.starts)
+        return {"rows": self.num_samples, "documents_and_parts": parts, "waste": self.waste}
 
     def notes(self) -> list[str]:
         return [

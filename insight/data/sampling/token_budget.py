@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from insight.data.sampling.samples import permute
+from insight.data.sampling.permutation import Int64, permute
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 _POOLS, _BATCHES = range(2)
 
@@ -18,11 +18,11 @@ class BudgetBatch(NamedTuple):
     """The part of a batch that one rank gets.
 
     Attributes:
-        samples: int64, numbers of the samples; ``[-1]`` (a row without targets) if samples are too few.
+        samples: Numbers of the samples; ``[-1]`` (a row without targets) if samples are too few.
         num_samples_global: Samples on all ranks together, by which the position advances.
     """
 
-    samples: npt.NDArray[np.int64]
+    samples: Int64
     num_samples_global: int
 
 
@@ -46,46 +46,41 @@ class TokenBudgetOrder:
         ConfigError: There are no samples, a length is below 1, or one sample exceeds ``max_tokens``.
     """
 
-    def __init__(
-        self, lengths: npt.NDArray[np.int64], max_tokens: int, seed: int, pool_size: int = 1 << 14
-    ) -> None:
+    def __init__(self, lengths: Int64, max_tokens: int, seed: int, pool_size: int = 1 << 14) -> None:
         lengths = np.asarray(lengths)
         if lengths.ndim not in (1, 2) or not lengths.size or lengths.dtype.kind not in "iu":
-            raise ConfigError(
-                f"lengths is {lengths.dtype} of shape {lengths.shape}: must be whole numbers, "
-                "(samples,) or (samples, sides)",
-                "give every sample a length",
-            )
+            found = f"lengths is {lengths.dtype} of shape {lengths.shape}"
+            needed = "must be whole numbers, (samples,) or (samples, sides)"
+            raise ConfigError(f"{found}: {needed}", "give every sample a length")
         self.lengths = lengths.reshape(len(lengths), -1).astype(np.int64)
-        if pool_size < 1:
-            raise ConfigError("must be at least 1", "use 16384", option="pool_size", value=pool_size)
+        require_number("pool_size", pool_size, 16384, whole=True, at_least=1)
         if self.lengths.min() < 1:
-            raise ConfigError(
-                f"lengths[{int(self.lengths.min(axis=1).argmin())}]: a sample has no token", "leave it out"
-            )
+            shortest = int(self.lengths.min(axis=1).argmin())
+            raise ConfigError(f"lengths[{shortest}]: a sample has no token", "leave it out")
         totals = self.lengths.sum(axis=1)
         if totals.max() > max_tokens:
-            raise ConfigError(
-                f"sample {int(totals.argmax())} alone has {int(totals.max())}",
-                f"use {int(totals.max())} or more, or leave long samples out",
-                option="max_tokens",
-                value=max_tokens,
-            )
+            longest = int(totals.max())
+            problem = f"sample {int(totals.argmax())} alone has {longest}"
+            remedy = f"use {longest} or more, or leave long samples out"
+            raise ConfigError(problem, remedy, option="max_tokens", value=max_tokens)
         self.max_tokens, self.seed, self.pool_size = max_tokens, seed, pool_size
         # Sorted by total length and then by sides, neighbouring samples need little padding on any side.
         self._ranks = np.empty(len(totals), dtype=np.int64)
         self._ranks[np.lexsort((*self.lengths.T, totals))] = np.arange(len(totals))
-        self._newest: tuple[int, list[npt.NDArray[np.int64]]] | None = None
+        self.num_samples = len(self.lengths)
+        self._newest: tuple[int, list[Int64]] = (-1, [])
 
-    @property
-    def num_samples(self) -> int:
-        """Number of samples per epoch."""
-        return len(self.lengths)
-
-    def epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+    def epoch(self, epoch: int) -> list[Int64]:
         """The global batches of an epoch, each as an array of sample numbers."""
-        if self._newest is None or self._newest[0] != epoch:
-            self._newest = (epoch, self._make_epoch(epoch))
+        if self._newest[0] != epoch:
+            # The two permutations of an epoch must differ even if there are as many batches as samples.
+            shuffled = permute(np.arange(self.num_samples), self.num_samples, self.seed, 2 * epoch + _POOLS)
+            batches = []
+            for start in range(0, self.num_samples, self.pool_size):
+                pool = shuffled[start : start + self.pool_size]
+                batches += self._cut(pool[np.argsort(-self._ranks[pool], kind="stable")])
+            order = permute(np.arange(len(batches)), len(batches), self.seed, 2 * epoch + _BATCHES)
+            self._newest = (epoch, [batches[number] for number in order.tolist()])
         return self._newest[1]
 
     def padding(self, epoch: int) -> float:
@@ -99,38 +94,22 @@ class TokenBudgetOrder:
         Raises:
             ConfigError: The position is inside a batch, or the rank is not below ``world_size``.
         """
-        if not 0 <= rank < world_size:
-            raise ConfigError(
-                f"no such rank of {world_size}", f"use 0 to {world_size - 1}", option="rank", value=rank
-            )
+        require_number("rank", rank, 0, whole=True, at_least=0, below=world_size)
         epoch, before = divmod(num_samples_consumed, self.num_samples)
         while True:
             batches = self.epoch(epoch)
             ends = np.cumsum([len(batch) for batch in batches])
             first = int(np.searchsorted(ends, before, side="right")) if before else 0
             if before and int(ends[first - 1]) != before:
-                raise ConfigError(
-                    "lies inside a batch",
-                    "resume with the lengths, budget, pool size and seed of the run",
-                    option="num_samples_consumed",
-                    value=num_samples_consumed,
-                )
+                remedy = "resume with the lengths, budget, pool size and seed of the run"
+                option, value = "num_samples_consumed", num_samples_consumed
+                raise ConfigError("lies inside a batch", remedy, option=option, value=value)
             for batch in batches[first:]:
                 own = batch[rank::world_size]
                 yield BudgetBatch(own if len(own) else np.array([-1]), len(batch))
             epoch, before = epoch + 1, 0
 
-    def _make_epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        # The two permutations of an epoch must differ even if there are as many batches as samples.
-        shuffled = permute(np.arange(self.num_samples), self.num_samples, self.seed, 2 * epoch + _POOLS)
-        batches = []
-        for start in range(0, self.num_samples, self.pool_size):
-            pool = shuffled[start : start + self.pool_size]
-            batches += self._cut(pool[np.argsort(-self._ranks[pool], kind="stable")])
-        order = permute(np.arange(len(batches)), len(batches), self.seed, 2 * epoch + _BATCHES)
-        return [batches[number] for number in order.tolist()]
-
-    def _cut(self, pool: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    def _cut(self, pool: Int64) -> list[Int64]:
         """Cut a pool, sorted from longest to shortest, into batches as large as the budget allows."""
         lengths = self.lengths[pool]
         batches, start = [], 0

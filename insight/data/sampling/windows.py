@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from insight.data.sampling.samples import (
-    IGNORED_TARGET,
-    Corpus,
-    Int64,
-    Rows,
-    Samples,
-    SamplingConfig,
-    permute,
-    random_integer,
-)
+from insight.data.sampling.permutation import Int64, permute, random_integer
+from insight.data.sampling.samples import IGNORED_TARGET, Corpus, Rows, Samples, SamplingConfig
 from insight.data.store import TokenStore
 from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.numbers import require_number
 
 _OFFSET = 1
 
@@ -45,13 +37,7 @@ class WindowOrder:
     random_offset: bool = True
 
     def __post_init__(self) -> None:
-        if self.sequence_length < 1:
-            raise ConfigError(
-                "a sequence has at least one token",
-                "use 1 or more",
-                option="sequence_length",
-                value=self.sequence_length,
-            )
+        require_number("sequence_length", self.sequence_length, 256, whole=True, at_least=1)
         if self.num_tokens <= self.sequence_length:
             raise ConfigError(
                 f"{self.num_tokens} tokens, fewer than one sequence of {self.sequence_length} + 1",
@@ -72,7 +58,7 @@ class WindowOrder:
         slack = self.num_tokens - 1 - self.num_windows * self.sequence_length
         return random_integer(min(self.sequence_length, slack + 1), self.seed, epoch, _OFFSET)
 
-    def starts(self, epoch: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def starts(self, epoch: int, positions: Int64) -> Int64:
         """First token of the windows at positions of the epoch's order, each in ``range(num_windows)``."""
         windows = permute(positions, self.num_windows, self.seed, epoch)
         return self.offset(epoch) + windows * self.sequence_length
@@ -102,20 +88,12 @@ class Windows(SamplingConfig):
         return WindowSamples(corpus.store, WindowOrder(num_tokens, sequence_length, seed, self.random_offset))
 
 
-@dataclass(frozen=True, eq=False)
 class WindowSamples(Samples):
     """Windows of a store; the name of a window is the position of its first token."""
 
-    store: TokenStore
-    windows: WindowOrder
-
-    @property
-    def num_samples(self) -> int:
-        return self.windows.num_windows
-
-    @property
-    def num_names(self) -> int:
-        return self.windows.num_tokens
+    def __init__(self, store: TokenStore, windows: WindowOrder) -> None:
+        self.store, self.windows = store, windows
+        self.num_samples, self.num_names = windows.num_windows, windows.num_tokens
 
     def order(self, epoch: int, positions: Int64) -> Int64:
         return self.windows.starts(epoch, positions)
@@ -142,7 +120,7 @@ class EvaluationWindows:
         """Number of windows in the split."""
         return -(-self.store.num_tokens // self.sequence_length)
 
-    def gather(self, windows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def gather(self, windows: Int64) -> tuple[Int64, Int64]:
         """Inputs and targets of windows, each int64 ``(len(windows), sequence_length)``.
 
         An index of ``num_windows`` or more gives a row of ignored targets.
