@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from insight.data.sources.decoding import Reading as Reading
 from insight.data.sources.decoding import TextRepairs
-from insight.data.sources.files import Source, expand_sources
-from insight.data.sources.formats import training_texts
+from insight.data.sources.files import expand_sources
+from insight.data.sources.formats import Source, training_texts
 from insight.data.tokenizers import (
     BaseTokenizer,
     BPETokenizerConfig,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from insight.data.sampling import SamplingConfig as SamplingConfig
     from insight.data.sampling import SequenceLengthWarmup as SequenceLengthWarmup
     from insight.data.sampling import Windows as Windows
-    from insight.data.sources.files import Source as Source
     from insight.data.sources.files import expand_sources as expand_sources
+    from insight.data.sources.formats import Source as Source
     from insight.data.sources.texts import Texts as Texts
     from insight.data.store import TokenStore as TokenStore
     from insight.data.store import default_cache_dir as default_cache_dir

@@ -20,8 +20,8 @@ from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
 from insight.data.encoding.tasks import Division, EncodingProgress, encode_in_tasks, text_bytes
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.sources.decoding import Reading, TextRepairs
-from insight.data.sources.files import Source, expand_sources
-from insight.data.sources.formats import TextPart, read_parts, training_texts
+from insight.data.sources.files import expand_sources
+from insight.data.sources.formats import Source, TextPart, TextSource, training_texts
 from insight.data.sources.ranges import RangedText
 from insight.data.sources.texts import Texts
 from insight.data.sources.token_files import read_token_batches
@@ -35,7 +35,6 @@ from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 
 SPLITS = ("train", "validation", "test", "predict")
-AnySource = Source | Texts
 Named = str | list[str] | Texts
 
 
@@ -116,7 +115,7 @@ class Preparation:
         self._cache_dir = cache_dir
         self._cache = StoreCache(cache_dir, max_cache_bytes)
         self._contents: dict[str, list[str]] = {}
-        self._sources: dict[str, list[AnySource]] = {}
+        self._sources: dict[str, list[TextSource]] = {}
         self._ranged_texts: dict[str, RangedText | None] = {}
         self.executor = executor
         self._division_said = False
@@ -132,7 +131,7 @@ class Preparation:
             return self._files.validation_fraction > 0
         return getattr(self._files, split) is not None
 
-    def sources(self, split: str) -> list[AnySource]:
+    def sources(self, split: str) -> list[TextSource]:
         """The files of a split, without files of equal content.
 
         Raises:
@@ -164,7 +163,7 @@ class Preparation:
         key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
         config, names = self._tokenizer, _names_of(sources)
         for source in sources:
-            if _holds_tokens(source):
+            if source.holds_tokens:
                 raise DataError(
                     f"train_files: {source.name} holds token ids, from which no tokenizer can learn",
                     "set tokenizer to PretrainedTokenizerConfig with the one that made them",
@@ -247,7 +246,6 @@ class Preparation:
         Raises:
             DataError: The text cannot be read.
         """
-        reading = self._files.reading
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
                 record = 0  # The reader skips empty documents of such files.
@@ -256,15 +254,8 @@ class Preparation:
                         record += 1
                         yield DocumentPlace(source.name, record, is_empty=False)
                 continue
-            parts = (
-                source.records(reading, TextRepairs())
-                if isinstance(source, Texts)
-                else read_parts(
-                    source.path, source.name, source.format, source.compression, reading, TextRepairs()
-                )
-            )
             record, is_empty = 1, True
-            for part in parts:
+            for part in source.records(self._files.reading, TextRepairs()):
                 is_empty = is_empty and not part.text
                 if part.is_last:
                     yield DocumentPlace(source.name, record, is_empty)
@@ -297,8 +288,8 @@ class Preparation:
                 "name at least one file, folder, glob or corpus:NAME",
                 option=option,
             )
-        expanded: list[AnySource] = [named] if isinstance(named, Texts) else [*expand_sources(named, option)]
-        unique: dict[str, AnySource] = {}
+        expanded: list[TextSource] = [named] if isinstance(named, Texts) else [*expand_sources(named, option)]
+        unique: dict[str, TextSource] = {}
         for content, source in zip(self._content_of(expanded), expanded, strict=True):
             first = unique.setdefault(content, source)
             if first is not source:
@@ -313,7 +304,7 @@ class Preparation:
     ) -> None:
         """Encode the text of a split into ``writer``; tasks may leave their results in ``folder``."""
         sources, ranged = self.sources(split), self._ranged(self._origin_split(split))
-        if any(map(_holds_tokens, sources)):
+        if any(source.holds_tokens for source in sources):
             self._copy_tokens(split, tokenizer, writer, repairs)
             return
         title = _names_of(sources)
@@ -361,7 +352,7 @@ class Preparation:
             return self._division.training(repairs) if is_training else self._division.validation(repairs)
         return self._all_parts(self.sources(split), repairs)
 
-    def _all_parts(self, sources: Sequence[AnySource], repairs: TextRepairs) -> Iterator[TextPart]:
+    def _all_parts(self, sources: Sequence[TextSource], repairs: TextRepairs) -> Iterator[TextPart]:
         for source in sources:
             yield from source.parts(self._files.reading, repairs)
 
@@ -402,7 +393,7 @@ class Preparation:
             self._ranged_texts[split] = RangedText(files, self._files.reading) if is_text else None
         return self._ranged_texts[split]
 
-    def _content_of(self, sources: list[AnySource]) -> list[str]:
+    def _content_of(self, sources: list[TextSource]) -> list[str]:
         files = [source for source in sources if isinstance(source, Source)]
         hashes = iter(ContentHashes(self._cache_dir).of([source.path for source in files]))
         return [
@@ -412,14 +403,10 @@ class Preparation:
             for source in sources
         ]
 
-    def _check_unchanged(self, sources: list[AnySource], contents: list[str]) -> None:
+    def _check_unchanged(self, sources: list[TextSource], contents: list[str]) -> None:
         for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
             if now != before:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
-
-
-def _holds_tokens(source: AnySource) -> bool:
-    return isinstance(source, Source) and source.holds_tokens
 
 
 def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[EncodedBatch, bool]]:
@@ -431,7 +418,7 @@ def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[E
         yield EncodedBatch(ids, offsets), continues
 
 
-def _names_of(sources: Sequence[AnySource]) -> str:
+def _names_of(sources: Sequence[TextSource]) -> str:
     names = ", ".join(source.name for source in sources[:3])
     return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
 

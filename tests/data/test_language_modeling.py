@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from insight.data import (
     LocalProcesses,
     Mixture,
     SequenceLengthWarmup,
+    Source,
     read_corpus,
 )
 from insight.data.loaders import BatchLoader
@@ -92,7 +94,7 @@ def test_second_start_is_quick_and_reads_no_text(
     monkeypatch.setattr("insight.data.sources.content_hashes._DOUBT_NANOSECONDS", 0)
     first = ready(make(tokenizer=BPETokenizerConfig(300)))
     capsys.readouterr()
-    monkeypatch.setattr("insight.data.sources.files.read_parts", None)
+    monkeypatch.setattr("insight.data.sources.formats.Source.records", None)
     monkeypatch.setattr("insight.data.sources.content_hashes.file_hash", None)
     started = time.perf_counter()
     second = ready(make(tokenizer=BPETokenizerConfig(300)))
@@ -362,15 +364,13 @@ def test_damaged_cached_tokenizer_is_trained_again(
 def test_source_that_changes_while_it_is_read(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from insight.data.sources import files as sources
+    read = Source.records
 
-    read = sources.read_parts
+    def read_and_change(self: Source, *rest: Any) -> Iterator[Any]:
+        yield from read(self, *rest)
+        self.path.write_text("something else entirely")
 
-    def read_and_change(path: Path, *rest: object) -> object:
-        yield from read(path, *rest)
-        path.write_text("something else entirely")
-
-    monkeypatch.setattr(sources, "read_parts", read_and_change)
+    monkeypatch.setattr(Source, "records", read_and_change)
     with pytest.raises(DataError, match="changed while it was read"):
         make(validation_fraction=0).setup("fit")
     assert not list((tmp_path / "cache" / "stores").glob("[0-9a-f]*[0-9a-f]"))

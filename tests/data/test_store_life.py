@@ -143,7 +143,7 @@ def test_store_is_free_when_its_last_object_is_gone(tmp_path: Path) -> None:
 def test_planted_fault_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without leases a store is taken from under the process that reads it."""
     fill(tmp_path, "one")
-    monkeypatch.setattr("insight.data.store.reader.take_lease", lambda folder: None)
+    monkeypatch.setattr("insight.data.store.reader.take_lease", lambda *_: None)
     store = TokenStore(tmp_path / "stores" / "one")
     inventory = StoreInventory(tmp_path)
     assert inventory.remove(inventory.entry("one")).kept_because == ""

@@ -25,7 +25,7 @@ from insight.data import (
 from insight.data.encoding.documents import encode_documents, encode_parts
 from insight.data.sources import cuts
 from insight.data.sources.cuts import cut_stream, safe_cut
-from insight.data.sources.decoding import Reading
+from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.formats import ByteRange, TextPart, as_documents, training_texts
 from insight.data.store import StoreWriter
 from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS
@@ -164,7 +164,7 @@ def test_ranges_of_a_file_make_the_whole(
 
 
 def read_range(source: Source, start: int, stop: int) -> list[str]:
-    return list(as_documents(source.parts(Reading(), None, ByteRange(start, stop))))
+    return list(as_documents(source.records(Reading(), TextRepairs(), ByteRange(start, stop))))
 
 
 def test_ranges_are_checked(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
+
 from insight.data.sources.formats import TextPart, as_parts
 from insight.data.store.writer import StoreWriter
-from insight.data.tokenizers import BaseTokenizer
+from insight.data.tokenizers import BaseTokenizer, EncodedBatch
 from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
@@ -110,11 +112,16 @@ def _append_long(
     num_characters = max(1, int(most() / bytes_a_character / _PIECES))
     held: list[str] = []
     size = 0
+
+    def write(continues: bool) -> None:
+        ids = tokenizer.encode_pieces(held)
+        writer.append(EncodedBatch(ids, np.array([0, len(ids)])), size, continues=continues)
+
     for piece in tokenizer.stream_parts(itertools.chain((first,), chunks), num_characters):
         num_bytes = utf8_length(piece)
         if held and size + num_bytes > most():
-            writer.append_stretch(tokenizer.encode_pieces(held), size)
+            write(continues=True)
             held, size = [], 0
         held.append(piece)
         size += num_bytes
-    writer.append_stretch(tokenizer.encode_pieces(held), size, is_last=not is_open)
+    write(continues=is_open)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -20,9 +21,6 @@ from insight.runtime.files import atomic_write_text
 # A file that changed shortly before it was hashed could change again without a new time stamp, so its hash is
 # not cached (git calls such an index entry "racily clean").
 _DOUBT_NANOSECONDS = 2_000_000_000
-_HASHED_BYTES = 1 << 18
-
-_Stamp = tuple[int, int, int, int]
 
 
 class ContentHashes:
@@ -36,11 +34,7 @@ class ContentHashes:
         self._clock = clock
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """The content hash of each file; compressed files are not decompressed.
-
-        Raises:
-            DataError: A file cannot be read, or ``paths`` is a single path.
-        """
+        """The content hash of each file as it is on the disk; a ``DataError`` names an unreadable one."""
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise DataError("it is one path", "give a list of paths", option="paths", value=paths)
         by_folder: dict[Path, list[Path]] = defaultdict(list)
@@ -48,60 +42,48 @@ class ContentHashes:
             by_folder[path.parent].append(path)
         hashes: dict[Path, str] = {}
         for folder, members in by_folder.items():
-            hashes.update(self._in_folder(folder, members))
+            file = self._folder / f"{xxhash.xxh3_64_hexdigest(os.fsencode(folder))}.json"
+            records = _read(file)
+            new: dict[str, list[Any]] = {}
+            for path in members:
+                try:
+                    stamp = _stamp(path)
+                    *known, hashes[path] = records.get(path.name, [""])
+                    if known == stamp:
+                        continue
+                    now = self._clock()
+                    hashes[path] = file_hash(path)
+                except OSError as error:
+                    raise unreadable(str(path), error) from error
+                if max(stamp[1:3]) < now - _DOUBT_NANOSECONDS:
+                    new[path.name] = [*stamp, hashes[path]]
+            if new:
+                # If two processes write at once, lost records are made again next time. With a read-only
+                # cache, every start hashes again.
+                with contextlib.suppress(OutputError):
+                    atomic_write_text(file, json.dumps({**records, **new}))
         return [hashes[path] for path in paths]
-
-    def _in_folder(self, folder: Path, paths: list[Path]) -> dict[Path, str]:
-        file = self._folder / f"{xxhash.xxh3_64_hexdigest(os.fsencode(folder))}.json"
-        records = _read(file)
-        hashes: dict[Path, str] = {}
-        new: dict[str, tuple[Any, ...]] = {}
-        for path in paths:
-            try:
-                before = _stamp(path)
-                *stamp, content = records.get(path.name, [""])
-                if tuple(stamp) == before:
-                    hashes[path] = content
-                    continue
-                now = self._clock()
-                hashes[path] = file_hash(path)
-            except OSError as error:
-                raise unreadable(str(path), error) from error
-            if max(before[1:3]) < now - _DOUBT_NANOSECONDS:
-                new[path.name] = (*before, hashes[path])
-        if new:
-            # If two processes write at once, lost records are made again next time. With a read-only cache,
-            # every start hashes again.
-            with contextlib.suppress(OutputError):
-                atomic_write_text(file, json.dumps({**records, **new}))
-        return hashes
 
 
 def file_hash(path: Path) -> str:
     """xxh3 hash (128 bits, hexadecimal) of a file's bytes."""
-    hasher = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while chunk := file.read(_HASHED_BYTES):
-            hasher.update(chunk)
-    return str(hasher.hexdigest())
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Path) -> list[int]:
     """Size, modification time and status change time (ns), and inode.
 
     Copying programs (rsync, backups) restore the modification time, so an edit in place may keep it and the
     size; the status change time cannot be set.
     """
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _read(file: Path) -> dict[str, list[Any]]:
     """The records in ``file`` by name: a stamp and the hash. Records of an older form are dropped."""
-    try:
-        records = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(records, dict):
-        return {}
-    return {name: record for name, record in records.items() if isinstance(record, list) and len(record) == 5}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        records = json.loads(file.read_bytes()).items()
+        return {name: record for name, record in records if isinstance(record, list) and len(record) == 5}
+    return {}

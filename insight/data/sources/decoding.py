@@ -10,25 +10,26 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from insight.runtime.errors import ConfigError, DataError, nearest
 
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
-INVALID_TEXT = {
-    "error": "stop, and name the place",
-    "replace": "put U+FFFD there, as the Unicode standard recommends",
-    "skip": "leave it out",
-}
-"""How bytes that are not UTF-8, and halves of surrogate pairs in JSON, can be handled."""
+INVALID_TEXT = ("error", "replace", "skip")
+"""How bytes that are not UTF-8, and halves of surrogate pairs in JSON, can be handled.
+
+The error names the place; a replacement is U+FFFD, as the Unicode standard recommends.
+"""
 # A few compressed bytes may expand a thousandfold, and zstd cannot limit its output: read little at once.
 _COMPRESSED_BYTES = 1 << 12
 _DECOMPRESSED_BYTES = 1 << 20
 # The largest window that zstd decodes (`zstd --long=31`); memory is only used as the window fills.
 _MOST_WINDOW_BYTES = 1 << 31
+# A stream of .xz may be followed by a multiple of this number of zero bytes.
+_XZ_PADDING = 4
 # The longest header of a zstd frame (RFC 8878, section 3.1.1.1).
 _FRAME_HEADER_BYTES = 18
 # Frames of zstd 0.1 to 0.7 begin with a byte 0x1e or 0x22 to 0x27, followed by these.
@@ -54,11 +55,15 @@ def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
     Raises:
         DataError: The file cannot be read or is damaged; this may be raised inside the block.
     """
-    if compression not in ("", *COMPRESSIONS):
-        remedy = f"use {', '.join(COMPRESSIONS)}"
-        raise DataError(f"{name}: is unknown", remedy, option="compression", value=compression)
     try:
-        with _open(path, compression) as file:
+        file: Any
+        if not compression:
+            file = open(path, "rb")  # noqa: SIM115 (closed below)
+        elif compression == "gz":
+            file = gzip.open(path, "rb")  # noqa: SIM115
+        else:
+            file = io.BufferedReader(_StreamReader(path, compression), buffer_size=_DECOMPRESSED_BYTES)
+        with file:
             yield file
     except _UnsupportedError as error:
         raise DataError(f"{name}: {error}", "decompress it, and give the plain file") from error
@@ -74,21 +79,6 @@ def unreadable(name: str, error: OSError) -> DataError:
     return DataError(f"{name}: cannot be read ({reason})", "check the file and its permissions")
 
 
-def _open(path: Path, compression: str) -> IO[bytes]:
-    if not compression:
-        return open(path, "rb")
-    if compression == "gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    new_stream: Callable[[bool], Any] = {
-        "bz2": lambda is_first: bz2.BZ2Decompressor(),
-        # Only the first stream may have the format before .xz, which no stream can follow.
-        "xz": lambda is_first: lzma.LZMADecompressor(lzma.FORMAT_AUTO if is_first else lzma.FORMAT_XZ),
-        "zst": lambda is_first: _ZstandardFrame(),
-    }[compression]
-    reader = _StreamReader(path, new_stream, padding=4 if compression == "xz" else 0)
-    return io.BufferedReader(reader, buffer_size=_DECOMPRESSED_BYTES)
-
-
 class _DamagedError(Exception):
     """The compressed data is not valid."""
 
@@ -102,16 +92,10 @@ class _StreamReader(io.RawIOBase):
 
     The readers of the standard library (and of fsspec, which uses them) silently end at data after the first
     stream that does not begin another one, such as padding.
-
-    Args:
-        path: The file.
-        new_stream: Makes a decompressor like those of :mod:`lzma`; its argument is whether it is the first.
-        padding: A stream may be followed by a multiple of this number of zero bytes; 0 allows none.
     """
 
-    def __init__(self, path: Path, new_stream: Callable[[bool], Any], padding: int) -> None:
-        self._new_stream = new_stream
-        self._padding = padding
+    def __init__(self, path: Path, compression: str) -> None:
+        self._compression = compression
         self._file = open(path, "rb")  # noqa: SIM115 (closed in close)
         self._stream: Any = None
         self._is_first = True
@@ -148,19 +132,24 @@ class _StreamReader(io.RawIOBase):
         while True:
             if len(self._compressed) < _FRAME_HEADER_BYTES:
                 self._compressed += self._file.read(_COMPRESSED_BYTES)
-            if self._is_first or not self._padding:
+            if self._is_first or self._compression != "xz" or not self._compressed.startswith(b"\0"):
                 break
             rest = self._compressed.lstrip(b"\0")
             num_zeros += len(self._compressed) - len(rest)
-            was_empty, self._compressed = not self._compressed, rest
-            if rest or was_empty:
-                break
-        if num_zeros and num_zeros % self._padding:
-            raise _DamagedError(f"{num_zeros} bytes of padding, which is no multiple of {self._padding}")
-        if self._compressed:
-            self._stream = self._new_stream(self._is_first)
-            self._is_first = False
-        return bool(self._compressed)
+            self._compressed = rest
+        if num_zeros % _XZ_PADDING:
+            raise _DamagedError(f"{num_zeros} bytes of padding, which is no multiple of {_XZ_PADDING}")
+        if not self._compressed:
+            return False
+        if self._compression == "zst":
+            self._stream = _ZstandardFrame()
+        elif self._compression == "bz2":
+            self._stream = bz2.BZ2Decompressor()
+        else:
+            # Only the first stream may have the format before .xz, which no stream can follow.
+            self._stream = lzma.LZMADecompressor(lzma.FORMAT_AUTO if self._is_first else lzma.FORMAT_XZ)
+        self._is_first = False
+        return True
 
     def close(self) -> None:
         self._file.close()
@@ -182,10 +171,9 @@ class _ZstandardFrame:
     def decompress(self, data: bytes, max_length: int) -> bytes:
         self._head = self._head or data[:_FRAME_HEADER_BYTES]
         try:
-            decompressed: bytes = self._frame.decompress(data)
+            return bytes(self._frame.decompress(data))
         except self._library.ZstdError as error:
             raise self._explained(error) from error
-        return decompressed
 
     @property
     def eof(self) -> bool:
@@ -233,17 +221,12 @@ class Reading:
             raise ConfigError("is unknown", remedy, option="invalid_text", value=self.invalid_text)
 
 
+@dataclass
 class TextRepairs:
-    """Counts the places where text was replaced or left out.
+    """Counts the places where text was replaced or left out; ``first`` describes the first of them."""
 
-    Attributes:
-        num_places: Number of places.
-        first: A description of the first place.
-    """
-
-    def __init__(self) -> None:
-        self.num_places = 0
-        self.first = ""
+    num_places: int = 0
+    first: str = ""
 
     def count(self, num_places: int, where: str) -> None:
         """Count ``num_places`` more, the first of them at ``where``."""
@@ -296,21 +279,20 @@ class TextDecoder:
             place = "" if line is None else f"line {line}, "
             where = f"{self._name}: {place}byte {self._position + error.start}"
             if self._invalid_text == "error":
-                raise DataError(
-                    f"{where} (0x{data[error.start]:02x}) is not UTF-8", self._remedy(data)
-                ) from error
+                remedy = (
+                    "convert it first, e.g. iconv -f latin1 -t utf-8, or set invalid_text to replace or skip"
+                )
+                if self._position == 0 and data.startswith(_UTF_16_MARKS):
+                    remedy = "it begins as UTF-16 does; convert it first, e.g. iconv -f utf-16 -t utf-8"
+                raise DataError(f"{where} (0x{data[error.start]:02x}) is not UTF-8", remedy) from error
+            # Invalid bytes become surrogates (PEP 383), which are then replaced or removed.
             text, used = codecs.utf_8_decode(data, "surrogateescape", is_last)
-            text = self._repaired(text, where)
+            text, num_places = _ESCAPED_BYTES.subn(self._replacement, text)
+            self._repairs.count(num_places, where)
         if self._position == 0 and data.startswith(codecs.BOM_UTF8):
             text = text.removeprefix(_BYTE_ORDER_MARK)
         self._rest = data[used:]
         self._position += used
-        return text
-
-    def _repaired(self, text: str, where: str) -> str:
-        """``text`` with the surrogates of invalid bytes (PEP 383) replaced or removed."""
-        text, num_places = _ESCAPED_BYTES.subn(self._replacement, text)
-        self._repairs.count(num_places, where)
         return text
 
     def _replacement(self, match: re.Match[str]) -> str:
@@ -319,28 +301,24 @@ class TextDecoder:
         # As many U+FFFD as a decoder would write for these bytes.
         return match[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
-    def _remedy(self, data: bytes) -> str:
-        if self._position == 0 and data.startswith(_UTF_16_MARKS):
-            return "it begins as UTF-16 does; convert it first, e.g. iconv -f utf-16 -t utf-8"
-        return "convert it first, e.g. iconv -f latin1 -t utf-8, or set invalid_text to replace or skip"
 
+def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
+    """A value that should be text, with halves of surrogate pairs, which JSON can spell, replaced or removed.
 
-def valid_text(text: str, where: str, invalid_text: str, repairs: TextRepairs) -> str:
-    """``text`` with halves of surrogate pairs, which JSON can spell, replaced or removed.
+    ``None`` counts as empty text.
 
     Raises:
-        DataError: There is one, and ``invalid_text`` is ``"error"``.
+        DataError: The value is no text, or there is such a half and ``reading.invalid_text`` is ``"error"``.
     """
-    if text.isascii():
-        return text
-    first = _SURROGATES.search(text)
-    if first is None:
-        return text
-    if invalid_text == "error":
-        raise DataError(
-            f"{where} has half a surrogate pair at character {first.start()}",
-            "repair or remove that record, or set invalid_text to replace or skip",
-        )
-    text, num_places = _SURROGATES.subn("\ufffd" if invalid_text == "replace" else "", text)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where} is {type(value).__name__}, not text", "choose another text_field")
+    if value.isascii() or (first := _SURROGATES.search(value)) is None:
+        return value
+    if reading.invalid_text == "error":
+        problem = f"{where} has half a surrogate pair at character {first.start()}"
+        raise DataError(problem, "repair or remove that record, or set invalid_text to replace or skip")
+    text, num_places = _SURROGATES.subn("\ufffd" if reading.invalid_text == "replace" else "", value)
     repairs.count(num_places, f"{where}, character {first.start()}")
     return text

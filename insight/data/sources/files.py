@@ -4,94 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from insight.data.corpora import corpus_path
-from insight.data.sources.decoding import COMPRESSIONS, Reading, TextRepairs
-from insight.data.sources.formats import (
-    FORMATS,
-    RANGED_FORMATS,
-    ByteRange,
-    TextPart,
-    as_documents,
-    read_parts,
-    without_empty,
-)
-from insight.data.sources.token_files import TOKEN_FORMAT, is_token_format, token_folder_files
+from insight.data.sources.decoding import COMPRESSIONS
+from insight.data.sources.formats import FORMATS, Source
+from insight.data.sources.token_files import TOKEN_FORMAT, token_folder_files
 from insight.runtime.errors import DataError
 from insight.runtime.files import missing_path_remedy
 
 _CORPUS_PREFIX = "corpus:"
 _SUPPORTED = f"{', '.join(f'.{name}' for name in FORMATS)}, each also .{', .'.join(COMPRESSIONS)}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file.
-
-    Attributes:
-        path: The file, with links resolved.
-        name: The name that the user gave, for messages and reports.
-        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``, or the format of a file of token ids
-            (:mod:`insight.data.sources.token_files`).
-        compression: ``""`` or one of ``COMPRESSIONS``.
-    """
-
-    path: Path
-    name: str
-    format: str
-    compression: str
-
-    @property
-    def holds_tokens(self) -> bool:
-        """Whether the file holds token ids instead of text."""
-        return is_token_format(self.format)
-
-    @property
-    def has_ranges(self) -> bool:
-        """Whether a part of the file can be read on its own."""
-        return self.format in RANGED_FORMATS and not self.compression
-
-    def parts(
-        self,
-        reading: Reading = Reading(),
-        repairs: TextRepairs | None = None,
-        byte_range: ByteRange | None = None,
-    ) -> Iterator[TextPart]:
-        """The documents of this file in parts, in order, without empty ones; memory stays small.
-
-        A document is a ``.txt`` file, a line of ``.jsonl``, or a row of ``.tsv`` or ``.parquet``.
-
-        Args:
-            reading: How the bytes become documents.
-            repairs: Counts the repaired places.
-            byte_range: Part of the file to read, if it :attr:`has_ranges`.
-
-        Raises:
-            DataError: The file cannot be read, is damaged, is not UTF-8, lacks the field, has no text, or
-                holds token ids.
-        """
-        if self.holds_tokens:
-            raise DataError(f"{self.name}: holds token ids, not text", "give the text that they were made of")
-        repairs = repairs or TextRepairs()
-        is_empty = True
-        read = read_parts(self.path, self.name, self.format, self.compression, reading, repairs, byte_range)
-        for part in without_empty(read):
-            is_empty = False
-            yield part
-        if is_empty and byte_range is None:
-            raise no_text(self.name)
-
-    def documents(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[str]:
-        """The whole documents of this file; arguments and errors are those of :meth:`parts`."""
-        return as_documents(self.parts(reading, repairs))
-
-
-def no_text(name: str) -> DataError:
-    """The error for a file without any text."""
-    return DataError(f"{name}: holds no text", "leave it out or give a file with text")
 
 
 def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list[Source]:
@@ -113,8 +37,7 @@ def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list
         try:
             found = _expand(pattern, option)
         except OSError as error:  # Such as a name that is too long or a folder without permission.
-            reason = error.strerror or str(error)
-            problem = f"cannot be read ({reason})"
+            problem = f"cannot be read ({error.strerror or error})"
             raise DataError(problem, "check its name", option=option, value=pattern) from error
         for source in found:
             sources.setdefault(source.path, source)
@@ -123,46 +46,51 @@ def expand_sources(patterns: str | Sequence[str], option: str = "files") -> list
 
 def _checked(patterns: object, option: str) -> list[str]:
     remedy = "name files, folders, globs or corpus:NAME"
-    if isinstance(patterns, (str, os.PathLike)):
-        named: list[object] = [patterns]
-    elif isinstance(patterns, Sequence) and not isinstance(patterns, (bytes, bytearray)):
-        named = list(patterns)
+    named = [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns
+    if not isinstance(named, Sequence) or isinstance(named, (bytes, bytearray)):
+        problem = f"{type(patterns).__name__} is no name or list of names"
+    elif not named:
+        problem, remedy = "the list is empty", "name at least one file, folder, glob or corpus:NAME"
+    elif wrong := [each for each in named if not isinstance(each, (str, os.PathLike)) or not os.fspath(each)]:
+        problem = f"{wrong[0]!r} names no file"
     else:
-        kind = type(patterns).__name__
-        raise DataError(f"{kind} is no name or list of names", remedy, option=option, value=patterns)
-    if not named:
-        remedy = "name at least one file, folder, glob or corpus:NAME"
-        raise DataError("the list is empty", remedy, option=option, value=patterns)
-    for pattern in named:
-        if not isinstance(pattern, (str, os.PathLike)) or not os.fspath(pattern):
-            raise DataError(f"{pattern!r} names no file", remedy, option=option, value=patterns)
-    return [str(os.fspath(pattern)) for pattern in named if isinstance(pattern, (str, os.PathLike))]
+        return [str(os.fspath(pattern)) for pattern in named]
+    raise DataError(problem, remedy, option=option, value=patterns)
 
 
 def _expand(pattern: str, option: str) -> list[Source]:
-    if pattern.startswith(_CORPUS_PREFIX):
-        return [_named_file(corpus_path(pattern.removeprefix(_CORPUS_PREFIX)), pattern, option)]
-    path = Path(pattern).expanduser()
+    def refused(problem: str, remedy: str = f"supported are {_SUPPORTED}") -> DataError:
+        return DataError(problem, remedy, option=option, value=pattern)
+
+    is_corpus = pattern.startswith(_CORPUS_PREFIX)
+    path = corpus_path(pattern.removeprefix(_CORPUS_PREFIX)) if is_corpus else Path(pattern).expanduser()
+    tokens_named = False
     if path.is_dir():
         if chunks := token_folder_files(path):
             return [Source(file.resolve(), str(file), format, "") for file, format in chunks]
-        found = _files_in(path)
-        if not any(_format_of(file) for file in found):
-            raise DataError("the folder holds no text", _supported(), option=option, value=pattern)
-        return _nonempty(found, pattern, option)
-    if path.exists():
-        return [_named_file(path, pattern, option)]
-    if glob.has_magic(pattern):
-        found = sorted(
-            file for match in _matches(path) for file in (_files_in(match) if match.is_dir() else [match])
-        )
+        found, problem = _files_in(path), "the folder holds no text"
+    elif path.exists():
+        kind = _format_of(path, tokens_named=True)
+        if kind is None:
+            raise refused("this kind of file is not supported")
+        if path.stat().st_size == 0:
+            raise refused("the file is empty", "give a file with text")
+        return [Source(path.resolve(), pattern, *kind)]
+    elif glob.has_magic(pattern):
+        matches = _matches(path)
+        found = sorted(file for each in matches for file in (_files_in(each) if each.is_dir() else [each]))
         tokens_named = pattern.endswith(f".{TOKEN_FORMAT}")
-        if not any(_format_of(file, tokens_named) for file in found):
-            seen = f" (but {found[0].name} and the like)" if found else ""
-            raise DataError(f"matches no text file{seen}", _supported(), option=option, value=pattern)
-        return _nonempty(found, pattern, option, tokens_named)
-    remedy = missing_path_remedy(path) or f"the working folder is {Path.cwd()}"
-    raise DataError("there is no such file or folder", remedy, option=option, value=pattern)
+        problem = "matches no text file" + (f" (but {found[0].name} and the like)" if found else "")
+    else:
+        remedy = missing_path_remedy(path) or f"the working folder is {Path.cwd()}"
+        raise refused("there is no such file or folder", remedy)
+    kinds = [(file, kind) for file in found if (kind := _format_of(file, tokens_named))]
+    if not kinds:
+        raise refused(problem)
+    filled = [(file, kind) for file, kind in kinds if file.is_file() and file.stat().st_size > 0]
+    if not filled:
+        raise refused("every file in it is empty", "give files with text")
+    return [Source(file.resolve(), str(file), *kind) for file, kind in filled]
 
 
 def _matches(path: Path) -> list[Path]:
@@ -187,30 +115,6 @@ def _files_in(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(current, name) for name in names if not name.startswith(".")]
     return sorted(files)
-
-
-def _nonempty(files: list[Path], pattern: str, option: str, tokens_named: bool = False) -> list[Source]:
-    sources = []
-    for file in files:
-        kind = _format_of(file, tokens_named)
-        if kind and file.is_file() and file.stat().st_size > 0:
-            sources.append(Source(file.resolve(), str(file), *kind))
-    if not sources:
-        raise DataError("every file in it is empty", "give files with text", option=option, value=pattern)
-    return sources
-
-
-def _named_file(path: Path, pattern: str, option: str) -> Source:
-    kind = _format_of(path, tokens_named=True)
-    if kind is None:
-        raise DataError("this kind of file is not supported", _supported(), option=option, value=pattern)
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", "give a file with text", option=option, value=pattern)
-    return Source(path.resolve(), pattern, *kind)
-
-
-def _supported() -> str:
-    return f"supported are {_SUPPORTED}"
 
 
 def _format_of(path: Path, tokens_named: bool = False) -> tuple[str, str] | None:

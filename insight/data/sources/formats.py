@@ -1,16 +1,19 @@
-"""Read the documents of a .txt, .jsonl, .tsv or .parquet file, plain or compressed, in parts."""
+"""Sources of text; the documents of .txt, .jsonl, .tsv and .parquet files, plain or compressed, in parts."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from insight.data.sources.cuts import cut_stream
-from insight.data.sources.decoding import Reading, TextDecoder, TextRepairs, open_source, valid_text
+from insight.data.sources.decoding import Reading, TextDecoder, TextRepairs, checked_text, open_source
+from insight.data.sources.token_files import is_token_format
 from insight.runtime.errors import DataError, nearest
 
 FORMATS = ("txt", "jsonl", "tsv", "parquet")
@@ -25,23 +28,14 @@ _PARQUET_ROWS = 1024
 
 
 class TextPart(NamedTuple):
-    """A part of a document, so that a long document need not be in memory as a whole.
-
-    Attributes:
-        text: The characters of the part.
-        is_last: Whether the document ends with this part.
-    """
+    """A part of a document, which ends with the part that ``is_last``; a long one need not fit in memory."""
 
     text: str
     is_last: bool
 
 
 def as_parts(documents: Iterable[str]) -> Iterator[TextPart]:
-    """Whole documents, each as one part.
-
-    Raises:
-        DataError: ``documents`` is a single ``str``, which would be read letter by letter.
-    """
+    """Whole documents, each as one part; a single ``str`` would be read letter by letter and is refused."""
     if isinstance(documents, (str, bytes)):
         raise DataError("documents is one text, not a collection of texts", "give [text]")
     return (TextPart(document, True) for document in documents)
@@ -78,11 +72,7 @@ def without_empty(parts: Iterable[TextPart], goes_on: bool = False) -> Iterator[
 
 
 def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
-    """Texts for training a tokenizer: long documents come in pieces, cut only between words.
-
-    Raises:
-        TokenizerError: A document has millions of characters without a place to cut.
-    """
+    """Texts for training a tokenizer: long documents come in pieces, cut only between words."""
     stream = iter(parts)
     for part in stream:
         if part.is_last:
@@ -111,77 +101,135 @@ class ByteRange:
             raise DataError(problem, "use 0 <= start <= stop", option="start", value=self.start)
 
 
-def read_parts(
-    path: Path,
-    name: str,
-    format: str,
-    compression: str,
-    reading: Reading,
-    repairs: TextRepairs,
-    byte_range: ByteRange | None = None,
-) -> Iterator[TextPart]:
-    """The documents of one file, a ``.txt`` file in parts of 128 KiB, others one record at a time.
+_WHOLE = ByteRange(0, 1 << 63)
 
-    Args:
-        path: The file.
-        name: Name of the file in messages.
-        format: One of ``FORMATS``.
+
+class TextSource(ABC):
+    """Documents that can be read several times, under the ``name`` that the user gave, for messages."""
+
+    name: str
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether the source holds token ids instead of text."""
+        return False
+
+    @abstractmethod
+    def records(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
+        """The documents as in :meth:`parts`, but with empty ones."""
+
+    def parts(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[TextPart]:
+        """The documents in parts, in order, without empty ones; memory stays small.
+
+        Args:
+            reading: How bytes and rows become documents.
+            repairs: Counts the repaired places.
+
+        Raises:
+            DataError: The source cannot be read, is damaged, is not UTF-8, lacks the field, has no text, or
+                holds token ids.
+        """
+        if self.holds_tokens:
+            raise DataError(f"{self.name}: holds token ids, not text", "give the text that they were made of")
+        has_text = False
+        for part in without_empty(self.records(reading, repairs or TextRepairs())):
+            has_text = True
+            yield part
+        require_text(self, has_text)
+
+    def documents(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[str]:
+        """The whole documents; arguments and errors are those of :meth:`parts`."""
+        return as_documents(self.parts(reading, repairs))
+
+
+def require_text(source: TextSource | None, has_text: bool) -> None:
+    """Refuse a source in which no text was found."""
+    if source is not None and not has_text:
+        raise DataError(f"{source.name}: holds no text", "leave it out or give one with text")
+
+
+@dataclass(frozen=True)
+class Source(TextSource):
+    """One file; a document is a ``.txt`` file, a line of ``.jsonl``, or a row of ``.tsv`` or ``.parquet``.
+
+    Attributes:
+        path: The file, with links resolved.
+        name: The name that the user gave, for messages and reports.
+        format: ``"txt"``, ``"jsonl"``, ``"tsv"`` or ``"parquet"``, or the format of a file of token ids
+            (:mod:`insight.data.sources.token_files`).
         compression: ``""`` or one of ``COMPRESSIONS``.
-        reading: How the bytes become documents.
-        repairs: Counts the repaired places.
-        byte_range: Part to read of an uncompressed file in one of ``RANGED_FORMATS``.
-
-    Raises:
-        DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
     """
-    if format not in FORMATS:
-        remedy = f"use {', '.join(FORMATS)}"
-        raise DataError(f"{name}: is unknown", remedy, option="format", value=format)
-    if byte_range is not None and (compression or format not in RANGED_FORMATS):
-        raise DataError(f"{name}: only a plain {' or '.join(RANGED_FORMATS)} file has ranges", "read it all")
-    first_byte = byte_range.start if byte_range else 0
-    with open_source(path, name, compression) as file:
-        if byte_range:
-            file.seek(byte_range.start)
-        decoder = TextDecoder(name, reading.invalid_text, repairs, first_byte)
-        if format == "txt":
-            yield from _text(file, decoder, byte_range)
-        elif format == "jsonl":
-            first_line = byte_range.first_line if byte_range else 1
-            lines = enumerate(_lines(file, name, byte_range), start=first_line)
-            yield from _json_lines(lines, name, decoder, reading, repairs)
-        elif format == "tsv":
-            yield from _table_rows(_lines(file, name, None), name, decoder, reading)
-        else:
-            yield from _parquet_rows(file, name, compression, reading, repairs)
+
+    path: Path
+    name: str
+    format: str
+    compression: str
+
+    @property
+    def holds_tokens(self) -> bool:
+        return is_token_format(self.format)
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether a part of the file can be read on its own."""
+        return self.format in RANGED_FORMATS and not self.compression
+
+    def records(
+        self, reading: Reading, repairs: TextRepairs, byte_range: ByteRange | None = None
+    ) -> Iterator[TextPart]:
+        """The documents with empty ones, a ``.txt`` file in parts of 128 KiB, others one record at a time.
+
+        Args:
+            reading: How the bytes become documents.
+            repairs: Counts the repaired places.
+            byte_range: The part to read of a file that :attr:`has_ranges`; all of it if not given.
+
+        Raises:
+            DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
+        """
+        if byte_range and not self.has_ranges:
+            problem = f"{self.name}: only a plain {' or '.join(RANGED_FORMATS)} file has ranges"
+            raise DataError(problem, "read it all")
+        span = byte_range or _WHOLE
+        with open_source(self.path, self.name, self.compression) as file:
+            if span.start:
+                file.seek(span.start)
+            decoder = TextDecoder(self.name, reading.invalid_text, repairs, span.start)
+            if self.format == "txt":
+                yield from _text(file, decoder, span)
+            elif self.format == "jsonl":
+                yield from _json_lines(_lines(file, self.name, span), self.name, decoder, reading, repairs)
+            elif self.format == "tsv":
+                yield from _table_rows(_lines(file, self.name, span), self.name, decoder, reading)
+            else:
+                # Parquet is read from its end, so a compressed file is unpacked first.
+                table = io.BytesIO(file.read()) if self.compression else file
+                yield from _parquet_rows(table, self.name, reading, repairs)
 
 
-def _text(file: IO[bytes], decoder: TextDecoder, byte_range: ByteRange | None) -> Iterator[TextPart]:
-    left = byte_range.stop - byte_range.start if byte_range else None
+def _text(file: IO[bytes], decoder: TextDecoder, span: ByteRange) -> Iterator[TextPart]:
+    left = span.stop - span.start
     is_last = False
     while not is_last:
-        size = _TEXT_BYTES if left is None else min(_TEXT_BYTES, left)
+        size = min(_TEXT_BYTES, left)
         data = file.read(size)
-        left = None if left is None else left - len(data)
+        left -= len(data)
         # All files here are buffered, so they return less than requested only at their end.
         is_last = len(data) < size or left == 0
         yield TextPart(decoder.decode(data, is_last), is_last)
 
 
-def _lines(file: IO[bytes], name: str, byte_range: ByteRange | None) -> Iterator[bytes]:
-    position = byte_range.start if byte_range else 0
-    number = byte_range.first_line - 1 if byte_range else 0
-    while byte_range is None or position < byte_range.stop:
-        data = file.readline(_MOST_LINE_BYTES + 1)
-        number += 1
-        if not data:
+def _lines(file: IO[bytes], name: str, span: ByteRange) -> Iterator[tuple[int, bytes]]:
+    """The lines with their numbers."""
+    position = span.start
+    for number in itertools.count(span.first_line):
+        if position >= span.stop or not (data := file.readline(_MOST_LINE_BYTES + 1)):
             return
         if len(data) > _MOST_LINE_BYTES:
-            raise DataError(
-                f"{name}: line {number}, from byte {position}, is longer than {_MOST_LINE_BYTES >> 20} MiB",
-                "a record is held in memory as a whole; put long texts into .txt files",
-            )
-        yield data
+            place, limit = f"line {number}, from byte {position}", f"longer than {_MOST_LINE_BYTES >> 20} MiB"
+            remedy = "a record is held in memory as a whole; put long texts into .txt files"
+            raise DataError(f"{name}: {place}, is {limit}", remedy)
+        yield number, data
         position += len(data)
 
 
@@ -200,18 +248,14 @@ def _json_lines(
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{name}: line {number} is not JSON ({error})", "each line must be one JSON object"
-            ) from error
+            problem = f"{name}: line {number} is not JSON ({error})"
+            raise DataError(problem, "each line must be one JSON object") from error
         if not isinstance(record, dict):
-            raise DataError(
-                f"{name}: line {number} is not a JSON object",
-                f'each line must be like {{"{text_field}": "..."}}',
-            )
+            remedy = f'each line must be like {{"{text_field}": "..."}}'
+            raise DataError(f"{name}: line {number} is not a JSON object", remedy)
         if text_field not in record:
-            raise DataError(
-                f"{name}: line {number} has no field {text_field!r}", choose_field(text_field, list(record))
-            )
+            remedy = choose_field(text_field, list(record))
+            raise DataError(f"{name}: line {number} has no field {text_field!r}", remedy)
         text = record[text_field]
         if type(text) is not str or not text.isascii():
             text = checked_text(text, f"{name}: line {number}, field {text_field!r}", reading, repairs)
@@ -219,63 +263,63 @@ def _json_lines(
 
 
 def _table_rows(
-    lines: Iterator[bytes], name: str, decoder: TextDecoder, reading: Reading
+    lines: Iterator[tuple[int, bytes]], name: str, decoder: TextDecoder, reading: Reading
 ) -> Iterator[TextPart]:
     """One column of tab-separated rows (IANA's ``text/tab-separated-values``).
 
     The first line names the columns, unless the column is given as a number; nothing is quoted or escaped.
     """
-    column = int(reading.text_field) - 1 if reading.text_field.isdecimal() else None
-    if column is not None and column < 0:
-        raise DataError(
-            f"{name}: columns are counted from 1", "use 1 or more", option="text_field", value="0"
-        )
-    num_columns = None
-    for number, data in enumerate(lines, start=1):
+    field = reading.text_field
+    column = int(field) - 1 if field.isdecimal() else None
+    if column == -1:
+        problem = f"{name}: columns are counted from 1"
+        raise DataError(problem, "use 1 or more", option="text_field", value="0")
+    num_columns = 0
+    for number, data in lines:
         line = decoder.decode(data, is_last=True, line=number).removesuffix("\n")
         fields = line.removesuffix("\r").split("\t")
         if fields == [""]:
             continue
-        if num_columns is None:
-            num_columns = len(fields)
-            if column is None:
-                if reading.text_field not in fields:
-                    raise DataError(
-                        f"{name}: no column {reading.text_field!r} in its first line",
-                        f"{choose_field(reading.text_field, fields)}; or give the number of a column "
-                        "of a file whose first line is no header",
-                    )
-                column = fields.index(reading.text_field)
-                continue
-            if column >= num_columns:
-                raise DataError(f"{name}: no column {column + 1}", f"it has {num_columns}")
+        num_columns = num_columns or len(fields)
+        if column is None:
+            if field not in fields:
+                remedy = "or give the number of a column of a file whose first line is no header"
+                problem = f"{name}: no column {field!r} in its first line"
+                raise DataError(problem, f"{choose_field(field, fields)}; {remedy}")
+            column = fields.index(field)
+            continue
+        if column >= num_columns:
+            raise DataError(f"{name}: no column {column + 1}", f"it has {num_columns}")
         if len(fields) != num_columns:
-            raise DataError(
-                f"{name}: line {number} has {len(fields)} columns, the first line {num_columns}",
-                "separate columns by one tab each; text cannot hold tabs",
-            )
-        assert column is not None
+            problem = f"{name}: line {number} has {len(fields)} columns, the first line {num_columns}"
+            raise DataError(problem, "separate columns by one tab each; text cannot hold tabs")
         yield TextPart(fields[column], True)
 
 
-def _parquet_rows(
-    file: IO[bytes], name: str, compression: str, reading: Reading, repairs: TextRepairs
-) -> Iterator[TextPart]:
+def _parquet_rows(file: IO[bytes], name: str, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
     import pyarrow
     import pyarrow.parquet
 
     text_field = reading.text_field
     try:
-        # Parquet is read from its end, so a compressed file is unpacked first.
-        source = io.BytesIO(file.read()) if compression else file
-        table = pyarrow.parquet.ParquetFile(source, buffer_size=_CHUNK_BYTES)
+        table = pyarrow.parquet.ParquetFile(file, buffer_size=_CHUNK_BYTES)
         columns = table.schema_arrow.names
         if text_field not in columns:
             raise DataError(f"{name}: no column {text_field!r}", choose_field(text_field, columns))
         row = 0
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[text_field]):
-            for value in _values(batch.column(0), name, row, reading, repairs):
+            column: Any = batch.column(0)
+            is_decoded = True
+            try:
+                values: list[Any] = column.to_pylist()
+            except UnicodeDecodeError:  # Arrow does not check for UTF-8.
+                values = column.cast(pyarrow.large_binary()).to_pylist()
+                is_decoded = False
+            for value in values:
                 row += 1
+                if not is_decoded and value is not None:
+                    of_row = TextDecoder(f"{name}: row {row}", reading.invalid_text, repairs)
+                    value = of_row.decode(value, is_last=True)
                 where = f"{name}: row {row}, column {text_field!r}"
                 yield TextPart(checked_text(value, where, reading, repairs), True)
     except pyarrow.ArrowException as error:
@@ -283,37 +327,8 @@ def _parquet_rows(
         raise DataError(f"{name}: damaged .parquet file ({reason})", "make or fetch it again") from error
 
 
-def _values(column: Any, name: str, row: int, reading: Reading, repairs: TextRepairs) -> list[Any]:
-    """The values of a column. Arrow does not check for UTF-8, so invalid text is decoded here."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        import pyarrow
-
-        values = column.cast(pyarrow.large_binary()).to_pylist()
-        for index, value in enumerate(values):
-            if value is not None:
-                where = f"{name}: row {row + index + 1}"
-                decoder = TextDecoder(where, reading.invalid_text, repairs)
-                values[index] = decoder.decode(value, is_last=True)
-    return values
-
-
 def choose_field(text_field: str, existing: list[str]) -> str:
     """A remedy for a missing field."""
     match = nearest(text_field, existing)
     suggestion = f"text_field={match!r}?" if match else "set text_field to one of them"
     return f"it has {', '.join(map(repr, existing)) or 'none'}; {suggestion}"
-
-
-def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
-    """A value that should be text; ``None`` counts as empty text.
-
-    Raises:
-        DataError: The value is not text, or not valid Unicode.
-    """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{where} is {type(value).__name__}, not text", "choose another text_field")
-    return valid_text(value, where, reading.invalid_text, repairs)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from insight.data.sources.cuts import EVERY_RULE_CUT
-from insight.data.sources.decoding import Reading, TextRepairs, unreadable
-from insight.data.sources.files import Source, no_text
-from insight.data.sources.formats import ByteRange, TextPart, without_empty
+from insight.data.sources.decoding import Reading, TextRepairs, open_source, unreadable
+from insight.data.sources.formats import ByteRange, Source, TextPart, require_text, without_empty
 from insight.runtime.errors import DataError
 
 RANGE_BYTES = 1 << 22
@@ -25,12 +24,7 @@ _MOST_CHARACTER_BYTES = 4
 
 @dataclass(frozen=True)
 class RangeStart:
-    """Where a range begins among all documents.
-
-    Attributes:
-        document: Index of the document that begins or continues there.
-        character: Number of characters of that document in earlier ranges.
-    """
+    """Where a range begins among all documents: in which one, and how many of its characters came before."""
 
     document: int = 0
     character: int = 0
@@ -68,43 +62,30 @@ class TextRange:
         return f"{self.source.name}, bytes {self.byte_range.start}–{self.byte_range.stop}"
 
     def parts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents in parts; a document that continues in the next range stays open.
+        """The documents in parts without empty ones; one that continues in the next range stays open.
 
         Raises:
-            DataError: The file cannot be read (:meth:`Source.parts`), or its size has changed.
+            DataError: The file cannot be read (:meth:`Source.records`), or its size has changed.
         """
+        if _size_of(self.source) != self.size:
+            raise DataError(f"{self.source.name}: changed while it was read", "start again")
         try:
-            if self.source.path.stat().st_size != self.size:
-                raise DataError(f"{self.source.name}: changed while it was read", "start again")
-            if self.byte_range is None:
-                yield from self.source.parts(reading, repairs)
-            else:
-                yield from self._ranged_parts(self.byte_range, reading, repairs)
-        except OSError as error:
-            raise unreadable(self.source.name, error) from error
-
-    def _ranged_parts(
-        self, byte_range: ByteRange, reading: Reading, repairs: TextRepairs
-    ) -> Iterator[TextPart]:
-        has_ended = False
-        try:
-            for part in self.source.parts(reading, repairs, byte_range):
-                has_ended = part.is_last
-                yield part._replace(is_last=part.is_last and not self.is_open)
+            records = self.source.records(reading, repairs, self.byte_range)
+            if self.is_open:
+                records = (part._replace(is_last=False) for part in records)
+            yield from without_empty(records, self.begins_inside)
         except DataError:
-            if self.source.format == "jsonl" and byte_range.start:
+            if self.source.format == "jsonl" and self.byte_range and self.byte_range.start:
                 # The range is read again up to the same error, with line numbers of the whole file.
-                numbered = dataclasses.replace(byte_range, first_line=self._first_line(byte_range.start))
-                for _ in self.source.parts(reading, TextRepairs(), numbered):
+                first_line = self._first_line(self.byte_range.start)
+                numbered = dataclasses.replace(self.byte_range, first_line=first_line)
+                for _ in self.source.records(reading, TextRepairs(), numbered):
                     pass
             raise
-        if self.begins_inside and not self.is_open and not has_ended:
-            # All bytes were invalid and left out as configured; the document still ends here.
-            yield TextPart("", True)
 
     def _first_line(self, start: int) -> int:
         number = 1
-        with open(self.source.path, "rb") as file:
+        with open_source(self.source.path, self.source.name, "") as file:
             while start > 0 and (data := file.read(min(_LINE_BYTES, start))):
                 number += data.count(b"\n")
                 start -= len(data)
@@ -182,31 +163,23 @@ def joined_ranges(
     return joined, kept
 
 
-def require_text(source: Source | None, has_text: bool) -> None:
-    """Refuse a file without text.
-
-    Raises:
-        DataError: The file has no text.
-    """
-    if source is not None and not has_text:
-        raise no_text(source.name)
+def _size_of(source: Source) -> int:
+    try:
+        return source.path.stat().st_size
+    except OSError as error:
+        raise unreadable(source.name, error) from error
 
 
 def _cut_source(source: Source, range_bytes: int) -> list[TextRange]:
-    try:
-        size = source.path.stat().st_size
-        if not source.has_ranges or size <= range_bytes:
-            return [TextRange(source, size)]
-        starts = [0]
+    size, starts = _size_of(source), [0]
+    if source.has_ranges and size > range_bytes:
         find = _line_start if source.format == "jsonl" else _text_place
-        with open(source.path, "rb") as file:
+        with open_source(source.path, source.name, "") as file:
             while (wanted := starts[-1] + range_bytes) < size:
                 found = find(file, wanted)
                 if found is None or found >= size:
                     break
                 starts.append(found)
-    except OSError as error:
-        raise unreadable(source.name, error) from error
     if len(starts) == 1:
         return [TextRange(source, size)]
     is_text = source.format == "txt"

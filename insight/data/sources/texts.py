@@ -7,12 +7,12 @@ from typing import Any
 
 import xxhash
 
-from insight.data.sources.decoding import Reading, TextRepairs
-from insight.data.sources.formats import TextPart, checked_text, choose_field, without_empty
+from insight.data.sources.decoding import Reading, TextRepairs, checked_text
+from insight.data.sources.formats import TextPart, TextSource, choose_field
 from insight.runtime.errors import DataError
 
 
-class Texts:
+class Texts(TextSource):
     """Documents to train or evaluate on, used in place of file names.
 
     They are read several times (to hash, train a tokenizer, divide and encode), so each pass must give the
@@ -45,30 +45,8 @@ class Texts:
         self._documents = documents
         self.name = name
 
-    def parts(self, reading: Reading = Reading(), repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The documents, each as one part, without empty ones.
-
-        Args:
-            reading: How rows become documents.
-            repairs: Counts the repaired places.
-
-        Raises:
-            DataError: A document is not text, a row lacks the field, or there is no text.
-        """
-        repairs = repairs or TextRepairs()
-        is_empty = True
-        for part in without_empty(self.records(reading, repairs)):
-            is_empty = False
-            yield part
-        if is_empty:
-            raise DataError(f"{self.name}: holds no text", "give documents with text")
-
     def content_hash(self, reading: Reading = Reading()) -> str:
-        """A hash of all documents in order (xxh3, 128 bits, hexadecimal).
-
-        Raises:
-            DataError: A document cannot be read (:meth:`parts`).
-        """
+        """A hash of all documents in order (xxh3, 128 bits, hexadecimal)."""
         hasher = xxhash.xxh3_128()
         for text, _ in self.parts(reading):
             data = text.encode("utf-8")
@@ -77,16 +55,14 @@ class Texts:
         return str(hasher.hexdigest())
 
     def records(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents as in :meth:`parts`, but with empty ones."""
         documents = self._documents() if callable(self._documents) else self._documents
         for number, document in enumerate(documents):
             where = f"{self.name}: document {number}"
             if isinstance(document, Mapping):
-                if reading.text_field not in document:
-                    raise DataError(
-                        f"{where} has no field {reading.text_field!r}",
-                        choose_field(reading.text_field, [str(name) for name in document]),
-                    )
-                where = f"{where}, field {reading.text_field!r}"
-                document = document[reading.text_field]
+                field = reading.text_field
+                if field not in document:
+                    remedy = choose_field(field, [str(name) for name in document])
+                    raise DataError(f"{where} has no field {field!r}", remedy)
+                where = f"{where}, field {field!r}"
+                document = document[field]
             yield TextPart(checked_text(document, where, reading, repairs), True)

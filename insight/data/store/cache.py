@@ -67,20 +67,41 @@ class StoreCache:
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
         if max_bytes is not None and max_bytes < 0:
-            raise DataError(
-                "must be at least 0", "use 0 or more, or no limit", option="max_bytes", value=max_bytes
-            )
+            remedy = "use 0 or more, or no limit"
+            raise DataError("must be at least 0", remedy, option="max_bytes", value=max_bytes)
         self.root = Path(root)
         self._max_bytes = max_bytes
         self._stores = self.root / "stores"
 
-    def find(self, key: str) -> TokenStore | None:
-        """The store with this key, or ``None``; every byte of it is checked at its first use.
+    def find(self, key: str, *, is_known: bool = False) -> TokenStore | None:
+        """The store with this key, or ``None``; every byte is checked unless it is large and unchanged.
+
+        Args:
+            key: The result of :func:`insight.data.store.format.store_key`.
+            is_known: Whether this process has just written the store, and hashed its bytes.
 
         Raises:
             DataError: The store is damaged, or ``key`` is not a valid key.
         """
-        return self._open(key, is_known=False)
+        folder = self._stores / checked_key(key)
+        if not folder.is_dir():
+            return None
+        store = TokenStore(folder)
+        stats = [path.stat() for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".idx")]
+        is_small = sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES
+        # ctime reveals an edit in place whose modification time was restored.
+        stamp = json.dumps(
+            [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
+        )
+        record = self.root / "verified" / f"{key}.json"
+        if not is_small and record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
+            return store
+        if not is_known:
+            store.verify()
+        if not is_small:
+            with contextlib.suppress(OutputError):  # A cache that is read-only can still be read.
+                atomic_write_text(record, stamp)
+        return store
 
     def find_or_build(self, key: str, build: Callable[[Path], None], title: str) -> TokenStore:
         """The store with this key; it is built if it is missing or damaged.
@@ -121,14 +142,6 @@ class StoreCache:
         except OutputError as error:
             raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
 
-    def _open(self, key: str, is_known: bool) -> TokenStore | None:
-        folder = self._stores / checked_key(key)
-        if not folder.is_dir():
-            return None
-        store = TokenStore(folder)
-        self._verify_once(store, is_known)
-        return store
-
     def _build(self, key: str, build: Callable[[Path], None]) -> TokenStore:
         # With the lock held, temporary folders of this key are leftovers of killed processes.
         for stale in self._stores.glob(f".{key}.*.tmp"):
@@ -140,23 +153,20 @@ class StoreCache:
             is_ours = publish_folder(temporary, self._stores / key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        store = self._open(key, is_known=is_ours)  # Its bytes were hashed while they were written.
-        if store is None:
-            raise DataError(
-                f"{self._stores / key}: vanished while it was built", "is something clearing the cache?"
-            )
+        if (store := self.find(key, is_known=is_ours)) is None:
+            problem = f"{self._stores / key}: vanished while it was built"
+            raise DataError(problem, "is something clearing the cache?")
         return store
 
     def _evict(self, key: str) -> None:
         if self._max_bytes is None:
             return
         for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
-            entry, size = removal.entry, f"{removal.entry.num_bytes / 1e6:,.1f} MB"
+            tokens = f"the tokens {removal.entry.key} ({removal.entry.num_bytes / 1e6:,.1f} MB)"
             if removal.kept_because:
-                kept = removal.kept_because
-                say(f"the cache is over its limit; the tokens {entry.key} ({size}) are {kept}")
+                say(f"the cache is over its limit; {tokens} are {removal.kept_because}")
             else:
-                say(f"removed the tokens {entry.key} ({size}), which were used longest ago, from the cache")
+                say(f"removed {tokens}, which were used longest ago, from the cache")
 
     def _quarantine(self, key: str, error: DataError, title: str) -> None:
         """Move a damaged store aside and keep it for inspection."""
@@ -169,23 +179,3 @@ class StoreCache:
             target.rmdir()
             return
         say(f"the cached tokens of {title} are damaged ({error.problem}); moved to {target}, encoding again")
-
-    def _verify_once(self, store: TokenStore, is_known: bool) -> None:
-        """Check every byte of a store that was not just written, unless it is large and unchanged."""
-        files = sorted(path for path in store.path.iterdir() if path.suffix in (".bin", ".idx"))
-        stats = [path.stat() for path in files]
-        if sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES:
-            if not is_known:
-                store.verify()
-            return
-        # ctime reveals an edit in place whose modification time was restored.
-        stamp = json.dumps(
-            [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for stat in stats]
-        )
-        record = self.root / "verified" / f"{store.path.name}.json"
-        if record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
-            return
-        if not is_known:
-            store.verify()
-        with contextlib.suppress(OutputError):  # A cache that is read-only can still be read.
-            atomic_write_text(record, stamp)

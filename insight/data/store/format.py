@@ -35,12 +35,8 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
         DataError: ``vocabulary_size`` is below 1, or its ids need more than four bytes.
     """
     if not 1 <= vocabulary_size <= 1 << 32:
-        raise DataError(
-            "a store holds ids of two or four bytes",
-            "use 1 to 2^32",
-            option="vocabulary_size",
-            value=vocabulary_size,
-        )
+        problem = "a store holds ids of two or four bytes"
+        raise DataError(problem, "use 1 to 2^32", option="vocabulary_size", value=vocabulary_size)
     return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -101,39 +97,36 @@ class Manifest:
     def to_json(self) -> str:
         """The content of ``manifest.json``, which ends with a hash of itself."""
         body = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        return json.dumps({**body, "manifest_hash": _hash_of(body)}, indent=1)
+        return json.dumps({**body, "manifest_hash": json_hash(body)}, indent=1)
+
+
+def faulty(path: Path, problem: str = "damaged") -> DataError:
+    """The error for a file of a store."""
+    return DataError(f"{path}: {problem}", "encode the text again")
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a store.
 
     Raises:
-    DataError: The manifest is missing, damaged or has another format version.
+        DataError: The manifest is missing, damaged or has another format version.
     """
     path = folder / MANIFEST_NAME
-    damaged = DataError(f"{path}: damaged", "encode the text again")
     try:
         body = json.loads(path.read_bytes())
-        stored_hash = body.pop("manifest_hash")
-        version = body.pop("format_version")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing", "encode the text again") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise damaged from error
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {version}, and this program reads {FORMAT_VERSION}",
-            "encode the text again",
-        )
-    if stored_hash != _hash_of({"format_version": version, **body}):
-        raise damaged
-    try:
+        stored_hash, version = body.pop("manifest_hash"), body.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise faulty(path, f"format version {version}, and this program reads {FORMAT_VERSION}")
+        if stored_hash != json_hash({"format_version": version, **body}):
+            raise faulty(path)
         shards = tuple(Shard(**shard) for shard in body.pop("shards"))
         manifest = Manifest(shards=shards, **body)
-    except (KeyError, TypeError) as error:
-        raise damaged from error
+    except FileNotFoundError as error:
+        raise faulty(path, "missing") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise faulty(path) from error
     if not _is_sound(manifest):
-        raise damaged
+        raise faulty(path)
     return manifest
 
 
@@ -164,32 +157,25 @@ def store_key(
     """
     hashes = [] if isinstance(source_hashes, str) else list(source_hashes)
     if not hashes:
-        raise DataError(
-            "is not a list of hashes", "name at least one source", option="source_hashes", value=source_hashes
-        )
+        remedy = "name at least one source"
+        raise DataError("is not a list of hashes", remedy, option="source_hashes", value=source_hashes)
     for value in (*hashes, tokenizer_fingerprint):
         if not isinstance(value, str) or not value:
             raise DataError(f"{value!r} is no hash", "give ContentHashes.of and tokenizer.fingerprint()")
-    content = {
-        "format_version": FORMAT_VERSION,
-        "sources": hashes,
-        "tokenizer": tokenizer_fingerprint,
-        "encoding": dict(encoding),
-    }
-    return _hash_of(content)
+    content = {"sources": hashes, "tokenizer": tokenizer_fingerprint, "encoding": dict(encoding)}
+    return json_hash({"format_version": FORMAT_VERSION, **content})
 
 
 def checked_key(key: str) -> str:
-    """Return ``key`` if it is a valid folder name.
-
-    Raises:
-        DataError: The key is empty, or could lead out of the cache.
-    """
+    """Return ``key``; a ``DataError`` refuses an empty one, and one that could lead out of the cache."""
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise DataError(
-            "is not the key of a store", "take one from `insight cache list`", option="key", value=repr(key)
-        )
+        raise wrong_key("is not the key of a store", key)
     return key
+
+
+def wrong_key(problem: str, key: object) -> DataError:
+    """The error for a key of which a user has given the wrong one."""
+    return DataError(problem, "see `insight cache list`", option="key", value=repr(key))
 
 
 def _is_sound(manifest: Manifest) -> bool:
@@ -198,20 +184,20 @@ def _is_sound(manifest: Manifest) -> bool:
     Names matter most: a name such as ``../other`` would make the reader open a file outside the store.
     """
     counts = [manifest.vocabulary_size, manifest.end_of_text_id, manifest.num_bytes]
+    texts = [manifest.tokenizer_fingerprint]
     for index, shard in enumerate(manifest.shards):
         if shard.name != shard_name(index):
             return False
         counts += [shard.num_tokens, shard.num_documents]
-    if not all(type(count) is int and count >= 0 for count in counts):
-        return False
-    texts = [manifest.tokenizer_fingerprint]
-    texts += [text for shard in manifest.shards for text in (shard.tokens_hash, shard.offsets_hash)]
+        texts += [shard.tokens_hash, shard.offsets_hash]
     return (
-        manifest.end_of_text_id < manifest.vocabulary_size
+        all(type(count) is int and count >= 0 for count in counts)
+        and manifest.end_of_text_id < manifest.vocabulary_size
         and all(isinstance(text, str) for text in texts)
         and isinstance(manifest.origin, dict)
     )
 
 
-def _hash_of(body: dict[str, Any]) -> str:
-    return str(xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode("utf-8")))
+def json_hash(content: object) -> str:
+    """xxh3 hash (128 bits, hexadecimal) of plain JSON values, whatever the order of their keys."""
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8")))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from insight.data.store.format import MANIFEST_NAME, Manifest, checked_key, read_manifest
+from insight.data.store.format import MANIFEST_NAME, Manifest, checked_key, read_manifest, wrong_key
 from insight.data.store.lease import unused
 from insight.data.store.reader import TokenStore
 from insight.runtime.errors import DataError
@@ -79,16 +79,10 @@ class StoreInventory:
         return sorted(found, key=lambda entry: -entry.last_used)
 
     def entry(self, key: str) -> StoreEntry:
-        """One store.
-
-            Raises:
-        DataError: No store has this key.
-        """
+        """One store; a ``DataError`` says that none has this key."""
         folder = self._stores / checked_key(key)
         if not folder.is_dir():
-            raise DataError(
-                f"no such store in {self.root}", "see `insight cache list`", option="key", value=repr(key)
-            )
+            raise wrong_key(f"no such store in {self.root}", key)
         return self._entry(folder)
 
     def verify(self, entry: StoreEntry) -> str:
@@ -119,7 +113,7 @@ class StoreInventory:
         """
         pin = self._pins / checked_key(key)
         if not pin.exists():
-            raise DataError("is not pinned", "see `insight cache list`", option="key", value=repr(key))
+            raise wrong_key("is not pinned", key)
         with writing_to(pin):
             pin.unlink(missing_ok=True)
 

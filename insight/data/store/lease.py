@@ -1,4 +1,9 @@
-"""A lease tells other processes that a store is in use; the system releases it when its process dies."""
+"""A lease tells other processes that a store is in use; the system releases it when its process dies.
+
+A lease is a shared lock on the manifest, which also works in a read-only cache. (Libraries for file locks
+only offer exclusive locks on files of their own, which must be written.) The modification time of the
+manifest is the time of the last use.
+"""
 
 from __future__ import annotations
 
@@ -12,41 +17,22 @@ from pathlib import Path
 from insight.data.store.format import MANIFEST_NAME
 
 
-class StoreLease:
-    """Protects a store from eviction while the object lives.
-
-    The lease is a shared lock on the manifest, which also works in a read-only cache. (Libraries for file
-    locks only offer exclusive locks on files of their own, which must be written.) The modification time of
-    the manifest is the time of the last use.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        # Closing releases the lock, unless a process forked since then holds the same open file.
-        weakref.finalize(self, os.close, descriptor)
-
-
-def take_lease(folder: Path) -> StoreLease | None:
-    """Take a lease on the store in ``folder``; ``None`` if there is no store or locking is not supported."""
+def take_lease(holder: object, folder: Path) -> None:
+    """Protect the store in ``folder`` from eviction while ``holder`` lives, if the system can lock files."""
     if sys.platform == "win32":
-        return None  # Windows does not remove mapped files or move open ones.
+        return  # Windows does not remove mapped files or move open ones.
     path = folder / MANIFEST_NAME
-    while True:
-        try:
+    with contextlib.suppress(OSError):
+        while True:
             descriptor = os.open(path, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
+            # Closing releases the lock, unless a process forked since then holds the same open file.
+            release = weakref.finalize(holder, os.close, descriptor)
             _lock(descriptor, exclusive=False)
             # The store may have been evicted between the opening and the lock.
-            is_same = os.path.samestat(os.fstat(descriptor), os.stat(path))
-        except OSError:
-            os.close(descriptor)
-            return None
-        if is_same:
-            with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 os.utime(descriptor)
-            return StoreLease(descriptor)
-        os.close(descriptor)
+                return
+            release()
 
 
 @contextlib.contextmanager

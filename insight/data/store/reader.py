@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from insight.data.store.format import OFFSET_DTYPE, Manifest, Shard, array_bytes, read_manifest
+from insight.data.store.format import OFFSET_DTYPE, Manifest, array_bytes, faulty, read_manifest
 from insight.data.store.lease import take_lease
 from insight.runtime.errors import DataError
 
@@ -35,8 +35,8 @@ def ragged_range(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) 
 # stays in the page cache, and the next read only maps its page again.
 _PLACES_HELD = 32
 _SMALL_BYTES = 1 << 25  # Streams up to this size stay mapped.
-_READ_BYTES = 1 << 18
 _VERIFIED_IDS = 1 << 17
+_VERIFIED_OFFSETS = 1 << 15
 
 
 class MappedStream:
@@ -44,25 +44,21 @@ class MappedStream:
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         self._arrays = list(arrays)
-        lengths = [len(array) for array in self._arrays]
-        self._starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+        # Where each array begins in the stream, and where the last one ends.
+        self.starts = np.cumsum([0, *map(len, self._arrays)], dtype=np.int64)
         self._is_small = sum(array.nbytes for array in self._arrays) <= _SMALL_BYTES
         self._places_held = 0
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def start_of(self, part: int) -> int:
-        """Position of the first element of an array in the stream."""
-        return int(self._starts[part])
+        return int(self.starts[-1])
 
     def range(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Elements ``start`` to ``stop`` (excluded), int64; both positions lie inside the stream."""
         out = np.empty(stop - start, dtype=np.int64)
         done = 0
-        part = int(np.searchsorted(self._starts, start, side="right")) - 1
+        part = int(np.searchsorted(self.starts, start, side="right")) - 1
         while done < len(out):
-            first = start + done - int(self._starts[part])
+            first = start + done - int(self.starts[part])
             found = self._arrays[part][first : first + len(out) - done]
             out[done : done + len(found)] = found
             done += len(found)
@@ -73,13 +69,12 @@ class MappedStream:
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """``length`` elements from each start: int64 ``(len(starts), length)``; all lie inside the stream."""
         out = np.empty((len(starts), length), dtype=np.int64)
-        parts = self._parts_of(starts)
-        is_inside = starts + length <= self._starts[parts + 1]
-        for part, rows in self._groups(np.where(is_inside, parts, -1)):
+        parts = self._parts_of(starts, starts + length)
+        for part, rows in self._groups(parts):
             # One strided view of all windows of the array, and one gather of the chosen ones.
             view = np.lib.stride_tricks.sliding_window_view(self._arrays[part], length)
-            out[rows] = view[starts[rows] - self._starts[part]]
-        for row in np.flatnonzero(np.logical_not(is_inside)).tolist():
+            out[rows] = view[starts[rows] - self.starts[part]]
+        for row in np.flatnonzero(parts < 0).tolist():
             out[row] = self.range(int(starts[row]), int(starts[row]) + length)
         return out
 
@@ -87,21 +82,21 @@ class MappedStream:
         """``lengths[i]`` elements from each ``starts[i]``, one piece after the other: int64, flat."""
         ends = np.cumsum(lengths, dtype=np.int64)
         out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
-        parts = self._parts_of(starts)
-        is_inside = starts + lengths <= self._starts[parts + 1]
-        for part, chosen in self._groups(np.where(is_inside, parts, -1)):
+        parts = self._parts_of(starts, starts + lengths)
+        for part, chosen in self._groups(parts):
             sizes = lengths[chosen]
             places = ragged_range(ends[chosen] - sizes, sizes)
-            out[places] = self._arrays[part][ragged_range(starts[chosen] - self._starts[part], sizes)]
-        for piece in np.flatnonzero(np.logical_not(is_inside)).tolist():
+            out[places] = self._arrays[part][ragged_range(starts[chosen] - self.starts[part], sizes)]
+        for piece in np.flatnonzero(parts < 0).tolist():
             start, length = int(starts[piece]), int(lengths[piece])
             out[ends[piece] - length : ends[piece]] = self.range(start, start + length)
         return out
 
-    def _parts_of(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The array that holds each position; the end of the stream belongs to the last array."""
-        parts = np.searchsorted(self._starts, positions, side="right") - 1
-        return np.minimum(parts, len(self._arrays) - 1)
+    def _parts_of(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The array that holds each piece, -1 for several; the end of the stream belongs to the last one."""
+        parts = np.searchsorted(self.starts, starts, side="right") - 1
+        parts = np.minimum(parts, len(self._arrays) - 1)
+        return np.where(stops <= self.starts[parts + 1], parts, -1)
 
     def _groups(self, parts: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield the index of an array and places to read from it together; a part of -1 is left out."""
@@ -140,18 +135,16 @@ class TokenStore:
         if not isinstance(path, (str, os.PathLike)):
             raise DataError("names no store", "give the folder of a store", option="path", value=repr(path))
         self.path = Path(path)
-        self._lease = take_lease(self.path) if is_use else None
+        if is_use:
+            take_lease(self, self.path)
         self.manifest: Manifest = read_manifest(self.path)
-        dtype = self.manifest.dtype
         self._shards: list[npt.NDArray[Any]] = []
         self._shard_offsets: list[npt.NDArray[Any]] = []
         for shard in self.manifest.shards:
-            tokens = _check_size(self.path / f"{shard.name}.bin", shard.num_tokens * dtype.itemsize)
-            offsets = _check_size(
-                self.path / f"{shard.name}.idx", (shard.num_documents + 1) * OFFSET_DTYPE.itemsize
-            )
-            self._shards.append(np.memmap(tokens, dtype=dtype, mode="r"))
-            self._shard_offsets.append(np.memmap(offsets, dtype=OFFSET_DTYPE, mode="r"))
+            file = self.path / shard.name
+            self._shards.append(_mapped(file.with_suffix(".bin"), self.manifest.dtype, shard.num_tokens))
+            offsets = _mapped(file.with_suffix(".idx"), OFFSET_DTYPE, shard.num_documents + 1)
+            self._shard_offsets.append(offsets)
         self._stream = MappedStream(self._shards)
 
     def __reduce__(self) -> tuple[type[TokenStore], tuple[Path]]:
@@ -190,8 +183,8 @@ class TokenStore:
     def tokens(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Ids ``start`` to ``stop`` (excluded) of the stream, int64.
 
-            Raises:
-        DataError: The range does not lie inside the stream.
+        Raises:
+            DataError: The range does not lie inside the stream.
         """
         if not 0 <= start <= stop <= self.num_tokens:
             raise DataError(f"tokens {start}..{stop} of {self.path}", f"the store has {self.num_tokens}")
@@ -210,13 +203,11 @@ class TokenStore:
         if length < 1:
             raise DataError("a window holds tokens", "use 1 or more", option="length", value=length)
         if starts.ndim != 1 or (len(starts) and starts.dtype.kind not in "iu"):
-            raise DataError(
-                f"starts of type {starts.dtype} and shape {starts.shape}", "give a list of whole numbers"
-            )
+            problem = f"starts of type {starts.dtype} and shape {starts.shape}"
+            raise DataError(problem, "give a list of whole numbers")
         if len(starts) and not (starts.min() >= 0 and starts.max() + length <= self.num_tokens):
-            raise DataError(
-                f"windows of {length} tokens beyond the end of {self.path}", "use fewer or shorter ones"
-            )
+            problem = f"windows of {length} tokens beyond the end of {self.path}"
+            raise DataError(problem, "use fewer or shorter ones")
         return self._stream.windows(starts, length)
 
     def pieces(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -232,15 +223,14 @@ class TokenStore:
         """
         if not len(starts):
             return np.empty(0, dtype=np.int64)
-        ends = starts + lengths
-        if starts.min() < -1 or lengths.min() < 0 or ends.max() > self.num_tokens:
+        if starts.min() < -1 or lengths.min() < 0 or (starts + lengths).max() > self.num_tokens:
             raise DataError(f"pieces beyond the ends of {self.path}", "use fewer or shorter ones")
         before = (starts < 0) & (lengths > 0)
         rest = lengths - before
         found = self._stream.pieces(np.maximum(starts, 0), rest)
-        return (
-            np.insert(found, (np.cumsum(rest) - rest)[before], self.end_of_text_id) if before.any() else found
-        )
+        if not before.any():
+            return found
+        return np.insert(found, (np.cumsum(rest) - rest)[before], self.end_of_text_id)
 
     def document_starts(self) -> npt.NDArray[np.int64]:
         """The start of each document in the stream and the end of the last one: int64 ``(documents + 1,)``.
@@ -251,23 +241,23 @@ class TokenStore:
         for index, offsets in enumerate(self._shard_offsets):
             is_open = int(offsets[-1]) < len(self._shards[index])
             starts = offsets if is_open else offsets[:-1]
-            parts.append(starts.astype(np.int64) + self._stream.start_of(index))
+            parts.append(starts.astype(np.int64) + self._stream.starts[index])
         return np.concatenate([*parts, np.array([self.num_tokens])])
 
     def document(self, index: int) -> npt.NDArray[np.int64]:
         """The ids of one document, int64, without its end-of-text id.
 
-            Raises:
-        DataError: The store has no such document.
+        Raises:
+            DataError: The store has no such document.
         """
         if not 0 <= index < self.num_documents:
             raise DataError(f"document {index} of {self.path}", f"the store has {self.num_documents}")
-        first_documents = np.cumsum([shard.num_documents for shard in self.manifest.shards])
-        shard = int(np.searchsorted(first_documents, index, side="right"))
-        offsets = self._shard_offsets[shard]
-        inside = index - (int(first_documents[shard - 1]) if shard else 0)
-        first = self._stream.start_of(shard)
-        return self.tokens(first + int(offsets[inside]), first + int(offsets[inside + 1]) - 1)
+        first_documents = np.cumsum([0, *(shard.num_documents for shard in self.manifest.shards)])
+        shard = int(np.searchsorted(first_documents, index, side="right")) - 1
+        inside = index - int(first_documents[shard])
+        start, end = self._shard_offsets[shard][inside : inside + 2].astype(np.int64)
+        first = self._stream.starts[shard]
+        return self.tokens(int(first + start), int(first + end) - 1)
 
     def verify(self) -> None:
         """Compare every byte with the hashes in the manifest, and the ids and offsets with its counts.
@@ -293,46 +283,46 @@ class TokenStore:
             DataError: The shard is damaged. The offsets are checked first; the ids are known to be right only
                 after the last of them.
         """
-        shard, ids = self.manifest.shards[index], np.empty(num_ids, dtype=self.manifest.dtype)
-        self._verify_offsets(shard)
-        hasher, largest, start = xxhash.xxh3_128(), 0, 0
-        memory = array_bytes(ids, ids.dtype)
-        # The file is read rather than mapped, so that a failing disk or a truncated file raises an error.
-        with open(self.path / f"{shard.name}.bin", "rb") as file:
-            while num_bytes := file.readinto(memory):
-                piece = ids[: num_bytes // ids.dtype.itemsize]
-                hasher.update(memory[:num_bytes])
-                largest = max(largest, int(piece.max(initial=0)))
-                yield start, piece
-                start += len(piece)
-        if hasher.hexdigest() != shard.tokens_hash or largest >= self.manifest.vocabulary_size:
-            raise DataError(f"{self.path / shard.name}.bin: damaged", "encode the text again")
-
-    def _verify_offsets(self, shard: Shard) -> None:
-        path = self.path / f"{shard.name}.idx"
-        hasher = xxhash.xxh3_128()
-        before = 0
-        is_rising = True
-        with open(path, "rb") as file:
-            while data := file.read(_READ_BYTES):
-                hasher.update(data)
-                offsets = np.frombuffer(data, dtype=OFFSET_DTYPE, count=len(data) // OFFSET_DTYPE.itemsize)
-                is_rising &= int(offsets[0]) >= before and bool((offsets[1:] >= offsets[:-1]).all())
-                before = int(offsets[-1])
-        if hasher.hexdigest() != shard.offsets_hash or not is_rising or before > shard.num_tokens:
-            raise DataError(f"{path}: damaged", "encode the text again")
+        shard = self.manifest.shards[index]
+        path, before = self.path / f"{shard.name}.idx", 0
+        for offsets in _checked(path, shard.offsets_hash, np.empty(_VERIFIED_OFFSETS, OFFSET_DTYPE)):
+            if offsets[0] < before or (offsets[1:] < offsets[:-1]).any() or offsets[-1] > shard.num_tokens:
+                raise faulty(path)
+            before = offsets[-1]
+        path, start = self.path / f"{shard.name}.bin", 0
+        for ids in _checked(path, shard.tokens_hash, np.empty(num_ids, self.manifest.dtype)):
+            if ids.max() >= self.manifest.vocabulary_size:
+                raise faulty(path)
+            yield start, ids
+            start += len(ids)
 
 
-def _check_size(path: Path, size: int) -> Path:
+def _mapped(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
+    """Map a file of a store, which must hold exactly this many elements."""
     try:
         actual = path.lstat().st_size
     except OSError as error:
-        raise DataError(f"{path}: missing", "encode the text again") from error
+        raise faulty(path, "missing") from error
     if path.is_symlink():
-        raise DataError(f"{path}: is a link, which no store has", "encode the text again")
-    if actual != size:
-        raise DataError(f"{path}: {actual} bytes instead of {size}", "encode the text again")
-    return path
+        raise faulty(path, "is a link, which no store has")
+    if actual != length * dtype.itemsize:
+        raise faulty(path, f"{actual} bytes instead of {length * dtype.itemsize}")
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _checked(path: Path, content_hash: str, buffer: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Read a file piece by piece into ``buffer``, and compare its hash after the last piece.
+
+    The file is read rather than mapped, so that a failing disk or a truncated file raises an error.
+    """
+    hasher, memory = xxhash.xxh3_128(), array_bytes(buffer, buffer.dtype)
+    with open(path, "rb") as file:
+        while num_bytes := file.readinto(memory):
+            hasher.update(memory[:num_bytes])
+            if num_bytes >= buffer.itemsize:
+                yield buffer[: num_bytes // buffer.itemsize]
+    if hasher.hexdigest() != content_hash:
+        raise faulty(path)
 
 
 class JoinedStore(TokenStore):
@@ -348,7 +338,6 @@ class JoinedStore(TokenStore):
         if len({store.manifest.tokenizer_fingerprint for store in self._stores}) > 1:
             raise DataError(f"{first.path} and others: encoded by several tokenizers", "encode them by one")
         self.path = first.path
-        self._lease = None  # The stores hold their own.
         self.manifest = dataclasses.replace(
             first.manifest,
             num_bytes=sum(store.num_bytes for store in self._stores),
