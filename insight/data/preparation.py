@@ -11,22 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import xxhash
-
 from insight.data.canaries import CanaryInjection
-from insight.data.encoding.document_sizes import measure_documents
 from insight.data.encoding.documents import encode_documents, encode_parts
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
-from insight.data.encoding.tasks import Division, EncodingProgress, encode_in_tasks, text_bytes
+from insight.data.encoding.tasks import EncodingProgress, encode_in_tasks, measure_documents, text_bytes
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.files import expand_sources
 from insight.data.sources.formats import Source, TextPart, TextSource, training_texts
 from insight.data.sources.ranges import RangedText
-from insight.data.sources.texts import Texts
+from insight.data.sources.texts import Texts, text_hash
 from insight.data.sources.token_files import read_token_batches
 from insight.data.split import ValidationSplit
 from insight.data.store import Manifest, StoreCache, StoreWriter, TokenStore, store_key
+from insight.data.store.format import json_hash
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.training import TokenizerCache
 from insight.runtime.errors import DataError, TokenizerError, nearest
@@ -155,19 +153,12 @@ class Preparation:
         if not self._tokenizer.learns_from_text:
             return self._tokenizer.build(())
         sources = self.sources("train")
-        content = {
-            "sources": self._contents["train"],
-            "encoding": self._encoding("train"),
-            "tokenizer": self._tokenizer.to_dict(),
-        }
-        key = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8"))
-        config, names = self._tokenizer, _names_of(sources)
+        config, names, contents = self._tokenizer, _names_of(sources), self._contents["train"]
         for source in sources:
             if source.holds_tokens:
-                raise DataError(
-                    f"train_files: {source.name} holds token ids, from which no tokenizer can learn",
-                    "set tokenizer to PretrainedTokenizerConfig with the one that made them",
-                )
+                problem = f"train_files: {source.name} holds token ids, from which no tokenizer can learn"
+                remedy = "set tokenizer to PretrainedTokenizerConfig with the one that made them"
+                raise DataError(problem, remedy)
 
         def build() -> BaseTokenizer:
             started = time.perf_counter()
@@ -175,11 +166,13 @@ class Preparation:
                 tokenizer = config.build(training_texts(self._parts("train", TextRepairs())))
             except TokenizerError as error:
                 raise error.below("data.tokenizer") from error
-            self._check_unchanged(sources, self._contents["train"])
+            self._check_unchanged(sources, contents)
             size, seconds = tokenizer.vocabulary_size, time.perf_counter() - started
             say(f"trained a tokenizer of {size} tokens on {names} in {seconds:.1f} s")
             return tokenizer
 
+        encoding = self._encoding("train")
+        key = json_hash({"sources": contents, "encoding": encoding, "tokenizer": config.to_dict()})
         return TokenizerCache(self._cache_dir).find_or_build(key, build, names)
 
     def store(self, split: str) -> TokenStore:
@@ -249,8 +242,9 @@ class Preparation:
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
                 record = 0  # The reader skips empty documents of such files.
-                for batch, continues in _token_batches(source, self.tokenizer):
-                    for _ in range(len(batch.offsets) - 1 - continues):
+                end = self.tokenizer.end_of_text_id
+                for batch in read_token_batches(source, self.tokenizer.vocabulary_size, end):
+                    for _ in range(len(batch.offsets) - 1 - batch.continues):
                         record += 1
                         yield DocumentPlace(source.name, record, is_empty=False)
                 continue
@@ -263,15 +257,8 @@ class Preparation:
 
     def of_corpus(self, files: Named) -> Preparation:
         """A preparation of other training text without other splits, with the same tokenizer and cache."""
-        text = dataclasses.replace(
-            self._files,
-            train=files,
-            validation=None,
-            test=None,
-            predict=None,
-            validation_fraction=0.0,
-            canaries=None,
-        )
+        others = dict.fromkeys(("validation", "test", "predict", "canaries"))
+        text = dataclasses.replace(self._files, train=files, validation_fraction=0.0, **others)
         corpus = Preparation(text, self.tokenizer, self._cache_dir, executor=self.executor)
         corpus._cache = self._cache
         return corpus
@@ -283,11 +270,8 @@ class Preparation:
         option = f"{split}_files"
         named = getattr(self._files, split)
         if named is None:
-            raise DataError(
-                "names no text",
-                "name at least one file, folder, glob or corpus:NAME",
-                option=option,
-            )
+            remedy = "name at least one file, folder, glob or corpus:NAME"
+            raise DataError("names no text", remedy, option=option)
         expanded: list[TextSource] = [named] if isinstance(named, Texts) else [*expand_sources(named, option)]
         unique: dict[str, TextSource] = {}
         for content, source in zip(self._content_of(expanded), expanded, strict=True):
@@ -314,28 +298,30 @@ class Preparation:
             return
         hashes = zip(sources, self._contents[self._origin_split(split)], strict=True)
         contents = {source.path: content for source, content in hashes if isinstance(source, Source)}
-        divided = None
+        division = None
         # Workers start while this process still looks at the text.
         with self.executor.build(num_workers) as running:
             if self._is_divided(split):
-                if not self._division.is_measured:
-                    self._division.take_sizes(measure_documents(running, ranged))
-                divided = Division(self._division.division, is_validation=split == "validation")
-            encode_in_tasks(running, ranged, contents, tokenizer, writer, folder, title, repairs, divided)
+                if self._division.measured is None:
+                    self._division.measured = measure_documents(running, ranged)
+                division = self._division.division
+            is_validation = split == "validation"
+            encode_in_tasks(
+                running, ranged, contents, tokenizer, writer, folder, title, repairs, division, is_validation
+            )
 
     def _copy_tokens(
         self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs
     ) -> None:
         if self._is_divided(split):
-            raise DataError(
-                f"{split}_files: no part can be set aside of files that hold token ids",
-                "name validation_files, or set validation_fraction to 0",
-            )
+            problem = f"{split}_files: no part can be set aside of files that hold token ids"
+            raise DataError(problem, "name validation_files, or set validation_fraction to 0")
         lengths = tokenizer.token_byte_lengths()
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
-                for batch, continues in _token_batches(source, tokenizer):
-                    writer.append(batch, int(lengths[batch.ids].sum()), continues=continues)
+                batches = read_token_batches(source, tokenizer.vocabulary_size, tokenizer.end_of_text_id)
+                for ids, offsets, continues in batches:
+                    writer.append(EncodedBatch(ids, offsets), int(lengths[ids].sum()), continues=continues)
             else:
                 encode_parts(source.parts(self._files.reading, repairs), tokenizer, writer)
 
@@ -348,20 +334,16 @@ class Preparation:
 
     def _parts(self, split: str, repairs: TextRepairs) -> Iterator[TextPart]:
         if self._is_divided(split):
-            is_training = split == "train"
-            return self._division.training(repairs) if is_training else self._division.validation(repairs)
-        return self._all_parts(self.sources(split), repairs)
+            return self._division.parts(split == "validation", repairs)
+        return self._all_parts(split, repairs)
 
-    def _all_parts(self, sources: Sequence[TextSource], repairs: TextRepairs) -> Iterator[TextPart]:
-        for source in sources:
+    def _all_parts(self, split: str, repairs: TextRepairs) -> Iterator[TextPart]:
+        for source in self.sources(split):
             yield from source.parts(self._files.reading, repairs)
 
     def _is_divided(self, split: str) -> bool:
-        return (
-            split in ("train", "validation")
-            and self._files.validation is None
-            and self._files.validation_fraction > 0
-        )
+        takes_part = self._files.validation is None and self._files.validation_fraction > 0
+        return takes_part and split in ("train", "validation")
 
     def _origin_split(self, split: str) -> str:
         return "train" if self._is_divided(split) else split
@@ -376,13 +358,9 @@ class Preparation:
 
     @functools.cached_property
     def _division(self) -> ValidationSplit:
-        sources, text = self.sources("train"), self._ranged("train")
-        return ValidationSplit(
-            text.parts if text else functools.partial(self._all_parts, sources),
-            self._files.validation_fraction,
-            self._files.seed,
-            _names_of(sources),
-        )
+        text, names = self._ranged("train"), _names_of(self.sources("train"))
+        parts = text.parts if text else functools.partial(self._all_parts, "train")
+        return ValidationSplit(parts, self._files.validation_fraction, self._files.seed, names)
 
     def _ranged(self, split: str) -> RangedText | None:
         """The text as ranges of bytes; ``None`` if some of it is not in text files."""
@@ -399,7 +377,7 @@ class Preparation:
         return [
             f"{next(hashes)}.{source.format}.{source.compression}"
             if isinstance(source, Source)
-            else f"{source.content_hash(self._files.reading)}.texts"
+            else f"{text_hash(source, self._files.reading)}.texts"
             for source in sources
         ]
 
@@ -407,15 +385,6 @@ class Preparation:
         for source, before, now in zip(sources, contents, self._content_of(sources), strict=True):
             if now != before:
                 raise DataError(f"{source.name}: changed while it was read", "start again")
-
-
-def _token_batches(source: Source, tokenizer: BaseTokenizer) -> Iterator[tuple[EncodedBatch, bool]]:
-    """The ids of a token file, and whether the last document of a batch continues in the next one."""
-    batches = read_token_batches(
-        source.path, source.name, source.format, tokenizer.vocabulary_size, tokenizer.end_of_text_id
-    )
-    for ids, offsets, continues in batches:
-        yield EncodedBatch(ids, offsets), continues
 
 
 def _names_of(sources: Sequence[TextSource]) -> str:

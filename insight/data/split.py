@@ -41,16 +41,15 @@ class ValidationSplit:
         seed: Chooses the documents.
         names: Name of the text in messages.
 
+    Attributes:
+        measured: :data:`SIZES` of all documents, which tasks may measure; ``None`` until they are known.
+
     Raises:
         ConfigError: ``fraction`` is not between 0 and 1.
     """
 
     def __init__(
-        self,
-        documents: Callable[[TextRepairs], Iterator[TextPart]],
-        fraction: float,
-        seed: int,
-        names: str,
+        self, documents: Callable[[TextRepairs], Iterator[TextPart]], fraction: float, seed: int, names: str
     ) -> None:
         if not 0 < fraction < 1:
             raise ConfigError("must be between 0 and 1", "use e.g. 0.05", option="fraction", value=fraction)
@@ -58,24 +57,13 @@ class ValidationSplit:
         self._fraction = fraction
         self._seed = seed
         self._names = names
-        self._measured: npt.NDArray[np.void] | None = None
+        self.measured: npt.NDArray[np.void] | None = None
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether the size of every document is known."""
-        return self._measured is not None
-
-    def take_sizes(self, sizes: npt.NDArray[np.void]) -> None:
-        """Use these :data:`SIZES` of all documents, which encoding tasks have measured."""
-        self._measured = sizes
-
-    def training(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The training part; ``repairs`` counts the repairs of the whole text."""
-        return without_empty(self._part(repairs or TextRepairs(), is_validation=False))
-
-    def validation(self, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
-        """The validation part; ``repairs`` counts the repairs of the whole text."""
-        return without_empty(self._part(repairs or TextRepairs(), is_validation=True))
+    def parts(self, is_validation: bool, repairs: TextRepairs | None = None) -> Iterator[TextPart]:
+        """The validation or the training part; ``repairs`` counts the repairs of the whole text."""
+        division = self.division
+        documents = self._documents(repairs or TextRepairs())
+        return without_empty(select_parts(documents, division, is_validation, names=self._names))
 
     def describe(self) -> str:
         """Describe the validation part in words."""
@@ -88,10 +76,6 @@ class ValidationSplit:
         count = np.count_nonzero(self.chosen)
         return f"{count} of {total} training documents ({share} of the text, seed {self._seed})"
 
-    def _part(self, repairs: TextRepairs, is_validation: bool) -> Iterator[TextPart]:
-        division = self.division
-        return select_parts(self._documents(repairs), division, is_validation, names=self._names)
-
     @property
     def division(self) -> npt.NDArray[Any]:
         """:attr:`chosen`, or :attr:`cuts` if that is ``None``: the input of :func:`select_parts`."""
@@ -99,9 +83,9 @@ class ValidationSplit:
 
     @property
     def _sizes(self) -> npt.NDArray[np.void]:
-        if self._measured is None:
-            self._measured = np.fromiter(sizes_of(self._documents(TextRepairs())), dtype=SIZES)
-        return self._measured
+        if self.measured is None:
+            self.measured = np.fromiter(sizes_of(self._documents(TextRepairs())), dtype=SIZES)
+        return self.measured
 
     @functools.cached_property
     def chosen(self) -> npt.NDArray[np.bool_] | None:
@@ -122,9 +106,8 @@ class ValidationSplit:
                 break
             total = int(totals[-1])
         if sizes.max() < 2:
-            raise DataError(
-                f"{self._names}: too little text to take a validation part from it", "set validation_files"
-            )
+            problem = f"{self._names}: too little text to take a validation part from it"
+            raise DataError(problem, "set validation_files")
         return None
 
     @functools.cached_property
@@ -206,8 +189,11 @@ class _CutSearch:
         self._space = stretch[len(words) :]
         for kind, boundary in enumerate(_BOUNDARIES):
             for match in boundary.finditer(words):
-                self._offer(kind, start + match.end())
-                if start + match.end() > self._target:
+                place, known = start + match.end(), self._nearest[kind]
+                # Of two equally near places, the first is kept.
+                if known is None or abs(place - self._target) < abs(known - self._target):
+                    self._nearest[kind] = place
+                if place > self._target:
                     break
             if self._nearest[kind] is not None:
                 break  # The other kinds are worse.
@@ -217,12 +203,6 @@ class _CutSearch:
         if self._length < 2:
             return self._length
         return next((place for place in self._nearest if place is not None), self._target)
-
-    def _offer(self, kind: int, place: int) -> None:
-        known = self._nearest[kind]
-        # Of two equally near places, the first is kept.
-        if known is None or abs(place - self._target) < abs(known - self._target):
-            self._nearest[kind] = place
 
 
 def sizes_of(parts: Iterable[TextPart], *, with_open: bool = False) -> Iterator[tuple[int, int]]:

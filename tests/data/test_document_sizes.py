@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from insight.data import (
     expand_sources,
 )
 from insight.data.encoding import tasks
-from insight.data.encoding.document_sizes import RangeSizes, SizeTask, measure_documents, measure_part
 from insight.data.encoding.executors import Executor, InProcessExecutor, ProcessPool
+from insight.data.encoding.tasks import RangeSizes, SizeTask, measure_documents, measure_part
 from insight.data.sources import ranges
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.ranges import RangedText, RangeStart
@@ -95,7 +95,7 @@ class Seen(InProcessExecutor):
         self.fault = fault
         self.is_closed = False
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
         assert function is measure_part
         try:
             for item in items:

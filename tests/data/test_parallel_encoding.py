@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from insight.data import (
 )
 from insight.data.encoding import tasks
 from insight.data.encoding.executors import Executor, ExecutorConfig, InProcessExecutor
-from insight.data.encoding.tasks import EncodeTask, EncodingProgress, encode_part
+from insight.data.encoding.tasks import EncodeTask, EncodingProgress, Selection, encode_part
 from insight.data.sources import ranges
 from insight.data.sources.formats import TextPart
 from insight.data.tokenizers import BaseTokenizer
@@ -166,10 +166,10 @@ class Counting(InProcessExecutor):
     def __init__(self) -> None:
         self.num_tasks = 0
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
         self.num_tasks += len(items)
         assert all(len(json.dumps(str(item))) < 500 for item in items)
-        return map(function, items)
+        yield from map(function, items)
 
 
 class Faulty(InProcessExecutor):
@@ -182,8 +182,8 @@ class Faulty(InProcessExecutor):
     def __init__(self, fault: Callable[[list[EncodeTask], list[str]], list[str]]) -> None:
         self.fault = fault
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        return iter(self.fault(list(items), [function(item) for item in items]))
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
+        yield from self.fault(list(items), [function(item) for item in items])
 
 
 def lose(tasks: list[EncodeTask], keys: list[str]) -> list[str]:
@@ -232,7 +232,7 @@ def test_a_task_run_again_leaves_the_same(tmp_path: Path, texts: dict[str, Path]
     seen: list[dict[str, bytes]] = []
 
     class Twice(InProcessExecutor):
-        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
             for item in items:
                 key = function(item)
                 first = bytes_of(item.output)
@@ -272,9 +272,9 @@ def test_errors_name_the_file_and_are_those_of_one_process(
 
 def test_a_worker_that_does_not_see_the_files_says_so(tmp_path: Path, texts: dict[str, Path]) -> None:
     class Elsewhere(InProcessExecutor):
-        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
             shutil.move(items[0].folder, tmp_path / "elsewhere")
-            return map(function, items)
+            yield from map(function, items)
 
     with pytest.raises(DataError, match=r"does not see this folder: workers need .* a shared file system"):
         encode(tmp_path / "a", str(texts["one.txt"]), Tasks(Elsewhere()))
@@ -282,9 +282,9 @@ def test_a_worker_that_does_not_see_the_files_says_so(tmp_path: Path, texts: dic
 
 def test_a_worker_with_another_tokenizer_is_found(tmp_path: Path, texts: dict[str, Path]) -> None:
     class Another(InProcessExecutor):
-        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
             items[0].tokenizer_file.write_text(ByteTokenizer().to_json())
-            return map(function, items)
+            yield from map(function, items)
 
     with pytest.raises(TokenizerError, match="is another tokenizer on"):
         encode(tmp_path, str(texts["one.txt"]), Tasks(Another()))
@@ -294,9 +294,9 @@ def test_keys_of_tasks_name_what_decides_their_result(tmp_path: Path, texts: dic
     tasks: list[EncodeTask] = []
 
     class Remember(InProcessExecutor):
-        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
             tasks.extend(item for item in items if isinstance(item, EncodeTask))
-            return map(function, items)
+            yield from map(function, items)
 
     for number, fraction in enumerate((0.0, 0.1)):
         encode(tmp_path / str(number), str(texts["one.txt"]), Tasks(Remember()), fraction=fraction)
@@ -327,5 +327,5 @@ def test_nothing_is_said_about_short_work(tmp_path: Path, texts: dict[str, Path]
 
 def test_division_array_of_any_type_travels(tmp_path: Path) -> None:
     for array in (np.array([True, False]), np.array([3, 9])):
-        selection = tasks._save(tasks.Division(array, True), tmp_path)
+        selection = Selection.save(array, True, tmp_path)
         assert np.array_equal(np.load(selection.file), array)

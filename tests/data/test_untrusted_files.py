@@ -154,11 +154,7 @@ def test_pickles_are_not_executed(tmp_path: Path, payload: bytes) -> None:
     (tmp_path / "meta.pkl").write_bytes(payload)  # which nanoGPT puts beside its ids
     (source,) = expand_sources(str(tmp_path / "a.bin"))
     with pytest.raises(DataError):
-        list(
-            read_token_batches(
-                source.path, source.name, source.format, TOKENIZER.vocabulary_size, TOKENIZER.end_of_text_id
-            )
-        )
+        list(read_token_batches(source, TOKENIZER.vocabulary_size, TOKENIZER.end_of_text_id))
     assert not (tmp_path / "executed").exists()
 
 

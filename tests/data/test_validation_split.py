@@ -23,7 +23,7 @@ def split(documents: list[str], fraction: float = 0.1, seed: int = 0) -> Validat
 
 def parts(documents: list[str], fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
     divided = split(documents, fraction, seed)
-    return list(as_documents(divided.training())), list(as_documents(divided.validation()))
+    return list(as_documents(divided.parts(False))), list(as_documents(divided.parts(True)))
 
 
 def test_whole_documents_where_there_are_many() -> None:
@@ -113,8 +113,8 @@ def test_document_in_parts_is_cut_as_the_whole(document: str, fraction: float, p
     divided = ValidationSplit(lambda _: iter(pieces), fraction, 0, "a.txt")
     place = cut_of_whole(document, fraction)
     assert divided.cuts.tolist() == [place]
-    assert list(as_documents(divided.training())) == [document[:place]]
-    assert list(as_documents(divided.validation())) == [document[place:]]
+    assert list(as_documents(divided.parts(False))) == [document[:place]]
+    assert list(as_documents(divided.parts(True))) == [document[place:]]
 
 
 def test_drawing_in_blocks_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,4 +155,4 @@ def test_documents_that_grow_between_two_passes() -> None:
     assert divided.chosen is not None
     documents.append("one more")
     with pytest.raises(DataError, match="changed while it was read"):
-        list(divided.training())
+        list(divided.parts(False))

@@ -13,11 +13,10 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import psutil
@@ -51,8 +50,10 @@ class Executor(ABC):
         """Number of items that run at once."""
 
     @abstractmethod
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
         """Yield the results in the order of the items, each once it and all before it are ready.
+
+        No further item begins after the generator is closed.
 
         Args:
             function: A function that workers can import by its name.
@@ -69,12 +70,7 @@ class Executor(ABC):
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -95,15 +91,19 @@ class ExecutorConfig(Component):
         """
 
 
+def _check_workers(num_workers: int | None, least: int) -> None:
+    require_number(
+        "num_workers", num_workers, 4, whole=True, optional=True, at_least=least, at_most=MAX_WORKERS
+    )
+
+
 class InProcessExecutor(Executor):
     """Runs each item in this process when its result is requested."""
 
-    @property
-    def num_workers(self) -> int:
-        return 1
+    num_workers = 1
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        return map(function, items)
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
+        yield from map(function, items)
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,7 @@ class LocalProcesses(ExecutorConfig):
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        require_number(
-            "num_workers", self.num_workers, 4, whole=True, optional=True, at_least=0, at_most=MAX_WORKERS
-        )
+        _check_workers(self.num_workers, least=0)
 
     def workers_for(self, num_bytes: int) -> int:
         """The configured number, else as many as the machine allows and the text justifies."""
@@ -170,17 +168,14 @@ class ProcessPool(Executor):
     """
 
     def __init__(self, num_workers: int, modules: Sequence[str] = ()) -> None:
-        if num_workers < 1:
-            raise ConfigError(
-                "a pool has at least 1", "use 1 or more", option="num_workers", value=num_workers
-            )
+        require_number("num_workers", num_workers, 1, whole=True, at_least=1)
         self._num_workers = num_workers
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="insight-encode")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._is_closed = False
-        self._modules = tuple(modules)
+        self._modules = modules
         try:
             for _ in range(num_workers):
                 self._idle.put(self._start())
@@ -196,9 +191,9 @@ class ProcessPool(Executor):
     def process_ids(self) -> list[int]:
         """Process ids of the running workers."""
         with self._lock:
-            return [worker.process_id for worker in self._all]
+            return [worker.process.pid for worker in self._all]
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
         futures = [self._threads.submit(self._run, function, item) for item in items]
         try:
             for future in futures:
@@ -219,12 +214,16 @@ class ProcessPool(Executor):
         request = pickle.dumps((function, item))
         died = None
         for _ in range(ATTEMPTS):
-            worker = self._take()
+            try:
+                worker = self._idle.get_nowait()
+            except queue.Empty:  # There are as many threads as workers, so one has died.
+                worker = self._start()
             try:
                 done, value = worker.ask(request)
             except _WorkerDiedError as error:
                 died = error
-                self._forget(worker)
+                with self._lock:
+                    self._all.discard(worker)
                 if not self._is_closed:
                     say(f"a worker that encoded {item} {error}; another one begins it again")
                 continue
@@ -233,16 +232,8 @@ class ProcessPool(Executor):
                 raise value
             result: Result = value
             return result
-        raise DataError(
-            f"{item}: {ATTEMPTS} workers died over it, the last one {died}",
-            "is there enough memory? try fewer workers, e.g. num_workers=1",
-        )
-
-    def _take(self) -> _Worker:
-        with contextlib.suppress(queue.Empty):
-            return self._idle.get_nowait()
-        # There are as many threads as workers, so no worker is idle only if one has died.
-        return self._start()
+        remedy = "is there enough memory? try fewer workers, e.g. num_workers=1"
+        raise DataError(f"{item}: {ATTEMPTS} workers died over it, the last one {died}", remedy)
 
     def _start(self) -> _Worker:
         with self._lock:
@@ -251,11 +242,6 @@ class ProcessPool(Executor):
             worker = _Worker(self._modules)
             self._all.add(worker)
             return worker
-
-    def _forget(self, worker: _Worker) -> None:
-        with self._lock:
-            self._all.discard(worker)
-        worker.kill()
 
 
 class _WorkerDiedError(Exception):
@@ -268,48 +254,42 @@ class _Worker:
     def __init__(self, modules: Sequence[str]) -> None:
         package = Path(__file__).resolve().parents[3]  # The folder that contains `insight`.
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "insight.data.encoding.worker", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
         )
 
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
     def ask(self, request: bytes) -> tuple[bool, Any]:
         """Send an item; return whether it succeeded, and its result or its exception.
 
         Raises:
-            _WorkerDiedError: The worker will never reply.
+            _WorkerDiedError: The worker has ended and will never reply.
         """
-        assert self._process.stdin
-        assert self._process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         try:
-            write_message(self._process.stdin, request)
-            reply = read_message(self._process.stdout)
+            write_message(self.process.stdin, request)
+            reply = read_message(self.process.stdout)
         except (EOFError, OSError, ValueError) as error:  # ValueError: another thread closed the pipe.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GOODBYE_SECONDS)  # If it ends by itself, its exit code tells how.
+                self.process.wait(_GOODBYE_SECONDS)  # If it ends by itself, its exit code tells how.
             self.kill()
-            raise _WorkerDiedError(_ending(self._process.wait())) from error
+            code = self.process.wait()
+            ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise _WorkerDiedError(ending) from error
         done, value = pickle.loads(reply)
         return done, value
 
     def kill(self) -> None:
         """Kill the process; unpublished results are made again."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):  # Bytes still unread by the process are lost with it.
                 if pipe:
                     pipe.close()
-
-
-def _ending(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _free_bytes() -> int:
@@ -317,6 +297,7 @@ def _free_bytes() -> int:
 
 
 _LOOK_SECONDS = 1.0
+_START_WORKERS = "start some: `dask worker ADDRESS --nthreads 1`"
 
 
 @dataclass(frozen=True)
@@ -335,23 +316,13 @@ class DaskCluster(ExecutorConfig):
     patience: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.scheduler is not None and not self.scheduler:
-            raise ConfigError(
-                "names no scheduler",
-                "give an address such as tcp://node1:8786",
-                option="scheduler",
-                value="''",
-            )
-        require_number(
-            "num_workers", self.num_workers, 4, whole=True, optional=True, at_least=1, at_most=MAX_WORKERS
-        )
+        if self.scheduler == "":
+            remedy = "give an address such as tcp://node1:8786"
+            raise ConfigError("names no scheduler", remedy, option="scheduler", value="''")
+        _check_workers(self.num_workers, least=1)
         if self.num_workers is not None and self.scheduler is not None:
-            raise ConfigError(
-                "a cluster that runs has its own number",
-                "leave out num_workers or scheduler",
-                option="num_workers",
-                value=self.num_workers,
-            )
+            problem, remedy = "a cluster that runs has its own number", "leave out num_workers or scheduler"
+            raise ConfigError(problem, remedy, option="num_workers", value=self.num_workers)
         require_number("patience", self.patience, 60, above=0, at_most=1e6)
 
     def workers_for(self, num_bytes: int) -> int:
@@ -365,30 +336,22 @@ class DaskCluster(ExecutorConfig):
         except ImportError as error:
             raise ConfigError("the executor DaskCluster needs dask", "pip install 'insight[dask]'") from error
         if self.scheduler is None:
-            cluster = distributed.LocalCluster(
-                n_workers=num_workers, threads_per_worker=1, dashboard_address=None
-            )
+            options = {"threads_per_worker": 1, "dashboard_address": None}
+            cluster = distributed.LocalCluster(n_workers=num_workers, **options)
             return DaskExecutor(distributed, distributed.Client(cluster), self.patience, cluster)
         if self.scheduler.endswith(".json"):
             if not Path(self.scheduler).is_file():  # The library would wait for the file forever.
-                raise ConfigError(
-                    "no such file",
-                    "start one with `dask scheduler --scheduler-file FILE`",
-                    option="scheduler",
-                    value=self.scheduler,
-                )
+                remedy = "start one with `dask scheduler --scheduler-file FILE`"
+                raise ConfigError("no such file", remedy, option="scheduler", value=self.scheduler)
             where = {"scheduler_file": self.scheduler}
         else:
             where = {"address": self.scheduler}
         try:
             client = distributed.Client(**where, timeout=self.patience, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
-            raise ConfigError(
-                f"no Dask scheduler answers ({str(error).splitlines()[0]})",
-                "start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
-                option="scheduler",
-                value=self.scheduler,
-            ) from error
+            problem = f"no Dask scheduler answers ({str(error).splitlines()[0]})"
+            remedy = "start one with `dask scheduler`, and workers with `dask worker ADDRESS`"
+            raise ConfigError(problem, remedy, option="scheduler", value=self.scheduler) from error
         return DaskExecutor(distributed, client, self.patience)
 
 
@@ -400,24 +363,22 @@ class DaskExecutor(Executor):
 
     def __init__(self, distributed: Any, client: Any, patience: float, cluster: Any = None) -> None:
         self._distributed = distributed
-        self._client: Any = client
+        self._client = client
         self._cluster = cluster
         self._patience = patience
         self._last_seen = time.monotonic()
+        self._no_worker = f"the Dask scheduler has had no worker for {patience:g} s"
         try:
             client.wait_for_workers(1, timeout=patience)
         except (TimeoutError, distributed.TimeoutError) as error:
             self.close()
-            raise ConfigError(
-                f"the Dask scheduler has had no worker for {patience:g} s",
-                "start some: `dask worker ADDRESS --nthreads 1`",
-            ) from error
+            raise ConfigError(self._no_worker, _START_WORKERS) from error
 
     @property
     def num_workers(self) -> int:
         return max(1, self._num_threads())
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
         # Names must be unique on the scheduler: equal names of another client would share one result.
         run = uuid.uuid4().hex
         futures = [
@@ -446,24 +407,15 @@ class DaskExecutor(Executor):
             except (TimeoutError, self._distributed.TimeoutError):
                 if future.done():  # The function itself raised a TimeoutError.
                     return future.result()
-                self._check_workers()
+                if self._num_threads():
+                    self._last_seen = time.monotonic()
+                elif time.monotonic() - self._last_seen > self._patience:
+                    raise DataError(self._no_worker, f"{_START_WORKERS}, then the command again") from None
             except self._distributed.KilledWorker as error:
-                raise DataError(
-                    f"{item}: {ATTEMPTS} or more workers died over it",
-                    "is there enough memory? give each worker more (--memory-limit) or one thread",
-                ) from error
+                remedy = "is there enough memory? give each worker more (--memory-limit) or one thread"
+                raise DataError(f"{item}: {ATTEMPTS} or more workers died over it", remedy) from error
             except self._distributed.CancelledError as error:
                 raise DataError("the Dask scheduler was lost", "start it again, then the command") from error
-
-    def _check_workers(self) -> None:
-        """Raise an error if no worker has been seen for ``patience`` seconds."""
-        if self._num_threads():
-            self._last_seen = time.monotonic()
-        elif time.monotonic() - self._last_seen > self._patience:
-            raise DataError(
-                f"the Dask scheduler has had no worker for {self._patience:g} s",
-                "start some: `dask worker ADDRESS --nthreads 1`, then the command again",
-            )
 
     def _num_threads(self) -> int:
         try:

@@ -1,19 +1,19 @@
-"""Encode text in tasks that any executor can run, and join their results in the order of the text."""
+"""Measure and encode text in tasks that any executor can run, and join their results in its order."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
+import itertools
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,11 @@ import xxhash
 from insight.data.encoding.documents import encode_parts
 from insight.data.encoding.executors import Executor
 from insight.data.sources.decoding import Reading, TextRepairs
-from insight.data.sources.formats import TextPart, without_empty
+from insight.data.sources.formats import Source, TextPart, require_text, without_empty
 from insight.data.sources.ranges import RangedText, RangeStart, TextRange, joined_ranges
-from insight.data.split import select_parts
+from insight.data.split import SIZES, select_parts, sizes_of
 from insight.data.store import StoreWriter, TokenStore
-from insight.data.store.format import FORMAT_VERSION
+from insight.data.store.format import FORMAT_VERSION, json_hash
 from insight.data.tokenizers import BaseTokenizer, load_tokenizer
 from insight.runtime.errors import DataError, TokenizerError
 from insight.runtime.messages import say
@@ -37,28 +37,89 @@ _LEAST_TASK_BYTES, _MOST_TASK_BYTES = 1 << 22, 1 << 26
 _MOST_RANGES = 1000
 
 
-def group_ranges(
-    executor: Executor, ranges: Sequence[TextRange], task_bytes: int | None = None
-) -> Iterator[tuple[int, int]]:
-    """Group neighbouring ranges into tasks, enough tasks to keep every worker busy.
-
-    Args:
-        executor: Runs the tasks.
-        ranges: All ranges of the text, in order.
-        task_bytes: Approximate bytes that a task reads; chosen by the number of workers if not given.
-
-    Yields:
-        Index of the first range of each task, and of the range after its last one.
-    """
-    if task_bytes is None:
-        share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
-        task_bytes = min(_MOST_TASK_BYTES, max(_LEAST_TASK_BYTES, share))
+def group_ranges(executor: Executor, ranges: Sequence[TextRange]) -> Iterator[slice]:
+    """Yield the places of the ranges of each task: neighbours, and enough tasks to keep every worker busy."""
+    share = sum(each.num_bytes for each in ranges) // (_TASKS_A_WORKER * executor.num_workers)
+    task_bytes = min(_MOST_TASK_BYTES, max(_LEAST_TASK_BYTES, share))
     first = size = 0
     for index, text_range in enumerate(ranges, start=1):
         size += text_range.num_bytes
         if size >= task_bytes or index - first >= _MOST_RANGES or index == len(ranges):
-            yield first, index
+            yield slice(first, index)
             first, size = index, 0
+
+
+@dataclass(frozen=True)
+class SizeTask:
+    """Ranges whose documents are measured, in order; a task holds paths and no text."""
+
+    ranges: tuple[TextRange, ...]
+    reading: Reading
+
+    def __str__(self) -> str:
+        return f"{self.ranges[0]}"
+
+
+class RangeSizes(NamedTuple):
+    """Sizes of the documents, or parts of documents, in one range; the last one may continue in the next."""
+
+    sizes: npt.NDArray[np.void]
+    is_open: bool
+
+
+def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.void]:
+    """The sizes of all documents, for :class:`ValidationSplit`; sets ``text.starts`` as well.
+
+    The tasks return the sizes directly, sixteen bytes per document.
+
+    Raises:
+        DataError: A file cannot be read or holds no text.
+    """
+    tasks = [SizeTask(tuple(text.ranges[each]), text.reading) for each in group_ranges(executor, text.ranges)]
+    documents: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=SIZES)]
+    starts: list[RangeStart] = []
+    count, begun = 0, (0, 0)  # Finished documents; bytes and characters of the open one.
+    source, has_text = None, True
+    # After an error, closing ensures that no further task begins.
+    with contextlib.closing(executor.map(measure_part, tasks)) as results:
+        measured = itertools.chain.from_iterable(results)
+        for text_range in text.ranges:
+            if text_range.source is not source:
+                require_text(source, has_text)
+                source, has_text = text_range.source, False
+            starts.append(RangeStart(count, begun[1]))
+            sizes, is_open = next(measured)
+            if not len(sizes):
+                continue
+            sizes = sizes.copy()  # Arrays from Dask are read-only.
+            has_text = has_text or bool(sizes["characters"].any())
+            sizes["bytes"][0] += begun[0]
+            sizes["characters"][0] += begun[1]
+            begun = (int(sizes["bytes"][-1]), int(sizes["characters"][-1])) if is_open else (0, 0)
+            ended = sizes[: len(sizes) - is_open]
+            documents.append(ended[ended["characters"] > 0])
+            count += len(documents[-1])
+        require_text(source, has_text)
+    text.starts = starts
+    return np.concatenate(documents)
+
+
+def measure_part(task: SizeTask) -> list[RangeSizes]:
+    """Measure the documents of each range of a task."""
+    return [_measure(text_range, task.reading) for text_range in task.ranges]
+
+
+def _measure(text_range: TextRange, reading: Reading) -> RangeSizes:
+    is_open = False
+
+    def watched() -> Iterator[TextPart]:
+        nonlocal is_open
+        for part in text_range.parts(reading, TextRepairs()):
+            is_open = not part.is_last
+            yield part
+
+    sizes = np.fromiter(sizes_of(watched(), with_open=True), dtype=SIZES)
+    return RangeSizes(sizes, is_open)
 
 
 # A part is one shard: where the shards of the whole store begin is known only when parts are joined.
@@ -70,7 +131,7 @@ class Selection:
     """Which of the two parts of the documents a task encodes.
 
     Attributes:
-        file: A ``.npy`` file that holds the :attr:`Division.array`.
+        file: A ``.npy`` file that holds the :attr:`ValidationSplit.division`.
         content: Hash of that array.
         is_validation: Whether the validation part is encoded instead of the training part.
     """
@@ -78,6 +139,14 @@ class Selection:
     file: Path
     content: str
     is_validation: bool
+
+    @classmethod
+    def save(cls, division: npt.NDArray[Any], is_validation: bool, folder: Path) -> Selection:
+        """Write the division into a file in ``folder``."""
+        file = folder / "division.npy"
+        np.save(file, division)
+        content = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(division).data)
+        return cls(file, str(content), is_validation)
 
 
 @dataclass(frozen=True)
@@ -112,17 +181,18 @@ class EncodeTask:
             for text_range in self.ranges
         ]
         chosen = self.selection and [self.selection.content, self.selection.is_validation]
-        content = {
-            "format_version": FORMAT_VERSION,
-            "sources": self.contents,
-            "ranges": spans,
-            "open": [text_range.is_open for text_range in self.ranges],
-            "reading": [self.reading.text_field, self.reading.invalid_text],
-            "selection": chosen,
-            "starts": [[start.document, start.character] for start in self.starts] if chosen else None,
-            "tokenizer": self.tokenizer_fingerprint,
-        }
-        return str(xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode("utf-8")))
+        return json_hash(
+            {
+                "format_version": FORMAT_VERSION,
+                "sources": self.contents,
+                "ranges": spans,
+                "open": [text_range.is_open for text_range in self.ranges],
+                "reading": [self.reading.text_field, self.reading.invalid_text],
+                "selection": chosen,
+                "starts": [[start.document, start.character] for start in self.starts] if chosen else None,
+                "tokenizer": self.tokenizer_fingerprint,
+            }
+        )
 
     @property
     def output(self) -> Path:
@@ -156,41 +226,41 @@ def encode_part(task: EncodeTask) -> str:
     if task.output.is_dir():
         return task.key
     if not task.folder.is_dir():
-        raise DataError(
-            f"{task.folder}: {socket.gethostname()} does not see this folder",
-            "workers need the text and the cache under the same paths: use a shared file system",
-        )
+        problem = f"{task.folder}: {socket.gethostname()} does not see this folder"
+        remedy = "workers need the text and the cache under the same paths: use a shared file system"
+        raise DataError(problem, remedy)
     tokenizer = _tokenizer(task.tokenizer_file, task.tokenizer_fingerprint)
     temporary = Path(tempfile.mkdtemp(prefix=f".{task.key}.", suffix=".tmp", dir=task.folder))
+    repairs = TextRepairs()
+    has_text: list[bool] = []
+    writer = StoreWriter(temporary, tokenizer, _ONE_SHARD, is_kept=False)
     try:
-        _write(task, tokenizer, temporary)
+        encode_parts(_parts_of(task, repairs, has_text), tokenizer, writer)
+        found = {"has_text": has_text, "num_unknown": writer.num_unknown}
+        writer.close({**found, "repairs": repairs.num_places, "first_repair": repairs.first})
         os.chmod(temporary, 0o755)
         with contextlib.suppress(OSError):  # Another worker was faster with the same result.
             os.replace(temporary, task.output)
         if not task.output.is_dir():
             raise DataError(f"{task.output}: cannot be published", "is something clearing the cache?")
     finally:
+        writer.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
     return task.key
 
 
-def read_ranges(
-    task: EncodeTask, repairs: TextRepairs, has_text: list[bool] | None = None
-) -> Iterator[TextPart]:
+def _parts_of(task: EncodeTask, repairs: TextRepairs, has_text: list[bool]) -> Iterator[TextPart]:
     """Read the text of a task; ``has_text`` receives for each range whether it holds any, in either part."""
-    array = np.load(task.selection.file, mmap_mode="r") if task.selection else None
+    chosen = task.selection
+    array = np.load(chosen.file, mmap_mode="r") if chosen else None
     for text_range, start in zip(task.ranges, task.starts, strict=True):
-        seen = [False]
-        parts = _noted(text_range.parts(task.reading, repairs), seen)
-        if array is not None and task.selection is not None:
+        has_text.append(False)
+        parts, goes_on = _noted(text_range.parts(task.reading, repairs), has_text), text_range.begins_inside
+        if array is not None and chosen is not None:
             whole = without_empty(parts, start.character > 0)
-            parts = select_parts(whole, array, task.selection.is_validation, start.document, start.character)
-            goes_on = start.character > 0 and _was_begun(task.selection, array, start)
-        else:
-            goes_on = text_range.begins_inside
+            parts = select_parts(whole, array, chosen.is_validation, start.document, start.character)
+            goes_on = start.character > 0 and _was_begun(chosen, array, start)
         yield from without_empty(parts, goes_on)
-        if has_text is not None:
-            has_text.append(seen[0])
 
 
 def _was_begun(selection: Selection, array: Any, start: RangeStart) -> bool:
@@ -201,37 +271,18 @@ def _was_begun(selection: Selection, array: Any, start: RangeStart) -> bool:
     return not selection.is_validation or start.character > int(value)
 
 
-def _noted(parts: Iterator[TextPart], seen: list[bool]) -> Iterator[TextPart]:
+def _noted(parts: Iterator[TextPart], has_text: list[bool]) -> Iterator[TextPart]:
     for part in parts:
-        seen[0] = seen[0] or bool(part.text)
+        has_text[-1] = has_text[-1] or bool(part.text)
         yield part
-
-
-def _write(task: EncodeTask, tokenizer: BaseTokenizer, folder: Path) -> None:
-    repairs = TextRepairs()
-    has_text: list[bool] = []
-    writer = StoreWriter(folder, tokenizer, _ONE_SHARD, is_kept=False)
-    try:
-        encode_parts(read_ranges(task, repairs, has_text), tokenizer, writer)
-        writer.close(
-            {
-                "has_text": has_text,
-                "num_unknown": writer.num_unknown,
-                "repairs": repairs.num_places,
-                "first_repair": repairs.first,
-            }
-        )
-    finally:
-        writer.abandon()
 
 
 @functools.lru_cache(maxsize=2)
 def _tokenizer(file: Path, fingerprint: str) -> BaseTokenizer:
     tokenizer = load_tokenizer(file)
     if tokenizer.fingerprint() != fingerprint:
-        raise TokenizerError(
-            f"{file}: is another tokenizer on {socket.gethostname()}", "use one version of it"
-        )
+        problem = f"{file}: is another tokenizer on {socket.gethostname()}"
+        raise TokenizerError(problem, "use one version of it")
     return tokenizer
 
 
@@ -288,20 +339,6 @@ _COPIED_IDS = 1 << 19
 _EXPANSION = 4
 
 
-@dataclass(frozen=True)
-class Division:
-    """How documents are divided into a training and a validation part, and which part is encoded.
-
-    Attributes:
-        array: For each document, whether it is for validation (bool), or where its validation part begins
-            (int64, in characters).
-        is_validation: Whether the validation part is encoded.
-    """
-
-    array: npt.NDArray[Any]
-    is_validation: bool
-
-
 def text_bytes(ranges: Sequence[TextRange]) -> int:
     """Approximate number of bytes of text, after decompression."""
     return sum(
@@ -319,8 +356,8 @@ def encode_in_tasks(
     folder: Path,
     title: str,
     repairs: TextRepairs,
-    division: Division | None = None,
-    task_bytes: int | None = None,
+    division: npt.NDArray[Any] | None = None,
+    is_validation: bool = False,
 ) -> None:
     """Encode ``text`` and append it to ``writer``; the result does not depend on executor or tasks.
 
@@ -333,21 +370,40 @@ def encode_in_tasks(
         folder: Where tasks leave their results; every worker must see it under this path.
         title: Name of the text in messages.
         repairs: Counts the repairs of the text.
-        division: Which part of the documents to encode; ``None`` for all of them.
-        task_bytes: Approximate bytes that a task reads; chosen by the number of workers if not given.
+        division: The :attr:`ValidationSplit.division` of the documents, if only a part of them is encoded.
+        is_validation: Whether that is the validation part instead of the training part.
 
     Raises:
         DataError: A file cannot be read or holds no text, workers died repeatedly, or the result of a task is
             missing or damaged.
     """
+    ranges: Sequence[TextRange] = text.ranges
+    starts: Sequence[RangeStart] = [RangeStart()] * len(ranges) if division is None else text.starts
+    if tokenizer.boundaries is None:
+        ranges, starts = joined_ranges(ranges, starts)
     parts = folder.absolute() / _PARTS
     parts.mkdir()
     try:
-        tasks = _tasks(executor, text, contents, tokenizer, parts, division, task_bytes)
+        tokenizer_file = parts / "tokenizer.json"
+        tokenizer.save(tokenizer_file)
+        selection = None if division is None else Selection.save(division, is_validation, parts)
+        tasks = [
+            EncodeTask(
+                tuple(ranges[each]),
+                tuple(contents[text_range.source.path] for text_range in ranges[each]),
+                tuple(starts[each]),
+                text.reading,
+                selection,
+                tokenizer_file,
+                tokenizer.fingerprint(),
+                parts,
+            )
+            for each in group_ranges(executor, ranges)
+        ]
         progress = EncodingProgress(title, sum(task.num_bytes for task in tasks))
-        is_empty: dict[str, bool] = {}
+        filled: dict[Source, bool] = {}
         # After an error, closing ensures that no further task begins.
-        with contextlib.closing(_closable(executor.map(encode_part, tasks))) as keys:
+        with contextlib.closing(executor.map(encode_part, tasks)) as keys:
             for task in tasks:
                 if next(keys, None) != task.key:
                     raise DataError(f"{task}: the result of its task was lost", "start again")
@@ -355,52 +411,12 @@ def encode_in_tasks(
                 shutil.rmtree(task.output, ignore_errors=True)
                 repairs.count(int(origin["repairs"]), str(origin["first_repair"]))
                 for text_range, has_text in zip(task.ranges, origin["has_text"], strict=True):
-                    name = text_range.source.name
-                    is_empty[name] = is_empty.get(name, True) and not has_text
+                    filled[text_range.source] = filled.get(text_range.source, False) or has_text
                 progress.advance(task.num_bytes)
-        for name, has_none in is_empty.items():
-            if has_none:
-                raise DataError(f"{name}: holds no text", "leave it out or give a file with text")
+        for source, has_text in filled.items():
+            require_text(source, has_text)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
-
-
-def _tasks(
-    executor: Executor,
-    text: RangedText,
-    contents: Mapping[Path, str],
-    tokenizer: BaseTokenizer,
-    parts: Path,
-    division: Division | None,
-    task_bytes: int | None,
-) -> list[EncodeTask]:
-    ranges: Sequence[TextRange] = text.ranges
-    starts: Sequence[RangeStart] = text.starts if division else [RangeStart()] * len(ranges)
-    if tokenizer.boundaries is None:
-        ranges, starts = joined_ranges(ranges, starts)
-    tokenizer_file = parts / "tokenizer.json"
-    tokenizer.save(tokenizer_file)
-    selection = _save(division, parts) if division else None
-    return [
-        EncodeTask(
-            tuple(ranges[first:stop]),
-            tuple(contents[each.source.path] for each in ranges[first:stop]),
-            tuple(starts[first:stop]),
-            text.reading,
-            selection,
-            tokenizer_file,
-            tokenizer.fingerprint(),
-            parts,
-        )
-        for first, stop in group_ranges(executor, ranges, task_bytes)
-    ]
-
-
-def _save(division: Division, parts: Path) -> Selection:
-    file = parts / "division.npy"
-    np.save(file, division.array)
-    content = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(division.array).data)
-    return Selection(file, str(content), division.is_validation)
 
 
 def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
@@ -423,8 +439,3 @@ def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
     nothing = np.zeros(0, dtype=store.manifest.dtype), np.zeros(0, dtype=np.int64)
     writer.append_finished(*nothing, store.num_bytes, int(origin["num_unknown"]))
     return origin
-
-
-def _closable(results: Iterator[str]) -> Generator[str, None, None]:
-    """``results`` as a generator, which can be closed."""
-    yield from results

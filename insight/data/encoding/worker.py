@@ -1,8 +1,8 @@
 """One worker of a :class:`~insight.data.encoding.executors.ProcessPool`: an item in, a result out.
 
-Requests and replies are pickles on standard input and output, each preceded by its length, so that an
-unreadable one does not affect the next. Printed text goes to standard error. The modules named on the command
-line are imported before the first request.
+Requests and replies are pickles on standard input and output, each as bytes inside of another pickle, so that
+an unreadable one does not affect the next. Printed text goes to standard error. The modules named on the
+command line are imported before the first request.
 """
 
 from __future__ import annotations
@@ -20,34 +20,21 @@ from typing import IO
 
 from insight.runtime.errors import InsightError
 
-_LENGTH_BYTES = 8
 _LOOK_SECONDS = 0.5
 
 
 def write_message(pipe: IO[bytes], data: bytes) -> None:
-    """Send a message.
-
-    Raises:
-        OSError: The other side has closed the pipe.
-    """
-    pipe.write(len(data).to_bytes(_LENGTH_BYTES, "little") + data)
+    """Send a message; an ``OSError`` says that the other side has closed the pipe."""
+    pickle.dump(data, pipe)
     pipe.flush()
 
 
 def read_message(pipe: IO[bytes]) -> bytes:
-    """Receive the next message.
-
-    Raises:
-        EOFError: The other side has closed the pipe.
-    """
-    return _read(pipe, int.from_bytes(_read(pipe, _LENGTH_BYTES), "little"))
-
-
-def _read(pipe: IO[bytes], count: int) -> bytes:
-    data = pipe.read(count)
-    if len(data) < count:
-        raise EOFError("the pipe has ended")
-    return data
+    """Receive the next message; an ``EOFError`` says that the other side has closed the pipe."""
+    try:
+        return bytes(pickle.load(pipe))
+    except pickle.UnpicklingError as error:  # It was closed in the middle of a message.
+        raise EOFError("the pipe has ended") from error
 
 
 def main(modules: Sequence[str]) -> None:
@@ -67,19 +54,16 @@ def main(modules: Sequence[str]) -> None:
 
 
 def _reply_to(request: bytes) -> bytes:
+    """Whether the request succeeded, and its result or its error, which may be unfit for pickling."""
     try:
         function, item = pickle.loads(request)
         return pickle.dumps((True, function(item)))
     except Exception as error:
-        return pickle.dumps((False, _portable(error)))
-
-
-def _portable(error: Exception) -> Exception:
-    """``error``, or an error with the same message if it cannot be pickled."""
-    with contextlib.suppress(Exception):
-        if str(pickle.loads(pickle.dumps(error))) == str(error):
-            return error
-    return InsightError(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(Exception):
+            reply = pickle.dumps((False, error))
+            if str(pickle.loads(reply)[1]) == str(error):
+                return reply
+        return pickle.dumps((False, InsightError(f"{type(error).__name__}: {error}")))
 
 
 def _end_with(parent: int) -> None:

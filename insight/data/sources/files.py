@@ -67,7 +67,7 @@ def _expand(pattern: str, option: str) -> list[Source]:
     tokens_named = False
     if path.is_dir():
         if chunks := token_folder_files(path):
-            return [Source(file.resolve(), str(file), format, "") for file, format in chunks]
+            return chunks
         found, problem = _files_in(path), "the folder holds no text"
     elif path.exists():
         kind = _format_of(path, tokens_named=True)

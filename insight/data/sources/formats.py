@@ -13,7 +13,6 @@ from typing import IO, Any, NamedTuple
 
 from insight.data.sources.cuts import cut_stream
 from insight.data.sources.decoding import Reading, TextDecoder, TextRepairs, checked_text, open_source
-from insight.data.sources.token_files import is_token_format
 from insight.runtime.errors import DataError, nearest
 
 FORMATS = ("txt", "jsonl", "tsv", "parquet")
@@ -167,7 +166,7 @@ class Source(TextSource):
 
     @property
     def holds_tokens(self) -> bool:
-        return is_token_format(self.format)
+        return self.format not in FORMATS
 
     @property
     def has_ranges(self) -> bool:

@@ -45,15 +45,6 @@ class Texts(TextSource):
         self._documents = documents
         self.name = name
 
-    def content_hash(self, reading: Reading = Reading()) -> str:
-        """A hash of all documents in order (xxh3, 128 bits, hexadecimal)."""
-        hasher = xxhash.xxh3_128()
-        for text, _ in self.parts(reading):
-            data = text.encode("utf-8")
-            hasher.update(len(data).to_bytes(8, "little"))
-            hasher.update(data)
-        return str(hasher.hexdigest())
-
     def records(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
         documents = self._documents() if callable(self._documents) else self._documents
         for number, document in enumerate(documents):
@@ -66,3 +57,13 @@ class Texts(TextSource):
                 where = f"{where}, field {field!r}"
                 document = document[field]
             yield TextPart(checked_text(document, where, reading, repairs), True)
+
+
+def text_hash(source: TextSource, reading: Reading) -> str:
+    """A hash of all documents of a source in order (xxh3, 128 bits, hexadecimal)."""
+    hasher = xxhash.xxh3_128()
+    for text in source.documents(reading):
+        data = text.encode("utf-8")
+        hasher.update(len(data).to_bytes(8, "little"))
+        hasher.update(data)
+    return str(hasher.hexdigest())

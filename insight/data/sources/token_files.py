@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sources.decoding import unreadable
+from insight.data.sources.decoding import open_source
+from insight.data.sources.formats import Source
 from insight.runtime.errors import DataError
 
 TOKEN_FORMAT = "bin"
@@ -32,11 +32,14 @@ _LLM_C_TYPES = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
 # litdata (`streaming/constants.py`), with which litgpt prepares text: type codes of one-dimensional items.
 _CHUNK_TYPES = {
     "no_header_tensor": {
-        **dict.fromkeys((13, 14), "i2"),
-        **dict.fromkeys((15, 16), "i4"),
-        **dict.fromkeys((17, 18), "i8"),
         11: "u1",
         12: "i1",
+        13: "i2",
+        14: "i2",
+        15: "i4",
+        16: "i4",
+        17: "i8",
+        18: "i8",
         20: "u2",
     },
     "no_header_numpy": {0: "i1", 1: "i2", 2: "i4", 3: "i8", 4: "u1", 5: "u2", 6: "u4"},
@@ -61,28 +64,16 @@ class TokenBatch(NamedTuple):
     continues: bool
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Position and type of the ids in a file.
-
-    Attributes:
-        dtype: Type of the ids.
-        first_byte: Position of the first id.
-        ends: Document ends stored in the file, as numbers of ids before them, int64.
-    """
+class _Layout(NamedTuple):
+    """The type of the ids of a file, the position of the first one, and the document ends that are stored."""
 
     dtype: np.dtype[Any]
     first_byte: int
-    ends: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
 
-def is_token_format(format: str) -> bool:
-    """Whether a source of this format holds token ids."""
-    return format == TOKEN_FORMAT or format.startswith(_CHUNK_FORMAT)
-
-
-def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
-    """The files of a folder prepared by litgpt, in order and with their formats; ``[]`` for other folders.
+def token_folder_files(folder: Path) -> list[Source]:
+    """The files of a folder prepared by litgpt, in order; ``[]`` for other folders.
 
     Raises:
         DataError: The folder was prepared by litgpt, but is damaged or does not hold plain token ids.
@@ -99,63 +90,55 @@ def token_folder_files(folder: Path) -> list[tuple[Path, str]]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return []  # An index.json of another program.
     if len(kinds) != 1 or config.get("compression") or config.get("encryption"):
-        raise DataError(
-            f"{file}: compressed, encrypted or of {len(kinds)} columns",
-            "prepare plain token ids, as litgpt does",
-        )
+        problem = f"{file}: compressed, encrypted or of {len(kinds)} columns"
+        raise DataError(problem, "prepare plain token ids, as litgpt does")
     if not are_flat:  # Each item is then preceded by its size.
-        raise DataError(
-            f"{file}: not prepared for a loader of tokens",
-            "optimize with item_loader=TokensLoader(), as litgpt does",
-        )
+        remedy = "optimize with item_loader=TokensLoader(), as litgpt does"
+        raise DataError(f"{file}: not prepared for a loader of tokens", remedy)
     kind, _, number = str(kinds[0]).partition(":")
     code = _CHUNK_TYPES.get(kind, {}).get(int(number) if number.isdecimal() else -1)
     if code is None:
         raise DataError(f"{file}: data_format {kinds[0]!r} holds no token ids", "prepare them as litgpt does")
-    found = []
     for name in names:
         # The folder may be untrusted: a name with a folder in it could point outside.
         if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
             raise DataError(f"{file}: names {name!r}, which is no file of this folder", "fetch it again")
-        found.append((folder / name, f"{_CHUNK_FORMAT}{code}"))
-    return found
+    files = [folder / name for name in names]
+    return [Source(each.resolve(), str(each), f"{_CHUNK_FORMAT}{code}", "") for each in files]
 
 
-def read_token_batches(
-    path: Path, name: str, format: str, vocabulary_size: int, end_of_text_id: int
-) -> Iterator[TokenBatch]:
+def read_token_batches(source: Source, vocabulary_size: int, end_of_text_id: int) -> Iterator[TokenBatch]:
     """The ids of a file, about a million at a time; documents end at the end-of-text id and with the file.
 
     Empty documents are left out.
 
     Args:
-        path: The file.
-        name: Name of the file in messages.
-        format: ``"bin"``, or a format from :func:`token_folder_files`.
+        source: A file that holds token ids.
         vocabulary_size: Number of ids of the tokenizer that made them.
         end_of_text_id: The id that ends a document.
 
     Raises:
         DataError: The file cannot be read, is damaged, or holds an id outside the vocabulary.
     """
-    try:
-        layout = _layout(path, name, format, vocabulary_size)
-        with open(path, "rb") as file:
-            file.seek(layout.first_byte)
-            first, is_open = 0, False
-            while data := file.read(_BATCH_IDS * layout.dtype.itemsize):
-                ids = np.frombuffer(data, dtype=layout.dtype).astype(np.int64)
-                _check_range(ids, first, name, layout, vocabulary_size)
-                inside = layout.ends[(layout.ends > first) & (layout.ends <= first + len(ids))] - first
-                batch = _documents(ids, inside, end_of_text_id, is_open)
-                if len(batch.offsets) > 1:
-                    yield batch
-                    is_open = batch.continues
-                first += len(ids)
-            if is_open:
-                yield TokenBatch(np.zeros(0, np.int64), np.zeros(2, np.int64), False)
-    except OSError as error:
-        raise unreadable(name, error) from error
+    with open_source(source.path, source.name, "") as file:
+        dtype, first_byte, ends = _layout(file, source, vocabulary_size)
+        file.seek(first_byte)
+        first, is_open = 0, False
+        while data := file.read(_BATCH_IDS * dtype.itemsize):
+            ids = np.frombuffer(data, dtype=dtype).astype(np.int64)
+            wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary_size))
+            if len(wrong):
+                found = f"token {first + int(wrong[0])} is {int(ids[wrong[0]])} (read as {dtype.name})"
+                problem = f"{source.name}: {found}, outside 0..{vocabulary_size - 1}"
+                raise DataError(problem, "name the tokenizer that made these ids")
+            inside = ends[(ends > first) & (ends <= first + len(ids))] - first
+            batch = _documents(ids, inside, end_of_text_id, is_open)
+            if len(batch.offsets) > 1:
+                yield batch
+                is_open = batch.continues
+            first += len(ids)
+        if is_open:
+            yield TokenBatch(np.zeros(0, np.int64), np.zeros(2, np.int64), False)
 
 
 def _documents(
@@ -166,37 +149,40 @@ def _documents(
     If ``is_open`` is true, the ids begin inside a document.
     """
     kept = ids != end_of_text_id
-    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    kept_before = np.concatenate([[0], np.cumsum(kept)])
     all_ends = np.union1d(kept_before[np.flatnonzero(~kept)], kept_before[ends])
     if len(all_ends) and all_ends[0] == 0 and not is_open:
         all_ends = all_ends[1:]
     text = ids[kept]
-    last = int(all_ends[-1]) if len(all_ends) else 0
-    continues = last < len(text)
-    rest = [len(text)] if continues else []
-    offsets = np.concatenate([np.zeros(1, np.int64), all_ends, np.array(rest, np.int64)])
     # A document that began earlier and has no ids here stays open.
-    return TokenBatch(text, offsets.astype(np.int64), continues)
+    continues = (all_ends[-1] if len(all_ends) else 0) < len(text)
+    offsets = np.concatenate([[0], all_ends, [len(text)] if continues else all_ends[:0]])
+    return TokenBatch(text, offsets.astype(np.int64), bool(continues))
 
 
-def _layout(path: Path, name: str, format: str, vocabulary_size: int) -> _Layout:
-    size = path.stat().st_size
-    none = np.zeros(0, dtype=np.int64)
-    with open(path, "rb") as file:
-        head = file.read(max(_LLM_C_HEADER_BYTES, 2 * _MOST_GUESSED_IDS))
-        if format.startswith(_CHUNK_FORMAT):
-            layout = _chunk_layout(head, path, name, np.dtype(f"<{format.removeprefix(_CHUNK_FORMAT)}"))
-        elif head.startswith(_PACKED_MAGIC):
-            layout = _packed_layout(head, name)
-        elif (dtype := _llm_c_dtype(head, size)) is not None:
-            layout = _Layout(dtype, _LLM_C_HEADER_BYTES, none)
-        else:
-            layout = _Layout(_raw_dtype(head, size, vocabulary_size), 0, none)
+def _layout(file: IO[bytes], source: Source, vocabulary_size: int) -> _Layout:
+    size = source.path.stat().st_size
+    head = file.read(max(_LLM_C_HEADER_BYTES, 2 * _MOST_GUESSED_IDS))
+    dtype = None
+    if len(head) >= _LLM_C_HEADER_BYTES:
+        magic, version, num_ids = struct.unpack_from("<3i", head)
+        code = _LLM_C_TYPES.get((magic, version))
+        dtype = np.dtype(code) if code else None
+    if source.format.startswith(_CHUNK_FORMAT):
+        layout = _chunk_layout(file, source, size)
+    elif head.startswith(_PACKED_MAGIC):
+        layout = _packed_layout(head, source.name)
+    elif dtype and size == _LLM_C_HEADER_BYTES + num_ids * dtype.itemsize:
+        layout = _Layout(dtype, _LLM_C_HEADER_BYTES)
+    else:
+        # Two bytes, as nanoGPT writes them, unless the vocabulary or the ids need four.
+        halves = np.frombuffer(head[: len(head) // 4 * 4], dtype="<u2")[:_MOST_GUESSED_IDS]
+        has_zeros = size % 4 == 0 and len(halves) >= _LEAST_GUESSED_IDS and not halves[1::2].any()
+        is_wide = vocabulary_size > 1 << 16 or (has_zeros and halves.any())
+        layout = _Layout(np.dtype("<u4" if is_wide else "<u2"), 0)
     if (size - layout.first_byte) % layout.dtype.itemsize:
-        raise DataError(
-            f"{name}: {size - layout.first_byte} bytes are no whole number of {layout.dtype.name} ids",
-            "make or fetch it again",
-        )
+        problem = f"{size - layout.first_byte} bytes are no whole number of {layout.dtype.name} ids"
+        raise DataError(f"{source.name}: {problem}", "make or fetch it again")
     return layout
 
 
@@ -205,58 +191,22 @@ def _packed_layout(head: bytes, name: str) -> _Layout:
         raise DataError(f"{name}: ends in its header", "make or fetch it again")
     _, version, code, _ = _PACKED_HEADER.unpack_from(head)
     if version != 1 or code not in _PACKED_TYPES:
-        raise DataError(
-            f"{name}: packed ids of version {version} and type {code}", "pack whole numbers, version 1"
-        )
-    return _Layout(np.dtype(_PACKED_TYPES[code]), _PACKED_HEADER.size, np.zeros(0, dtype=np.int64))
+        problem = f"{name}: packed ids of version {version} and type {code}"
+        raise DataError(problem, "pack whole numbers, version 1")
+    return _Layout(np.dtype(_PACKED_TYPES[code]), _PACKED_HEADER.size)
 
 
-def _chunk_layout(head: bytes, path: Path, name: str, dtype: np.dtype[Any]) -> _Layout:
+def _chunk_layout(file: IO[bytes], source: Source, size: int) -> _Layout:
     """Read the header: the number of items, the start of each and the end of the last one (uint32)."""
-    damaged = DataError(f"{name}: damaged", "prepare or fetch it again")
-    if len(head) < 8:
-        raise damaged
-    (num_items,) = struct.unpack_from("<I", head)
+    dtype = np.dtype(f"<{source.format.removeprefix(_CHUNK_FORMAT)}")
+    file.seek(0)
+    num_items = int.from_bytes(file.read(4), "little")
     first_byte = 4 * (num_items + 2)
-    size = path.stat().st_size
-    if first_byte > size:
-        raise damaged
-    with open(path, "rb") as file:
-        file.seek(4)
-        starts = np.frombuffer(file.read(4 * (num_items + 1)), dtype="<u4").astype(np.int64)
+    starts = np.zeros(0, np.int64)
+    if first_byte <= size:
+        starts = np.frombuffer(file.read(first_byte - 4), dtype="<u4").astype(np.int64)
     lengths = np.diff(starts)
-    is_whole = starts[0] == first_byte and starts[-1] == size and not (lengths < 0).any()
+    is_whole = len(starts) and starts[0] == first_byte and starts[-1] == size and not (lengths < 0).any()
     if not is_whole or (lengths % dtype.itemsize).any():
-        raise damaged
+        raise DataError(f"{source.name}: damaged", "prepare or fetch it again")
     return _Layout(dtype, first_byte, (starts[1:] - first_byte) // dtype.itemsize)
-
-
-def _llm_c_dtype(head: bytes, size: int) -> np.dtype[Any] | None:
-    """Type of the ids after an llm.c header, or ``None`` if there is no such header."""
-    if len(head) < _LLM_C_HEADER_BYTES:
-        return None
-    magic, version, num_ids = struct.unpack_from("<3i", head)
-    code = _LLM_C_TYPES.get((magic, version))
-    dtype = np.dtype(code) if code else None
-    return dtype if dtype and size == _LLM_C_HEADER_BYTES + num_ids * dtype.itemsize else None
-
-
-def _raw_dtype(head: bytes, size: int, vocabulary_size: int) -> np.dtype[Any]:
-    """Two bytes, as nanoGPT writes them, unless the vocabulary or the ids need four."""
-    if vocabulary_size > 1 << 16:
-        return np.dtype("<u4")
-    halves = np.frombuffer(head[: len(head) // 4 * 4], dtype="<u2")[:_MOST_GUESSED_IDS]
-    is_wide = size % 4 == 0 and len(halves) >= _LEAST_GUESSED_IDS and not halves[1::2].any() and halves.any()
-    return np.dtype("<u4") if is_wide else np.dtype("<u2")
-
-
-def _check_range(
-    ids: npt.NDArray[np.int64], first: int, name: str, layout: _Layout, vocabulary_size: int
-) -> None:
-    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary_size))
-    if len(wrong):
-        raise DataError(
-            f"{name}: token {first + int(wrong[0])} is {int(ids[wrong[0]])} (read as {layout.dtype.name}), "
-            f"outside 0..{vocabulary_size - 1}",
-            "name the tokenizer that made these ids",
-        )
