@@ -257,7 +257,7 @@ class Preparation:
 
     def of_corpus(self, files: Named) -> Preparation:
         """A preparation of other training text without other splits, with the same tokenizer and cache."""
-        others = dict.fromkeys(("validation", "test", "predict", "canaries"))
+        others: dict[str, Any] = dict.fromkeys(("validation", "test", "predict", "canaries"))
         text = dataclasses.replace(self._files, train=files, validation_fraction=0.0, **others)
         corpus = Preparation(text, self.tokenizer, self._cache_dir, executor=self.executor)
         corpus._cache = self._cache
