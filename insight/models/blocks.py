@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention import AttentionModule, CallContext, CrossAttentionModule
 from insight.models.checkpointing import Recomputable
@@ -18,11 +18,11 @@ from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 
 MakeNorm = Callable[[], nn.Module]
-Branch = Callable[[torch.Tensor, CallContext], torch.Tensor]
+Order = Literal["pre", "sandwich", "branch", "post"]
 
 
 class Block(Recomputable):
-    """One layer: attention and feed-forward, added to the residual stream.
+    """One layer: attention and feed-forward, added to the stream ``(batch, sequence, hidden_size)``.
 
     Args:
         attention: Mixes tokens.
@@ -30,6 +30,7 @@ class Block(Recomputable):
         dropout: Probability of dropping a channel of a branch in training.
         branch_scale: Factor of each branch.
         cross_attention: Reads the states of an encoder between the two; ``None`` without an encoder.
+        norms: Norms over the stream by the names of their attributes.
     """
 
     part = "block"
@@ -41,6 +42,7 @@ class Block(Recomputable):
         dropout: float,
         branch_scale: float = 1.0,
         cross_attention: CrossAttentionModule | None = None,
+        norms: Mapping[str, nn.Module | None] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.attention = attention
@@ -49,28 +51,16 @@ class Block(Recomputable):
         self.branch_scale = branch_scale
         self.cross_attention = cross_attention
         self.feed_forward_counts_tokens = bool(getattr(feed_forward, "counts_tokens", False))
+        for name, norm in norms.items():
+            self.add_module(name, norm)
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """Return the residual stream ``(batch, sequence, hidden_size)`` with this layer's branches added."""
-        raise NotImplementedError
-
-    def feed(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    def feed(self, hidden: Tensor, context: CallContext) -> Tensor:
         """Return the output of the feed-forward layer for each token."""
-        if self.feed_forward_counts_tokens:
-            mapped: torch.Tensor = self.feed_forward(hidden, context.real_tokens)
-        else:
-            mapped = self.feed_forward(hidden)
+        counted = (context.real_tokens,) if self.feed_forward_counts_tokens else ()
+        mapped: Tensor = self.feed_forward(hidden, *counted)
         return mapped
 
-    def read(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        """Return the output of cross-attention, which reads the encoder."""
-        states = context.encoder_states
-        assert self.cross_attention is not None
-        assert states is not None
-        found: torch.Tensor = self.cross_attention(hidden, CallContext(states.mask, encoder_states=states))
-        return found
-
-    def add(self, hidden: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    def add(self, hidden: Tensor, branch: Tensor) -> Tensor:
         """Add a branch to the stream, in the dtype of the stream, with dropout in training."""
         if self.training and self.dropout:
             branch = F.dropout(branch, self.dropout)
@@ -83,96 +73,48 @@ class Block(Recomputable):
         return branch.to(hidden.dtype).add_(hidden)
 
 
-class SequentialBlock(Block):
-    """Branches in sequence, each with its own norms, ``<branch>_<kind>``; arguments as in :class:`Block`.
+class _SequentialBlock(Block):
+    """Branches in sequence, each with ``<branch>_norm`` and in a sandwich ``<branch>_output_norm``."""
 
-    ``make_norm`` makes a norm over the residual stream, and ``norms`` lists the kinds that each branch has.
-    """
+    def __init__(self, order: Order, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.order = order
 
-    norms: ClassVar[tuple[str, ...]] = ("norm",)
-
-    def __init__(
-        self,
-        attention: AttentionModule,
-        feed_forward: nn.Module,
-        make_norm: MakeNorm,
-        dropout: float,
-        branch_scale: float = 1.0,
-        cross_attention: CrossAttentionModule | None = None,
-    ) -> None:
-        super().__init__(attention, feed_forward, dropout, branch_scale, cross_attention)
-        branches = ["attention", "feed_forward"]
-        if cross_attention is not None:
-            branches.insert(1, "cross_attention")
-        for kind in self.norms:
-            for branch in branches:
-                self.add_module(f"{branch}_{kind}", make_norm())
-
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
-        hidden = self.add_branch(hidden, "attention", self.attention, context)
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
+        hidden = self._add_branch(hidden, "attention", self.attention, context)
         if self.cross_attention is not None and context.encoder_states is not None:
-            hidden = self.add_branch(hidden, "cross_attention", self.read, context)
-        return self.add_branch(hidden, "feed_forward", self.feed, context)
+            hidden = self._add_branch(hidden, "cross_attention", self._read, context)
+        return self._add_branch(hidden, "feed_forward", self.feed, context)
 
-    def add_branch(
-        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
-    ) -> torch.Tensor:
-        """Add the branch called ``attention``, ``cross_attention`` or ``feed_forward`` to the stream."""
-        raise NotImplementedError
+    def _read(self, hidden: Tensor, context: CallContext) -> Tensor:
+        states = context.encoder_states
+        assert self.cross_attention is not None
+        assert states is not None
+        found: Tensor = self.cross_attention(hidden, CallContext(states.mask, encoder_states=states))
+        return found
 
-    def norm(self, branch: str, kind: str = "norm") -> nn.Module:
-        """Return the norm of a branch, of one of the kinds in :attr:`norms`."""
-        norm: nn.Module = getattr(self, f"{branch}_{kind}")
-        return norm
-
-
-class _PreNormBlock(SequentialBlock):
-    def add_branch(
-        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
-    ) -> torch.Tensor:
-        return self.add(hidden, branch(self.norm(name)(hidden), context))
-
-
-class _BranchNormBlock(SequentialBlock):
-    def add_branch(
-        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
-    ) -> torch.Tensor:
-        return self.add(hidden, self.norm(name)(branch(hidden, context)))
-
-
-class _SandwichNormBlock(SequentialBlock):
-    norms = ("norm", "output_norm")
-
-    def add_branch(
-        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
-    ) -> torch.Tensor:
-        output = branch(self.norm(name)(hidden), context)
-        return self.add(hidden, self.norm(name, "output_norm")(output))
-
-
-class _PostNormBlock(SequentialBlock):
-    def add_branch(
-        self, hidden: torch.Tensor, name: str, branch: Branch, context: CallContext
-    ) -> torch.Tensor:
-        output: torch.Tensor = self.norm(name)(self.add(hidden, branch(hidden, context)))
-        return output
+    def _add_branch(
+        self, hidden: Tensor, name: str, branch: Callable[[Tensor, CallContext], Tensor], context: CallContext
+    ) -> Tensor:
+        norm = getattr(self, f"{name}_norm")
+        if self.order == "post":
+            normed: Tensor = norm(self.add(hidden, branch(hidden, context)))
+            return normed
+        if self.order == "branch":
+            return self.add(hidden, norm(branch(hidden, context)))
+        output = branch(norm(hidden), context)
+        if self.order == "sandwich":
+            output = getattr(self, f"{name}_output_norm")(output)
+        return self.add(hidden, output)
 
 
 class _ParallelBlock(Block):
-    def __init__(
-        self,
-        attention: AttentionModule,
-        feed_forward: nn.Module,
-        attention_norm: nn.Module,
-        feed_forward_norm: nn.Module | None,
-        dropout: float,
-        branch_scale: float,
-    ) -> None:
-        super().__init__(attention, feed_forward, dropout, branch_scale)
-        self.attention_norm = attention_norm
-        self.feed_forward_norm = feed_forward_norm
+    """Both branches read the same stream; a ``feed_forward_norm`` of ``None`` shares ``attention_norm``."""
 
-    def forward(self, hidden: torch.Tensor, context: CallContext) -> torch.Tensor:
+    attention_norm: nn.Module
+    feed_forward_norm: nn.Module | None
+
+    def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         normed = self.attention_norm(hidden)
         mixed = self.attention(normed, context)
         if self.feed_forward_norm is not None:
@@ -189,9 +131,14 @@ class BlockLayout(Component):
     """
 
     branch_scale: float = field(default=1.0, kw_only=True)
+    ends_normed: ClassVar[bool] = False
+    """Whether the last block leaves the stream normalised, so that the head needs no further norm."""
+    takes_encoder_states: ClassVar[bool] = True
+    """Whether the layout has a place for cross-attention."""
 
     def __post_init__(self) -> None:
         require_number(0, 1e6, "use 1 to change nothing", branch_scale=self.branch_scale)
+        require_flags(self)
 
     @abstractmethod
     def build(
@@ -207,22 +154,10 @@ class BlockLayout(Component):
         ``make_norm`` makes a norm over the residual stream and is called once for each norm of the layout.
         """
 
-    @property
-    def ends_normed(self) -> bool:
-        """Whether the last block leaves the stream normalised, so that the head needs no further norm."""
-        return False
-
-    @property
-    def takes_encoder_states(self) -> bool:
-        """Whether the layout has a place for cross-attention."""
-        return True
-
 
 @dataclass(frozen=True)
 class _SequentialLayout(BlockLayout):
-    """A layout whose branches are sequential; ``block`` is the class of its blocks."""
-
-    block: ClassVar[type[SequentialBlock]]
+    order: ClassVar[Order]
 
     def build(
         self,
@@ -232,7 +167,12 @@ class _SequentialLayout(BlockLayout):
         dropout: float,
         cross_attention: CrossAttentionModule | None = None,
     ) -> Block:
-        return self.block(attention, feed_forward, make_norm, dropout, self.branch_scale, cross_attention)
+        branches = ["attention", *(["cross_attention"] if cross_attention else []), "feed_forward"]
+        kinds = ["norm", "output_norm"] if self.order == "sandwich" else ["norm"]
+        norms = {f"{branch}_{kind}": make_norm() for kind in kinds for branch in branches}
+        return _SequentialBlock(
+            self.order, attention, feed_forward, dropout, self.branch_scale, cross_attention, norms
+        )
 
 
 @dataclass(frozen=True)
@@ -242,7 +182,7 @@ class PreNorm(_SequentialLayout):
     Xiong et al. 2020, arXiv 2002.04745.
     """
 
-    block = _PreNormBlock
+    order = "pre"
 
 
 @dataclass(frozen=True)
@@ -252,7 +192,7 @@ class SandwichNorm(_SequentialLayout):
     Ding et al. 2021, arXiv 2105.13290; Gemma 2.
     """
 
-    block = _SandwichNormBlock
+    order = "sandwich"
 
 
 @dataclass(frozen=True)
@@ -262,7 +202,7 @@ class BranchNorm(_SequentialLayout):
     OLMo 2, arXiv 2501.00656.
     """
 
-    block = _BranchNormBlock
+    order = "branch"
 
 
 @dataclass(frozen=True)
@@ -272,11 +212,8 @@ class PostNorm(_SequentialLayout):
     The layout of the first transformer, arXiv 1706.03762.
     """
 
-    block = _PostNormBlock
-
-    @property
-    def ends_normed(self) -> bool:
-        return True
+    order = "post"
+    ends_normed = True
 
 
 @dataclass(frozen=True)
@@ -290,10 +227,7 @@ class ParallelResidual(BlockLayout):
     """
 
     shared_norm: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_flags(self)
+    takes_encoder_states = False
 
     def build(
         self,
@@ -307,10 +241,5 @@ class ParallelResidual(BlockLayout):
             raise ConfigError("ParallelResidual has no place for cross-attention", "use PreNorm or PostNorm")
         # The feed-forward norm is made first: norms that draw random numbers draw them in this order.
         feed_forward_norm = None if self.shared_norm else make_norm()
-        return _ParallelBlock(
-            attention, feed_forward, make_norm(), feed_forward_norm, dropout, self.branch_scale
-        )
-
-    @property
-    def takes_encoder_states(self) -> bool:
-        return False
+        norms = {"attention_norm": make_norm(), "feed_forward_norm": feed_forward_norm}
+        return _ParallelBlock(attention, feed_forward, dropout, self.branch_scale, norms=norms)

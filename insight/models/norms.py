@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from insight.models.checks import require_flags, require_known, require_number
+from insight.models.checks import require, require_flags, require_known, require_number
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,23 @@ class Norm(Component):
 
 
 def require_eps(eps: float, name: str = "eps") -> None:
-    """Refuse an ``eps`` that would not keep a root away from zero, or would dominate it.
-
-    Raises:
-        ConfigError: ``eps``, which the option ``name`` gives, is not between 0 and 1.
-    """
-    require_number(0, 1, "use 1e-6 or 1e-5", low_allowed=False, **{name: eps})
+    """Refuse an ``eps`` that would not keep a root away from zero, or would dominate it."""
+    require_number(0, 1, "use 1e-6 or 1e-5", **{name: eps})
 
 
 @dataclass(frozen=True)
-class LayerNorm(Norm):
+class _EpsNorm(Norm):
+    """A norm with ``eps``, and flags that say what is learned."""
+
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_eps(self.eps)
+        require_flags(self)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_EpsNorm):
     """Subtraction of the mean and division by the standard deviation (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
@@ -48,16 +54,12 @@ class LayerNorm(Norm):
     weight: bool = True
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        require_eps(self.eps)
-        require_flags(self)
-
     def build(self, size: int) -> nn.Module:
         return _LayerNorm(size, self.eps, elementwise_affine=self.weight, bias=self.bias)
 
 
 @dataclass(frozen=True)
-class OffsetLayerNorm(Norm):
+class OffsetLayerNorm(_EpsNorm):
     """A layer norm whose factors are one plus learned numbers, as in Nemotron (LayerNorm1P).
 
     The numbers begin at zero, so weight decay pulls the factors towards one.
@@ -70,39 +72,31 @@ class OffsetLayerNorm(Norm):
     eps: float = 1e-5
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        require_eps(self.eps)
-        require_flags(self)
-
     def build(self, size: int) -> nn.Module:
         return _OffsetLayerNorm(size, self.eps, bias=self.bias)
 
 
 class _LayerNorm(nn.LayerNorm):
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         # The kernel accepts weights of another dtype than the input only for some pairs of dtypes.
         weight, bias = (None if x is None else x.to(hidden.dtype) for x in (self.weight, self.bias))
-        return nn.functional.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)
+        return F.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)
 
 
 class _OffsetLayerNorm(nn.LayerNorm):
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         # 1 + weight is computed in float32: near one, narrow types would lose what was learned.
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        bias = None if self.bias is None else self.bias.to(wide)
-        normed = nn.functional.layer_norm(
-            hidden.to(wide), self.normalized_shape, 1 + self.weight.to(wide), bias, self.eps
-        )
-        return normed.to(hidden.dtype)
+        factors, bias = 1 + self.weight.to(wide), None if self.bias is None else self.bias.to(wide)
+        return F.layer_norm(hidden.to(wide), self.normalized_shape, factors, bias, self.eps).to(hidden.dtype)
 
 
 @dataclass(frozen=True)
-class RMSNorm(Norm):
+class RMSNorm(_EpsNorm):
     """Division by the root mean square of all channels (Zhang and Sennrich 2019, arXiv 1910.07467).
 
     Args:
@@ -110,39 +104,52 @@ class RMSNorm(Norm):
         weight: Whether each channel has a learned factor (as in Llama).
     """
 
-    eps: float = 1e-6
     weight: bool = True
 
-    def __post_init__(self) -> None:
-        require_eps(self.eps)
-        require_flags(self)
+    def build(self, size: int) -> nn.Module:
+        return _RMSNorm(size, self.eps, 1.0 if self.weight else None)
+
+
+@dataclass(frozen=True)
+class OffsetRMSNorm(_EpsNorm):
+    """x / rms(x) * (1 + weight), as in Gemma; the weight begins at zero, and decay pulls the factors to one.
+
+    Args:
+        eps: Number added to the mean square before the root.
+    """
 
     def build(self, size: int) -> nn.Module:
-        return RMSNormModule(size, self.eps, self.weight)
+        return _OffsetRMSNorm(size, self.eps, 0.0)
 
 
-class RMSNormModule(nn.Module):
-    """The built form of :class:`RMSNorm` for ``size`` channels."""
+class _RMSNorm(nn.Module):
+    """A norm of ``size`` channels whose weight begins at ``first``; ``None`` for no weight."""
 
     weight: nn.Parameter | None
 
-    def __init__(self, size: int, eps: float, weight: bool) -> None:
+    def __init__(self, size: int, eps: float, first: float | None) -> None:
         super().__init__()
-        self.size = size
-        self.eps = eps
-        self.register_parameter("weight", nn.Parameter(torch.ones(size)) if weight else None)
+        self.eps, self.first = eps, first
+        self.register_parameter("weight", None if first is None else nn.Parameter(torch.full((size,), first)))
 
     def reset_parameters(self) -> None:
-        """Set the factors to one."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
+        if self.weight is not None and self.first is not None:
+            nn.init.constant_(self.weight, self.first)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Normalise ``(..., size)`` to the same shape and dtype."""
+    def forward(self, hidden: Tensor) -> Tensor:
         return rms_norm(hidden, self.weight, self.eps)
 
 
-def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+class _OffsetRMSNorm(_RMSNorm):
+    weight: nn.Parameter
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        # Gemma multiplies in float32 and rounds once; a narrow factor near one would lose what was learned.
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        return rms_norm(hidden.to(wide), 1 + self.weight.to(wide), self.eps).to(hidden.dtype)
+
+
+def rms_norm(hidden: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, with statistics in float32 or better.
 
     Args:
@@ -154,7 +161,7 @@ def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> t
         hidden.requires_grad or (weight is not None and weight.requires_grad)
     )
     if trains and hidden.device.type == "cpu" and not torch.compiler.is_compiling():
-        output: torch.Tensor = _CPUTrainingRMSNorm.apply(hidden, weight, eps)  # type: ignore[no-untyped-call]
+        output: Tensor = _CPUTrainingRMSNorm.apply(hidden, weight, eps)  # type: ignore[no-untyped-call]
         return output
     return F.rms_norm(hidden, hidden.shape[-1:], None if weight is None else weight.to(hidden.dtype), eps)
 
@@ -168,35 +175,27 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         squares = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=wide).square_()
         inverse_rms = squares.div_(hidden.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(hidden, weight, inverse_rms)
-        output: torch.Tensor = (
-            hidden.to(wide) * inverse_rms
-        )  # mixed dtypes would be promoted slowly, block by block
+        # Mixed dtypes would be promoted slowly, block by block.
+        output: Tensor = hidden.to(wide) * inverse_rms
         if weight is not None:
             output.mul_(weight)
         return output.to(hidden.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden, weight, inverse_rms = ctx.saved_tensors
         size = hidden.shape[-1]
         scale = inverse_rms.new_ones(size) if weight is None else weight.to(inverse_rms.dtype)
-        needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
-        wide, gradient = hidden.to(inverse_rms.dtype), gradient.to(inverse_rms.dtype).contiguous()
+        needed = [*ctx.needs_input_grad[:2], False]
+        wide, gradient = (x.to(inverse_rms.dtype).contiguous() for x in (hidden, gradient))
         hidden_gradient, weight_gradient, _ = torch.ops.aten.native_layer_norm_backward(
-            gradient,
-            wide.contiguous(),
-            [size],
-            torch.zeros_like(inverse_rms),
-            inverse_rms,
-            scale,
-            None,
-            needed,
+            gradient, wide, [size], torch.zeros_like(inverse_rms), inverse_rms, scale, None, needed
         )
         if needed[0]:
             mean = (gradient @ scale).unsqueeze(-1).div_(size)
@@ -204,38 +203,6 @@ class _CPUTrainingRMSNorm(torch.autograd.Function):
         if needed[1]:
             weight_gradient = weight_gradient.to(weight.dtype)
         return hidden_gradient, weight_gradient, None
-
-
-@dataclass(frozen=True)
-class OffsetRMSNorm(Norm):
-    """x / rms(x) * (1 + weight), as in Gemma; the weight begins at zero, and decay pulls the factors to one.
-
-    Args:
-        eps: Number added to the mean square before the root.
-    """
-
-    eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        require_eps(self.eps)
-
-    def build(self, size: int) -> nn.Module:
-        return _OffsetRMSNorm(size, self.eps)
-
-
-class _OffsetRMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(size))
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        # Gemma multiplies in float32 and rounds once; a narrow factor near one would lose what was learned.
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        return rms_norm(hidden.to(wide), 1 + self.weight.to(wide), self.eps).to(hidden.dtype)
 
 
 @dataclass(frozen=True)
@@ -270,13 +237,13 @@ class HeadNorm(QueryKeyNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.own_factors and not (isinstance(self.norm, (RMSNorm, LayerNorm)) and self.norm.weight):
-            raise ConfigError(
-                "factors for each head need a norm with factors",
-                "use RMSNorm or LayerNorm with weight=true",
-                option="norm",
-                value=type(self.norm).__name__,
-            )
+        has_factors = isinstance(self.norm, (RMSNorm, LayerNorm)) and self.norm.weight
+        require(
+            has_factors or not self.own_factors,
+            "factors for each head need a norm with factors",
+            "use RMSNorm or LayerNorm with weight=true",
+            norm=self.norm,
+        )
 
     def build(self, num_heads: int, head_dim: int) -> nn.Module:
         if self.own_factors and isinstance(self.norm, (RMSNorm, LayerNorm)):
@@ -301,18 +268,18 @@ class _OwnFactorsNorm(nn.Module):
     def __init__(self, norm: RMSNorm | LayerNorm, num_heads: int, head_dim: int) -> None:
         super().__init__()
         has_bias = isinstance(norm, LayerNorm) and norm.bias
-        plain = LayerNorm(norm.eps, False, False) if isinstance(norm, LayerNorm) else RMSNorm(norm.eps, False)
-        self.norm = plain.build(head_dim)
-        self.weight = nn.Parameter(torch.ones(num_heads, head_dim))
-        self.register_parameter("bias", nn.Parameter(torch.zeros(num_heads, head_dim)) if has_bias else None)
+        self.norm = replace(norm, weight=False).build(head_dim)
+        self.weight = nn.Parameter(torch.empty(num_heads, head_dim))
+        self.register_parameter("bias", nn.Parameter(torch.empty(num_heads, head_dim)) if has_bias else None)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, heads: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.norm(heads) * self.weight.to(heads.dtype)
+    def forward(self, heads: Tensor) -> Tensor:
+        normed: Tensor = self.norm(heads) * self.weight.to(heads.dtype)
         return normed if self.bias is None else normed + self.bias.to(heads.dtype)
 
 
@@ -321,8 +288,8 @@ class _FullWidthNorm(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, heads: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.norm(heads.flatten(2))
+    def forward(self, heads: Tensor) -> Tensor:
+        normed: Tensor = self.norm(heads.flatten(2))
         return normed.view(heads.shape)
 
 
@@ -336,11 +303,7 @@ _NAMED: dict[str, QueryKeyNorm | None] = {
 
 
 def find_query_key_norm(choice: QueryKeyNorm | QueryKeyNormName) -> QueryKeyNorm | None:
-    """Return the component of ``qk_norm``: itself, or by the names ``none``, ``rms`` and ``rms_weightless``.
-
-    Raises:
-        ConfigError: The name is unknown.
-    """
+    """Return the component of ``qk_norm``, which may be given by one of its names."""
     if isinstance(choice, QueryKeyNorm):
         return choice
     require_known("qk_norm", choice, _NAMED)
