@@ -119,7 +119,7 @@ def test_empty_places_of_a_batch_are_not_counted(tmp_path: Path) -> None:
                 router.register_forward_hook(self.count)
 
         def count(self, router: Any, inputs: Any, output: Any) -> None:
-            self.counts = int(router._counts.sum())
+            self.counts = int(router._routed.counts.sum())
 
     halve = Halve()
     train(tmp_path, BalanceBias(0.003), 1, trainer_options={"callbacks": [halve]})

@@ -7,9 +7,9 @@ from insight.models.feed_forward.dense import GeGLU as GeGLU
 from insight.models.feed_forward.dense import ReluSquared as ReluSquared
 from insight.models.feed_forward.dense import SwiGLU as SwiGLU
 from insight.models.feed_forward.dense import gated_silu as gated_silu
+from insight.models.feed_forward.mixture import BalanceBias as BalanceBias
+from insight.models.feed_forward.mixture import BalanceLoss as BalanceLoss
 from insight.models.feed_forward.mixture import MixtureOfExperts as MixtureOfExperts
-from insight.models.feed_forward.routing import BalanceBias as BalanceBias
-from insight.models.feed_forward.routing import BalanceLoss as BalanceLoss
-from insight.models.feed_forward.routing import Router as Router
-from insight.models.feed_forward.routing import RouterBalance as RouterBalance
-from insight.models.feed_forward.routing import RouterProjection as RouterProjection
+from insight.models.feed_forward.mixture import Router as Router
+from insight.models.feed_forward.mixture import RouterBalance as RouterBalance
+from insight.models.feed_forward.mixture import RouterProjection as RouterProjection

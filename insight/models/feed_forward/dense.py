@@ -5,20 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from insight.models.checks import require_flags, require_known, require_positive
+from insight.models.checks import require, require_flags, require_known, require_positive
 from insight.models.linear import Projection
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu_squared", "silu"]
-Activation = Callable[[torch.Tensor], torch.Tensor]
+Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,8 @@ class FeedForwardPattern(FeedForward):
     first: tuple[FeedForward, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise ConfigError(
-                "a pattern has at least one feed-forward layer that repeats",
-                "list them in turn",
-                option="layers",
-                value="()",
-            )
+        problem = "a pattern has at least one feed-forward layer that repeats"
+        require(bool(self.layers), problem, "list them in turn", layers="()")
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         place = layer - len(self.first)
@@ -79,11 +73,11 @@ class MLP(FeedForward):
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
         require_flags(self)
-        find_activation(self.activation)
+        require_known("activation", self.activation, _ACTIVATIONS)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or 4 * hidden_size
-        return _PlainModule(hidden_size, width, find_activation(self.activation), self.bias)
+        return _PlainModule(hidden_size, width, _ACTIVATIONS[self.activation], self.bias)
 
 
 @dataclass(frozen=True)
@@ -100,26 +94,24 @@ class ReluSquared(FeedForward):
         require_positive(intermediate_size=self.intermediate_size)
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        return _PlainModule(hidden_size, self.intermediate_size or 4 * hidden_size, relu_squared)
+        return MLP(self.intermediate_size, "relu_squared").build(hidden_size)
 
 
 class _PlainModule(nn.Module):
-    def __init__(
-        self, hidden_size: int, intermediate_size: int, activation: Activation, bias: bool = False
-    ) -> None:
+    def __init__(self, hidden_size: int, width: int, activation: Activation, bias: bool) -> None:
         super().__init__()
         self.activation = activation
-        self.up = Projection(hidden_size, [intermediate_size], bias=bias)
-        self.down = Projection(intermediate_size, [hidden_size], bias=bias, writes_residual=True)
+        self.up = Projection(hidden_size, [width], bias=bias)
+        self.down = Projection(width, [hidden_size], bias=bias, writes_residual=True)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.down(self.activation(self.up(hidden)))
+    def forward(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.down(self.activation(self.up(hidden)))
         return output
 
 
 @dataclass(frozen=True)
-class SwiGLU(FeedForward):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202).
+class _Gated(FeedForward):
+    """A gated layer; ``gated`` maps gate and up ``(..., 2 * width)`` to ``(..., width)``.
 
     Args:
         intermediate_size: Width of the hidden layer; ``None`` = 8/3 of hidden_size, rounded up to a multiple
@@ -129,6 +121,7 @@ class SwiGLU(FeedForward):
 
     intermediate_size: int | None = None
     bias: bool = False
+    gated: ClassVar[Activation]
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
@@ -136,47 +129,20 @@ class SwiGLU(FeedForward):
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or default_width(hidden_size)
-        return GatedModule(hidden_size, width, gated_silu, self.bias)
-
-
-@dataclass(frozen=True)
-class GeGLU(FeedForward):
-    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU (T5 1.1, Gemma).
-
-    Args:
-        intermediate_size: Width of the hidden layer; ``None`` = 8/3 of hidden_size, rounded up to a multiple
-            of 64.
-        bias: Whether the maps have a bias.
-    """
-
-    intermediate_size: int | None = None
-    bias: bool = False
-
-    def __post_init__(self) -> None:
-        require_positive(intermediate_size=self.intermediate_size)
-        require_flags(self)
-
-    def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
-        width = self.intermediate_size or default_width(hidden_size)
-        return GatedModule(hidden_size, width, gated_gelu, self.bias)
+        return GatedModule(hidden_size, width, type(self).gated, self.bias)
 
 
 class GatedModule(nn.Module):
-    """The built form of a gated layer.
+    """The built form of a gated layer."""
 
-    ``gated`` maps gate and up ``(..., 2 * intermediate_size)`` to ``(..., intermediate_size)``.
-    """
-
-    def __init__(
-        self, hidden_size: int, intermediate_size: int, gated: Activation, bias: bool = False
-    ) -> None:
+    def __init__(self, hidden_size: int, width: int, gated: Activation, bias: bool) -> None:
         super().__init__()
         self.gated = gated
-        self.gate_up = Projection(hidden_size, [intermediate_size, intermediate_size], bias=bias)
-        self.down = Projection(intermediate_size, [hidden_size], bias=bias, writes_residual=True)
+        self.gate_up = Projection(hidden_size, [width, width], bias=bias)
+        self.down = Projection(width, [hidden_size], bias=bias, writes_residual=True)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.down(self.gated(self.gate_up(hidden)))
+    def forward(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.down(self.gated(self.gate_up(hidden)))
         return output
 
 
@@ -185,12 +151,12 @@ def default_width(hidden_size: int) -> int:
     return -(-hidden_size * 8 // (3 * 64)) * 64
 
 
-def gelu_tanh(values: torch.Tensor) -> torch.Tensor:
+def gelu_tanh(values: Tensor) -> Tensor:
     """GELU in its tanh approximation, with which GPT-2 and Gemma were trained (arXiv 1606.08415)."""
     return F.gelu(values, approximate="tanh")
 
 
-def relu_squared(values: torch.Tensor) -> torch.Tensor:
+def relu_squared(values: Tensor) -> Tensor:
     """relu(x)^2 (So et al. 2021, arXiv 2109.08668)."""
     return F.relu(values).square()
 
@@ -204,28 +170,18 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def find_activation(name: str) -> Activation:
-    """Return the activation called ``name``.
-
-    Raises:
-        ConfigError: No activation has that name.
-    """
-    require_known("activation", name, _ACTIVATIONS)
-    return _ACTIVATIONS[name]
-
-
-def gated_gelu(gate_up: torch.Tensor) -> torch.Tensor:
+def gated_gelu(gate_up: Tensor) -> Tensor:
     """gelu(gate) * up of the two halves of ``(..., 2 * size)``."""
     gate, up = gate_up.chunk(2, dim=-1)
     return gelu_tanh(gate) * up
 
 
-def gated_silu(gate_up: torch.Tensor) -> torch.Tensor:
+def gated_silu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of the two halves of ``(..., 2 * size)``."""
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than separate passes
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
-    gated: torch.Tensor = _GatedSilu.apply(gate_up)  # type: ignore[no-untyped-call]
+    gated: Tensor = _GatedSilu.apply(gate_up)  # type: ignore[no-untyped-call]
     return gated
 
 
@@ -233,7 +189,7 @@ class _GatedSilu(torch.autograd.Function):
     """Writes the gradients of both halves into one tensor; autograd would need another pass to join them."""
 
     @staticmethod
-    def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         activated = F.silu(gate)
         ctx.save_for_backward(gate_up, activated)
@@ -241,7 +197,7 @@ class _GatedSilu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gate_up, activated = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         joined = torch.empty_like(gate_up)
@@ -250,3 +206,17 @@ class _GatedSilu(torch.autograd.Function):
         torch.mul(gradient, up, out=gate_gradient)
         torch.ops.aten.silu_backward.grad_input(gate_gradient, gate, grad_input=gate_gradient)
         return joined
+
+
+@dataclass(frozen=True)
+class SwiGLU(_Gated):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    gated = staticmethod(gated_silu)
+
+
+@dataclass(frozen=True)
+class GeGLU(_Gated):
+    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU (T5 1.1, Gemma)."""
+
+    gated = staticmethod(gated_gelu)
