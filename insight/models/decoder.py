@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from insight.models.attention import Attention
 from insight.models.attention.kernels import soft_cap
 from insight.models.caches import CrossCache, DecoderCache, EncoderStates
-from insight.models.checks import require_flags, require_number, require_positive
-from insight.models.initialization import without_drawing
+from insight.models.checks import require, require_flags, require_number, require_positive
 from insight.models.input_checks import check_encoder_states, check_inputs
 from insight.models.linear import OutputHead, TokenEmbedding
 from insight.models.masks import Mask, PrefixMask, causal_mask
 from insight.models.stack import StackConfig, TokenStack
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,16 @@ class DecoderConfig(StackConfig):
         require_number(0, 1e6, "use 15 or 30, or null for none", logit_soft_cap=self.logit_soft_cap)
         require_number(0, 1e6, "use hidden_size ** -0.5, or null for none", output_scale=self.output_scale)
         require_flags(self)
-        if self.head_bias and self.tie_embeddings:
-            raise ConfigError(
-                "the bias belongs to a head of its own",
-                "use tie_embeddings=false or head_bias=false",
-                option="head_bias",
-                value=True,
-            )
+        problem = "the bias belongs to a head of its own"
+        remedy = "use tie_embeddings=false or head_bias=false"
+        require(not (self.head_bias and self.tie_embeddings), problem, remedy, head_bias=True)
 
     def build(self, vocabulary_size: int) -> Decoder:
-        with without_drawing():
-            network = Decoder(self, vocabulary_size)
-        network.initialize()
-        return network
+        return Decoder.make(self, vocabulary_size)
 
 
 class Decoder(TokenStack):
-    """The built form of :class:`DecoderConfig`, with or without an encoder to read.
-
-    Args:
-        config: The configuration to build.
-        vocabulary_size: Rows of the embedding and of the head.
-        cross_attention: Reads an encoder's states in every block; ``None`` without an encoder.
-        encoder_size: Size of the encoder's states.
-        embedding: Embedding shared with an encoder; ``None`` makes one.
-    """
+    """The built form of :class:`DecoderConfig`, with or without an encoder; arguments as in TokenStack."""
 
     config: DecoderConfig
 
@@ -78,25 +62,24 @@ class Decoder(TokenStack):
         embedding: TokenEmbedding | None = None,
     ) -> None:
         super().__init__(config, vocabulary_size, cross_attention, encoder_size, embedding)
-        self.head = (
-            None
-            if config.tie_embeddings
-            else OutputHead(config.hidden_size, vocabulary_size, config.head_bias)
-        )
+        self.head: OutputHead | None = None
+        if not config.tie_embeddings:
+            self.head = OutputHead(config.hidden_size, vocabulary_size, config.head_bias)
         self.reads_encoder = cross_attention is not None
 
     @property
-    def head_weight(self) -> torch.Tensor:
+    def head_weight(self) -> Tensor:
         """The output matrix ``(vocabulary_size, hidden_size)``; see :meth:`head_product` for losses."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def head_product(self, hidden: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return factors of the scores before :meth:`cap`, ``first @ second.T``, for losses that need them.
 
-        Without a bias of the head these are ``hidden`` ``(..., hidden_size)`` and :attr:`head_weight`. A bias
-        is one more column of the matrix, and ``hidden`` gets a channel of ones.
+        Without ``bias`` or a bias of the head these are ``hidden`` ``(..., hidden_size)`` and
+        :attr:`head_weight`. A bias is one more column of the matrix, and ``hidden`` gets a channel of ones.
         """
-        bias = None if self.head is None else self.head.bias
+        if bias is None and self.head is not None:
+            bias = self.head.bias
         if bias is None:
             return hidden, self.head_weight
         weight = torch.cat([self.head_weight, bias.unsqueeze(1)], dim=1)
@@ -104,16 +87,16 @@ class Decoder(TokenStack):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: Tensor,
         *,
-        document_ids: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
+        document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
         cache: DecoderCache | None = None,
-        prefix_lengths: torch.Tensor | None = None,
-        lengths: torch.Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
+        lengths: Tensor | None = None,
         encoder_states: EncoderStates | None = None,
-        token_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        token_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states ``(batch, sequence, hidden_size)`` after the last norm, ready for the head.
 
         Args:
@@ -134,11 +117,11 @@ class Decoder(TokenStack):
         """
         check_inputs(input_ids, document_ids, position_ids, cache, prefix_lengths, lengths, token_mask)
         check_encoder_states(self.reads_encoder, encoder_states, cache, input_ids.shape[0])
-        start = cache.length if cache is not None else 0
         step = cache.place(input_ids, lengths) if cache is not None else None
         if position_ids is None and step is not None:
             position_ids = step.positions
-        elif position_ids is None:
+        if position_ids is None:
+            start = cache.length if cache is not None else 0
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
         mask: Mask = causal_mask(document_ids) if prefix_lengths is None else PrefixMask(prefix_lengths)
         hidden = self.embed(input_ids, position_ids)
@@ -151,13 +134,13 @@ class Decoder(TokenStack):
         hidden = self.run(hidden, position_ids, mask, cache, states, token_mask)
         return hidden if self.config.output_scale is None else hidden * self.config.output_scale
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
         # Through the module if there is one, so that it may be quantized or compiled.
         scores = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
         return self.cap(scores)
 
-    def cap(self, logits: torch.Tensor) -> torch.Tensor:
+    def cap(self, logits: Tensor) -> Tensor:
         """Apply the configured soft cap, for losses that compute the scores themselves."""
         return soft_cap(logits, self.config.logit_soft_cap)
 
@@ -176,12 +159,12 @@ class Decoder(TokenStack):
             max_length: Number of tokens that fit; ``None`` = ``max_sequence_length``.
             dtype: Data type of the stored keys and values; ``None`` = that of the weights.
             max_rollback: Newest tokens that can be removed again where sliding windows drop old ones.
-            encoder_states: The states that cross-attention reads; their keys and values are computed here,
-                once.
+            encoder_states: The states that cross-attention reads; their keys and values are computed once,
+                here.
 
         Raises:
             ConfigError: A number is too small, the positions allow no cache of that length, or the encoder's
-                states are missing, not expected, or of another number of rows.
+                states do not fit.
         """
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
@@ -189,19 +172,15 @@ class Decoder(TokenStack):
         check_encoder_states(self.reads_encoder, encoder_states, None, batch_size)
         weight = self.embedding.weight
         stored = dtype or weight.dtype
-        layers, cross_caches = [], []
-        for block in self.layers():
-            layers.append(
-                block.attention.make_cache(batch_size, max_length, stored, weight.device, max_rollback)
-            )
-            if block.cross_attention is not None and encoder_states is not None:
-                cross_caches.append(CrossCache(encoder_states, block.cross_attention.project_states, stored))
+        sizes = batch_size, max_length, stored, weight.device, max_rollback
+        layers = [block.attention.make_cache(*sizes) for block in self.layers()]
+        cross_caches = [
+            CrossCache(encoder_states, block.cross_attention.project_states, stored)
+            for block in self.layers()
+            if encoder_states is not None and block.cross_attention is not None
+        ]
         return DecoderCache(layers, max_length, batch_size, cross_caches)
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
-        """Matrix-product FLOPs of one trained token: forward, and backward at twice the forward.
-
-        They are counted as in :meth:`TokenStack.forward_flops`, for sequences of ``sequence_length`` tokens
-        and a cross-attention that reads ``source_length`` states.
-        """
+        """Matrix-product FLOPs of one trained token: those of :meth:`forward_flops` and the head, times 3."""
         return 3 * (2 * self.head_weight.numel() + self.forward_flops(sequence_length, source_length))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from insight.models.initialization import without_drawing
 from insight.models.input_checks import check_encoder_inputs
 from insight.models.masks import BidirectionalMask, document_mask, padding_mask
 from insight.models.stack import StackConfig, TokenStack
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+
+PooledBy = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,11 @@ class Pooling(Component):
 
     @abstractmethod
     def build(self) -> PooledBy:
-        """Return the function that pools."""
+        """Return the function that pools ``(batch, sequence, hidden_size)`` to ``(batch, hidden_size)``.
 
-
-class PooledBy:
-    """The built form of a :class:`Pooling`; it has no parameters, so it is not a module."""
-
-    def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        """Pool ``(batch, sequence, hidden_size)`` to ``(batch, hidden_size)`` without padding.
-
-        ``tokens`` is bool ``(batch, sequence)``, False at padding on either side; ``None`` means no padding.
+        Its second argument is bool ``(batch, sequence)``, False at padding on either side; ``None`` means no
+        padding.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class MeanPooling(Pooling):
     """The mean over all tokens (Reimers and Gurevych 2019, arXiv 1908.10084); 0 for a row without tokens."""
 
     def build(self) -> PooledBy:
-        return _Mean()
+        return _mean
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class FirstTokenPooling(Pooling):
     """The first token, added for this by the tokenizer (BERT, Devlin et al. 2018, arXiv 1810.04805)."""
 
     def build(self) -> PooledBy:
-        return _First()
+        return _first
 
 
 @dataclass(frozen=True)
@@ -56,34 +52,29 @@ class LastTokenPooling(Pooling):
     """The last token, usually the end of the text (Wang et al. 2023, arXiv 2401.00368)."""
 
     def build(self) -> PooledBy:
-        return _Last()
+        return _last
 
 
-class _Mean(PooledBy):
-    def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        if tokens is None:
-            return hidden.mean(dim=1)
-        # Masked, not multiplied by 0: the states of padding may be NaN or infinite.
-        summed = hidden.masked_fill(~tokens.unsqueeze(-1), 0).sum(dim=1)
-        return summed / tokens.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
+def _mean(hidden: Tensor, tokens: Tensor | None) -> Tensor:
+    if tokens is None:
+        return hidden.mean(dim=1)
+    # Masked, not multiplied by 0: the states of padding may be NaN or infinite.
+    summed = hidden.masked_fill(~tokens.unsqueeze(-1), 0).sum(dim=1)
+    return summed / tokens.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
 
 
-class _First(PooledBy):
-    def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        if tokens is None:
-            return hidden[:, 0]
-        return _pick(hidden, tokens.long().argmax(dim=1))
+def _first(hidden: Tensor, tokens: Tensor | None) -> Tensor:
+    return hidden[:, 0] if tokens is None else _pick(hidden, tokens.long().argmax(dim=1))
 
 
-class _Last(PooledBy):
-    def __call__(self, hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        if tokens is None:
-            return hidden[:, -1]
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        return _pick(hidden, places.where(tokens, 0).amax(dim=1))
+def _last(hidden: Tensor, tokens: Tensor | None) -> Tensor:
+    if tokens is None:
+        return hidden[:, -1]
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return _pick(hidden, places.where(tokens, 0).amax(dim=1))
 
 
-def _pick(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _pick(hidden: Tensor, places: Tensor) -> Tensor:
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), places]
 
 
@@ -103,10 +94,7 @@ class EncoderConfig(StackConfig):
         self.attention.check_bidirectional()
 
     def build(self, vocabulary_size: int) -> Encoder:
-        with without_drawing():
-            network = Encoder(self, vocabulary_size)
-        network.initialize()
-        return network
+        return Encoder.make(self, vocabulary_size)
 
 
 class Encoder(TokenStack):
@@ -120,12 +108,12 @@ class Encoder(TokenStack):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: Tensor,
         *,
-        token_mask: torch.Tensor | None = None,
-        document_ids: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        token_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states after the last norm, or one vector for each sequence.
 
         Args:
@@ -148,13 +136,11 @@ class Encoder(TokenStack):
             )
         if position_ids is None and token_mask is not None:
             position_ids = (token_mask.cumsum(dim=1) - 1).clamp_min(0)
-        elif position_ids is None:
+        if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
-        mask = (
-            padding_mask(token_mask)
-            if document_ids is None
-            else document_mask(document_ids, BidirectionalMask())
-        )
+        mask = padding_mask(token_mask)
+        if document_ids is not None:
+            mask = document_mask(document_ids, BidirectionalMask())
         hidden = self.embed(input_ids, position_ids)
         hidden = self.run(hidden, position_ids, mask, real_tokens=token_mask)
         return hidden if self.pool is None else self.pool(hidden, token_mask)

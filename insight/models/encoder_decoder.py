@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from insight.models.attention import Attention, GroupedQueryAttention
 from insight.models.caches import DecoderCache, EncoderStates
-from insight.models.checks import require_flags
+from insight.models.checks import require, require_flags
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder import Encoder, EncoderConfig
-from insight.models.initialization import without_drawing
 from insight.models.masks import padding_mask
 from insight.models.positions import NoPosition
+from insight.models.stack import Network
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,40 +41,24 @@ class EncoderDecoderConfig(Component):
 
     def __post_init__(self) -> None:
         require_flags(self)
-        if self.encoder.pooling is not None:
-            raise ConfigError(
-                "the decoder reads all tokens",
-                "use pooling=null",
-                option="encoder.pooling",
-                value=type(self.encoder.pooling).__name__,
-            )
-        if not self.decoder.block.takes_encoder_states:
-            raise ConfigError(
-                "it has no place for cross-attention",
-                "use PreNorm, PostNorm, BranchNorm or SandwichNorm",
-                option="decoder.block",
-                value=type(self.decoder.block).__name__,
-            )
-        sizes = self.encoder.hidden_size, self.decoder.hidden_size
-        if self.share_embeddings and sizes[0] != sizes[1]:
-            raise ConfigError(
-                f"one embedding has one size, and encoder.hidden_size is {sizes[0]}, decoder.hidden_size "
-                f"{sizes[1]}",
-                "use equal sizes or share_embeddings=false",
-                option="share_embeddings",
-                value=self.share_embeddings,
-            )
-        for option, value in (
-            ("decoder.logit_soft_cap", self.decoder.logit_soft_cap),
-            ("decoder.head_bias", self.decoder.head_bias or None),
-        ):
-            if self.logit_bias and value is not None:
-                raise ConfigError(
-                    "logit_bias is added to the scores as they are",
-                    "use one of the two",
-                    option=option,
-                    value=value,
-                )
+        encoder, decoder = self.encoder, self.decoder
+        problem, pooling = "the decoder reads all tokens", encoder.pooling
+        require(pooling is None, problem, "use pooling=null", **{"encoder.pooling": pooling})
+        problem, block = "it has no place for cross-attention", decoder.block
+        remedy = "use PreNorm, PostNorm, BranchNorm or SandwichNorm"
+        require(block.takes_encoder_states, problem, remedy, **{"decoder.block": block})
+        sizes = f"encoder.hidden_size is {encoder.hidden_size}, decoder.hidden_size {decoder.hidden_size}"
+        require(
+            not self.share_embeddings or encoder.hidden_size == decoder.hidden_size,
+            f"one embedding has one size, and {sizes}",
+            "use equal sizes or share_embeddings=false",
+            share_embeddings=self.share_embeddings,
+        )
+        problem = "logit_bias is added to the scores as they are"
+        for option, unused in (("logit_soft_cap", None), ("head_bias", False)):
+            value = getattr(decoder, option)
+            allowed = value is unused or not self.logit_bias
+            require(allowed, problem, "use one of the two", **{f"decoder.{option}": value})
         self.cross_attention.check_cross(self.decoder.hidden_size)
 
     def build(self, vocabulary_size: int, source_vocabulary_size: int | None = None) -> EncoderDecoder:
@@ -88,35 +71,27 @@ class EncoderDecoderConfig(Component):
         Raises:
             ConfigError: A vocabulary is empty, or different vocabularies share the embedding.
         """
-        with without_drawing():
-            network = EncoderDecoder(self, vocabulary_size, source_vocabulary_size)
-        network.initialize()
-        return network
+        return EncoderDecoder.make(self, vocabulary_size, source_vocabulary_size)
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Network):
     """The built form of :class:`EncoderDecoderConfig`; arguments as in :meth:`EncoderDecoderConfig.build`."""
 
     def __init__(
-        self,
-        config: EncoderDecoderConfig,
-        vocabulary_size: int,
-        source_vocabulary_size: int | None = None,
+        self, config: EncoderDecoderConfig, vocabulary_size: int, source_vocabulary_size: int | None = None
     ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
-        self.source_vocabulary_size = (
-            vocabulary_size if source_vocabulary_size is None else source_vocabulary_size
+        source = vocabulary_size if source_vocabulary_size is None else source_vocabulary_size
+        self.source_vocabulary_size = source
+        require(
+            not config.share_embeddings or source == vocabulary_size,
+            f"share_embeddings has one vocabulary, and that of the target is {vocabulary_size}",
+            "use one tokenizer for both or share_embeddings=false",
+            source_vocabulary_size=source,
         )
-        if config.share_embeddings and self.source_vocabulary_size != vocabulary_size:
-            raise ConfigError(
-                f"share_embeddings has one vocabulary, and that of the target is {vocabulary_size}",
-                "use one tokenizer for both or share_embeddings=false",
-                option="source_vocabulary_size",
-                value=self.source_vocabulary_size,
-            )
-        self.encoder = Encoder(config.encoder, self.source_vocabulary_size)
+        self.encoder = Encoder(config.encoder, source)
         self.decoder = Decoder(
             config.decoder,
             vocabulary_size,
@@ -127,7 +102,6 @@ class EncoderDecoder(nn.Module):
         self.logit_bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.logit_bias else None
 
     def initialize(self) -> None:
-        """Give every parameter its first value, which depends on the seed, not on the device of the build."""
         self.encoder.initialize()
         self.decoder.initialize()
         if self.logit_bias is not None:
@@ -135,15 +109,15 @@ class EncoderDecoder(nn.Module):
 
     def forward(
         self,
-        source_ids: torch.Tensor,
-        target_ids: torch.Tensor,
+        source_ids: Tensor,
+        target_ids: Tensor,
         *,
-        source_mask: torch.Tensor | None = None,
-        source_position_ids: torch.Tensor | None = None,
-        target_document_ids: torch.Tensor | None = None,
-        target_position_ids: torch.Tensor | None = None,
-        target_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        source_mask: Tensor | None = None,
+        source_position_ids: Tensor | None = None,
+        target_document_ids: Tensor | None = None,
+        target_position_ids: Tensor | None = None,
+        target_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states of the target, ready for the head: :meth:`encode`, then :meth:`decode`.
 
         Args:
@@ -173,10 +147,10 @@ class EncoderDecoder(nn.Module):
 
     def encode(
         self,
-        source_ids: torch.Tensor,
+        source_ids: Tensor,
         *,
-        source_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
+        source_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
     ) -> EncoderStates:
         """Return the states that the decoder reads; arguments as in :meth:`forward`."""
         states = self.encoder(source_ids, token_mask=source_mask, position_ids=position_ids)
@@ -184,15 +158,15 @@ class EncoderDecoder(nn.Module):
 
     def decode(
         self,
-        target_ids: torch.Tensor,
+        target_ids: Tensor,
         encoder_states: EncoderStates | None = None,
         *,
         cache: DecoderCache | None = None,
-        document_ids: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        lengths: torch.Tensor | None = None,
-        token_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        lengths: Tensor | None = None,
+        token_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states of the target; further arguments as in :meth:`Decoder.forward`.
 
         Args:
@@ -206,7 +180,7 @@ class EncoderDecoder(nn.Module):
         Raises:
             ConfigError: The shapes do not fit, or encoder states are missing or given twice.
         """
-        hidden: torch.Tensor = self.decoder(
+        hidden: Tensor = self.decoder(
             target_ids,
             document_ids=document_ids,
             position_ids=position_ids,
@@ -217,17 +191,14 @@ class EncoderDecoder(nn.Module):
         )
         return hidden
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
         scores = self.decoder.logits(hidden)
         return scores if self.logit_bias is None else scores + self.logit_bias.to(scores.dtype)
 
-    def head_product(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def head_product(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return two factors of the scores; see :meth:`Decoder.head_product`."""
-        if self.logit_bias is None:
-            return self.decoder.head_product(hidden)
-        weight = torch.cat([self.decoder.head_weight, self.logit_bias.unsqueeze(1)], dim=1)
-        return torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1), weight
+        return self.decoder.head_product(hidden, self.logit_bias)
 
     def make_cache(
         self,
@@ -248,16 +219,8 @@ class EncoderDecoder(nn.Module):
         batch_size = encoder_states.states.shape[0]
         return self.decoder.make_cache(batch_size, max_length, dtype, max_rollback, encoder_states)
 
-    def num_parameters(self) -> int:
-        """Number of trainable parameters; a shared matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def flops_per_pair(self, source_length: int, target_length: int) -> int:
-        """Matrix-product FLOPs of one trained pair, forward and backward, as :meth:`Decoder.flops_per_token`.
-
-        ``source_length`` and ``target_length`` are numbers of tokens.
-        """
+        """Matrix-product FLOPs of a trained pair, forward and backward; see :meth:`Decoder.flops_per_token`."""
         encoding = self.encoder.flops_per_token(source_length) + 3 * self.decoder.source_flops()
-        return source_length * encoding + target_length * self.decoder.flops_per_token(
-            target_length, source_length
-        )
+        decoding = self.decoder.flops_per_token(target_length, source_length)
+        return source_length * encoding + target_length * decoding

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from insight.models.checks import require_number
@@ -42,10 +39,9 @@ class ScaledInitialization(Initialization):
 
     def build(self, network: nn.Module, num_layers: int) -> None:
         for module in network.modules():
-            if isinstance(module, (Projection, StackedProjection)) and module.writes_residual:
-                _truncated_normal(module.weight, self.std / (2 * num_layers) ** 0.5)
-            elif isinstance(module, (Projection, StackedProjection, TokenEmbedding, OutputHead)):
-                _truncated_normal(module.weight, self.std)
+            if isinstance(module, _FILLED_BY_RULE):
+                std = self.std / ((2 * num_layers) ** 0.5 if getattr(module, "writes_residual", False) else 1)
+                nn.init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
 
 
 @dataclass(frozen=True)
@@ -85,31 +81,12 @@ class ZeroOutputInitialization(Initialization):
 _FILLED_BY_RULE = (Projection, StackedProjection, TokenEmbedding, OutputHead)
 
 
-@contextlib.contextmanager
-def without_drawing() -> Iterator[None]:
-    """Undo the random draws of constructors, so that :func:`initialize` begins at the same random state.
-
-    Constructors draw nothing on the meta device; without this, the two kinds of building would differ.
-    """
-    device = torch.get_default_device()
-    others = [] if device.type in ("cpu", "meta") else [device]
-    with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
-        yield
-
-
 def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> None:
     """Give every parameter its first value, drawing from torch's global generator.
 
     A module that ``rule`` does not fill is filled by its ``reset_parameters``; without that method it keeps
-    the values of its constructor. On the meta device nothing is filled.
-
-    Args:
-        network: The network to fill in place.
-        rule: The rule for embeddings, projections and head.
-        num_layers: Number of blocks that add to the residual stream.
-
-    Raises:
-        ConfigError: The network is on the meta device, and a module could not be filled later.
+    the values of its constructor. On the meta device nothing is filled, but a module that could not be filled
+    later is a :class:`ConfigError`.
     """
     for name, module in network.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
@@ -126,10 +103,6 @@ def initialize(network: nn.Module, rule: Initialization, num_layers: int) -> Non
             )
     if not any(parameter.is_meta for parameter in network.parameters()):
         rule.build(network, num_layers)
-
-
-def _truncated_normal(weight: torch.Tensor, std: float) -> None:
-    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
 
 
 def _require_std(**values: float) -> None:

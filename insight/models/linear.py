@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 # A custom operator, because a compiler cannot trace slices whose sizes depend on the data.
 
 
 @torch.library.custom_op("insight::grouped_linear", mutates_args=())
-def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """Compute ``rows[start:end] @ weight[group].T`` for every group, ``(rows, outputs)``.
 
     Args:
@@ -22,7 +22,7 @@ def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor)
         ends: int64 ``(groups,)``: the end of each group's rows; a group may be empty.
     """
     if has_fused_kernel(rows, weight):
-        return fused_products(rows, weight, ends)
+        return F.grouped_mm(rows, weight.mT, offs=ends.int())
     output = rows.new_empty(rows.shape[0], weight.shape[1])
     for group, members in _groups(ends):
         torch.mm(rows[members], weight[group].T, out=output[members])
@@ -31,11 +31,12 @@ def grouped_linear(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor)
 
 @torch.library.custom_op("insight::grouped_linear_backward", mutates_args=())
 def grouped_linear_backward(
-    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    gradient: Tensor, rows: Tensor, weight: Tensor, ends: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``rows`` and ``weight`` for that of the output of :func:`grouped_linear`."""
     if has_fused_kernel(rows, weight):
-        return fused_gradients(gradient, rows, weight, ends)
+        gradient, offsets = gradient.contiguous(), ends.int()
+        return F.grouped_mm(gradient, weight, offs=offsets), F.grouped_mm(gradient.mT, rows, offs=offsets)
     rows_gradient, weight_gradient = torch.empty_like(rows), torch.zeros_like(weight)
     for group, members in _groups(ends):
         torch.mm(gradient[members], weight[group], out=rows_gradient[members])
@@ -43,26 +44,13 @@ def grouped_linear_backward(
     return rows_gradient, weight_gradient
 
 
-def has_fused_kernel(rows: torch.Tensor, weight: torch.Tensor) -> bool:
+def has_fused_kernel(rows: Tensor, weight: Tensor) -> bool:
     """Whether one kernel multiplies all groups: in bfloat16 on CUDA, with rows of multiples of 16 bytes."""
     sizes = weight.shape[1:]
     return rows.is_cuda and rows.dtype == torch.bfloat16 and not any(size % 8 for size in sizes)
 
 
-def fused_products(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """Compute :func:`grouped_linear` by torch's own grouped product."""
-    return F.grouped_mm(rows, weight.mT, offs=ends.int())
-
-
-def fused_gradients(
-    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute :func:`grouped_linear_backward` by torch's own grouped product."""
-    gradient, offsets = gradient.contiguous(), ends.int()
-    return F.grouped_mm(gradient, weight, offs=offsets), F.grouped_mm(gradient.mT, rows, offs=offsets)
-
-
-def _groups(ends: torch.Tensor) -> Iterator[tuple[int, slice]]:
+def _groups(ends: Tensor) -> Iterator[tuple[int, slice]]:
     """Yield the number and the rows of every group that is not empty."""
     start = 0
     for group, end in enumerate(ends.tolist()):
@@ -71,27 +59,24 @@ def _groups(ends: torch.Tensor) -> Iterator[tuple[int, slice]]:
         start = end
 
 
-def _outputs_like(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+@grouped_linear.register_fake
+def _(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return rows.new_empty(rows.shape[0], weight.shape[1])
 
 
-def _gradients_like(
-    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+@grouped_linear_backward.register_fake
+def _(gradient: Tensor, rows: Tensor, weight: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(rows), torch.empty_like(weight)
 
 
-def _save(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-    rows_gradient, weight_gradient = grouped_linear_backward(gradient, *ctx.saved_tensors)
-    return rows_gradient, weight_gradient, None
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *grouped_linear_backward(gradient, *ctx.saved_tensors), None
 
 
-grouped_linear.register_fake(_outputs_like)
-grouped_linear_backward.register_fake(_gradients_like)
 grouped_linear.register_autograd(_backward, setup_context=_save)
 
 
@@ -100,20 +85,18 @@ class Projection(nn.Linear):
 
     Args:
         in_features: Size of the input.
-        splits: Output sizes of the fused maps, in order; their rows are concatenated.
+        splits: Output sizes of the fused maps, in order; their rows are concatenated. An optimizer that
+            treats whole matrices (Muon) must split the rows accordingly.
         bias: Whether there is a bias, which begins at zero.
         writes_residual: Whether the output is added to the residual stream (initialisation scales these).
 
     Attributes:
-        splits: Output sizes of the fused maps. An optimizer that treats whole matrices (Muon) must split the
-            rows accordingly.
-        writes_residual: Whether the output is added to the residual stream.
         row_order: The stored order of the rows where it differs: processes that share the matrices need their
             parts of each in one piece.
     """
 
     parameter_role = "hidden"
-    row_order: torch.Tensor | None = None
+    row_order: Tensor | None = None
 
     def __init__(
         self, in_features: int, splits: Sequence[int], *, bias: bool = False, writes_residual: bool = False
@@ -127,7 +110,7 @@ class Projection(nn.Linear):
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 
-    def parts(self) -> tuple[torch.Tensor, ...]:
+    def parts(self) -> tuple[Tensor, ...]:
         """Return views of the fused matrices, each ``(split, in_features)``."""
         return torch.split(self.weight, list(self.splits))
 
@@ -135,15 +118,13 @@ class Projection(nn.Linear):
 class StackedProjection(nn.Module):
     """Linear maps of one shape, one of which maps each row: the experts of a mixture.
 
+    Weights are ``(num_maps, sum(splits), in_features)``, biases ``(num_maps, sum(splits))``.
+
     Args:
         num_maps: Number of maps.
         num_active: Number of maps that a token passes through.
         in_features: Size of the input.
         splits: Output sizes of the fused parts of every map; this and the rest is as in :class:`Projection`.
-
-    Attributes:
-        weight: ``(num_maps, sum(splits), in_features)``.
-        bias: ``(num_maps, sum(splits))`` or ``None``.
     """
 
     parameter_role = "hidden"
@@ -159,22 +140,19 @@ class StackedProjection(nn.Module):
         writes_residual: bool = False,
     ) -> None:
         super().__init__()
-        self.num_maps, self.num_active = num_maps, num_active
-        self.in_features = in_features
-        self.splits = tuple(splits)
-        self.writes_residual = writes_residual
+        self.num_maps, self.num_active, self.in_features = num_maps, num_active, in_features
+        self.splits, self.writes_residual = tuple(splits), writes_residual
         self.weight = nn.Parameter(torch.empty(num_maps, sum(splits), in_features))
         self.bias = nn.Parameter(torch.empty(num_maps, sum(splits))) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as torch's own linear map does, with biases of zero."""
         bound = self.in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, rows: torch.Tensor, owners: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
         """Pass each row through its map.
 
         Args:
@@ -187,7 +165,7 @@ class StackedProjection(nn.Module):
         """
         device = rows.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        output: torch.Tensor = grouped_linear(rows.to(dtype), self.weight.to(dtype), ends)
+        output: Tensor = grouped_linear(rows.to(dtype), self.weight.to(dtype), ends)
         return output if self.bias is None else output + self.bias.to(dtype).index_select(0, owners)
 
     def num_active_weights(self) -> int:
@@ -218,27 +196,23 @@ class OutputHead(nn.Linear):
 def parameter_role(network: nn.Module) -> dict[str, str]:
     """Return the role of every parameter by its name in ``network.named_parameters()``.
 
-    Roles: ``embedding`` (token table), ``head`` (output matrix that is not the embedding), ``hidden``
-        (matrices
-    inside blocks, with three dimensions for experts), ``router`` (scores of experts), ``vector`` (norm
-    factors, biases, scalars, tables of positions). A matrix that serves as both embedding and head is an
-    ``embedding``.
+    Roles: ``embedding`` (token table, also if it serves as head), ``head`` (any other output matrix),
+    ``hidden`` (matrices inside blocks, with three dimensions for experts), ``router`` (scores of experts),
+    ``vector`` (norm factors, biases, scalars, tables of positions).
     """
     roles: dict[str, str] = {}
     owners = dict(network.named_modules())
     for name, parameter in network.named_parameters():
-        owner = owners[name.rpartition(".")[0]]
-        tag = getattr(owner, "parameter_role", "hidden")
         is_vector = parameter.ndim < 2 or name.endswith(".bias")  # stacked biases have two dimensions
-        roles[name] = "vector" if is_vector else str(tag)
+        owner = owners[name.rpartition(".")[0]]
+        roles[name] = "vector" if is_vector else str(getattr(owner, "parameter_role", "hidden"))
     return roles
 
 
 def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the row counts of the separate matrices inside each fused weight, by parameter name.
+    """Return the row counts of the matrices inside each weight that fuses several, by parameter name.
 
-    Muon orthogonalises whole matrices, so it must treat the parts of ``weight.split(rows, dim=-2)`` one by
-    one, for each expert of a stack. Weights that hold one matrix are not listed.
+    Muon orthogonalises the parts of ``weight.split(rows, dim=-2)`` one by one, for each expert of a stack.
     """
     return {
         f"{name}.weight" if name else "weight": module.splits
@@ -247,7 +221,7 @@ def muon_splits(network: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
+def row_orders(network: nn.Module) -> dict[str, Tensor]:
     """Return the row order of each parameter whose rows are stored in another order, by parameter name."""
     return {
         f"{name}.{kind}" if name else kind: module.row_order
@@ -257,7 +231,7 @@ def row_orders(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def row_orders_by_parameter(network: nn.Module) -> dict[torch.Tensor, torch.Tensor]:
+def row_orders_by_parameter(network: nn.Module) -> dict[Tensor, Tensor]:
     """Return :func:`row_orders` by the parameters themselves."""
     orders = row_orders(network)
     return {parameter: orders[name] for name, parameter in network.named_parameters() if name in orders}

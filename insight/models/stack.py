@@ -6,13 +6,13 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from insight.models.attention import Attention, CallContext, GroupedQueryAttention
+from insight.models.attention import Attention, CallContext, CrossAttentionModule, GroupedQueryAttention
 from insight.models.blocks import Block, BlockLayout, PreNorm
 from insight.models.caches import CrossCache, DecoderCache, EncoderStates
 from insight.models.checkpointing import ActivationCheckpointing
@@ -69,9 +69,8 @@ class StackConfig(Component):
         require_positive(maximum=LARGEST_COUNT, num_layers=self.num_layers)
         require_positive(max_sequence_length=self.max_sequence_length)
         require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
-        require_number(
-            0, 1e6, "use the root of hidden_size, or null for none", embedding_scale=self.embedding_scale
-        )
+        remedy = "use the root of hidden_size, or null for none"
+        require_number(0, 1e6, remedy, embedding_scale=self.embedding_scale)
         self.attention.check(self.hidden_size)
 
     @abstractmethod
@@ -86,7 +85,38 @@ class StackConfig(Component):
         """
 
 
-class TokenStack(nn.Module):
+class Network(nn.Module):
+    """An encoder, a decoder or both."""
+
+    @classmethod
+    def make(cls, *arguments: Any) -> Self:
+        """Build a network and give its parameters their first values.
+
+        Draws of constructors are undone, so that values are drawn from the same random state as after a build
+        on the meta device, where constructors draw nothing.
+        """
+        device = torch.get_default_device()
+        others = [] if device.type in ("cpu", "meta") else [device]
+        with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
+            network = cls(*arguments)
+        network.initialize()
+        return network
+
+    @abstractmethod
+    def initialize(self) -> None:
+        """Give every parameter its first value, which depends on the seed, not on the device of the build."""
+
+    def num_parameters(self) -> int:
+        """Number of trainable parameters; a shared matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def num_active_parameters(self) -> int:
+        """Number of trainable parameters that one token uses: in a mixture, only those of its experts."""
+        stacks = [module for module in self.modules() if isinstance(module, StackedProjection)]
+        return self.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks)
+
+
+class TokenStack(Network):
     """The built form of a :class:`StackConfig`, up to the last norm.
 
     Args:
@@ -109,28 +139,28 @@ class TokenStack(nn.Module):
         require_positive(vocabulary_size=vocabulary_size)
         self.config = config
         self.vocabulary_size = vocabulary_size
-        encodings: dict[tuple[Position, int, int], PositionEncoding] = {}
-
-        def build_position(position: Position, head_dim: int, num_heads: int) -> PositionEncoding:
-            key = (position, head_dim, num_heads)
-            if key not in encodings:
-                encodings[key] = position.build(head_dim, num_heads)
-            return encodings[key]
-
-        size, length = config.hidden_size, config.max_sequence_length
-        positions, embedding_norm = config.input_position, config.embedding_norm
+        size, positions, embedding_norm = config.hidden_size, config.input_position, config.embedding_norm
         self.embedding = TokenEmbedding(vocabulary_size, size) if embedding is None else embedding
+        length = config.max_sequence_length
         self.input_position = None if positions is None else positions.build(size, length)
         self.embedding_norm = None if embedding_norm is None else embedding_norm.build(size)
+
+        @functools.cache  # layers share an encoding
+        def build_position(position: Position, head_dim: int, num_heads: int) -> PositionEncoding:
+            return position.build(head_dim, num_heads)
+
+        def build_cross(layer: int) -> CrossAttentionModule | None:
+            if cross_attention is None:
+                return None
+            return cross_attention.build_cross(size, encoder_size or size, build_position, layer)
+
         self.blocks = nn.ModuleList(
             config.block.build(
                 config.attention.build(size, build_position, layer),
                 config.feed_forward.build(size, layer),
                 functools.partial(config.norm.build, size),
                 config.dropout,
-                None
-                if cross_attention is None
-                else cross_attention.build_cross(size, encoder_size or size, build_position, layer),
+                build_cross(layer),
             )
             for layer in range(config.num_layers)
         )
@@ -139,7 +169,6 @@ class TokenStack(nn.Module):
             config.activation_checkpointing.build(self.blocks)
 
     def initialize(self) -> None:
-        """Give every parameter its first value, which depends on the seed, not on the device of the build."""
         num_branches = sum(2 if block.cross_attention is None else 3 for block in self.layers())
         initialize(self, self.config.initialization, -(-num_branches // 2))
 
@@ -147,7 +176,7 @@ class TokenStack(nn.Module):
         """Iterate over the blocks in order."""
         return cast(Iterator[Block], iter(self.blocks))
 
-    def embed(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Return the input of the first block, ``(batch, sequence, hidden_size)``.
 
         Args:
@@ -172,13 +201,13 @@ class TokenStack(nn.Module):
 
     def run(
         self,
-        hidden: torch.Tensor,
-        position_ids: torch.Tensor,
+        hidden: Tensor,
+        position_ids: Tensor,
         mask: Mask,
         cache: DecoderCache | None = None,
         encoder_states: Sequence[EncoderStates | CrossCache] = (),
-        real_tokens: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        real_tokens: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states ``(batch, sequence, hidden_size)`` after the last norm.
 
         Args:
@@ -202,17 +231,8 @@ class TokenStack(nn.Module):
                 real_tokens,
             )
             hidden = block(hidden, context)
-        normed: torch.Tensor = self.norm(hidden)
+        normed: Tensor = self.norm(hidden)
         return normed
-
-    def num_parameters(self) -> int:
-        """Number of trainable parameters; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def num_active_parameters(self) -> int:
-        """Number of trainable parameters that one token uses: in a mixture, only those of its experts."""
-        stacks = [module for module in self.modules() if isinstance(module, StackedProjection)]
-        return self.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks)
 
     def forward_flops(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one token through all blocks, without :meth:`source_flops`.
@@ -238,12 +258,10 @@ class TokenStack(nn.Module):
         readers = [block.cross_attention for block in self.layers() if block.cross_attention is not None]
         return sum(reader.flops_per_state() for reader in readers)
 
-    def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def _look_up(self, input_ids: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            embedded: torch.Tensor = self.embedding(input_ids)
-            return embedded
+            return cast(Tensor, self.embedding(input_ids))
         try:
-            embedded = self.embedding(input_ids)
+            return cast(Tensor, self.embedding(input_ids))
         except IndexError as error:
             raise name_unknown_id(input_ids, self.vocabulary_size) from error
-        return embedded

@@ -27,16 +27,12 @@ from insight.models import (
     RouterBalance,
     SwiGLU,
     ZeroOutputInitialization,
+    linear,
     muon_splits,
     parameter_role,
 )
 from insight.models.feed_forward.mixture import balance_loss
-from insight.models.linear import (
-    fused_gradients,
-    fused_products,
-    grouped_linear,
-    grouped_linear_backward,
-)
+from insight.models.linear import grouped_linear, grouped_linear_backward
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
 
@@ -166,13 +162,19 @@ def test_the_operation_keeps_what_torch_asks_of_one() -> None:
     torch.library.opcheck(grouped_linear, (rows, weight, ENDS))
 
 
-def test_torch_grouped_products_are_the_same() -> None:
+def test_torch_grouped_products_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What accelerators run, here by torch's own fallback."""
     rows, weight, gradient = (numbers(*shape).bfloat16() for shape in ((9, 16), (4, 24, 16), (9, 24)))
-    torch.testing.assert_close(fused_products(rows, weight, ENDS), grouped_linear(rows, weight, ENDS))
-    expected = grouped_linear_backward(gradient, rows, weight, ENDS)
-    for result, wanted in zip(fused_gradients(gradient, rows, weight, ENDS), expected, strict=True):
+
+    def products() -> list[torch.Tensor]:
+        gradients = grouped_linear_backward(gradient, rows, weight, ENDS)
+        return [grouped_linear(rows, weight, ENDS), *gradients]
+
+    one_by_one, calls = products(), []
+    monkeypatch.setattr(linear, "has_fused_kernel", lambda *_: calls.append(1) or True)
+    for result, wanted in zip(products(), one_by_one, strict=True):
         torch.testing.assert_close(result, wanted)
+    assert len(calls) == 2
 
 
 @pytest.mark.gpu
