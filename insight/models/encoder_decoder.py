@@ -220,7 +220,7 @@ class EncoderDecoder(Network):
         return self.decoder.make_cache(batch_size, max_length, dtype, max_rollback, encoder_states)
 
     def flops_per_pair(self, source_length: int, target_length: int) -> int:
-        """Matrix-product FLOPs of a trained pair, forward and backward; see :meth:`Decoder.flops_per_token`."""
+        """Matrix-product FLOPs of one trained pair, as in :meth:`Decoder.flops_per_token`."""
         encoding = self.encoder.flops_per_token(source_length) + 3 * self.decoder.source_flops()
         decoding = self.decoder.flops_per_token(target_length, source_length)
         return source_length * encoding + target_length * decoding

@@ -7,8 +7,7 @@ are counted. No table of formulas is used, so the estimate holds for every varia
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,7 +21,6 @@ from insight.models.caches import CrossCache, EncoderStates, LayerCache
 from insight.models.checks import require_positive
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from insight.models.linear import StackedProjection
 from insight.models.live_memory import LiveMemory
 from insight.runtime.errors import ConfigError
 
@@ -30,11 +28,10 @@ NetworkConfig = DecoderConfig | EncoderDecoderConfig
 Network = Decoder | EncoderDecoder
 
 
-@dataclass(frozen=True)
-class CacheBytes:
+class CacheBytes(NamedTuple):
     """Bytes of one layer's cache, for each row.
 
-    Args:
+    Attributes:
         fixed: Bytes that do not grow: those of a full window, of a recurrent state, of a source.
         per_token: Bytes that each further token adds.
     """
@@ -43,11 +40,10 @@ class CacheBytes:
     per_token: int
 
 
-@dataclass(frozen=True)
-class TrainingMemory:
+class TrainingMemory(NamedTuple):
     """Bytes of one training step, without weights and optimizer.
 
-    Args:
+    Attributes:
         activations: Bytes kept between forward and backward.
         peak_activations: The most bytes of tensors of the step alive at once, without gradients.
         peak: The most bytes alive at once, including gradients of the weights.
@@ -58,11 +54,10 @@ class TrainingMemory:
     peak: int
 
 
-@dataclass(frozen=True)
-class NetworkSize:
+class NetworkSize(NamedTuple):
     """The size of a network, which does not depend on training.
 
-    Args:
+    Attributes:
         num_parameters: Number of trainable parameters; a shared matrix counts once.
         num_active_parameters: Trainable parameters that one token uses; fewer if tokens choose among experts.
         flops_per_token: Matrix-product FLOPs of a forward pass per token, at the given length; with an
@@ -77,34 +72,24 @@ class NetworkSize:
 
 
 def network_size(
-    config: NetworkConfig,
-    vocabulary_size: int,
-    sequence_length: int,
-    cache_dtype: torch.dtype = torch.float32,
+    config: NetworkConfig, vocabulary_size: int, sequence_length: int, dtype: torch.dtype = torch.float32
 ) -> NetworkSize:
-    """Count parameters, operations and cache.
-
-    Args:
-        config: The network to build.
-        vocabulary_size: Rows of the embedding.
-        sequence_length: Tokens of context; with an encoder also those of the source.
-        cache_dtype: Data type of the stored keys and values.
+    """Count parameters, operations, and a cache of ``dtype`` for that many tokens, also of a source.
 
     Raises:
         ConfigError: A number is below 1.
     """
     require_positive(sequence_length=sequence_length)
     network = build_without_memory(config, vocabulary_size)
-    stacks = [module for module in network.modules() if isinstance(module, StackedProjection)]
     if isinstance(network, EncoderDecoder):
         flops = network.flops_per_pair(sequence_length, sequence_length) // (3 * sequence_length)
     else:
         flops = network.flops_per_token(sequence_length) // 3
     return NetworkSize(
         network.num_parameters(),
-        network.num_parameters() - sum(stack.num_idle_parameters() for stack in stacks),
+        network.num_active_parameters(),
         flops,
-        _cache_bytes(network, sequence_length, cache_dtype),
+        _cache_bytes(network, sequence_length, dtype),
     )
 
 
@@ -129,15 +114,9 @@ def training_memory(
 ) -> TrainingMemory:
     """Run a training step on stand-ins, with the kernels that this machine's CPU would use, not compiled.
 
-    The step ends at the hidden states; ``insight.training.losses.loss_memory`` counts the loss.
-
-    Args:
-        config: The network to train.
-        vocabulary_size: Rows of the embedding.
-        batch_size: Rows of a batch.
-        sequence_length: Tokens of each row; with an encoder, of each source and each target.
-        dtype: Data type of the weights.
-        autocast: Data type of the products if it differs (mixed precision).
+    The step ends at the hidden states; ``insight.training.losses.loss_memory`` counts the loss. With an
+    encoder, ``sequence_length`` is that of each source and each target. ``dtype`` is that of the weights, and
+    ``autocast`` that of the products if it differs (mixed precision).
 
     Raises:
         ConfigError: A number is below 1, or the network's memory depends on the text.
@@ -161,7 +140,11 @@ def measure_training_memory(
     """Measure as :func:`training_memory` does, for an existing network; its gradients stay in place."""
     present = [*network.parameters(), *network.buffers(), input_ids]
     sequences = (input_ids, input_ids) if isinstance(network, EncoderDecoder) else (input_ids,)
-    with LiveMemory(present) as memory, _gradients_set_aside(network, memory):
+    with LiveMemory(present) as memory, contextlib.ExitStack() as hooks:
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                hook = parameter.register_post_accumulate_grad_hook(memory.set_aside)  # type: ignore[no-untyped-call]
+                hooks.callback(hook.remove)
         with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
             hidden = network(*sequences)
         activations = memory.live_bytes
@@ -179,20 +162,6 @@ def _give_stand_ins(network: nn.Module) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-@contextlib.contextmanager
-def _gradients_set_aside(network: Network, memory: LiveMemory) -> Iterator[None]:
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(memory.set_aside)  # type: ignore[no-untyped-call]
-        for parameter in network.parameters()
-        if parameter.requires_grad
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[CacheBytes, ...] | None:
     """The bytes that the last token added to each layer's cache, and the bytes that do not grow."""
     before = max(length - 1, 1)
@@ -205,11 +174,11 @@ def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[Cac
 
 
 def _bytes_of_caches(network: Network, length: int, source_length: int, dtype: torch.dtype) -> list[int]:
-    decoder = network.decoder if isinstance(network, EncoderDecoder) else network
-    device = torch.device("meta")
-    states = None
+    decoder, states, device = network, None, torch.device("meta")
     if isinstance(network, EncoderDecoder):
+        decoder = network.decoder
         states = torch.empty(1, source_length, network.config.encoder.hidden_size, device=device)
+    assert isinstance(decoder, Decoder)
     memory = LiveMemory([*decoder.parameters(), *(() if states is None else [states])])
     sizes: list[int] = []
     kept: list[LayerCache | CrossCache] = []

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -27,7 +28,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         peak_bytes: Largest sum of both.
     """
 
-    def __init__(self, present: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, present: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.gradient_bytes = self.peak_live_bytes = self.peak_bytes = 0
         self._present = [tensor.untyped_storage() for tensor in present]  # kept, so that no id is reused
@@ -39,11 +40,11 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf)
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
         return result
 
-    def set_aside(self, parameter: torch.Tensor) -> None:
+    def set_aside(self, parameter: Tensor) -> None:
         """Count a parameter's gradient separately (used with ``register_post_accumulate_grad_hook``)."""
         assert parameter.grad is not None
         key = id(parameter.grad.untyped_storage())
@@ -52,8 +53,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.live_bytes -= self._sizes[key]
             self.gradient_bytes += self._sizes[key]
 
-    def _count(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
+    def _count(self, storage: torch.UntypedStorage) -> None:
         key = id(storage)
         if key in self._sizes:
             return

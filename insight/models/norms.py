@@ -26,7 +26,7 @@ class Norm(Component):
 
 def require_eps(eps: float, name: str = "eps") -> None:
     """Refuse an ``eps`` that would not keep a root away from zero, or would dominate it."""
-    require_number(0, 1, "use 1e-6 or 1e-5", **{name: eps})
+    require_number(0, 1, "use 1e-6 or 1e-5", low_allowed=False, **{name: eps})
 
 
 @dataclass(frozen=True)

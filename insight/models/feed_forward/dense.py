@@ -111,7 +111,7 @@ class _PlainModule(nn.Module):
 
 @dataclass(frozen=True)
 class _Gated(FeedForward):
-    """A gated layer; ``gated`` maps gate and up ``(..., 2 * width)`` to ``(..., width)``.
+    """A gated layer, whose gate passes through GELU or SiLU.
 
     Args:
         intermediate_size: Width of the hidden layer; ``None`` = 8/3 of hidden_size, rounded up to a multiple
@@ -121,7 +121,7 @@ class _Gated(FeedForward):
 
     intermediate_size: int | None = None
     bias: bool = False
-    gated: ClassVar[Activation]
+    gelu: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive(intermediate_size=self.intermediate_size)
@@ -129,11 +129,23 @@ class _Gated(FeedForward):
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
         width = self.intermediate_size or default_width(hidden_size)
-        return GatedModule(hidden_size, width, type(self).gated, self.bias)
+        return GatedModule(hidden_size, width, gated_gelu if self.gelu else gated_silu, self.bias)
+
+
+@dataclass(frozen=True)
+class SwiGLU(_Gated):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+
+@dataclass(frozen=True)
+class GeGLU(_Gated):
+    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU (T5 1.1, Gemma)."""
+
+    gelu = True
 
 
 class GatedModule(nn.Module):
-    """The built form of a gated layer."""
+    """The built form of a gated layer; ``gated`` maps gate and up, ``2 * width`` channels, to ``width``."""
 
     def __init__(self, hidden_size: int, width: int, gated: Activation, bias: bool) -> None:
         super().__init__()
@@ -206,17 +218,3 @@ class _GatedSilu(torch.autograd.Function):
         torch.mul(gradient, up, out=gate_gradient)
         torch.ops.aten.silu_backward.grad_input(gate_gradient, gate, grad_input=gate_gradient)
         return joined
-
-
-@dataclass(frozen=True)
-class SwiGLU(_Gated):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
-
-    gated = staticmethod(gated_silu)
-
-
-@dataclass(frozen=True)
-class GeGLU(_Gated):
-    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU (T5 1.1, Gemma)."""
-
-    gated = staticmethod(gated_gelu)
