@@ -147,10 +147,10 @@ class Router(nn.Module):
     def __init__(self, config: MixtureOfExperts, hidden_size: int) -> None:
         super().__init__()
         self.config = config
-        self.balance = config.balance
-        self.projection = RouterProjection(hidden_size, [config.num_experts], bias=config.router_bias)
+        self.num_experts, self.balance = config.num_experts, config.balance
+        self.projection = RouterProjection(hidden_size, [self.num_experts], bias=config.router_bias)
         has_choice_bias = self.balance is not None and self.balance.moves_bias
-        self.register_buffer("choice_bias", torch.zeros(config.num_experts) if has_choice_bias else None)
+        self.register_buffer("choice_bias", torch.zeros(self.num_experts) if has_choice_bias else None)
         self._routed: Routed | None = None
 
     def reset_parameters(self) -> None:
@@ -208,7 +208,7 @@ class Router(nn.Module):
         ones = torch.ones_like(chosen)
         if real_tokens is not None:
             ones = real_tokens.to(chosen.dtype).repeat_interleave(self.config.num_experts_per_token)
-        counts = torch.zeros(self.config.num_experts, dtype=torch.int64, device=chosen.device)
+        counts = torch.zeros(self.num_experts, dtype=torch.int64, device=chosen.device)
         counts = counts.scatter_add(0, chosen, ones)
         is_distribution = self.config.score == "softmax"
         probabilities = scores if is_distribution else scores / scores.sum(dim=-1, keepdim=True)
