@@ -146,11 +146,7 @@ class EncoderDecoder(Network):
         )
 
     def encode(
-        self,
-        source_ids: Tensor,
-        *,
-        source_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        self, source_ids: Tensor, *, source_mask: Tensor | None = None, position_ids: Tensor | None = None
     ) -> EncoderStates:
         """Return the states that the decoder reads; arguments as in :meth:`forward`."""
         states = self.encoder(source_ids, token_mask=source_mask, position_ids=position_ids)
