@@ -11,7 +11,7 @@ from torch import Tensor
 
 from insight.models.attention import Attention
 from insight.models.attention.kernels import soft_cap
-from insight.models.caches import CrossCache, DecoderCache, EncoderStates
+from insight.models.caches import CacheShape, CrossCache, DecoderCache, EncoderStates
 from insight.models.checks import require, require_flags, require_number, require_positive
 from insight.models.input_checks import check_encoder_states, check_inputs
 from insight.models.linear import OutputHead, TokenEmbedding
@@ -172,14 +172,14 @@ class Decoder(TokenStack):
         check_encoder_states(self.reads_encoder, encoder_states, None, batch_size)
         weight = self.embedding.weight
         stored = dtype or weight.dtype
-        sizes = batch_size, max_length, stored, weight.device, max_rollback
-        layers = [block.attention.make_cache(*sizes) for block in self.layers()]
+        shape = CacheShape(batch_size, max_length, stored, weight.device, max_rollback)
+        layers = [block.attention.make_cache(shape) for block in self.layers()]
         cross_caches = [
             CrossCache(encoder_states, block.cross_attention.project_states, stored)
             for block in self.layers()
             if encoder_states is not None and block.cross_attention is not None
         ]
-        return DecoderCache(layers, max_length, batch_size, cross_caches)
+        return DecoderCache(layers, batch_size, max_length, cross_caches)
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one trained token: those of :meth:`forward_flops` and the head, times 3."""

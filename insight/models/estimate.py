@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from insight.models.caches import CrossCache, EncoderStates, LayerCache
+from insight.models.caches import CacheShape, CrossCache, EncoderStates, LayerCache
 from insight.models.checks import require_positive
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -175,6 +175,7 @@ def _cache_bytes(network: Network, length: int, dtype: torch.dtype) -> tuple[Cac
 
 def _bytes_of_caches(network: Network, length: int, source_length: int, dtype: torch.dtype) -> list[int]:
     decoder, states, device = network, None, torch.device("meta")
+    shape = CacheShape(1, length, dtype, device)
     if isinstance(network, EncoderDecoder):
         decoder = network.decoder
         states = torch.empty(1, source_length, network.config.encoder.hidden_size, device=device)
@@ -185,7 +186,7 @@ def _bytes_of_caches(network: Network, length: int, source_length: int, dtype: t
     for block in decoder.layers():
         before = memory.live_bytes
         with memory, torch.no_grad():
-            kept.append(block.attention.make_cache(1, length, dtype, device))
+            kept.append(block.attention.make_cache(shape))
             if states is not None and block.cross_attention is not None:
                 project = block.cross_attention.project_states
                 kept.append(CrossCache(EncoderStates(states), project, dtype))

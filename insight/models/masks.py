@@ -34,17 +34,28 @@ class Mask(ABC):
             offset: Number of keys minus number of queries, so that query i stands at key ``i + offset``.
         """
 
-    @abstractmethod
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        """Return this mask with narrower bounds.
+        """Return this mask with narrower bounds; ``None`` changes nothing.
 
         Args:
-            window: Keys of a sliding window; ``None`` changes nothing.
-            chunk_size: Tokens of a chunk, outside which a query sees nothing; ``None`` changes nothing.
+            window: Keys of a sliding window.
+            chunk_size: Tokens of a chunk, outside which a query sees nothing.
 
         Raises:
             ConfigError: The mask is not causal, so it has no chunks.
         """
+        if chunk_size is not None:
+            raise ConfigError(
+                f"a {type(self).__name__} has no chunks, which belong to causal attention",
+                "use chunk_size=null",
+                option="chunk_size",
+                value=chunk_size,
+            )
+        return self if window is None else self._windowed(window)
+
+    def _windowed(self, window: int) -> Mask:
+        """Return this mask with a window, where :meth:`within` is not overridden."""
+        raise NotImplementedError
 
     @property
     def num_rows(self) -> int:
@@ -101,7 +112,7 @@ class CausalMask(Mask):
             seen = seen & (query // self.chunk_size == key // self.chunk_size)
         return seen
 
-    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
+    def within(self, window: int | None, chunk_size: int | None = None) -> CausalMask:
         if window is None and chunk_size is None:
             return self
         return CausalMask(_narrower(self.window, window), _narrower(self.chunk_size, chunk_size))
@@ -143,9 +154,8 @@ class BidirectionalMask(Mask):
         distance = (query + offset - key).abs()
         return distance >= 0 if self.window is None else distance <= self.window
 
-    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        _refuse_chunks(self, chunk_size)
-        return self if window is None else BidirectionalMask(_narrower(self.window, window))
+    def _windowed(self, window: int) -> Mask:
+        return BidirectionalMask(_narrower(self.window, window))
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.window is None or self.window >= key.shape[2] - 1:
@@ -179,11 +189,10 @@ class DocumentMask(Mask):
         return self.document_ids.shape[0]
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        mask = self
-        if chunk_size is not None:
-            _refuse_chunks(self.inside, chunk_size)
-            mask = self._cut(chunk_size)
-        return mask if window is None else replace(mask, inside=self.inside.within(window))
+        if chunk_size is None or not isinstance(self.inside, CausalMask):
+            inside = self.inside.within(window, chunk_size)
+            return self if inside is self.inside else replace(self, inside=inside)
+        return self._cut(chunk_size).within(window)
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.lengths is None:
@@ -197,15 +206,14 @@ class DocumentMask(Mask):
             else:
                 groups.append((1, row))
         sizes = [size for size, _ in groups]
+        parts = zip(*(torch.split(x, sizes) for x in (query, key, value)), strict=True)
         rows = []
-        for (_, lengths), *tensors in zip(
-            groups, *(torch.split(x, sizes) for x in (query, key, value)), strict=True
-        ):
-            documents = zip(*(torch.split(x, lengths, dim=2) for x in tensors), strict=True)
+        for (_, lengths), tensors in zip(groups, parts, strict=True):
+            documents = zip(*(torch.split(x, list(lengths), dim=2) for x in tensors), strict=True)
             rows.append(torch.cat([self.inside.attend(attend, q, k, v) for q, k, v in documents], dim=2))
         return torch.cat(rows)
 
-    def _cut(self, chunk_size: int) -> DocumentMask:
+    def _cut(self, size: int) -> DocumentMask:
         """Make the chunks of each document documents; the first chunk begins where the document does."""
         ids = self.document_ids
         ordered, order = ids.sort(dim=1, stable=True)
@@ -213,15 +221,11 @@ class DocumentMask(Mask):
         begins = torch.ones_like(ids, dtype=torch.bool)
         begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
         places = index - index.where(begins, 0).cummax(dim=1).values
-        chunks = torch.empty_like(ids).scatter(1, order, places // chunk_size)
+        chunks = torch.empty_like(ids).scatter(1, order, places // size)
         lengths = None
         if self.lengths is not None:
             lengths = tuple(
-                tuple(
-                    min(chunk_size, length - start)
-                    for length in row
-                    for start in range(0, length, chunk_size)
-                )
+                tuple(min(size, length - start) for length in row for start in range(0, length, size))
                 for row in self.lengths
             )
         return DocumentMask(ids * ids.shape[1] + chunks, lengths, self.inside)
@@ -248,10 +252,9 @@ class PaddingMask(Mask):
     def num_rows(self) -> int:
         return self.tokens.shape[0]
 
-    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        _refuse_chunks(self, chunk_size)
+    def _windowed(self, window: int) -> Mask:
         # Here padding sees padding, since there may be no other keys within its window.
-        return self if window is None else document_mask((~self.tokens).long(), BidirectionalMask(window))
+        return document_mask((~self.tokens).long(), BidirectionalMask(window))
 
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         return self.tokens[:, None, None]
@@ -280,9 +283,8 @@ class PrefixMask(Mask):
     def num_rows(self) -> int:
         return self.lengths.shape[0]
 
-    def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        _refuse_chunks(self, chunk_size)
-        return self if window is None else PrefixMask(self.lengths, _narrower(self.window, window))
+    def _windowed(self, window: int) -> Mask:
+        return PrefixMask(self.lengths, _narrower(self.window, window))
 
 
 @dataclass(frozen=True)
@@ -292,16 +294,14 @@ class PositionMask(Mask):
     Args:
         query_positions: int64 ``(batch or 1, num_queries)``.
         key_positions: int64 ``(batch or 1, num_keys)``; below 0 where there is no key.
-        window: Number of keys that a query sees, its own included; ``None`` = all.
+        inside: The keys that a query sees by position.
         all_visible: Whether it is known that nothing is hidden.
-        chunk_size: Tokens of a chunk; a query sees only keys of its own chunk. ``None`` = one chunk.
     """
 
     query_positions: Tensor
     key_positions: Tensor
-    window: int | None = None
+    inside: CausalMask = CausalMask()
     all_visible: bool = False
-    chunk_size: int | None = None
 
     def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         queries, keys = self.query_positions, self.key_positions
@@ -316,10 +316,7 @@ class PositionMask(Mask):
         return self._seen(self.query_positions.unsqueeze(2), self.key_positions.unsqueeze(1)).unsqueeze(1)
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        if window is None and chunk_size is None:
-            return self
-        window, chunk_size = _narrower(self.window, window), _narrower(self.chunk_size, chunk_size)
-        return PositionMask(self.query_positions, self.key_positions, window, self.all_visible, chunk_size)
+        return replace(self, inside=self.inside.within(window, chunk_size))
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.all_visible:
@@ -330,7 +327,7 @@ class PositionMask(Mask):
         return self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1)
 
     def _seen(self, query: Tensor, key: Tensor) -> Tensor:
-        return CausalMask(self.window, self.chunk_size).sees(query, key) & (key >= 0)
+        return self.inside.sees(query, key) & (key >= 0)
 
 
 def document_mask(document_ids: Tensor | None, inside: Mask) -> Mask:
@@ -376,13 +373,11 @@ def attend_in_blocks(
 ) -> Tensor:
     """Compute a sliding window in blocks of queries, each of which meets only the keys near it.
 
-    The cost is that of a band instead of the whole square.
+    The cost is that of a band instead of the whole square. Tensors are as in :meth:`Mask.attend`, with at
+    least as many keys as queries.
 
     Args:
         attend: A kernel's call.
-        query: ``(batch, num_heads, num_queries, head_dim)``.
-        key: ``(batch, num_key_value_heads, num_keys, head_dim)``, at least as many as queries.
-        value: Like ``key``.
         mask: A mask that is equal for all rows and anywhere in the sequence.
         before: Most keys that it shows before the query's own.
         after: Most keys that it shows after the query's own.
@@ -413,16 +408,6 @@ def _narrower(first: int | None, second: int | None) -> int | None:
     if first is None or second is None:
         return second if first is None else first
     return min(first, second)
-
-
-def _refuse_chunks(mask: Mask, chunk_size: int | None) -> None:
-    if chunk_size is not None and not isinstance(mask, CausalMask):
-        raise ConfigError(
-            f"a {type(mask).__name__} has no chunks, which belong to causal attention",
-            "use chunk_size=null",
-            option="chunk_size",
-            value=chunk_size,
-        )
 
 
 def _band(mask: Mask, shape: tuple[int, int, int], device: torch.device) -> Tensor:

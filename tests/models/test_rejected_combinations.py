@@ -48,6 +48,7 @@ from insight.models import (
     SDPAKernel,
     TiledKernel,
 )
+from insight.models.caches import CacheShape
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
 
@@ -77,7 +78,7 @@ def cross(attention: Attention, **options: Any) -> EncoderDecoderConfig:
 
 def encode_ahead(mask: Any) -> object:
     """What a ring is asked to hold while queries may look ahead, or not."""
-    ring = RingCache(2, 1, 9, 4, torch.float32, torch.device("cpu"), window=3)
+    ring = RingCache(CacheShape(2, 9, torch.float32, torch.device("cpu")), 1, 4, window=3)
     return ring.append(torch.zeros(2, 1, 2, 4), torch.zeros(2, 1, 2, 4), mask)
 
 

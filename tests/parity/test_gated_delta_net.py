@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from insight.models import CallContext, GatedDeltaNet, Position, PositionEncoding
 from insight.models.attention.linear import Recurrence, mix_chunks, mix_token
+from insight.models.caches import CacheShape
 from insight.models.masks import CausalMask
 
 transformers = pytest.importorskip("transformers")
@@ -87,7 +88,7 @@ def test_the_layer_with_gradients() -> None:
 def test_decoding_token_by_token_equals_their_whole_pass() -> None:
     theirs, ours = theirs_and_ours()
     hidden = torch.randn(2, LENGTH, HIDDEN, generator=torch.Generator().manual_seed(1))
-    cache = ours.make_cache(2, LENGTH, torch.float32, hidden.device)
+    cache = ours.make_cache(CacheShape(2, LENGTH, torch.float32, hidden.device))
     with torch.no_grad():
         expected = theirs(hidden)
         parts = [

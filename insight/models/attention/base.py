@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from insight.models.caches import CrossCache, EncoderStates, LayerCache
+from insight.models.caches import CacheShape, CrossCache, EncoderStates, LayerCache
 from insight.models.checkpointing import Recomputable
+from insight.models.checks import require
 from insight.models.masks import Mask
 from insight.models.positions import Position, PositionEncoding
 from insight.models.positions.base import PositionTables
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 MOST_HEADS = 2**14
 
@@ -53,15 +53,8 @@ class AttentionModule(Recomputable):
         """Mix the tokens of a sequence: ``(batch, sequence, hidden_size)`` to the same shape."""
         raise NotImplementedError
 
-    def make_cache(
-        self,
-        batch_size: int,
-        max_length: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rollback: int = 0,
-    ) -> LayerCache:
-        """Make an empty cache for this layer; the arguments are those of :meth:`Decoder.make_cache`.
+    def make_cache(self, shape: CacheShape) -> LayerCache:
+        """Make an empty cache for this layer.
 
         Raises:
             ConfigError: The position encoding allows no cache of that length.
@@ -75,10 +68,7 @@ class AttentionModule(Recomputable):
     def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str | None:
         """Describe in a few words which kernel training uses and why; ``None`` where there is no softmax.
 
-        Args:
-            device: ``"cpu"`` or ``"cuda"``.
-            dtype: Data type of queries, keys and values.
-            num_tokens: Tokens of a sequence.
+        The facts are the device (``"cpu"`` or ``"cuda"``), the type of queries and keys, and their number.
         """
         return None
 
@@ -134,13 +124,12 @@ class Attention(Component):
         Raises:
             ConfigError: The attention, or its position encoding, only looks back.
         """
-        if self.causal_only:
-            raise ConfigError(
-                "an encoder needs attention in both directions, and here a token sees only what came before",
-                "use GroupedQueryAttention there",
-                option="attention",
-                value=type(self).__name__,
-            )
+        require(
+            not self.causal_only,
+            "an encoder needs attention in both directions, and here a token sees only what came before",
+            "use GroupedQueryAttention there",
+            attention=self,
+        )
 
     def check_cross(self, hidden_size: int) -> None:
         """Refuse attention that cannot read another sequence or cannot be built.
@@ -148,12 +137,8 @@ class Attention(Component):
         Raises:
             ConfigError: It reads only its own sequence, compares positions, or its options conflict.
         """
-        raise ConfigError(
-            "it reads its own sequence only",
-            "use GroupedQueryAttention or DifferentialAttention with NoPosition",
-            option="cross_attention",
-            value=type(self).__name__,
-        )
+        remedy = "use GroupedQueryAttention or DifferentialAttention with NoPosition"
+        require(False, "it reads its own sequence only", remedy, cross_attention=self)
 
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
@@ -178,10 +163,7 @@ class LayerPattern(Attention):
     layers: tuple[Attention, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise ConfigError(
-                "a pattern has at least one attention", "list them in turn", option="layers", value="()"
-            )
+        require(bool(self.layers), "a pattern has at least one attention", "list them in turn", layers="()")
 
     def check(self, hidden_size: int) -> None:
         for attention in self.layers:
@@ -217,11 +199,9 @@ def head_size(hidden_size: int, num_heads: int, head_dim: int | None) -> int:
     Raises:
         ConfigError: ``num_heads`` does not divide ``hidden_size``.
     """
-    if head_dim is None and hidden_size % num_heads:
-        raise ConfigError(
-            f"must divide hidden_size={hidden_size}",
-            f"use hidden_size={hidden_size // num_heads * num_heads + num_heads} or set head_dim",
-            option="num_heads",
-            value=num_heads,
-        )
-    return hidden_size // num_heads if head_dim is None else head_dim
+    if head_dim is not None:
+        return head_dim
+    share, rest = divmod(hidden_size, num_heads)
+    remedy = f"use hidden_size={(share + 1) * num_heads} or set head_dim"
+    require(not rest, f"must divide hidden_size={hidden_size}", remedy, num_heads=num_heads)
+    return share

@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from insight.models.attention.base import BuildPosition
 from insight.models.attention.grouped_query import GroupedQueryAttention, GroupedQueryModule
-from insight.models.checks import require_number
+from insight.models.checks import require, require_number
 from insight.models.masks import Mask
 from insight.models.norms import require_eps, rms_norm
-from insight.models.positions import PositionEncoding
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,30 +32,18 @@ class DifferentialAttention(GroupedQueryAttention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_heads % 2:
-            raise ConfigError(
-                "differential attention pairs heads",
-                "use an even number",
-                option="num_heads",
-                value=self.num_heads,
-            )
-        num_key_value_heads = self.num_key_value_heads
-        if num_key_value_heads is not None and num_key_value_heads > 1 and num_key_value_heads % 2:
-            raise ConfigError(
-                "differential attention pairs value heads",
-                "use 1 or an even number",
-                option="num_key_value_heads",
-                value=num_key_value_heads,
-            )
+        num_heads, num_value_heads = self.num_heads, self.num_key_value_heads
+        problem = "differential attention pairs heads"
+        require(num_heads % 2 == 0, problem, "use an even number", num_heads=num_heads)
+        pairs_up = num_value_heads is None or num_value_heads == 1 or num_value_heads % 2 == 0
+        problem, remedy = "differential attention pairs value heads", "use 1 or an even number"
+        require(pairs_up, problem, remedy, num_key_value_heads=num_value_heads)
         require_number(0, 100, "use 0.1", low_allowed=True, weight_std=self.weight_std)
         require_eps(self.norm_eps, "norm_eps")
 
-    def _build(
-        self, hidden_size: int, encoder_size: int | None, build_position: BuildPosition, layer: int
-    ) -> GroupedQueryModule:
-        head_dim = self._head_dim(hidden_size)
-        position = build_position(self.position, head_dim, self.num_heads)
-        return DifferentialModule(self, hidden_size, head_dim, position, layer, encoder_size)
+    @property
+    def _module(self) -> type[GroupedQueryModule]:
+        return DifferentialModule
 
 
 class DifferentialModule(GroupedQueryModule):
@@ -70,22 +56,20 @@ class DifferentialModule(GroupedQueryModule):
         self,
         config: DifferentialAttention,
         hidden_size: int,
-        head_dim: int,
-        position: PositionEncoding,
+        build_position: BuildPosition,
         layer: int,
         encoder_size: int | None = None,
     ) -> None:
-        super().__init__(config, hidden_size, head_dim, position, encoder_size)
+        super().__init__(config, hidden_size, build_position, layer, encoder_size)
         self.norm_eps = config.norm_eps
         self.first_weight = 0.8 - 0.6 * math.exp(-0.3 * layer)
         self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2 = (
-            nn.Parameter(torch.empty(head_dim)) for _ in range(4)
+            nn.Parameter(torch.empty(self.head_dim)) for _ in range(4)
         )
         self.weight_std = config.weight_std
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise the vectors that make the weight, and the sinks."""
         super().reset_parameters()
         for vector in (self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2):
             nn.init.normal_(vector, std=self.weight_std)

@@ -18,15 +18,14 @@ from insight.models.attention.base import (
     CrossAttentionModule,
     head_size,
 )
-from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
-from insight.models.caches import LayerCache, make_layer_cache
-from insight.models.checks import require_divisor, require_flags, require_number, require_positive
+from insight.models.attention.kernels import KernelName, ScoreChange, Situation, check_kernel, make_kernel
+from insight.models.caches import CacheShape, LayerCache, make_layer_cache
+from insight.models.checks import require, require_divisor, require_flags, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
 from insight.models.norms import QueryKeyNorm, QueryKeyNormName, find_query_key_norm
-from insight.models.positions import NoPosition, Position, PositionEncoding, Rope
+from insight.models.positions import NoPosition, Position, Rope
 from insight.models.positions.base import PositionTables
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -77,114 +76,71 @@ class GroupedQueryAttention(Attention):
         )
         require_positive(head_dim=self.head_dim, window=self.window, chunk_size=self.chunk_size)
         require_divisor("num_heads", self.num_heads, num_key_value_heads=self.num_key_value_heads)
-        require_number(
-            0,
-            1e6,
-            "use null for the default",
-            score_scale=self.score_scale,
-            score_soft_cap=self.score_soft_cap,
-        )
-        require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
+        for name in ("score_scale", "score_soft_cap"):
+            require_number(0, 1e6, "use null for the default", **{name: getattr(self, name)})
         require_flags(self)
         find_query_key_norm(self.qk_norm)
-        kernel = make_kernel(self.kernel)
-        if self.score_soft_cap is not None and not kernel.caps_scores:
-            raise ConfigError(
-                f"it cannot bound the scores (score_soft_cap={self.score_soft_cap})",
-                "use auto or reference",
-                option="kernel",
-                value=self.kernel,
-            )
-        if self.dropout and not kernel.drops_weights:
-            raise ConfigError(
-                f"it cannot drop weights (dropout={self.dropout})",
-                "use auto, sdpa or reference",
-                option="kernel",
-                value=self.kernel,
-            )
+        check_kernel(self.kernel, self.dropout, self.score_soft_cap)
         if self.head_dim is not None:
-            self._check_position(self.head_dim)
+            self.check(self.num_heads * self.head_dim)
 
     def check(self, hidden_size: int) -> None:
-        self._check_position(self._head_dim(hidden_size))
+        position = self.position.build(self.head_size(hidden_size), self.num_heads)
+        if not position.extra_channels:
+            return
+        problem = f"score_soft_cap={self.score_soft_cap} would bound the channels that carry the position"
+        require(
+            self.score_soft_cap is None, problem, "use another position or no cap", position=self.position
+        )
+        norm = find_query_key_norm(self.qk_norm)
+        problem = "qk_norm with after_position=true would rescale the channels that carry the position"
+        remedy = "use after_position=false"
+        require(norm is None or not norm.after_position, problem, remedy, position=self.position)
+
+    def head_size(self, hidden_size: int) -> int:
+        """Channels of a head."""
+        return head_size(hidden_size, self.num_heads, self.head_dim)
+
+    @property
+    def _module(self) -> type[GroupedQueryModule]:
+        return GroupedQueryModule
 
     def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         self.check(hidden_size)
-        return self._build(hidden_size, None, build_position, layer)
+        return self._module(self, hidden_size, build_position, layer)
 
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
         self.check_cross(hidden_size)
-        return self._build(hidden_size, encoder_size, build_position, layer)
+        return self._module(self, hidden_size, build_position, layer, encoder_size)
 
     def check_bidirectional(self) -> None:
         super().check_bidirectional()
-        if not self.position.looks_ahead:
-            raise ConfigError(
-                "in an encoder it describes only keys before the query",
-                "use RelativeBias(bidirectional=true), Rope, or an input_position with NoPosition",
-                option="position",
-                value=type(self.position).__name__,
-            )
+        require(
+            self.position.looks_ahead,
+            "in an encoder it describes only keys before the query",
+            "use RelativeBias(bidirectional=true), Rope, or an input_position with NoPosition",
+            position=self.position,
+        )
         self._check_no_chunks("an encoder")
 
     def check_cross(self, hidden_size: int) -> None:
-        if not isinstance(self.position, NoPosition):
-            raise ConfigError(
-                "in cross-attention the positions of two sequences are not on one axis, so they have no "
-                "distances",
-                "use NoPosition; positions added to the input (input_position) reach it all the same",
-                option="position",
-                value=type(self.position).__name__,
-            )
-        if self.window is not None:
-            raise ConfigError(
-                "in cross-attention another sequence has no place to slide along",
-                "use window=null",
-                option="window",
-                value=self.window,
-            )
+        require(
+            isinstance(self.position, NoPosition),
+            "in cross-attention the positions of two sequences are not on one axis, so they have no "
+            "distances",
+            "use NoPosition; positions added to the input (input_position) reach it all the same",
+            position=self.position,
+        )
+        problem = "in cross-attention another sequence has no place to slide along"
+        require(self.window is None, problem, "use window=null", window=self.window)
         self._check_no_chunks("cross-attention")
         self.check(hidden_size)
 
     def _check_no_chunks(self, where: str) -> None:
-        if self.chunk_size is not None:
-            raise ConfigError(
-                f"{where} has no chunks, which belong to causal attention",
-                "use chunk_size=null",
-                option="chunk_size",
-                value=self.chunk_size,
-            )
-
-    def _build(
-        self, hidden_size: int, encoder_size: int | None, build_position: BuildPosition, layer: int
-    ) -> GroupedQueryModule:
-        head_dim = self._head_dim(hidden_size)
-        position = build_position(self.position, head_dim, self.num_heads)
-        return GroupedQueryModule(self, hidden_size, head_dim, position, encoder_size)
-
-    def _head_dim(self, hidden_size: int) -> int:
-        return head_size(hidden_size, self.num_heads, self.head_dim)
-
-    def _check_position(self, head_dim: int) -> None:
-        position, norm = self.position.build(head_dim, self.num_heads), find_query_key_norm(self.qk_norm)
-        if not position.extra_channels:
-            return
-        if self.score_soft_cap is not None:
-            raise ConfigError(
-                f"score_soft_cap={self.score_soft_cap} would bound the channels that carry the position",
-                "use another position or no cap",
-                option="position",
-                value=type(self.position).__name__,
-            )
-        if norm is not None and norm.after_position:
-            raise ConfigError(
-                "qk_norm with after_position=true would rescale the channels that carry the position",
-                "use after_position=false",
-                option="position",
-                value=type(self.position).__name__,
-            )
+        problem = f"{where} has no chunks, which belong to causal attention"
+        require(self.chunk_size is None, problem, "use chunk_size=null", chunk_size=self.chunk_size)
 
 
 class GroupedQueryModule(CrossAttentionModule):
@@ -198,20 +154,20 @@ class GroupedQueryModule(CrossAttentionModule):
         self,
         config: GroupedQueryAttention,
         hidden_size: int,
-        head_dim: int,
-        position: PositionEncoding,
+        build_position: BuildPosition,
+        layer: int,
         encoder_size: int | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.num_key_value_heads = config.num_key_value_heads or config.num_heads
-        self.head_dim = head_dim
+        self.head_dim = head_dim = config.head_size(hidden_size)
         self.window, self.chunk_size = config.window, config.chunk_size
         self.scale = config.score_scale if config.score_scale is not None else head_dim**-0.5
         self.soft_cap = config.score_soft_cap
         self.dropout = config.dropout
-        self.position = position
-        self.kernel: Kernel = make_kernel(config.kernel)
+        self.position = build_position(config.position, head_dim, self.num_heads)
+        self.kernel = make_kernel(config.kernel)
         self.reads_encoder = encoder_size is not None
         query_size, key_size = self.num_heads * head_dim, self.num_key_value_heads * head_dim
         sizes = [query_size, key_size, key_size]
@@ -229,7 +185,6 @@ class GroupedQueryModule(CrossAttentionModule):
         self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if config.sinks else None
 
     def reset_parameters(self) -> None:
-        """Initialise the sinks."""
         if self.sinks is not None:
             nn.init.zeros_(self.sinks)
 
@@ -295,27 +250,11 @@ class GroupedQueryModule(CrossAttentionModule):
         wide_keys = self.position.extra_channels > 0
         return self.kernel.describe(Situation(device, dtype, num_tokens, True, mask, change, wide_keys))
 
-    def make_cache(
-        self,
-        batch_size: int,
-        max_length: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rollback: int = 0,
-    ) -> LayerCache:
-        self.position.check_cache(max_length)
-        return make_layer_cache(
-            batch_size,
-            self.num_key_value_heads,
-            max_length,
-            self.head_dim,
-            dtype,
-            device,
-            extra_channels=self.position.extra_channels,
-            # A ring would forget where a chunk began.
-            window=self.window if self.chunk_size is None else None,
-            max_rollback=max_rollback,
-        )
+    def make_cache(self, shape: CacheShape) -> LayerCache:
+        self.position.check_cache(shape.max_length)
+        window = self.window if self.chunk_size is None else None  # a ring would forget where a chunk began
+        extra_channels = self.position.extra_channels
+        return make_layer_cache(shape, self.num_key_value_heads, self.head_dim, extra_channels, window)
 
     def flops_per_token(self, sequence_length: int) -> int:
         # Scores and weighted sum are counted over the whole square, as by torch's counter and PaLM's formula.

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from insight.models.attention.base import MOST_HEADS, Attention, AttentionModule, BuildPosition, CallContext
-from insight.models.attention.kernels import Kernel, KernelName, ScoreChange, Situation, make_kernel
-from insight.models.caches import LayerCache, make_layer_cache
-from insight.models.checks import require_number, require_positive
+from insight.models.attention.kernels import KernelName, ScoreChange, Situation, check_kernel, make_kernel
+from insight.models.caches import CacheShape, LayerCache, make_layer_cache
+from insight.models.checks import require, require_number, require_positive
 from insight.models.linear import Projection
-from insight.models.masks import CausalMask, Mask
+from insight.models.masks import CausalMask
 from insight.models.norms import RMSNorm, require_eps
 from insight.models.positions import InterleavedRope, Position, PositionEncoding
 from insight.models.positions.base import PositionTables
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -64,33 +63,24 @@ class LatentAttention(Attention):
             window=self.window,
         )
         require_number(0, 1e6, "use null for the default", score_scale=self.score_scale)
-        require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=self.dropout)
-        if self.value_dim > self.head_dim + self.rotary_dim:
-            raise ConfigError(
-                f"a value has at most as many channels as a key (head_dim={self.head_dim}, "
-                f"rotary_dim={self.rotary_dim})",
-                f"use value_dim={self.head_dim + self.rotary_dim} or less",
-                option="value_dim",
-                value=self.value_dim,
-            )
+        key_dim = self.head_dim + self.rotary_dim
+        require(
+            self.value_dim <= key_dim,
+            f"a value has at most as many channels as a key (head_dim={self.head_dim}, "
+            f"rotary_dim={self.rotary_dim})",
+            f"use value_dim={key_dim} or less",
+            value_dim=self.value_dim,
+        )
         require_eps(self.norm_eps, "norm_eps")
-        kernel = make_kernel(self.kernel)
-        if self.dropout and not kernel.drops_weights:
-            raise ConfigError(
-                f"it cannot drop weights (dropout={self.dropout})",
-                "use auto, sdpa or reference",
-                option="kernel",
-                value=self.kernel,
-            )
+        check_kernel(self.kernel, self.dropout)
         position = self.position.build(self.rotary_dim, self.num_heads)
-        if position.extra_channels or position.has_bias:
-            raise ConfigError(
-                "in latent attention heads share the key that carries the position, so none can have a bias "
-                "of its own",
-                "use Rope, InterleavedRope or NoPosition",
-                option="position",
-                value=type(self.position).__name__,
-            )
+        require(
+            not (position.extra_channels or position.has_bias),
+            "in latent attention heads share the key that carries the position, so none can have a bias "
+            "of its own",
+            "use Rope, InterleavedRope or NoPosition",
+            position=self.position,
+        )
 
     def check(self, hidden_size: int) -> None:
         require_positive(hidden_size=hidden_size)
@@ -108,15 +98,13 @@ class LatentModule(AttentionModule):
 
     def __init__(self, config: LatentAttention, hidden_size: int, position: PositionEncoding) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.latent_size = config.latent_size
-        self.head_dim, self.rotary_dim = config.head_dim, config.rotary_dim
-        self.value_dim = config.value_dim
+        self.num_heads, self.latent_size = config.num_heads, config.latent_size
+        self.head_dim, self.rotary_dim, self.value_dim = config.head_dim, config.rotary_dim, config.value_dim
         self.window, self.dropout = config.window, config.dropout
         key_dim = config.head_dim + config.rotary_dim
         self.scale = config.score_scale if config.score_scale is not None else key_dim**-0.5
         self.position = position
-        self.kernel: Kernel = make_kernel(config.kernel)
+        self.kernel = make_kernel(config.kernel)
         self.latent = Projection(hidden_size, [config.latent_size, config.rotary_dim])
         self.latent_norm = RMSNorm(config.norm_eps).build(config.latent_size)
         self.key_value = Projection(
@@ -129,40 +117,39 @@ class LatentModule(AttentionModule):
         self.output = Projection(self.num_heads * config.value_dim, [hidden_size], writes_residual=True)
 
     def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
-        tables, cache = context.tables, context.cache
-        query, rotary_query = self._queries(hidden, tables)
-        latent, rotary_key = self.latent(hidden).split([self.latent_size, self.rotary_dim], dim=-1)
-        latent = self.latent_norm(latent).unsqueeze(1)
-        rotary_key = self._encode(rotary_key.unsqueeze(2), tables).transpose(1, 2)
         mask = context.mask.within(self.window)
-        if cache is None:
-            mixed = self._mix_expanded(query, rotary_query, latent, rotary_key, mask)
+        query, rotary_query = self._queries(hidden, context.tables)
+        latent, rotary_key = self.latent(hidden).split([self.latent_size, self.rotary_dim], dim=-1)
+        latent = self.latent_norm(latent)
+        rotary_key = self._encode(rotary_key.unsqueeze(2), context.tables)
+        change = ScoreChange(dropout=self.dropout if self.training else 0.0)
+        if context.cache is None:
+            sizes = [self.num_heads * self.head_dim, self.num_heads * self.value_dim]
+            keys, values = self.key_value(latent).split(sizes, dim=-1)
+            key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            value = values.unflatten(-1, (self.num_heads, self.value_dim)).transpose(1, 2)
+            key = torch.cat([key, rotary_key.expand(-1, self.num_heads, -1, -1)], dim=-1)
+            mixed = self.kernel(
+                torch.cat([query, rotary_query], dim=-1), key, value, mask, self.scale, change
+            )
         else:
-            mixed = self._mix_absorbed(query, rotary_query, latent, rotary_key, mask, cache)
+            latent, heads = latent.unsqueeze(1), (self.num_heads, -1, self.latent_size)
+            to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
+            key, _, mask = context.cache.append(
+                torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask
+            )
+            query = torch.cat([query @ to_key, rotary_query], dim=-1)
+            # The latent is the first part of the key; the rest of the result is cut off.
+            mixed = (
+                self.kernel(query, key, key, mask, self.scale, change)[..., : self.latent_size] @ to_value.mT
+            )
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 
-    def make_cache(
-        self,
-        batch_size: int,
-        max_length: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rollback: int = 0,
-    ) -> LayerCache:
-        self.position.check_cache(max_length)
+    def make_cache(self, shape: CacheShape) -> LayerCache:
+        self.position.check_cache(shape.max_length)
         # Values are part of the keys, so the cache keeps values without channels.
-        return make_layer_cache(
-            batch_size,
-            1,
-            max_length,
-            0,
-            dtype,
-            device,
-            extra_channels=self.latent_size + self.rotary_dim,
-            window=self.window,
-            max_rollback=max_rollback,
-        )
+        return make_layer_cache(shape, 1, 0, self.latent_size + self.rotary_dim, self.window)
 
     def describe_kernel(self, device: str, dtype: torch.dtype, num_tokens: int) -> str:
         mask, wide_keys = CausalMask().within(self.window), self.head_dim + self.rotary_dim > self.value_dim
@@ -178,39 +165,9 @@ class LatentModule(AttentionModule):
             hidden = self.query_latent_norm(self.query_latent(hidden))
         heads = self.query(hidden).unflatten(-1, (self.num_heads, self.head_dim + self.rotary_dim))
         plain, rotary = heads.split([self.head_dim, self.rotary_dim], dim=-1)
-        return plain.transpose(1, 2), self._encode(rotary, tables).transpose(1, 2)
-
-    def _change(self) -> ScoreChange:
-        return ScoreChange(dropout=self.dropout if self.training else 0.0)
+        return plain.transpose(1, 2), self._encode(rotary, tables)
 
     def _encode(self, heads: Tensor, tables: PositionTables) -> Tensor:
+        """Encode positions into ``(batch, sequence, heads, channels)``, and put heads before the sequence."""
         wide = torch.promote_types(heads.dtype, torch.float32)
-        return self.position.apply_to_heads(heads.to(wide), tables).to(heads.dtype)
-
-    def _mix_expanded(
-        self, query: Tensor, rotary_query: Tensor, latent: Tensor, rotary_key: Tensor, mask: Mask
-    ) -> Tensor:
-        sizes = [self.num_heads * self.head_dim, self.num_heads * self.value_dim]
-        keys, values = self.key_value(latent.squeeze(1)).split(sizes, dim=-1)
-        key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-        value = values.unflatten(-1, (self.num_heads, self.value_dim)).transpose(1, 2)
-        key = torch.cat([key, rotary_key.expand(-1, self.num_heads, -1, -1)], dim=-1)
-        query = torch.cat([query, rotary_query], dim=-1)
-        return self.kernel(query, key, value, mask, self.scale, self._change())
-
-    def _mix_absorbed(
-        self,
-        query: Tensor,
-        rotary_query: Tensor,
-        latent: Tensor,
-        rotary_key: Tensor,
-        mask: Mask,
-        cache: LayerCache,
-    ) -> Tensor:
-        heads = (self.num_heads, -1, self.latent_size)
-        to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
-        key, _, mask = cache.append(torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask)
-        query = torch.cat([query @ to_key, rotary_query], dim=-1)
-        # The latent is the first part of the key; the rest of the result is cut off.
-        mixed = self.kernel(query, key, key, mask, self.scale, self._change())[..., : self.latent_size]
-        return mixed @ to_value.mT
+        return self.position.apply_to_heads(heads.to(wide), tables).to(heads.dtype).transpose(1, 2)

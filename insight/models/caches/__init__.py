@@ -1,5 +1,6 @@
 """Caches: keys, values and states of earlier tokens, for decoding."""
 
+from insight.models.caches.base import CacheShape as CacheShape
 from insight.models.caches.base import CacheStep as CacheStep
 from insight.models.caches.base import CrossCache as CrossCache
 from insight.models.caches.base import DecoderCache as DecoderCache

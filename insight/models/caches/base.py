@@ -18,6 +18,25 @@ ProjectStates = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class CacheShape:
+    """What the caches of all layers have in common.
+
+    Args:
+        batch_size: Number of rows.
+        max_length: The highest number of tokens of a row.
+        dtype: Data type of the stored keys and values.
+        device: Device of the buffers.
+        max_rollback: Newest tokens that :meth:`LayerCache.truncate` can remove where old ones are dropped.
+    """
+
+    batch_size: int
+    max_length: int
+    dtype: torch.dtype
+    device: torch.device
+    max_rollback: int = 0
+
+
+@dataclass(frozen=True)
 class EncoderStates:
     """The states of an encoder, which a decoder's cross-attention reads.
 
@@ -103,20 +122,14 @@ class LayerCache(ABC):
     step: CacheStep | None = None
 
     def append(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
-        """Store new tokens and return all keys and values, old and new, that their queries may attend to.
+        """Store new tokens; return all keys and values for their queries, and the mask over them.
 
         Args:
             key: ``(batch, num_key_value_heads, new tokens, head_dim)``.
             value: Like ``key``.
             mask: Mask of the new tokens in a sequence that ends with them.
-
-        Returns:
-            Keys, values, and the mask of the new queries over them.
-
-        Raises:
-            NotImplementedError: This kind of cache keeps no keys.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # a cache of states keeps no keys
 
     def truncate(self, length: int | Tensor) -> None:
         """Remove all but the first ``length`` tokens (of each row, if a tensor)."""
@@ -136,16 +149,16 @@ class DecoderCache:
 
     Args:
         layers: One cache for each layer.
+        batch_size: Number of rows.
         max_length: The highest number of tokens that the cache can hold.
-        batch_size: Number of rows; ``None`` if it is not to be checked.
         cross_caches: Keys and values of the encoder's states, for each layer; empty without an encoder.
     """
 
     def __init__(
         self,
         layers: Sequence[LayerCache],
+        batch_size: int,
         max_length: int,
-        batch_size: int | None = None,
         cross_caches: Sequence[CrossCache] = (),
     ) -> None:
         self.layers = list(layers)
@@ -171,19 +184,24 @@ class DecoderCache:
             ConfigError: The tokens do not fit.
         """
         batch_size, num_tokens = input_ids.shape
-        if self.batch_size not in (None, batch_size):
+        if self.batch_size != batch_size:
             raise ConfigError(
                 f"input_ids has {batch_size} rows, the cache {self.batch_size}",
                 f"make the cache with batch_size={batch_size}, or reorder it",
             )
         step = None
         if lengths is not None or self.lengths is not None:
-            device = input_ids.device
             starts = self.lengths
             if starts is None:
-                starts = torch.full((batch_size,), self.length, device=device)
+                starts = torch.full((batch_size,), self.length, device=input_ids.device)
             step = CacheStep(starts, starts + (num_tokens if lengths is None else lengths), num_tokens)
-        self.require_room(num_tokens if step is None else step.longest - self.length)
+        num_new = num_tokens if step is None else step.longest - self.length
+        if self.length + num_new > self.max_length:
+            raise ConfigError(
+                f"{self.length} cached tokens and {num_new} new ones exceed max_length={self.max_length} "
+                "of the cache",
+                "make a longer cache or drop the oldest tokens",
+            )
         return step
 
     def begin(self, step: CacheStep | None) -> None:
@@ -192,19 +210,6 @@ class DecoderCache:
             self.lengths = step.stops
         for layer in self.layers:
             layer.step = step
-
-    def require_room(self, num_tokens: int) -> None:
-        """Refuse new tokens that do not fit.
-
-        Raises:
-            ConfigError: The cache would overflow.
-        """
-        if self.length + num_tokens > self.max_length:
-            raise ConfigError(
-                f"{self.length} cached tokens and {num_tokens} new ones exceed max_length={self.max_length} "
-                "of the cache",
-                "make a longer cache or drop the oldest tokens",
-            )
 
     def truncate(self, length: int | Tensor) -> None:
         """Remove all but the first ``length`` tokens in every layer.
@@ -225,7 +230,7 @@ class DecoderCache:
                 option="length",
                 value=lengths.tolist(),
             )
-        if lengths.ndim and (lengths.ndim > 1 or self.batch_size not in (None, lengths.shape[0])):
+        if lengths.ndim and lengths.shape != (self.batch_size,):
             raise ConfigError(
                 f"has shape {tuple(lengths.shape)}, and the cache {self.batch_size} rows",
                 "give one number, or one a row",
@@ -261,7 +266,7 @@ class DecoderCache:
                 option="rows",
                 value=rows.tolist(),
             )
-        if self.batch_size is not None and (int(rows.min()) < 0 or int(rows.max()) >= self.batch_size):
+        if int(rows.min()) < 0 or int(rows.max()) >= self.batch_size:
             raise ConfigError(
                 f"the cache has rows 0 to {self.batch_size - 1}",
                 "name rows that are there",
@@ -271,7 +276,6 @@ class DecoderCache:
         parts: list[LayerCache | CrossCache] = [*self.layers, *self.cross_caches]
         for part in parts:
             part.reorder(rows)
-        if self.batch_size is not None:
-            self.batch_size = rows.shape[0]
+        self.batch_size = rows.shape[0]
         if self.lengths is not None:
             self.lengths = self.lengths[rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from insight.models.caches.base import CacheStep, LayerCache
+from insight.models.caches.base import CacheShape, CacheStep, LayerCache
 from insight.models.masks import CausalMask, Mask, PositionMask
 from insight.runtime.errors import ConfigError
 
@@ -14,30 +14,26 @@ class BufferCache(LayerCache):
     """A cache in which the token at position p lies in slot p modulo the number of slots.
 
     Args:
-        batch_size: Number of rows.
+        shape: Rows, data type and device of the buffers.
         num_key_value_heads: Number of heads stored.
-        num_slots: Number of tokens stored.
         head_dim: Channels of a value.
-        dtype: Data type of the stored keys and values.
-        device: Device of the buffers.
         extra_channels: Channels of a key beyond ``head_dim``.
+        num_slots: Number of tokens stored; ``None`` = all.
     """
 
     def __init__(
         self,
-        batch_size: int,
+        shape: CacheShape,
         num_key_value_heads: int,
-        num_slots: int,
         head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
         extra_channels: int = 0,
+        num_slots: int | None = None,
     ) -> None:
-        shape = (batch_size, num_key_value_heads, num_slots)
+        self.num_slots = shape.max_length if num_slots is None else num_slots
+        sizes = (shape.batch_size, num_key_value_heads, self.num_slots)
         # Zeros, not empty memory: a masked NaN would still poison a weighted sum (0 x NaN).
-        self.keys = torch.zeros(*shape, head_dim + extra_channels, dtype=dtype, device=device)
-        self.values = torch.zeros(*shape, head_dim, dtype=dtype, device=device)
-        self.num_slots = num_slots
+        self.keys = torch.zeros(*sizes, head_dim + extra_channels, dtype=shape.dtype, device=shape.device)
+        self.values = torch.zeros(*sizes, head_dim, dtype=shape.dtype, device=shape.device)
         self.length = 0
 
     def store_rows(self, key: Tensor, value: Tensor, step: CacheStep) -> None:
@@ -56,11 +52,7 @@ class BufferCache(LayerCache):
 
 
 def _causal(mask: Mask) -> CausalMask:
-    """Require a causal mask, for caches that hold keys out of order.
-
-    Raises:
-        ConfigError: The mask depends on more than the distance of a key.
-    """
+    """Refuse a mask that depends on more than the distance of a key, where keys are not in order."""
     if not isinstance(mask, CausalMask):
         raise ConfigError(
             f"{type(mask).__name__} with a cache of a sliding window or of rows that differ: these know "
@@ -83,8 +75,7 @@ class FullCache(BufferCache):
             self.store_rows(key, value, self.step)
             stop = self.length
             slots = torch.arange(stop, device=key.device).unsqueeze(0)
-            inside = _causal(mask)
-            mask = PositionMask(self.step.positions, slots, inside.window, chunk_size=inside.chunk_size)
+            mask = PositionMask(self.step.positions, slots, _causal(mask))
         return self.keys[:, :, :stop].to(key.dtype), self.values[:, :, :stop].to(value.dtype), mask
 
 
@@ -92,32 +83,24 @@ class RingCache(BufferCache):
     """A ring in which the newest tokens overwrite the oldest.
 
     It has as many slots as the window sees, and ``max_rollback`` more. The position of the token in a slot
-    follows from the number of tokens, so it is not stored. Other arguments are as in :class:`BufferCache`.
-
-    Args:
-        max_length: The highest number of tokens that may pass through.
-        window: Keys that a query sees, its own included.
-        max_rollback: Newest tokens that :meth:`truncate` can remove once the ring has turned.
+    follows from the number of tokens, so it is not stored. Arguments are as in :class:`BufferCache`;
+    ``window`` is the number of keys that a query sees, its own included.
     """
 
     def __init__(
         self,
-        batch_size: int,
+        shape: CacheShape,
         num_key_value_heads: int,
-        max_length: int,
         head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
         extra_channels: int = 0,
         *,
         window: int,
-        max_rollback: int = 0,
     ) -> None:
-        num_slots = min(window + max_rollback, max_length)
-        super().__init__(batch_size, num_key_value_heads, num_slots, head_dim, dtype, device, extra_channels)
+        num_slots = min(window + shape.max_rollback, shape.max_length)
+        super().__init__(shape, num_key_value_heads, head_dim, extra_channels, num_slots)
         self.window = window
         # Tokens that were ever stored, including removed ones: a scalar, or one number for each row.
-        self._written = torch.zeros((), dtype=torch.int64, device=device)
+        self._written = torch.zeros((), dtype=torch.int64, device=shape.device)
 
     def append(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
         _causal(mask)
@@ -147,7 +130,7 @@ class RingCache(BufferCache):
         stop = self._advance(1)
         filled = min(self.length, self.num_slots)
         positions = self._positions(stop)[:, :filled]
-        mask = PositionMask(stop.unsqueeze(1) - 1, positions, self.window, all_visible=filled <= self.window)
+        mask = PositionMask(stop.unsqueeze(1) - 1, positions, CausalMask(self.window), filled <= self.window)
         return self.keys[:, :, :filled].to(key.dtype), self.values[:, :, :filled].to(value.dtype), mask
 
     def _append_chunk(self, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
@@ -171,7 +154,7 @@ class RingCache(BufferCache):
         all_values = torch.cat([self.values.to(value.dtype), value], dim=2)
         self.store_rows(key, value, step)
         self._written = torch.maximum(self._written, step.stops)
-        return all_keys, all_values, PositionMask(step.positions, positions, self.window)
+        return all_keys, all_values, PositionMask(step.positions, positions, CausalMask(self.window))
 
     def _positions(self, stops: Tensor) -> Tensor:
         """Return the position in each slot after ``stops`` tokens ``(rows,)``; below 0 if empty."""
@@ -186,22 +169,12 @@ class RingCache(BufferCache):
 
 
 def make_layer_cache(
-    batch_size: int,
-    num_key_value_heads: int,
-    max_length: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    *,
-    extra_channels: int = 0,
-    window: int | None = None,
-    max_rollback: int = 0,
+    shape: CacheShape, num_key_value_heads: int, head_dim: int, extra_channels: int, window: int | None
 ) -> BufferCache:
     """Make a ring if a window is shorter than the longest sequence, otherwise a slot for every token.
 
     The arguments are those of :class:`BufferCache` and :class:`RingCache`; ``window=None`` sees all keys.
     """
-    shape = (batch_size, num_key_value_heads, max_length, head_dim)
-    if window is None or window + max_rollback >= max_length:
-        return FullCache(*shape, dtype, device, extra_channels)
-    return RingCache(*shape, dtype, device, extra_channels, window=window, max_rollback=max_rollback)
+    if window is None or window + shape.max_rollback >= shape.max_length:
+        return FullCache(shape, num_key_value_heads, head_dim, extra_channels)
+    return RingCache(shape, num_key_value_heads, head_dim, extra_channels, window=window)

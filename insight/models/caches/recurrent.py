@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from insight.models.caches.base import CacheStep, LayerCache
+from insight.models.caches.base import CacheShape, CacheStep, LayerCache
 
 
 class RecurrentCache(LayerCache):
@@ -19,33 +19,24 @@ class RecurrentCache(LayerCache):
     :meth:`write` and :meth:`finish` in this order.
 
     Args:
-        batch_size: Number of rows.
+        shape: Rows, tokens and data type of the stored inputs.
         state_shape: Shape of one row's state.
         num_channels: Channels of the convolution's inputs; 0 = no convolution.
         num_inputs: Earlier inputs that the convolution sees.
-        dtype: Data type of the stored inputs.
-        device: Device of the buffers.
-        max_rollback: Newest tokens that :meth:`truncate` can remove.
     """
 
     def __init__(
-        self,
-        batch_size: int,
-        state_shape: tuple[int, ...],
-        num_channels: int,
-        num_inputs: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rollback: int = 0,
+        self, shape: CacheShape, state_shape: tuple[int, ...], num_channels: int = 0, num_inputs: int = 0
     ) -> None:
+        batch_size, dtype, device = shape.batch_size, shape.dtype, shape.device
+        self.max_rollback = min(shape.max_rollback, shape.max_length)
         wide = torch.promote_types(dtype, torch.float32)
-        self.states = torch.zeros(batch_size, max_rollback + 1, *state_shape, dtype=wide, device=device)
+        self.states = torch.zeros(batch_size, self.max_rollback + 1, *state_shape, dtype=wide, device=device)
         # Zeros stand for the inputs before the first token; no row can go back so far that a slot which it
         # needs for that has been overwritten.
-        num_slots = max(num_inputs + max_rollback, 1)
+        num_slots = max(num_inputs + self.max_rollback, 1)
         self.inputs = torch.zeros(batch_size, num_slots, num_channels, dtype=dtype, device=device)
         self.num_inputs = num_inputs
-        self.max_rollback = max_rollback
         self.length = 0
         self._rows = torch.arange(batch_size, device=device)
         # Tokens that each row ever had, including removed ones.
@@ -59,14 +50,9 @@ class RecurrentCache(LayerCache):
         return CacheStep(starts, starts + num_tokens, num_tokens)
 
     def append_inputs(self, inputs: Tensor, step: CacheStep) -> Tensor:
-        """Store the newest inputs, and return the new ones after those that a convolution sees before them.
+        """Store the newest inputs, and put before ``inputs`` those that a convolution sees before them.
 
-        Args:
-            inputs: ``(batch, new tokens, channels)``.
-            step: Result of :meth:`begin`.
-
-        Returns:
-            ``(batch, num_inputs + new tokens, channels)``.
+        ``(batch, new tokens, channels)`` becomes ``(batch, num_inputs + new tokens, channels)``.
         """
         num_slots = self.inputs.shape[1]
         first = (step.starts - self.num_inputs).unsqueeze(1)
@@ -87,13 +73,9 @@ class RecurrentCache(LayerCache):
         return self.states[self._rows, step.starts % (self.max_rollback + 1)]
 
     def write(self, state: Tensor, step: CacheStep, num_to_come: int = 0) -> None:
-        """Store a state.
+        """Store a state ``(batch, *state_shape)`` that lacks at most the last ``num_to_come`` new tokens.
 
-        Args:
-            state: ``(batch, *state_shape)``; for a row with fewer new tokens than ``num_to_come``, the state
-                before them.
-            step: Result of :meth:`begin`.
-            num_to_come: Most new tokens that the state does not include yet.
+        For a row with fewer new tokens than that, it is the state before them.
         """
         if self.max_rollback == 0:
             self.states[:, 0] = state

@@ -46,7 +46,7 @@ MASKS: dict[str, Mask] = {
     "documents and window": document_mask(DOCUMENTS, CausalMask(9)),
     "documents in pieces": document_mask(SCATTERED, CausalMask()),
     "documents in both directions": document_mask(DOCUMENTS, BidirectionalMask()),
-    "positions": PositionMask(torch.arange(LENGTH).expand(2, -1), SHUFFLED, window=30),
+    "positions": PositionMask(torch.arange(LENGTH).expand(2, -1), SHUFFLED, CausalMask(30)),
 }
 
 
@@ -239,7 +239,7 @@ def test_on_cuda_with_gradients(mask: str, change: str) -> None:
 
 def _on_cuda(mask: Mask) -> Mask:
     if isinstance(mask, PositionMask):
-        return PositionMask(mask.query_positions.cuda(), mask.key_positions.cuda(), mask.window)
+        return PositionMask(mask.query_positions.cuda(), mask.key_positions.cuda(), mask.inside)
     if isinstance(mask, PrefixMask):
         return PrefixMask(mask.lengths.cuda(), mask.window)
     if hasattr(mask, "document_ids"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from insight.models import CausalMask, Decoder, DecoderConfig, FullCache, GroupedQueryAttention
+from insight.models.caches import CacheShape
 from insight.runtime.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ def ids(length: int) -> torch.Tensor:
 
 
 def test_append_returns_everything_so_far_in_order() -> None:
-    cache = FullCache(2, 3, 10, 4, torch.float32, torch.device("cpu"))
+    cache = FullCache(CacheShape(2, 10, torch.float32, torch.device("cpu")), 3, 4)
     key, value = torch.randn(2, 2, 3, 7, 4)
     for start, stop in ((0, 4), (4, 5), (5, 7)):
         keys, values, mask = cache.append(key[:, :, start:stop], value[:, :, start:stop], CausalMask())

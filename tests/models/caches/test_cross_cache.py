@@ -156,7 +156,7 @@ def test_wrong_memories_are_named() -> None:
         with pytest.raises(ConfigError, match="without encoder_states"):
             model.decoder.make_cache(3)
         with pytest.raises(ConfigError, match="without encoder_states"):
-            model.decode(ids(3), cache=DecoderCache(cache.layers, 32))
+            model.decode(ids(3), cache=DecoderCache(cache.layers, 3, 32))
         with pytest.raises(ConfigError, match="encoder_states has 3 rows, the target 2"):
             model.decode(ids(3)[:2], memory)
         with pytest.raises(ConfigError, match="input_ids has 2 rows, the cache 3"):

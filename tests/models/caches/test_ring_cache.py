@@ -19,6 +19,7 @@ from insight.models import (
     RingCache,
     Rope,
 )
+from insight.models.caches import CacheShape
 from insight.runtime.errors import ConfigError
 
 WINDOW = 5
@@ -122,7 +123,7 @@ def test_beams_can_be_reordered() -> None:
 
 
 def test_both_directions_over_a_ring_are_refused() -> None:
-    cache = RingCache(1, 1, 9, 4, torch.float32, torch.device("cpu"), window=3)
+    cache = RingCache(CacheShape(1, 9, torch.float32, torch.device("cpu")), 1, 4, window=3)
     with pytest.raises(ConfigError, match="BidirectionalMask"):
         cache.append(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4), BidirectionalMask())
 

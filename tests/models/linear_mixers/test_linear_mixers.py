@@ -29,6 +29,7 @@ from insight.models import (
     muon_splits,
     parameter_role,
 )
+from insight.models.caches import CacheShape
 from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Mask
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import ConfigError
@@ -279,7 +280,7 @@ def test_a_prefix_is_refused() -> None:
 def test_a_cache_of_keys_is_refused() -> None:
     network = decoder(DELTA)
     cache = network.make_cache(2)
-    cache.layers[0] = FullCache(2, 4, 30, 8, torch.float64, torch.device("cpu"))
+    cache.layers[0] = FullCache(CacheShape(2, 30, torch.float64, torch.device("cpu")), 4, 8)
     with pytest.raises(ConfigError, match="FullCache given to a linear mixer"):
         network(ids(), cache=cache)
 

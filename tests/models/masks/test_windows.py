@@ -137,7 +137,7 @@ def test_narrowing_keeps_the_narrower_window() -> None:
 
 def test_positions_in_any_order() -> None:
     keys = torch.tensor([[4, 5, 2, 3, -1], [0, 1, -4, -3, -2]])
-    mask = PositionMask(torch.tensor([[5], [1]]), keys, window=3)
+    mask = PositionMask(torch.tensor([[5], [1]]), keys, CausalMask(3))
     allowed = mask.allowed(1, 5, torch.device("cpu"))[:, 0, 0]
     assert allowed.tolist() == [[True, True, False, True, False], [True, True, False, False, False]]
     assert mask.distances(1, 5, torch.device("cpu"))[0, 0].tolist() == [1, 0, 3, 2, 6]

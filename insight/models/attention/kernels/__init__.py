@@ -2,6 +2,7 @@
 
 from insight.models.attention.kernels.auto import AutoKernel as AutoKernel
 from insight.models.attention.kernels.auto import KernelName as KernelName
+from insight.models.attention.kernels.auto import check_kernel as check_kernel
 from insight.models.attention.kernels.auto import make_kernel as make_kernel
 from insight.models.attention.kernels.base import Kernel as Kernel
 from insight.models.attention.kernels.base import ScoreChange as ScoreChange

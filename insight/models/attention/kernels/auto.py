@@ -12,7 +12,7 @@ from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange
 from insight.models.attention.kernels.flex import FlexKernel
 from insight.models.attention.kernels.fused import SDPAKernel, TiledKernel
 from insight.models.attention.kernels.reference import PlainKernel, ReferenceKernel
-from insight.models.checks import require_known
+from insight.models.checks import require, require_known, require_number
 from insight.models.masks import BidirectionalMask, CausalMask, DocumentMask, Mask, PrefixMask
 
 KernelName = Literal["auto", "sdpa", "tiled", "flex", "reference"]
@@ -125,10 +125,16 @@ _KERNELS: dict[str, type[Kernel]] = {
 
 
 def make_kernel(name: str) -> Kernel:
-    """Make the kernel called ``name``, one of :data:`KernelName`.
-
-    Raises:
-        ConfigError: No kernel has that name.
-    """
+    """Make the kernel called ``name``, one of :data:`KernelName`."""
     require_known("kernel", name, _KERNELS)
     return _KERNELS[name]()
+
+
+def check_kernel(name: str, dropout: float, score_soft_cap: float | None = None) -> None:
+    """Refuse an unknown kernel, a share of dropped weights that is none, and what the kernel cannot do."""
+    require_number(0, 1, "use 0 to 0.3", low_allowed=True, dropout=dropout)
+    kernel = make_kernel(name)
+    problem = f"it cannot bound the scores (score_soft_cap={score_soft_cap})"
+    require(score_soft_cap is None or kernel.caps_scores, problem, "use auto or reference", kernel=name)
+    problem = f"it cannot drop weights (dropout={dropout})"
+    require(not dropout or kernel.drops_weights, problem, "use auto, sdpa or reference", kernel=name)

@@ -24,7 +24,7 @@ from insight.models.attention.linear.recurrence import (
     mix_token,
     recurrence_flops,
 )
-from insight.models.caches import CacheStep, LayerCache, RecurrentCache
+from insight.models.caches import CacheShape, CacheStep, LayerCache, RecurrentCache
 from insight.models.checks import require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, DocumentMask, Mask
@@ -316,25 +316,12 @@ class LinearMixerModule(AttentionModule):
         """
         raise NotImplementedError
 
-    def make_cache(
-        self,
-        batch_size: int,
-        max_length: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rollback: int = 0,
-    ) -> LayerCache:
-        self.position.check_cache(max_length)
-        convolution = self.convolution
-        return RecurrentCache(
-            batch_size,
-            (self.num_heads, self.head_dim, self.value_dim),
-            0 if convolution is None else convolution.weight.shape[0],
-            0 if convolution is None else convolution.width - 1,
-            dtype,
-            device,
-            min(max_rollback, max_length),
-        )
+    def make_cache(self, shape: CacheShape) -> LayerCache:
+        self.position.check_cache(shape.max_length)
+        sizes = (self.num_heads, self.head_dim, self.value_dim)
+        if self.convolution is None:
+            return RecurrentCache(shape, sizes)
+        return RecurrentCache(shape, sizes, self.convolution.weight.shape[0], self.convolution.width - 1)
 
     def flops_per_token(self, sequence_length: int) -> int:
         size = chunk_size(self.head_dim if self.decays_channels else 1, sequence_length)
