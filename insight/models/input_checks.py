@@ -20,50 +20,41 @@ def check_inputs(
     lengths: Tensor | None,
     token_mask: Tensor | None = None,
 ) -> None:
-    """Refuse arguments of a decoder that do not fit together.
-
-    Raises:
-        ConfigError: A shape, type or number is wrong, or two arguments exclude each other.
-    """
-    _check_ids(input_ids)
-    _check_shapes(input_ids, document_ids=document_ids, position_ids=position_ids, token_mask=token_mask)
-    _check_integers(document_ids=document_ids, position_ids=position_ids)
-    _check_token_mask(token_mask)
+    """Refuse arguments of a decoder with a wrong shape, type or number, or that exclude one another."""
+    _check_tokens(input_ids, document_ids, position_ids, token_mask)
     _check_counts(input_ids, prefix_lengths=prefix_lengths, lengths=lengths)
-    if cache is not None and document_ids is not None:
-        raise ConfigError(
+    with_documents, with_prefix = document_ids is not None, prefix_lengths is not None
+    for excluded, problem, remedy in (
+        (
+            with_documents and cache is not None,
             "document_ids with a cache: cached tokens carry no document ids",
             "decode each document in a row of its own",
-        )
-    if lengths is not None and cache is None:
-        raise ConfigError(
+        ),
+        (
+            lengths is not None and cache is None,
             "lengths without a cache: padding is told apart by document_ids there",
             "give padding a document id of its own, or pass a cache",
-        )
-    if prefix_lengths is not None and document_ids is not None:
-        raise ConfigError(
+        ),
+        (
+            with_prefix and with_documents,
             "prefix_lengths with document_ids: a prefix lies at the start of a row, not of a document",
             "pass one document a row",
-        )
-    if prefix_lengths is not None and (lengths is not None or (cache is not None and cache.length)):
-        raise ConfigError(
+        ),
+        (
+            with_prefix and (lengths is not None or (cache is not None and cache.length > 0)),
             "prefix_lengths with cached tokens or lengths: the prefix must come whole, in the first chunk",
             "pass the prefix first, in rows of equal length",
-        )
+        ),
+    ):
+        if excluded:
+            raise ConfigError(problem, remedy)
 
 
 def check_encoder_inputs(
     input_ids: Tensor, token_mask: Tensor | None, document_ids: Tensor | None, position_ids: Tensor | None
 ) -> None:
-    """Refuse arguments of an encoder that do not fit together.
-
-    Raises:
-        ConfigError: A shape or type is wrong, or two arguments exclude each other.
-    """
-    _check_ids(input_ids)
-    _check_shapes(input_ids, token_mask=token_mask, document_ids=document_ids, position_ids=position_ids)
-    _check_integers(document_ids=document_ids, position_ids=position_ids)
-    _check_token_mask(token_mask)
+    """Refuse arguments of an encoder with a wrong shape or type, or that exclude one another."""
+    _check_tokens(input_ids, document_ids, position_ids, token_mask)
     if token_mask is not None and document_ids is not None:
         raise ConfigError(
             "token_mask with document_ids: padding among documents is a document of its own",
@@ -74,37 +65,27 @@ def check_encoder_inputs(
 def check_encoder_states(
     reads_encoder: bool, states: EncoderStates | None, cache: DecoderCache | None, batch_size: int
 ) -> None:
-    """Refuse an encoder's states that are missing, not expected, or of another number of rows.
-
-    Raises:
-        ConfigError: The states do not fit the decoder, its cache or its input.
-    """
-    if states is not None and not reads_encoder:
-        raise ConfigError(
-            "encoder_states for a decoder without cross-attention", "build it with EncoderDecoderConfig"
-        )
-    if states is not None and cache is not None:
-        raise ConfigError(
-            "encoder_states with a cache, which holds what was made of them", "pass them to make_cache only"
-        )
-    if reads_encoder and states is None and (cache is None or not cache.cross_caches):
-        raise ConfigError(
-            "a decoder with cross-attention without encoder_states to read",
-            "pass the result of encode(), to forward or to make_cache",
-        )
-    if states is not None and states.states.shape[0] != batch_size:
-        raise ConfigError(
-            f"encoder_states has {states.states.shape[0]} rows, the target {batch_size}",
-            "encode one source for each row",
-        )
+    """Refuse an encoder's states that are missing, not expected, or of another number of rows."""
+    if states is None:
+        if reads_encoder and (cache is None or not cache.cross_caches):
+            raise ConfigError(
+                "a decoder with cross-attention without encoder_states to read",
+                "pass the result of encode(), to forward or to make_cache",
+            )
+        return
+    if not reads_encoder:
+        problem = "encoder_states for a decoder without cross-attention"
+        raise ConfigError(problem, "build it with EncoderDecoderConfig")
+    if cache is not None:
+        problem = "encoder_states with a cache, which holds what was made of them"
+        raise ConfigError(problem, "pass them to make_cache only")
+    if states.states.shape[0] != batch_size:
+        problem = f"encoder_states has {states.states.shape[0]} rows, the target {batch_size}"
+        raise ConfigError(problem, "encode one source for each row")
 
 
 def check_positions(position_ids: Tensor, num_positions: int | None) -> None:
-    """Refuse positions outside a learned table.
-
-    Raises:
-        ConfigError: A position has no row in the table.
-    """
+    """Refuse positions outside a learned table of ``num_positions`` rows; ``None`` = no table."""
     if num_positions is None or not has_values(position_ids):
         return
     first, last = (int(bound) for bound in position_ids.aminmax())
@@ -134,28 +115,27 @@ def name_unknown_id(input_ids: Tensor, vocabulary_size: int) -> ConfigError:
     )
 
 
-def _check_ids(input_ids: Tensor) -> None:
+def _check_tokens(
+    input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None, token_mask: Tensor | None
+) -> None:
+    shape = tuple(input_ids.shape)
     if input_ids.ndim != 2 or input_ids.dtype not in _INTEGERS:
-        raise ConfigError(
-            f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}, not (batch, sequence)",
-            "pass token ids, one row a sequence",
-        )
+        problem = f"input_ids is {input_ids.dtype} of shape {shape}, not (batch, sequence)"
+        raise ConfigError(problem, "pass token ids, one row a sequence")
     if not input_ids.numel():
-        raise ConfigError(
-            f"input_ids has shape {tuple(input_ids.shape)}: there is no token", "pass at least one token"
-        )
-
-
-def _check_shapes(input_ids: Tensor, **others: Tensor | None) -> None:
-    for name, other in others.items():
+        raise ConfigError(f"input_ids has shape {shape}: there is no token", "pass at least one token")
+    integers = {"document_ids": document_ids, "position_ids": position_ids}
+    for name, other in {**integers, "token_mask": token_mask}.items():
         if other is not None and other.shape != input_ids.shape:
-            raise ConfigError(
-                f"{name} has shape {tuple(other.shape)}, input_ids {tuple(input_ids.shape)}",
-                f"give {name} the shape of input_ids",
-            )
+            problem = f"{name} has shape {tuple(other.shape)}, input_ids {shape}"
+            raise ConfigError(problem, f"give {name} the shape of input_ids")
+    _check_integers(integers)
+    if token_mask is not None and token_mask.dtype != torch.bool:
+        problem = f"token_mask is {token_mask.dtype}, and marks each id as a token or as padding"
+        raise ConfigError(problem, "pass bool, False where padding stands")
 
 
-def _check_integers(**tensors: Tensor | None) -> None:
+def _check_integers(tensors: dict[str, Tensor | None]) -> None:
     for name, numbers in tensors.items():
         if numbers is not None and numbers.dtype not in _INTEGERS:
             raise ConfigError(f"{name} is {numbers.dtype} and must hold whole numbers", f"pass {name}.long()")
@@ -163,31 +143,20 @@ def _check_integers(**tensors: Tensor | None) -> None:
 
 def _check_counts(input_ids: Tensor, **counts: Tensor | None) -> None:
     """Check numbers of tokens, one for each row."""
-    _check_integers(**counts)
+    _check_integers(counts)
     num_tokens = input_ids.shape[1]
     for name, numbers in counts.items():
         if numbers is None:
             continue
         if numbers.shape != input_ids.shape[:1]:
-            raise ConfigError(
-                f"{name} has shape {tuple(numbers.shape)}, input_ids {tuple(input_ids.shape)}",
-                f"give {name} one number a row",
-            )
+            problem = f"{name} has shape {tuple(numbers.shape)}, input_ids {tuple(input_ids.shape)}"
+            raise ConfigError(problem, f"give {name} one number a row")
         if not has_values(numbers):
             continue
         fewest, most = (int(bound) for bound in numbers.aminmax())
         if fewest < 0 or most > num_tokens:
-            raise ConfigError(
+            problem, remedy = (
                 f"each row has {num_tokens} tokens",
                 f"give each row a number from 0 to {num_tokens}",
-                option=name,
-                value=numbers.tolist(),
             )
-
-
-def _check_token_mask(token_mask: Tensor | None) -> None:
-    if token_mask is not None and token_mask.dtype != torch.bool:
-        raise ConfigError(
-            f"token_mask is {token_mask.dtype}, and marks each id as a token or as padding",
-            "pass bool, False where padding stands",
-        )
+            raise ConfigError(problem, remedy, option=name, value=numbers.tolist())

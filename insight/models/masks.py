@@ -13,7 +13,7 @@ from torch import Tensor
 from insight.runtime.errors import ConfigError
 
 Attend = Callable[..., Tensor]
-"""``(query, key, value, *, causal=False, allowed=None) -> output``: one call of a kernel."""
+"""``(query, key, value, *, is_causal=False, attn_mask=None) -> output``: one call of a kernel."""
 
 # Smaller blocks compute less outside the band but call the kernel more often.
 _SMALLEST_BLOCK = 64
@@ -79,7 +79,7 @@ class Mask(ABC):
             key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
             value: Like ``key``.
         """
-        return attend(query, key, value, allowed=self.allowed(query.shape[2], key.shape[2], query.device))
+        return attend(query, key, value, attn_mask=self.allowed(query.shape[2], key.shape[2], query.device))
 
     def distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         """Position of each query minus that of each key, int64 ``(batch or 1, num_queries, num_keys)``."""
@@ -134,7 +134,7 @@ class CausalMask(Mask):
         if window < num_keys:
             return attend_in_blocks(attend, query, key, value, CausalMask(self.window), window - 1, 0)
         if num_queries == num_keys:
-            return attend(query, key, value, causal=True)
+            return attend(query, key, value, is_causal=True)
         # Kernels align their causal triangle with the first key, which hides tokens behind a cached prefix,
         # so the triangle is written out.
         return super().attend(attend, query, key, value)
@@ -395,11 +395,11 @@ def attend_in_blocks(
     ):
         shape = (stop - start, last - first, start + offset - first)
         if shape[0] == shape[1] <= before + 1 and not after:
-            outputs.append(attend(*tensors, causal=True))
+            outputs.append(attend(*tensors, is_causal=True))
             continue
         if shape not in bands:
             bands[shape] = _band(mask, shape, query.device)
-        outputs.append(attend(*tensors, allowed=bands[shape]))
+        outputs.append(attend(*tensors, attn_mask=bands[shape]))
     return torch.cat(outputs, dim=2)
 
 

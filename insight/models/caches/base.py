@@ -19,7 +19,7 @@ ProjectStates = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What the caches of all layers have in common.
+    """The sizes, data type and device that the caches of all layers share.
 
     Args:
         batch_size: Number of rows.

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from insight.models.checks import require_number, require_positive
+from insight.models.checks import require, require_number, require_positive
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 PositionTables = tuple[Tensor, ...]
 """Result of :meth:`PositionEncoding.tables`, computed once for all layers of a forward pass."""
@@ -30,11 +29,7 @@ class PositionEncoding(nn.Module):
     has_bias = False
 
     def tables(self, positions: Tensor) -> PositionTables:
-        """Compute all that depends on the positions only, once in each forward pass.
-
-        Args:
-            positions: int64 ``(sequence,)`` or ``(batch, sequence)``.
-        """
+        """Compute all that depends on ``positions`` only, int64 ``(sequence,)`` or ``(batch, sequence)``."""
         return ()
 
     def apply_to_heads(self, heads: Tensor, tables: PositionTables) -> Tensor:
@@ -50,13 +45,9 @@ class PositionEncoding(nn.Module):
         return self.apply_to_heads(heads, tables)
 
     def bias(self, distances: Tensor) -> Tensor:
-        """Return the bias that is added to the scaled scores.
+        """Return the bias of the scaled scores, ``(batch or 1, num_heads, queries, keys)``.
 
-        Args:
-            distances: Position of the query minus that of the key, int64 ``(batch or 1, queries, keys)``.
-
-        Returns:
-            ``(batch or 1, num_heads, queries, keys)``.
+        ``distances`` are positions of queries minus those of keys, int64 ``(batch or 1, queries, keys)``.
         """
         raise NotImplementedError
 
@@ -66,20 +57,15 @@ class PositionEncoding(nn.Module):
         return None
 
     def check_cache(self, max_length: int) -> None:
-        """Refuse a cache of more tokens than :attr:`longest_cache`.
-
-        Raises:
-            ConfigError: Cached keys would go stale.
-        """
+        """Refuse a cache of more tokens than :attr:`longest_cache`."""
         longest = self.longest_cache
-        if longest is not None and max_length > longest:
-            raise ConfigError(
-                f"earlier keys change beyond {longest} tokens, so that cached ones would go stale",
-                f"use a cache of {longest} tokens, or a scaling that holds for every length (YarnScaling, "
-                "LongRopeScaling with always_long=true)",
-                option="max_length",
-                value=max_length,
-            )
+        require(
+            longest is None or max_length <= longest,
+            f"earlier keys change beyond {longest} tokens, so that cached ones would go stale",
+            f"use a cache of {longest} tokens, or a scaling that holds for every length (YarnScaling, "
+            "LongRopeScaling with always_long=true)",
+            max_length=max_length,
+        )
 
 
 @dataclass(frozen=True)
@@ -137,8 +123,7 @@ class QueryTemperature(Position):
 class _QueryTemperature(PositionEncoding):
     def __init__(self, step: int, growth: float) -> None:
         super().__init__()
-        self.step = step
-        self.growth = growth
+        self.step, self.growth = step, growth
 
     def tables(self, positions: Tensor) -> PositionTables:
         factors = torch.log1p((positions + 1).div(self.step, rounding_mode="floor")) * self.growth + 1

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from insight.models.checks import LARGEST_COUNT, require_flags, require_number, require_positive
+from insight.models.checks import LARGEST_COUNT, require, require_flags, require_number, require_positive
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,9 @@ class RelativeBias(Position):
         require_flags(self)
         parts = 4 if self.bidirectional else 2
         require_positive(minimum=parts, maximum=LARGEST_COUNT, num_buckets=self.num_buckets)
-        if self.num_buckets % parts:
-            raise ConfigError(
-                f"is divided into {parts} equal parts",
-                f"use a multiple of {parts}",
-                option="num_buckets",
-                value=self.num_buckets,
-            )
-        single = self.num_buckets // parts
-        require_positive(minimum=single + 1, max_distance=self.max_distance)
+        divisible, problem = self.num_buckets % parts == 0, f"is divided into {parts} equal parts"
+        require(divisible, problem, f"use a multiple of {parts}", num_buckets=self.num_buckets)
+        require_positive(minimum=self.num_buckets // parts + 1, max_distance=self.max_distance)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return RelativeBiasEncoding(self, num_heads)

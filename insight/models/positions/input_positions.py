@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from insight.models.checks import require_flags, require_number
+from insight.models.checks import require, require_flags, require_number
 from insight.models.positions.rope import Frequencies
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,7 @@ class InputPosition(Component):
 
     @abstractmethod
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
-        """Build the module that makes the vectors.
-
-        Raises:
-            ConfigError: The encoding does not fit ``hidden_size``.
-        """
+        """Build the module that makes the vectors, or refuse a ``hidden_size`` that does not fit."""
 
 
 class InputPositionModule(nn.Module):
@@ -72,13 +67,9 @@ class SinusoidalPosition(InputPosition):
         require_flags(self)
 
     def build(self, hidden_size: int, max_sequence_length: int) -> InputPositionModule:
-        if hidden_size % 2:
-            raise ConfigError(
-                "sines and cosines come in pairs, so it must be even",
-                f"use hidden_size={hidden_size + 1}",
-                option="hidden_size",
-                value=hidden_size,
-            )
+        problem = "sines and cosines come in pairs, so it must be even"
+        remedy = f"use hidden_size={hidden_size + 1}"
+        require(hidden_size % 2 == 0, problem, remedy, hidden_size=hidden_size)
         return _SinusoidalPositions(hidden_size, self.base, self.in_turn)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from insight.models.checks import require_number
+from insight.models.checks import require, require_number
 from insight.models.positions.base import Position, PositionEncoding, PositionTables
 from insight.models.positions.scaling import RopeScaling
-from insight.runtime.errors import ConfigError
 
 
 class Frequencies(nn.Module):
@@ -29,9 +28,7 @@ class Frequencies(nn.Module):
 
     def __init__(self, size: int, base: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        self.size = size
-        self.base = base
-        self.scaling = scaling
+        self.size, self.base, self.scaling = size, base, scaling
         self.register_buffer("inverse_frequencies", self._series(torch.empty(0)), persistent=False)
 
     def reset_parameters(self) -> None:
@@ -59,10 +56,6 @@ class Frequencies(nn.Module):
         return positions.unsqueeze(-1) * series
 
 
-Pairs = Callable[[Tensor], tuple[Tensor, ...]]
-"""``(..., size)`` to views of the first and of the second channels of all pairs."""
-
-
 @dataclass(frozen=True)
 class Rope(Position):
     """Rotation of channel pairs (i, i + size/2) by position / base^(2i/size).
@@ -80,46 +73,40 @@ class Rope(Position):
 
     def __post_init__(self) -> None:
         require_number(1, 1e15, "use 10000", base=self.base)
-        # 1 is the largest share, and the bound is exclusive, so it is the next number above 1.
-        bound = math.nextafter(1.0, 2.0)
+        bound = math.nextafter(1.0, 2.0)  # a bound is exclusive, and 1 is the largest share
         require_number(0, bound, "use 1, or NoPosition to rotate none", rotated_share=self.rotated_share)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        return RotaryEncoding(self._size(head_dim), self.base, self.scaling)
+        return RotaryEncoding(self._size(head_dim), self.base, self.scaling, interleaved=False)
 
     def _size(self, head_dim: int) -> int:
         size = int(head_dim * self.rotated_share)
-        if self.rotated_share == 1 and head_dim % 2:
-            raise ConfigError(
-                "rotary positions rotate pairs of channels, so it must be even",
-                f"use head_dim={head_dim + 1}, another num_heads, or NoPosition",
-                option="head_dim",
-                value=head_dim,
-            )
-        if size % 2 or not size:
-            raise ConfigError(
-                f"{size} of head_dim={head_dim} channels would rotate, which are no pairs",
-                "use a share that makes an even number of channels",
-                option="rotated_share",
-                value=self.rotated_share,
-            )
+        require(
+            self.rotated_share < 1 or head_dim % 2 == 0,
+            "rotary positions rotate pairs of channels, so it must be even",
+            f"use head_dim={head_dim + 1}, another num_heads, or NoPosition",
+            head_dim=head_dim,
+        )
+        require(
+            size > 0 and size % 2 == 0,
+            f"{size} of head_dim={head_dim} channels would rotate, which are no pairs",
+            "use a share that makes an even number of channels",
+            rotated_share=self.rotated_share,
+        )
         return size
 
 
-def half_split(channels: Tensor) -> tuple[Tensor, ...]:
-    """Pairs (i, i + size/2)."""
-    return channels.chunk(2, dim=-1)
+def _pairs(channels: Tensor, interleaved: bool) -> tuple[Tensor, ...]:
+    """Views of the first and of the second channels of all pairs: (2i, 2i + 1), or (i, i + size/2)."""
+    return (channels[..., 0::2], channels[..., 1::2]) if interleaved else channels.chunk(2, dim=-1)
 
 
 class RotaryEncoding(PositionEncoding):
     """The built form of :class:`Rope`; ``size`` is the number of channels of a head that rotate."""
 
-    pairs: Pairs = staticmethod(half_split)
-
-    def __init__(self, size: int, base: float, scaling: RopeScaling | None = None) -> None:
+    def __init__(self, size: int, base: float, scaling: RopeScaling | None, interleaved: bool) -> None:
         super().__init__()
-        self.size = size
-        self.scaling = scaling
+        self.size, self.scaling, self.interleaved = size, scaling, interleaved
         self.frequencies = Frequencies(size, base, scaling)
 
     def tables(self, positions: Tensor) -> PositionTables:
@@ -133,17 +120,18 @@ class RotaryEncoding(PositionEncoding):
     def apply_to_heads(self, heads: Tensor, tables: PositionTables) -> Tensor:
         cosine, sine = tables
         if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than separate passes
-            first, second = self.pairs(heads[..., : self.size])
-            turned = self.join(first * cosine - second * sine, second * cosine + first * sine)
-            if self.size == heads.shape[-1]:
-                return turned
-            return torch.cat([turned, heads[..., self.size :]], dim=-1)
-        rotated: Tensor = _Rotation.apply(heads, cosine, sine, self.pairs)  # type: ignore[no-untyped-call]
+            first, second = _pairs(heads[..., : self.size], self.interleaved)
+            turned = [first * cosine - second * sine, second * cosine + first * sine]
+            joined = (
+                torch.stack(turned, dim=-1).flatten(-2) if self.interleaved else torch.cat(turned, dim=-1)
+            )
+            return (
+                joined
+                if self.size == heads.shape[-1]
+                else torch.cat([joined, heads[..., self.size :]], dim=-1)
+            )
+        rotated: Tensor = _Rotation.apply(heads, cosine, sine, self.interleaved)  # type: ignore[no-untyped-call]
         return rotated
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        """Undo :attr:`pairs`."""
-        return torch.cat([first, second], dim=-1)
 
     @property
     def longest_cache(self) -> int | None:
@@ -154,32 +142,28 @@ class _Rotation(torch.autograd.Function):
     """Rotation by angles; its gradient is the inverse rotation, so only the tables are kept."""
 
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor, pairs: Pairs) -> Tensor:
+    def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
         ctx.save_for_backward(cosine, sine)
-        ctx.pairs = pairs
-        return rotate(heads, cosine, sine, pairs)
+        ctx.interleaved = interleaved
+        return rotate(heads, cosine, sine, interleaved)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         cosine, sine = ctx.saved_tensors
-        return rotate(gradient, cosine, -sine, ctx.pairs), None, None, None
+        return rotate(gradient, cosine, -sine, ctx.interleaved), None, None, None
 
 
-def rotate(heads: Tensor, cosine: Tensor, sine: Tensor, pairs: Pairs = half_split) -> Tensor:
+def rotate(heads: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool = False) -> Tensor:
     """Rotate pairs of the first channels of ``heads`` ``(batch, sequence, heads, head_dim)``.
 
-    Args:
-        heads: Queries or keys, at least as precise as the tables.
-        cosine: ``(..., 1, pairs)``.
-        sine: Like ``cosine``.
-        pairs: Function that splits channels into the first and the second of each pair.
+    ``cosine`` and ``sine`` are ``(..., 1, pairs)``, at most as precise as the heads.
     """
     size = 2 * cosine.shape[-1]
     batch, length, num_heads, head_dim = heads.shape
-    first, second = pairs(heads[..., :size])
+    first, second = _pairs(heads[..., :size], interleaved)
     # Heads come before tokens in memory, as attention's matrix products need them.
     rotated = heads.new_empty(batch, num_heads, length, head_dim).transpose(1, 2)
-    new_first, new_second = pairs(rotated[..., :size])
+    new_first, new_second = _pairs(rotated[..., :size], interleaved)
     torch.mul(first, cosine, out=new_first)
     new_first.addcmul_(second, sine, value=-1)
     torch.mul(second, cosine, out=new_second)
@@ -198,18 +182,4 @@ class InterleavedRope(Rope):
     """
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        return InterleavedEncoding(self._size(head_dim), self.base, self.scaling)
-
-
-def neighbours(channels: Tensor) -> tuple[Tensor, ...]:
-    """Pairs (2i, 2i + 1)."""
-    return channels[..., 0::2], channels[..., 1::2]
-
-
-class InterleavedEncoding(RotaryEncoding):
-    """The built form of :class:`InterleavedRope`."""
-
-    pairs = staticmethod(neighbours)
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.stack([first, second], dim=-1).flatten(-2)
+        return RotaryEncoding(self._size(head_dim), self.base, self.scaling, interleaved=True)

@@ -9,23 +9,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from insight.models.checks import require_flags, require_number, require_positive
+from insight.models.checks import require, require_flags, require_number, require_positive
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class RopeScaling(Component):
     """A change of rotary wavelengths that keeps the angles of longer texts in the trained range."""
 
+    def __post_init__(self) -> None:
+        """Check the options that several scalings have."""
+        factor, attention_factor = getattr(self, "factor", None), getattr(self, "attention_factor", None)
+        require_number(1, 1e6, "use 2, 4 or 8", low_allowed=True, factor=factor)
+        require_positive(original_length=getattr(self, "original_length", None))
+        require_number(0, 1e6, "use null for the paper's value", attention_factor=attention_factor)
+        require_flags(self)
+
     @abstractmethod
     def build(self, series: Tensor, base: float) -> Tensor:
-        """Return the changed frequencies.
-
-        Args:
-            series: Angle per token of every pair, ``base^(-2i/size)``, ``(size / 2,)``.
-            base: Base of the series.
-        """
+        """Return the changed frequencies for the ``series`` base^(-2i/size) of all pairs, ``(size / 2,)``."""
 
     @property
     def amplitude(self) -> float:
@@ -33,25 +35,13 @@ class RopeScaling(Component):
         return 1.0
 
     def at_positions(self, series: Tensor, positions: Tensor) -> Tensor:
-        """Return the frequencies for a text at int64 ``positions``, where they depend on it.
-
-        ``series`` is the result of :meth:`build`.
-        """
+        """Return the result of :meth:`build` as it is for a text at int64 ``positions``."""
         return series
 
     @property
     def longest_cache(self) -> int | None:
         """Number of tokens beyond which new ones change all frequencies; ``None`` if they never do."""
         return None
-
-
-def require_factor(factor: float) -> None:
-    """Refuse factors that would shorten the context.
-
-    Raises:
-        ConfigError: ``factor`` is below 1.
-    """
-    require_number(1, 1e6, "use 2, 4 or 8", low_allowed=True, factor=factor)
 
 
 @dataclass(frozen=True)
@@ -63,9 +53,6 @@ class LinearScaling(RopeScaling):
     """
 
     factor: float = 2.0
-
-    def __post_init__(self) -> None:
-        require_factor(self.factor)
 
     def build(self, series: Tensor, base: float) -> Tensor:
         return series / self.factor
@@ -85,10 +72,6 @@ class DynamicNTKScaling(RopeScaling):
 
     factor: float = 2.0
     original_length: int = 2048
-
-    def __post_init__(self) -> None:
-        require_factor(self.factor)
-        require_positive(original_length=self.original_length)
 
     def build(self, series: Tensor, base: float) -> Tensor:
         return series
@@ -132,12 +115,9 @@ class YarnScaling(RopeScaling):
     attention_factor: float | None = None
 
     def __post_init__(self) -> None:
-        require_factor(self.factor)
-        require_positive(original_length=self.original_length)
+        super().__post_init__()
         require_number(0, 1e6, "use 32", beta_fast=self.beta_fast)
         require_number(0, self.beta_fast, "use 1 and 32", beta_slow=self.beta_slow)
-        require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
-        require_flags(self)
 
     @property
     def amplitude(self) -> float:
@@ -179,12 +159,11 @@ class Llama3Scaling(RopeScaling):
     original_length: int = 8192
 
     def __post_init__(self) -> None:
-        require_factor(self.factor)
-        require_positive(original_length=self.original_length)
+        super().__post_init__()
         require_number(0, 1e6, "use 4", high_frequency_factor=self.high_frequency_factor)
-        low_factor, high_factor = self.low_frequency_factor, self.high_frequency_factor
-        bound = math.nextafter(high_factor, math.inf)  # both may be equal (Llama 4): there is no ramp then
-        require_number(0, bound, "use 1 and 4", low_frequency_factor=low_factor)
+        # Both may be equal (Llama 4): there is no ramp then.
+        bound = math.nextafter(self.high_frequency_factor, math.inf)
+        require_number(0, bound, "use 1 and 4", low_frequency_factor=self.low_frequency_factor)
 
     def build(self, series: Tensor, base: float) -> Tensor:
         turns = self.original_length * series / (2 * math.pi)  # in the original length
@@ -221,20 +200,17 @@ class LongRopeScaling(RopeScaling):
     always_long: bool = False
 
     def __post_init__(self) -> None:
-        require_factor(self.factor)
+        super().__post_init__()
         require_positive(minimum=2, original_length=self.original_length)  # its logarithm is a divisor
-        if len(self.short_factors) != len(self.long_factors) or not self.long_factors:
-            raise ConfigError(
-                f"has {len(self.long_factors)} numbers and short_factors {len(self.short_factors)}; each has "
-                "one a pair of channels",
-                "copy both from the model's configuration",
-                option="long_factors",
-                value=list(self.long_factors),
-            )
+        require(
+            len(self.short_factors) == len(self.long_factors) > 0,
+            f"has {len(self.long_factors)} numbers and short_factors {len(self.short_factors)}; each has "
+            "one a pair of channels",
+            "copy both from the model's configuration",
+            long_factors=list(self.long_factors),
+        )
         for short, long in zip(self.short_factors, self.long_factors, strict=True):
             require_number(0, 1e6, "use 1 to change nothing", short_factors=short, long_factors=long)
-        require_number(0, 1e6, "use null for the paper's value", attention_factor=self.attention_factor)
-        require_flags(self)
 
     @property
     def amplitude(self) -> float:
@@ -243,13 +219,10 @@ class LongRopeScaling(RopeScaling):
         return math.sqrt(1 + math.log(self.factor) / math.log(self.original_length))
 
     def build(self, series: Tensor, base: float) -> Tensor:
-        if series.shape[0] != len(self.long_factors):
-            raise ConfigError(
-                f"has {len(self.long_factors)} numbers, and {series.shape[0]} pairs of channels rotate",
-                f"list {series.shape[0]} numbers, or choose another head_dim or rotated_share",
-                option="long_factors",
-                value=list(self.long_factors),
-            )
+        num_pairs, num_factors = series.shape[0], len(self.long_factors)
+        problem = f"has {num_factors} numbers, and {num_pairs} pairs of channels rotate"
+        remedy = f"list {num_pairs} numbers, or choose another head_dim or rotated_share"
+        require(num_pairs == num_factors, problem, remedy, long_factors=list(self.long_factors))
         return series
 
     def at_positions(self, series: Tensor, positions: Tensor) -> Tensor:

@@ -89,8 +89,8 @@ def test_a_block_never_meets_the_whole_square() -> None:
         key: torch.Tensor,
         value: torch.Tensor,
         *,
-        causal: bool = False,
-        allowed: torch.Tensor | None = None,
+        is_causal: bool = False,
+        attn_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         nonlocal largest
         largest = max(largest, query.shape[2] * key.shape[2])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from insight.models import InterleavedRope, Rope
-from insight.models.positions.rope import neighbours, rotate
+from insight.models.positions.rope import rotate
 
 
 def heads(head_dim: int = 8) -> torch.Tensor:
@@ -56,4 +56,4 @@ def test_gradient_by_finite_differences(rope: Rope) -> None:
 def test_rotation_back_undoes_it() -> None:
     cosine, sine = InterleavedRope().build(8).double().tables(torch.arange(7))
     x = heads().detach()
-    torch.testing.assert_close(rotate(rotate(x, cosine, sine, neighbours), cosine, -sine, neighbours), x)
+    torch.testing.assert_close(rotate(rotate(x, cosine, sine, True), cosine, -sine, True), x)

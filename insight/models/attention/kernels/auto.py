@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, Situation
+from insight.models.attention.kernels.base import PLAIN, Kernel, ScoreChange, Situation
 from insight.models.attention.kernels.flex import FlexKernel
 from insight.models.attention.kernels.fused import SDPAKernel, TiledKernel
 from insight.models.attention.kernels.reference import PlainKernel, ReferenceKernel
@@ -45,23 +45,11 @@ class AutoKernel(Kernel):
         self.compiles_flex = importlib.util.find_spec("triton") is not None
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
-        situation = Situation(
-            device=query.device.type,
-            dtype=query.dtype,
-            num_queries=query.shape[2],
-            trains=query.requires_grad and torch.is_grad_enabled(),
-            mask=mask,
-            change=change,
-            wide_keys=key.shape[-1] > value.shape[-1],
-        )
+        trains = query.requires_grad and torch.is_grad_enabled()
+        device, wide_keys = query.device.type, key.shape[-1] > value.shape[-1]
+        situation = Situation(device, query.dtype, query.shape[2], trains, mask, change, wide_keys)
         return self.choose(situation)[0](query, key, value, mask, scale, change)
 
     def describe(self, situation: Situation) -> str:

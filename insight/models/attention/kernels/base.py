@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class ScoreChange:
     dropout: float = 0.0
 
 
-UNCHANGED = ScoreChange()
+PLAIN = ScoreChange()
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Situation:
     num_queries: int
     trains: bool
     mask: Mask
-    change: ScoreChange = UNCHANGED
+    change: ScoreChange = PLAIN
     wide_keys: bool = False
 
 
@@ -78,13 +79,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
         """Compute attention.
 
@@ -109,99 +104,69 @@ class MaskedKernel(Kernel):
     """A kernel whose calls the mask makes, so that they compute only what is visible."""
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
-        if change.soft_cap is not None and not self.caps_scores:
-            raise ConfigError(
-                f"{type(self).__name__} cannot bound the scores",
-                "use kernel: auto or reference",
-                option="score_soft_cap",
-                value=change.soft_cap,
-            )
+        options: dict[str, Any] = {"scale": scale}
+        if change.soft_cap is not None:
+            if not self.caps_scores:
+                problem, remedy = (
+                    f"{type(self).__name__} cannot bound the scores",
+                    "use kernel: auto or reference",
+                )
+                raise ConfigError(problem, remedy, option="score_soft_cap", value=change.soft_cap)
+            options["soft_cap"] = change.soft_cap
+        if change.dropout:
+            options["dropout_p"] = change.dropout
         missing = key.shape[-1] - value.shape[-1]
         if missing:
             value = F.pad(value, (0, missing))  # fused kernels need equal sizes
-        call: Attend = functools.partial(self.attend, scale=scale)
-        if change.soft_cap is not None:
-            call = functools.partial(call, soft_cap=change.soft_cap)
-        if change.dropout:
-            call = functools.partial(call, dropout=change.dropout)
+        call = functools.partial(self.attend, **options)
         if change.sinks is not None:
-            call = SinkAttend(call, change.sinks, scale)
+            call = functools.partial(_attend_with_sinks, call, change.sinks, scale)
         if change.bias is None:
             output = mask.attend(call, query, key, value)
         else:
             allowed = mask.allowed(query.shape[2], key.shape[2], query.device)
             bias = change.bias.to(query.dtype).masked_fill(~allowed, float("-inf"))
-            output = call(query, key, value, allowed=bias)
+            output = call(query, key, value, attn_mask=bias)
         return output[..., : value.shape[-1] - missing] if missing else output
 
     @abstractmethod
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        causal: bool = False,
-        allowed: Tensor | None = None,
-        dropout: float = 0.0,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Compute one call; shapes as in :class:`Kernel`, with values as wide as keys.
 
-        Args:
-            causal: Whether query i sees keys 0 to i only; needs as many keys as queries.
-            allowed: Bool mask, True = visible, or a bias of the scores; not together with ``causal``.
-            dropout: Probability of dropping a weight after the softmax.
+        The options are those of torch's ``scaled_dot_product_attention``, and ``soft_cap``; ``scale`` is
+        always given.
         """
 
 
-class SinkAttend:
-    """A kernel's call with a sink in every softmax (gpt-oss, arXiv 2508.10925).
+def _attend_with_sinks(
+    attend: Attend,
+    sinks: Tensor,
+    scale: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    is_causal: bool = False,
+    attn_mask: Tensor | None = None,
+) -> Tensor:
+    """Make a kernel's call with a sink ``(num_heads,)`` in every softmax (gpt-oss, arXiv 2508.10925).
 
     One more channel holds sink / scale in the queries, 1 in a key put before all others and 0 in the other
     keys, so that the score of that key is the sink. If the call is causal, a query is put before the others
     too, so that the triangle still fits.
-
-    Args:
-        attend: The kernel's call.
-        sinks: Score of the sink of each head, ``(num_heads,)``.
-        scale: Factor of the scores in ``attend``.
     """
-
-    def __init__(self, attend: Attend, sinks: Tensor, scale: float) -> None:
-        self.attend = attend
-        self.sinks = sinks
-        self.scale = scale
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        causal: bool = False,
-        allowed: Tensor | None = None,
-    ) -> Tensor:
-        """Compute attention; the arguments are those of the kernel's call."""
-        channel = (self.sinks / self.scale).to(query.dtype)[None, :, None, None]
-        query = torch.cat([query, channel.expand(*query.shape[:-1], 1)], dim=-1)
-        sink = F.pad(key.new_ones(*key.shape[:2], 1, 1), (key.shape[-1], 0))
-        key = torch.cat([sink, F.pad(key, (0, 1))], dim=2)
-        value = F.pad(value, (0, 1, 1, 0))
-        if causal:
-            query = F.pad(query, (0, 0, 1, 0))
-        if allowed is not None:
-            allowed = F.pad(allowed, (1, 0), value=1 if allowed.dtype == torch.bool else 0)
-        output = self.attend(query, key, value, causal=causal, allowed=allowed)
-        return output[:, :, int(causal) :, :-1]
+    channel = (sinks / scale).to(query.dtype)[None, :, None, None]
+    query = torch.cat([query, channel.expand(*query.shape[:-1], 1)], dim=-1)
+    sink = F.pad(key.new_ones(*key.shape[:2], 1, 1), (key.shape[-1], 0))
+    key = torch.cat([sink, F.pad(key, (0, 1))], dim=2)
+    value = F.pad(value, (0, 1, 1, 0))
+    if is_causal:
+        query = F.pad(query, (0, 0, 1, 0))
+    if attn_mask is not None:
+        attn_mask = F.pad(attn_mask, (1, 0), value=1 if attn_mask.dtype == torch.bool else 0)
+    output = attend(query, key, value, is_causal=is_causal, attn_mask=attn_mask)
+    return output[:, :, int(is_causal) :, :-1]
 
 
 def soft_cap(scores: Tensor, bound: float | None) -> Tensor:

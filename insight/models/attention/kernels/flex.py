@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, ScoreChange, soft_cap
+from insight.models.attention.kernels.base import PLAIN, Kernel, ScoreChange, soft_cap
 from insight.models.masks import BidirectionalMask, CausalMask, Mask
 from insight.runtime.errors import ConfigError
 
@@ -30,19 +30,9 @@ class FlexKernel(Kernel):
     drops_weights = False
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
-        """Compute attention; see :class:`Kernel`.
-
-        Raises:
-            ConfigError: A gradient is needed on a CPU.
-        """
+        """Compute attention; on a CPU a gradient is refused."""
         if query.device.type == "cpu":
             _refuse_gradients(query, key, value, change.bias, change.sinks)
             query, key, value = query.detach(), key.detach(), value.detach()
@@ -68,12 +58,8 @@ class FlexKernel(Kernel):
 
 def _refuse_gradients(*tensors: Tensor | None) -> None:
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        raise ConfigError(
-            "FlexAttention computes no gradients on a CPU",
-            "use kernel: auto, or train on CUDA",
-            option="kernel",
-            value="flex",
-        )
+        problem, remedy = "FlexAttention computes no gradients on a CPU", "use kernel: auto, or train on CUDA"
+        raise ConfigError(problem, remedy, option="kernel", value="flex")
 
 
 def _attention(device: str) -> Callable[..., Any]:
@@ -81,7 +67,7 @@ def _attention(device: str) -> Callable[..., Any]:
 
     if torch.compiler.is_compiling():  # a part of the network's own graph
         return flex_attention
-    return _compiled(flex_attention) if device == "cuda" else _quietly(flex_attention)
+    return _compiled(flex_attention) if device == "cuda" else _uncompiled
 
 
 @functools.cache
@@ -89,13 +75,12 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=False)
 
 
-def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any, **options: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the warning that it is slow uncompiled, as the docstring says
-            return function(*arguments, **options)
+def _uncompiled(*arguments: Any, **options: Any) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
 
-    return call
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the warning that it is slow uncompiled, as the docstring says
+        return flex_attention(*arguments, **options)
 
 
 def _score_change(change: ScoreChange, dtype: torch.dtype) -> Callable[..., Tensor] | None:

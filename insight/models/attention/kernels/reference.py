@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from insight.models.attention.kernels.base import UNCHANGED, Kernel, MaskedKernel, ScoreChange, soft_cap
+from insight.models.attention.kernels.base import PLAIN, Kernel, MaskedKernel, ScoreChange, soft_cap
 from insight.models.masks import CausalMask, Mask
 
 
@@ -20,37 +22,27 @@ class ReferenceKernel(Kernel):
     caps_scores = True
 
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Mask,
-        scale: float,
-        change: ScoreChange = UNCHANGED,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
-        return weighted_values(self.weights(query, key, mask, scale, change), value, change.dropout)
+        return _weighted_values(self.weights(query, key, mask, scale, change), value, change.dropout)
 
     def weights(
-        self, query: Tensor, key: Tensor, mask: Mask, scale: float, change: ScoreChange = UNCHANGED
+        self, query: Tensor, key: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
         """The softmax weights ``(batch, num_heads, num_queries, num_keys)``.
 
         Rows sum to 1, or to 1 minus the sink's weight; a row that sees no key is zero.
         """
         allowed = mask.allowed(query.shape[2], key.shape[2], query.device)
-        return softmax_weights(query, key, allowed, scale, change)
+        return _softmax_weights(query, key, allowed, scale, change)
 
 
-def softmax_weights(
+def _softmax_weights(
     query: Tensor, key: Tensor, allowed: Tensor | None, scale: float, change: ScoreChange
 ) -> Tensor:
-    """Attention weights ``(batch, num_heads, num_queries, num_keys)``, in the order of :class:`ScoreChange`.
-
-    Arguments are as in :class:`Kernel`; ``allowed`` is a bool mask, True = visible, or ``None`` for all.
-    """
+    """Attention weights in the order of :class:`ScoreChange`; ``allowed=None`` shows all keys."""
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = query @ key.transpose(-1, -2) * scale
-    scores = soft_cap(scores, change.soft_cap)
+    scores = soft_cap(query @ key.transpose(-1, -2) * scale, change.soft_cap)
     if change.bias is not None:
         scores = scores + change.bias.to(scores.dtype)
     if allowed is not None:
@@ -63,14 +55,8 @@ def softmax_weights(
     return weights if allowed is None else weights * allowed
 
 
-def weighted_values(weights: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """Weighted sums of values, ``(batch, num_heads, num_queries, channels)``.
-
-    Args:
-        weights: ``(batch, num_heads, num_queries, num_keys)``.
-        value: ``(batch, num_key_value_heads, num_keys, channels)``; a head serves a group of queries.
-        dropout: Probability of dropping a weight.
-    """
+def _weighted_values(weights: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Weighted sums of values, ``(batch, num_heads, num_queries, channels)``."""
     if dropout:
         weights = F.dropout(weights, dropout)
     return weights @ value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
@@ -82,19 +68,10 @@ class PlainKernel(MaskedKernel):
     name = "plain products"
     caps_scores = True
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        causal: bool = False,
-        allowed: Tensor | None = None,
-        dropout: float = 0.0,
-        soft_cap: float | None = None,
-    ) -> Tensor:
-        if causal:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        allowed = options.get("attn_mask")
+        if options.get("is_causal"):
             allowed = CausalMask().allowed(query.shape[2], key.shape[2], query.device)
-        weights = softmax_weights(query, key, allowed, scale, ScoreChange(soft_cap=soft_cap))
-        return weighted_values(weights, value, dropout)
+        change = ScoreChange(soft_cap=options.get("soft_cap"))
+        weights = _softmax_weights(query, key, allowed, options["scale"], change)
+        return _weighted_values(weights, value, options.get("dropout_p", 0.0))

@@ -25,7 +25,7 @@ from insight.models.attention.linear.recurrence import (
     recurrence_flops,
 )
 from insight.models.caches import CacheShape, CacheStep, LayerCache, RecurrentCache
-from insight.models.checks import require_positive
+from insight.models.checks import require, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, DocumentMask, Mask
 from insight.models.norms import Norm, RMSNorm
@@ -86,8 +86,7 @@ class DocumentOrder:
 
     Args:
         document_ids: int64 ``(batch, tokens)`` in this order; ``None`` = one document in each row.
-        places: Index of each of these tokens in the text, int64 ``(batch, tokens)``; ``None`` if the order is
-            that of the text.
+        places: Index in the text of each of these tokens; ``None`` if the order is that of the text.
     """
 
     document_ids: Tensor | None = None
@@ -95,11 +94,7 @@ class DocumentOrder:
 
     @classmethod
     def of_mask(cls, mask: Mask) -> DocumentOrder:
-        """Make the order that a mask needs.
-
-        Raises:
-            ConfigError: The mask shows or hides more than a state can.
-        """
+        """Make the order that a mask needs, and refuse a mask that shows or hides more than a state can."""
         inside = mask.inside if isinstance(mask, DocumentMask) else mask
         if not isinstance(inside, CausalMask) or inside.window is not None:
             raise ConfigError(
@@ -133,11 +128,6 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> Te
 
     Tokens that may be taken back are computed one by one, since the state after each must be kept, and so is
     a single token. Others are computed in chunks.
-
-    Args:
-        inputs: The recurrence of the new tokens.
-        cache: The cache of this layer.
-        step: Where the new tokens go.
     """
     ragged = cache.step is not None
     shift = torch.zeros_like(step.starts)
@@ -166,14 +156,9 @@ def mix_cached(inputs: Recurrence, cache: RecurrentCache, step: CacheStep) -> Te
 def without_padding(inputs: Recurrence, padding: Tensor) -> Recurrence:
     """Let padding (bool ``(batch, tokens)``) neither write nor decay: the state passes it bit for bit."""
     silent = padding[:, None, :, None]
-    strength = inputs.strength
-    return Recurrence(
-        inputs.query,
-        inputs.key.masked_fill(silent, 0),
-        inputs.value,
-        inputs.log_decay.masked_fill(silent, 0),
-        None if strength is None else strength.masked_fill(silent, 0),
-    )
+    key, log_decay = inputs.key.masked_fill(silent, 0), inputs.log_decay.masked_fill(silent, 0)
+    strength = None if inputs.strength is None else inputs.strength.masked_fill(silent, 0)
+    return replace(inputs, key=key, log_decay=log_decay, strength=strength)
 
 
 def _roll(tensor: Tensor, shift: Tensor) -> Tensor:
@@ -208,13 +193,10 @@ class LinearMixer(Attention):
 
     def check(self, hidden_size: int) -> None:
         position = self.position_of_heads.build(self.sizes(hidden_size)[0], self.num_heads)
-        if position.extra_channels or position.has_bias:
-            raise ConfigError(
-                "a linear mixer has no scores that a bias could be added to",
-                "use Rope, InterleavedRope or NoPosition",
-                option="position",
-                value=type(self.position_of_heads).__name__,
-            )
+        plain = not (position.extra_channels or position.has_bias)
+        problem = "a linear mixer has no scores that a bias could be added to"
+        remedy = "use Rope, InterleavedRope or NoPosition"
+        require(plain, problem, remedy, position=self.position_of_heads)
 
     @property
     def causal_only(self) -> bool:
@@ -226,18 +208,13 @@ class LinearMixer(Attention):
         return NoPosition()
 
     def sizes(self, hidden_size: int) -> tuple[int, int]:
-        """Channels of a key and of a value.
-
-        Raises:
-            ConfigError: ``num_heads`` does not divide ``hidden_size``.
-        """
+        """Channels of a key and of a value."""
         key = head_size(hidden_size, self.num_heads, self.head_dim)
         return key, key if self.value_dim is None else self.value_dim
 
     def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         self.check(hidden_size)
-        key_size, _ = self.sizes(hidden_size)
-        position = build_position(self.position_of_heads, key_size, self.num_heads)
+        position = build_position(self.position_of_heads, self.sizes(hidden_size)[0], self.num_heads)
         return self.build_module(hidden_size, position)
 
     @abstractmethod
@@ -287,10 +264,21 @@ class LinearMixerModule(AttentionModule):
     def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
         order, cache = DocumentOrder.of_mask(context.mask), context.cache
         stream, control = order.sort(self.project(hidden, context.tables)), order.sort(self.control(hidden))
+        convolution = self.convolution
         if cache is None:
-            mixed = self._mix(stream, control, order.document_ids)
+            if convolution is not None:
+                stream = convolution(F.pad(stream, (0, 0, convolution.width - 1, 0)), order.document_ids)
+            mixed, _ = mix_chunks(self._recurrence(stream, control), document_ids=order.document_ids)
+        elif isinstance(cache, RecurrentCache):
+            step = cache.begin(stream.shape[1])
+            if convolution is not None:
+                stream = convolution(cache.append_inputs(stream, step))
+            mixed = mix_cached(self._recurrence(stream, control), cache, step)
         else:
-            mixed = self._mix_cached(stream, control, cache)
+            raise ConfigError(
+                f"{type(cache).__name__} given to a linear mixer, which keeps a state instead of keys",
+                "use the network's own make_cache",
+            )
         heads = self.norm(order.restore(mixed.transpose(1, 2))).flatten(2)
         gate = self.gate(hidden)
         output: Tensor = self.output((heads * F.silu(gate.to(heads.dtype))).to(gate.dtype))
@@ -328,33 +316,14 @@ class LinearMixerModule(AttentionModule):
         shape = (self.num_heads, self.head_dim, self.value_dim)
         return recurrence_flops(shape, size, delta_rule=self.delta_rule)
 
-    def _mix(self, stream: Tensor, control: Tensor, document_ids: Tensor | None) -> Tensor:
-        if self.convolution is not None:
-            stream = self.convolution(F.pad(stream, (0, 0, self.convolution.width - 1, 0)), document_ids)
-        mixed, _ = mix_chunks(self._recurrence(stream, control), document_ids=document_ids)
-        return mixed
-
-    def _mix_cached(self, stream: Tensor, control: Tensor, cache: LayerCache) -> Tensor:
-        if not isinstance(cache, RecurrentCache):
-            raise ConfigError(
-                f"{type(cache).__name__} given to a linear mixer, which keeps a state instead of keys",
-                "use the network's own make_cache",
-            )
-        step = cache.begin(stream.shape[1])
-        if self.convolution is not None:
-            stream = self.convolution(cache.append_inputs(stream, step))
-        return mix_cached(self._recurrence(stream, control), cache, step)
-
     def _recurrence(self, stream: Tensor, control: Tensor) -> Recurrence:
         wide = torch.promote_types(stream.dtype, torch.float32)
         keys, values = self.num_key_heads * self.head_dim, self.num_heads * self.value_dim
+        parts = torch.split(stream.to(wide), [keys, keys, values], dim=-1)
+        sizes = (self.head_dim, self.head_dim, self.value_dim)
         query, key, value = (
             torch.unflatten(part, -1, (-1, size)).transpose(1, 2)
-            for part, size in zip(
-                torch.split(stream.to(wide), [keys, keys, values], dim=-1),
-                (self.head_dim, self.head_dim, self.value_dim),
-                strict=True,
-            )
+            for part, size in zip(parts, sizes, strict=True)
         )
         inputs = self.recurrence(query, key, value, control.to(wide))
         repeats = self.num_heads // self.num_key_heads

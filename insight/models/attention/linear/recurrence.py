@@ -121,22 +121,20 @@ def _mix_chunks(
     log_decay = chunks.log_decay.double().clamp_min(_STRONGEST_DECAY).cumsum(3)
     total = log_decay[..., -1:, :]
     since_start, until_end = (x.exp().to(key.dtype) for x in (log_decay, total - log_decay))
-    reach = _Reach.everywhere(size, query.device)
-    if document_ids is not None:
-        reach = _Reach.inside_documents(document_ids, size, reach)
+    inside, from_start, to_end, throughout = _reach(document_ids, size, query.device)
 
-    reading = _where(reach.from_start, query * since_start)
-    writing = _where(reach.to_end, key * until_end)
-    kept = _where(reach.throughout, total.exp().to(key.dtype)).mT  # (..., 1 or key channels, 1)
-    weights = _decayed_products(query, key, log_decay, reach.inside)
+    reading = _where(from_start, query * since_start)
+    writing = _where(to_end, key * until_end)
+    kept = _where(throughout, total.exp().to(key.dtype)).mT  # (..., 1 or key channels, 1)
+    weights = _decayed_products(query, key, log_decay, inside)
     if strength is None:
         added = writing.mT @ value
         before, state = _carry(kept, added, state, inputs)
         mixed = reading @ before + weights @ value
     else:
         # The write of a token depends on the earlier writes of its chunk: a triangular system.
-        related = strength * _decayed_products(key, key, log_decay, reach.inside.tril(-1))
-        recalled_key = _where(reach.from_start, strength * key * since_start)
+        related = strength * _decayed_products(key, key, log_decay, inside.tril(-1))
+        recalled_key = _where(from_start, strength * key * since_start)
         solved = torch.linalg.solve_triangular(
             related, torch.cat([strength * value, recalled_key], dim=-1), upper=False, unitriangular=True
         )
@@ -148,35 +146,23 @@ def _mix_chunks(
     return mixed.flatten(2, 3)[:, :, :num_tokens], state
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """Which tokens reach which in each chunk; ``None`` = all of them.
+def _reach(
+    document_ids: Tensor | None, size: int, device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Which tokens reach which in each chunk, bool; ``None`` = all of them.
 
-    Attributes:
-        inside: Whether a token (row) sees a token (column) of its chunk, bool ``(..., size, size)``.
-        from_start: Whether a token sees the state before its chunk, bool ``(batch, 1, chunks, size, 1)``.
-        to_end: Whether the state after the chunk includes a token, of the same shape.
-        throughout: Whether the state after the chunk includes the state before it,
-            bool ``(batch, 1, chunks, 1, 1)``.
+    The first says whether a token (row) sees a token (column) of its chunk, ``(..., size, size)``; the others
+    whether a token sees the state before its chunk, whether the state after the chunk includes a token, both
+    ``(batch, 1, chunks, size, 1)``, and whether it includes the state before, ``(batch, 1, chunks, 1, 1)``.
     """
-
-    inside: Tensor
-    from_start: Tensor | None = None
-    to_end: Tensor | None = None
-    throughout: Tensor | None = None
-
-    @classmethod
-    def everywhere(cls, size: int, device: torch.device) -> _Reach:
-        return cls(torch.ones(size, size, dtype=torch.bool, device=device).tril())
-
-    @classmethod
-    def inside_documents(cls, document_ids: Tensor, size: int, reach: _Reach) -> _Reach:
-        ids = _cut(document_ids[:, None, :, None], size)
-        last = ids[..., -1:, :]
-        # The first chunk continues its own document, of which nothing came before.
-        previous = torch.cat([ids[:, :, :1, :1], last[:, :, :-1]], dim=2)
-        from_start = ids == previous
-        return cls(reach.inside & (ids == ids.mT), from_start, ids == last, from_start[..., -1:, :])
+    inside = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+    if document_ids is None:
+        return inside, None, None, None
+    ids = _cut(document_ids[:, None, :, None], size)
+    last = ids[..., -1:, :]
+    # The first chunk continues its own document, of which nothing came before.
+    from_start = ids == torch.cat([ids[:, :, :1, :1], last[:, :, :-1]], dim=2)
+    return inside & (ids == ids.mT), from_start, ids == last, from_start[..., -1:, :]
 
 
 def _where(seen: Tensor | None, tensor: Tensor) -> Tensor:
@@ -184,8 +170,7 @@ def _where(seen: Tensor | None, tensor: Tensor) -> Tensor:
 
 
 def _cut(tensor: Tensor, size: int) -> Tensor:
-    """Cut ``(batch, heads, tokens, channels)`` into ``(batch, heads, chunks, size, channels)``, with zeros at
-    the end."""
+    """Cut ``(batch, heads, tokens, channels)``, zeros at the end, into ``(…, chunks, size, channels)``."""
     missing = -tensor.shape[2] % size
     padded = F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
     return torch.unflatten(padded, 2, (-1, size))
@@ -211,12 +196,8 @@ def _decayed_products(left: Tensor, right: Tensor, log_decay: Tensor, seen: Tens
 def _carry(kept: Tensor, added: Tensor, state: Tensor | None, inputs: Recurrence) -> tuple[Tensor, Tensor]:
     """Return the state before each chunk, ``(batch, heads, chunks, ...)``, and after the last.
 
-    Args:
-        kept: The map by which a chunk changes the state before it: a matrix
-            ``(..., key channels, key channels)``, or factors ``(..., 1 or key channels, 1)``.
-        added: The summand of each chunk in the state after it.
-        state: The state before the first chunk; ``None`` = empty.
-        inputs: The recurrence of the state.
+    A chunk multiplies the state by ``kept``, which is a matrix ``(..., key channels, key channels)`` with a
+    ``strength`` and otherwise factors ``(..., 1 or key channels, 1)``, and adds ``added``.
     """
     state = inputs.empty_state() if state is None else state
     is_matrix = inputs.strength is not None
@@ -229,12 +210,9 @@ def _carry(kept: Tensor, added: Tensor, state: Tensor | None, inputs: Recurrence
 
 
 def recurrence_flops(shape: tuple[int, int, int], size: int, *, delta_rule: bool) -> int:
-    """Matrix-product FLOPs of one token in :func:`mix_chunks`.
+    """Matrix-product FLOPs of one token in :func:`mix_chunks`, in chunks of ``size`` tokens.
 
-    Args:
-        shape: Heads, key channels, value channels.
-        size: Tokens of a chunk.
-        delta_rule: Whether the recurrence has a ``strength``.
+    ``shape`` is that of the state of all heads; with the ``delta_rule`` the recurrence has a ``strength``.
     """
     num_heads, key, value = shape
     products = size * (key + value) + 2 * key * value  # weights and their use; reading and writing the state
