@@ -120,7 +120,7 @@ class MaskedKernel(Kernel):
         missing = key.shape[-1] - value.shape[-1]
         if missing:
             value = F.pad(value, (0, missing))  # fused kernels need equal sizes
-        call = functools.partial(self.attend, **options)
+        call: Attend = functools.partial(self.attend, **options)
         if change.sinks is not None:
             call = functools.partial(_attend_with_sinks, call, change.sinks, scale)
         if change.bias is None:
