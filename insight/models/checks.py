@@ -26,16 +26,9 @@ def require(holds: bool, problem: str, remedy: str, **option: object) -> None:
 def require_positive(
     *, minimum: int = 1, maximum: int = LARGEST_SIZE, remedy: str = "", **values: int | None
 ) -> None:
-    """Refuse values that are not whole numbers from ``minimum`` to ``maximum``; ``None`` means "derived".
+    """Refuse options that are not whole numbers from ``minimum`` to ``maximum``; ``None`` means "derived".
 
-    Args:
-        minimum: Smallest allowed value.
-        maximum: Largest allowed value.
-        remedy: Advice for the user; if empty, it names the bounds.
-        values: The options by name.
-
-    Raises:
-        ConfigError: A value is not a whole number, or lies outside the bounds.
+    An empty ``remedy`` names the bounds.
     """
     advice = remedy or f"use a whole number from {minimum} to {maximum:,}"
     for name, value in values.items():
@@ -53,18 +46,7 @@ def require_positive(
 def require_number(
     low: float, high: float, remedy: str, *, low_allowed: bool = False, **values: float | None
 ) -> None:
-    """Refuse values that are not numbers between two bounds; ``None`` is allowed.
-
-    Args:
-        low: Lower bound.
-        high: Upper bound, which is itself not allowed.
-        remedy: Advice for the user.
-        low_allowed: Whether the lower bound itself is allowed.
-        values: The options by name.
-
-    Raises:
-        ConfigError: A value is not a number, or lies outside the bounds.
-    """
+    """Refuse options that are not numbers between two bounds, themselves not allowed; ``None`` is."""
     for name, value in values.items():
         if value is None:
             continue

@@ -35,15 +35,7 @@ class Mask(ABC):
         """
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        """Return this mask with narrower bounds; ``None`` changes nothing.
-
-        Args:
-            window: Keys of a sliding window.
-            chunk_size: Tokens of a chunk, outside which a query sees nothing.
-
-        Raises:
-            ConfigError: The mask is not causal, so it has no chunks.
-        """
+        """Return this mask with a sliding window and, if it is causal, inside chunks; ``None`` = no change."""
         if chunk_size is not None:
             raise ConfigError(
                 f"a {type(self).__name__} has no chunks, which belong to causal attention",
@@ -331,11 +323,9 @@ class PositionMask(Mask):
 
 
 def document_mask(document_ids: Tensor | None, inside: Mask) -> Mask:
-    """Return ``inside``, restricted to documents if their ids are given.
+    """Return ``inside``, restricted to documents if their ids are given, int64 ``(batch, sequence)``.
 
-    Args:
-        document_ids: int64 ``(batch, sequence)`` or ``None``.
-        inside: Which keys of its document a query sees; must be equal from any start (no prefix).
+    The keys of its document that a query sees must be equal from any start (no prefix).
     """
     if document_ids is None:
         return inside
@@ -356,12 +346,9 @@ def causal_mask(document_ids: Tensor | None) -> Mask:
 
 
 def padding_mask(tokens: Tensor | None) -> Mask:
-    """Return the mask for attention in both directions over rows with padding on either side.
+    """Return the mask for attention in both directions over ``(batch, keys)``, False = padding.
 
     A row of padding only sees all of it: its output is meaningless but finite, and every query has a key.
-
-    Args:
-        tokens: bool ``(batch, keys)``, False = padding; ``None`` for none.
     """
     if tokens is None:
         return BidirectionalMask()

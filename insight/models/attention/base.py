@@ -54,11 +54,7 @@ class AttentionModule(Recomputable):
         raise NotImplementedError
 
     def make_cache(self, shape: CacheShape) -> LayerCache:
-        """Make an empty cache for this layer.
-
-        Raises:
-            ConfigError: The position encoding allows no cache of that length.
-        """
+        """Make an empty cache for this layer, or refuse a length for which its positions allow none."""
         raise NotImplementedError
 
     def flops_per_token(self, sequence_length: int) -> int:
@@ -100,18 +96,11 @@ class Attention(Component):
             hidden_size: Size of the residual stream.
             build_position: Makes the position encoding, which layers share.
             layer: Number of the layer, from 0.
-
-        Raises:
-            ConfigError: The options do not fit together.
         """
 
     @abstractmethod
     def check(self, hidden_size: int) -> None:
-        """Refuse, without building it, what :meth:`build` could not build.
-
-        Raises:
-            ConfigError: The options do not fit together.
-        """
+        """Refuse, without building it, what :meth:`build` could not build."""
 
     @property
     def causal_only(self) -> bool:
@@ -119,11 +108,7 @@ class Attention(Component):
         return False
 
     def check_bidirectional(self) -> None:
-        """Refuse attention that does not work where tokens see what comes after them.
-
-        Raises:
-            ConfigError: The attention, or its position encoding, only looks back.
-        """
+        """Refuse attention that only looks back, or whose position encoding does."""
         require(
             not self.causal_only,
             "an encoder needs attention in both directions, and here a token sees only what came before",
@@ -132,22 +117,14 @@ class Attention(Component):
         )
 
     def check_cross(self, hidden_size: int) -> None:
-        """Refuse attention that cannot read another sequence or cannot be built.
-
-        Raises:
-            ConfigError: It reads only its own sequence, compares positions, or its options conflict.
-        """
+        """Refuse attention that reads its own sequence only, compares positions or cannot be built."""
         remedy = "use GroupedQueryAttention or DifferentialAttention with NoPosition"
         require(False, "it reads its own sequence only", remedy, cross_attention=self)
 
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
     ) -> CrossAttentionModule:
-        """Build the module that reads states of ``encoder_size``; other arguments as in :meth:`build`.
-
-        Raises:
-            ConfigError: See :meth:`check_cross`.
-        """
+        """Build the module that reads states of ``encoder_size``; other arguments as in :meth:`build`."""
         self.check_cross(hidden_size)
         raise NotImplementedError
 
@@ -194,14 +171,17 @@ class LayerPattern(Attention):
 
 
 def head_size(hidden_size: int, num_heads: int, head_dim: int | None) -> int:
-    """Channels of a head: ``head_dim``, or an equal share of ``hidden_size`` where it is ``None``.
-
-    Raises:
-        ConfigError: ``num_heads`` does not divide ``hidden_size``.
-    """
+    """Channels of a head: ``head_dim``, or an equal share of ``hidden_size`` where it is ``None``."""
     if head_dim is not None:
         return head_dim
     share, rest = divmod(hidden_size, num_heads)
     remedy = f"use hidden_size={(share + 1) * num_heads} or set head_dim"
     require(not rest, f"must divide hidden_size={hidden_size}", remedy, num_heads=num_heads)
     return share
+
+
+def require_rotation(position: Position, head_dim: int, num_heads: int, problem: str) -> None:
+    """Refuse a position that adds to the scores or to the channels of a head."""
+    encoding = position.build(head_dim, num_heads)
+    plain = not (encoding.extra_channels or encoding.has_bias)
+    require(plain, problem, "use Rope, InterleavedRope or NoPosition", position=position)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from insight.models.attention.base import MOST_HEADS, Attention, AttentionModule, BuildPosition, CallContext
+from insight.models.attention.base import (
+    MOST_HEADS,
+    Attention,
+    AttentionModule,
+    BuildPosition,
+    CallContext,
+    require_rotation,
+)
 from insight.models.attention.kernels import KernelName, ScoreChange, Situation, check_kernel, make_kernel
 from insight.models.caches import CacheShape, LayerCache, make_layer_cache
 from insight.models.checks import require, require_number, require_positive
@@ -73,14 +80,11 @@ class LatentAttention(Attention):
         )
         require_eps(self.norm_eps, "norm_eps")
         check_kernel(self.kernel, self.dropout)
-        position = self.position.build(self.rotary_dim, self.num_heads)
-        require(
-            not (position.extra_channels or position.has_bias),
+        problem = (
             "in latent attention heads share the key that carries the position, so none can have a bias "
-            "of its own",
-            "use Rope, InterleavedRope or NoPosition",
-            position=self.position,
+            "of its own"
         )
+        require_rotation(self.position, self.rotary_dim, self.num_heads, problem)
 
     def check(self, hidden_size: int) -> None:
         require_positive(hidden_size=hidden_size)

@@ -56,12 +56,7 @@ class EncoderStates:
 class CrossCache:
     """Keys and values of an encoder's states for one layer, computed once and read in every step.
 
-    They do not grow with the decoded text, so truncating the text leaves them unchanged.
-
-    Attributes:
-        keys: ``(batch, num_key_value_heads, source, head_dim)``.
-        values: Like ``keys``.
-        mask: Which keys each query may attend to.
+    They are ``(batch, num_key_value_heads, source, head_dim)`` and do not grow with the decoded text.
     """
 
     def __init__(self, encoder_states: EncoderStates, project: ProjectStates, dtype: torch.dtype) -> None:
@@ -176,12 +171,8 @@ class DecoderCache:
     def place(self, input_ids: Tensor, lengths: Tensor | None) -> CacheStep | None:
         """Return the places of new tokens, before anything is stored; ``None`` if all rows are alike.
 
-        Args:
-            input_ids: New tokens ``(batch, sequence)``.
-            lengths: How many tokens of each row are not padding, int64 ``(batch,)``; ``None`` = all.
-
-        Raises:
-            ConfigError: The tokens do not fit.
+        ``lengths`` says how many tokens of each row are not padding, int64 ``(batch,)``; ``None`` = all.
+        Tokens that do not fit are refused.
         """
         batch_size, num_tokens = input_ids.shape
         if self.batch_size != batch_size:
@@ -214,13 +205,8 @@ class DecoderCache:
     def truncate(self, length: int | Tensor) -> None:
         """Remove all but the first ``length`` tokens in every layer.
 
-        Args:
-            length: Number of tokens to keep, one for all rows or one for each, int64 ``(batch,)``; a row with
-                fewer tokens is unchanged.
-
-        Raises:
-            ConfigError: A length is negative, the number of lengths is not that of rows, or a sliding window
-                or a state has moved past what would be needed again.
+        There is one ``length`` for all rows or one for each, int64 ``(batch,)``; a row with fewer tokens is
+        unchanged. Refused is what would need tokens that a sliding window or a state has moved past.
         """
         lengths = torch.as_tensor(length)
         if lengths.dtype not in (torch.int64, torch.int32) or bool((lengths < 0).any()):
@@ -251,14 +237,7 @@ class DecoderCache:
             layer.truncate(length)
 
     def reorder(self, rows: Tensor) -> None:
-        """Make row i a copy of the former row ``rows[i]``, in every layer (beam search, finished rows).
-
-        Args:
-            rows: int64 row numbers, which may repeat or be left out.
-
-        Raises:
-            ConfigError: A row does not exist.
-        """
+        """Make row i a copy of the former row ``rows[i]``, in every layer; rows may repeat or be left out."""
         if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32) or not rows.numel():
             raise ConfigError(
                 f"is {rows.dtype} of shape {tuple(rows.shape)}",

@@ -74,11 +74,7 @@ class Position(Component):
 
     @abstractmethod
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        """Build the encoding for a layer of ``num_heads`` query heads of ``head_dim`` channels.
-
-        Raises:
-            ConfigError: The encoding does not fit ``head_dim``.
-        """
+        """Build the encoding for ``num_heads`` query heads of ``head_dim`` channels, or refuse these."""
 
     @property
     def looks_ahead(self) -> bool:

@@ -39,15 +39,15 @@ PLAIN = ScoreChange()
 
 @dataclass(frozen=True)
 class Situation:
-    """The facts that the choice of a kernel depends on.
+    """The facts about a call of a :class:`Kernel` that the choice of one depends on.
 
     Args:
         device: Device of the queries, ``"cpu"`` or ``"cuda"``.
         dtype: Data type of queries, keys and values.
         num_queries: Queries of a row.
         trains: Whether a gradient will be computed.
-        mask: Which keys each query may attend to.
-        change: Cap, bias, sinks and dropout of the scores.
+        mask: As in the call.
+        change: As in the call.
         wide_keys: Whether keys have more channels than values, as with ALiBi.
     """
 
@@ -81,7 +81,7 @@ class Kernel(ABC):
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
-        """Compute attention.
+        """Compute attention, ``(batch, num_heads, num_queries, channels of value)``, or refuse a soft cap.
 
         Args:
             query: ``(batch, num_heads, num_queries, head_dim)``.
@@ -91,12 +91,6 @@ class Kernel(ABC):
             mask: Which keys each query may attend to.
             scale: Factor of the scores, usually ``head_dim ** -0.5``.
             change: Cap, bias, sinks and dropout.
-
-        Returns:
-            ``(batch, num_heads, num_queries, channels of value)``.
-
-        Raises:
-            ConfigError: A soft cap is set and :attr:`caps_scores` is False.
         """
 
 

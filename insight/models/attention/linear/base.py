@@ -16,6 +16,7 @@ from insight.models.attention.base import (
     BuildPosition,
     CallContext,
     head_size,
+    require_rotation,
 )
 from insight.models.attention.linear.recurrence import (
     Recurrence,
@@ -25,7 +26,7 @@ from insight.models.attention.linear.recurrence import (
     recurrence_flops,
 )
 from insight.models.caches import CacheShape, CacheStep, LayerCache, RecurrentCache
-from insight.models.checks import require, require_positive
+from insight.models.checks import require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, DocumentMask, Mask
 from insight.models.norms import Norm, RMSNorm
@@ -38,10 +39,6 @@ class ShortConvolution(nn.Module):
     """silu(sum over d < width of weight_d * x_(t-d)) of every channel.
 
     It comes before the keys, queries and values of gated delta nets (Yang et al. 2024, arXiv 2412.06464).
-
-    Args:
-        num_channels: Number of channels.
-        width: Tokens that each output sees, its own included.
     """
 
     parameter_role = "vector"  # rows of a few numbers are no matrix to orthogonalise
@@ -60,9 +57,8 @@ class ShortConvolution(nn.Module):
     def forward(self, inputs: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Return outputs ``(batch, tokens, channels)`` in float32 or better.
 
-        Args:
-            inputs: ``(batch, width - 1 + tokens, channels)``, beginning with the earlier inputs, or zeros.
-            document_ids: int64 ``(batch, tokens)``, contiguous; tokens of other documents count as zero.
+        Inputs ``(batch, width - 1 + tokens, channels)`` begin with the earlier ones, or zeros; tokens of other
+        documents, by contiguous ids ``(batch, tokens)``, count as zero.
         """
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         num_before = self.width - 1
@@ -192,11 +188,8 @@ class LinearMixer(Attention):
         require_positive(head_dim=self.head_dim, value_dim=self.value_dim)
 
     def check(self, hidden_size: int) -> None:
-        position = self.position_of_heads.build(self.sizes(hidden_size)[0], self.num_heads)
-        plain = not (position.extra_channels or position.has_bias)
         problem = "a linear mixer has no scores that a bias could be added to"
-        remedy = "use Rope, InterleavedRope or NoPosition"
-        require(plain, problem, remedy, position=self.position_of_heads)
+        require_rotation(self.position_of_heads, self.sizes(hidden_size)[0], self.num_heads, problem)
 
     @property
     def causal_only(self) -> bool:
@@ -296,11 +289,8 @@ class LinearMixerModule(AttentionModule):
     def recurrence(self, query: Tensor, key: Tensor, value: Tensor, control: Tensor) -> Recurrence:
         """The effect of each token on the state, before queries are scaled and key heads are repeated.
 
-        Args:
-            query: ``(batch, num_key_heads, tokens, head_dim)``, float32 or better.
-            key: Like ``query``.
-            value: ``(batch, num_heads, tokens, value_dim)``.
-            control: Result of :meth:`control`, in the same dtype.
+        Queries and keys are ``(batch, num_key_heads, tokens, head_dim)``, values ``(batch, num_heads, tokens,
+        value_dim)``, and all, also the result of :meth:`control`, are float32 or better.
         """
         raise NotImplementedError
 

@@ -60,9 +60,8 @@ class Recurrence:
 def mix_token(token: Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
     """Compute one token by the formula of :class:`Recurrence`, at the same cost at any position.
 
-    Returns:
-        The output ``(batch, num_heads, 1, value channels)`` and the new state, of the shape of the old one,
-        ``(batch, num_heads, key channels, value channels)``.
+    The output is ``(batch, num_heads, 1, value channels)``, the new state ``(batch, num_heads, key
+    channels, value channels)``.
     """
     with torch.autocast(state.device.type, enabled=False):
         state = state * token.log_decay.exp().mT
@@ -96,8 +95,7 @@ def mix_chunks(
             documents. Not together with ``state``. ``None`` = one document in each row.
 
     Returns:
-        The output ``(batch, num_heads, tokens, value channels)`` and, without documents, the state after the
-        last token.
+        The output ``(batch, num_heads, tokens, value channels)`` and, without documents, the last state.
     """
     with torch.autocast(inputs.query.device.type, enabled=False):
         return _mix_chunks(inputs, state, document_ids)
@@ -179,11 +177,8 @@ def _cut(tensor: Tensor, size: int) -> Tensor:
 def _decayed_products(left: Tensor, right: Tensor, log_decay: Tensor, seen: Tensor) -> Tensor:
     """Sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
 
-    Args:
-        left: ``(..., size, channels)``.
-        right: Like ``left``.
-        log_decay: Sums of logarithms ``(..., size, 1 or channels)``, float64.
-        seen: Bool ``(..., size, size)``, False above the diagonal, where the exponent would be positive.
+    ``log_decay`` holds sums of logarithms ``(..., size, 1 or channels)`` in float64; ``seen`` is False above the
+    diagonal, where the exponent would be positive.
     """
     if log_decay.shape[-1] == 1:
         decay = (log_decay - log_decay.mT).to(left.dtype).masked_fill(~seen, float("-inf")).exp()
