@@ -35,7 +35,7 @@ class Mask(ABC):
         """
 
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
-        """Return this mask with a sliding window and, if it is causal, inside chunks; ``None`` = no change."""
+        """Return the mask with a sliding window and, if it is causal, inside chunks; ``None`` = unchanged."""
         if chunk_size is not None:
             raise ConfigError(
                 f"a {type(self).__name__} has no chunks, which belong to causal attention",

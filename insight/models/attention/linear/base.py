@@ -57,8 +57,8 @@ class ShortConvolution(nn.Module):
     def forward(self, inputs: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Return outputs ``(batch, tokens, channels)`` in float32 or better.
 
-        Inputs ``(batch, width - 1 + tokens, channels)`` begin with the earlier ones, or zeros; tokens of other
-        documents, by contiguous ids ``(batch, tokens)``, count as zero.
+        Inputs ``(batch, width - 1 + tokens, channels)`` begin with the earlier ones, or zeros; tokens of
+        other documents, by contiguous ids ``(batch, tokens)``, count as zero.
         """
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         num_before = self.width - 1

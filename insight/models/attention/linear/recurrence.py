@@ -177,8 +177,8 @@ def _cut(tensor: Tensor, size: int) -> Tensor:
 def _decayed_products(left: Tensor, right: Tensor, log_decay: Tensor, seen: Tensor) -> Tensor:
     """Sum over channels of left_i right_j exp(log_decay_i - log_decay_j) where i sees j, else 0.
 
-    ``log_decay`` holds sums of logarithms ``(..., size, 1 or channels)`` in float64; ``seen`` is False above the
-    diagonal, where the exponent would be positive.
+    ``log_decay`` holds sums of logarithms ``(..., size, 1 or channels)`` in float64; ``seen`` is False above
+    the diagonal, where the exponent would be positive.
     """
     if log_decay.shape[-1] == 1:
         decay = (log_decay - log_decay.mT).to(left.dtype).masked_fill(~seen, float("-inf")).exp()
