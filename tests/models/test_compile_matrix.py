@@ -58,30 +58,24 @@ POSITIONS: dict[str, tuple[Position, InputPosition | None]] = {
     "sinusoidal": (NoPosition(), SinusoidalPosition()),
 }
 REFUSED = {("latent", "alibi"), ("latent", "learned bias")}
-QUICK = {("grouped", "rope"), ("latent", "interleaved")}
-ALL = [(attention, position) for attention in ATTENTIONS for position in POSITIONS]
-# A step of decoding could be compiled anew for the kind of cache (full, ring, latent) with each position, and
-# for what a projection adds to it.
-DECODED = [
-    (attention, position)
-    for attention, position in ALL
-    if attention in ("grouped", "window", "latent") or position == "rope"
+# Slow are networks whose layers are all attentions in turn, with each position: compiled in one graph they cost
+# half of what as many graphs do.
+TOGETHER = [
+    pytest.param("grouped", "rope"),
+    pytest.param("latent", "interleaved"),
+    *(pytest.param("all", position, marks=pytest.mark.slow) for position in POSITIONS),
 ]
-
-
-def pairs(chosen: list[tuple[str, str]]) -> list[Any]:
-    """Parameters of tests, the refused ones left out, all but two of them slow."""
-    return [
-        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
-        for pair in chosen
-        if pair not in REFUSED
-    ]
 
 
 def config(attention: str, position: str, num_layers: int = 2) -> DecoderConfig:
     inside, at_input = POSITIONS[position]
-    mixer: Any = replace(ATTENTIONS[attention], position=inside)  # type: ignore[call-arg]
-    return DecoderConfig(32, num_layers, attention=mixer, max_sequence_length=64, input_position=at_input)
+    names = [attention]
+    if attention == "all":
+        names = [name for name in ATTENTIONS if (name, position) not in REFUSED]
+    layers: list[Any] = [replace(ATTENTIONS[name], position=inside) for name in names]  # type: ignore[call-arg]
+    mixer = layers[0] if len(layers) == 1 else LayerPattern(tuple(layers))
+    depth = max(num_layers, len(layers))
+    return DecoderConfig(32, depth, attention=mixer, max_sequence_length=64, input_position=at_input)
 
 
 def decoder(config: DecoderConfig) -> Decoder:
@@ -142,7 +136,7 @@ def test_bfloat16_stays_near_and_angles_stay_precise(attention: str, position: s
         assert table.dtype in (torch.float32, torch.float64)
 
 
-@pytest.mark.parametrize(("attention", "position"), pairs(ALL))
+@pytest.mark.parametrize(("attention", "position"), TOGETHER)
 def test_compiles_whole_with_the_same_numbers(attention: str, position: str) -> None:
     network = decoder(config(attention, position, num_layers=1))
     torch._dynamo.reset()
@@ -163,9 +157,9 @@ def test_compiles_whole_with_the_same_numbers(attention: str, position: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attention", "position"), pairs(DECODED))
-def test_decoding_compiles_no_more_after_its_first_steps(attention: str, position: str) -> None:
-    network = decoder(config(attention, position, num_layers=1)).eval()
+@pytest.mark.parametrize("position", POSITIONS)
+def test_decoding_compiles_no_more_after_its_first_steps(position: str) -> None:
+    network = decoder(config("all", position)).eval()
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)

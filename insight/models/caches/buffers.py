@@ -15,7 +15,7 @@ class BufferCache(LayerCache):
 
     Args:
         shape: Rows, data type and device of the buffers.
-        num_key_value_heads: Number of heads stored.
+        num_heads: Number of heads stored.
         head_dim: Channels of a value.
         extra_channels: Channels of a key beyond ``head_dim``.
         num_slots: Number of tokens stored; ``None`` = all.
@@ -24,13 +24,13 @@ class BufferCache(LayerCache):
     def __init__(
         self,
         shape: CacheShape,
-        num_key_value_heads: int,
+        num_heads: int,
         head_dim: int,
         extra_channels: int = 0,
         num_slots: int | None = None,
     ) -> None:
         self.num_slots = shape.max_length if num_slots is None else num_slots
-        sizes = (shape.batch_size, num_key_value_heads, self.num_slots)
+        sizes = (shape.batch_size, num_heads, self.num_slots)
         # Zeros, not empty memory: a masked NaN would still poison a weighted sum (0 x NaN).
         self.keys = torch.zeros(*sizes, head_dim + extra_channels, dtype=shape.dtype, device=shape.device)
         self.values = torch.zeros(*sizes, head_dim, dtype=shape.dtype, device=shape.device)
@@ -88,16 +88,10 @@ class RingCache(BufferCache):
     """
 
     def __init__(
-        self,
-        shape: CacheShape,
-        num_key_value_heads: int,
-        head_dim: int,
-        extra_channels: int = 0,
-        *,
-        window: int,
+        self, shape: CacheShape, num_heads: int, head_dim: int, extra_channels: int = 0, *, window: int
     ) -> None:
         num_slots = min(window + shape.max_rollback, shape.max_length)
-        super().__init__(shape, num_key_value_heads, head_dim, extra_channels, num_slots)
+        super().__init__(shape, num_heads, head_dim, extra_channels, num_slots)
         self.window = window
         # Tokens that were ever stored, including removed ones: a scalar, or one number for each row.
         self._written = torch.zeros((), dtype=torch.int64, device=shape.device)
@@ -169,12 +163,12 @@ class RingCache(BufferCache):
 
 
 def make_layer_cache(
-    shape: CacheShape, num_key_value_heads: int, head_dim: int, extra_channels: int, window: int | None
+    shape: CacheShape, num_heads: int, head_dim: int, extra_channels: int, window: int | None
 ) -> BufferCache:
     """Make a ring if a window is shorter than the longest sequence, otherwise a slot for every token.
 
     The arguments are those of :class:`BufferCache` and :class:`RingCache`; ``window=None`` sees all keys.
     """
     if window is None or window + shape.max_rollback >= shape.max_length:
-        return FullCache(shape, num_key_value_heads, head_dim, extra_channels)
-    return RingCache(shape, num_key_value_heads, head_dim, extra_channels, window=window)
+        return FullCache(shape, num_heads, head_dim, extra_channels)
+    return RingCache(shape, num_heads, head_dim, extra_channels, window=window)
