@@ -58,7 +58,7 @@ POSITIONS: dict[str, tuple[Position, InputPosition | None]] = {
     "sinusoidal": (NoPosition(), SinusoidalPosition()),
 }
 REFUSED = {("latent", "alibi"), ("latent", "learned bias")}
-# Slow are networks whose layers are all attentions in turn, with each position: compiled in one graph they cost
+# Slow are networks whose layers are all attentions in turn, with each position: one graph for all costs
 # half of what as many graphs do.
 TOGETHER = [
     pytest.param("grouped", "rope"),
