@@ -23,8 +23,7 @@ from insight.models.input_checks import check_positions, name_unknown_id
 from insight.models.linear import Projection, StackedProjection, TokenEmbedding
 from insight.models.masks import Mask
 from insight.models.norms import Norm, RMSNorm
-from insight.models.positions import InputPosition, Position, PositionEncoding
-from insight.models.positions.base import PositionTables
+from insight.models.positions import InputPosition, Position, PositionEncoding, PositionTables
 from insight.runtime.component import Component
 
 

@@ -5,7 +5,7 @@ from insight.models.attention.base import AttentionModule as AttentionModule
 from insight.models.attention.base import CallContext as CallContext
 from insight.models.attention.base import CrossAttentionModule as CrossAttentionModule
 from insight.models.attention.base import LayerPattern as LayerPattern
-from insight.models.attention.differential import DifferentialAttention as DifferentialAttention
+from insight.models.attention.grouped_query import DifferentialAttention as DifferentialAttention
 from insight.models.attention.grouped_query import GroupedQueryAttention as GroupedQueryAttention
 from insight.models.attention.kernels import FlexKernel as FlexKernel
 from insight.models.attention.kernels import Kernel as Kernel

@@ -13,8 +13,7 @@ from insight.models.caches import CacheShape, CrossCache, EncoderStates, LayerCa
 from insight.models.checkpointing import Recomputable
 from insight.models.checks import require
 from insight.models.masks import Mask
-from insight.models.positions import Position, PositionEncoding
-from insight.models.positions.base import PositionTables
+from insight.models.positions import Position, PositionEncoding, PositionTables
 from insight.runtime.component import Component
 
 MOST_HEADS = 2**14

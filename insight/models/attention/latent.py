@@ -21,8 +21,7 @@ from insight.models.checks import require, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask
 from insight.models.norms import RMSNorm, require_eps
-from insight.models.positions import InterleavedRope, Position, PositionEncoding
-from insight.models.positions.base import PositionTables
+from insight.models.positions import InterleavedRope, Position, PositionEncoding, PositionTables
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from insight.models.positions.base import NoPosition as NoPosition
 from insight.models.positions.base import Position as Position
 from insight.models.positions.base import PositionEncoding as PositionEncoding
+from insight.models.positions.base import PositionTables as PositionTables
 from insight.models.positions.base import QueryTemperature as QueryTemperature
 from insight.models.positions.biases import Alibi as Alibi
 from insight.models.positions.biases import RelativeBias as RelativeBias

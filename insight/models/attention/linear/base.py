@@ -30,8 +30,7 @@ from insight.models.checks import require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, DocumentMask, Mask
 from insight.models.norms import Norm, RMSNorm
-from insight.models.positions import NoPosition, Position, PositionEncoding
-from insight.models.positions.base import PositionTables
+from insight.models.positions import NoPosition, Position, PositionEncoding, PositionTables
 from insight.runtime.errors import ConfigError
 
 
@@ -208,11 +207,12 @@ class LinearMixer(Attention):
     def build(self, hidden_size: int, build_position: BuildPosition, layer: int = 0) -> AttentionModule:
         self.check(hidden_size)
         position = build_position(self.position_of_heads, self.sizes(hidden_size)[0], self.num_heads)
-        return self.build_module(hidden_size, position)
+        return self.module(self, hidden_size, position)
 
+    @property
     @abstractmethod
-    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
-        """Build the module for a residual stream of ``hidden_size`` channels."""
+    def module(self) -> type[LinearMixerModule]:
+        """The class that is built."""
 
 
 class LinearMixerModule(AttentionModule):

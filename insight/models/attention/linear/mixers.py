@@ -15,29 +15,7 @@ from insight.models.attention.linear.recurrence import Recurrence
 from insight.models.checks import LARGEST_COUNT, require_divisor, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.norms import Norm, RMSNorm, rms_norm
-from insight.models.positions import InterleavedRope, Position, PositionEncoding
-from insight.models.positions.base import PositionTables
-
-
-@dataclass(frozen=True)
-class Retention(LinearMixer):
-    """A state with a fixed decay, 1 - 2^(-5 - i) for each token in head i, over rotated queries and keys.
-
-    Sun et al. 2023, arXiv 2307.08621.
-
-    Args:
-        position: Position encoding of queries and keys: a rotation, or none.
-    """
-
-    norm: Norm = RMSNorm(weight=False)
-    position: Position = InterleavedRope()
-
-    @property
-    def position_of_heads(self) -> Position:
-        return self.position
-
-    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
-        return RetentionModule(self, hidden_size, position)
+from insight.models.positions import InterleavedRope, Position, PositionEncoding, PositionTables
 
 
 class RetentionModule(LinearMixerModule):
@@ -59,26 +37,22 @@ class RetentionModule(LinearMixerModule):
 
 
 @dataclass(frozen=True)
-class GatedLinearAttention(LinearMixer):
-    """A state whose key channels decay as each token decides (Yang et al. 2023, arXiv 2312.06635).
+class Retention(LinearMixer):
+    """A state with a fixed decay, 1 - 2^(-5 - i) for each token in head i, over rotated queries and keys.
 
-    The paper's keys have half as many channels as its values.
+    Sun et al. 2023, arXiv 2307.08621.
 
     Args:
-        decay_size: Channels of the vector that a token's decays are made from.
-        decay_root: Decays are this root of a sigmoid; the higher it is, the longer a state lasts.
+        position: Position encoding of queries and keys: a rotation, or none.
     """
 
-    decay_size: int = 16
-    decay_root: float = 16.0
+    module = RetentionModule
+    norm: Norm = RMSNorm(weight=False)
+    position: Position = InterleavedRope()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(decay_size=self.decay_size)
-        require_number(0, 1e6, "use 16", decay_root=self.decay_root)
-
-    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
-        return GatedLinearAttentionModule(self, hidden_size, position)
+    @property
+    def position_of_heads(self) -> Position:
+        return self.position
 
 
 class GatedLinearAttentionModule(LinearMixerModule):
@@ -101,33 +75,29 @@ class GatedLinearAttentionModule(LinearMixerModule):
         return Recurrence(query, key, value, F.logsigmoid(scores) / self.decay_root)
 
 
-_NORM_EPS = 1e-6
-_STEPS = (0.001, 0.1)
-
-
 @dataclass(frozen=True)
-class GatedDeltaNet(LinearMixer):
-    """A state that tokens correct: each removes the value stored under its key and stores its own instead.
+class GatedLinearAttention(LinearMixer):
+    """A state whose key channels decay as each token decides (Yang et al. 2023, arXiv 2312.06635).
 
-    The token decides how strongly, and how much of the whole state decays. As in Qwen 3 Next, queries, keys
-    and values pass a short convolution, and queries and keys have length 1.
+    The paper's keys have half as many channels as its values.
 
     Args:
-        num_key_heads: Heads of queries and keys, a divisor of num_heads; ``None`` = ``num_heads``.
-        convolution_width: Tokens that the convolution sees, the token's own included.
+        decay_size: Channels of the vector that a token's decays are made from.
+        decay_root: Decays are this root of a sigmoid; the higher it is, the longer a state lasts.
     """
 
-    num_key_heads: int | None = None
-    convolution_width: int = 4
+    module = GatedLinearAttentionModule
+    decay_size: int = 16
+    decay_root: float = 16.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(maximum=MOST_HEADS, num_key_heads=self.num_key_heads)
-        require_positive(maximum=LARGEST_COUNT, convolution_width=self.convolution_width)
-        require_divisor("num_heads", self.num_heads, num_key_heads=self.num_key_heads)
+        require_positive(decay_size=self.decay_size)
+        require_number(0, 1e6, "use 16", decay_root=self.decay_root)
 
-    def build_module(self, hidden_size: int, position: PositionEncoding) -> LinearMixerModule:
-        return GatedDeltaNetModule(self, hidden_size, position)
+
+_NORM_EPS = 1e-6
+_STEPS = (0.001, 0.1)
 
 
 class GatedDeltaNetModule(LinearMixerModule):
@@ -162,6 +132,29 @@ class GatedDeltaNetModule(LinearMixerModule):
         rate, bias = (vector.to(control.dtype)[:, None, None] for vector in (self.log_rate, self.step_bias))
         log_decay = -rate.exp() * F.softplus(step + bias)
         return Recurrence(_unit(query), _unit(key), value, log_decay, torch.sigmoid(strength))
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet(LinearMixer):
+    """A state that tokens correct: each removes the value stored under its key and stores its own instead.
+
+    The token decides how strongly, and how much of the whole state decays. As in Qwen 3 Next, queries, keys
+    and values pass a short convolution, and queries and keys have length 1.
+
+    Args:
+        num_key_heads: Heads of queries and keys, a divisor of num_heads; ``None`` = ``num_heads``.
+        convolution_width: Tokens that the convolution sees, the token's own included.
+    """
+
+    module = GatedDeltaNetModule
+    num_key_heads: int | None = None
+    convolution_width: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(maximum=MOST_HEADS, num_key_heads=self.num_key_heads)
+        require_positive(maximum=LARGEST_COUNT, convolution_width=self.convolution_width)
+        require_divisor("num_heads", self.num_heads, num_key_heads=self.num_key_heads)
 
 
 def _unit(heads: Tensor) -> Tensor:

@@ -51,11 +51,6 @@ class Recurrence:
         """Select tokens ``start`` to ``stop - 1``."""
         return self.map(lambda tensor: tensor[:, :, start:stop])
 
-    def empty_state(self) -> Tensor:
-        """Return zeros ``(batch, num_heads, key channels, value channels)``."""
-        batch_size, num_heads, _, key_channels = self.key.shape
-        return self.value.new_zeros(batch_size, num_heads, key_channels, self.value.shape[-1])
-
 
 def mix_token(token: Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
     """Compute one token by the formula of :class:`Recurrence`, at the same cost at any position.
@@ -194,7 +189,7 @@ def _carry(kept: Tensor, added: Tensor, state: Tensor | None, inputs: Recurrence
     A chunk multiplies the state by ``kept``, which is a matrix ``(..., key channels, key channels)`` with a
     ``strength`` and otherwise factors ``(..., 1 or key channels, 1)``, and adds ``added``.
     """
-    state = inputs.empty_state() if state is None else state
+    state = added.new_zeros(added[:, :, 0].shape) if state is None else state
     is_matrix = inputs.strength is not None
     before = []
     # `unbind`, not slices: its backward is one stack, while each slice's is a zero-filled copy.
