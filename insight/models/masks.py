@@ -37,12 +37,8 @@ class Mask(ABC):
     def within(self, window: int | None, chunk_size: int | None = None) -> Mask:
         """Return the mask with a sliding window and, if it is causal, inside chunks; ``None`` = unchanged."""
         if chunk_size is not None:
-            raise ConfigError(
-                f"a {type(self).__name__} has no chunks, which belong to causal attention",
-                "use chunk_size=null",
-                option="chunk_size",
-                value=chunk_size,
-            )
+            problem = f"a {type(self).__name__} has no chunks, which belong to causal attention"
+            raise ConfigError(problem, "use chunk_size=null", option="chunk_size", value=chunk_size)
         return self if window is None else self._windowed(window)
 
     def _windowed(self, window: int) -> Mask:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -198,7 +198,8 @@ class GroupedQueryModule(CrossAttentionModule):
         else:
             assert states is not None
             heads = self.query(hidden).unflatten(-1, (-1, self.head_dim))
-            query = self._encode_queries(heads, context.tables)
+            encode = self.position.encode_queries
+            query = self._encode(heads, self.query_norm, encode, context.tables, self.scale)
             key, value = (x.to(query.dtype) for x in states.keys_and_values(self.project_states))
         mixed = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
         if self.gate is not None:
@@ -211,26 +212,22 @@ class GroupedQueryModule(CrossAttentionModule):
         queries, keys = self.num_heads, self.num_key_value_heads
         heads = self.query_key_value(hidden).unflatten(-1, (queries + 2 * keys, self.head_dim))
         query, key, value = torch.split(heads, [queries, keys, keys], dim=2)
-        return self._encode_queries(query, tables), self._encode_keys(key, tables), value.transpose(1, 2)
+        query = self._encode(query, self.query_norm, self.position.encode_queries, tables, self.scale)
+        key = self._encode(key, self.key_norm, self.position.encode_keys, tables)
+        return query, key, value.transpose(1, 2)
 
     def project_states(self, states: Tensor) -> tuple[Tensor, Tensor]:
         heads = self.key_value(states).unflatten(-1, (-1, self.head_dim))
         key, value = heads.chunk(2, dim=2)
-        return self._encode_keys(key, ()), value.transpose(1, 2)
+        return self._encode(key, self.key_norm, self.position.encode_keys, ()), value.transpose(1, 2)
 
-    def _encode_queries(self, heads: Tensor, tables: PositionTables) -> Tensor:
-        encode = functools.partial(self.position.encode_queries, tables=tables, scale=self.scale)
-        return self._encode(heads, encode, self.query_norm)
-
-    def _encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
-        return self._encode(heads, functools.partial(self.position.encode_keys, tables=tables), self.key_norm)
-
-    def _encode(self, heads: Tensor, encode: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
+    def _encode(self, heads: Tensor, norm: nn.Module, encode: Callable[..., Tensor], *others: Any) -> Tensor:
         """Norm and position; ``(batch, sequence, heads, …)`` becomes ``(batch, heads, sequence, …)``."""
         # In float32 even under bfloat16: the result is rounded once, and no operation mixes dtypes, which
         # is slow on a CPU.
         wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
-        encoded = norm(encode(wide)) if self.norm_after_position else encode(norm(wide))
+        after = self.norm_after_position
+        encoded = norm(encode(wide, *others)) if after else encode(norm(wide), *others)
         result: Tensor = encoded.to(heads.dtype).transpose(1, 2)
         return result
 

@@ -210,18 +210,15 @@ class DecoderCache:
         """
         lengths = torch.as_tensor(length)
         if lengths.dtype not in (torch.int64, torch.int32) or bool((lengths < 0).any()):
-            raise ConfigError(
+            problem, remedy = (
                 "a cache is truncated to a whole number of tokens",
                 "use 0 to forget all of them",
-                option="length",
-                value=lengths.tolist(),
             )
+            raise ConfigError(problem, remedy, option="length", value=lengths.tolist())
         if lengths.ndim and lengths.shape != (self.batch_size,):
+            problem = f"has shape {tuple(lengths.shape)}, and the cache {self.batch_size} rows"
             raise ConfigError(
-                f"has shape {tuple(lengths.shape)}, and the cache {self.batch_size} rows",
-                "give one number, or one a row",
-                option="length",
-                value=lengths.tolist(),
+                problem, "give one number, or one a row", option="length", value=lengths.tolist()
             )
         if not all(layer.can_truncate(length) for layer in self.layers):
             raise ConfigError(
@@ -239,19 +236,12 @@ class DecoderCache:
     def reorder(self, rows: Tensor) -> None:
         """Make row i a copy of the former row ``rows[i]``, in every layer; rows may repeat or be left out."""
         if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32) or not rows.numel():
-            raise ConfigError(
-                f"is {rows.dtype} of shape {tuple(rows.shape)}",
-                "give the number of a row for each new row",
-                option="rows",
-                value=rows.tolist(),
-            )
+            problem = f"is {rows.dtype} of shape {tuple(rows.shape)}"
+            remedy = "give the number of a row for each new row"
+            raise ConfigError(problem, remedy, option="rows", value=rows.tolist())
         if int(rows.min()) < 0 or int(rows.max()) >= self.batch_size:
-            raise ConfigError(
-                f"the cache has rows 0 to {self.batch_size - 1}",
-                "name rows that are there",
-                option="rows",
-                value=rows.tolist(),
-            )
+            problem, remedy = f"the cache has rows 0 to {self.batch_size - 1}", "name rows that are there"
+            raise ConfigError(problem, remedy, option="rows", value=rows.tolist())
         parts: list[LayerCache | CrossCache] = [*self.layers, *self.cross_caches]
         for part in parts:
             part.reorder(rows)
