@@ -59,13 +59,10 @@ class Mask(ABC):
         return seen.expand(self.num_rows, num_queries, num_keys).unsqueeze(1)
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Run a kernel under this mask, without writing the mask out where the kernel allows it.
+        """Run a kernel's call under this mask, without writing the mask out where the kernel allows it.
 
-        Args:
-            attend: A kernel's call.
-            query: ``(batch, num_heads, num_queries, head_dim)``.
-            key: ``(batch, num_key_value_heads, num_keys, head_dim)``.
-            value: Like ``key``.
+        Queries are ``(batch, num_heads, num_queries, head_dim)``, keys and values
+        ``(batch, num_key_value_heads, num_keys, head_dim)``.
         """
         return attend(query, key, value, attn_mask=self.allowed(query.shape[2], key.shape[2], query.device))
 

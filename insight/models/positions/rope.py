@@ -16,13 +16,7 @@ from insight.models.positions.scaling import RopeScaling
 
 
 class Frequencies(nn.Module):
-    """Angles position / base^(2i/size) for i = 0 … size/2 - 1.
-
-    Args:
-        size: Twice the number of frequencies.
-        base: Base of the wavelengths, which run from 2π to 2π · base tokens.
-        scaling: Change of the wavelengths for longer texts; ``None`` for none.
-    """
+    """Angles position / base^(2i/size) for i = 0 … size/2 - 1, changed by a ``scaling`` for longer texts."""
 
     inverse_frequencies: Tensor
 

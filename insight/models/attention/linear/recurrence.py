@@ -86,8 +86,8 @@ def mix_chunks(
     Args:
         inputs: The recurrence of all tokens.
         state: The state before the first token; ``None`` = empty.
-        document_ids: int64 ``(batch, tokens)``, each document in one piece; the state is emptied between
-            documents. Not together with ``state``. ``None`` = one document in each row.
+        document_ids: int64 ``(batch, tokens)``, each document in one piece, without a ``state``; the state is
+            emptied between documents. ``None`` = one document in each row.
 
     Returns:
         The output ``(batch, num_heads, tokens, value channels)`` and, without documents, the last state.
