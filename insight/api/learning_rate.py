@@ -14,7 +14,6 @@ from insight.runtime.errors import InsightError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.seeding import capture_random_state, restore_random_state
-from insight.training.compilation import CompileChoice
 from insight.training.guards import Guard, StepGuard
 from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
 from insight.training.lightning_internals import step_completed
@@ -52,7 +51,7 @@ def find_learning_rate(cli: InsightCLI, folder: RunFolder, num_steps: int) -> No
 def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     own: Any = cli.parser.instantiate(cli.config)
     own.model.schedule = ExponentialSweep()
-    own.model.compile_choice = CompileChoice("off")
+    own.model.compile_choice = "off"
     own.model.step.guard = StepGuard(Guard())  # the run's guard may skip a bad step; the sweep ends there
     recorder = _SweepRecorder()
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]

@@ -99,7 +99,7 @@ def start_others(cli: InsightCLI, launch: Launch) -> None:
 
 def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
     """Wait for all processes, and make sure that none of them waits forever for one that hangs."""
-    from insight.callbacks.hang_watch import HangWatch
+    from insight.callbacks.interruption import HangWatch
     from insight.training.lightning_internals import let_collectives_wait
 
     seconds = cli.run_config.hang_timeout

@@ -10,7 +10,14 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from insight.callbacks.interruption import GracefulInterrupt
-from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
+from insight.callbacks.trainer_parts import (
+    callbacks_of,
+    datamodule_of,
+    is_training,
+    is_trial,
+    newest_value,
+    run_folder_of,
+)
 from insight.checkpoints import load_weights_into
 from insight.checkpoints.upload import check_upload_url, upload_folder
 from insight.checkpoints.writer import (
@@ -23,7 +30,7 @@ from insight.checkpoints.writer import (
     name_of_kept,
     remove_remains,
 )
-from insight.runtime.errors import ConfigError, OutputError, nearest
+from insight.runtime.errors import ConfigError, OutputError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import DEFAULT_ROOT, find_checkpoint
@@ -86,17 +93,12 @@ class RunCheckpoint(Checkpoint):
         require_number("keep_best", keep_best, 1, whole=True, at_least=1)
         if upload_to is not None:
             check_upload_url(upload_to)
-        self.monitor = monitor
-        self.mode = mode
-        self.every_n_steps = every_n_steps
-        self.at_validation = at_validation
+        self.monitor, self.mode = monitor, mode
+        self.every_n_steps, self.keep_every_n_steps = every_n_steps, keep_every_n_steps
+        self.at_validation, self.keep_best = at_validation, keep_best
         self.folder = Path(folder) if folder else None
-        self.keep_best = keep_best
-        self.keep_every_n_steps = keep_every_n_steps
-        self.asynchronous = asynchronous
-        self.upload_to = upload_to
-        self.best_model_path = ""
-        self.last_model_path = ""
+        self.asynchronous, self.upload_to = asynchronous, upload_to
+        self.best_model_path = self.last_model_path = ""
         self._scores = BestScores(mode, keep_best)
         self._saved_step = -1
         self._due = False
@@ -126,8 +128,8 @@ class RunCheckpoint(Checkpoint):
             return
         folder = Path(self.best_model_path).parent
         # Older checkpoints hold only the best score.
-        alone = [[state_dict.get("best_model_score"), state_dict.get("best_step")]]
-        saved = state_dict.get("best_scores", [] if alone[0][0] is None else alone)
+        score, step = state_dict.get("best_model_score"), state_dict.get("best_step")
+        saved = state_dict.get("best_scores", [] if score is None else [[score, step]])
         entries = [(value, step) for value, step in saved]
         there = [entry for entry in entries[1:] if (folder / name_of_best(entry[1])).is_file()]
         self._scores.restore([*entries[:1], *there])
@@ -139,8 +141,8 @@ class RunCheckpoint(Checkpoint):
         self.folder = folder = Path(trainer.strategy.broadcast(str(folder.absolute())))
         self._scores = BestScores(self.mode, self.keep_best)
         self._saved_step, self._due = -1, False
-        self.best_model_path = _existing(folder / BEST)
-        self.last_model_path = _existing(folder / LAST)
+        paths = [path if (path := folder / name).is_file() else "" for name in (BEST, LAST)]
+        self.best_model_path, self.last_model_path = map(str, paths)
         if trainer.is_global_zero and folder.is_dir():
             remove_remains(folder)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # for the files that other callbacks save
@@ -148,9 +150,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not step_completed(trainer):
             return
         step = trainer.global_step
@@ -164,7 +164,7 @@ class RunCheckpoint(Checkpoint):
         self._metric_before = trainer.callback_metrics.get(self.monitor)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not is_training(trainer):
             return
         is_best = self._judge(trainer)
         is_among_best = trainer.global_step in self._scores.steps
@@ -176,14 +176,12 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
         self.wait(trainer)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, *_: Any) -> None:
         self._close()  # not earlier: an upload may take long, and the hang watch has ended by now
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            if self._writer is not None:
-                self._writer.wait()
-        except Exception as error:  # do not hide the exception that ends the run
+        error = self._wait()
+        if error is not None:  # it must not hide the exception that ends the run
             say(f"the last checkpoint was not written: {error}")
         self._close()
 
@@ -193,37 +191,28 @@ class RunCheckpoint(Checkpoint):
         Raises:
             OutputError: A checkpoint could not be written.
         """
-        error: Exception | None = None
+        _fail_together(trainer, self._wait())
+
+    def _wait(self) -> Exception | None:
         try:
             if self._writer is not None:
                 self._writer.wait()
-        except Exception as caught:
-            error = caught
-        _fail_together(trainer, error)
+        except Exception as error:
+            return error
+        return None
 
     def _judge(self, trainer: Trainer) -> bool:
         """Record the score of the validation that has just ended; return whether it is the best so far."""
-        metric = trainer.callback_metrics.get(self.monitor)
-        if metric is None:
-            names = sorted(trainer.callback_metrics)
-            match = nearest(self.monitor, names)
-            raise ConfigError(
-                "no such metric was logged",
-                f"did you mean {match!r}?" if match else f"use one of {', '.join(names)}",
-                option="monitor",
-                value=self.monitor,
-            )
+        metric = newest_value(trainer, self.monitor)
         if metric is self._metric_before:
             return False  # this validation did not log the metric: the value is an older one
         value = float(metric)
-        keeps = self._scores.admits(value)
-        keeps = keeps and not any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
-        if not trainer.strategy.reduce_boolean_decision(keeps):
-            return False
-        return self._scores.add(value, trainer.global_step)
+        is_blocked = any(gate.blocks_best for gate in callbacks_of(trainer, BestGate))
+        keeps = trainer.strategy.reduce_boolean_decision(self._scores.admits(value) and not is_blocked)
+        return keeps and self._scores.add(value, trainer.global_step)
 
     def _save(self, trainer: Trainer, is_best: bool = False) -> None:
-        if getattr(trainer, "fast_dev_run", False):
+        if is_trial(trainer):
             return
         assert self.folder is not None
         self._due, self._saved_step = False, trainer.global_step
@@ -274,10 +263,6 @@ def _interrupted(trainer: Trainer) -> bool:
     return any(interrupt.stopping for interrupt in callbacks_of(trainer, GracefulInterrupt))
 
 
-def _existing(path: Path) -> str:
-    return str(path) if path.is_file() else ""
-
-
 class InitialWeights(Callback):
     """Loads the weights of a checkpoint before training; optimizer state, position and step start anew.
 
@@ -290,13 +275,11 @@ class InitialWeights(Callback):
         self.checkpoint, self.root = checkpoint, root
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load the weights: the network has been built and nothing has been restored yet."""
         path = find_checkpoint(self.checkpoint, self.root)
-        module, data = cast(Any, pl_module), cast(Any, trainer).datamodule
 
         def load(weights: dict[str, Any]) -> None:
             named = {f"network.{name}": tensor for name, tensor in weights.items()}
             trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
 
-        load_weights_into(module.network, path, data.tokenizer, load)
+        load_weights_into(cast(Any, pl_module).network, path, datamodule_of(trainer).tokenizer, load)
         say(f"initial weights: {path}")

@@ -7,11 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import planned_steps, run_folder_of
+from insight.callbacks.trainer_parts import (
+    TrainingState,
+    is_training,
+    is_trial,
+    newest_value,
+    planned_steps,
+    run_folder_of,
+)
 from insight.reporting.run_files import stopping_record
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.training.lightning_internals import step_completed
@@ -21,7 +28,7 @@ from insight.training.stopping import Advice, Criterion, History, Patience, Vali
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(TrainingState):
     """Ends training when its criterion, which is asked after every validation, says so.
 
     The reason and its numbers are printed. The numbers of every validation are logged as
@@ -39,10 +46,7 @@ class EarlyStopping(Callback):
     """
 
     def __init__(
-        self,
-        monitor: str = "validation/bits_per_byte",
-        criterion: Criterion = Patience(),
-        mode: str = "min",
+        self, monitor: str = "validation/bits_per_byte", criterion: Criterion = Patience(), mode: str = "min"
     ) -> None:
         if mode not in ("min", "max"):
             raise ConfigError("is neither min nor max", "use min or max", option="mode", value=mode)
@@ -50,18 +54,14 @@ class EarlyStopping(Callback):
         self.criterion = criterion
         self.mode = mode
         self.sign = 1.0 if mode == "min" else -1.0
+        super().__init__()
+
+    def reset(self) -> None:
         self.validations: list[Validation] = []
         self.stopping_reason_message: str | None = None
-        self._training_loss = torch.zeros(())
-        self._num_losses = 0
-        self._num_tokens = 0
-        self._seconds_before = 0.0
-        self._started = time.monotonic()
+        self._training_loss, self._num_losses, self._num_tokens = torch.zeros(()), 0, 0
+        self._seconds_before, self._started = 0.0, time.monotonic()
         self._is_stopping = self._has_said_so = False
-
-    @property
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -69,7 +69,7 @@ class EarlyStopping(Callback):
             "training_loss": float(self._training_loss),
             "num_losses": self._num_losses,
             "num_tokens": self._num_tokens,
-            "seconds": self._seconds,
+            "seconds": self._seconds_before + time.monotonic() - self._started,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -78,13 +78,6 @@ class EarlyStopping(Callback):
         self._num_losses = state_dict["num_losses"]
         self._num_tokens = state_dict["num_tokens"]
         self._seconds_before = state_dict.get("seconds", 0.0)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self.validations, self.stopping_reason_message = [], None
-            self._training_loss, self._num_losses, self._num_tokens = torch.zeros(()), 0, 0
-            self._seconds_before = 0.0
-            self._is_stopping = self._has_said_so = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -95,23 +88,13 @@ class EarlyStopping(Callback):
         self._num_tokens += batch.input_ids.numel() * num_replicas(trainer)
         loss = trainer.callback_metrics.get(_TRAINING)
         if loss is not None and step_completed(trainer):
-            self._training_loss = (
-                self._training_loss.to(loss.device) + loss.detach()
-            )  # no wait for the device
+            # Without waiting for the device.
+            self._training_loss = self._training_loss.to(loss.device) + loss.detach()
             self._num_losses += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not is_training(trainer):
             return
-        metrics = trainer.callback_metrics
-        if self.monitor not in metrics:
-            match = nearest(self.monitor, metrics)
-            raise ConfigError(
-                "no such metric was logged",
-                f"did you mean {match!r}?" if match else f"use one of {', '.join(sorted(metrics))}",
-                option="monitor",
-                value=self.monitor,
-            )
         self._remember(trainer, pl_module)
         history = History(tuple(self.validations), planned_steps(trainer, pl_module))
         advice = self.criterion.judge(history)
@@ -144,7 +127,7 @@ class EarlyStopping(Callback):
 
     def _write(self, trainer: Trainer, history: History, advice: Advice, stops: bool) -> None:
         """Write what the report draws after every validation, so that a killed run has it too."""
-        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+        if trainer.is_global_zero and not is_trial(trainer):
             answers = single_advice(self.criterion, advice)
             record = stopping_record(
                 self.criterion.to_dict(),
@@ -158,17 +141,15 @@ class EarlyStopping(Callback):
             write_object(run_folder_of(trainer).early_stopping_path, record)
 
     def _remember(self, trainer: Trainer, module: LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        value = float(metrics[self.monitor])
-        training = None
+        metrics, training = trainer.callback_metrics, None
+        value = float(newest_value(trainer, self.monitor))
         if self._num_losses and _VALIDATION in metrics and float(metrics[_VALIDATION]):
             # Converted to the unit of the monitored metric: both come from one loss.
             unit = value / float(metrics[_VALIDATION])
             training = self.sign * unit * float(self._training_loss) / self._num_losses
-        if not self.validations or self.validations[-1].step != trainer.global_step:
-            self.validations.append(
-                Validation(trainer.global_step, self._num_tokens, self.sign * value, training, self._seconds)
-            )
+        step, seconds = trainer.global_step, self._seconds_before + time.monotonic() - self._started
+        if not self.validations or self.validations[-1].step != step:
+            self.validations.append(Validation(step, self._num_tokens, self.sign * value, training, seconds))
         self._training_loss, self._num_losses = torch.zeros(()), 0
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
+from insight.callbacks.trainer_parts import TrainingState
 from insight.checkpoints.format import EVALUATION_WEIGHTS, TRAINING_WEIGHTS, use_training_weights
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 from insight.runtime.sharded_tensors import local
 
 
-class EvaluationWeights(Callback):
+class EvaluationWeights(TrainingState):
     """Evaluates and saves the evaluation weights of an optimizer that has its own, as schedule-free ones do.
 
     Schedule-free optimizers (Defazio et al. 2024, arXiv 2405.15682) compute gradients at one set of weights
@@ -22,17 +23,15 @@ class EvaluationWeights(Callback):
     other optimizer this callback does nothing.
 
     The network has its evaluation weights from the start of a validation to the next training step, and
-    after training, so samples, safety measures and metrics use them. They are the ``state_dict`` of every
-    checkpoint. The ``training_weights`` beside it are stored, not recomputed, so that training continues
-    from them bit for bit.
+    after training. They are the ``state_dict`` of every checkpoint; the ``training_weights`` beside it are
+    stored, not recomputed, so that training continues from them bit for bit.
     """
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
         self._names: list[str] = []
         self._parameters: list[nn.Parameter] = []
-        self._training: list[torch.Tensor] | None = (
-            None  # kept here while the evaluation weights are in place
-        )
+        # Kept here while the evaluation weights are in place.
+        self._training: list[torch.Tensor] | None = None
         self._restored: dict[str, Any] | None = None
         self._is_active = False
 
@@ -57,10 +56,6 @@ class EvaluationWeights(Callback):
 
     # ------------------------------------------------------------------ events of a run
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._training, self._restored, self._is_active = None, None, False
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._training, self._parameters, self._is_active = None, [], False
@@ -83,16 +78,20 @@ class EvaluationWeights(Callback):
         self._is_active = self.begin(trainer)
         self._restored = None
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_evaluation_weights(trainer)
+    def _put_evaluation_weights(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if self._is_active and self._training is None:
+            self._training = [parameter.detach().clone() for parameter in self._parameters]
+            self.enter(trainer)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._put_training_weights(trainer)
+    on_validation_start = on_train_end = _put_evaluation_weights
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_evaluation_weights(trainer)
+    def _put_training_weights(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if self._training is not None:
+            self.leave(trainer)
+            self._copy(self._training)
+            self._training = None
+
+    on_train_batch_start = _put_training_weights
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -101,36 +100,22 @@ class EvaluationWeights(Callback):
             return
         present = checkpoint["state_dict"]
         measured = self._training is not None
-        self._switch(trainer)
+        there, back = self._put_evaluation_weights, self._put_training_weights
+        if measured:
+            there, back = back, there
+        there(trainer)
         state = trainer.strategy.lightning_module_state_dict()
         # Copies, since the tensors of a state dict are the parameters themselves.
         others = {name: state[name].clone() for name in self._names if name in state}
         if measured and _switching_optimizers(trainer):  # save the state that belongs to the training weights
             states = [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers]
             checkpoint["optimizer_states"] = states
-        self._switch(trainer)
+        back(trainer)
         if measured:
             checkpoint[TRAINING_WEIGHTS] = others
         else:
             checkpoint[TRAINING_WEIGHTS] = {name: present[name] for name in others}
             checkpoint["state_dict"] = {**present, **others}
-
-    def _switch(self, trainer: Trainer) -> None:
-        if self._training is None:
-            self._put_evaluation_weights(trainer)
-        else:
-            self._put_training_weights(trainer)
-
-    def _put_evaluation_weights(self, trainer: Trainer) -> None:
-        if self._is_active and self._training is None:
-            self._training = [parameter.detach().clone() for parameter in self._parameters]
-            self.enter(trainer)
-
-    def _put_training_weights(self, trainer: Trainer) -> None:
-        if self._training is not None:
-            self.leave(trainer)
-            self._copy(self._training)
-            self._training = None
 
     @torch.no_grad()
     def _copy(self, values: list[torch.Tensor]) -> None:
@@ -156,25 +141,18 @@ class AveragedWeights(EvaluationWeights):
             that the first weights are soon forgotten.
     """
 
+    saved = ("num_updates",)
+    _hook: Any = None
+
     def __init__(self, decay: float = 0.999, warm_up: bool = True) -> None:
         require_number("decay", decay, 0.999, at_least=0, below=1)
+        self.decay, self.warm_up = decay, warm_up
         super().__init__()
-        self.decay = decay
-        self.warm_up = warm_up
+
+    def reset(self) -> None:
+        super().reset()
         self.num_updates = 0
         self._averages: list[torch.Tensor] = []
-        self._hook: Any = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"num_updates": self.num_updates}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.num_updates = state_dict["num_updates"]
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self.num_updates = 0
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().teardown(trainer, pl_module, stage)

@@ -1,4 +1,4 @@
-"""Signals and a time limit end a run cleanly: the step is finished, the state saved, the exit code set."""
+"""Signals and a time limit end a run cleanly, and a process that hangs ends it with a reason."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from insight.callbacks.trainer_parts import is_training, run_folder_of
+from insight.reporting import update_run_info
+from insight.runtime.launching.rank_watch import RankWatch
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import step_completed, take_over_sigterm
@@ -52,11 +55,8 @@ class TrainingInterrupted(SystemExit):
         aborted: bool = False,
         after_training: bool = False,
     ) -> None:
-        self.signal_number = signal_number
-        self.after_training = after_training
-        self.step = step
-        self.checkpoint = checkpoint
-        self.aborted = aborted
+        self.signal_number, self.step, self.checkpoint = signal_number, step, checkpoint
+        self.aborted, self.after_training = aborted, after_training
         super().__init__(128 + signal_number if signal_number == signal.SIGINT else PREEMPTED)
 
     def __str__(self) -> str:
@@ -69,9 +69,8 @@ class GracefulInterrupt(Callback):
     """Finishes the optimizer step, saves ``last.ckpt`` and ends the process on a signal or a time limit.
 
     Ctrl-C ends with exit code 130; SIGTERM, SIGUSR1 and the time limit with 143, which tells a job script to
-    resume later. A validation that has begun is finished first, so that a resumed run reports the same
-    metrics as an uninterrupted one. A signal to one of several processes is enough: all agree after each
-    step, and end after the same one. RunCheckpoint saves the state.
+    resume later. A validation that has begun is finished first. A signal to one of several processes is
+    enough: all agree after each step, and end after the same one. RunCheckpoint saves the state.
 
     A second Ctrl-C aborts at once and keeps the existing checkpoint; a third is left to the operating system.
     Repeated SIGTERM and SIGUSR1 are ignored, since launchers and schedulers pass them on twice.
@@ -84,19 +83,14 @@ class GracefulInterrupt(Callback):
     Attributes:
         requested: Number of the signal that interrupted the run, or ``None``.
         stopping: Whether the run is at a point it can be resumed from and ends before its next step.
-
-    Raises:
-        ConfigError: The limit is not positive.
     """
 
     def __init__(self, time_limit: float | None = None, include_startup: bool = True) -> None:
         require_number("time_limit", time_limit, 3600, above=0, optional=True)
-        self.time_limit = time_limit
-        self.include_startup = include_startup
+        self.time_limit, self.include_startup = time_limit, include_startup
         self._end = float("inf")
         self.requested: int | None = None
-        self.stopping = False
-        self._is_trained = False
+        self.stopping = self._is_trained = False
         self._trainer: Trainer | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -106,49 +100,37 @@ class GracefulInterrupt(Callback):
             age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
             self._end = time.monotonic() - age + self.time_limit
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._unlisten()
+    def teardown(self, *_: Any, **__: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) == self._handle:
+                    signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._handlers = {}
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._unlisten()
+    on_exception = teardown
+
+    def on_train_start(self, *_: Any, **__: Any) -> None:
+        self._listen()
 
     # Lightning installs its own SIGTERM handler just before these events; ours has to replace it.
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
+    on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_train_start
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self._end_if(self.stopping, trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    on_train_epoch_end = on_train_batch_start
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.stopping = step_completed(trainer) and self._everyone_agrees(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         # During training the validation is finished first; otherwise there is nothing to save.
-        if not _is_training(trainer):
+        if not is_training(trainer):
             self._end_if(self._everyone_agrees(trainer), trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _is_training(trainer):
+        if is_training(trainer):
             self.stopping = self._everyone_agrees(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_if(self.stopping, trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stopping = self._everyone_agrees(trainer)
@@ -160,11 +142,10 @@ class GracefulInterrupt(Callback):
         self._is_trained = trainer.world_size == 1
         self._listen()
 
-    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self._end_if(self._everyone_agrees(trainer), trainer)
 
-    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._end_if(self._everyone_agrees(trainer), trainer)
+    on_predict_batch_end = on_test_batch_end
 
     def _everyone_agrees(self, trainer: Trainer) -> bool:
         """Whether any process was asked to end; all processes get the same answer and the same signal."""
@@ -174,11 +155,10 @@ class GracefulInterrupt(Callback):
             return self.requested is not None
         own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
         agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
-        if agreed:
-            if self.requested is None:
-                self._request(agreed)
-            self.requested = agreed
-        # Otherwise keep it: a signal that came during the reduction counts the next time.
+        if agreed and self.requested is None:
+            self._request(agreed)
+        # If no process had a signal, one that came during the reduction counts the next time.
+        self.requested = agreed or self.requested
         return agreed > 0
 
     def _end_if(self, condition: bool, trainer: Trainer) -> None:
@@ -205,13 +185,6 @@ class GracefulInterrupt(Callback):
                 self._handlers[number] = current
                 signal.signal(number, self._handle)
 
-    def _unlisten(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._handlers.items():
-                if signal.getsignal(number) == self._handle:
-                    signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            self._handlers = {}
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_trained:
             self.requested = number
@@ -223,26 +196,20 @@ class GracefulInterrupt(Callback):
             raise self._ending(number, aborted=True)
 
     def _request(self, number: int) -> None:
-        self.requested = number
+        self.requested, trainer = number, self._trainer
         is_key = number == signal.SIGINT
         name, hint = ("Ctrl-C", " (again to abort at once)") if is_key else (_name(number), "")
+        following = "stopping after this batch"
+        if trainer is not None and is_training(trainer):
+            saves = "saving and " if trainer.checkpoint_callback is not None else ""
+            part = "validation" if trainer.validating else "step"
+            following = f"finishing this {part}, then {saves}stopping"
         with contextlib.suppress(RuntimeError):  # the signal came while another line was being printed
-            say(f"{name}: {self._what_follows()}{hint}")
-
-    def _what_follows(self) -> str:
-        trainer = self._trainer
-        if trainer is None or not _is_training(trainer):
-            return "stopping after this batch"
-        saves = "saving and " if trainer.checkpoint_callback is not None else ""
-        return f"finishing this {'validation' if trainer.validating else 'step'}, then {saves}stopping"
+            say(f"{name}: {following}{hint}")
 
 
 def _name(number: int) -> str:
     return "the time limit" if number == TIME_LIMIT else signal.Signals(number).name
-
-
-def _is_training(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _ends_quietly(trainer: Trainer) -> bool:
@@ -255,3 +222,45 @@ def _ends_quietly(trainer: Trainer) -> bool:
     if isinstance(environment, SLURMEnvironment):
         return trainer.global_rank > 0
     return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+
+
+class HangWatch(Callback):
+    """Reports the progress of this process to the watch of the run, from start to end of training.
+
+    The work after training (final test, report, quantization), which the first process does alone, has no
+    time limit.
+
+    Args:
+        watch: The watch of the run.
+        seconds: Time without progress in any process after which the run is ended.
+    """
+
+    def __init__(self, watch: RankWatch, seconds: float) -> None:
+        self._watch, self._seconds = watch, seconds
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder_of(trainer)
+
+        def write_down(message: str) -> None:
+            update_run_info(folder.info_path, notes=(message,))
+
+        self._watch.begin_training(self._seconds, folder.path, write_down)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        self._watch.progress(f"finished step {trainer.global_step + 1:,}")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        self._watch.progress(f"begun step {trainer.global_step + 1:,}")
+
+    on_validation_end = on_train_batch_end
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._watch.progress(f"finished the validation after step {trainer.global_step:,}")
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self._watch.progress(f"saved step {trainer.global_step:,}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self._watch.end_training()
+
+    on_exception = teardown = on_train_end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections import defaultdict
@@ -15,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.hooks import RemovableHandle
 
-from insight.callbacks.trainer_parts import run_folder_of
+from insight.callbacks.trainer_parts import is_trial, run_folder_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
@@ -31,12 +32,11 @@ class MemoryMonitor(Callback):
     """Logs memory use, and shrinks caches when memory is short.
 
     Every logged step has ``memory/resident_bytes`` and ``memory/peak_bytes``: on CUDA the memory that torch
-    has allocated on the device, elsewhere the resident memory of the process. During training the watcher of
-    the process observes the tightest limit of machine, containers and address space: ``memory/limit_share``
-    is the fraction of it in use. Once the watcher has acted, ``memory/num_shrinks`` and
-    ``memory/num_clears`` are how often caches were halved and emptied since the process started, encoding
-    included, and ``memory/work_share`` is the share of the usual amount of text that is encoded at once.
-    Training batches are never changed, since the weights would then depend on the machine.
+    has allocated on the device, elsewhere that of the process, and ``memory/limit_share``, the used fraction
+    of the tightest limit of machine, containers and address space. Once caches were halved or emptied,
+    ``memory/num_shrinks`` and ``memory/num_clears`` say how often since the process started, and
+    ``memory/work_share`` is the share of the usual amount of text that is encoded at once. Training batches
+    are never changed, since the weights would then depend on the machine.
 
     Args:
         relax: Share of the limit below which memory is plentiful again.
@@ -48,33 +48,29 @@ class MemoryMonitor(Callback):
         for name, share in (("relax", relax), ("shrink", shrink), ("clear", clear)):
             require_number(name, share, "0.75, 0.85 and 0.95", above=0, at_most=1)
         self.thresholds = MemoryThresholds(relax, shrink, clear)
-        self._watching: contextlib.ExitStack | None = None
+        self._watching = contextlib.ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and self._watching is None:
+        self._watching.close()
+        if stage == "fit":
             watcher = process_watcher()
-            self._watching = contextlib.ExitStack()
             self._watching.callback(setattr, watcher, "thresholds", watcher.thresholds)
             watcher.thresholds = self.thresholds
             self._watching.enter_context(watcher.watching())
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._stop()
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self._watching.close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._stop()
+    on_exception = teardown
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not logs_this_batch(trainer):
             return
-        device = trainer.strategy.root_device
+        device, watcher = trainer.strategy.root_device, process_watcher()
         if device.type == "cuda":
             resident, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
         else:
             resident, peak = resident_bytes(), peak_resident_bytes()
-        watcher = process_watcher()
         values = {"resident_bytes": float(resident), "peak_bytes": float(peak)}
         if watcher.newest is not None:
             values["limit_share"] = watcher.newest.share
@@ -85,11 +81,6 @@ class MemoryMonitor(Callback):
                 "work_share": watcher.work_share,
             }
         pl_module.log_dict({f"memory/{name}": value for name, value in values.items()}, batch_size=1)
-
-    def _stop(self) -> None:
-        if self._watching is not None:
-            self._watching.close()
-            self._watching = None
 
 
 class ModelStatistics(Callback):
@@ -114,9 +105,7 @@ class ModelStatistics(Callback):
         require_number("every_n_steps", every_n_steps, 100, whole=True, at_least=1)
         if by not in ("layer", "role"):
             raise ConfigError("is neither layer nor role", "use layer or role", option="by", value=by)
-        self.every_n_steps = every_n_steps
-        self.by = by
-        self.activations = activations
+        self.every_n_steps, self.by, self.activations = every_n_steps, by, activations
         self._hooks: list[RemovableHandle] = []
         self._sizes: dict[str, torch.Tensor] = {}
         self._looked_at = -1
@@ -125,21 +114,18 @@ class ModelStatistics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = -1
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
         if self.activations and self._is_due(step) and step != self._looked_at:
             self._looked_at = step
             self._sizes = {}
             for name, layer in layers_of(_network(pl_module)).items():
-                self._hooks.append(layer.register_forward_hook(self._measuring(name)))
+                measure = functools.partial(self._measure, name)
+                self._hooks.append(layer.register_forward_hook(measure))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         attached = bool(self._hooks)
-        self._detach()
+        self.on_exception()
         if attached and not self._sizes and not self._told_compiled:
             self._told_compiled = True
             say("ModelStatistics: the network runs compiled, so its activations cannot be seen")
@@ -156,25 +142,18 @@ class ModelStatistics(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    def _is_due(self, step: int) -> bool:
-        return (step + 1) % self.every_n_steps == 0
-
-    def _detach(self) -> None:
+    def on_exception(self, *_: Any) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
-    def _measuring(self, name: str) -> Any:
-        def measure(module: nn.Module, inputs: Any, output: Any) -> None:
-            if torch.compiler.is_compiling() or not isinstance(output, torch.Tensor):
-                return
-            if output.is_floating_point():
-                self._sizes[name] = _sizes([output.detach()])
+    def _is_due(self, step: int) -> bool:
+        return (step + 1) % self.every_n_steps == 0
 
-        return measure
+    def _measure(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        is_real = not torch.compiler.is_compiling() and isinstance(output, torch.Tensor)
+        if is_real and output.is_floating_point():
+            self._sizes[name] = _sizes([output.detach()])
 
     def _groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
         if self.by == "role":
@@ -222,17 +201,12 @@ def _shown(sizes: torch.Tensor) -> dict[str, float]:
     count, squares, largest, zeros = sizes.tolist()
     if not count:
         return {}
-    return {
-        "norm": math.sqrt(squares),
-        "rms": math.sqrt(squares / count),
-        "max": largest,
-        "zeros": zeros / count,
-    }
+    rms = math.sqrt(squares / count)
+    return {"norm": math.sqrt(squares), "rms": rms, "max": largest, "zeros": zeros / count}
 
 
 def _network(module: LightningModule) -> nn.Module:
-    network = getattr(module, "network", module)
-    return cast(nn.Module, network)
+    return cast(nn.Module, getattr(module, "network", module))
 
 
 _NAME_COLUMN = 60
@@ -264,27 +238,16 @@ class StepProfiler(Callback):
         require_number("start_step", start_step, 10, whole=True, at_least=0)
         require_number("num_steps", num_steps, 3, whole=True, at_least=1)
         require_number("num_operations", num_operations, 30, whole=True, at_least=1)
-        self.start_step = start_step
-        self.num_steps = num_steps
-        self.num_operations = num_operations
-        self.record_shapes = record_shapes
-        self.profile_memory = profile_memory
-        self._first_step = 0
+        self.start_step, self.num_steps, self.num_operations = start_step, num_steps, num_operations
+        self.record_shapes, self.profile_memory = record_shapes, profile_memory
         self._profile: profile | None = None
-        self._done = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._first_step, self._done = trainer.global_step + self.start_step, False
-        if getattr(trainer, "fast_dev_run", False):
-            self._done = True
+        self._first_step = trainer.global_step + self.start_step
+        self._done = is_trial(trainer) or not trainer.is_global_zero
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._done or self._profile is not None or trainer.global_step < self._first_step:
-            return
-        if not trainer.is_global_zero:
-            self._done = True
             return
         activities = [ProfilerActivity.CPU]
         if trainer.strategy.root_device.type == "cuda":
@@ -297,9 +260,7 @@ class StepProfiler(Callback):
         )
         self._profile.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         last = self._first_step + self.num_steps
         if self._profile is not None and step_completed(trainer) and trainer.global_step >= last:
             self._finish(trainer)
@@ -308,7 +269,7 @@ class StepProfiler(Callback):
         if self._profile is not None:
             self._finish(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         if self._profile is not None:
             self._profile.stop()
             self._profile = None
@@ -320,13 +281,12 @@ class StepProfiler(Callback):
         folder = run_folder_of(trainer).profile
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "trace.json.gz").unlink(
-                missing_ok=True
-            )  # a copied run may share the file with the original
+            # A copied run may share the file with the original.
+            (folder / "trace.json.gz").unlink(missing_ok=True)
             found.export_chrome_trace(str(folder / "trace.json.gz"))
-        on_cuda = trainer.strategy.root_device.type == "cuda"
+        device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
         table = found.key_averages(group_by_input_shape=self.record_shapes).table(
-            sort_by="self_cuda_time_total" if on_cuda else "self_cpu_time_total",
+            sort_by=f"self_{device}_time_total",
             row_limit=self.num_operations,
             max_name_column_width=_NAME_COLUMN,
         )

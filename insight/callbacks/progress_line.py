@@ -43,11 +43,9 @@ class ProgressLine(StepTiming, ProgressBar):
         require_number("seconds_between_lines", seconds_between_lines, 10, at_least=0)
         super().__init__()
         self.seconds_between_lines = seconds_between_lines
-        self._enabled = True
+        self._enabled, self._is_open = True, False
         self._live: Live | None = None
-        self._is_open = False
-        self._next_time = 0.0
-        self._began = 0.0
+        self._next_time = self._began = 0.0
         self._first_step = 0
         self._bits_per_byte: float | None = None
 
@@ -63,15 +61,12 @@ class ProgressLine(StepTiming, ProgressBar):
         say(kwargs.get("sep", " ").join(str(argument) for argument in args))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         self._open()
         self._bits_per_byte, self._first_step = None, trainer.global_step
         self._show("train", trainer.global_step, planned_steps(trainer, pl_module), ["first step"])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *args)
         total = planned_steps(trainer, pl_module)
         if self._is_time(trainer.global_step == total) and step_completed(trainer):
             self._show("train", trainer.global_step, total, self._facts(trainer, pl_module))
@@ -85,27 +80,28 @@ class ProgressLine(StepTiming, ProgressBar):
             facts.append(f"{self.clock.tokens_per_second:,.0f} tokens/s")
         if self._bits_per_byte is not None:
             facts.append(f"{self._bits_per_byte:.3f} bits per byte")
-        self._say(", ".join(facts))
+        if self._enabled:
+            say(", ".join(facts))
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         self._close()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._close()
+    on_exception = on_predict_end = teardown
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
         self._open()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, *_: Any, **__: Any) -> None:
         self._open()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._open()
+    on_predict_start = on_test_start
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        self._show_batches("check" if trainer.sanity_checking else "validate", args, batches)
+        if trainer.sanity_checking:
+            self._show_batches("check", args, trainer.num_sanity_val_batches)
+        else:
+            self._show_batches("validate", args, trainer.num_val_batches)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self._show_batches("test", args, trainer.num_test_batches)
@@ -124,25 +120,17 @@ class ProgressLine(StepTiming, ProgressBar):
         self._close()
         self._report(trainer, "test")
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close()
-
     def _facts(self, trainer: Trainer, module: LightningModule) -> list[str]:
-        facts = []
-        loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None:
-            facts.append(f"loss {float(loss):.3f}")
-        left = seconds_left(trainer, module, self.clock)
-        if left is not None:
-            facts.append(f"{duration(left)} left")
-        if self._bits_per_byte is not None:
-            facts.append(f"{self._bits_per_byte:.3f} bits/byte")
-        if self.clock.tokens_per_second is not None:
-            facts.append(f"{self.clock.tokens_per_second:,.0f} tokens/s")
-        for monitor in callbacks_of(trainer, ThroughputMonitor):
-            if monitor.matmul_share is not None:
-                facts.append(f"{monitor.matmul_share:.0%} of the machine")
-        return facts
+        loss, left = trainer.callback_metrics.get("train/loss"), seconds_left(trainer, module, self.clock)
+        shares = [monitor.matmul_share for monitor in callbacks_of(trainer, ThroughputMonitor)]
+        facts = (
+            (loss, "loss {:.3f}"),
+            (None if left is None else duration(left), "{} left"),
+            (self._bits_per_byte, "{:.3f} bits/byte"),
+            (self.clock.tokens_per_second, "{:,.0f} tokens/s"),
+            *((share, "{:.0%} of the machine") for share in shares),
+        )
+        return [form.format(value) for value, form in facts if value is not None]
 
     def _report(self, trainer: Trainer, stage: str) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -150,8 +138,8 @@ class ProgressLine(StepTiming, ProgressBar):
             self._bits_per_byte = metrics.get("validation/bits_per_byte")
         facts = measured(metrics, stage)
         where = f"step {trainer.global_step:,}: " if trainer.state.fn == "fit" else ""
-        if facts:
-            self._say(f"{where}{stage} {', '.join(facts)}")
+        if facts and self._enabled:
+            say(f"{where}{stage} {', '.join(facts)}")
 
     def _show_batches(self, title: str, args: tuple[Any, ...], batches: Any) -> None:
         """Show the progress of an evaluation loop; ``args`` are the hook's outputs, batch and indices."""
@@ -173,15 +161,10 @@ class ProgressLine(StepTiming, ProgressBar):
             return
         count = f"{done:,}/{total:,}" if total else f"{done:,}"
         if self._live:
-            self._live.update(
-                FittedLine(title, done / total if total else 0.0, [count, *facts]), refresh=True
-            )
+            line = FittedLine(title, done / total if total else 0.0, [count, *facts])
+            self._live.update(line, refresh=True)
         elif done:
             say(f"{title} {', '.join([count, *facts])}")
-
-    def _say(self, text: str) -> None:
-        if self._enabled:
-            say(text)
 
     def _open(self) -> None:
         """Start the display once, as a live line if stderr is a terminal."""
@@ -236,16 +219,14 @@ class FittedLine:
 
 def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
     """The metrics of a validation or test as text, if they were logged."""
-    forms = (
-        ("bits_per_byte", "{:.4f} bits per byte"),
-        ("loss", "loss {:.4f}"),
-        ("perplexity", "perplexity {:,.2f}"),
-    )
-    return [form.format(metrics[f"{stage}/{name}"]) for name, form in forms if f"{stage}/{name}" in metrics]
+    forms = {"bits_per_byte": "{:.4f} bits per byte", "loss": "loss {:.4f}"}
+    forms["perplexity"] = "perplexity {:,.2f}"
+    values = {form: metrics.get(f"{stage}/{name}") for name, form in forms.items()}
+    return [form.format(value) for form, value in values.items() if value is not None]
 
 
 def duration(seconds: float) -> str:
     """A time as text, rounded to seconds: ``0:42``, ``12:07``, ``3:20:00``."""
     whole = max(0, round(seconds))
-    hours, minutes = whole // 3600, whole % 3600 // 60
+    minutes, hours = whole // 60 % 60, whole // 3600
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

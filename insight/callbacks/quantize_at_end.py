@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from insight.callbacks.start_and_end import AfterTraining
 from insight.callbacks.trainer_parts import datamodule_of, run_folder_of
 from insight.optimization import plan
 from insight.optimization.config import check_search
 from insight.reporting import Metric, update_summary
-from insight.runtime.errors import InsightError
 from insight.runtime.messages import say
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _SHARE_OF_TRAINING, _FEWEST_SECONDS, _MOST_SECONDS = 0.4, 5.0, 60.0
 
 
-class QuantizeAtEnd(Callback):
+class QuantizeAtEnd(AfterTraining):
     """Measures ways to quantize the best checkpoint and keeps the best one in ``RUN/quantization/``.
 
     Like ``insight quantize``, it measures quality on validation text and speed on this machine, and takes
     activation ranges from training text. If the original is best, the folder contains only the report of the
-    measurements. A failure is reported in one line and does not fail the run.
+    measurements.
 
     Args:
         method: ``bf16``, ``int8_weight_only``, ``int8_dynamic``, ``int8_static``, or ``auto`` for the best.
@@ -37,6 +37,8 @@ class QuantizeAtEnd(Callback):
         seconds: Seconds for measuring, compiling included; ``null`` for two fifths of the time that training
             took, within 5 to 60 seconds.
     """
+
+    noun = "quantization"
 
     def __init__(
         self,
@@ -48,20 +50,17 @@ class QuantizeAtEnd(Callback):
         # Given a dtype, this check does not measure the machine, which is only done when it is needed.
         plan(method, compile, dtype="float32")
         check_search(max_quality_loss, _MOST_SECONDS if seconds is None else seconds)
-        self.method = method
-        self.compile = compile
-        self.max_quality_loss = max_quality_loss
-        self.seconds = seconds
+        self.method, self.compile = method, compile
+        self.max_quality_loss, self.seconds = max_quality_loss, seconds
         self._began = self._trained_seconds = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self._began = time.monotonic()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, *_: Any) -> None:
         self._trained_seconds = time.monotonic() - self._began
 
     def what_follows(self) -> str:
-        """The work of this callback after training, for the announcement."""
         return f"compression ({self._allowed_seconds:.0f} s)"
 
     @property
@@ -70,26 +69,7 @@ class QuantizeAtEnd(Callback):
             return self.seconds
         return min(_MOST_SECONDS, max(_FEWEST_SECONDS, _SHARE_OF_TRAINING * self._trained_seconds))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
-        run = run_folder_of(trainer)
-        checkpoint = run.best_checkpoint or run.last_checkpoint
-        if checkpoint is None:
-            say("quantization: the run kept no checkpoint, so there is nothing to quantize")
-            return
-        try:
-            result = self._compress(trainer, checkpoint)
-        except InsightError as error:
-            say(f"quantization: {error}")
-            return
-        say(f"quantization: {result.reason}")
-        metrics = outcome(result)
-        for logger in trainer.loggers:
-            logger.log_metrics({name: metric.value for name, metric in metrics.items()}, trainer.global_step)
-        update_summary(run.summary_path, metrics)
-
-    def _compress(self, trainer: Trainer, checkpoint: Path) -> SearchResult:
+    def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:
         # torchao takes a second to import, so it is not imported before it is needed.
         from insight.checkpoints.artifact import load_model
         from insight.optimization.search import compress
@@ -97,7 +77,7 @@ class QuantizeAtEnd(Callback):
         data, run = datamodule_of(trainer), run_folder_of(trainer)
         folder = run.path / "quantization"
         shutil.rmtree(folder, ignore_errors=True)  # left by this run before it was resumed
-        return compress(
+        result = compress(
             load_model(checkpoint),
             plan(self.method, self.compile),
             validation=data.store("validation"),
@@ -108,6 +88,11 @@ class QuantizeAtEnd(Callback):
             seconds=self._allowed_seconds,
             run_config=run.config_path,
         )
+        say(f"quantization: {result.reason}")
+        metrics = outcome(result)
+        for logger in trainer.loggers:
+            logger.log_metrics({name: metric.value for name, metric in metrics.items()}, trainer.global_step)
+        update_summary(run.summary_path, metrics)
 
 
 def outcome(result: SearchResult) -> dict[str, Metric]:

@@ -38,13 +38,8 @@ from insight.runtime.messages import say
 from insight.runtime.version import __version__
 from insight.training.compilation import kernels_of
 
-_KEPT = (
-    "validation/",
-    "test/",
-    "throughput/tokens_per_second",
-    "throughput/matmul_share",
-    "memory/peak_bytes",
-)
+_SPEEDS = ("throughput/tokens_per_second", "throughput/matmul_share")
+_KEPT = ("validation/", "test/", *_SPEEDS, "memory/peak_bytes")
 
 
 class RunRecord(Callback):
@@ -97,18 +92,16 @@ class RunRecord(Callback):
             self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not trainer.is_global_zero or trainer.state.fn != "fit":
+        path = run_folder_of(trainer).info_path
+        if not trainer.is_global_zero or trainer.state.fn != "fit" or not path.is_file():
             return
-        if not run_folder_of(trainer).info_path.is_file():
-            return
-        if isinstance(exception, TrainingInterrupted):
-            reason = str(exception)
-        else:
-            reason = f"ended at step {trainer.global_step:,} by {type(exception).__name__}: {exception}"
+        reason, is_interrupted = str(exception), isinstance(exception, TrainingInterrupted)
+        if not is_interrupted:
+            reason = f"ended at step {trainer.global_step:,} by {type(exception).__name__}: {reason}"
         # A failure to write this note must not hide the error that ends the run (a full disk causes both).
         with contextlib.suppress(OutputError):
-            update_run_info(run_folder_of(trainer).info_path, notes=(f"{reason} ({_now()})",))
-            if isinstance(exception, TrainingInterrupted) and not exception.aborted:
+            update_run_info(path, notes=(f"{reason} ({_now()})",))
+            if is_interrupted and not getattr(exception, "aborted", False):
                 self._finish(trainer, reason)
 
     def _finish(self, trainer: Trainer, stop_reason: str | None = None) -> None:
@@ -116,9 +109,8 @@ class RunRecord(Callback):
             return
         run = run_folder_of(trainer)
         if stop_reason:
-            update_run_info(
-                run.info_path, finished=_now(), stop_reason=stop_reason, steps=int(trainer.global_step)
-            )
+            steps = int(trainer.global_step)
+            update_run_info(run.info_path, finished=_now(), stop_reason=stop_reason, steps=steps)
         update_summary(run.summary_path, _final_metrics(trainer))
         _record_time(trainer, "seconds")
         for logger in trainer.loggers:
@@ -135,9 +127,10 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """The facts about a run that are known before its first step, by their keys in ``run.json``."""
     import lightning
 
-    data = datamodule_of(trainer)
+    data, precision = datamodule_of(trainer), str(trainer.precision)
     network = getattr(module, "network", module)
     config = getattr(network, "config", None)
+    length = getattr(data, "sequence_length", 0)
     return {
         "command": list(sys.argv),
         "started": _now(),
@@ -150,11 +143,9 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "network": config.to_dict() if isinstance(config, Component) else {},
         "network_sizes": _sizes(network),
-        "precision": str(trainer.precision),
+        "precision": precision,
         "num_threads": torch.get_num_threads(),
-        "kernels": kernels_of(
-            network, module.device.type, str(trainer.precision), getattr(data, "sequence_length", 0)
-        ),
+        "kernels": kernels_of(network, module.device.type, precision, length),
     }
 
 
@@ -180,22 +171,19 @@ def _sizes(network: Any) -> dict[str, int]:
             sizes.setdefault("vocabulary_size", module.num_embeddings)
         if isinstance(found := getattr(module, "head_dim", None), int):
             sizes.setdefault("head_dim", found)
-        down = getattr(module, "down", None)
-        if isinstance(found := getattr(down, "in_features", None), int):
+        if isinstance(found := getattr(getattr(module, "down", None), "in_features", None), int):
             sizes.setdefault("intermediate_size", found)
     return sizes
 
 
 def _final_metrics(trainer: Trainer) -> dict[str, Metric]:
-    found = {
-        name: Metric(float(value), unit=unit_of(name))
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith(_KEPT)
-    }
+    metrics = trainer.callback_metrics.items()
+    values = {name: float(value) for name, value in metrics if name.startswith(_KEPT)}
+    found = {name: Metric(value, unit=unit_of(name)) for name, value in values.items()}
     for checkpoint in callbacks_of(trainer, RunCheckpoint):
-        if checkpoint.best_model_score is not None and trainer.state.fn == "fit":
-            name = f"best/{checkpoint.monitor}"
-            found[name] = Metric(checkpoint.best_model_score, unit=unit_of(checkpoint.monitor))
+        monitor, best = checkpoint.monitor, checkpoint.best_model_score
+        if best is not None and trainer.state.fn == "fit":
+            found[f"best/{monitor}"] = Metric(best, unit=unit_of(monitor))
     return found
 
 

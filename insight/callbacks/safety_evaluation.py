@@ -12,22 +12,22 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from insight.callbacks.checkpointing import BestGate
-from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writing_while_training
+from insight.callbacks.start_and_end import AfterTraining
+from insight.callbacks.trainer_parts import (
+    TrainingState,
+    datamodule_of,
+    is_training,
+    is_trial,
+    run_folder_of,
+    writing_while_training,
+)
 from insight.checkpoints.artifact import load_model
 from insight.reporting import Metric, update_summary
-from insight.runtime.errors import InsightError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
-from insight.safety import (
-    Material,
-    NetworkTarget,
-    Results,
-    compare_folders,
-    find_suite,
-    red_team,
-)
+from insight.safety import Material, NetworkTarget, Results, compare_folders, find_suite, red_team
 from insight.safety.compare import Comparison, SafetyGate
 from insight.safety.material import material_of
 from insight.safety.records import MeasureSummary
@@ -40,7 +40,7 @@ _SECONDS_WORTH_A_WHOLE_SUITE = 60.0
 _BASE_IN_WATCH = 4.0
 
 
-class SafetyEvaluation(BestGate):
+class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
     """Runs a small safety suite after validations, and a larger one when training ends.
 
     The curves are ``safety/<measure>/<figure>`` with the ends of their 95% intervals. At the end the best
@@ -61,6 +61,9 @@ class SafetyEvaluation(BestGate):
         seed: The seed of the suites.
     """
 
+    noun = "safety"
+    saved = ("num_validations", "seconds", "trained_seconds")
+
     def __init__(
         self,
         every_n_validations: int = 1,
@@ -77,58 +80,52 @@ class SafetyEvaluation(BestGate):
         self._may_shorten = final_suite is None
         self.gate = SafetyGate(gate, self.suite) if gate else None
         self.seed = seed
+        super().__init__()
+
+    def reset(self) -> None:
         self.blocks_best = False
-        self._num_validations = 0
-        self._seconds = 0.0
-        self._trained_before = 0.0
+        self.num_validations = 0
+        self.seconds = self._trained_before = 0.0
         self._started: float | None = None
         self._material: Material | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "num_validations": self._num_validations,
-            "seconds": self._seconds,
-            "trained_seconds": self._trained_seconds,
-        }
+    @property
+    def trained_seconds(self) -> float:
+        """Duration of training so far, also before the run was resumed."""
+        since = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._trained_before + since
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._num_validations = state_dict["num_validations"]
-        self._seconds = state_dict["seconds"]
-        self._trained_before = state_dict["trained_seconds"]
+    @trained_seconds.setter
+    def trained_seconds(self, seconds: float) -> None:
+        self._trained_before = seconds
 
     @property
     def time_share(self) -> float:
         """Share of the training time that was spent in this callback."""
-        return self._seconds / max(self._trained_seconds, 1e-9)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._num_validations, self._seconds, self._trained_before = 0, 0.0, 0.0
-            self.blocks_best, self._material, self._started = False, None, None
+        return self.seconds / max(self.trained_seconds, 1e-9)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trained_before, self._started = self._trained_seconds, None
-        if self._may_shorten and self._trained_seconds < _SECONDS_WORTH_A_WHOLE_SUITE:
+        self._trained_before, self._started = self.trained_seconds, None
+        if self._may_shorten and self.trained_seconds < _SECONDS_WORTH_A_WHOLE_SUITE:
             self.final_suite = self.suite
 
     def what_follows(self) -> str:
-        """The work of this callback after training, for the announcement."""
         text = f"the safety suite {self.final_suite.name}"
-        num_measured = self._num_validations // self.every_n_validations
+        num_measured = self.num_validations // self.every_n_validations
         is_longer = (self.suite.name, self.final_suite.name) == ("watch", "base")
         if not num_measured or not (is_longer or self.final_suite == self.suite):
             return text
-        seconds = self._seconds / num_measured * (_BASE_IN_WATCH if is_longer else 1)
+        seconds = self.seconds / num_measured * (_BASE_IN_WATCH if is_longer else 1)
         return f"{text} (about {seconds:.0f} s a model)"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
+        if not is_training(trainer) or is_trial(trainer):
             return
-        self._num_validations += 1
-        is_due = self._num_validations % self.every_n_validations == 0
+        self.num_validations += 1
+        is_due = self.num_validations % self.every_n_validations == 0
         self.blocks_best = self.gate is not None and not is_due
         # The first process measures, or all if each has only a part of the network; a veto of any process
         # is enough for RunCheckpoint.
@@ -142,21 +139,10 @@ class SafetyEvaluation(BestGate):
             self.blocks_best = bool(failures)
             if failures:
                 say(f"safety: step {trainer.global_step:,} cannot be the best checkpoint: {failures[0]}")
-        self._seconds += time.monotonic() - began
+        self.seconds += time.monotonic() - began
+        scalars = {**_scalars(results), "safety/time_share": self.time_share}
         for logger in trainer.loggers:
-            logger.log_metrics(
-                {**_scalars(results), "safety/time_share": self.time_share}, trainer.global_step
-            )
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        run = run_folder_of(trainer)
-        checkpoint = run.best_checkpoint or run.last_checkpoint
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or checkpoint is None:
-            return
-        try:
-            self._measure_the_result(trainer, checkpoint, pl_module.device)
-        except InsightError as error:
-            say(f"safety: {error}")
+            logger.log_metrics(scalars, trainer.global_step)
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
@@ -164,7 +150,7 @@ class SafetyEvaluation(BestGate):
         with writing_while_training(trainer, network):
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
-    def _measure_the_result(self, trainer: Trainer, checkpoint: Path, device: torch.device) -> None:
+    def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:
         run, material = run_folder_of(trainer), self._material_of(trainer)
         folder, quantized = run.path / "safety", run.path / "quantization"
         # Remove results of this run from before it was resumed.
@@ -172,7 +158,8 @@ class SafetyEvaluation(BestGate):
             shutil.rmtree(old, ignore_errors=True)
         is_paired = (quantized / ARTIFACT_DESCRIPTION).is_file()
         # A quantized model runs on the CPU, so both are measured there.
-        results = self._of_file(checkpoint, material, folder, torch.device("cpu") if is_paired else device)
+        device = torch.device("cpu") if is_paired else module.device
+        results = self._of_file(checkpoint, material, folder, device)
         for measure in results.measures:
             say(f"safety: {_in_words(measure)}")
         if not results.num_measured:
@@ -180,7 +167,7 @@ class SafetyEvaluation(BestGate):
         update_summary(run.summary_path, _metrics(results, self.time_share))
         if not is_paired:
             return
-        self._of_file(quantized, material, folder / "quantized", torch.device("cpu"))
+        self._of_file(quantized, material, folder / "quantized", device)
         comparisons = compare_folders(folder, folder / "quantized", self.seed)
         write_object(folder / "comparison.json", comparisons.to_record())
         say(f"safety: quantized against original: {_compared(comparisons.measures)}")
@@ -194,11 +181,6 @@ class SafetyEvaluation(BestGate):
         if self._material is None:
             self._material = material_of(datamodule_of(trainer))
         return self._material
-
-    @property
-    def _trained_seconds(self) -> float:
-        since = 0.0 if self._started is None else time.monotonic() - self._started
-        return self._trained_before + since
 
 
 def _scalars(results: Results) -> dict[str, float]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import datamodule_of, run_folder_of, writing_while_training
+from insight.callbacks.trainer_parts import (
+    TrainingState,
+    datamodule_of,
+    is_training,
+    run_folder_of,
+    writing_while_training,
+)
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples
@@ -20,7 +25,7 @@ from insight.training.parallel import is_sharded
 _NUM_WORDS, _NUM_TOKENS = 4, 64
 
 
-class SampleText(Callback):
+class SampleText(TrainingState):
     """Continues some prompts after validations and when training ends.
 
     The texts are written to ``samples.jsonl``, TensorBoard and the report. The sampler has its own random
@@ -31,6 +36,8 @@ class SampleText(Callback):
         every_n_validations: Number of validations between two samples.
         settings: Length, temperature and the other options of the sampler.
     """
+
+    saved = ("num_validations",)
 
     def __init__(
         self,
@@ -44,30 +51,28 @@ class SampleText(Callback):
         self.prompts = tuple(prompts)
         self.every_n_validations = every_n_validations
         self.settings = settings
-        self._num_validations = 0
-        self._sampled_step = -1
+        super().__init__()
 
-    def state_dict(self) -> dict[str, int]:
-        return {"num_validations": self._num_validations}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._num_validations = state_dict["num_validations"]
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._num_validations, self._sampled_step = 0, -1
+    def reset(self) -> None:
+        self.num_validations, self._sampled_step = 0, -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._sampled_step = trainer.global_step
         if trainer.is_global_zero:
-            _drop_after(run_folder_of(trainer).samples_path, trainer.global_step)
+            # A resumed run takes the samples of later steps again.
+            path = run_folder_of(trainer).samples_path
+            samples = read_samples(path)
+            kept = [sample for sample in samples if sample.step <= trainer.global_step]
+            if len(kept) < len(samples):
+                path.unlink()
+                for sample in kept:
+                    append_sample(path, sample)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        self._num_validations += 1
-        if self._num_validations % self.every_n_validations == 0:
-            self._sample(trainer, pl_module)
+        if is_training(trainer):
+            self.num_validations += 1
+            if self.num_validations % self.every_n_validations == 0:
+                self._sample(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._sampled_step != trainer.global_step:
@@ -85,14 +90,13 @@ class SampleText(Callback):
                 except CheckpointError as error:  # the network has diverged, which a guard has to judge
                     say(f"sample: {error.problem}")
                     return
-                if trainer.is_global_zero:
-                    self._keep(trainer, Sample(trainer.global_step, prompt, text))
-
-    def _keep(self, trainer: Trainer, sample: Sample) -> None:
-        append_sample(run_folder_of(trainer).samples_path, sample)
-        for logger in trainer.loggers:
-            if isinstance(logger, RunTensorBoard):
-                logger.log_sample(sample)
+                if not trainer.is_global_zero:
+                    continue
+                sample = Sample(trainer.global_step, prompt, text)
+                append_sample(run_folder_of(trainer).samples_path, sample)
+                for logger in trainer.loggers:
+                    if isinstance(logger, RunTensorBoard):
+                        logger.log_sample(sample)
 
 
 def _first_words(data: Any) -> str:
@@ -102,16 +106,5 @@ def _first_words(data: Any) -> str:
     except DataError:
         store = data.store("train")
     ids = store.tokens(0, min(_NUM_TOKENS, store.num_tokens))
-    text = data.tokenizer.decode([int(token) for token in ids])
-    words = text.split()[:_NUM_WORDS]
-    return " ".join(words) or text
-
-
-def _drop_after(path: Path, step: int) -> None:
-    """Remove samples of later steps, which a resumed run takes again."""
-    samples = read_samples(path)
-    kept = [sample for sample in samples if sample.step <= step]
-    if len(kept) < len(samples):
-        path.unlink()
-        for sample in kept:
-            append_sample(path, sample)
+    text: str = data.tokenizer.decode([int(token) for token in ids])
+    return " ".join(text.split()[:_NUM_WORDS]) or text

@@ -1,17 +1,24 @@
-"""Checks and announcements at the start and at the end of a run."""
+"""Checks and announcements at the start and at the end of a run, and the work after training."""
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.time_budget import TimeBudget
-from insight.callbacks.trainer_parts import callbacks_of, run_folder_of
+from insight.callbacks.trainer_parts import (
+    TrainingState,
+    callbacks_of,
+    is_trial,
+    run_folder_of,
+    steps_of_limits,
+)
 from insight.reporting import update_run_info
-from insight.runtime.errors import DataError
+from insight.runtime.errors import DataError, InsightError
 from insight.runtime.messages import aligned, say
 from insight.training import ScheduleConfig
 from insight.training.lightning_internals import (
@@ -39,11 +46,8 @@ class ParameterTable(Callback):
             say(line)
         path = run_folder_of(trainer).info_path
         if path.is_file():
-            described = {
-                role: f"{count}, learning rate {rate}, weight decay {decay}"
-                for role, count, rate, decay in table[1:]
-            }
-            update_run_info(path, parameter_groups=described)
+            words = "{1}, learning rate {2}, weight decay {3}"
+            update_run_info(path, parameter_groups={row[0]: words.format(*row) for row in table[1:]})
 
 
 def parameter_table(groups: Iterable[dict[str, Any]], num_frozen: int = 0) -> list[tuple[str, str, str, str]]:
@@ -67,21 +71,16 @@ def _range(values: list[float]) -> str:
     return f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
-class ScheduleCheck(Callback):
+class ScheduleCheck(TrainingState):
     """Refuses, before the first step, a schedule whose phases are longer than the run.
 
     A run with a time budget has no length yet and is not checked.
     """
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
         self._is_done = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._is_done = False
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._is_done or callbacks_of(trainer, TimeBudget):
             return
         self._is_done = True
@@ -95,21 +94,55 @@ class ScheduleCheck(Callback):
 _REMEDY = "give more text, or a smaller data.batch_size or data.sequence_length"
 
 
-class EndOfTraining(Callback):
-    """Validates the trained model, refuses data without batches, and says why a run ends early.
+class AfterTraining(Callback):
+    """The base of callbacks that work on the best checkpoint of a run after training, in the first process.
 
-    Lightning alone validates only at its intervals, so the last metrics would be of an older model, or
-    missing in a short run. It also ends silently when the loader is empty, when a resumed run is complete,
-    and when ``max_epochs`` comes before ``max_steps``, and starts epochs forever when a loader announces
-    batches but yields none.
+    A failure neither ends the run nor hides its results: it is reported in one line, and ``insight fit`` ends
+    with exit code 1 after the report.
+
+    Attributes:
+        failure: The error of this callback, if it failed.
     """
 
-    def __init__(self) -> None:
-        self._num_batches = 0
-        self._num_empty_epochs = 0
-        self._changed_options: dict[str, Any] | None = None
+    noun: ClassVar[str]
+    """The name of the work, with which its lines begin."""
+    failure: Exception | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def what_follows(self) -> str:
+        """The work of this callback after training, for the announcement."""
+        return self.noun
+
+    @abstractmethod
+    def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:
+        """Do the work."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run, self.failure = run_folder_of(trainer), None
+        if not trainer.is_global_zero or is_trial(trainer):
+            return
+        checkpoint = run.best_checkpoint or run.last_checkpoint
+        if checkpoint is None:
+            say(f"{self.noun}: the run kept no checkpoint, so there is nothing to work on")
+            return
+        try:
+            self.work_on(checkpoint, trainer, pl_module)
+        except Exception as error:  # of any kind, since the model is trained, and other callbacks still wait
+            self.failure = error
+            name = "" if isinstance(error, InsightError) else f"{type(error).__name__}: "
+            say(f"{self.noun}: {name}{error}")
+
+
+class EndOfTraining(TrainingState):
+    """Validates the trained model, refuses data without batches, and says why a run ends early.
+
+    Lightning alone validates only at its intervals. It ends silently when the loader is empty, when a resumed
+    run is complete, and when ``max_epochs`` comes before ``max_steps``, and starts epochs forever when a
+    loader announces batches but yields none.
+    """
+
+    _changed_options: dict[str, Any] | None = None
+
+    def reset(self) -> None:
         self._num_batches = self._num_empty_epochs = 0
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -118,27 +151,20 @@ class EndOfTraining(Callback):
             restore_options(trainer, changed)  # the Trainer may train again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epochs, batches = trainer.max_epochs, trainer.num_training_batches
-        if not epochs or epochs < 0 or trainer.max_steps <= 0 or not math.isfinite(batches):
-            return
-        steps = epochs * math.ceil(batches / trainer.accumulate_grad_batches)
-        if steps < trainer.max_steps:
+        steps = steps_of_limits(trainer)
+        if steps is not None and steps < trainer.max_steps:
             say(
-                f"trainer.max_epochs={epochs} ends training after {steps:,} steps, before "
+                f"trainer.max_epochs={trainer.max_epochs} ends training after {steps:,} steps, before "
                 f"trainer.max_steps={trainer.max_steps:,}"
             )
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._num_batches += 1
         self._num_empty_epochs = -1  # this epoch is not empty
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         is_last = self._changed_options is None and is_last_batch_of_training(trainer)
-        if is_last and step_completed(trainer) and not getattr(trainer, "fast_dev_run", False):
+        if is_last and step_completed(trainer) and not is_trial(trainer):
             self._changed_options = validate_after_this_batch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -151,7 +177,10 @@ class EndOfTraining(Callback):
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._announce(trainer)
+        callbacks = [] if is_trial(trainer) else callbacks_of(trainer, Callback)
+        coming = [callback.what_follows() for callback in callbacks if hasattr(callback, "what_follows")]
+        if coming:
+            say(f"training is over and saved; now {', then '.join(coming)} (Ctrl-C leaves the rest out)")
         if self._num_batches:
             return
         for option in ("limit_train_batches", "max_steps", "max_epochs"):
@@ -164,10 +193,3 @@ class EndOfTraining(Callback):
             f"nothing is left to train: step {trainer.global_step:,} was the last one; raise "
             "trainer.max_steps or trainer.max_epochs to go on"
         )
-
-    @staticmethod
-    def _announce(trainer: Trainer) -> None:
-        callbacks = [] if getattr(trainer, "fast_dev_run", False) else cast(Any, trainer).callbacks
-        coming = [callback.what_follows() for callback in callbacks if hasattr(callback, "what_follows")]
-        if coming:
-            say(f"training is over and saved; now {', then '.join(coming)} (Ctrl-C leaves the rest out)")

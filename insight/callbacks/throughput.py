@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import num_targets, planned_steps, steps_per_validation
+from insight.callbacks.trainer_parts import TrainingState, planned_steps, steps_per_validation
 from insight.runtime.hardware import matmul_rate
 from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import logs_this_batch, step_completed
@@ -27,8 +27,7 @@ _RECENT_STEPS = 20
 class StepClock:
     """Measures the time from the start of one optimizer step to the start of the next.
 
-    If a validation or a save follows a step, the step ends there, and the time until the next step is a
-    pause, which includes samples and logging at a validation.
+    A step that a validation or a save follows ends there; the time until the next step is a pause.
 
     Args:
         window: Number of steps that the rate is averaged over.
@@ -109,38 +108,31 @@ class StepClock:
             self._saving_seconds += now - ended
 
 
-class StepTiming(Callback):
+class StepTiming(TrainingState):
     """The base of callbacks that need the duration of a step."""
 
     clock_window = 100
 
-    def __init__(self) -> None:
-        super().__init__()
+    def reset(self) -> None:
         self.clock = StepClock(self.clock_window)
         self._between_steps = True
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.clock = StepClock(self.clock_window)
-        self._between_steps = True
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._between_steps:
             self.clock.start_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.clock.count_tokens(num_targets(batch) * num_replicas(trainer))
+        targets = getattr(batch, "targets", None)
+        if targets is not None:
+            self.clock.count_tokens(targets.numel() * num_replicas(trainer))
         self._between_steps = step_completed(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.clock.pause_for("validation")
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.clock.pause_for("save")
 
 
@@ -157,10 +149,9 @@ def seconds_left(trainer: Trainer, module: LightningModule, clock: StepClock) ->
 class ThroughputMonitor(StepTiming):
     """Logs ``throughput/tokens_per_second``, ``throughput/matmul_share`` and ``throughput/seconds_left``.
 
-    Tokens per second are averaged over a window of steps, without the time of validations, samples and
-    checkpoints. The matmul share is the network's matmul FLOPs per second divided by the rate that this
-    machine reached in a short measurement with the type that training uses; it is not logged if that rate
-    could not be measured.
+    Tokens per second are averaged over a window of steps, without validations, samples and checkpoints. The
+    matmul share is the network's matmul FLOPs per second divided by the rate that this machine reached in a
+    short measurement with the type of training; it is not logged if that rate could not be measured.
 
     Args:
         window: Number of optimizer steps that the rate is averaged over.
@@ -170,13 +161,11 @@ class ThroughputMonitor(StepTiming):
         require_number("window", window, 50, whole=True, at_least=1)
         self.clock_window = window
         super().__init__()
+
+    def reset(self) -> None:
+        super().reset()
         self._flops_per_token: int | None = None
         self._machine_flops: float | None = None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Training tokens of all processes per second; ``None`` before the first measured step."""
-        return self.clock.tokens_per_second
 
     @property
     def matmul_share(self) -> float | None:
@@ -187,8 +176,6 @@ class ThroughputMonitor(StepTiming):
         return rate * self._flops_per_token / self._machine_flops
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._flops_per_token = None
         # The rate is of one device: CUDA processes have one each, CPU processes of a node share one.
         machines = trainer.world_size if trainer.strategy.root_device.type == "cuda" else trainer.num_nodes
         rate = matmul_rate(str(trainer.precision))
@@ -198,20 +185,15 @@ class ThroughputMonitor(StepTiming):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._flops_per_token is None:
-            self._flops_per_token = _flops_per_token(pl_module, batch)
+        count = getattr(getattr(pl_module, "network", None), "flops_per_token", None)
+        if self._flops_per_token is None and callable(count) and hasattr(batch, "targets"):
+            self._flops_per_token = int(count(batch.targets.shape[-1]))
         if not logs_this_batch(trainer):
             return
-        for name, value in (
-            ("tokens_per_second", self.tokens_per_second),
-            ("matmul_share", self.matmul_share),
-            ("seconds_left", seconds_left(trainer, pl_module, self.clock)),
-        ):
-            if value is not None:
-                pl_module.log(f"throughput/{name}", value, batch_size=1)
-
-
-def _flops_per_token(module: LightningModule, batch: Any) -> int | None:
-    count = getattr(getattr(module, "network", None), "flops_per_token", None)
-    targets = getattr(batch, "targets", None)
-    return int(count(targets.shape[-1])) if callable(count) and targets is not None else None
+        values = {
+            "tokens_per_second": self.clock.tokens_per_second,
+            "matmul_share": self.matmul_share,
+            "seconds_left": seconds_left(trainer, pl_module, self.clock),
+        }
+        known = {f"throughput/{name}": value for name, value in values.items() if value is not None}
+        pl_module.log_dict(known, batch_size=1)

@@ -34,16 +34,12 @@ _SLOWER_WORTH_A_WORD = 1.1
 class TimeBudget(StepTiming):
     """Ends training, the last validation included, within a number of seconds.
 
-    The number of optimizer steps is planned from the measured time of a step and of a validation. The
-    plan is renewed while the learning rate does not depend on it: until a warmup-stable-decay schedule
-    begins to decay, or for the first 20 steps of any other (a fifth of a very short run). Then it is
-    final. Every checkpoint contains it, so a resumed run ends at the same step with the same learning
-    rates, however fast the machine is then.
-
-    If the machine becomes slower after that, the run reports it, still takes its planned steps and ends
-    late: cutting the decay short would cost quality and make the result depend on the machine.
-
-    ``max_steps`` and ``max_epochs`` of the Trainer stay upper limits.
+    The number of optimizer steps is planned from the measured time of a step and of a validation. The plan
+    is renewed until a warmup-stable-decay schedule begins to decay, or for the first 20 steps of any other (a
+    fifth of a very short run). Then it is final: a resumed run ends at the same step with the same learning
+    rates, however fast the machine is. On a machine that becomes slower, the run reports it and ends late,
+    since cutting the decay short would cost quality and make the result depend on the machine. ``max_steps``
+    and ``max_epochs`` of the Trainer stay upper limits.
 
     Args:
         seconds: Wall-clock time for everything up to the end of training.
@@ -57,34 +53,39 @@ class TimeBudget(StepTiming):
     """
 
     clock_window = 500
+    saved = ("planned_steps", "frozen", "step_seconds", "elapsed")
 
     def __init__(self, seconds: float, include_startup: bool = True) -> None:
         require_number("seconds", seconds, 150, above=0)
-        super().__init__()
         self.seconds = seconds
         self.include_startup = include_startup
-        self.planned_steps: int | None = None
-        self.frozen = False
-        self._limit = -1
-        self._planned_step_seconds = 0.0
-        self._elapsed_before = 0.0
-        self._start = time.monotonic()
-        self._told_slower = False
         self._changed_options: dict[str, Any] | None = None
+        super().__init__()
+
+    def reset(self) -> None:
+        super().reset()
+        self.planned_steps: int | None = None
+        self.frozen = self._told_slower = False
+        self._limit = -1
+        self.step_seconds = self._elapsed_before = 0.0
+        self._start = time.monotonic()
 
     @property
     def elapsed(self) -> float:
         """Used seconds of the budget, in this process and in those that it was resumed from."""
         return self._elapsed_before + time.monotonic() - self._start
 
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self._elapsed_before = seconds
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._limit = trainer.max_steps
             cast(Any, pl_module).expected_seconds = self.seconds  # `compile: auto` decides by this
-            self.planned_steps, self.frozen, self._told_slower = None, False, False
-            self._elapsed_before, self._planned_step_seconds = 0.0, 0.0
-            age = time.time() - psutil.Process().create_time() if self.include_startup else 0.0
-            self._start = time.monotonic() - age
+            if self.include_startup:
+                self._start -= time.time() - psutil.Process().create_time()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -92,20 +93,6 @@ class TimeBudget(StepTiming):
             if self._changed_options is not None:
                 restore_options(trainer, self._changed_options)
                 self._changed_options = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "planned_steps": self.planned_steps,
-            "frozen": self.frozen,
-            "step_seconds": self._planned_step_seconds,
-            "elapsed": self.elapsed,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.planned_steps = state_dict["planned_steps"]
-        self.frozen = state_dict["frozen"]
-        self._planned_step_seconds = state_dict["step_seconds"]
-        self._elapsed_before = state_dict["elapsed"]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -116,7 +103,6 @@ class TimeBudget(StepTiming):
             set_last_step(trainer, planned)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         if not self.include_startup:
             self._start = time.monotonic()
         if self.planned_steps is None:
@@ -131,16 +117,12 @@ class TimeBudget(StepTiming):
                 value=self.seconds,
             )
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        super().on_train_batch_start(trainer, pl_module, *args)
         self._apply(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *args)
         if not step_completed(trainer):
             return
         step = trainer.global_step
@@ -163,12 +145,11 @@ class TimeBudget(StepTiming):
                 # Estimate it before the first validation: a forward pass is about a third of a training step.
                 batches = trainer.num_val_batches
                 validation = sum(batches if isinstance(batches, list) else [batches]) * per_step / 3
-            cost = (
-                per_step + self.clock.seconds_per_step_for_saving + validation / steps_per_validation(trainer)
-            )
+            cost = per_step + self.clock.seconds_per_step_for_saving
+            cost += validation / steps_per_validation(trainer)
             left = self.seconds * (1 - _RESERVED_SHARE) - self.elapsed - validation
             planned = step + max(0, int(left / cost))
-            self._planned_step_seconds = per_step
+            self.step_seconds = per_step
         elif self.elapsed >= self.seconds:
             planned = step
         planned = trainer.strategy.broadcast(planned)
@@ -178,8 +159,8 @@ class TimeBudget(StepTiming):
     def _freeze_if_due(self, module: LightningModule, step: int) -> None:
         if self.planned_steps is None:
             return
-        schedule: Any = getattr(module, "schedule", None)
-        settled = schedule.settled_steps(self.planned_steps) if hasattr(schedule, "settled_steps") else 0
+        count: Any = getattr(getattr(module, "schedule", None), "settled_steps", None)
+        settled = count(self.planned_steps) if count else 0
         # A few steps are measured even if the decay begins at once or the schedule is unknown. If the rate
         # never depends on the plan, the plan becomes final early, so that the run's length is known.
         to_measure = min(_STEPS_TO_MEASURE, self.planned_steps / 5)
@@ -189,18 +170,13 @@ class TimeBudget(StepTiming):
             say(f"time budget: {self.planned_steps:,} steps fit into {self.seconds:g} s; this is final now")
 
     def _watch_speed(self, step: int) -> None:
-        recent = self.clock.recent_seconds_per_step
-        if (
-            self._told_slower
-            or recent is None
-            or self.planned_steps is None
-            or not self._planned_step_seconds
-        ):
+        recent, planned = self.clock.recent_seconds_per_step, self.step_seconds
+        if self._told_slower or recent is None or self.planned_steps is None or not planned:
             return
-        ratio = recent / self._planned_step_seconds
+        ratio = recent / planned
         if ratio > _SLOWER_WORTH_A_WORD and step % _STEPS_TO_MEASURE == 0:
             self._told_slower = True
-            late = (self.planned_steps - step) * (recent - self._planned_step_seconds)
+            late = (self.planned_steps - step) * (recent - planned)
             say(
                 f"time budget: the machine has become {ratio - 1:.0%} slower; the plan of"
                 f" {self.planned_steps:,} steps is kept and ends about {late:.0f} s late"

@@ -1,4 +1,4 @@
-"""Access to the parts of a Trainer, and its plan in optimizer steps."""
+"""Access to the parts of a Trainer, its plan in optimizer steps, and the base of callbacks with a state."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.run_folder import RunFolder
 from insight.training.parallel import is_sharded
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
+
+
+class TrainingState(Callback):
+    """The base of callbacks whose state begins anew with every training, and goes on in a resumed one."""
+
+    saved: ClassVar[tuple[str, ...]] = ()
+    """The attributes that every checkpoint contains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all attributes of the state as they are before a training."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.saved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in self.saved:
+            setattr(self, name, state_dict[name])
 
 
 def callbacks_of(trainer: Trainer, kind: type[CallbackType]) -> list[CallbackType]:
@@ -33,6 +60,30 @@ def run_folder_of(trainer: Trainer) -> RunFolder:
     return RunFolder(Path(trainer.default_root_dir))
 
 
+def is_training(trainer: Trainer) -> bool:
+    """Whether the Trainer trains, or validates within a training."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether the Trainer only tries a few batches (``fast_dev_run``), of which nothing is written."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def newest_value(trainer: Trainer, monitor: str) -> torch.Tensor:
+    """The newest value of a logged metric.
+
+    Raises:
+        ConfigError: No such metric was logged.
+    """
+    metrics = trainer.callback_metrics
+    if monitor not in metrics:
+        match = nearest(monitor, metrics)
+        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(sorted(metrics))}"
+        raise ConfigError("no such metric was logged", remedy, option="monitor", value=monitor)
+    return metrics[monitor]
+
+
 @contextlib.contextmanager
 def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[None]:
     """Let a network in training generate text inside the ``with`` block.
@@ -40,10 +91,9 @@ def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[Non
     The network runs eagerly, since it would be compiled again for every length of the growing text. A sharded
     network runs under the precision of training, in which its blocks gather their weights.
     """
-    precision = (
-        trainer.precision_plugin.forward_context() if is_sharded(network) else contextlib.nullcontext()
-    )
-    with torch.compiler.set_stance("force_eager"), precision:
+    with torch.compiler.set_stance("force_eager"), contextlib.ExitStack() as precision:
+        if is_sharded(network):
+            precision.enter_context(trainer.precision_plugin.forward_context())
         yield
 
 
@@ -52,6 +102,11 @@ def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     planned = getattr(module, "num_planned_steps", None)
     if isinstance(planned, int) and planned > 0:
         return planned
+    return steps_of_limits(trainer)
+
+
+def steps_of_limits(trainer: Trainer) -> int | None:
+    """The step at which ``max_steps`` or ``max_epochs`` ends training; ``None`` without a limit."""
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     epochs, batches = trainer.max_epochs, trainer.num_training_batches
     if epochs is not None and epochs > 0 and math.isfinite(batches):
@@ -72,9 +127,3 @@ def steps_per_validation(trainer: Trainer) -> float:
         return math.inf
     steps = math.ceil(per_epoch / trainer.accumulate_grad_batches)
     return max(1.0, every_n_epochs * steps / (per_epoch // batches))
-
-
-def num_targets(batch: Any) -> int:
-    """Number of target positions in ``batch``, padding included; 0 for a batch without targets."""
-    targets = getattr(batch, "targets", None)
-    return 0 if targets is None else int(targets.numel())

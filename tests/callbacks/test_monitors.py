@@ -85,7 +85,7 @@ def test_an_unknown_machine_or_network_has_no_share(tmp_path: Path, monkeypatch:
     tiny_fit(tmp_path, [monitor], logger=logger)
     assert logged(logger, "throughput/matmul_share") == {}
     assert monitor.matmul_share is None
-    assert monitor.tokens_per_second
+    assert monitor.clock.tokens_per_second
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from insight.data.sampling import IGNORED_TARGET
 from insight.models import DecoderConfig
 from insight.runtime.errors import ConfigError, DataError, InsightError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW
-from insight.training.compilation import CompileChoice, compiled_or_eager
+from insight.training.compilation import compiled_or_eager
 
 # Losses of every fifth of 50 steps in float32 under seed 1, on a machine with AVX-512. Kernels of other
 # machines differ in the last bits, and training amplifies them a little.
@@ -185,12 +185,12 @@ def test_unknown_compile_choice_and_z_loss_are_refused() -> None:
 
 def test_auto_compiles_only_what_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     network = torch.nn.Linear(2, 2)
-    assert compiled_or_eager(network, CompileChoice("off"), 1e9) is network
-    assert compiled_or_eager(network, CompileChoice("auto"), 60.0) is network
-    assert compiled_or_eager(network, CompileChoice("auto"), lambda rate: 60.0) is network
+    assert compiled_or_eager(network, "off", 1e9) is network
+    assert compiled_or_eager(network, "auto", 60.0) is network
+    assert compiled_or_eager(network, "auto", lambda rate: 60.0) is network
     monkeypatch.setattr("insight.training.compilation.compiler_path", lambda: "/usr/bin/g++")
-    assert compiled_or_eager(network, CompileChoice("auto"), 3600.0) is not network
-    assert compiled_or_eager(network, CompileChoice("auto"), lambda rate: 3600.0) is not network
+    assert compiled_or_eager(network, "auto", 3600.0) is not network
+    assert compiled_or_eager(network, "auto", lambda rate: 3600.0) is not network
 
 
 def test_without_a_compiler_it_runs_eager_and_says_so(
@@ -198,7 +198,7 @@ def test_without_a_compiler_it_runs_eager_and_says_so(
 ) -> None:
     monkeypatch.setattr("insight.training.compilation.compiler_path", lambda: None)
     network = torch.nn.Linear(2, 2)
-    assert compiled_or_eager(network, CompileChoice("on"), 0.0) is network
+    assert compiled_or_eager(network, "on", 0.0) is network
     assert "no C++ compiler" in capsys.readouterr().err
 
 

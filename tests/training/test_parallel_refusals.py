@@ -23,7 +23,6 @@ from insight.models import (
 )
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig
-from insight.training.compilation import CompileChoice
 from insight.training.optimizers import prepare_for_resuming
 from insight.training.optimizers.parameter_groups import freeze_parameters
 from insight.training.parallel import FSDP2Strategy
@@ -92,10 +91,10 @@ def test_a_precision_that_needs_a_scaler(tmp_path: Any) -> None:
 
 def test_a_compiled_network() -> None:
     module = make_module()
-    module.compile_choice = CompileChoice("on")
+    module.compile_choice = "on"
     data = SimpleNamespace(sequence_length=32, vocabulary_size=50)
     with (
-        patch.object(LanguageModelingModule, "_data", data),
+        patch.object(LanguageModelingModule, "data", data),
         patch.object(LanguageModelingModule, "device_mesh", processes(2)),
         pytest.raises(ConfigError) as caught,
     ):

@@ -14,7 +14,7 @@ from test_resume import N, SaveAfterBatch, SaveAt
 from tiny_training import LossRecorder, same_weights, train
 
 from insight.runtime.errors import CheckpointError
-from insight.training import language_modeling
+from insight.training import module as training_module
 
 Rows = dict[int, list[list[int]]]
 SAVED, LAST = 13, 48  # in the middle of the first epoch; in the third
@@ -97,7 +97,7 @@ def test_a_step_of_other_samples_would_be_noticed(
 ) -> None:
     before, path = whole
     if fault == "batches counted as before":
-        monkeypatch.setattr(language_modeling, "count_batches_anew", lambda *_: None)
+        monkeypatch.setattr(training_module, "count_batches_anew", lambda *_: None)
     else:
         checkpoint = torch.load(path, weights_only=True)
         checkpoint["LanguageModelingDataModule"]["num_samples_consumed"] -= 4

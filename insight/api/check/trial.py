@@ -23,7 +23,6 @@ from insight.generation import GenerationSettings, generate
 from insight.models import Decoder
 from insight.runtime.errors import InsightError
 from insight.training import InverseSquareRoot, ScheduleConfig
-from insight.training.compilation import CompileChoice
 
 if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
@@ -143,7 +142,7 @@ def _eager(cli: InsightCLI) -> Iterator[None]:
     if configured is None:  # the user's own module
         yield
         return
-    cli.model.compile_choice = CompileChoice("off")
+    cli.model.compile_choice = "off"
     try:
         yield
     finally:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from insight.training.optimizers.base import LAYER_DECAY, MEAN_DECAY, RATE, WEIGHT_DECAY, OptimizerConfig
-from insight.training.optimizers.parameter_groups import DECAYED_ROLES, parameter_groups
+from insight.training.optimizers.base import OptimizerConfig
+from insight.training.optimizers.parameter_groups import DECAYED_ROLES, optimizer_groups, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,14 @@ class AdamW(OptimizerConfig):
     weight_decay: float = 0.1
     layer_decay: float = 1.0
 
-    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
-        "learning_rate": RATE,
-        "embedding_learning_rate": RATE,
-        "beta1": MEAN_DECAY,
-        "beta2": MEAN_DECAY,
-        "eps": {"example": 1e-8, "at_least": 0, "at_most": 1},
-        "weight_decay": WEIGHT_DECAY,
-        "layer_decay": LAYER_DECAY,
-    }
-
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        groups: list[dict[str, Any]] = []
-        for group in parameter_groups(network, self.layer_decay):
-            rate = self.learning_rate
-            if group.role == "embedding" and self.embedding_learning_rate is not None:
-                rate = self.embedding_learning_rate
-            rate *= group.rate_factor
-            groups.append(
-                {
-                    "params": list(group.parameters.values()),
-                    "role": group.role,
-                    "lr": rate,
-                    "initial_lr": rate,
-                    "weight_decay": self.weight_decay if group.role in DECAYED_ROLES else 0.0,
-                }
-            )
+        def options(role: str) -> tuple[float, dict[str, Any]]:
+            rate = self.embedding_learning_rate if role == "embedding" else None
+            decay = self.weight_decay if role in DECAYED_ROLES else 0.0
+            return self.learning_rate if rate is None else rate, {"weight_decay": decay}
+
+        groups = optimizer_groups(parameter_groups(network, self.layer_decay), options)
         # Parameters that are sharded over different meshes cannot share a fused kernel.
         meshes = {p.device_mesh if isinstance(p, DTensor) else None for p in network.parameters()}
-        fused = len(meshes) == 1
-        return torch.optim.AdamW(
-            groups, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=fused
-        )
+        betas, fused = (self.beta1, self.beta2), len(meshes) == 1
+        return torch.optim.AdamW(groups, betas=betas, eps=self.eps, weight_decay=0.0, fused=fused)

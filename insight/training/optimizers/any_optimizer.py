@@ -6,14 +6,14 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
-from insight.training.optimizers.base import LAYER_DECAY, RATE, OptimizerConfig
+from insight.training.optimizers.base import RATE, OptimizerConfig
 from insight.training.optimizers.parameter_groups import DECAYED_ROLES, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
@@ -41,33 +41,18 @@ class AnyOptimizer(OptimizerConfig):
     embedding_learning_rate: float | None = None
     layer_decay: float = 1.0
 
-    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
-        "embedding_learning_rate": RATE,
-        "layer_decay": LAYER_DECAY,
-    }
-
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         groups = parameter_groups(network, self.layer_decay)
+        named: Any = {"option": "model.optimizer", "value": self._name}
+        plain = [{"params": list(group.parameters.values()), "role": group.role} for group in groups]
         try:
-            optimizer = self.optimizer(
-                [{"params": list(group.parameters.values()), "role": group.role} for group in groups]
-            )
+            optimizer = self.optimizer(plain)
         except (TypeError, ValueError, RuntimeError) as error:
             problem = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConfigError(
-                problem,
-                "change its options, or choose another class",
-                option="model.optimizer",
-                value=self._name,
-            ) from error
+            raise ConfigError(problem, "change its options, or choose another class", **named) from error
         for built, group in zip(optimizer.param_groups, groups, strict=True):
             if "lr" not in built:
-                raise ConfigError(
-                    "has no learning rate called lr",
-                    "choose another class",
-                    option="model.optimizer",
-                    value=self._name,
-                )
+                raise ConfigError("has no learning rate called lr", "choose another class", **named)
             self._check_numbers(built)
             if group.role == "embedding" and self.embedding_learning_rate is not None:
                 built["lr"] = self.embedding_learning_rate

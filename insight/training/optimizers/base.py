@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,22 +29,29 @@ _OWN_PACKAGES = ("torch.optim", "insight.")
 _RATES = ("lr", "initial_lr", "weight_decay")
 
 
-# Ranges of the options of an optimizer, with an example.
 RATE: dict[str, Any] = {"example": 0.003, "optional": True, "above": 0, "at_most": MAX_LEARNING_RATE}
-MEAN_DECAY: dict[str, Any] = {"example": 0.95, "at_least": 0, "below": 1}
-WEIGHT_DECAY: dict[str, Any] = {"example": 0.1, "at_least": 0, "at_most": 1000}
-LAYER_DECAY: dict[str, Any] = {"example": "0.9, or 1 for none", "above": 0, "at_most": 1}
+_MEAN_DECAY: dict[str, Any] = {"example": 0.95, "at_least": 0, "below": 1}
+_RANGES: dict[str, dict[str, Any]] = {
+    "learning_rate": RATE,
+    "adam_learning_rate": RATE,
+    "embedding_learning_rate": RATE,
+    "beta1": _MEAN_DECAY,
+    "beta2": _MEAN_DECAY,
+    "momentum": _MEAN_DECAY,
+    "eps": {"example": 1e-8, "at_least": 0, "at_most": 1},
+    "num_iterations": {"example": 5, "whole": True, "at_least": 1, "at_most": 20},
+    "weight_decay": {"example": 0.1, "at_least": 0, "at_most": 1000},
+    "layer_decay": {"example": "0.9, or 1 for none", "above": 0, "at_most": 1},
+}
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Component):
-    """The optimizer that updates the weights, and its options."""
-
-    _ranges: ClassVar[dict[str, dict[str, Any]]] = {}
+    """The optimizer that updates the weights, and its options; fields with usual names must be in range."""
 
     def __post_init__(self) -> None:
-        for name, limits in self._ranges.items():
-            require_number(name, getattr(self, name), **limits)
+        for name in filter(_RANGES.get, self.__dataclass_fields__):
+            require_number(name, getattr(self, name), **_RANGES[name])
 
     @abstractmethod
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -61,37 +68,34 @@ def prepare_for_resuming(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
     Each group remembers the options that it was built with. An option that this run configures differently
     from the run that saved the checkpoint keeps its present value; all others are restored, since some
     optimizers keep counters and means in their groups. ``fused`` is never restored, since it depends on the
-    sharding of this process's parameters.
-
-    Returns:
-        ``optimizer``, whose ``load_state_dict`` raises a :class:`CheckpointError` for the state of an
-        optimizer with other groups or other options.
+    sharding of this process's parameters. The state of an optimizer with other groups or other options is
+    refused with a :class:`CheckpointError`.
     """
     for group in optimizer.param_groups:
-        options = {name: value for name, value in group.items() if _is_plain(value)}
-        group[_AS_CONFIGURED] = {name: options[name] for name in options if name not in _MEASURED}
+        options = {name: value for name, value in group.items() if name not in _MEASURED and _is_plain(value)}
+        group[_AS_CONFIGURED] = options
     optimizer.register_load_state_dict_pre_hook(_resumed_state)
     return optimizer
 
 
 def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     saved, present = state["param_groups"], optimizer.param_groups
-    if _described(saved) != _described(present):
-        raise CheckpointError(
-            f"the checkpoint's optimizer has other groups of parameters ({_described(saved)} tensors) "
-            f"than this one ({_described(present)})",
-            _REMEDY,
+    before, now = (
+        ", ".join(f"{group.get('role', 'all')} {len(group['params'])}" for group in groups)
+        for groups in (saved, present)
+    )
+    if before != now:
+        problem = (
+            f"the checkpoint's optimizer has other groups of parameters ({before} tensors) than this one"
         )
+        raise CheckpointError(f"{problem} ({now})", _REMEDY)
     for theirs, ours in zip(saved, present, strict=True):
         # Another version of torch may add or lack options; another optimizer does both.
         unknown = sorted(theirs.keys() - ours.keys())
         missing = sorted(ours.keys() - theirs.keys() - {_AS_CONFIGURED, *_MEASURED.values()})
         if unknown and missing:
-            raise CheckpointError(
-                f"the checkpoint is of another optimizer: it has {', '.join(unknown)}, this one "
-                f"{', '.join(missing)}",
-                _REMEDY,
-            )
+            named = f"it has {', '.join(unknown)}, this one {', '.join(missing)}"
+            raise CheckpointError(f"the checkpoint is of another optimizer: {named}", _REMEDY)
     is_known = type(optimizer).__module__.startswith(_OWN_PACKAGES)
     groups = [_resumed_group(theirs, ours, is_known) for theirs, ours in zip(saved, present, strict=True)]
     return {**state, "param_groups": groups}
@@ -99,8 +103,7 @@ def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
 
 def _resumed_group(saved: dict[str, Any], present: dict[str, Any], is_known: bool) -> dict[str, Any]:
     """The saved options of a group, except for those that this run has changed."""
-    now = present[_AS_CONFIGURED]
-    before = saved.get(_AS_CONFIGURED)
+    now, before = present[_AS_CONFIGURED], saved.get(_AS_CONFIGURED)
     if before is None:  # an older checkpoint does not contain the configured options
         changed = {name for name in now if is_known or name in _RATES}
         changed -= set(_MEASURED.values())
@@ -115,7 +118,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(_is_plain(item) for item in value) and bool(value)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _described(groups: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{group.get('role', 'all')} {len(group['params'])}" for group in groups)

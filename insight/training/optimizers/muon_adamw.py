@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import distributed, nn
@@ -17,8 +17,8 @@ from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import measure_matmul_rate
 from insight.runtime.sharded_tensors import local, part_like, whole
-from insight.training.optimizers.base import LAYER_DECAY, MEAN_DECAY, RATE, WEIGHT_DECAY, OptimizerConfig
-from insight.training.optimizers.parameter_groups import parameter_groups
+from insight.training.optimizers.base import OptimizerConfig
+from insight.training.optimizers.parameter_groups import optimizer_groups, parameter_groups
 
 # The quintic of Jordan et al., x -> a x + b x^3 + c x^5, drives singular values between 0 and 1 towards 1
 # fast, but only to within about [0.7, 1.2].
@@ -30,12 +30,8 @@ def orthogonalize(matrices: torch.Tensor, num_iterations: int) -> torch.Tensor:
     """Approximately the nearest orthogonal matrices: same singular vectors, singular values near 1.
 
     Source: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); Bernstein and Newhouse 2024,
-    arXiv 2409.20325. The products run in the type of ``matrices``; bfloat16 is precise enough, since its
-    error (2% of the result) is far below that of the quintic.
-
-    Args:
-        matrices: ``(batch, rows, columns)``; overwritten.
-        num_iterations: Number of iterations of the quintic.
+    arXiv 2409.20325. ``matrices`` ``(batch, rows, columns)`` are overwritten; the products run in their type.
+    bfloat16 is precise enough: its error (2% of the result) is far below that of the quintic.
     """
     x = matrices.mul_(matrices.norm(dim=(-2, -1), keepdim=True).clamp_min_(1e-7).reciprocal_())
     # Tall matrices are multiplied from the right, so that the square matrix is always the smaller one.
@@ -113,59 +109,42 @@ class MuonAdamW(OptimizerConfig):
     weight_decay: float = 0.0
     layer_decay: float = 1.0
 
-    _ranges: ClassVar[dict[str, dict[str, Any]]] = {
-        "learning_rate": RATE,
-        "adam_learning_rate": RATE,
-        "embedding_learning_rate": RATE,
-        "momentum": MEAN_DECAY,
-        "num_iterations": {"example": 5, "whole": True, "at_least": 1, "at_most": 20},
-        "beta1": MEAN_DECAY,
-        "beta2": MEAN_DECAY,
-        "weight_decay": WEIGHT_DECAY,
-        "layer_decay": LAYER_DECAY,
-    }
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.precision not in _PRECISIONS:
-            raise ConfigError(
-                "unknown type", f"use {', '.join(_PRECISIONS)}", option="precision", value=self.precision
-            )
+            remedy = f"use {', '.join(_PRECISIONS)}"
+            raise ConfigError("unknown type", remedy, option="precision", value=self.precision)
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        splits = muon_splits(network)
-        groups: list[dict[str, Any]] = []
-        rows_of: dict[nn.Parameter, tuple[int, ...]] = {}
-        for group in parameter_groups(network, self.layer_decay):
-            role, parameters = group.role, group.parameters
-            common = {"params": list(parameters.values()), "role": role}
-            if role == "hidden":
-                rows_of.update({p: splits.get(name, (p.shape[-2],)) for name, p in parameters.items()})
-                rate = self.learning_rate
-                device = next(iter(parameters.values())).device.type
-                settings = {
-                    "momentum": self.momentum,
-                    "num_iterations": self.num_iterations,
-                    "precision": self.precision,
-                    "dtype": agreed_dtype(device) if self.precision == "auto" else self.precision,
-                    "weight_decay": self.weight_decay,
-                }
-            else:
+        def options(role: str) -> tuple[float, dict[str, Any]]:
+            if role != "hidden":
                 rate = self.embedding_learning_rate if role == "embedding" else self.adam_learning_rate
-                settings = {"beta1": self.beta1, "beta2": self.beta2}
-            rate *= group.rate_factor
-            groups.append({**common, "lr": rate, "initial_lr": rate, **settings})
-        return MuonAdamWOptimizer(groups, rows_of, row_orders_by_parameter(network))
+                return rate, {"beta1": self.beta1, "beta2": self.beta2}
+            device = next(network.parameters()).device.type
+            return self.learning_rate, {
+                "momentum": self.momentum,
+                "num_iterations": self.num_iterations,
+                "precision": self.precision,
+                "dtype": agreed_dtype(device) if self.precision == "auto" else self.precision,
+                "weight_decay": self.weight_decay,
+            }
+
+        splits, groups = muon_splits(network), parameter_groups(network, self.layer_decay)
+        named = [item for group in groups if group.role == "hidden" for item in group.parameters.items()]
+        rows_of = {p: splits.get(name, (p.shape[-2],)) for name, p in named}
+        return MuonAdamWOptimizer(
+            optimizer_groups(groups, options), rows_of, row_orders_by_parameter(network)
+        )
 
     def numbers_kept(self, role: str) -> int:
         return 1 if role == "hidden" else 2
 
 
 class MuonAdamWOptimizer(torch.optim.Optimizer):
-    """The built form of :class:`MuonAdamW`.
+    """The built form of :class:`MuonAdamW`: Muon updates groups of role ``hidden``, AdamW all others.
 
     Args:
-        groups: Parameter groups; Muon updates those of role ``hidden``, AdamW all others.
+        groups: Parameter groups.
         rows_of: Numbers of rows of the matrices that each hidden parameter (or each expert in it) fuses.
         order_of: The row orders of the parameters whose rows are permuted.
     """
@@ -206,6 +185,7 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[p] for p in parameters]
+        constant: Any = {"fused": True, "amsgrad": False, "maximize": False, "weight_decay": 0.0, "eps": 1e-8}
         adamw(  # elementwise, so that each process can update its part
             [local(p) for p in parameters],
             [local(p.grad) for p in parameters if p.grad is not None],
@@ -213,14 +193,8 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
             [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            maximize=False,
-            lr=group["lr"],
-            beta1=group["beta1"],
-            beta2=group["beta2"],
-            weight_decay=0.0,
-            eps=1e-8,
+            **{name: group[name] for name in ("lr", "beta1", "beta2")},
+            **constant,
         )
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -34,30 +35,40 @@ def parameter_groups(network: nn.Module, layer_decay: float = 1.0) -> list[Param
     ``layer_decay`` times that of the one above, and parameters before the blocks that of the first block
     times ``layer_decay`` (Clark et al. 2020, arXiv 2003.10555). Groups with a higher rate come first.
     """
-    roles = parameter_role(network)
-    depths = _depths(network)
+    roles, depths = parameter_role(network), _depths(network)
     height = max(depths.values(), default=0)
     groups: dict[tuple[str, int], ParameterGroup] = {}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        below = 0 if layer_decay == 1 else height - depths[name]
-        key = (roles[name], below)
-        group = groups.setdefault(key, ParameterGroup(roles[name], layer_decay**below))
-        group.parameters[name] = parameter
+        if parameter.requires_grad:
+            below = 0 if layer_decay == 1 else height - depths[name]
+            new = ParameterGroup(roles[name], layer_decay**below)
+            groups.setdefault((roles[name], below), new).parameters[name] = parameter
     return sorted(groups.values(), key=lambda group: -group.rate_factor)
+
+
+def optimizer_groups(
+    groups: Iterable[ParameterGroup], options_of: Callable[[str], tuple[float, dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The groups as torch's optimizers take them; ``options_of`` gives rate and other options of a role."""
+    built = []
+    for group in groups:
+        rate, options = options_of(group.role)
+        rate *= group.rate_factor
+        common = {"params": list(group.parameters.values()), "role": group.role}
+        built.append({**common, "lr": rate, "initial_lr": rate, **options})
+    return built
 
 
 def _depths(network: nn.Module) -> dict[str, int]:
     """Depth by parameter: 0 before the blocks, 1 in the first block, one more than the last after them."""
     names = [name for name, _ in network.named_parameters()]
     of_blocks = {name: int(match["index"]) + 1 for name in names if (match := _BLOCK.search(name))}
-    top = max(of_blocks.values(), default=0) + 1
     depths: dict[str, int] = {}
-    behind = False
+    others = 0
     for name in names:
-        behind = behind or name in of_blocks
-        depths[name] = of_blocks.get(name, top if behind else 0)
+        if name in of_blocks:
+            others = max(of_blocks.values()) + 1
+        depths[name] = of_blocks.get(name, others)
     return depths
 
 
@@ -74,7 +85,7 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
     """
     parameters = dict(network.named_parameters())
     for pattern in patterns:
-        frozen = [name for name in parameters if _fits(name, pattern)]
+        frozen = [n for n in parameters if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")]
         if not frozen:
             raise ConfigError(
                 "no parameter has such a name",
@@ -93,17 +104,10 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
         )
 
 
-def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-
-
 def _remedy(names: Iterable[str], pattern: str) -> str:
-    known = {".".join(parts[:end]) for parts in map(_parts, names) for end in range(1, len(parts) + 1)}
+    paths = [name.split(".") for name in names]
+    known = {".".join(parts[:end]) for parts in paths for end in range(1, len(parts) + 1)}
     near = nearest(pattern.rstrip(".*"), sorted(known))
     if near:
         return f"did you mean {near!r}?"
-    return f"names begin with {', '.join(dict.fromkeys(_parts(name)[0] for name in names))}"
-
-
-def _parts(name: str) -> list[str]:
-    return name.split(".")
+    return f"names begin with {', '.join(dict.fromkeys(parts[0] for parts in paths))}"

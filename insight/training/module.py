@@ -1,0 +1,172 @@
+"""The LightningModule that every training shares: network, optimizer, steps, plan and checkpoint content."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+
+from insight.checkpoints.format import CheckpointContent, use_training_weights
+from insight.runtime.numbers import require_number
+from insight.training.compilation import check_compile_choice, compiled_or_eager, refuse_compiling_parts
+from insight.training.guards import Guard
+from insight.training.lightning_internals import count_batches_anew, unscale_before_step
+from insight.training.optimizers import (
+    OptimizerConfig,
+    OptimizerFactory,
+    as_optimizer_config,
+    prepare_for_resuming,
+)
+from insight.training.optimizers.parameter_groups import freeze_parameters
+from insight.training.parallel import build_in_parts, is_sharded, num_replicas
+from insight.training.schedules import ScheduleConfig, say_new_length
+from insight.training.step import TrainingStep
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains a network in the steps of :class:`TrainingStep`.
+
+    A subclass documents the options, and adds ``training_step``, which returns ``self.step.add(loss, batch)``
+    of the loss that ``self.training_network`` gives, and the methods of the evaluation.
+
+    Attributes:
+        num_planned_steps: Planned number of optimizer steps, for the schedule; a callback may change it.
+        expected_seconds: Planned duration of the run, if a callback knows it.
+    """
+
+    network: Any
+    training_network: Callable[..., torch.Tensor]
+
+    def __init__(
+        self,
+        network: Any,
+        optimizer: OptimizerConfig | OptimizerFactory,
+        schedule: ScheduleConfig,
+        compile: str,
+        z_loss: float,
+        label_smoothing: float,
+        freeze: tuple[str, ...],
+        guard: Guard,
+    ) -> None:
+        super().__init__()
+        require_number("z_loss", z_loss, "1e-4, or 0 for none", at_least=0, at_most=1000)
+        require_number("label_smoothing", label_smoothing, "0.1, or 0 for none", at_least=0, below=1)
+        self.network_config: Any = network
+        self.optimizer_config = as_optimizer_config(optimizer)
+        self.schedule = schedule
+        self.compile_choice = check_compile_choice(compile)
+        self.z_loss, self.label_smoothing = z_loss, label_smoothing
+        self.freeze_patterns = tuple(freeze)
+        self.step = TrainingStep(self, guard)
+        self.num_planned_steps: int | None = None
+        self.expected_seconds: float | None = None
+
+    @property
+    def data(self) -> Any:
+        """The data module of the Trainer."""
+        return cast(Any, self.trainer).datamodule
+
+    def configure_model(self) -> None:
+        """Build the network for the vocabulary of the data module, once."""
+        if hasattr(self, "network"):
+            return
+        self.check_data()
+        if self.device_mesh is None:
+            self.network = self._build()
+        else:
+            refuse_compiling_parts(self.compile_choice)
+            self.network = build_in_parts(self._build, self.device_mesh, self.trainer)
+        lengths = torch.from_numpy(self.data.tokenizer.token_byte_lengths())
+        self.register_buffer("token_byte_lengths", lengths, persistent=False)
+
+    def check_data(self) -> None:
+        """Refuse data that does not fit the network, before it is built."""
+
+    def _build(self) -> Any:
+        network = self.network_config.build(self.data.vocabulary_size)
+        freeze_parameters(network, self.freeze_patterns)
+        return network
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer, whose learning rates the schedule sets at each step."""
+        optimizer = prepare_for_resuming(self.optimizer_config.build(self.network))
+        unscale_before_step(optimizer)
+        return optimizer
+
+    # ------------------------------------------------------------------ steps
+
+    def on_train_start(self) -> None:
+        """Plan the number of steps and choose whether the network runs compiled."""
+        self.step.begin_run()
+        self.schedule = self.schedule.in_steps(self._tokens_per_step * num_replicas(self.trainer))
+        trainer, limits = self.trainer, []
+        steps_an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(steps_an_epoch * trainer.max_epochs)
+        if limits:  # even on resuming, so that a run can be extended
+            say_new_length(self.schedule, trainer.global_step, self.num_planned_steps, min(limits))
+            self.num_planned_steps = min(limits)
+        elif self.num_planned_steps is None:
+            self.num_planned_steps = steps_an_epoch
+        choice = "off" if is_sharded(self.network) else self.compile_choice
+        chosen = compiled_or_eager(self.network, choice, self.expected_seconds or self._estimated_seconds)
+        # A function, since a module attribute would be registered and saved a second time.
+        self.training_network = lambda *args, **kwargs: chosen(*args, **kwargs)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restore the state of a checkpoint right before it is used."""
+        self.step.begin_micro_batch()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Rescale, judge and clip the gradients and set the learning rates, before Lightning's update."""
+        self.step.finish(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+
+    @property
+    def _tokens_per_step(self) -> int:
+        """Tokens that one replica reads for an optimizer step."""
+        return int(self.data.batch_size * self.data.sequence_length * self.trainer.accumulate_grad_batches)
+
+    def _estimated_seconds(self, flops_per_second: float) -> float:
+        assert self.num_planned_steps is not None
+        flops_per_token: int = self.network.flops_per_token(self.data.sequence_length)
+        return flops_per_token * self._tokens_per_step * self.num_planned_steps / flops_per_second
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the :class:`CheckpointContent`."""
+        data = self.data
+        canaries = getattr(data, "canaries", None)
+        checkpoint["insight"] = CheckpointContent(
+            network=self.network_config.to_dict(),
+            tokenizer=data.tokenizer.to_json(),
+            vocabulary_size=self.network.vocabulary_size,
+            sequence_length=data.sequence_length,
+            global_batch_size=getattr(data, "global_batch_size", None),
+            num_planned_steps=self.num_planned_steps,
+            # A later measurement of memorisation needs this record.
+            canaries=None if canaries is None else canaries.record(),
+            **self.step.state_dict(),
+        ).to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the plan and the state of the steps."""
+        is_training = self.trainer.state.fn == "fit"
+        if is_training:
+            use_training_weights(checkpoint)
+        saved = CheckpointContent.from_dict(checkpoint["insight"])
+        self.num_planned_steps = saved.num_planned_steps
+        self.step.load_state_dict(saved.random_states, saved.guard, saved.open_window)
+        before, now = saved.global_batch_size, getattr(self.data, "global_batch_size", None)
+        if is_training and before and now and before != now:
+            count_batches_anew(checkpoint, before, now)
