@@ -15,8 +15,8 @@ from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.seeding import capture_random_state, restore_random_state
 from insight.training.guards import Guard, StepGuard
-from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
 from insight.training.lightning_internals import step_completed
+from insight.training.schedules import ExponentialSweep, has_diverged, judge_sweep
 
 if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI

@@ -1,5 +1,7 @@
 """Callbacks decide what happens at which moment of a run; other packages do the work itself."""
 
+from insight.callbacks.after_training import QuantizeAtEnd as QuantizeAtEnd
+from insight.callbacks.after_training import SafetyEvaluation as SafetyEvaluation
 from insight.callbacks.checkpointing import RunCheckpoint as RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from insight.callbacks.evaluation_weights import AveragedWeights as AveragedWeights
@@ -10,12 +12,10 @@ from insight.callbacks.monitors import MemoryMonitor as MemoryMonitor
 from insight.callbacks.monitors import ModelStatistics as ModelStatistics
 from insight.callbacks.monitors import StepProfiler as StepProfiler
 from insight.callbacks.progress_line import ProgressLine as ProgressLine
-from insight.callbacks.quantize_at_end import QuantizeAtEnd as QuantizeAtEnd
 from insight.callbacks.run_record import RunRecord as RunRecord
-from insight.callbacks.safety_evaluation import SafetyEvaluation as SafetyEvaluation
 from insight.callbacks.sample_text import SampleText as SampleText
 from insight.callbacks.start_and_end import EndOfTraining as EndOfTraining
 from insight.callbacks.start_and_end import ParameterTable as ParameterTable
 from insight.callbacks.start_and_end import ScheduleCheck as ScheduleCheck
 from insight.callbacks.throughput import ThroughputMonitor as ThroughputMonitor
-from insight.callbacks.time_budget import TimeBudget as TimeBudget
+from insight.callbacks.throughput import TimeBudget as TimeBudget

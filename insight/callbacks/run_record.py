@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
-from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.throughput import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
 from insight.checkpoints.reader import read_checkpoint
 from insight.reporting import (

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.throughput import TimeBudget
 from insight.callbacks.trainer_parts import (
     TrainingState,
     callbacks_of,

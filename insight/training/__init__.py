@@ -3,9 +3,9 @@
 from insight.training.guards import Guard as Guard
 from insight.training.guards import SpikeDetector as SpikeDetector
 from insight.training.language_modeling import LanguageModelingModule as LanguageModelingModule
+from insight.training.losses import TextLikelihood as TextLikelihood
 from insight.training.losses import linear_cross_entropy as linear_cross_entropy
 from insight.training.losses import token_losses as token_losses
-from insight.training.metrics import TextLikelihood as TextLikelihood
 from insight.training.optimizers import AdamW as AdamW
 from insight.training.optimizers import AnyOptimizer as AnyOptimizer
 from insight.training.optimizers import MuonAdamW as MuonAdamW

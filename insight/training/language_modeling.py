@@ -12,8 +12,7 @@ from insight.data.sampling import IGNORED_TARGET
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
 from insight.training.guards import Guard
-from insight.training.losses import LinearCrossEntropy, linear_cross_entropy, token_losses
-from insight.training.metrics import TextLikelihood
+from insight.training.losses import LinearCrossEntropy, TextLikelihood, linear_cross_entropy, token_losses
 from insight.training.module import TrainingModule
 from insight.training.optimizers import MuonAdamW, OptimizerConfig, OptimizerFactory
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay

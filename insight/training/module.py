@@ -20,7 +20,7 @@ from insight.training.optimizers import (
     as_optimizer_config,
     prepare_for_resuming,
 )
-from insight.training.optimizers.parameter_groups import freeze_parameters
+from insight.training.optimizers.base import freeze_parameters
 from insight.training.parallel import build_in_parts, is_sharded, num_replicas
 from insight.training.schedules import ScheduleConfig, say_new_length
 from insight.training.step import TrainingStep

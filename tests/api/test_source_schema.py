@@ -14,7 +14,7 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training
-import insight.training.learning_rate_sweep
+import insight.training.schedules
 from insight.api.run_config import RunConfig
 from insight.api.source_schema import insight_schema
 from insight.runtime.component import Component

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from tiny_run import StopAt, TinyModule, TinySchedule, tiny_fit, weights
 
 from insight.callbacks.checkpointing import RunCheckpoint
-from insight.callbacks.time_budget import TimeBudget
+from insight.callbacks.throughput import TimeBudget
 from insight.runtime.errors import ConfigError
 
 ENDLESS = {"max_steps": -1, "check_val_every_n_epoch": None}

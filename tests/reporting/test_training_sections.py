@@ -27,9 +27,9 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
+    fit_power_law,
     single_advice,
 )
-from insight.training.stopping.extrapolation import fit_power_law
 
 RECORD: dict[str, Any] = {
     "multipliers": [0.01, 0.1, 1.0, 10.0],

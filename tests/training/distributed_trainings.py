@@ -240,7 +240,7 @@ def planted(fault: str | None) -> Iterator[None]:
         "local counts": (AccumulationWindow, "totals", _local_totals),
         "same rows": (LanguageModelingDataModule, "_rank", property(lambda self: 0)),
         "local norm": (
-            sys.modules["insight.training.gradients"],
+            sys.modules["insight.training.step"],
             "_over_parts",
             lambda norm, cut: norm,
         ),
@@ -256,11 +256,11 @@ def planted(fault: str | None) -> Iterator[None]:
             lambda state, *rest: restore({k: v for k, v in state.items() if k != "replicas"}, *rest),
         ),
         "rows as they lie": (
-            sys.modules["insight.training.parallel.sharding"],
+            sys.modules["insight.training.parallel"],
             "rows_by_process",
             lambda splits, size: torch.arange(sum(splits)),
         ),
-        "no values": (sys.modules["insight.training.parallel.sharding"], "part_like", _nothing_sent),
+        "no values": (sys.modules["insight.training.parallel"], "part_like", _nothing_sent),
     }
     owner, name, wrong = places[fault]
     with patch.object(owner, name, wrong):

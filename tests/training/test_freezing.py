@@ -13,7 +13,7 @@ from torch import nn
 
 from insight.models import DecoderConfig
 from insight.runtime.errors import ConfigError
-from insight.training.optimizers.parameter_groups import freeze_parameters
+from insight.training.optimizers.base import freeze_parameters
 
 FROZEN = ("embedding", "blocks.0.*")
 

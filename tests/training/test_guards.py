@@ -19,8 +19,8 @@ from insight.callbacks import RunCheckpoint
 from insight.models import BalanceBias, DecoderConfig, GroupedQueryAttention, MixtureOfExperts
 from insight.runtime.errors import ConfigError, InsightError
 from insight.training import Guard, LanguageModelingModule, SpikeDetector, step
-from insight.training.guards import step_guard
-from insight.training.guards.step_guard import samples_of
+from insight.training import guards as step_guard
+from insight.training.guards import samples_of
 
 BAD_STEP = 5
 NUM_STEPS = 12

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from insight.training.learning_rate_sweep import ExponentialSweep, has_diverged, judge_sweep
+from insight.training.schedules import ExponentialSweep, has_diverged, judge_sweep
 
 NUM_STEPS = 100
 SWEEP = ExponentialSweep()

@@ -14,7 +14,7 @@ from tiny_training import LossRecorder, train
 from torch import nn
 
 from insight.training import AdamW, Guard, LanguageModelingModule, MuonAdamW, OptimizerConfig
-from insight.training.gradients import gradient_norm
+from insight.training.step import gradient_norm
 
 NUM_STEPS = 12
 BAD_STEP = 5

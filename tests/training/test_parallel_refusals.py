@@ -24,9 +24,8 @@ from insight.models import (
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig
 from insight.training.optimizers import prepare_for_resuming
-from insight.training.optimizers.parameter_groups import freeze_parameters
-from insight.training.parallel import FSDP2Strategy
-from insight.training.parallel.sharding import rows_by_process, shard_network, share_matrices
+from insight.training.optimizers.base import freeze_parameters
+from insight.training.parallel import FSDP2Strategy, rows_by_process, shard_network, share_matrices
 
 
 def processes(count: int) -> Any:

@@ -13,7 +13,7 @@ from tiny_training import train
 from insight.callbacks import AveragedWeights, RunCheckpoint
 from insight.runtime.errors import CheckpointError
 from insight.training import Guard
-from insight.training.guards import step_guard as rollback
+from insight.training import guards as rollback
 
 NUM_STEPS, SAVED_STEP, BAD_STEP = 12, 4, 5
 

@@ -24,9 +24,9 @@ from insight.training.stopping import (
     TargetReached,
     TokenBudget,
     Validation,
+    fit_power_law,
     single_advice,
 )
-from insight.training.stopping.extrapolation import fit_power_law
 
 
 def _history(

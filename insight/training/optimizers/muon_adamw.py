@@ -17,8 +17,7 @@ from insight.models import muon_splits, row_orders_by_parameter
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import measure_matmul_rate
 from insight.runtime.sharded_tensors import local, part_like, whole
-from insight.training.optimizers.base import OptimizerConfig
-from insight.training.optimizers.parameter_groups import optimizer_groups, parameter_groups
+from insight.training.optimizers.base import OptimizerConfig, optimizer_groups, parameter_groups
 
 # The quintic of Jordan et al., x -> a x + b x^3 + c x^5, drives singular values between 0 and 1 towards 1
 # fast, but only to within about [0.7, 1.2].
