@@ -160,7 +160,7 @@ def estimate_network(
 
     from insight.models.estimate import build_without_memory, decoder_of, network_size, training_memory
     from insight.training.losses import loss_memory
-    from insight.training.optimizers import base as parameter_groups
+    from insight.training.optimizers import parameter_groups
 
     decoder = decoder_of(config)
     if sequence_length > decoder.max_sequence_length:

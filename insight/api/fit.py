@@ -101,6 +101,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     """
     from insight.api.batch_size import choose_batch_size
     from insight.api.check.examine import check_data_and_network, check_trainer
+    from insight.callbacks.start_and_end import refuse_failures
 
     root, name = Path(cli.run_config.root), cli.run_config.name
     present = resumed.run if resumed else None
@@ -136,6 +137,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
         trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         _write_end(folder)
+        refuse_failures(trainer, folder)
     return folder
 
 

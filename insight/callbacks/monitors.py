@@ -25,7 +25,7 @@ from insight.runtime.numbers import require_number
 from insight.runtime.resources import peak_resident_bytes, resident_bytes
 from insight.runtime.sharded_tensors import whole
 from insight.training.lightning_internals import logs_this_batch, step_completed
-from insight.training.optimizers import base as parameter_groups
+from insight.training.optimizers import parameter_groups
 
 
 class MemoryMonitor(Callback):

@@ -20,6 +20,7 @@ from insight.callbacks.trainer_parts import (
 from insight.reporting import update_run_info
 from insight.runtime.errors import DataError, InsightError
 from insight.runtime.messages import aligned, say
+from insight.runtime.run_folder import RunFolder
 from insight.training import ScheduleConfig
 from insight.training.lightning_internals import (
     is_last_batch_of_training,
@@ -130,6 +131,22 @@ class AfterTraining(Callback):
             self.failure = error
             name = "" if isinstance(error, InsightError) else f"{type(error).__name__}: "
             say(f"{self.noun}: {name}{error}")
+
+
+def refuse_failures(trainer: Trainer, run: RunFolder) -> None:
+    """Say at the end of a complete run which work after training failed.
+
+    Raises:
+        InsightError: The work of a callback failed.
+    """
+    failed = {
+        type(each).__name__: each.failure for each in callbacks_of(trainer, AfterTraining) if each.failure
+    }
+    if failed:
+        raise InsightError(
+            f"after training, {' and '.join(failed)} failed",
+            f"see above; the trained model and its report are complete in {run.path}",
+        ) from next(iter(failed.values()))
 
 
 class EndOfTraining(TrainingState):

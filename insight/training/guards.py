@@ -96,12 +96,8 @@ class Guard(Component):
 
     def __post_init__(self) -> None:
         if self.non_finite not in _ACTIONS:
-            raise ConfigError(
-                "unknown action",
-                f"use {', '.join(_ACTIONS)}",
-                option="guard.non_finite",
-                value=self.non_finite,
-            )
+            remedy = f"use {', '.join(_ACTIONS)}"
+            raise ConfigError("unknown action", remedy, option="guard.non_finite", value=self.non_finite)
         require_number("guard.num_in_a_row", self.num_in_a_row, 5, whole=True, at_least=1)
 
     @property
@@ -131,9 +127,6 @@ class StepDecision(NamedTuple):
 class StepGuard:
     """Judges the optimizer steps of a run as a :class:`Guard` says.
 
-    Args:
-        config: The reaction to each kind of suspicious step.
-
     Attributes:
         num_skipped: Number of skipped steps.
         num_spikes: Number of losses far above the recent ones.
@@ -142,15 +135,14 @@ class StepGuard:
         spike_score: Score of the last loss.
     """
 
+    saved = ("num_skipped", "num_spikes", "num_rolled_back", "num_in_a_row", "went_back", "recent_losses")
+
     def __init__(self, config: Guard) -> None:
         self.config = config
-        self.num_skipped = 0
-        self.num_spikes = 0
-        self.num_rolled_back = 0
-        self.num_in_a_row = 0
+        self.num_skipped = self.num_spikes = self.num_rolled_back = self.num_in_a_row = 0
         self.spike_score: float | None = None
-        self._went_back = False  # rolled back, with no finite step since
-        self._recent: list[float] = []
+        self.went_back = False  # rolled back, with no finite step since
+        self.recent_losses: list[float] = []
 
     def is_worth_logging(self, loss: torch.Tensor) -> bool:
         """Whether to log a loss: not that of a non-finite step that will be skipped."""
@@ -161,12 +153,9 @@ class StepGuard:
     ) -> bool:
         """Whether the optimizer may take the step; the same on every process.
 
-        Args:
-            loss: Mean loss of the global batch.
-            norm: Norm of the whole gradient, if it was computed.
-            module: The module in training.
-            batches: Micro-batches of the step on this process, to be recorded if it is suspicious.
-            logs: Whether values that are logged at this step reach the loggers.
+        ``loss`` is that of the global batch, ``norm`` that of the whole gradient, if it was computed; the
+        micro-batches of this process are recorded if the step is suspicious. ``logs`` says whether logged
+        values reach the loggers.
 
         Raises:
             InsightError: The run has to end here.
@@ -189,35 +178,33 @@ class StepGuard:
 
     def judge(self, loss: float, norm: float | None, step: int) -> StepDecision:
         """Decide on the step after ``step`` others; loss, norm and errors are as in :meth:`admits`."""
-        reason = _not_finite(loss, norm)
-        if reason:
-            return self._decide_non_finite(reason, step)
-        self.num_in_a_row, self._went_back = 0, False
+        for name, value in (("loss", loss), ("norm of the gradient", norm)):
+            if value is not None and not math.isfinite(value):
+                return self._decide_non_finite(f"the {name} is {value}", step)
+        self.num_in_a_row, self.went_back = 0, False
         spikes = self.config.spikes
         if spikes is None:
             return StepDecision(is_taken=True)
-        score = self.spike_score = spikes.score(loss, self._recent)
-        self._recent = [*self._recent, loss][-spikes.window :]
+        score = self.spike_score = spikes.score(loss, self.recent_losses)
+        self.recent_losses = [*self.recent_losses, loss][-spikes.window :]
         if score is None or score < spikes.threshold:
             return StepDecision(is_taken=True)
         self.num_spikes += 1
         is_taken = spikes.action == "log"
         self.num_skipped += not is_taken
-        return StepDecision(
-            is_taken, f"the loss is {loss:.4g}, {score:.1f} robust deviations above recent ones"
-        )
+        reason = f"the loss is {loss:.4g}, {score:.1f} robust deviations above recent ones"
+        return StepDecision(is_taken, reason)
 
     def _decide_non_finite(self, reason: str, step: int) -> StepDecision:
         if self.config.non_finite == "stop":
             raise InsightError(f"{reason} at step {step}", _AGAINST_NON_FINITE)
         self.num_skipped += 1
         self.num_in_a_row += 1
-        if self.num_in_a_row >= self.config.num_in_a_row and (
-            self.config.non_finite == "skip" or self._went_back
-        ):
+        is_last_chance = self.config.non_finite == "skip" or self.went_back
+        if is_last_chance and self.num_in_a_row >= self.config.num_in_a_row:
+            although = ", although weights and optimizer had been put back" if self.went_back else ""
             raise InsightError(
-                f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row"
-                + (", although weights and optimizer had been put back" if self._went_back else ""),
+                f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row{although}",
                 "the weights rather than the data seem to be at fault: lower the learning rate and resume "
                 "from an earlier checkpoint",
             )
@@ -239,55 +226,31 @@ class StepGuard:
             f"guard: {self.num_in_a_row} steps in a row without a number; weights and optimizer are those of "
             f"{path} again, data and step go on"
         )
-        self.num_in_a_row, self._went_back = 0, True
+        self.num_in_a_row, self.went_back = 0, True
 
     def state_dict(self) -> dict[str, Any]:
         """The state that lets a resumed run judge as the uninterrupted one would."""
-        return {
-            "num_skipped": self.num_skipped,
-            "num_spikes": self.num_spikes,
-            "num_rolled_back": self.num_rolled_back,
-            "num_in_a_row": self.num_in_a_row,
-            "went_back": self._went_back,
-            "recent_losses": list(self._recent),
-        }
+        return {name: getattr(self, name) for name in self.saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.num_skipped = state["num_skipped"]
-        self.num_spikes = state["num_spikes"]
-        self.num_rolled_back = state["num_rolled_back"]
-        self.num_in_a_row = state["num_in_a_row"]
-        self._went_back = state["went_back"]
-        self._recent = list(state["recent_losses"])
-
-
-def _not_finite(loss: float, norm: float | None) -> str:
-    for name, value in (("loss", loss), ("norm of the gradient", norm)):
-        if value is not None and not math.isfinite(value):
-            return f"the {name} is {value}"
-    return ""
+        for name in self.saved:
+            setattr(self, name, state[name])
 
 
 # ---------------------------------------------------------------------- the record of suspicious steps
 
 
 def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: StepDecision) -> str:
-    """Record the documents of a suspicious step as a line of JSON.
-
-    The data module of ``module`` has already counted the batches.
+    """Record the documents of a suspicious step, which the data module has counted, as a line of JSON.
 
     Returns:
         Text for a message: the path of the record and the beginning of the first document.
-
-    Raises:
-        OutputError: The record cannot be written.
     """
     trainer = module.trainer
     samples = samples_of(batches, trainer.datamodule, replica_rank(trainer), num_replicas(trainer))
-    path = Path(trainer.default_root_dir) / (
-        FILE_NAME if trainer.is_global_zero else f"suspicious_batches.rank{trainer.global_rank}.jsonl"
-    )
+    name = FILE_NAME if trainer.is_global_zero else f"suspicious_batches.rank{trainer.global_rank}.jsonl"
+    path = Path(trainer.default_root_dir) / name
     record = {
         "step": trainer.global_step,
         "rank": trainer.global_rank,
@@ -309,11 +272,8 @@ def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: 
 def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas: int) -> list[dict[str, Any]]:
     """The rows of micro-batches, with their sample numbers in the run and the beginnings of their documents.
 
-    Args:
-        batches: The last micro-batches that were counted, the oldest first.
-        data: The data module, whose position is after them.
-        replica: Number of this replica, which reads every ``num_of_replicas``-th sample.
-        num_of_replicas: Number of replicas that read different text.
+    ``batches`` are the last ones that ``data`` has counted, the oldest first. ``replica`` reads every
+    ``num_of_replicas``-th sample.
     """
     counts = [batch.num_samples or len(batch.input_ids) for batch in batches]
     position = int(data.state_dict()["num_samples_consumed"]) - sum(counts) * num_of_replicas
@@ -331,25 +291,18 @@ def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas:
 
 
 def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, tokenizer: Any) -> list[str]:
-    """The beginning of each document of a row as text, without documents that have no text.
+    """The beginning of each document of a row ``(sequence,)`` as text, without those that have no text.
 
-    Args:
-        input_ids: int64 ``(sequence,)``.
-        document_ids: int64 ``(sequence,)``; ``None`` if the end-of-text token separates documents.
-        tokenizer: The tokenizer of the data.
+    Without ``document_ids``, the end-of-text token separates documents.
     """
     if document_ids is None:
         starts = torch.nonzero(input_ids == tokenizer.end_of_text_id).flatten() + 1
     else:
         starts = torch.nonzero(document_ids[1:] != document_ids[:-1]).flatten() + 1
     bounds = [0, *starts.tolist(), len(input_ids)]
-    heads = []
-    for start, stop in itertools.pairwise(bounds):
-        ids = input_ids[start : min(stop, start + _HEAD_TOKENS)].tolist()
-        text = tokenizer.decode(ids)[:_HEAD_CHARACTERS]
-        if text:
-            heads.append(text)
-    return heads
+    parts = [input_ids[start : min(stop, start + _HEAD_TOKENS)] for start, stop in itertools.pairwise(bounds)]
+    heads = [tokenizer.decode(part.tolist())[:_HEAD_CHARACTERS] for part in parts]
+    return [head for head in heads if head]
 
 
 # ---------------------------------------------------------------------- rollback
@@ -359,10 +312,6 @@ def _put_back_last_good(trainer: Any) -> Path:
     """Load weights and optimizer state of the last good checkpoint, and nothing else; return its path.
 
     Every process must call this at the same time, between two steps.
-
-    Raises:
-        InsightError: No checkpoint is good.
-        CheckpointError: A checkpoint cannot be read.
     """
     wait = getattr(trainer.checkpoint_callback, "wait", None)
     if wait is not None:  # for a checkpoint that is still being written
@@ -391,12 +340,9 @@ def _put_back_last_good(trainer: Any) -> Path:
 
 
 def _search(trainer: Any) -> tuple[str | None, str]:
-    """Find the latest checkpoint that was not saved after non-finite steps.
+    """The latest checkpoint from before non-finite steps, if any, and a file that cannot be read or ``""``.
 
     Files of later steps, which an earlier run left in the folder, do not count.
-
-    Returns:
-        The path or ``None``, and a description of a file that cannot be read or ``""``.
     """
     newest = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
     found: list[tuple[int, str]] = []

@@ -164,17 +164,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = _Losses(targets, rows, soft_cap, z_loss, label_smoothing)
         needs_rows, needs_weight = ctx.needs_input_grad[:2]
         rows_gradient = torch.empty_like(rows) if needs_rows else None
-        weight_gradient = (
-            torch.zeros(weight.shape, dtype=losses.dtype, device=weight.device) if needs_weight else None
-        )
+        weight_gradient = torch.zeros_like(weight, dtype=losses.dtype) if needs_weight else None
         with torch.autocast(rows.device.type, enabled=False):
             for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
                 for block_range, block in _blocks(logits, rows_range.start):
                     losses.add_and_differentiate(block_range, block)
                 if rows_gradient is not None:
                     torch.mm(logits, compute_weight, out=rows_gradient[rows_range])
-                if weight_gradient is not None:
-                    _add_product(weight_gradient, logits.T, rows[rows_range])
+                if weight_gradient is not None and logits.dtype == losses.dtype:
+                    weight_gradient.addmm_(logits.T, rows[rows_range])
+                elif weight_gradient is not None:
+                    weight_gradient += logits.T @ rows[rows_range]
         ctx.save_for_backward(rows_gradient, weight_gradient)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses.negative_log_likelihood, losses.num_valid)
@@ -194,7 +194,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 class _Losses:
     """Sums over the rows so far, and the loss and gradient of one block of logits.
 
-    Args are those of :func:`linear_cross_entropy`; ``rows`` ``(tokens, hidden_size)`` give type and device.
+    The arguments are those of :func:`linear_cross_entropy`; the rows give type and device.
     """
 
     def __init__(
@@ -213,9 +213,7 @@ class _Losses:
         self.some_ignored = rows.device.type != "cpu" or not bool(self.valid.all())
         self.negative_log_likelihood = torch.zeros((), dtype=self.dtype, device=rows.device)
         self.penalty = torch.zeros_like(self.negative_log_likelihood)
-        self.soft_cap = soft_cap
-        self.z_loss = z_loss
-        self.label_smoothing = label_smoothing
+        self.soft_cap, self.z_loss, self.label_smoothing = soft_cap, z_loss, label_smoothing
         self._scores_buffer = torch.empty(0, dtype=self.dtype, device=rows.device)
         self._probabilities_buffer = torch.empty_like(self._scores_buffer)
         self._minus_target = torch.full_like(self.targets, label_smoothing - 1, dtype=self.dtype)
@@ -247,9 +245,8 @@ class _Losses:
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
         """The block in the softmax's type: itself, or a copy in a reused buffer."""
-        scores = logits
-        if logits.dtype != self.dtype:
-            scores = self._scores_buffer.resize_(logits.shape).copy_(logits)
+        is_same = logits.dtype == self.dtype
+        scores = logits if is_same else self._scores_buffer.resize_(logits.shape).copy_(logits)
         if self.soft_cap is not None:
             scores.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
         return scores
@@ -290,9 +287,8 @@ def _prepare(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
 def _chunk_rows(chunk_size: int | None, rows: torch.Tensor, vocabulary: int) -> int:
     if chunk_size is not None:
         if chunk_size < 1:
-            raise ConfigError(
-                "a chunk needs a row", "use null for automatic", option="loss_chunk_size", value=chunk_size
-            )
+            remedy = "use null for automatic"
+            raise ConfigError("a chunk needs a row", remedy, option="loss_chunk_size", value=chunk_size)
         return chunk_size
     if rows.device.type == "cpu":
         return max(128, min(_CPU_CHUNK_ROWS, _CPU_CHUNK_NUMBERS // vocabulary))
@@ -303,10 +299,9 @@ def _logit_chunks(
     rows: torch.Tensor, weight: torch.Tensor, chunk_rows: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Row ranges with their logits, all in one buffer, which the next chunk overwrites."""
-    num_rows = rows.shape[0]
-    buffer = rows.new_empty(min(chunk_rows, num_rows), weight.shape[0])
-    for start in range(0, num_rows, chunk_rows):
-        chunk = slice(start, min(start + chunk_rows, num_rows))
+    buffer = rows.new_empty(min(chunk_rows, len(rows)), weight.shape[0])
+    for start in range(0, len(rows), chunk_rows):
+        chunk = slice(start, min(start + chunk_rows, len(rows)))
         logits = buffer[: chunk.stop - start]
         torch.mm(rows[chunk], weight.T, out=logits)
         yield chunk, logits
@@ -315,9 +310,7 @@ def _logit_chunks(
 def _blocks(logits: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Cut a chunk into blocks of rows that fit the caches of the cores; one block on an accelerator."""
     num_rows, vocabulary = logits.shape
-    step = num_rows
-    if logits.device.type == "cpu":
-        step = _block_rows(vocabulary)
+    step = _block_rows(vocabulary) if logits.device.type == "cpu" else num_rows
     for first in range(0, num_rows, step):
         block = logits[first : first + step]
         yield slice(start + first, start + first + block.shape[0]), block
@@ -325,13 +318,6 @@ def _blocks(logits: torch.Tensor, start: int) -> Iterator[tuple[slice, torch.Ten
 
 def _block_rows(vocabulary: int) -> int:
     return max(16, _CPU_BLOCK_NUMBERS * torch.get_num_threads() // vocabulary)
-
-
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 class TextLikelihood(Metric):

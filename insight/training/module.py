@@ -166,7 +166,7 @@ class TrainingModule(pl.LightningModule):
             use_training_weights(checkpoint)
         saved = CheckpointContent.from_dict(checkpoint["insight"])
         self.num_planned_steps = saved.num_planned_steps
-        self.step.load_state_dict(saved.random_states, saved.guard, saved.open_window)
+        self.step.load_content(saved)
         before, now = saved.global_batch_size, getattr(self.data, "global_batch_size", None)
         if is_training and before and now and before != now:
             count_batches_anew(checkpoint, before, now)

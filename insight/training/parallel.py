@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import (
     DDPStrategy,
@@ -44,11 +45,8 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
 
     Shoeybi et al. 2019, arXiv 1909.08053 (Megatron-LM): the projection to queries, keys and values (or gate
     and up) is cut by rows, the output projection by columns, so that a branch needs one sum over the
-    processes forward and one backward. Embedding, norms and head stay whole.
-
-    Args:
-        network: The network on the meta device; values for it must be in ``row_order``.
-        mesh: A mesh of one dimension.
+    processes forward and one backward. Embedding, norms and head stay whole. The network is on the meta
+    device; values for it must be in ``row_order``.
 
     Raises:
         ConfigError: A block cannot be shared in this way.
@@ -56,14 +54,21 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
     size = mesh.size()
     for index, block in enumerate(network.layers()):
         attention = _checked(block.attention, size)
-        pairs = [
-            (attention.query_key_value, attention.output),
-            _feed_forward_pair(block.feed_forward, index),
-        ]
-        for first, _ in pairs:
-            _check_rows(first, size)
+        up = getattr(block.feed_forward, "gate_up", None) or getattr(block.feed_forward, "up", None)
+        down = getattr(block.feed_forward, "down", None)
+        if not (isinstance(up, Projection) and isinstance(down, Projection)):
+            raise _refused(f"the feed-forward layer of block {index}", "use SwiGLU, GeGLU or MLP")
+        pairs = [(attention.query_key_value, attention.output), (up, down)]
+        for rows in (rows for first, _ in pairs for rows in first.splits):
+            if rows % size:
+                raise ConfigError(
+                    f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch",
+                    "use a divisor of them, or 1",
+                )
         for first, second in pairs:
-            _share(first, second, mesh)
+            first.row_order = rows_by_process(first.splits, size)
+            parallelize_module(first, mesh, ColwiseParallel(), src_data_rank=None)
+            parallelize_module(second, mesh, RowwiseParallel(), src_data_rank=None)
         attention.num_heads //= size
         attention.num_key_value_heads //= size
 
@@ -74,24 +79,14 @@ def rows_by_process(splits: Sequence[int], size: int) -> torch.Tensor:
     return torch.cat([part.chunk(size)[process] for process in range(size) for part in numbers])
 
 
-def _share(first: Projection, second: Projection, mesh: DeviceMesh) -> None:
-    first.row_order = rows_by_process(first.splits, mesh.size())
-    parallelize_module(first, mesh, ColwiseParallel(), src_data_rank=None)
-    parallelize_module(second, mesh, RowwiseParallel(), src_data_rank=None)
-
-
 def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
     if type(attention) is not GroupedQueryModule:  # heads of a subclass may depend on one another
         raise _refused(type(attention).__name__.removesuffix("Module"), "use GroupedQueryAttention")
-    for name, heads in (
-        ("num_heads", attention.num_heads),
-        ("num_key_value_heads", attention.num_key_value_heads),
-    ):
+    for name in ("num_heads", "num_key_value_heads"):
+        heads = getattr(attention, name)
         if heads % size:
-            raise ConfigError(
-                f"tensor_parallel_size={size}: does not divide {name}={heads}",
-                "use a divisor of both numbers of heads, or 1",
-            )
+            problem = f"tensor_parallel_size={size}: does not divide {name}={heads}"
+            raise ConfigError(problem, "use a divisor of both numbers of heads, or 1")
     if attention.position.has_bias or attention.position.extra_channels:
         raise _refused(f"{type(attention.position).__name__} (scores by head)", "use Rope")
     if attention.sinks is not None or attention.gate is not None or attention.dropout:
@@ -100,23 +95,6 @@ def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
         if any(True for _ in norm.parameters()) or any(True for _ in norm.children()):
             raise _refused("qk_norm with factors or over all heads", "use rms_weightless or none")
     return attention
-
-
-def _check_rows(projection: Projection, size: int) -> None:
-    for rows in projection.splits:
-        if rows % size:
-            raise ConfigError(
-                f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch",
-                "use a divisor of them, or 1",
-            )
-
-
-def _feed_forward_pair(feed_forward: nn.Module, index: int) -> tuple[Projection, Projection]:
-    first = getattr(feed_forward, "gate_up", None) or getattr(feed_forward, "up", None)
-    second = getattr(feed_forward, "down", None)
-    if not (isinstance(first, Projection) and isinstance(second, Projection)):
-        raise _refused(f"the feed-forward layer of block {index}", "use SwiGLU, GeGLU or MLP")
-    return first, second
 
 
 def _refused(what: str, remedy: str) -> ConfigError:
@@ -134,26 +112,26 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     Embedding, last norm and head are gathered once a step. If ``mesh["tensor_parallel"]`` has several
     processes, they share the matrices of every block first.
 
-    Args:
-        network: The whole network, on the meta device.
-        mesh: The mesh of all processes: ``data_parallel`` and ``tensor_parallel``.
-        precision: Lightning's name of the precision. Under ``bf16-mixed`` the blocks are gathered in
-            bfloat16; gradients of narrow types are averaged in float32.
+    The whole network is on the meta device. Under the precision ``bf16-mixed`` (Lightning's name) the blocks
+    are gathered in bfloat16; gradients of narrow types are averaged in float32.
 
     Raises:
         ConfigError: The network has parameters that cannot be cut.
     """
-    _check(network)
+    owners: dict[nn.Parameter, str] = {}
+    for index, block in enumerate(network.layers()):
+        for name, parameter in block.named_parameters():
+            if owners.setdefault(parameter, f"blocks.{index}") != f"blocks.{index}":
+                raise ConfigError(
+                    f"strategy fsdp2: {name} is shared by {owners[parameter]} and blocks.{index}",
+                    "use --trainer.strategy ddp, or positions without weights such as Rope",
+                )
     if mesh["tensor_parallel"].size() > 1:
         share_matrices(network, mesh["tensor_parallel"])
     reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
     # The residual stream keeps its type: the inputs of a block are not cast.
     outer = MixedPrecisionPolicy(reduce_dtype=reduce_dtype, cast_forward_inputs=False)
-    inner = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if precision == "bf16-mixed" else None,
-        reduce_dtype=reduce_dtype,
-        cast_forward_inputs=False,
-    )
+    inner = outer if precision != "bf16-mixed" else dataclasses.replace(outer, param_dtype=torch.bfloat16)
     replicas = mesh["data_parallel"]
     for block in network.layers():
         if inner.param_dtype is not None:
@@ -171,37 +149,12 @@ def is_sharded(network: nn.Module) -> bool:
     return isinstance(network, FSDPModule)
 
 
-def drop_gathered(network: nn.Module) -> None:
-    """Free the gathered weights that a forward pass without a backward pass has left."""
-    for module in network.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
-def _check(network: Decoder) -> None:
-    owners: dict[nn.Parameter, str] = {}
-    for index, block in enumerate(network.layers()):
-        for name, parameter in block.named_parameters():
-            if owners.setdefault(parameter, f"blocks.{index}") != f"blocks.{index}":
-                raise ConfigError(
-                    f"strategy fsdp2: {name} is shared by {owners[parameter]} and blocks.{index}",
-                    "use --trainer.strategy ddp, or positions without weights such as Rope",
-                )
-
-
 @torch.no_grad()
 def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any) -> Decoder:
-    """A sharded network with the initial values that a single process would draw.
+    """A network sharded by :func:`shard_network`, with the initial values that a single process would draw.
 
     The first process draws them, in main memory, and broadcasts them tensor by tensor; each takes its part.
-
-    Args:
-        build: A function that builds the whole network; on the meta device it draws no values.
-        mesh: The mesh of all processes, as in :func:`shard_network`.
-        trainer: The Trainer, after the rendezvous of its processes.
-
-    Raises:
-        ConfigError: The network has parameters that cannot be cut.
+    ``build`` makes the whole network; on the meta device it draws no values.
     """
     strategy = trainer.strategy
     with torch.device("meta"):
@@ -271,12 +224,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         process_group_backend: str | None = None,
         timeout: timedelta | None = default_pg_timeout,
     ) -> None:
-        for name, size in (
-            ("data_parallel_size", data_parallel_size),
-            ("tensor_parallel_size", tensor_parallel_size),
-        ):
-            if size != "auto":
-                require_number(name, size, 1, whole=True, at_least=1)
+        require_number("tensor_parallel_size", tensor_parallel_size, 1, whole=True, at_least=1)
+        if data_parallel_size != "auto":
+            require_number("data_parallel_size", data_parallel_size, 1, whole=True, at_least=1)
         super().__init__(
             data_parallel_size,
             tensor_parallel_size,
@@ -288,11 +238,9 @@ class FSDP2Strategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         precision = self.precision_plugin.precision
         if precision not in _PRECISIONS:
+            remedy = f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}"
             raise ConfigError(
-                "strategy fsdp2 cannot train so",
-                f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}",
-                option="trainer.precision",
-                value=precision,
+                "strategy fsdp2 cannot train so", remedy, option="trainer.precision", value=precision
             )
         replicas, shared = set_mesh_sizes(self)
         num_processes = self.num_nodes * self.num_processes
@@ -325,9 +273,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """All weights, gathered, on the first process; an empty dict on the others."""
-        module = self.lightning_module
-        assert module is not None
-        return self._gathered(module.state_dict(), row_orders(module))
+        return self._gathered(self._module.state_dict(), row_orders(self._module))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole optimizer state on the first process; the state without tensors on the others."""
@@ -335,7 +281,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             optimizer = optimizer.optimizer
         state = optimizer.state_dict()
         gathered = {}
-        orders_of = self._row_orders()
+        orders_of = row_orders_by_parameter(self._module)
         for number, parameter in _numbered_parameters(state, optimizer):
             if number in state["state"]:
                 kept, order = state["state"][number], orders_of.get(parameter)
@@ -345,18 +291,16 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Give every process its part of the weights."""
-        module = self.lightning_module
-        assert module is not None
-        own, orders = module.state_dict(), row_orders(module)
+        own, orders = self._module.state_dict(), row_orders(self._module)
         parts = {
             name: part_like(tensor, own[name], orders.get(name)) if name in own else tensor
             for name, tensor in checkpoint["state_dict"].items()
         }
-        module.load_state_dict(parts, strict=strict)
+        self._module.load_state_dict(parts, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give every process its part of the optimizers' state."""
-        orders_of = self._row_orders()
+        orders_of = row_orders_by_parameter(self._module)
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             state = {}
             for number, parameter in _numbered_parameters(saved, optimizer):
@@ -393,17 +337,18 @@ class FSDP2Strategy(ModelParallelStrategy):
                 gathered[name] = value
         return gathered
 
-    def _row_orders(self) -> dict[torch.Tensor, torch.Tensor]:
-        module = self.lightning_module
-        assert module is not None
-        return row_orders_by_parameter(module)
+    @property
+    def _module(self) -> LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
 
     # ------------------------------------------------------------------ evaluation
 
     def on_validation_end(self) -> None:
-        """Free weights that are still gathered."""
-        assert self.lightning_module is not None
-        drop_gathered(self.lightning_module)
+        """Free weights that a forward pass without a backward pass has left gathered."""
+        for module in self._module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     on_test_end = on_predict_end = on_validation_end
 
@@ -422,9 +367,10 @@ def _check_shapes(optimizer: Optimizer) -> None:
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, torch.Tensor) and value.numel() > 1 and not _is_like(value, parameter):
+                shapes = tuple(value.shape), tuple(parameter.shape)
+                problem = f"keeps {name!r} of shape {shapes[0]} for weights of shape {shapes[1]}"
                 raise CheckpointError(
-                    f"{type(optimizer).__name__} keeps {name!r} of shape {tuple(value.shape)} for weights of "
-                    f"shape {tuple(parameter.shape)}: strategy fsdp2 cannot cut it",
+                    f"{type(optimizer).__name__} {problem}: strategy fsdp2 cannot cut it",
                     "resume with --trainer.strategy ddp",
                 )
 

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 
 Unit = Literal["steps", "tokens", "share"]
+_UNITS: dict[str, Unit] = {"%": "share", "step": "steps", "token": "tokens"}
 
 _TEXT = re.compile(r"(?P<number>[\d_,]*\.?\d+)\s*(?P<factor>[kMGBT]?)\s*(?P<unit>%|steps?|tokens?|)")
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -39,61 +40,41 @@ class Length:
             ConfigError: The length is in tokens, and the number of tokens of a step is unknown.
         """
         if self.unit == "tokens":
-            raise ConfigError(
-                f"a length of {self.value:,.0f} tokens: the number of tokens a step is not known here",
-                "ask schedule.in_steps(num_tokens_per_step) first",
-            )
+            problem = f"a length of {self.value:,.0f} tokens: the number of tokens a step is not known here"
+            raise ConfigError(problem, "ask schedule.in_steps(num_tokens_per_step) first")
         return self.value * num_steps if self.unit == "share" else self.value
-
-    def in_steps(self, num_tokens_per_step: int) -> Length:
-        """Convert tokens to steps, rounded up; leave other units unchanged."""
-        if self.unit != "tokens":
-            return self
-        return Length(math.ceil(self.value / num_tokens_per_step), "steps")
 
 
 def parse_length(name: str, given: float | str, bare_unit: Unit) -> Length:
-    """Parse a length: a number, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
-
-    Args:
-        name: Name of the option, for the error.
-        given: Value of the option.
-        bare_unit: Unit of a number without a unit.
+    """Parse a number in ``bare_unit``, or a text such as ``"100 steps"``, ``"2M tokens"`` or ``"5%"``.
 
     Raises:
-        ConfigError: The value is not a length, or negative, a share above 1, or not a whole number of steps.
+        ConfigError: The value of the option ``name`` is not a length, or negative, a share above 1, or not a
+            whole number of steps.
     """
-    value, unit = _read(name, given, bare_unit)
+    problem, value, unit = "", 0.0, bare_unit
+    match = _TEXT.fullmatch(given.strip()) if isinstance(given, str) else None
+    if match is not None:
+        # Decimal, since 1.1 times a million is not a whole number in binary.
+        number = Decimal(match["number"].replace(",", "").replace("_", "")) * _FACTORS[match["factor"]]
+        unit = _UNITS.get(match["unit"].removesuffix("s"), bare_unit)
+        value = float(number / 100 if match["unit"] == "%" else number)
+    elif isinstance(given, (str, bool)):
+        problem = "is no length"
+    else:
+        value = float(given)
     if not 0 <= value < math.inf:
-        raise ConfigError("must be at least 0", _EXAMPLES, option=name, value=given)
-    if unit == "share" and value > 1:
-        raise ConfigError("must lie between 0 and 1, a share of the run", _EXAMPLES, option=name, value=given)
-    if unit != "share" and value != int(value):
-        raise ConfigError(f"must be a whole number of {unit}", _EXAMPLES, option=name, value=given)
+        problem = "must be at least 0"
+    elif unit == "share" and value > 1:
+        problem = "must lie between 0 and 1, a share of the run"
+    elif unit != "share" and value != int(value):
+        problem = f"must be a whole number of {unit}"
+    if problem:
+        raise ConfigError(problem, _EXAMPLES, option=name, value=given)
     return Length(value, unit)
 
 
-def _read(name: str, given: float | str, bare_unit: Unit) -> tuple[float, Unit]:
-    if isinstance(given, bool):
-        raise ConfigError("is no length", _EXAMPLES, option=name, value=given)
-    if not isinstance(given, str):
-        return float(given), bare_unit
-    match = _TEXT.fullmatch(given.strip())
-    if match is None:
-        raise ConfigError("is no length", _EXAMPLES, option=name, value=given)
-    # Decimal, since 1.1 times a million is not a whole number in binary.
-    number = Decimal(match["number"].replace(",", "").replace("_", "")) * _FACTORS[match["factor"]]
-    if match["unit"] == "%":
-        return float(number / 100), "share"
-    if match["unit"]:
-        return float(number), "tokens" if match["unit"].startswith("token") else "steps"
-    return float(number), bare_unit
-
-
 Schedule = TypeVar("Schedule", bound="ScheduleConfig")
-
-_DEFAULT_WARMUP_STEPS = 10
-_DEFAULT_INVERSE_ROOT_WARMUP_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -112,13 +93,10 @@ class ScheduleConfig(Component):
         return 0
 
     def in_steps(self: Schedule, num_tokens_per_step: int) -> Schedule:
-        """Convert lengths in tokens to steps, which count all micro-batches and processes."""
-        lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
-        changed = {
-            name: f"{length.in_steps(num_tokens_per_step).value:.0f} steps"
-            for name, length in lengths.items()
-            if length.unit == "tokens"
-        }
+        """Convert lengths in tokens to steps, rounded up, which count all micro-batches and processes."""
+        lengths = self._parsed().items()
+        tokens = {name: length.value for name, length in lengths if length.unit == "tokens"}
+        changed: Any = {name: f"{math.ceil(n / num_tokens_per_step)} steps" for name, n in tokens.items()}
         return dataclasses.replace(self, **changed) if changed else self
 
     def check_fits(self, num_steps: int) -> None:
@@ -127,10 +105,9 @@ class ScheduleConfig(Component):
         Raises:
             ConfigError: The phases do not fit into ``num_steps`` steps.
         """
-        lengths = {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
-        steps = {name: length.steps(num_steps) for name, length in lengths.items() if length.unit != "tokens"}
-        needed = sum(steps.values())
-        if needed > num_steps:
+        lengths = self._parsed().items()
+        steps = {name: length.steps(num_steps) for name, length in lengths if length.unit != "tokens"}
+        if sum(steps.values()) > num_steps:
             given = " and ".join(f"{name}={getattr(self, name)} ({steps[name]:g} steps)" for name in steps)
             raise ConfigError(
                 f"model.schedule: {given} do not fit into a run of {num_steps:,} steps",
@@ -140,10 +117,9 @@ class ScheduleConfig(Component):
     def _length(self, name: str) -> Length:
         return parse_length(name, getattr(self, name), self._lengths[name])
 
-    def _check_lengths(self) -> None:
-        for name in self._lengths:
-            if getattr(self, name) is not None:
-                self._length(name)
+    def _parsed(self) -> dict[str, Length]:
+        """The lengths that are given; this also refuses wrong ones."""
+        return {name: self._length(name) for name in self._lengths if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -153,24 +129,25 @@ class _Warmup(ScheduleConfig):
     warmup_steps: int | str | None = None
 
     _lengths: ClassVar[dict[str, Unit]] = {"warmup_steps": "steps"}
-    _usual_warmup_steps: ClassVar[int] = _DEFAULT_WARMUP_STEPS
+    _usual_warmup_steps: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
         if self.warmup_steps == "None":  # `null` on a command line becomes this text
             object.__setattr__(self, "warmup_steps", None)
-        self._check_lengths()
+        self._parsed()
 
     def settled_steps(self, num_steps: int) -> int:
-        return 0 if self._warmup_is_a_share else round(self._warmup_length(num_steps))
+        is_share = self.warmup_steps is not None and self._length("warmup_steps").unit == "share"
+        return 0 if is_share else self._settled(num_steps)
+
+    def _settled(self, num_steps: int) -> int:
+        """:meth:`settled_steps` if the warm-up does not depend on the length of the run."""
+        return round(self._warmup_length(num_steps))
 
     def _warmup_length(self, num_steps: int) -> float:
         if self.warmup_steps is None:
             return self._usual_warmup_steps
         return self._length("warmup_steps").steps(num_steps)
-
-    @property
-    def _warmup_is_a_share(self) -> bool:
-        return self.warmup_steps is not None and self._length("warmup_steps").unit == "share"
 
     def _warmup(self, step: int, num_steps: int) -> float:
         return min(1.0, (step + 1) / (self._warmup_length(num_steps) + 1))
@@ -190,8 +167,8 @@ class Constant(_Warmup):
     def multiplier(self, step: int, num_steps: int) -> float:
         return self._warmup(step, num_steps)
 
-    def settled_steps(self, num_steps: int) -> int:
-        return 0 if self._warmup_is_a_share else num_steps
+    def _settled(self, num_steps: int) -> int:
+        return num_steps
 
 
 @dataclass(frozen=True)
@@ -245,8 +222,7 @@ class WarmupLinear(_WarmupDecay):
 
 @dataclass(frozen=True)
 class InverseSquareRoot(_Warmup):
-    """Linear warm-up, then a fall with the inverse square root of the step (Vaswani et al. 2017,
-    arXiv 1706.03762).
+    """Linear warm-up, then a fall with the inverse square root of the step (arXiv 1706.03762).
 
     It does not depend on the length of the run, which can be extended at any time.
 
@@ -256,14 +232,14 @@ class InverseSquareRoot(_Warmup):
             however short the run is.
     """
 
-    _usual_warmup_steps: ClassVar[int] = _DEFAULT_INVERSE_ROOT_WARMUP_STEPS
+    _usual_warmup_steps: ClassVar[int] = 100
 
     def multiplier(self, step: int, num_steps: int) -> float:
         falling = math.sqrt((self._warmup_length(num_steps) + 1) / (step + 1))
         return min(self._warmup(step, num_steps), falling)
 
-    def settled_steps(self, num_steps: int) -> int:
-        return 0 if self._warmup_is_a_share else num_steps
+    def _settled(self, num_steps: int) -> int:
+        return num_steps
 
 
 @dataclass(frozen=True)
@@ -284,9 +260,9 @@ class OneCycle(ScheduleConfig):
     _lengths: ClassVar[dict[str, Unit]] = {"rise_share": "share"}
 
     def __post_init__(self) -> None:
-        self._check_lengths()
-        for name in ("initial_share", "final_share"):
-            _check_share(name, getattr(self, name))
+        self._parsed()
+        _check_share("initial_share", self.initial_share)
+        _check_share("final_share", self.final_share)
 
     def multiplier(self, step: int, num_steps: int) -> float:
         top, last = self._length("rise_share").steps(num_steps) - 1, num_steps - 1
@@ -322,25 +298,19 @@ class WarmupStableDecay(_Warmup):
         super().__post_init__()
         _check_share("final_share", self.final_share)
         if self.shape not in ("linear", "sqrt"):
-            raise ConfigError(
-                "unknown shape of the decay", "use linear or sqrt", option="shape", value=self.shape
-            )
+            problem, remedy = "unknown shape of the decay", "use linear or sqrt"
+            raise ConfigError(problem, remedy, option="shape", value=self.shape)
 
     def multiplier(self, step: int, num_steps: int) -> float:
-        decay_steps = self._decay_length(num_steps)
+        decay_steps = self._length("decay_share").steps(num_steps)
         progress = (step - (num_steps - decay_steps)) / decay_steps if decay_steps else 0.0
         progress = min(1.0, max(0.0, progress))
         if self.shape == "sqrt":
             progress = math.sqrt(progress)
         return self._warmup(step, num_steps) * (self.final_share + (1 - self.final_share) * (1 - progress))
 
-    def settled_steps(self, num_steps: int) -> int:
-        if self._warmup_is_a_share:
-            return 0
-        return max(0, math.floor(num_steps - self._decay_length(num_steps)))
-
-    def _decay_length(self, num_steps: int) -> float:
-        return self._length("decay_share").steps(num_steps)
+    def _settled(self, num_steps: int) -> int:
+        return max(0, math.floor(num_steps - self._length("decay_share").steps(num_steps)))
 
 
 def _half_cosine(start: float, stop: float, progress: float) -> float:

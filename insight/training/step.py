@@ -11,6 +11,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from insight.checkpoints.format import CheckpointContent
 from insight.models import Router, row_orders
 from insight.runtime.errors import DataError
 from insight.runtime.seeding import begin_stream_of_process, capture_random_states, restore_random_states
@@ -26,33 +27,26 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 
     Every process that holds a part of the gradients must call this at the same time.
     """
+    # By the mesh that they are sharded over and its sharding dimensions; None if they are whole.
     by_cut: dict[tuple[DeviceMesh, tuple[int, ...]] | None, list[torch.Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            by_cut.setdefault(_cut(parameter.grad), []).append(local(parameter.grad))
-    norms = [_over_parts(nn.utils.get_total_norm(parts), cut) for cut, parts in by_cut.items()]
+    for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        cut = None
+        if isinstance(gradient, DTensor):
+            placed = enumerate(gradient.placements)
+            cut = gradient.device_mesh, tuple(dim for dim, place in placed if not place.is_replicate())
+        by_cut.setdefault(cut, []).append(local(gradient))
+    norms = []
+    for cut, parts in by_cut.items():
+        norm = nn.utils.get_total_norm(parts)
+        if cut is not None:
+            square = norm.to(torch.promote_types(norm.dtype, torch.float32)).square()
+            for dim in cut[1]:
+                distributed.all_reduce(square, group=cut[0].get_group(dim))
+            norm = square.sqrt()
+        norms.append(norm)
     if len(norms) == 1:
         return norms[0]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
-
-
-def _cut(tensor: torch.Tensor) -> tuple[DeviceMesh, tuple[int, ...]] | None:
-    """The mesh that a tensor is sharded over, and the mesh's sharding dimensions; ``None`` if it is whole."""
-    if not isinstance(tensor, DTensor):
-        return None
-    placements = enumerate(tensor.placements)
-    return tensor.device_mesh, tuple(dim for dim, placement in placements if not placement.is_replicate())
-
-
-def _over_parts(norm: torch.Tensor, cut: tuple[DeviceMesh, tuple[int, ...]] | None) -> torch.Tensor:
-    """The norm over all processes, computed from the norm of this process's part."""
-    if cut is None:
-        return norm
-    mesh, dims = cut
-    square = norm.to(torch.promote_types(norm.dtype, torch.float32)).square()
-    for dim in dims:
-        distributed.all_reduce(square, group=mesh.get_group(dim))
-    return square.sqrt()
 
 
 @torch.no_grad()
@@ -103,7 +97,6 @@ class TrainingStep:
         self.guard = StepGuard(guard)
         self._module = module
         self._window: AccumulationWindow | None = None
-        self._expert_load: ExpertLoad
         # The state of a checkpoint until the first micro-batch begins.
         self._restored_random_states: list[dict[str, Any]] | None = None
         self._restored_window: dict[str, Any] | None = None
@@ -121,9 +114,8 @@ class TrainingStep:
         forget_older_values(trainer)
         self.guard.roll_back_if_due(trainer)
         if self._restored_random_states is not None:
-            restore_random_states(
-                self._restored_random_states, trainer.global_rank, trainer.world_size, replica_rank(trainer)
-            )
+            place = trainer.global_rank, trainer.world_size, replica_rank(trainer)
+            restore_random_states(self._restored_random_states, *place)
             self._restored_random_states = None
         if self._restored_window is not None:
             self._window = AccumulationWindow.restore(self._restored_window, self._module.network, trainer)
@@ -132,15 +124,15 @@ class TrainingStep:
     def add(self, summed: LinearCrossEntropy, batch: Any) -> torch.Tensor:
         """Add a micro-batch and its summed loss to the totals of the window.
 
-        Returns:
-            The scalar to differentiate, scaled so that the gradients of the window add up.
+        The result is the scalar to differentiate, scaled so that the gradients of the window add up.
         """
         if self._window is None:
             self._window = AccumulationWindow(batch.targets.numel(), batch.targets.device)
         routed = self._expert_load.collect()
         if routed is not None:
             penalty, counts = routed
-            self._window.count_experts(counts)
+            before = self._window.expert_counts
+            self._window.expert_counts = counts if before is None else before + counts
             summed = summed._replace(loss=summed.loss + penalty * summed.num_valid)
         if self.guard.config.judges_every_step:
             self._window.batches.append(batch)
@@ -153,10 +145,8 @@ class TrainingStep:
     def finish(self, optimizer: torch.optim.Optimizer, clip_to: float | None, by_value: bool) -> None:
         """Turn the gradients of the window into those of the step, and prepare the optimizer's update.
 
-        Args:
-            optimizer: The optimizer, whose groups have their full learning rate as ``initial_lr``.
-            clip_to: The greatest norm, or the greatest value; ``None`` or 0 for no clipping.
-            by_value: Whether single values are clipped instead of the norm.
+        The optimizer's groups have their full learning rate as ``initial_lr``. Norm or, ``by_value``, single
+        values are clipped to ``clip_to``, unless that is ``None`` or 0.
 
         Raises:
             DataError: No token of the step has a valid target.
@@ -225,40 +215,27 @@ class TrainingStep:
             "open_window": window and window.state_dict(self._module.network, self._module.trainer),
         }
 
-    def load_state_dict(
-        self,
-        random_states: list[dict[str, Any]],
-        guard: dict[str, Any] | None,
-        open_window: dict[str, Any] | None,
-    ) -> None:
+    def load_content(self, saved: CheckpointContent) -> None:
         """Take what :meth:`state_dict` returned; the next :meth:`begin_micro_batch` restores it."""
-        self._restored_random_states = random_states
-        self._restored_window = open_window
-        if guard is not None:  # old checkpoints contain none
-            self.guard.load_state_dict(guard)
+        self._restored_random_states, self._restored_window = saved.random_states, saved.open_window
+        if saved.guard is not None:  # old checkpoints contain none
+            self.guard.load_state_dict(saved.guard)
 
 
 class AccumulationWindow:
     """Sums over the micro-batches between two optimizer steps, on one process.
 
-    All losses of a window are divided by the same number, so that their gradients add up;
+    All summed losses of a window are divided by ``divisor``, so that their gradients add up;
     :meth:`gradient_factor` corrects for it. The number of targets of the first micro-batch is a good scale
     for 16-bit types, and needs no correction without accumulation and ignored targets.
-
-    Args:
-        divisor: The number that each micro-batch's summed loss is divided by.
-        device: The device of the sums.
-
-    Attributes:
-        batches: The micro-batches, if the guard may need to record them.
     """
 
     def __init__(self, divisor: int, device: torch.device) -> None:
         self.divisor = divisor
         self.negative_log_likelihood = torch.zeros((), device=device)
         self.num_valid = torch.zeros((), dtype=torch.int64, device=device)
-        self.expert_counts: torch.Tensor | None = None
-        self.batches: list[Any] = []
+        self.expert_counts: torch.Tensor | None = None  # int64 (experts of all routers,)
+        self.batches: list[Any] = []  # if the guard may need to record them
 
     def add(self, summed: LinearCrossEntropy) -> torch.Tensor:
         """Add a micro-batch, and return the scalar to differentiate."""
@@ -266,12 +243,8 @@ class AccumulationWindow:
         self.num_valid += summed.num_valid
         return summed.loss / self.divisor
 
-    def count_experts(self, counts: torch.Tensor) -> None:
-        """Add the counts of each expert in a micro-batch: int64 ``(experts of all routers,)``."""
-        self.expert_counts = counts if self.expert_counts is None else self.expert_counts + counts
-
     def expert_totals(self, trainer: Any) -> torch.Tensor | None:
-        """The counts of each expert over all processes; ``None`` without experts."""
+        """The counts of each expert over all processes."""
         return None if self.expert_counts is None else sum_over_replicas(self.expert_counts, trainer)
 
     def totals(self, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -290,19 +263,23 @@ class AccumulationWindow:
         return factor / num_valid.clamp_min(1)
 
     def state_dict(self, network: nn.Module, trainer: Any) -> dict[str, Any]:
-        """The state of an unfinished window, for a checkpoint.
+        """The state of an unfinished window: the sums, and the mean of the gradients over all processes.
 
-        It contains the sum of the counts and the mean of the gradients over all processes. Only the first
-        process, which writes the file, keeps the gradients.
+        Only the first process, which writes the file, keeps the gradients.
         """
         nll, num_valid = self.totals(trainer)
         orders = row_orders(network)
         gradients = {}
         for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                mean = _mean_over_replicas(parameter.grad, trainer, orders.get(name))
-                if trainer.is_global_zero:  # one by one, so that no device holds them all
-                    gradients[name] = mean.cpu()
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if isinstance(gradient, DTensor):  # each part is already the mean over the replicas
+                gradient = whole(gradient, orders.get(name))
+            elif trainer.world_size > 1:
+                gradient = trainer.strategy.reduce(gradient.clone(), reduce_op="mean")
+            if trainer.is_global_zero:  # one by one, so that no device holds them all
+                gradients[name] = gradient.to("cpu", copy=True)
         return {
             "divisor": self.divisor,
             "accumulation": trainer.accumulate_grad_batches,
@@ -315,10 +292,7 @@ class AccumulationWindow:
 
     @classmethod
     def restore(cls, state: dict[str, Any], network: nn.Module, trainer: Any) -> AccumulationWindow:
-        """Restore the gradients and return the window.
-
-        Only the first replica gets the counts, since they will be summed over the replicas.
-        """
+        """Restore the gradients and return the window, with the sums only on the first replica."""
         is_first = replica_rank(trainer) == 0
         parameters = dict(network.named_parameters())
         device = next(iter(parameters.values())).device
@@ -341,24 +315,12 @@ class AccumulationWindow:
         return window
 
 
-def _mean_over_replicas(gradient: torch.Tensor, trainer: Any, row_order: torch.Tensor | None) -> torch.Tensor:
-    if isinstance(gradient, DTensor):  # each part is already the mean over the replicas
-        return whole(gradient, row_order)
-    if trainer.world_size == 1:
-        return gradient.clone()
-    mean: torch.Tensor = trainer.strategy.reduce(gradient.clone(), reduce_op="mean")
-    return mean
-
-
 class ExpertLoad:
     """Mixtures of experts in a step: the balance loss, the biases that follow the load, and logged values.
 
     The balance loss is that of each micro-batch of each process. It is not a sum over tokens, so accumulation
     and several processes are not equivalent to one large batch. The biases follow the counts of the whole
     optimizer step.
-
-    Args:
-        network: The network whose routers are read; without routers nothing happens.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -366,11 +328,9 @@ class ExpertLoad:
         self._balance: list[torch.Tensor] = []
 
     def collect(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The penalty and the counts of the last forward pass.
+        """The penalty for the mean loss of a token and counts ``(experts of all routers,)`` of the last pass.
 
-        Returns:
-            A scalar to add to the mean loss of a token, differentiable if a router has a balance loss, and
-            the counts of each expert, int64 ``(experts of all routers,)``; ``None`` without routers.
+        ``None`` without routers.
         """
         routed = [(router, result) for router in self.routers if (result := router.take()) is not None]
         if not routed:
@@ -383,12 +343,10 @@ class ExpertLoad:
         return penalty, torch.cat([result.counts for _, result in routed])
 
     def finish_step(self, counts: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Move the biases by the counts of :meth:`collect`, summed over the optimizer step.
+        """Move the biases by the counts of :meth:`collect`, summed over the step, and describe the load.
 
-        Returns:
-            ``router_balance``: mean over routers of the balance loss of the last micro-batch, 1 if even;
-            ``expert_load_highest`` and ``expert_load_lowest``: load of the most and the least used expert of
-            any router, in multiples of an even share. Empty without routers.
+        ``router_balance`` is the mean over routers of the balance loss of the last micro-batch, 1 if even;
+        the others are the load of the most and the least used expert, in multiples of an even share.
         """
         if counts is None:
             return {}

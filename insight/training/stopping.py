@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.stats import theilslopes
@@ -17,15 +18,14 @@ from insight.runtime.numbers import require_number
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of one validation; smaller values are better.
+    """The result of one validation.
 
     Args:
         step: Number of optimizer steps before it.
         num_tokens: Number of training tokens before it.
-        value: Value of the monitored metric.
+        value: Value of the monitored metric; smaller is better.
         training_value: Value of the metric on the training text since the last validation, if it was logged.
-        seconds: Duration of the run so far, validations included, without the time between an interruption
-            and resuming.
+        seconds: Duration of the run so far, without the time between an interruption and resuming.
     """
 
     step: int
@@ -106,11 +106,20 @@ class _Several(Criterion):
 
     criteria: tuple[Criterion, ...] = ()
 
+    _combine: ClassVar[Callable[[Iterable[object]], bool]]
+
     def __post_init__(self) -> None:
         if not self.criteria:
-            raise ConfigError(
-                "there is nothing to judge by", "name at least one criterion", option="criteria", value=[]
-            )
+            remedy = "name at least one criterion"
+            raise ConfigError("there is nothing to judge by", remedy, option="criteria", value=[])
+
+    def judge(self, history: History) -> Advice:
+        answers = [criterion.judge(history) for criterion in self.criteria]
+        stop = type(self)._combine(advice.stop for advice in answers)
+        # The evidence for stopping is only that of criteria that advise to stop.
+        evidence = "; ".join(advice.evidence for advice in answers if advice.stop or not stop)
+        figures = {name: value for advice in answers for name, value in advice.figures.items()}
+        return Advice(stop, evidence, figures, parts=tuple(answers))
 
 
 @dataclass(frozen=True)
@@ -121,9 +130,7 @@ class AnyOf(_Several):
         criteria: The criteria, which are asked in this order.
     """
 
-    def judge(self, history: History) -> Advice:
-        answers = [criterion.judge(history) for criterion in self.criteria]
-        return _joined(any(advice.stop for advice in answers), answers)
+    _combine = any
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,7 @@ class AllOf(_Several):
         criteria: The criteria, which are asked in this order.
     """
 
-    def judge(self, history: History) -> Advice:
-        answers = [criterion.judge(history) for criterion in self.criteria]
-        return _joined(all(advice.stop for advice in answers), answers)
+    _combine = all
 
 
 def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion, Advice]]:
@@ -145,17 +150,6 @@ def single_advice(criterion: Criterion, advice: Advice) -> list[tuple[Criterion,
         return [(criterion, advice)]
     pairs = zip(criterion.criteria, advice.parts, strict=True)
     return [single for part, answer in pairs for single in single_advice(part, answer)]
-
-
-def _joined(stop: bool, answers: list[Advice]) -> Advice:
-    # The evidence for stopping is only that of criteria that advise to stop.
-    reasons = [advice for advice in answers if advice.stop or not stop]
-    return Advice(
-        stop,
-        "; ".join(advice.evidence for advice in reasons),
-        {name: value for advice in answers for name, value in advice.figures.items()},
-        parts=tuple(answers),
-    )
 
 
 _LEAST_POINTS_OF_A_TREND = 4
@@ -182,9 +176,10 @@ class Patience(Criterion):
     def judge(self, history: History) -> Advice:
         best, waited, best_step = math.inf, 0, history.validations[0].step
         for validation in history.validations:
-            needed = self.min_delta * abs(best) if self.relative else self.min_delta
-            improves = validation.value < best - needed if math.isfinite(best) else validation.value < best
-            if improves:
+            needed = 0.0
+            if math.isfinite(best):
+                needed = self.min_delta * abs(best) if self.relative else self.min_delta
+            if validation.value < best - needed:
                 best, waited, best_step = validation.value, 0, validation.step
             else:
                 waited += 1
@@ -339,15 +334,12 @@ class GrowingGap(Criterion):
         _check_trend(self.num_validations, self.confidence)
 
     def judge(self, history: History) -> Advice:
-        finite = [each for each in history.validations if math.isfinite(each.value)]
-        known = [
-            (each.step, each.value, each.training_value)
-            for each in finite
-            if each.training_value is not None and math.isfinite(each.training_value)
-        ][-self.num_validations :]
+        points = [(each.step, each.value, each.training_value) for each in history.validations]
+        table = np.array(points, dtype=float)  # None becomes NaN
+        known = table[np.isfinite(table).all(axis=1)][-self.num_validations :]
         if len(known) < self.num_validations:
             return Advice(False, f"{len(known)} of {self.num_validations} validations beside training")
-        steps, values, training = (np.array(column, dtype=float) for column in zip(*known, strict=True))
+        steps, values, training = known.T
         gaps = values - training
         gap, value = (theilslopes(y, steps, self.confidence) for y in (gaps, values))
         growth = float(gap.slope * (steps[-1] - steps[0]))
@@ -357,15 +349,10 @@ class GrowingGap(Criterion):
             f"{'still falls' if value.high_slope < 0 else 'does not fall significantly'}"
         )
         figures = {"gap": float(gaps[-1]), "growth": growth}
+        slope = theilslopes(training, steps, self.confidence)
         lines = (
             _trend("trend of validation", steps, values, value, until=steps[-1]),
-            _trend(
-                "trend of training",
-                steps,
-                training,
-                theilslopes(training, steps, self.confidence),
-                until=steps[-1],
-            ),
+            _trend("trend of training", steps, training, slope, until=steps[-1]),
         )
         return Advice(bool(gap.low_slope > 0 and value.high_slope >= 0), evidence, figures, lines)
 
@@ -472,9 +459,8 @@ class ExpectedGain(Criterion):
         require_number("min_gain", self.min_gain, 0.005, above=0)
         # A curve with three parameters needs more than three points.
         require_number("min_validations", self.min_validations, 8, whole=True, at_least=5)
-        require_number(
-            "num_steps", self.num_steps, "null for the plan", whole=True, optional=True, at_least=1
-        )
+        plan = "null for the plan"
+        require_number("num_steps", self.num_steps, plan, whole=True, optional=True, at_least=1)
         require_number("confidence", self.confidence, 0.9, above=0, below=1)
 
     def judge(self, history: History) -> Advice:
@@ -488,9 +474,9 @@ class ExpectedGain(Criterion):
         steps = np.array([validation.step for validation in known], dtype=float)
         values = np.array([validation.value for validation in known])
         curve = fit_power_law(steps, values)
+        fitted = curve.at(steps)
         now, end = float(steps[-1]), float(max(stop_at, steps[-1]))
         gain = float(curve.at(now) - curve.at(end))
-        fitted = curve.at(steps)
         # Residuals after fitting three parameters are too small by this factor.
         rest = (values - fitted) * np.sqrt(len(values) / max(1, len(values) - 3))
         generator = np.random.default_rng(0)
@@ -505,18 +491,11 @@ class ExpectedGain(Criterion):
             f"{self.min_gain:g}"
         )
         figures = {"gain": gain, "most_gain": most, "floor": curve.floor, "exponent": curve.exponent}
-        lines = self._lines(curve, others, np.linspace(steps[0], end, _DRAWN_POINTS))
+        # The curve up to the end of the run with its interval, and its floor.
+        drawn = np.linspace(steps[0], end, _DRAWN_POINTS)
+        ends = [0.5 - self.confidence / 2, 0.5 + self.confidence / 2]
+        interval = np.quantile([other.at(drawn) for other in others], ends, axis=0)
+        points, fit, low, high = (tuple(row.tolist()) for row in (drawn, curve.at(drawn), *interval))
+        floor = EvidenceLine("its floor", (points[0], points[-1]), (curve.floor, curve.floor))
+        lines = (EvidenceLine("power law", points, fit, low, high), floor)
         return Advice(max(gain, most) < self.min_gain, evidence, figures, lines)
-
-    def _lines(
-        self, curve: PowerLaw, others: list[PowerLaw], steps: np.ndarray
-    ) -> tuple[EvidenceLine, EvidenceLine]:
-        """The curve up to the end of the run with its interval, and its floor."""
-        drawn = np.array([other.at(steps) for other in others])
-        ends = np.quantile(drawn, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2], axis=0)
-        low, high = (tuple(end.tolist()) for end in ends)
-        points = tuple(steps.tolist())
-        return (
-            EvidenceLine("power law", points, tuple(curve.at(steps).tolist()), low, high),
-            EvidenceLine("its floor", (points[0], points[-1]), (curve.floor, curve.floor)),
-        )
