@@ -33,8 +33,8 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR
 class TrainingInterrupted(SystemExit):
     """Ends the process with the exit code of its signal, after the state of the run has been saved.
 
-    It derives from ``SystemExit``, so a program that does not handle it exits quietly with that code, and
-    no ``except Exception`` swallows it.
+    The code is 130 for SIGINT, 143 for SIGTERM, SIGUSR1 and the time limit. As a ``SystemExit`` it ends a
+    program that does not handle it quietly, and no ``except Exception`` swallows it.
 
     Args:
         signal_number: The signal that interrupted the run; ``TIME_LIMIT`` for the time limit.
@@ -42,9 +42,6 @@ class TrainingInterrupted(SystemExit):
         checkpoint: The newest checkpoint to resume from, "" if there is none.
         aborted: Whether the signal came twice, so that the last step was not finished.
         after_training: Whether the model was trained and saved, and only the work after that was cut short.
-
-    Attributes:
-        code: Exit code: 130 for SIGINT, 143 for SIGTERM, SIGUSR1 and the time limit.
     """
 
     def __init__(

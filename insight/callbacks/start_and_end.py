@@ -157,7 +157,7 @@ class EndOfTraining(TrainingState):
     loader announces batches but yields none.
     """
 
-    _changed_options: dict[str, Any] | None = None
+    _changed_options: tuple[int | None, int | None, int | None] | None = None
 
     def reset(self) -> None:
         self._num_batches = self._num_empty_epochs = 0

@@ -247,7 +247,7 @@ class TimeBudget(StepTiming):
         require_number("seconds", seconds, 150, above=0)
         self.seconds = seconds
         self.include_startup = include_startup
-        self._changed_options: dict[str, Any] | None = None
+        self._changed_options: tuple[int | None, int | None, int | None] | None = None
         super().__init__()
 
     def reset(self) -> None:

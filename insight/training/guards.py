@@ -125,22 +125,15 @@ class StepDecision(NamedTuple):
 
 
 class StepGuard:
-    """Judges the optimizer steps of a run as a :class:`Guard` says.
-
-    Attributes:
-        num_skipped: Number of skipped steps.
-        num_spikes: Number of losses far above the recent ones.
-        num_rolled_back: Number of rollbacks of weights and optimizer state.
-        num_in_a_row: Number of non-finite steps since the last finite one.
-        spike_score: Score of the last loss.
-    """
+    """Judges the optimizer steps of a run as a :class:`Guard` says, and counts what it did."""
 
     saved = ("num_skipped", "num_spikes", "num_rolled_back", "num_in_a_row", "went_back", "recent_losses")
 
     def __init__(self, config: Guard) -> None:
         self.config = config
-        self.num_skipped = self.num_spikes = self.num_rolled_back = self.num_in_a_row = 0
-        self.spike_score: float | None = None
+        self.num_skipped = self.num_spikes = self.num_rolled_back = 0
+        self.num_in_a_row = 0  # non-finite steps since the last finite one
+        self.spike_score: float | None = None  # of the last loss
         self.went_back = False  # rolled back, with no finite step since
         self.recent_losses: list[float] = []
 
@@ -155,10 +148,7 @@ class StepGuard:
 
         ``loss`` is that of the global batch, ``norm`` that of the whole gradient, if it was computed; the
         micro-batches of this process are recorded if the step is suspicious. ``logs`` says whether logged
-        values reach the loggers.
-
-        Raises:
-            InsightError: The run has to end here.
+        values reach the loggers. An :class:`InsightError` ends the run.
         """
         if loss.device.type != "cpu" and not (logs or self.config.judges_every_step):
             return True
@@ -211,13 +201,7 @@ class StepGuard:
         return StepDecision(is_taken=False, reason=reason)
 
     def roll_back_if_due(self, trainer: Any) -> None:
-        """Restore weights and optimizer state after too many non-finite steps in a row.
-
-        Every process must call this before a step begins.
-
-        Raises:
-            InsightError: There is no checkpoint from before these steps.
-        """
+        """Restore weights and optimizer state after too many non-finite steps; all processes call this."""
         if self.config.non_finite != "roll_back" or self.num_in_a_row < self.config.num_in_a_row:
             return
         path = _put_back_last_good(trainer)
@@ -242,11 +226,7 @@ class StepGuard:
 
 
 def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: StepDecision) -> str:
-    """Record the documents of a suspicious step, which the data module has counted, as a line of JSON.
-
-    Returns:
-        Text for a message: the path of the record and the beginning of the first document.
-    """
+    """Record the documents of a suspicious step, already counted, as a line of JSON; say where it is."""
     trainer = module.trainer
     samples = samples_of(batches, trainer.datamodule, replica_rank(trainer), num_replicas(trainer))
     name = FILE_NAME if trainer.is_global_zero else f"suspicious_batches.rank{trainer.global_rank}.jsonl"

@@ -24,10 +24,7 @@ def logs_this_batch(trainer: Any) -> bool:
 
 
 def forget_older_values(trainer: Any) -> None:
-    """Keep values that were logged at earlier steps out of the row of this step.
-
-    Lightning repeats the newest value of every name in every row that it writes.
-    """
+    """Keep values of earlier steps, which Lightning repeats in every row, out of the row of this step."""
     for value in trainer.fit_loop.epoch_loop._results.values():
         if value.meta.on_step and not value.meta.on_epoch:
             value.has_reset = True
@@ -52,34 +49,25 @@ def set_last_step(trainer: Any, step: int) -> None:
 def is_last_batch_of_training(trainer: Any) -> bool:
     """Whether the limits of the Trainer end training after the batch that just ended."""
     loop = trainer.fit_loop.epoch_loop
-    if 0 < loop.max_steps <= trainer.global_step:
-        return True
-    epochs = trainer.max_epochs
-    return bool(epochs and trainer.current_epoch + 1 == epochs and loop.batch_progress.is_last_batch)
+    is_last_epoch = trainer.max_epochs and trainer.current_epoch + 1 == trainer.max_epochs
+    is_last = bool(is_last_epoch and loop.batch_progress.is_last_batch)
+    return is_last or 0 < loop.max_steps <= trainer.global_step
 
 
-def validate_after_this_batch(trainer: Any) -> dict[str, Any]:
-    """Validate after this batch and end training.
-
-    Returns:
-        The Trainer's options that this changed, for :func:`restore_options`.
-    """
-    changed = {
-        "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
-        "min_epochs": trainer.fit_loop.min_epochs,
-        "min_steps": trainer.fit_loop.epoch_loop.min_steps,
-    }
+def validate_after_this_batch(trainer: Any) -> tuple[int | None, int | None, int | None]:
+    """Validate after this batch and end training; return the options for :func:`restore_options`."""
+    loop = trainer.fit_loop
+    changed = trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps
     # The last epoch may be one without validation, or below the minimum.
-    restore_options(trainer, {"check_val_every_n_epoch": None, "min_epochs": None, "min_steps": None})
+    restore_options(trainer, (None, None, None))
     trainer.should_stop = True
     return changed
 
 
-def restore_options(trainer: Any, options: dict[str, Any]) -> None:
+def restore_options(trainer: Any, options: tuple[int | None, int | None, int | None]) -> None:
     """Restore the options that :func:`validate_after_this_batch` changed."""
-    trainer.check_val_every_n_epoch = options["check_val_every_n_epoch"]
-    trainer.fit_loop.min_epochs = options["min_epochs"]
-    trainer.fit_loop.epoch_loop.min_steps = options["min_steps"]
+    loop = trainer.fit_loop
+    trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps = options
 
 
 def take_over_sigterm(trainer: Any) -> bool:
@@ -90,18 +78,11 @@ def take_over_sigterm(trainer: Any) -> bool:
 
 
 def collect_checkpoint(trainer: Any) -> dict[str, Any]:
-    """The contents of a checkpoint of the run; every process must call this, and the first gets all of it.
-
-    Raises:
-        ConfigError: The strategy saves the state of each process in a file of its own.
-    """
+    """The contents of a checkpoint of the run; every process must call this, and the first gets all of it."""
     strategy = trainer.strategy
     is_whole = getattr(strategy, "_state_dict_type", "full") == "full"
-    if (
-        not is_whole
-        or getattr(strategy, "_save_distributed_checkpoint", False)
-        or hasattr(strategy, "deepspeed_engine")
-    ):
+    in_parts = getattr(strategy, "_save_distributed_checkpoint", False)
+    if not is_whole or in_parts or hasattr(strategy, "deepspeed_engine"):
         raise ConfigError(
             "writes each checkpoint as a folder",
             "set save_distributed_checkpoint to false",
@@ -123,16 +104,11 @@ def unscale_before_step(optimizer: torch.optim.Optimizer) -> None:
 
 
 def count_batches_anew(checkpoint: dict[str, Any], size_before: int, size_now: int) -> None:
-    """Convert the Trainer's counts of training batches to batches of another size.
+    """Convert the counts of training batches in ``checkpoint`` to batches of another size.
 
     Lightning counts batches to find the end of a step and of an epoch. The data module ensures that an
     optimizer step has as many samples as before, and that the checkpoint lies between two batches of this
-    run, but the step may now consist of more and smaller batches, or of fewer and larger ones.
-
-    Args:
-        checkpoint: The checkpoint that is about to be restored; its counts are replaced.
-        size_before: Number of samples of a batch, over all processes, when it was saved.
-        size_now: Number of samples of a batch, over all processes, in this run.
+    run, but the batches (of so many samples over all processes) may be smaller or larger than before.
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
@@ -143,16 +119,9 @@ def count_batches_anew(checkpoint: dict[str, Any], size_before: int, size_now: i
 
 
 def measure_without_inference_mode(trainer: Any) -> None:
-    """Let all evaluation loops run under ``no_grad``.
-
-    FSDP2 reuses the memory of gathered weights in training, which fails for inference-mode tensors.
-    """
-    for loop in (
-        trainer.validate_loop,
-        trainer.test_loop,
-        trainer.predict_loop,
-        trainer.fit_loop.epoch_loop.val_loop,
-    ):
+    """Run all evaluation loops under ``no_grad``: FSDP2 trains on with the weights that they gathered."""
+    others = trainer.validate_loop, trainer.test_loop, trainer.predict_loop
+    for loop in (*others, trainer.fit_loop.epoch_loop.val_loop):
         loop.inference_mode = False
 
 
@@ -162,10 +131,7 @@ def tensor_parallel_size(strategy: Any) -> int:
 
 
 def set_mesh_sizes(strategy: Any) -> tuple[int, int]:
-    """Resolve the ``auto`` of a ModelParallelStrategy; return the data- and tensor-parallel sizes.
-
-    Their product may differ from the number of processes.
-    """
+    """Resolve the ``auto`` of a ModelParallelStrategy; return the data- and tensor-parallel sizes."""
     shared = tensor_parallel_size(strategy)
     if strategy._data_parallel_size == "auto":
         strategy._data_parallel_size = max(1, strategy.num_nodes * strategy.num_processes // shared)
@@ -186,9 +152,9 @@ _TIME_TO_JUDGE = timedelta(minutes=2)
 
 
 def let_collectives_wait(strategy: Any, seconds: float) -> None:
-    """Keep collective operations from timing out before the watch of the ranks reports which one hangs.
+    """Let collective operations wait longer than the watch, which reports after ``seconds`` which rank hangs.
 
-    The watch acts after ``seconds`` without progress. A timeout that the user has set is kept.
+    A timeout that the user has set is kept.
     """
     if hasattr(strategy, "_timeout") and strategy._timeout in (None, default_pg_timeout):
         strategy._timeout = max(default_pg_timeout, timedelta(seconds=seconds) + _TIME_TO_JUDGE)

@@ -23,17 +23,11 @@ _ACCELERATOR_CHUNK_NUMBERS = 2**26
 
 
 class LinearCrossEntropy(NamedTuple):
-    """The result of :func:`linear_cross_entropy`.
+    """The result of :func:`linear_cross_entropy`: three scalars, sums over the tokens with a valid target."""
 
-    Attributes:
-        loss: Scalar to differentiate: sum over the valid tokens, in nats, z-loss and smoothing included.
-        negative_log_likelihood: Scalar, the sum without z-loss and smoothing, detached.
-        num_valid: int64 scalar, number of tokens with a valid target.
-    """
-
-    loss: torch.Tensor
-    negative_log_likelihood: torch.Tensor
-    num_valid: torch.Tensor
+    loss: torch.Tensor  # to differentiate: in nats, z-loss and smoothing included
+    negative_log_likelihood: torch.Tensor  # without them, detached
+    num_valid: torch.Tensor  # int64
 
 
 def linear_cross_entropy(
@@ -61,19 +55,13 @@ def linear_cross_entropy(
         label_smoothing: Share of the target that is spread evenly over the vocabulary (Szegedy et al. 2016,
             arXiv 1512.00567), as in ``torch.nn.functional.cross_entropy``.
         chunk_size: Number of rows of logits held at once; ``None`` for a size that was measured to be fast.
-
-    Raises:
-        ConfigError: ``chunk_size`` is below 1.
     """
     rows, compute_weight = _prepare(hidden, weight)
-    flat_targets = targets.reshape(-1)
+    losses = _Losses(targets.reshape(-1), rows, soft_cap, z_loss, label_smoothing)
     chunk_rows = _chunk_rows(chunk_size, rows, weight.shape[0])
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
-        outputs = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            rows, weight, compute_weight, flat_targets, soft_cap, z_loss, label_smoothing, chunk_rows
-        )
-        return LinearCrossEntropy(*outputs)
-    losses = _Losses(flat_targets, rows, soft_cap, z_loss, label_smoothing)
+        arguments = rows, weight, compute_weight, losses, chunk_rows
+        return LinearCrossEntropy(*_LinearCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
     for rows_range, logits in _logit_chunks(rows, compute_weight, chunk_rows):
         for block_range, block in _blocks(logits, rows_range.start):
             losses.add(block_range, block)
@@ -105,19 +93,12 @@ def token_losses(
 
 
 class LossMemory(NamedTuple):
-    """The result of :func:`loss_memory`.
+    """Bytes of :func:`loss_memory`."""
 
-    Attributes:
-        logits: Bytes of a chunk of logits and of the buffers of its softmax.
-        casts: Bytes of copies in another type: ``hidden``, the matrix, and its gradient.
-        kept: Bytes between forward and backward: the gradients of ``hidden`` and of the head's matrix.
-        scaled: Bytes of the matrix's gradient times the outer gradient, in the backward pass.
-    """
-
-    logits: int
-    casts: int
-    kept: int
-    scaled: int
+    logits: int  # a chunk of logits and the buffers of its softmax
+    casts: int  # copies in another type: hidden, the matrix, and its gradient
+    kept: int  # between forward and backward: the gradients of hidden and of the head's matrix
+    scaled: int  # the matrix's gradient times the outer gradient, in the backward pass
 
 
 def loss_memory(
@@ -155,13 +136,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows: torch.Tensor,
         weight: torch.Tensor,
         compute_weight: torch.Tensor,
-        targets: torch.Tensor,
-        soft_cap: float | None,
-        z_loss: float,
-        label_smoothing: float,
+        losses: _Losses,
         chunk_rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        losses = _Losses(targets, rows, soft_cap, z_loss, label_smoothing)
         needs_rows, needs_weight = ctx.needs_input_grad[:2]
         rows_gradient = torch.empty_like(rows) if needs_rows else None
         weight_gradient = torch.zeros_like(weight, dtype=losses.dtype) if needs_weight else None
@@ -188,7 +165,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows_gradient = rows_gradient * gradient.to(rows_gradient.dtype)
         if weight_gradient is not None:
             weight_gradient = (weight_gradient * gradient).to(ctx.weight_dtype)
-        return rows_gradient, weight_gradient, None, None, None, None, None, None
+        return rows_gradient, weight_gradient, None, None, None
 
 
 class _Losses:
@@ -323,8 +300,7 @@ def _block_rows(vocabulary: int) -> int:
 class TextLikelihood(Metric):
     """Negative log-likelihood of a text, with its numbers of tokens and bytes.
 
-    The sums are float64 and int64 and are added over ranks, so the result does not depend on the batches and
-    processes that the text was divided into.
+    The result does not depend on the batches and processes that the text was divided into.
     """
 
     full_state_update = False
@@ -350,8 +326,5 @@ class TextLikelihood(Metric):
     def compute(self) -> dict[str, torch.Tensor]:
         """The metrics ``loss`` (nats per token), ``perplexity`` and ``bits_per_byte``."""
         loss = self.nll / self.num_tokens
-        return {
-            "loss": loss,
-            "perplexity": loss.exp(),
-            "bits_per_byte": self.nll / math.log(2) / self.num_bytes,
-        }
+        bits = self.nll / math.log(2)
+        return {"loss": loss, "perplexity": loss.exp(), "bits_per_byte": bits / self.num_bytes}

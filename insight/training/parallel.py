@@ -41,15 +41,12 @@ from insight.training.lightning_internals import (
 
 
 def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
-    """Apply tensor parallelism: each process of a mesh computes its share of every block.
+    """Apply tensor parallelism: each process computes its share of every block. Other blocks are refused.
 
     Shoeybi et al. 2019, arXiv 1909.08053 (Megatron-LM): the projection to queries, keys and values (or gate
     and up) is cut by rows, the output projection by columns, so that a branch needs one sum over the
     processes forward and one backward. Embedding, norms and head stay whole. The network is on the meta
     device; values for it must be in ``row_order``.
-
-    Raises:
-        ConfigError: A block cannot be shared in this way.
     """
     size = mesh.size()
     for index, block in enumerate(network.layers()):
@@ -201,12 +198,9 @@ _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
 class FSDP2Strategy(ModelParallelStrategy):
     """Fully sharded data parallelism, with tensor parallelism as a second dimension.
 
-    Unlike Lightning's own strategy it writes one file, as a single process would: tensors are gathered on
-    saving and cut on loading. A run can therefore be resumed with another number of processes or another
-    strategy, and the Trainer's checkpoint writer writes the file, completely or not at all.
-
-    Gradients are averaged at every micro-batch of an accumulation, since deferring that would need memory
-    for whole gradients.
+    Unlike Lightning's own strategy it writes one file, as a single process would, so a run can be resumed
+    with another number of processes or another strategy. Gradients are averaged at every micro-batch of an
+    accumulation, since deferring that would need memory for whole gradients.
 
     Args:
         data_parallel_size: Number of replicas, each with its own samples; ``auto`` for the largest possible.

@@ -80,17 +80,9 @@ def clip_to_value(parameters: Iterable[nn.Parameter], limit: float) -> None:
 class TrainingStep:
     """The optimizer steps of a run, and all of their state.
 
-    A module calls these methods from its hooks, in this order:
-
-    1. :meth:`begin_run` once, in ``on_train_start``;
-    2. :meth:`begin_micro_batch` in ``on_train_batch_start``;
-    3. :meth:`add` at the end of ``training_step``, after which Lightning computes the gradients;
-    4. :meth:`finish` in ``configure_gradient_clipping``, after which Lightning lets the optimizer update.
-
-    Args:
-        module: The LightningModule in training. It has a ``network``, a ``schedule`` and the
-            ``num_planned_steps`` of the run; its data module counts samples with ``advance``.
-        guard: The reaction to a non-finite step or a loss spike.
+    :class:`insight.training.module.TrainingModule` calls :meth:`begin_run` once; :meth:`begin_micro_batch`
+    and, after the loss, :meth:`add` at each micro-batch, whose gradients Lightning then computes; and
+    :meth:`finish` at each step, before Lightning lets the optimizer update.
     """
 
     def __init__(self, module: Any, guard: Guard) -> None:
@@ -146,11 +138,10 @@ class TrainingStep:
         """Turn the gradients of the window into those of the step, and prepare the optimizer's update.
 
         The optimizer's groups have their full learning rate as ``initial_lr``. Norm or, ``by_value``, single
-        values are clipped to ``clip_to``, unless that is ``None`` or 0.
+        values are clipped to ``clip_to``, unless that is ``None`` or 0. The guard may end the run.
 
         Raises:
             DataError: No token of the step has a valid target.
-            InsightError: The guard ends the run.
         """
         module, trainer, window = self._module, self._module.trainer, self._window
         assert window is not None

@@ -18,31 +18,18 @@ from insight.runtime.numbers import require_number
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of one validation.
-
-    Args:
-        step: Number of optimizer steps before it.
-        num_tokens: Number of training tokens before it.
-        value: Value of the monitored metric; smaller is better.
-        training_value: Value of the metric on the training text since the last validation, if it was logged.
-        seconds: Duration of the run so far, without the time between an interruption and resuming.
-    """
+    """The value of the metric, of which smaller is better, after so many steps and training tokens."""
 
     step: int
     num_tokens: int
     value: float
-    training_value: float | None = None
-    seconds: float | None = None
+    training_value: float | None = None  # on the training text since the last validation, if it was logged
+    seconds: float | None = None  # of the run, without the time between an interruption and resuming
 
 
 @dataclass(frozen=True)
 class History:
-    """All validations so far, and the planned length of the run.
-
-    Args:
-        validations: The validations, the oldest first.
-        num_planned_steps: Number of optimizer steps of the whole run, if it is known.
-    """
+    """All validations so far, the oldest first, and the planned length of the run, if it is known."""
 
     validations: tuple[Validation, ...]
     num_planned_steps: int | None = None
@@ -55,40 +42,24 @@ class History:
 
 @dataclass(frozen=True)
 class EvidenceLine:
-    """A line that supports an advice, to be drawn beside the validations.
-
-    Args:
-        label: Name of the line.
-        steps: Steps of its points; the last may lie beyond the newest validation.
-        values: Value of the metric at each step.
-        low: Lower ends of the interval around the line; empty without an interval.
-        high: Upper ends of the interval.
-    """
+    """A line that supports an advice, to be drawn beside the validations."""
 
     label: str
-    steps: tuple[float, ...]
+    steps: tuple[float, ...]  # the last may lie beyond the newest validation
     values: tuple[float, ...]
-    low: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()  # the interval around the line; empty without one
     high: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The advice of a criterion, and the evidence for it.
-
-    Args:
-        stop: Whether training should end.
-        evidence: One sentence with the numbers.
-        figures: The numbers, for logs and plots.
-        lines: Lines that the report draws beside the validations.
-        parts: The advice of each criterion, if several were combined.
-    """
+    """Whether training should end, and the evidence: a sentence, its numbers, and lines for the report."""
 
     stop: bool
     evidence: str
     figures: dict[str, float] = field(default_factory=dict)
     lines: tuple[EvidenceLine, ...] = ()
-    parts: tuple[Advice, ...] = ()
+    parts: tuple[Advice, ...] = ()  # of each criterion, if several were combined
 
 
 @dataclass(frozen=True)

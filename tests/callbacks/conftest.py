@@ -9,7 +9,7 @@ import types
 import pytest
 from fake_clock import FakeClock
 
-from insight.callbacks import throughput, time_budget
+from insight.callbacks import throughput
 
 
 @pytest.fixture(autouse=True)
@@ -23,5 +23,5 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock of every callback in the test."""
     fake = FakeClock()
     monkeypatch.setattr(throughput, "StepClock", functools.partial(throughput.StepClock, now=fake))
-    monkeypatch.setattr(time_budget, "time", types.SimpleNamespace(monotonic=fake, time=fake))
+    monkeypatch.setattr(throughput, "time", types.SimpleNamespace(monotonic=fake, time=fake))
     return fake

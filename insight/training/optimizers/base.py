@@ -186,10 +186,8 @@ def _depths(network: nn.Module) -> dict[str, int]:
 def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
     """Exclude parameters from training: they get no gradient, no optimizer state and no update.
 
-    Args:
-        network: The network; modules are named as in ``network.named_modules()``.
-        patterns: Names of parameters or modules, in which ``*`` stands for any text, ``?`` for a character
-            and ``[ab]`` for one of several, e.g. ``embedding`` or ``blocks.[01].*``.
+    In the names of parameters or modules ``*`` stands for any text, ``?`` for a character and ``[ab]`` for
+    one of several, e.g. ``embedding`` or ``blocks.[01].*``.
 
     Raises:
         ConfigError: A pattern matches no parameter, or no parameter is left to train.
