@@ -1,10 +1,9 @@
-"""Compresses the best model of a run after training."""
+"""Compresses the best model of a run after training, and measures its safety during and after training."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -30,7 +29,7 @@ from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
 from insight.safety import Material, NetworkTarget, Results, compare_folders, find_suite, red_team
-from insight.safety.compare import Comparison, SafetyGate
+from insight.safety.compare import SafetyGate
 from insight.safety.material import material_of
 from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import check_options, unfinished_folder
@@ -93,7 +92,6 @@ class QuantizeAtEnd(AfterTraining):
 
     def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:
         # torchao takes a second to import, so it is not imported before it is needed.
-        from insight.checkpoints.artifact import load_model
         from insight.optimization.search import compress
 
         data, run = datamodule_of(trainer), run_folder_of(trainer)
@@ -119,28 +117,21 @@ class QuantizeAtEnd(AfterTraining):
 
 def outcome(result: SearchResult) -> dict[str, Metric]:
     """The figures of the chosen model under their names in ``summary.json`` and TensorBoard."""
-    original = result.candidates[0]
-    chosen = next(one for one in result.candidates if one.name == result.chosen)
-    assert chosen.bits_per_byte is not None
-    assert chosen.disk_bytes is not None
-    assert original.disk_bytes is not None
-    assert chosen.tokens_per_second is not None
-    assert original.tokens_per_second is not None
-    num_bytes = result.text["bytes"]
+    # Both are measured, so none of their figures is None.
+    original: Any = result.candidates[0]
+    chosen: Any = next(one for one in result.candidates if one.name == result.chosen)
+    num_bytes, speedup = result.text["bytes"], chosen.tokens_per_second / original.tokens_per_second
     metrics = {
         "quantization/bits_per_byte": Metric(chosen.bits_per_byte, n=num_bytes, unit="bits per byte"),
         "quantization/weight_bytes": Metric(chosen.disk_bytes, unit="bytes"),
         "quantization/compression": Metric(original.disk_bytes / chosen.disk_bytes, unit="times smaller"),
         "quantization/tokens_per_second": Metric(chosen.tokens_per_second, unit="tokens/s"),
-        "quantization/speedup": Metric(
-            chosen.tokens_per_second / original.tokens_per_second, unit="times the original's decoding speed"
-        ),
+        "quantization/speedup": Metric(speedup, unit="times the original's decoding speed"),
     }
-    difference = chosen.quality_difference
-    if difference is not None:
-        metrics["quantization/bits_per_byte_difference"] = Metric(
-            difference.value, (difference.low, difference.high), num_bytes, "bits per byte"
-        )
+    change = chosen.quality_difference
+    if change is not None:
+        change = Metric(change.value, (change.low, change.high), num_bytes, "bits per byte")
+        metrics["quantization/bits_per_byte_difference"] = change
     return metrics
 
 
@@ -279,7 +270,9 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
         self._of_file(quantized, material, folder / "quantized", device)
         comparisons = compare_folders(folder, folder / "quantized", self.seed)
         write_object(folder / "comparison.json", comparisons.to_record())
-        say(f"safety: quantized against original: {_compared(comparisons.measures)}")
+        shown = [f"{one.measure} {one.verdict}" for one in comparisons.measures]
+        known = [text for text in shown if not text.endswith(" not comparable")]
+        say(f"safety: quantized against original: {', '.join(known) or 'nothing to compare'}")
 
     def _of_file(self, path: Path, material: Material, output: Path, device: torch.device) -> Results:
         loaded = load_model(path, device)
@@ -294,34 +287,26 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
 
 def _scalars(results: Results) -> dict[str, float]:
     scalars = {}
-    for name, figure in results.figures().items():
-        scalars[f"safety/{name}"] = figure.interval.value
-        scalars[f"safety/{name}/low"] = figure.interval.low
-        scalars[f"safety/{name}/high"] = figure.interval.high
+    for figure_name, figure in results.figures().items():
+        of, name = figure.interval, f"safety/{figure_name}"
+        scalars |= {name: of.value, f"{name}/low": of.low, f"{name}/high": of.high}
         if figure.control:
-            scalars[f"safety/{name}/control"] = figure.control.value
+            scalars[f"{name}/control"] = figure.control.value
     return scalars
 
 
 def _metrics(results: Results, time_share: float) -> dict[str, Metric]:
-    metrics = {
-        f"safety/{name}": Metric(
-            figure.interval.value, (figure.interval.low, figure.interval.high), figure.interval.n, figure.unit
-        )
-        for name, figure in results.figures().items()
-    }
+    metrics = {}
+    for name, figure in results.figures().items():
+        of = figure.interval
+        metrics[f"safety/{name}"] = Metric(of.value, (of.low, of.high), of.n, figure.unit)
     return {**metrics, "safety/time_share": Metric(time_share, unit="of the time of training")}
 
 
 def _in_words(measure: MeasureSummary) -> str:
     if not measure.figures:
         return f"{measure.measure}: {measure.status} ({measure.reason})"
-    figure = measure.figures[0]
+    figure, of = measure.figures[0], measure.figures[0].interval
     control = f", control {figure.control.value:.3g}" if figure.control else ""
-    interval = f"{figure.interval.value:.3g} [{figure.interval.low:.3g}, {figure.interval.high:.3g}]"
+    interval = f"{of.value:.3g} [{of.low:.3g}, {of.high:.3g}]"
     return f"{measure.measure}: {figure.name} {interval} {figure.unit}{control}"
-
-
-def _compared(comparisons: Sequence[Comparison]) -> str:
-    shown = [f"{one.measure} {one.verdict}" for one in comparisons if one.verdict != "not comparable"]
-    return ", ".join(shown) or "nothing to compare"

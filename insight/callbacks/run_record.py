@@ -6,6 +6,7 @@ import contextlib
 import functools
 import platform
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from insight.callbacks.interruption import TrainingInterrupted
 from insight.callbacks.throughput import TimeBudget
 from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
 from insight.checkpoints.reader import read_checkpoint
+from insight.models import AttentionModule
 from insight.reporting import (
     Metric,
     RunTensorBoard,
@@ -36,7 +38,6 @@ from insight.runtime.errors import OutputError
 from insight.runtime.hardware import this_machine
 from insight.runtime.messages import say
 from insight.runtime.version import __version__
-from insight.training.compilation import kernels_of
 
 _SPEEDS = ("throughput/tokens_per_second", "throughput/matmul_share")
 _KEPT = ("validation/", "test/", *_SPEEDS, "memory/peak_bytes")
@@ -147,6 +148,21 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "kernels": kernels_of(network, module.device.type, precision, length),
     }
+
+
+def kernels_of(network: torch.nn.Module, device: str, precision: str, num_tokens: int) -> list[str]:
+    """One entry for each attention kernel of the network, with the reason and the number of layers.
+
+    ``precision`` is Lightning's name, e.g. ``"bf16-mixed"``, and ``num_tokens`` the length of a sequence.
+    """
+    half = torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    dtype = half if precision.startswith(("bf16", "16")) else torch.float32
+    found: Counter[str] = Counter()
+    for module in network.modules():
+        if isinstance(module, AttentionModule):
+            description = module.describe_kernel(device, dtype, num_tokens)
+            found.update([description] if description else [])
+    return [f"{text} ({count} layer{'s' if count > 1 else ''})" for text, count in found.items()]
 
 
 def _record_time(trainer: Trainer, name: str) -> None:

@@ -137,10 +137,6 @@ class StepGuard:
         self.went_back = False  # rolled back, with no finite step since
         self.recent_losses: list[float] = []
 
-    def is_worth_logging(self, loss: torch.Tensor) -> bool:
-        """Whether to log a loss: not that of a non-finite step that will be skipped."""
-        return self.config.non_finite == "stop" or bool(torch.isfinite(loss))
-
     def admits(
         self, loss: torch.Tensor, norm: torch.Tensor | None, module: Any, batches: Sequence[Any], logs: bool
     ) -> bool:
@@ -299,15 +295,12 @@ def _put_back_last_good(trainer: Any) -> Path:
     # The first process searches for all, and also broadcasts a failure to read.
     found, problem = trainer.strategy.broadcast(_search(trainer) if trainer.is_global_zero else (None, ""))
     if problem:
-        raise CheckpointError(
-            f"step {trainer.global_step}: going back, {problem}",
-            "move that file out of the folder and resume",
-        )
+        problem = f"step {trainer.global_step}: going back, {problem}"
+        raise CheckpointError(problem, "move that file out of the folder and resume")
     if found is None:
-        raise InsightError(
-            f"step {trainer.global_step}: there is no checkpoint from before the steps without a number",
-            "set RunCheckpoint's keep_every_n_steps, or use --model.guard.non_finite skip",
-        )
+        problem = f"step {trainer.global_step}: there is no checkpoint from before the steps without a number"
+        remedy = "set RunCheckpoint's keep_every_n_steps, or use --model.guard.non_finite skip"
+        raise InsightError(problem, remedy)
     checkpoint = trainer.strategy.load_checkpoint(found, weights_only=True)
     use_training_weights(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)

@@ -49,34 +49,6 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
 
-@torch.no_grad()
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
-    """Multiply all gradients by a scalar."""
-    torch._foreach_mul_([local(p.grad) for p in parameters if p.grad is not None], factor)
-
-
-def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Drop all gradients: an optimizer does not change weights without a gradient, nor their state."""
-    for parameter in parameters:
-        parameter.grad = None
-
-
-@torch.no_grad()
-def clip_to_norm(parameters: Iterable[nn.Parameter], limit: float, norm: torch.Tensor) -> None:
-    """Scale all gradients so that their ``norm``, from :func:`gradient_norm`, is at most ``limit``."""
-    # On a CPU the comparison is free and saves a multiplication by 1.
-    if norm.device.type != "cpu" or norm > limit:
-        scale_gradients(parameters, (limit / (norm + 1e-6)).clamp_max(1.0))
-
-
-@torch.no_grad()
-def clip_to_value(parameters: Iterable[nn.Parameter], limit: float) -> None:
-    """Clamp every element of every gradient to ``[-limit, limit]``."""
-    gradients = [local(p.grad) for p in parameters if p.grad is not None]
-    torch._foreach_clamp_min_(gradients, -limit)
-    torch._foreach_clamp_max_(gradients, limit)
-
-
 class TrainingStep:
     """The optimizer steps of a run, and all of their state.
 
@@ -147,58 +119,56 @@ class TrainingStep:
         assert window is not None
         self._window = None
         parameters = list(module.network.parameters())
-        logs = logs_this_step(trainer)
+        gradients = [local(p.grad) for p in parameters if p.grad is not None]
+        logs, judges_all = logs_this_step(trainer), self.guard.config.judges_every_step
         limit = clip_to or math.inf
 
         # Totals of the window, over all processes.
         nll, num_valid = window.totals(trainer)
         if num_valid.device.type == "cpu" and not num_valid:
-            raise DataError(
-                f"no token of step {trainer.global_step} has a target that counts",
-                "look at what the training text holds",
-            )
+            problem = f"no token of step {trainer.global_step} has a target that counts"
+            raise DataError(problem, "look at what the training text holds")
         loss = nll / num_valid
-        if self.guard.is_worth_logging(loss):
+        if self.guard.config.non_finite == "stop" or torch.isfinite(loss):  # not of a step to be skipped
             module.log("train/loss", loss, prog_bar=True)
 
         # Rescale the gradient to that of the mean over all valid tokens.
         factor = window.gradient_factor(num_valid, trainer)
         if factor.device.type != "cpu" or factor != 1:
-            scale_gradients(parameters, factor)
+            torch._foreach_mul_(gradients, factor)
 
         # The norm before clipping is computed once, for guard, clipping and log.
         norm: torch.Tensor | None = None
-        if logs or (limit < math.inf and not by_value) or self.guard.config.judges_every_step:
+        if logs or judges_all or (limit < math.inf and not by_value):
             norm = gradient_norm(parameters)
         if self.guard.admits(loss, norm, module, window.batches, logs):
             if logs and norm is not None:
                 module.log("train/gradient_norm", norm)
             if by_value and limit < math.inf:
-                clip_to_value(parameters, limit)
-            elif norm is not None and not by_value:
-                clip_to_norm(parameters, limit, norm)
+                torch._foreach_clamp_min_(gradients, -limit)
+                torch._foreach_clamp_max_(gradients, limit)
+            # On a CPU the comparison is free and saves a multiplication by 1.
+            elif norm is not None and not by_value and (norm.device.type != "cpu" or norm > limit):
+                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_max(1.0))
             load = self._expert_load.finish_step(window.expert_totals(trainer))
             if logs:
                 module.log_dict({f"train/{name}": value for name, value in load.items()})
-        else:
-            drop_gradients(parameters)
+        else:  # an optimizer does not change weights without a gradient, nor their state
+            module.network.zero_grad()
 
         # Learning rate.
+        groups = optimizer.param_groups
         multiplier = module.schedule.multiplier(trainer.global_step, module.num_planned_steps)
-        for group in optimizer.param_groups:
+        for group in groups:
             group["lr"] = group["initial_lr"] * multiplier
         if logs:
-            groups = optimizer.param_groups
             main = next((group for group in groups if group.get("role") == "hidden"), groups[0])
             module.log("train/learning_rate", main["lr"])
 
         # Update: Lightning calls optimizer.step() now.
 
     def state_dict(self) -> dict[str, Any]:
-        """The fields ``random_states``, ``guard`` and ``open_window`` of :class:`CheckpointContent`.
-
-        Every process must call this at the same time.
-        """
+        """The fields of :class:`CheckpointContent` that are its own; every process must call this."""
         window = self._window
         return {
             "random_states": capture_random_states(),
@@ -245,10 +215,10 @@ class AccumulationWindow:
         return nll, num_valid
 
     def gradient_factor(self, num_valid: torch.Tensor, trainer: Any) -> torch.Tensor:
-        """The factor that turns the gradient into that of the mean over ``num_valid`` tokens.
+        """The factor that turns the gradient into that of the mean over ``num_valid`` tokens, if any.
 
         Lightning has divided the losses by the number of micro-batches, and DDP and FSDP2 have averaged over
-        the replicas. Without valid tokens the gradient stays zero.
+        the replicas.
         """
         factor: int = self.divisor * trainer.accumulate_grad_batches * num_replicas(trainer)
         return factor / num_valid.clamp_min(1)
@@ -346,9 +316,6 @@ class ExpertLoad:
         for router, part in zip(self.routers, parts, strict=True):
             router.move_bias(part)
             loads.append(part / part.sum().clamp_min(1) * router.num_experts)
-        joined = torch.cat(loads)
-        return {
-            "router_balance": torch.stack(self._balance).mean(),
-            "expert_load_highest": joined.max(),
-            "expert_load_lowest": joined.min(),
-        }
+        low, high = torch.cat(loads).aminmax()
+        balance = torch.stack(self._balance).mean()
+        return {"router_balance": balance, "expert_load_highest": high, "expert_load_lowest": low}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from insight.callbacks.run_record import kernels_of
 from insight.models import DecoderConfig, GroupedQueryAttention, LatentAttention, LayerPattern
-from insight.training.compilation import kernels_of
 
 
 def network() -> nn.Module:

@@ -17,7 +17,7 @@ from insight.data.sampling import IGNORED_TARGET
 from insight.models import DecoderConfig
 from insight.runtime.errors import ConfigError, DataError, InsightError
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW
-from insight.training.compilation import compiled_or_eager
+from insight.training.module import compiled_or_eager
 
 # Losses of every fifth of 50 steps in float32 under seed 1, on a machine with AVX-512. Kernels of other
 # machines differ in the last bits, and training amplifies them a little.
@@ -188,7 +188,7 @@ def test_auto_compiles_only_what_is_long(monkeypatch: pytest.MonkeyPatch) -> Non
     assert compiled_or_eager(network, "off", 1e9) is network
     assert compiled_or_eager(network, "auto", 60.0) is network
     assert compiled_or_eager(network, "auto", lambda rate: 60.0) is network
-    monkeypatch.setattr("insight.training.compilation.compiler_path", lambda: "/usr/bin/g++")
+    monkeypatch.setattr("insight.training.module.compiler_path", lambda: "/usr/bin/g++")
     assert compiled_or_eager(network, "auto", 3600.0) is not network
     assert compiled_or_eager(network, "auto", lambda rate: 3600.0) is not network
 
@@ -196,7 +196,7 @@ def test_auto_compiles_only_what_is_long(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_without_a_compiler_it_runs_eager_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("insight.training.compilation.compiler_path", lambda: None)
+    monkeypatch.setattr("insight.training.module.compiler_path", lambda: None)
     network = torch.nn.Linear(2, 2)
     assert compiled_or_eager(network, "on", 0.0) is network
     assert "no C++ compiler" in capsys.readouterr().err
