@@ -35,8 +35,6 @@ class EvaluationWeights(TrainingState):
         self._restored: dict[str, Any] | None = None
         self._is_active = False
 
-    # ------------------------------------------------------------------ methods that a subclass overrides
-
     def begin(self, trainer: Trainer) -> bool:
         """Prepare while the network has its training weights; return whether evaluation weights exist."""
         return bool(_switching_optimizers(trainer))
@@ -53,8 +51,6 @@ class EvaluationWeights(TrainingState):
 
     def put_back(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         """React to a rollback, which has loaded weights and optimizer state from ``checkpoint``."""
-
-    # ------------------------------------------------------------------ events of a run
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -98,8 +94,7 @@ class EvaluationWeights(TrainingState):
     ) -> None:
         if not self._is_active:
             return
-        present = checkpoint["state_dict"]
-        measured = self._training is not None
+        present, measured = checkpoint["state_dict"], self._training is not None
         there, back = self._put_evaluation_weights, self._put_training_weights
         if measured:
             there, back = back, there

@@ -15,7 +15,6 @@ from insight.callbacks.trainer_parts import (
     callbacks_of,
     is_trial,
     run_folder_of,
-    steps_of_limits,
 )
 from insight.reporting import update_run_info
 from insight.runtime.errors import DataError, InsightError
@@ -28,6 +27,7 @@ from insight.training.lightning_internals import (
     step_completed,
     validate_after_this_batch,
 )
+from insight.training.module import steps_of_limits
 
 
 class ParameterTable(Callback):

@@ -14,6 +14,7 @@ from torch import nn
 
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.run_folder import RunFolder
+from insight.training.module import steps_of_limits
 from insight.training.parallel import is_sharded
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
@@ -103,15 +104,6 @@ def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     if isinstance(planned, int) and planned > 0:
         return planned
     return steps_of_limits(trainer)
-
-
-def steps_of_limits(trainer: Trainer) -> int | None:
-    """The step at which ``max_steps`` or ``max_epochs`` ends training; ``None`` without a limit."""
-    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
-    epochs, batches = trainer.max_epochs, trainer.num_training_batches
-    if epochs is not None and epochs > 0 and math.isfinite(batches):
-        limits.append(epochs * math.ceil(batches / trainer.accumulate_grad_batches))
-    return min(limits, default=None)
 
 
 def steps_per_validation(trainer: Trainer) -> float:

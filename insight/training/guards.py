@@ -218,9 +218,6 @@ class StepGuard:
             setattr(self, name, state[name])
 
 
-# ---------------------------------------------------------------------- the record of suspicious steps
-
-
 def record_suspects(module: Any, batches: Sequence[Any], loss: float, decision: StepDecision) -> str:
     """Record the documents of a suspicious step, already counted, as a line of JSON; say where it is."""
     trainer = module.trainer
@@ -279,9 +276,6 @@ def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, t
     parts = [input_ids[start : min(stop, start + _HEAD_TOKENS)] for start, stop in itertools.pairwise(bounds)]
     heads = [tokenizer.decode(part.tolist())[:_HEAD_CHARACTERS] for part in parts]
     return [head for head in heads if head]
-
-
-# ---------------------------------------------------------------------- rollback
 
 
 def _put_back_last_good(trainer: Any) -> Path:

@@ -17,13 +17,8 @@ from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.guards import Guard
 from insight.training.lightning_internals import count_batches_anew, unscale_before_step
-from insight.training.optimizers import (
-    OptimizerConfig,
-    OptimizerFactory,
-    as_optimizer_config,
-    prepare_for_resuming,
-)
-from insight.training.optimizers.base import freeze_parameters
+from insight.training.optimizers.adamw import OptimizerFactory, as_optimizer_config
+from insight.training.optimizers.base import OptimizerConfig, freeze_parameters, prepare_for_resuming
 from insight.training.parallel import build_in_parts, is_sharded, num_replicas
 from insight.training.schedules import ScheduleConfig, say_new_length
 from insight.training.step import TrainingStep
@@ -56,6 +51,15 @@ def compiled_or_eager(
     say(f"compile: {choice}; the first step takes up to a minute longer")
     compiled: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False)
     return compiled
+
+
+def steps_of_limits(trainer: pl.Trainer) -> int | None:
+    """The step at which ``max_steps`` or ``max_epochs`` ends training; ``None`` without a limit."""
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    if epochs is not None and epochs > 0 and math.isfinite(batches):
+        limits.append(epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+    return min(limits, default=None)
 
 
 class TrainingModule(pl.LightningModule):
@@ -135,23 +139,17 @@ class TrainingModule(pl.LightningModule):
         unscale_before_step(optimizer)
         return optimizer
 
-    # ------------------------------------------------------------------ steps
-
     def on_train_start(self) -> None:
         """Plan the number of steps and choose whether the network runs compiled."""
         self.step.begin_run()
         self.schedule = self.schedule.in_steps(self._tokens_per_step * num_replicas(self.trainer))
-        trainer, limits = self.trainer, []
-        steps_an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        if trainer.max_steps > 0:
-            limits.append(trainer.max_steps)
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limits.append(steps_an_epoch * trainer.max_epochs)
-        if limits:  # even on resuming, so that a run can be extended
-            say_new_length(self.schedule, trainer.global_step, self.num_planned_steps, min(limits))
-            self.num_planned_steps = min(limits)
+        trainer, limit = self.trainer, steps_of_limits(self.trainer)
+        if limit is not None:  # even on resuming, so that a run can be extended
+            say_new_length(self.schedule, trainer.global_step, self.num_planned_steps, limit)
+            self.num_planned_steps = limit
         elif self.num_planned_steps is None:
-            self.num_planned_steps = steps_an_epoch
+            batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+            self.num_planned_steps = math.ceil(batches)
         choice = "off" if is_sharded(self.network) else self.compile_choice
         chosen = compiled_or_eager(self.network, choice, self.expected_seconds or self._estimated_seconds)
         # A function, since a module attribute would be registered and saved a second time.
@@ -179,8 +177,6 @@ class TrainingModule(pl.LightningModule):
         assert self.num_planned_steps is not None
         flops_per_token: int = self.network.flops_per_token(self.data.sequence_length)
         return flops_per_token * self._tokens_per_step * self.num_planned_steps / flops_per_second
-
-    # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the :class:`CheckpointContent`."""

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -173,14 +172,12 @@ def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any)
 
 def num_replicas(trainer: Any) -> int:
     """Number of processes, or groups of processes, that read different samples."""
-    placed = trainer.distributed_sampler_kwargs
-    return 1 if placed is None else int(placed["num_replicas"])
+    return int((trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"])
 
 
 def replica_rank(trainer: Any) -> int:
     """Number of this process's replica; the processes of a tensor-parallel group have the same."""
-    placed = trainer.distributed_sampler_kwargs
-    return 0 if placed is None else int(placed["rank"])
+    return int((trainer.distributed_sampler_kwargs or {"rank": 0})["rank"])
 
 
 def sum_over_replicas(tensor: torch.Tensor, trainer: Any) -> torch.Tensor:
@@ -258,8 +255,6 @@ class FSDP2Strategy(ModelParallelStrategy):
         num_processes = self.num_nodes * self.num_processes
         return {"num_replicas": max(1, num_processes // shared), "rank": self.global_rank // shared}
 
-    # ------------------------------------------------------------------ checkpoints
-
     @property
     def lightning_restore_optimizer(self) -> bool:
         """True: Lightning calls :meth:`load_optimizer_state_dict`."""
@@ -306,17 +301,9 @@ class FSDP2Strategy(ModelParallelStrategy):
             optimizer.load_state_dict({**saved, "state": {n: kept for n, kept in state.items() if kept}})
             _check_shapes(optimizer)
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Let the first process write the file, through the Trainer's ``checkpoint_io``."""
-        ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """The file's contents, on every process."""
-        return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only=weights_only)
+    # The first process writes the file, through the Trainer's ``checkpoint_io``, and every process reads it.
+    save_checkpoint = ParallelStrategy.save_checkpoint
+    load_checkpoint = ParallelStrategy.load_checkpoint
 
     def _gathered(
         self, tensors: Mapping[str, Any], row_orders: Mapping[str, torch.Tensor | None]
@@ -335,8 +322,6 @@ class FSDP2Strategy(ModelParallelStrategy):
     def _module(self) -> LightningModule:
         assert self.lightning_module is not None
         return self.lightning_module
-
-    # ------------------------------------------------------------------ evaluation
 
     def on_validation_end(self) -> None:
         """Free weights that a forward pass without a backward pass has left gathered."""
@@ -375,8 +360,6 @@ def _is_like(value: Any, parameter: torch.Tensor) -> bool:
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism (FSDP2)")
-
-
 # Gradients become views of the buckets that are summed (Li et al. 2020, arXiv 2006.15704, section 3.2.3),
 # which saves the memory of separate buckets and the copies.
 StrategyRegistry.register(

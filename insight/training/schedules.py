@@ -34,11 +34,7 @@ class Length:
     unit: Unit
 
     def steps(self, num_steps: int) -> float:
-        """The length in a run of ``num_steps`` optimizer steps; that of a share may be fractional.
-
-        Raises:
-            ConfigError: The length is in tokens, and the number of tokens of a step is unknown.
-        """
+        """The length in a run of ``num_steps`` optimizer steps; that of a share may be fractional."""
         if self.unit == "tokens":
             problem = f"a length of {self.value:,.0f} tokens: the number of tokens a step is not known here"
             raise ConfigError(problem, "ask schedule.in_steps(num_tokens_per_step) first")
@@ -363,16 +359,10 @@ class ExponentialSweep(ScheduleConfig):
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The result of a sweep, in multiples of the configured learning rates.
+    """The result of a sweep, in multiples of the configured learning rates; ``None`` for no such rate."""
 
-    Args:
-        steepest: Rate at which the loss fell fastest, which is the one to use; ``None`` if it never fell.
-        lowest_loss: Rate at which the loss was lowest, ``None`` if it never fell; higher rates are too high.
-        diverged: Rate at which the loss had diverged; ``None`` if it did not.
-    """
-
-    steepest: float | None
-    lowest_loss: float | None
+    steepest: float | None  # the loss fell fastest: the one to use
+    lowest_loss: float | None  # higher rates are too high
     diverged: float | None
 
 
@@ -382,10 +372,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
 
 
 def judge_sweep(multipliers: Sequence[float], losses: Sequence[float]) -> SweepResult:
-    """Find the best, lowest-loss and diverging learning rates of a sweep, whose last loss may have diverged.
-
-    Slopes are those of straight lines through a tenth of the sweep, against the logarithm of the rate.
-    """
+    """Judge a sweep by straight lines through a tenth of it, against the logarithm of the rate."""
     diverged = float(multipliers[-1]) if has_diverged(losses) else None
     usable = np.array(losses[: len(losses) - 1] if diverged is not None else losses)
     reach = max(1, round(_WINDOW_SHARE * len(multipliers) / 2))
