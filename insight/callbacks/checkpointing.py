@@ -38,11 +38,7 @@ from insight.training.lightning_internals import collect_checkpoint, step_comple
 
 
 class BestGate(Callback):
-    """A callback with a veto: while it blocks, RunCheckpoint writes ``last.ckpt`` only.
-
-    Attributes:
-        blocks_best: Whether the weights of the validation that has just ended must not become ``best.ckpt``.
-    """
+    """A callback with a veto against the weights of a validation that has just ended as ``best.ckpt``."""
 
     blocks_best: bool = False
 
@@ -68,10 +64,6 @@ class RunCheckpoint(Checkpoint):
         upload_to: A folder that every file is copied to: a path, or a URL that fsspec knows (``s3://…``, with
             its package installed). A failure is reported, does not end the run, and is tried again at the
             next save.
-
-    Attributes:
-        best_model_path: Path of ``best.ckpt``, "" before it exists (Lightning's name).
-        last_model_path: Path of ``last.ckpt``, "" before it exists (Lightning's name).
     """
 
     def __init__(
@@ -98,7 +90,7 @@ class RunCheckpoint(Checkpoint):
         self.at_validation, self.keep_best = at_validation, keep_best
         self.folder = Path(folder) if folder else None
         self.asynchronous, self.upload_to = asynchronous, upload_to
-        self.best_model_path = self.last_model_path = ""
+        self.best_model_path = self.last_model_path = ""  # Lightning's names; "" before the files exist
         self._scores = BestScores(mode, keep_best)
         self._saved_step = -1
         self._due = False
@@ -186,11 +178,7 @@ class RunCheckpoint(Checkpoint):
         self._close()
 
     def wait(self, trainer: Trainer) -> None:
-        """Wait until all saved checkpoints are on the disk. Every process must call this.
-
-        Raises:
-            OutputError: A checkpoint could not be written.
-        """
+        """Wait until all saved checkpoints are on the disk, or raise. Every process must call this."""
         _fail_together(trainer, self._wait())
 
     def _wait(self) -> Exception | None:

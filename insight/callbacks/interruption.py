@@ -76,17 +76,14 @@ class GracefulInterrupt(Callback):
         time_limit: Seconds after which the run ends itself, or ``None``. Leave time before the limit of the
             job for one step, one validation and a save.
         include_startup: Count from the start of the process instead of the start of training.
-
-    Attributes:
-        requested: Number of the signal that interrupted the run, or ``None``.
-        stopping: Whether the run is at a point it can be resumed from and ends before its next step.
     """
 
     def __init__(self, time_limit: float | None = None, include_startup: bool = True) -> None:
         require_number("time_limit", time_limit, 3600, above=0, optional=True)
         self.time_limit, self.include_startup = time_limit, include_startup
         self._end = float("inf")
-        self.requested: int | None = None
+        self.requested: int | None = None  # the signal that interrupted the run
+        # Stopping: the run is at a point it can be resumed from, and ends before its next step.
         self.stopping = self._is_trained = False
         self._trainer: Trainer | None = None
         self._handlers: dict[int, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,12 +9,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.throughput import TimeBudget
-from insight.callbacks.trainer_parts import (
-    TrainingState,
-    callbacks_of,
-    is_trial,
-    run_folder_of,
-)
+from insight.callbacks.trainer_parts import TrainingState, callbacks_of, is_trial, run_folder_of
 from insight.reporting import update_run_info
 from insight.runtime.errors import DataError, InsightError
 from insight.runtime.messages import aligned, say
@@ -113,7 +107,6 @@ class AfterTraining(Callback):
         """The work of this callback after training, for the announcement."""
         return self.noun
 
-    @abstractmethod
     def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:
         """Do the work."""
 
@@ -157,15 +150,11 @@ class EndOfTraining(TrainingState):
     loader announces batches but yields none.
     """
 
-    _changed_options: tuple[int | None, int | None, int | None] | None = None
-
     def reset(self) -> None:
         self._num_batches = self._num_empty_epochs = 0
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        changed, self._changed_options = self._changed_options, None
-        if changed is not None:
-            restore_options(trainer, changed)  # the Trainer may train again
+        restore_options(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         steps = steps_of_limits(trainer)
@@ -180,9 +169,8 @@ class EndOfTraining(TrainingState):
         self._num_empty_epochs = -1  # this epoch is not empty
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        is_last = self._changed_options is None and is_last_batch_of_training(trainer)
-        if is_last and step_completed(trainer) and not is_trial(trainer):
-            self._changed_options = validate_after_this_batch(trainer)
+        if is_last_batch_of_training(trainer) and step_completed(trainer) and not is_trial(trainer):
+            validate_after_this_batch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_empty_epochs += 1

@@ -234,10 +234,6 @@ class TimeBudget(StepTiming):
         include_startup: Count from the start of the process (imports, tokenizer training, encoding and
             compiling are then part of the budget) instead of the first step. Set it to false if one process
             trains several times, as in a notebook.
-
-    Attributes:
-        planned_steps: Number of optimizer steps in the present plan; ``None`` before the first measurement.
-        frozen: Whether the plan is final.
     """
 
     clock_window = 500
@@ -247,13 +243,12 @@ class TimeBudget(StepTiming):
         require_number("seconds", seconds, 150, above=0)
         self.seconds = seconds
         self.include_startup = include_startup
-        self._changed_options: tuple[int | None, int | None, int | None] | None = None
         super().__init__()
 
     def reset(self) -> None:
         super().reset()
-        self.planned_steps: int | None = None
-        self.frozen = self._told_slower = False
+        self.planned_steps: int | None = None  # before the first measurement
+        self.frozen = self._told_slower = False  # frozen: the plan is final
         self._limit = -1
         self.step_seconds = self._elapsed_before = 0.0
         self._start = time.monotonic()
@@ -278,9 +273,7 @@ class TimeBudget(StepTiming):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             set_last_step(trainer, self._limit)  # the Trainer may train again
-            if self._changed_options is not None:
-                restore_options(trainer, self._changed_options)
-                self._changed_options = None
+            restore_options(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -322,7 +315,7 @@ class TimeBudget(StepTiming):
             self._freeze_if_due(pl_module, step)
         self._apply(trainer, pl_module)
         if self.planned_steps is not None and step >= self.planned_steps and not trainer.should_stop:
-            self._changed_options = validate_after_this_batch(trainer)
+            validate_after_this_batch(trainer)
 
     def _plan(self, trainer: Trainer, step: int) -> None:
         per_step = self.clock.seconds_per_step

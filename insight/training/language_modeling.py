@@ -39,9 +39,6 @@ class LanguageModelingModule(TrainingModule):
         freeze: Names of parameters or modules that are not trained, ``*`` for any text, e.g.
             ``[embedding, "blocks.0.*"]``.
         guard: The reaction to a step whose loss or gradient is NaN or infinite, or whose loss is a spike.
-
-    Raises:
-        ConfigError: A value is out of range.
     """
 
     network: Decoder

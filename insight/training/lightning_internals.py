@@ -54,20 +54,24 @@ def is_last_batch_of_training(trainer: Any) -> bool:
     return is_last or 0 < loop.max_steps <= trainer.global_step
 
 
-def validate_after_this_batch(trainer: Any) -> tuple[int | None, int | None, int | None]:
-    """Validate after this batch and end training; return the options for :func:`restore_options`."""
+_OPTIONS_BEFORE = "_options_before_last_validation"
+
+
+def validate_after_this_batch(trainer: Any) -> None:
+    """Validate after this batch and end training; :func:`restore_options` undoes what this changes."""
     loop = trainer.fit_loop
-    changed = trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps
+    options = trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps
+    vars(trainer).setdefault(_OPTIONS_BEFORE, options)
     # The last epoch may be one without validation, or below the minimum.
-    restore_options(trainer, (None, None, None))
+    trainer.check_val_every_n_epoch = loop.min_epochs = loop.epoch_loop.min_steps = None
     trainer.should_stop = True
-    return changed
 
 
-def restore_options(trainer: Any, options: tuple[int | None, int | None, int | None]) -> None:
-    """Restore the options that :func:`validate_after_this_batch` changed."""
-    loop = trainer.fit_loop
-    trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps = options
+def restore_options(trainer: Any) -> None:
+    """Restore the options that :func:`validate_after_this_batch` has changed: the Trainer may train again."""
+    loop, options = trainer.fit_loop, vars(trainer).pop(_OPTIONS_BEFORE, None)
+    if options is not None:
+        trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps = options
 
 
 def take_over_sigterm(trainer: Any) -> bool:

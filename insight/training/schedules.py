@@ -80,6 +80,12 @@ class ScheduleConfig(Component):
     # Options that are the length of a phase, with the unit of a number without one.
     _lengths: ClassVar[dict[str, Unit]] = {}
 
+    def __post_init__(self) -> None:
+        self._parsed()
+        for name in ("initial_share", "final_share"):
+            if hasattr(self, name):
+                require_number(name, getattr(self, name), 0.5, at_least=0, at_most=1)
+
     @abstractmethod
     def multiplier(self, step: int, num_steps: int) -> float:
         """The factor of optimizer step ``step`` (0-based) in a run of ``num_steps`` steps."""
@@ -130,7 +136,7 @@ class _Warmup(ScheduleConfig):
     def __post_init__(self) -> None:
         if self.warmup_steps == "None":  # `null` on a command line becomes this text
             object.__setattr__(self, "warmup_steps", None)
-        self._parsed()
+        super().__post_init__()
 
     def settled_steps(self, num_steps: int) -> int:
         is_share = self.warmup_steps is not None and self._length("warmup_steps").unit == "share"
@@ -172,10 +178,6 @@ class _WarmupDecay(_Warmup):
     """Linear warm-up, then a fall over the rest of the run."""
 
     final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_share("final_share", self.final_share)
 
     def multiplier(self, step: int, num_steps: int) -> float:
         warmup_steps = self._warmup_length(num_steps)
@@ -255,11 +257,6 @@ class OneCycle(ScheduleConfig):
 
     _lengths: ClassVar[dict[str, Unit]] = {"rise_share": "share"}
 
-    def __post_init__(self) -> None:
-        self._parsed()
-        _check_share("initial_share", self.initial_share)
-        _check_share("final_share", self.final_share)
-
     def multiplier(self, step: int, num_steps: int) -> float:
         top, last = self._length("rise_share").steps(num_steps) - 1, num_steps - 1
         if step <= top:
@@ -292,7 +289,6 @@ class WarmupStableDecay(_Warmup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_share("final_share", self.final_share)
         if self.shape not in ("linear", "sqrt"):
             problem, remedy = "unknown shape of the decay", "use linear or sqrt"
             raise ConfigError(problem, remedy, option="shape", value=self.shape)
@@ -311,10 +307,6 @@ class WarmupStableDecay(_Warmup):
 
 def _half_cosine(start: float, stop: float, progress: float) -> float:
     return stop + (start - stop) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _check_share(name: str, value: float) -> None:
-    require_number(name, value, 0.5, at_least=0, at_most=1)
 
 
 def say_new_length(schedule: ScheduleConfig, step: int, planned_before: int | None, planned_now: int) -> None:
