@@ -10,6 +10,7 @@ from tiny_training import LossRecorder, make_data, make_module, make_trainer
 
 from insight.runtime.seeding import seed_everything
 from insight.training import LanguageModelingModule, ScheduleConfig, WarmupCosine, WarmupStableDecay
+from insight.training import module as training_module
 
 PLANNED, LONGER, SAVED = 16, 32, 8
 TOKENS_PER_STEP = 4 * 32  # of tiny_training's data
@@ -63,7 +64,7 @@ def test_the_plateau_goes_on(
 def test_a_plan_that_is_not_renewed_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = WarmupStableDecay(3, 0.5)
     first = run(tmp_path, schedule, PLANNED, save_at=SAVED)
-    monkeypatch.setattr(LanguageModelingModule, "_steps_of_trainer", lambda self: None)
+    monkeypatch.setattr(training_module, "steps_of_limits", lambda trainer: None)
     resumed = run(tmp_path, schedule, LONGER, ckpt_path=tmp_path / f"{SAVED}.ckpt")
     assert resumed.rates[: PLANNED - SAVED] == first.rates[SAVED:]
 
