@@ -103,12 +103,6 @@ class GracefulInterrupt(Callback):
 
     on_exception = teardown
 
-    def on_train_start(self, *_: Any, **__: Any) -> None:
-        self._listen()
-
-    # Lightning installs its own SIGTERM handler just before these events; ours has to replace it.
-    on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_train_start
-
     def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self._end_if(self.stopping, trainer)
 
@@ -149,10 +143,11 @@ class GracefulInterrupt(Callback):
             return self.requested is not None
         own = torch.tensor(self.requested or 0, device=trainer.strategy.root_device)
         agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
-        if agreed and self.requested is None:
-            self._request(agreed)
-        # If no process had a signal, one that came during the reduction counts the next time.
-        self.requested = agreed or self.requested
+        if agreed:
+            if self.requested is None:
+                self._request(agreed)
+            self.requested = agreed
+        # Otherwise keep it: a signal that came during the reduction counts the next time.
         return agreed > 0
 
     def _end_if(self, condition: bool, trainer: Trainer) -> None:
@@ -168,7 +163,7 @@ class GracefulInterrupt(Callback):
             ending.code = 0
         return ending
 
-    def _listen(self) -> None:
+    def _listen(self, *_: Any, **__: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
         if self._trainer is not None and take_over_sigterm(self._trainer):  # one came just before
@@ -178,6 +173,9 @@ class GracefulInterrupt(Callback):
             if current != self._handle:
                 self._handlers[number] = current
                 signal.signal(number, self._handle)
+
+    # Lightning installs its own SIGTERM handler just before these events; ours has to replace it.
+    on_train_start = on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = _listen
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_trained:

@@ -60,12 +60,9 @@ class LanguageModelingModule(TrainingModule):
     def check_data(self) -> None:
         longest, window = self.network_config.max_sequence_length, self.data.sequence_length
         if window > longest:
-            raise ConfigError(
-                f"the network holds max_sequence_length={longest}",
-                f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}",
-                option="data.sequence_length",
-                value=window,
-            )
+            problem = f"the network holds max_sequence_length={longest}"
+            remedy = f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}"
+            raise ConfigError(problem, remedy, option="data.sequence_length", value=window)
 
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         """The loss of a micro-batch, scaled so that the gradients of an accumulation window add up."""
@@ -115,14 +112,13 @@ class LanguageModelingModule(TrainingModule):
         if not batch_idx or batch.input_ids.device.type == "cpu":
             smallest, largest = (int(bound) for bound in batch.input_ids.aminmax())
             if smallest < 0 or largest >= self.network.vocabulary_size:
-                raise DataError(
-                    f"the data holds token id {largest if smallest >= 0 else smallest}, "
-                    f"the network knows 0 to {self.network.vocabulary_size - 1}",
-                    "use the tokenizer that the network was built for",
+                problem = (
+                    f"the data holds token id {largest if smallest >= 0 else smallest}, the network knows"
                 )
-        return network(
-            batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids, **more
-        )
+                remedy = "use the tokenizer that the network was built for"
+                raise DataError(f"{problem} 0 to {self.network.vocabulary_size - 1}", remedy)
+        places = {"document_ids": batch.document_ids, "position_ids": batch.position_ids}
+        return network(batch.input_ids, **places, **more)
 
     def _loss(
         self, hidden: torch.Tensor, batch: LanguageModelBatch, z_loss: float = 0.0, smoothing: float = 0.0

@@ -57,10 +57,8 @@ def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
         pairs = [(attention.query_key_value, attention.output), (up, down)]
         for rows in (rows for first, _ in pairs for rows in first.splits):
             if rows % size:
-                raise ConfigError(
-                    f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch",
-                    "use a divisor of them, or 1",
-                )
+                problem = f"tensor_parallel_size={size}: does not divide the {rows} channels inside a branch"
+                raise ConfigError(problem, "use a divisor of them, or 1")
         for first, second in pairs:
             first.row_order = rows_by_process(first.splits, size)
             parallelize_module(first, mesh, ColwiseParallel(), src_data_rank=None)
@@ -94,9 +92,8 @@ def _checked(attention: AttentionModule, size: int) -> GroupedQueryModule:
 
 
 def _refused(what: str, remedy: str) -> ConfigError:
-    return ConfigError(
-        f"tensor_parallel_size above 1: cannot share {what}", f"{remedy}, or --trainer.strategy fsdp2"
-    )
+    problem = f"tensor_parallel_size above 1: cannot share {what}"
+    return ConfigError(problem, f"{remedy}, or --trainer.strategy fsdp2")
 
 
 def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
@@ -118,10 +115,9 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
     for index, block in enumerate(network.layers()):
         for name, parameter in block.named_parameters():
             if owners.setdefault(parameter, f"blocks.{index}") != f"blocks.{index}":
-                raise ConfigError(
-                    f"strategy fsdp2: {name} is shared by {owners[parameter]} and blocks.{index}",
-                    "use --trainer.strategy ddp, or positions without weights such as Rope",
-                )
+                problem = f"strategy fsdp2: {name} is shared by {owners[parameter]} and blocks.{index}"
+                remedy = "use --trainer.strategy ddp, or positions without weights such as Rope"
+                raise ConfigError(problem, remedy)
     if mesh["tensor_parallel"].size() > 1:
         share_matrices(network, mesh["tensor_parallel"])
     reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
@@ -218,21 +214,15 @@ class FSDP2Strategy(ModelParallelStrategy):
         require_number("tensor_parallel_size", tensor_parallel_size, 1, whole=True, at_least=1)
         if data_parallel_size != "auto":
             require_number("data_parallel_size", data_parallel_size, 1, whole=True, at_least=1)
-        super().__init__(
-            data_parallel_size,
-            tensor_parallel_size,
-            save_distributed_checkpoint=False,
-            process_group_backend=process_group_backend,
-            timeout=timeout,
-        )
+        in_parts = False  # whether a checkpoint is a folder with a file of each process
+        super().__init__(data_parallel_size, tensor_parallel_size, in_parts, process_group_backend, timeout)
 
     def setup_environment(self) -> None:
         precision = self.precision_plugin.precision
         if precision not in _PRECISIONS:
             remedy = f"use {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}"
-            raise ConfigError(
-                "strategy fsdp2 cannot train so", remedy, option="trainer.precision", value=precision
-            )
+            problem = "strategy fsdp2 cannot train so"
+            raise ConfigError(problem, remedy, option="trainer.precision", value=precision)
         replicas, shared = set_mesh_sizes(self)
         num_processes = self.num_nodes * self.num_processes
         if replicas * shared != num_processes:
@@ -346,12 +336,11 @@ def _check_shapes(optimizer: Optimizer) -> None:
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, torch.Tensor) and value.numel() > 1 and not _is_like(value, parameter):
-                shapes = tuple(value.shape), tuple(parameter.shape)
-                problem = f"keeps {name!r} of shape {shapes[0]} for weights of shape {shapes[1]}"
-                raise CheckpointError(
-                    f"{type(optimizer).__name__} {problem}: strategy fsdp2 cannot cut it",
-                    "resume with --trainer.strategy ddp",
+                problem = (
+                    f"{type(optimizer).__name__} keeps {name!r} of shape {tuple(value.shape)} for weights"
                 )
+                problem += f" of shape {tuple(parameter.shape)}: strategy fsdp2 cannot cut it"
+                raise CheckpointError(problem, "resume with --trainer.strategy ddp")
 
 
 def _is_like(value: Any, parameter: torch.Tensor) -> bool:

@@ -32,7 +32,6 @@ _MEASURED = {"dtype": "precision"}
 _OWN_PACKAGES = ("torch.optim", "insight.")
 _RATES = ("lr", "initial_lr", "weight_decay")
 
-
 RATE: dict[str, Any] = {"example": 0.003, "optional": True, "above": 0, "at_most": MAX_LEARNING_RATE}
 _MEAN_DECAY: dict[str, Any] = {"example": 0.95, "at_least": 0, "below": 1}
 _RANGES: dict[str, dict[str, Any]] = {
@@ -89,10 +88,8 @@ def _resumed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
         for groups in (saved, present)
     )
     if before != now:
-        problem = (
-            f"the checkpoint's optimizer has other groups of parameters ({before} tensors) than this one"
-        )
-        raise CheckpointError(f"{problem} ({now})", _REMEDY)
+        problem = f"the checkpoint's optimizer has other groups of parameters ({before} tensors)"
+        raise CheckpointError(f"{problem} than this one ({now})", _REMEDY)
     for theirs, ours in zip(saved, present, strict=True):
         # Another version of torch may add or lack options; another optimizer does both.
         unknown = sorted(theirs.keys() - ours.keys())
@@ -177,8 +174,7 @@ def _depths(network: nn.Module) -> dict[str, int]:
     depths: dict[str, int] = {}
     others = 0
     for name in names:
-        if name in of_blocks:
-            others = max(of_blocks.values()) + 1
+        others = max(of_blocks.values()) + 1 if name in of_blocks else others
         depths[name] = of_blocks.get(name, others)
     return depths
 
@@ -196,27 +192,18 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         frozen = [n for n in parameters if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")]
         if not frozen:
-            raise ConfigError(
-                "no parameter has such a name",
-                _remedy(parameters, pattern),
-                option="model.freeze",
-                value=pattern,
-            )
+            problem, remedy = "no parameter has such a name", _remedy(parameters, pattern)
+            raise ConfigError(problem, remedy, option="model.freeze", value=pattern)
         for name in frozen:
             parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ConfigError(
-            "nothing is left to train",
-            "leave a part of the network out",
-            option="model.freeze",
-            value=", ".join(patterns),
-        )
+        problem, remedy = "nothing is left to train", "leave a part of the network out"
+        raise ConfigError(problem, remedy, option="model.freeze", value=", ".join(patterns))
 
 
 def _remedy(names: Iterable[str], pattern: str) -> str:
     paths = [name.split(".") for name in names]
     known = {".".join(parts[:end]) for parts in paths for end in range(1, len(parts) + 1)}
     near = nearest(pattern.rstrip(".*"), sorted(known))
-    if near:
-        return f"did you mean {near!r}?"
-    return f"names begin with {', '.join(dict.fromkeys(parts[0] for parts in paths))}"
+    first = ", ".join(dict.fromkeys(parts[0] for parts in paths))
+    return f"did you mean {near!r}?" if near else f"names begin with {first}"
