@@ -254,9 +254,7 @@ def _interrupted(trainer: Trainer) -> bool:
 class InitialWeights(Callback):
     """Loads the weights of a checkpoint before training; optimizer state, position and step start anew.
 
-    Args:
-        checkpoint: A run folder or a ``.ckpt`` file with the same network and tokenizer.
-        root: The folder that contains the runs, for a run that is given by its name.
+    It is a ``.ckpt`` file, a run folder, or the name of a run in ``root``, of the same network and tokenizer.
     """
 
     def __init__(self, checkpoint: str, root: Path | str = DEFAULT_ROOT) -> None:

@@ -158,15 +158,13 @@ class AveragedWeights(EvaluationWeights):
 
     def begin(self, trainer: Trainer) -> bool:
         if super().begin(trainer):
-            raise ConfigError(
-                "AveragedWeights: the optimizer makes an average of its own", "leave one of the two out"
-            )
+            problem = "AveragedWeights: the optimizer makes an average of its own"
+            raise ConfigError(problem, "leave one of the two out")
         narrow = next((p.dtype for p in self._parameters if p.dtype.itemsize < torch.float32.itemsize), None)
         if narrow is not None:
-            raise ConfigError(
-                f"AveragedWeights: an average in {str(narrow).removeprefix('torch.')} would stand still",
-                "use --trainer.precision bf16-mixed, which keeps the weights in float32",
-            )
+            problem = f"AveragedWeights: an average in {str(narrow).removeprefix('torch.')} would stand still"
+            remedy = "use --trainer.precision bf16-mixed, which keeps the weights in float32"
+            raise ConfigError(problem, remedy)
         self._begin_averages(trainer, self._restored)
         # Right after the step, so that every later save contains the updated average.
         self._hook = trainer.optimizers[0].register_step_post_hook(self._update)

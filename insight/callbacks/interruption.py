@@ -38,10 +38,10 @@ class TrainingInterrupted(SystemExit):
 
     Args:
         signal_number: The signal that interrupted the run; ``TIME_LIMIT`` for the time limit.
-        step: Number of finished optimizer steps, 0 if nothing was being trained.
+        step: Number of finished optimizer steps.
         checkpoint: The newest checkpoint to resume from, "" if there is none.
         aborted: Whether the signal came twice, so that the last step was not finished.
-        after_training: Whether the model was trained and saved, and only the work after that was cut short.
+        after_training: Whether only the work after training was cut short.
     """
 
     def __init__(
@@ -217,14 +217,10 @@ def _ends_quietly(trainer: Trainer) -> bool:
 
 
 class HangWatch(Callback):
-    """Reports the progress of this process to the watch of the run, from start to end of training.
+    """Reports the progress of this process to the watch of the run, which ends it ``seconds`` after the last.
 
     The work after training (final test, report, quantization), which the first process does alone, has no
     time limit.
-
-    Args:
-        watch: The watch of the run.
-        seconds: Time without progress in any process after which the run is ended.
     """
 
     def __init__(self, watch: RankWatch, seconds: float) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -187,17 +188,13 @@ class ProgressLine(StepTiming, ProgressBar):
             live.stop()
 
 
+@dataclass
 class FittedLine:
-    """A title, a bar and as many facts as fit into the width of the console, for :mod:`rich` to draw.
+    """A title, a bar and as many facts as fit into the width of the console, for :mod:`rich` to draw."""
 
-    Args:
-        title: Name of the activity.
-        share: Share of the activity that is done, 0 to 1.
-        facts: Facts, the most important first. The first is always shown, the others if a bar still fits.
-    """
-
-    def __init__(self, title: str, share: float, facts: Sequence[str]) -> None:
-        self.title, self.share, self.facts = title, share, facts
+    title: str
+    share: float  # of the activity that is done, 0 to 1
+    facts: Sequence[str]  # the first is always shown, the others if a bar still fits
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         separator = " - " if options.ascii_only else " · "

@@ -151,10 +151,7 @@ def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 
 
 def kernels_of(network: torch.nn.Module, device: str, precision: str, num_tokens: int) -> list[str]:
-    """One entry for each attention kernel of the network, with the reason and the number of layers.
-
-    ``precision`` is Lightning's name, e.g. ``"bf16-mixed"``, and ``num_tokens`` the length of a sequence.
-    """
+    """One entry for each attention kernel of the network, with the reason and the number of layers."""
     half = torch.bfloat16 if precision.startswith("bf16") else torch.float16
     dtype = half if precision.startswith(("bf16", "16")) else torch.float32
     found: Counter[str] = Counter()

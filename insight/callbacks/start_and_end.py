@@ -127,19 +127,14 @@ class AfterTraining(Callback):
 
 
 def refuse_failures(trainer: Trainer, run: RunFolder) -> None:
-    """Say at the end of a complete run which work after training failed.
-
-    Raises:
-        InsightError: The work of a callback failed.
-    """
+    """Raise an :class:`InsightError` at the end of a complete run if work after training failed."""
     failed = {
         type(each).__name__: each.failure for each in callbacks_of(trainer, AfterTraining) if each.failure
     }
     if failed:
-        raise InsightError(
-            f"after training, {' and '.join(failed)} failed",
-            f"see above; the trained model and its report are complete in {run.path}",
-        ) from next(iter(failed.values()))
+        remedy = f"see above; the trained model and its report are complete in {run.path}"
+        error = InsightError(f"after training, {' and '.join(failed)} failed", remedy)
+        raise error from next(iter(failed.values()))
 
 
 class EndOfTraining(TrainingState):
@@ -176,10 +171,8 @@ class EndOfTraining(TrainingState):
         self._num_empty_epochs += 1
         # One epoch may be empty: that of a run resumed at the end of an epoch.
         if self._num_empty_epochs > 1:
-            raise DataError(
-                f"the loader promises {trainer.num_training_batches} batches an epoch and gives none",
-                "look at the data module",
-            )
+            problem = f"the loader promises {trainer.num_training_batches} batches an epoch and gives none"
+            raise DataError(problem, "look at the data module")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         callbacks = [] if is_trial(trainer) else callbacks_of(trainer, Callback)

@@ -36,11 +36,8 @@ _RECENT_STEPS = 20
 class StepClock:
     """Measures the time from the start of one optimizer step to the start of the next.
 
-    A step that a validation or a save follows ends there; the time until the next step is a pause.
-
-    Args:
-        window: Number of steps that the rate is averaged over.
-        now: The clock, in seconds.
+    A step that a validation or a save follows ends there; the time until the next step is a pause. Rates are
+    averaged over a window of steps.
     """
 
     def __init__(self, window: int = 100, now: Callable[[], float] = time.perf_counter) -> None:
@@ -291,12 +288,9 @@ class TimeBudget(StepTiming):
         if self.frozen:
             say(f"time budget: the plan of {self.planned_steps:,} steps was final before; it is kept")
         elif self.elapsed >= self.seconds:
-            raise ConfigError(
-                f"{self.elapsed:.0f} s were over before the first step",
-                "give the run more time, or set include_startup to false",
-                option="seconds",
-                value=self.seconds,
-            )
+            problem = f"{self.elapsed:.0f} s were over before the first step"
+            remedy = "give the run more time, or set include_startup to false"
+            raise ConfigError(problem, remedy, option="seconds", value=self.seconds)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         super().on_train_batch_start(trainer, pl_module, *args)

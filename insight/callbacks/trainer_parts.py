@@ -72,11 +72,7 @@ def is_trial(trainer: Trainer) -> bool:
 
 
 def newest_value(trainer: Trainer, monitor: str) -> torch.Tensor:
-    """The newest value of a logged metric.
-
-    Raises:
-        ConfigError: No such metric was logged.
-    """
+    """The newest value of a logged metric; a :class:`ConfigError` if there is none."""
     metrics = trainer.callback_metrics
     if monitor not in metrics:
         match = nearest(monitor, metrics)

@@ -189,11 +189,11 @@ class StepGuard:
         is_last_chance = self.config.non_finite == "skip" or self.went_back
         if is_last_chance and self.num_in_a_row >= self.config.num_in_a_row:
             although = ", although weights and optimizer had been put back" if self.went_back else ""
-            raise InsightError(
-                f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row{although}",
-                "the weights rather than the data seem to be at fault: lower the learning rate and resume "
-                "from an earlier checkpoint",
+            problem = f"{reason} at step {step}, the {self.num_in_a_row}. such step in a row{although}"
+            remedy = (
+                "the weights rather than the data seem to be at fault: lower the learning rate and resume"
             )
+            raise InsightError(problem, f"{remedy} from an earlier checkpoint")
         return StepDecision(is_taken=False, reason=reason)
 
     def roll_back_if_due(self, trainer: Any) -> None:

@@ -87,12 +87,8 @@ def collect_checkpoint(trainer: Any) -> dict[str, Any]:
     is_whole = getattr(strategy, "_state_dict_type", "full") == "full"
     in_parts = getattr(strategy, "_save_distributed_checkpoint", False)
     if not is_whole or in_parts or hasattr(strategy, "deepspeed_engine"):
-        raise ConfigError(
-            "writes each checkpoint as a folder",
-            "set save_distributed_checkpoint to false",
-            option="trainer.strategy",
-            value=type(strategy).__name__,
-        )
+        problem, remedy = "writes each checkpoint as a folder", "set save_distributed_checkpoint to false"
+        raise ConfigError(problem, remedy, option="trainer.strategy", value=type(strategy).__name__)
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return checkpoint
 

@@ -67,10 +67,6 @@ class TrainingModule(pl.LightningModule):
 
     A subclass documents the options, and adds ``training_step``, which returns ``self.step.add(loss, batch)``
     of the loss that ``self.training_network`` gives, and the methods of the evaluation.
-
-    Attributes:
-        num_planned_steps: Planned number of optimizer steps, for the schedule; a callback may change it.
-        expected_seconds: Planned duration of the run, if a callback knows it.
     """
 
     network: Any
@@ -101,8 +97,8 @@ class TrainingModule(pl.LightningModule):
         self.z_loss, self.label_smoothing = z_loss, label_smoothing
         self.freeze_patterns = tuple(freeze)
         self.step = TrainingStep(self, guard)
-        self.num_planned_steps: int | None = None
-        self.expected_seconds: float | None = None
+        self.num_planned_steps: int | None = None  # for the schedule; a callback may change it
+        self.expected_seconds: float | None = None  # of the run, if a callback knows it
 
     @property
     def data(self) -> Any:

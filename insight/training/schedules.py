@@ -111,10 +111,8 @@ class ScheduleConfig(Component):
         steps = {name: length.steps(num_steps) for name, length in lengths if length.unit != "tokens"}
         if sum(steps.values()) > num_steps:
             given = " and ".join(f"{name}={getattr(self, name)} ({steps[name]:g} steps)" for name in steps)
-            raise ConfigError(
-                f"model.schedule: {given} do not fit into a run of {num_steps:,} steps",
-                "shorten them or train longer",
-            )
+            problem = f"model.schedule: {given} do not fit into a run of {num_steps:,} steps"
+            raise ConfigError(problem, "shorten them or train longer")
 
     def _length(self, name: str) -> Length:
         return parse_length(name, getattr(self, name), self._lengths[name])

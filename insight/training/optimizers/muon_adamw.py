@@ -140,13 +140,7 @@ class MuonAdamW(OptimizerConfig):
 
 
 class MuonAdamWOptimizer(torch.optim.Optimizer):
-    """The built form of :class:`MuonAdamW`: Muon updates groups of role ``hidden``, AdamW all others.
-
-    Args:
-        groups: Parameter groups.
-        rows_of: Numbers of rows of the matrices that each hidden parameter (or each expert in it) fuses.
-        order_of: The row orders of the parameters whose rows are permuted.
-    """
+    """The built form of :class:`MuonAdamW`: Muon updates groups of role ``hidden``, AdamW all others."""
 
     def __init__(
         self,
@@ -155,8 +149,9 @@ class MuonAdamWOptimizer(torch.optim.Optimizer):
         order_of: dict[torch.Tensor, torch.Tensor],
     ) -> None:
         super().__init__(groups, {})
+        # Numbers of rows of the matrices that each hidden parameter (or each expert in it) fuses.
         self._rows_of = rows_of
-        self._order_of = order_of
+        self._order_of = order_of  # of the parameters whose rows are permuted
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
