@@ -15,10 +15,10 @@ from insight.callbacks.start_and_end import AfterTraining
 from insight.callbacks.trainer_parts import (
     TrainingState,
     datamodule_of,
+    generating,
     is_training,
     is_trial,
     run_folder_of,
-    writing_while_training,
 )
 from insight.checkpoints.artifact import load_model
 from insight.optimization import plan
@@ -247,7 +247,7 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
     def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
         target = NetworkTarget(network, tokenizer, "training", f"step {trainer.global_step}")
-        with writing_while_training(trainer, network):
+        with generating(trainer, network):
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
     def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from insight.callbacks.trainer_parts import (
     TrainingState,
     datamodule_of,
+    generating,
     is_training,
     run_folder_of,
-    writing_while_training,
 )
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
@@ -83,7 +83,7 @@ class SampleText(TrainingState):
         network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
         if not (trainer.is_global_zero or is_sharded(network)):  # a sharded network needs all processes
             return
-        with writing_while_training(trainer, network):
+        with generating(trainer, network):
             for prompt in self.prompts or [_first_words(datamodule_of(trainer))]:
                 try:
                     text = generate(network, tokenizer, prompt, self.settings).text

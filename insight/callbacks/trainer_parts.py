@@ -82,7 +82,7 @@ def newest_value(trainer: Trainer, monitor: str) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def writing_while_training(trainer: Trainer, network: nn.Module) -> Iterator[None]:
+def generating(trainer: Trainer, network: nn.Module) -> Iterator[None]:
     """Let a network in training generate text inside the ``with`` block.
 
     The network runs eagerly, since it would be compiled again for every length of the growing text. A sharded

@@ -138,17 +138,13 @@ class Still(TinySchedule):
 
 
 def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    """And one that forgets its history does not."""
     criterion = ExpectedGain(min_gain=0.02, num_steps=400)
     whole = stopped_at(tmp_path / "whole", EarlyStopping, criterion)
     assert int(whole.split(":")[0]) < 400, whole
     assert "the curve still gains" in whole
     assert stopped_at(tmp_path / "halves", EarlyStopping, criterion, interrupted=45) == whole
-
-
-def test_a_forgotten_history_would_be_noticed(tmp_path: Path) -> None:
-    criterion = ExpectedGain(min_gain=0.02, num_steps=400)
-    whole = stopped_at(tmp_path / "whole", EarlyStopping, criterion)
-    assert stopped_at(tmp_path / "halves", Forgetful, criterion, interrupted=45) != whole
+    assert stopped_at(tmp_path / "forgetful", Forgetful, criterion, interrupted=45) != whole
 
 
 @pytest.mark.parametrize(("kind", "steps"), [(EarlyStopping, 80), (Forgetful, 110)])

@@ -75,6 +75,13 @@ def trained(
     return recorder, gradients, module
 
 
+@pytest.fixture(scope="module")
+def unscaled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LossRecorder, Gradients, Any]]:
+    """The runs without a scale, which no fault here changes."""
+    folder = tmp_path_factory.mktemp("unscaled")
+    return {name: trained(folder, name, scaled=False) for name in OPTIMIZERS}
+
+
 def leave_the_scale_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """As fused optimizers of torch ask for."""
     configure = LanguageModelingModule.configure_optimizers
@@ -88,8 +95,10 @@ def leave_the_scale_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_norms_and_losses_are_those_without_a_scale(tmp_path: Path, optimizer: str) -> None:
-    wide, expected, _ = trained(tmp_path, optimizer, scaled=False)
+def test_norms_and_losses_are_those_without_a_scale(
+    tmp_path: Path, unscaled: dict[str, tuple[LossRecorder, Gradients, Any]], optimizer: str
+) -> None:
+    wide, expected, _ = unscaled[optimizer]
     narrow, found, _ = trained(tmp_path, optimizer, scaled=True)
     assert all(found.moved)
     assert wide.losses[-1] < wide.losses[0] - 0.5
@@ -101,10 +110,10 @@ def test_norms_and_losses_are_those_without_a_scale(tmp_path: Path, optimizer: s
 
 
 def test_gradients_with_the_scale_in_them_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unscaled: dict[str, tuple[LossRecorder, Gradients, Any]]
 ) -> None:
     leave_the_scale_to_the_step(monkeypatch)
-    _, expected, _ = trained(tmp_path, "adamw", scaled=False)
+    _, expected, _ = unscaled["adamw"]
     _, found, _ = trained(tmp_path, "adamw", scaled=True)
     assert min(found.logged) > 100 * max(expected.logged)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +70,42 @@ def train(
     return recorder, module
 
 
+Whole = tuple[LossRecorder, torch.nn.Module, Path]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    """The whole run of a sampling, with a checkpoint in its middle; it is trained once."""
+
+    @functools.cache
+    def run(name: str) -> Whole:
+        path = tmp_path_factory.mktemp("whole") / "middle.ckpt"
+        return *train(path.parent, SAMPLINGS[name], (SaveAt(N, path),)), path
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLINGS)
-def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "middle.ckpt"
-    whole, module = train(tmp_path, SAMPLINGS[name], (SaveAt(N, path),))
-    resumed, resumed_module = train(tmp_path, SAMPLINGS[name], ckpt_path=str(path))
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    whole_run: Callable[[str], Whole], name: str
+) -> None:
+    whole, module, path = whole_run(name)
+    resumed, resumed_module = train(path.parent, SAMPLINGS[name], ckpt_path=str(path))
     assert len(resumed.losses) == N
     assert resumed.losses == whole.losses[N:]
     assert same_weights(module, resumed_module)
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
-def test_planted_fault_a_cursor_that_is_off_by_one_batch(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "middle.ckpt"
-    whole, module = train(tmp_path, SAMPLINGS[name], (SaveAt(N, path),))
+def test_planted_fault_a_cursor_that_is_off_by_one_batch(
+    tmp_path: Path, whole_run: Callable[[str], Whole], name: str
+) -> None:
+    whole, module, path = whole_run(name)
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["LanguageModelingDataModule"]["num_samples_consumed"] += 4
-    torch.save(checkpoint, path)
-    resumed, resumed_module = train(tmp_path, SAMPLINGS[name], ckpt_path=str(path))
+    torch.save(checkpoint, tmp_path / "damaged.ckpt")
+    resumed, resumed_module = train(path.parent, SAMPLINGS[name], ckpt_path=str(tmp_path / "damaged.ckpt"))
     assert resumed.losses != whole.losses[N:]
     assert not same_weights(module, resumed_module)
 

@@ -55,10 +55,21 @@ def resume(folder: Path, path: Path, accumulate: int = 1) -> tuple[LossRecorder,
     return recorder, module
 
 
+Whole = tuple[LossRecorder, pl.LightningModule, Path]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The run of :func:`twice` without accumulation."""
+    return twice(tmp_path_factory.mktemp("done"))
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path, accumulate: int) -> None:
-    whole, module, path = twice(tmp_path, accumulate)
-    resumed, resumed_module = resume(tmp_path, path, accumulate)
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    tmp_path: Path, done: Whole, accumulate: int
+) -> None:
+    whole, module, path = done if accumulate == 1 else twice(tmp_path, accumulate)
+    resumed, resumed_module = resume(path.parent, path, accumulate)
     assert resumed.losses == whole.losses[-len(resumed.losses) :]
     assert resumed.rates == whole.rates[-len(resumed.rates) :]
     assert same_weights(module, resumed_module)
@@ -78,12 +89,12 @@ def damage_optimizer(checkpoint: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_random_state, damage_cursor, damage_optimizer])
-def test_planted_fault_is_noticed(tmp_path: Path, damage: Any) -> None:
-    whole, module, path = twice(tmp_path)
+def test_planted_fault_is_noticed(tmp_path: Path, done: Whole, damage: Any) -> None:
+    whole, module, path = done
     checkpoint = torch.load(path, weights_only=True)
     damage(checkpoint)
-    torch.save(checkpoint, path)
-    resumed, resumed_module = resume(tmp_path, path)
+    torch.save(checkpoint, tmp_path / "damaged.ckpt")
+    resumed, resumed_module = resume(path.parent, tmp_path / "damaged.ckpt")
     assert resumed.losses != whole.losses[N:]
     assert not same_weights(module, resumed_module)
 
@@ -172,9 +183,8 @@ def test_resumed_run_can_be_longer_than_planned(tmp_path: Path) -> None:
     assert same_weights(module, resumed_module)
 
 
-def test_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path) -> None:
-    _, _, path = twice(tmp_path)
-    contents = torch.load(path, weights_only=True)
+def test_checkpoint_holds_tensors_and_plain_values_only(done: Whole) -> None:
+    contents = torch.load(done[2], weights_only=True)
     assert contents["insight"]["format_version"] == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import pytest
@@ -101,12 +101,19 @@ def test_an_average_is_put_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert is_finite(last["state_dict"]) is is_mended
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The checkpoint that a run went back to."""
+    return cast("dict[str, Any]", roll_back(tmp_path_factory.mktemp("first"))[2])
+
+
 @pytest.mark.parametrize(
     ("step", "is_taken"), [(SAVED_STEP - 1, False), (SAVED_STEP + 1, True), (NUM_STEPS + 100, False)]
 )
-def test_a_file_of_a_later_step_is_none_of_its_past(tmp_path: Path, step: int, is_taken: bool) -> None:
+def test_a_file_of_a_later_step_is_none_of_its_past(
+    tmp_path: Path, saved: dict[str, Any], step: int, is_taken: bool
+) -> None:
     """Of the files of the past the latest is taken, which shows that the other file could be."""
-    _, _, saved = roll_back(tmp_path / "first")
     strange = {**saved, "global_step": step}
     strange["state_dict"] = {name: torch.zeros_like(value) for name, value in saved["state_dict"].items()}
     folder = tmp_path / "second"
