@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from benchmarks.peers.measured import peak_resident_bytes
 from benchmarks.peers.protocol import print_result
 from insight.callbacks import RunCheckpoint
-from insight.callbacks.trainer_parts import callbacks_of, step_completed
+from insight.callbacks.trainer import callbacks_of, step_completed
 
 _NUM_SUMS = 5
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from insight.api.estimate import estimate_network
-from insight.callbacks.trainer_parts import run_folder_of
+from insight.callbacks.trainer import run_folder_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from insight.callbacks.checkpointing import BestGate
 from insight.callbacks.start_and_end import AfterTraining
-from insight.callbacks.trainer_parts import (
+from insight.callbacks.trainer import (
     TrainingState,
     datamodule_of,
     generating,

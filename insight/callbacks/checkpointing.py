@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from insight.callbacks.interruption import GracefulInterrupt
-from insight.callbacks.trainer_parts import (
+from insight.callbacks.trainer import (
     callbacks_of,
     datamodule_of,
     is_training,

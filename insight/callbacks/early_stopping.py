@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import (
+from insight.callbacks.trainer import (
     TrainingState,
     is_training,
     is_trial,

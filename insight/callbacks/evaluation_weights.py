@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from insight.callbacks.trainer_parts import TrainingState
+from insight.callbacks.trainer import TrainingState
 from insight.checkpoints.format import EVALUATION_WEIGHTS, TRAINING_WEIGHTS, use_training_weights
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import is_training, run_folder_of
+from insight.callbacks.trainer import is_training, run_folder_of
 from insight.reporting import update_run_info
 from insight.runtime.launching.rank_watch import RankWatch
 from insight.runtime.messages import say

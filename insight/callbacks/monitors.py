@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.hooks import RemovableHandle
 
-from insight.callbacks.trainer_parts import is_trial, run_folder_of
+from insight.callbacks.trainer import is_trial, run_folder_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, writing_to
 from insight.runtime.memory_watcher import MemoryThresholds, process_watcher
@@ -131,13 +131,10 @@ class ModelStatistics(Callback):
             say("ModelStatistics: the network runs compiled, so its activations cannot be seen")
         if not (step_completed(trainer) and self._is_due(trainer.global_step - 1)):
             return
-        values = {
-            f"gradient/{group}/{name}": value
-            for group, parameters in self._groups(_network(pl_module)).items()
-            for name, value in _shown(_sizes([p.grad for p in parameters if p.grad is not None])).items()
-        }
-        for layer, sizes in self._sizes.items():
-            values |= {f"activation/{layer}/{name}": value for name, value in _shown(sizes).items()}
+        sizes = {f"activation/{layer}": found for layer, found in self._sizes.items()}
+        for group, parameters in self._groups(_network(pl_module)).items():
+            sizes[f"gradient/{group}"] = _sizes([p.grad for p in parameters if p.grad is not None])
+        values = {f"{key}/{name}": n for key, found in sizes.items() for name, n in _shown(found).items()}
         self._sizes = {}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
@@ -255,9 +252,8 @@ class StepProfiler(Callback):
         self._first_step = trainer.global_step
         # Without this, the profiler's library (Kineto) prints its start and end on stderr.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._profile = profile(
-            activities=activities, record_shapes=self.record_shapes, profile_memory=self.profile_memory
-        )
+        options = {"record_shapes": self.record_shapes, "profile_memory": self.profile_memory}
+        self._profile = profile(activities=activities, **options)
         self._profile.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

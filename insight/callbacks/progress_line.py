@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar as Bar
 from rich.text import Text
 
 from insight.callbacks.throughput import StepTiming, ThroughputMonitor, seconds_left
-from insight.callbacks.trainer_parts import callbacks_of, planned_steps
+from insight.callbacks.trainer import callbacks_of, planned_steps
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import step_completed

@@ -19,7 +19,7 @@ from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.early_stopping import EarlyStopping
 from insight.callbacks.interruption import TrainingInterrupted
 from insight.callbacks.throughput import TimeBudget
-from insight.callbacks.trainer_parts import callbacks_of, datamodule_of, run_folder_of
+from insight.callbacks.trainer import callbacks_of, datamodule_of, run_folder_of
 from insight.checkpoints.reader import read_checkpoint
 from insight.models import AttentionModule
 from insight.reporting import (

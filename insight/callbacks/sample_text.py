@@ -7,13 +7,7 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import (
-    TrainingState,
-    datamodule_of,
-    generating,
-    is_training,
-    run_folder_of,
-)
+from insight.callbacks.trainer import TrainingState, datamodule_of, generating, is_training, run_folder_of
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples

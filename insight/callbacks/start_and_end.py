@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.throughput import TimeBudget
-from insight.callbacks.trainer_parts import TrainingState, callbacks_of, is_trial, run_folder_of
+from insight.callbacks.trainer import TrainingState, callbacks_of, is_trial, run_folder_of
 from insight.reporting import update_run_info
 from insight.runtime.errors import DataError, InsightError
 from insight.runtime.messages import aligned, say

@@ -11,7 +11,7 @@ from typing import Any, cast
 import psutil
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer_parts import TrainingState, planned_steps, steps_per_validation
+from insight.callbacks.trainer import TrainingState, planned_steps, steps_per_validation
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import matmul_rate
 from insight.runtime.messages import say

@@ -15,7 +15,7 @@ from insight.callbacks import throughput
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.callbacks.monitors import MemoryMonitor
 from insight.callbacks.throughput import StepTiming, ThroughputMonitor
-from insight.callbacks.trainer_parts import steps_per_validation
+from insight.callbacks.trainer import steps_per_validation
 from insight.runtime.resources import resident_bytes
 
 
