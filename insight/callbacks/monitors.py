@@ -252,7 +252,7 @@ class StepProfiler(Callback):
         self._first_step = trainer.global_step
         # Without this, the profiler's library (Kineto) prints its start and end on stderr.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        options = {"record_shapes": self.record_shapes, "profile_memory": self.profile_memory}
+        options: Any = {"record_shapes": self.record_shapes, "profile_memory": self.profile_memory}
         self._profile = profile(activities=activities, **options)
         self._profile.start()
 
