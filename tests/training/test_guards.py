@@ -16,9 +16,9 @@ from scipy.stats import median_abs_deviation
 from tiny_training import make_data, make_trainer, same_weights, train
 
 from insight.callbacks import RunCheckpoint
-from insight.models import BalanceBias, DecoderConfig, GroupedQueryAttention, MixtureOfExperts
+from insight.models import BalanceBias, Decoder, DecoderConfig, GroupedQueryAttention, MixtureOfExperts
 from insight.runtime.errors import ConfigError, InsightError
-from insight.training import Guard, LanguageModelingModule, SpikeDetector, step
+from insight.training import Guard, LanguageModelingModule, SpikeDetector
 from insight.training import guards as step_guard
 from insight.training.guards import samples_of
 
@@ -148,7 +148,7 @@ def test_a_skipped_step_moves_no_balance_of_experts(tmp_path: Path) -> None:
 def test_a_guard_that_keeps_the_gradient_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "drop_gradients", lambda parameters: None)
+    monkeypatch.setattr(Decoder, "zero_grad", lambda self: None)
     snapshots = Snapshots()
     with pytest.raises(InsightError, match="step in a row"):
         train(
