@@ -286,7 +286,7 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
 
 
 def _scalars(results: Results) -> dict[str, float]:
-    scalars = {}
+    scalars: dict[str, float] = {}
     for figure_name, figure in results.figures().items():
         of, name = figure.interval, f"safety/{figure_name}"
         scalars |= {name: of.value, f"{name}/low": of.low, f"{name}/high": of.high}
