@@ -130,7 +130,7 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
             # Its gathered weights are always bfloat16, so it needs autocast outside of the Trainer's steps
             # too: in samples, in the safety suite, in a callback.
             autocast = torch.autocast(replicas.device_type, dtype=inner.param_dtype)
-            block.forward = autocast(block.forward)  # type: ignore[method-assign]
+            block.forward = autocast(block.forward)
         fully_shard(block, mesh=replicas, mp_policy=inner)
     # The loss reads the head's matrix after the forward pass, so that stays gathered until the backward pass.
     fully_shard(network, mesh=replicas, mp_policy=outer, reshard_after_forward=False)
