@@ -239,11 +239,7 @@ def planted(fault: str | None) -> Iterator[None]:
     places: dict[str, tuple[Any, str, Any]] = {
         "local counts": (AccumulationWindow, "totals", _local_totals),
         "same rows": (LanguageModelingDataModule, "_rank", property(lambda self: 0)),
-        "local norm": (
-            sys.modules["insight.training.step"],
-            "_over_parts",
-            lambda norm, cut: norm,
-        ),
+        "local norm": (sys.modules["insight.training.step"], "gradient_norm", _local_norm),
         "repeated tail": (
             EvaluationWindows,
             "gather",
@@ -269,6 +265,10 @@ def planted(fault: str | None) -> Iterator[None]:
 
 def _local_totals(self: AccumulationWindow, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return self.negative_log_likelihood, self.num_valid.to(torch.float32) * trainer.world_size
+
+
+def _local_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm([local(p.grad) for p in parameters if p.grad is not None])
 
 
 def _nothing_sent(value: torch.Tensor, part: torch.Tensor, row_order: torch.Tensor | None) -> torch.Tensor:
