@@ -53,8 +53,54 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Chart:
+class Captioned(ABC):
     """One chart with its caption.
+
+    Args:
+        identifier: Unique in the page.
+        title: Heading of the chart.
+        unit: Unit of the values, which are on the vertical axis or the lengths of bars.
+    """
+
+    identifier: str
+    title: str
+    unit: str
+
+    lines: ClassVar[tuple[Line, ...]] = ()
+    """Entries of the legend."""
+    has_more_above: ClassVar[bool] = False
+    """Whether some values lie above the frame."""
+
+    @property
+    @abstractmethod
+    def num_lost(self) -> int:
+        """Number of values that are left out because they are not finite."""
+
+    @property
+    def description(self) -> str:
+        """Text alternative of the chart."""
+        return f"{self.title}, {self._axes}: {'; '.join(self._parts()) or 'no finite values'}"
+
+    def to_item(self) -> dict[str, Any]:
+        """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
+        return dict(json_item(self._plot(), ID(self.identifier)))
+
+    @property
+    def _axes(self) -> str:
+        return self.unit
+
+    @abstractmethod
+    def _parts(self) -> list[str]:
+        """The values in words."""
+
+    @abstractmethod
+    def _plot(self) -> Any:
+        """The chart as a figure of Bokeh."""
+
+
+@dataclass(frozen=True)
+class Chart(Captioned):
+    """Lines over a horizontal axis.
 
     Args:
         identifier: Unique in the page.
@@ -69,10 +115,7 @@ class Chart:
         x_logarithmic: Whether the horizontal axis is logarithmic.
     """
 
-    identifier: str
-    title: str
-    unit: str
-    lines: tuple[Line, ...]
+    lines: tuple[Line, ...]  # type: ignore[misc]
     tick_format: str = "0.[00]"
     from_zero: bool = False
     logarithmic: bool = False
@@ -83,19 +126,16 @@ class Chart:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(line for line in self.lines if line.curve.steps))
 
-    @property
-    def description(self) -> str:
-        """Text alternative of the chart."""
+    def _parts(self) -> list[str]:
         parts = []
         for line in self.lines:
             finite = [value for value in line.curve.values if math.isfinite(value)]
             if finite and not line.faint:
                 parts.append(f"{line.label} from {finite[0]:.4g} to {finite[-1]:.4g}")
-        return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
+        return parts
 
     @property
-    def has_more_above(self) -> bool:
-        """Whether some values lie above the frame."""
+    def has_more_above(self) -> bool:  # type: ignore[override]
         values = [value for line in self.lines for value in line.curve.values]
         return self.top is not None and any(value > self.top for value in values)
 

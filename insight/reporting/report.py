@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from bokeh.resources import Resources
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
 from insight.reporting.run_files import read_run_record
 from insight.reporting.sections import SECTIONS, SectionBuilder
+from insight.reporting.sections.section import FILTERS
 from insight.runtime.files import atomic_write_text
 from insight.runtime.formats import safe_text
 from insight.runtime.run_folder import RunFolder
@@ -76,7 +78,11 @@ def _environment(max_characters: int) -> Environment:
         # Markup is the page's own style and scripts, and values that macros have already escaped.
         return value if isinstance(value, Markup) else safe_text(str(value), max_characters)
 
-    return Environment(
+    def of_missing(shown: Callable[..., Any]) -> Callable[..., Any]:
+        # What a file lacks is None for the filters.
+        return lambda value, *rest: shown(None if isinstance(value, Undefined) else value, *rest)
+
+    environment = Environment(
         loader=PackageLoader("insight.reporting"),
         autoescape=True,
         finalize=harmless,
@@ -84,6 +90,8 @@ def _environment(max_characters: int) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {name: of_missing(shown) for name, shown in FILTERS.items()}
+    return environment
 
 
 def _bokeh_script() -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,15 @@ class Curve:
         values: The metric at each step; NaN if it was not finite.
     """
 
-    steps: tuple[float, ...]
-    seconds: tuple[float, ...]
-    values: tuple[float, ...]
+    steps: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, points: Iterable[tuple[float, float]]) -> Curve:
+        """A curve of steps and values whose times are not known."""
+        pairs = list(points)
+        return cls(tuple(x for x, _ in pairs), (math.nan,) * len(pairs), tuple(y for _, y in pairs))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -160,15 +166,15 @@ def read_summary(path: Path) -> dict[str, Metric]:
     recorded = read_object(path).get("metrics")
     metrics = {}
     for name, entry in recorded.items() if isinstance(recorded, dict) else ():
-        if not isinstance(entry, dict):
-            continue
-        n = entry.get("n")
-        metrics[name] = Metric(
-            value=_number(entry.get("value")),
-            interval=_ends(entry.get("interval")),
-            n=n if isinstance(n, int) else None,
-            unit=str(entry.get("unit") or ""),
-        )
+        if isinstance(entry, dict):
+            n, ends = entry.get("n"), entry.get("interval")
+            low, high = map(_number, ends) if isinstance(ends, list) and len(ends) == 2 else (math.nan,) * 2
+            metrics[name] = Metric(
+                value=_number(entry.get("value")),
+                interval=None if math.isnan(low) or math.isnan(high) else (low, high),
+                n=n if isinstance(n, int) else None,
+                unit=str(entry.get("unit") or ""),
+            )
     return metrics
 
 
@@ -178,19 +184,11 @@ def update_summary(path: Path, metrics: Mapping[str, Metric]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    merged = {**read_summary(path), **metrics}
-    write_object(path, {"metrics": merged})
+    write_object(path, {"metrics": {**read_summary(path), **metrics}})
 
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def _ends(value: Any) -> tuple[float, float] | None:
-    if not (isinstance(value, list) and len(value) == 2):
-        return None
-    low, high = _number(value[0]), _number(value[1])
-    return None if math.isnan(low) or math.isnan(high) else (low, high)
 
 
 @dataclass(frozen=True)
@@ -245,11 +243,8 @@ class RunRecord:
     @property
     def _trained(self) -> list[dict[str, float]]:
         """The records of training and its validations."""
-        return [
-            record
-            for record in self.metrics
-            if any(key.startswith(("train/", "validation/")) for key in record)
-        ]
+        kinds = ("train/", "validation/")
+        return [record for record in self.metrics if any(key.startswith(kinds) for key in record)]
 
 
 def read_run_record(run: RunFolder) -> RunRecord:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from insight.reporting.run_files import Metric, RunRecord, Sample, curve, unit_of
-from insight.reporting.sections.section import Section
+from insight.reporting.sections.section import Section, number
 from insight.runtime.formats import (
     format_bytes,
     format_count,
@@ -33,7 +33,7 @@ _SHOWN_ELSEWHERE = ("throughput/", "memory/", "quantization/", "safety/")
 
 def build_outcome(run: RunRecord) -> Section:
     """The size of the network, the duration and quality of training, and why it stopped."""
-    finals = final_metrics(run)
+    finals = _final_metrics(run)
     splits = [split for split in _SPLITS if any(f"{split}/{key}" in finals for key, _, _ in _MEASURES)]
     rows = [
         {
@@ -51,30 +51,23 @@ def build_outcome(run: RunRecord) -> Section:
         """Whether it is already shown under another name, as the best validation often is."""
         return any(name.endswith(key) and metric.value == value for key, value in shown_values)
 
-    others = {
-        name: metric
-        for name, metric in finals.items()
-        if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE) and not repeats(name, metric)
+    content = {
+        "sentence": _sentence(run),
+        "headline": _headline(finals),
+        "splits": [split.capitalize() for split in splits],
+        "rows": rows,
+        "others": [
+            {"label": re.sub("[/_]", " ", name), **_cell(name, metric)}
+            for name, metric in finals.items()
+            if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE) and not repeats(name, metric)
+        ],
+        "stop_reason": str(run.info.get("stop_reason") or ""),
+        "started": format_time(run.info["started"]) if run.info.get("started") else "",
     }
-    return Section(
-        identifier="outcome",
-        title="Outcome",
-        template="outcome.html.j2",
-        content={
-            "sentence": _sentence(run),
-            "headline": _headline(finals),
-            "splits": [split.capitalize() for split in splits],
-            "rows": rows,
-            "others": [
-                {"label": re.sub("[/_]", " ", name), **_cell(name, metric)} for name, metric in others.items()
-            ],
-            "stop_reason": str(run.info.get("stop_reason") or ""),
-            "started": format_time(run.info["started"]) if run.info.get("started") else "",
-        },
-    )
+    return Section("outcome", "Outcome", "outcome.html.j2", content)
 
 
-def final_metrics(run: RunRecord) -> dict[str, Metric]:
+def _final_metrics(run: RunRecord) -> dict[str, Metric]:
     """``summary.json``, completed by the last validation in ``metrics.jsonl``."""
     metrics = dict(run.summary)
     for key, _, _ in _MEASURES:
@@ -87,22 +80,21 @@ def final_metrics(run: RunRecord) -> dict[str, Metric]:
 
 def _sentence(run: RunRecord) -> str:
     """For example: "A network of 2.84 million parameters, trained for 900 steps on 2.9 MB of text."."""
-    parameters = _count(run.info.get("parameters"))
-    subject = f"A network of {format_count(parameters)} parameters" if parameters else "A network"
+    parameters, size = number(run.info.get("parameters")), number(run.splits.get("train", {}).get("bytes"))
+    subject = (
+        f"A network of {format_count(parameters)} parameters" if 0 < parameters < math.inf else "A network"
+    )
     verb = f"trained for {run.num_steps:,} steps" if run.num_steps else "not trained yet"
     if run.training_seconds > 0:
         verb += f" in {format_duration(run.training_seconds)}"
     if run.seconds > run.training_seconds + 1:
         verb += f" ({format_duration(run.seconds)} with what followed)"
-    size = _count(run.splits.get("train", {}).get("bytes"))
-    return f"{subject}, {verb}{f' on {format_bytes(size)} of text' if size else ''}."
+    return f"{subject}, {verb}{f' on {format_bytes(size)} of text' if 0 < size < math.inf else ''}."
 
 
 def _headline(finals: dict[str, Metric]) -> dict[str, str] | None:
-    for split, place in (
-        ("test", "on the test text, which it has never seen"),
-        ("validation", "on the validation text"),
-    ):
+    places = ("on the test text, which it has never seen", "on the validation text")
+    for split, place in zip(_SPLITS, places, strict=True):
         metric = finals.get(f"{split}/bits_per_byte")
         if metric is not None and math.isfinite(metric.value):
             return {"value": format_value(metric.value), "place": place, "interval": _interval(metric)}
@@ -127,11 +119,6 @@ def _interval(metric: Metric) -> str:
     return f"{format_value(low)} to {format_value(high)}"
 
 
-def _count(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and value > 0 else None
-
-
 _PROMPT_CHARACTERS = 1_000
 _SAMPLE_CHARACTERS = 6_000
 _MAX_LAST = 8
@@ -145,18 +132,17 @@ def build_samples(run: RunRecord) -> Section | None:
     last_step = run.samples[-1].step
     last = [sample for sample in run.samples if sample.step == last_step]
     earlier = [sample for sample in run.samples if sample.step != last_step]
-    shown = _evenly(earlier, _MAX_EARLIER)
-    return Section(
-        identifier="samples",
-        title="What it writes",
-        template="samples.html.j2",
-        content={
-            "last_step": f"{last_step:,}",
-            "last": [_shown_sample(sample, run) for sample in last[:_MAX_LAST]],
-            "earlier": [_shown_sample(sample, run) for sample in shown],
-            "num_left_out": len(last) - len(last[:_MAX_LAST]) + len(earlier) - len(shown),
-        },
-    )
+    shown = earlier
+    if len(earlier) > _MAX_EARLIER:  # evenly spaced from first to last
+        places = (index * (len(earlier) - 1) / (_MAX_EARLIER - 1) for index in range(_MAX_EARLIER))
+        shown = [earlier[round(place)] for place in places]
+    content = {
+        "last_step": f"{last_step:,}",
+        "last": [_shown_sample(sample, run) for sample in last[:_MAX_LAST]],
+        "earlier": [_shown_sample(sample, run) for sample in shown],
+        "num_left_out": max(0, len(last) - _MAX_LAST) + len(earlier) - len(shown),
+    }
+    return Section("samples", "What it writes", "samples.html.j2", content)
 
 
 def _shown_sample(sample: Sample, run: RunRecord) -> dict[str, Any]:
@@ -168,10 +154,3 @@ def _shown_sample(sample: Sample, run: RunRecord) -> dict[str, Any]:
         "prompt": safe_text(sample.prompt, _PROMPT_CHARACTERS),
         "text": safe_text(sample.text, _SAMPLE_CHARACTERS),
     }
-
-
-def _evenly(samples: list[Sample], count: int) -> list[Sample]:
-    """At most ``count`` samples, evenly spaced from first to last."""
-    if len(samples) <= count:
-        return samples
-    return [samples[round(index * (len(samples) - 1) / (count - 1))] for index in range(count)]

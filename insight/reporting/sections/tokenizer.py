@@ -13,6 +13,9 @@ from insight.reporting.sections.section import (
     Fact,
     Section,
     difference_of,
+    entries_of,
+    formed,
+    mapping_of,
     name_of,
     number,
     short_name,
@@ -46,6 +49,10 @@ _MEANING = (
     "a network cannot learn. Bytes, special tokens and the parts of larger tokens are in the vocabulary "
     "whether they occur or not."
 )
+_TRIED = (
+    "Every size was tried by encoding the whole text. Text without a pruned token keeps its tokens; the "
+    "others fall back to their parts."
+)
 
 
 def build_tokenizer_quality(run: RunRecord) -> Section | None:
@@ -56,17 +63,20 @@ def build_tokenizer_quality(run: RunRecord) -> Section | None:
     names = [short_name(name_of(tokenizer), _NAME_CHARACTERS) for tokenizer in tokenizers]
     tables = [{"head": ["Measure", *names], "rows": _measure_rows(tokenizers), "names": 1}]
     files = [
-        file
-        for tokenizer in tokenizers
-        for file in _files(tokenizer, short_name(name_of(tokenizer), _NAME_CHARACTERS))
+        [
+            short_name(name_of(file), _NAME_CHARACTERS),
+            name,
+            *(formed(file.get(key), form) for key, _, form in _FILE_MEASURES),
+            _round_trip(file),
+        ]
+        for tokenizer, name in zip(tokenizers, names, strict=True)
+        for file in entries_of(tokenizer.get("files"))
     ]
     if files:
         head = ["File", "Tokenizer", *(label for _, label, _ in _FILE_MEASURES), "Decoded again"]
         tables.append({"head": head, "rows": files, "names": 2})
-    sentence = ""
     comparison = read_object(run.folder / "summary.json").get("comparison")
-    if isinstance(comparison, Mapping) and len(names) == 2:
-        sentence = _comparison_note(comparison, names)
+    sentence = _comparison_note(mapping_of(comparison), names) if len(names) == 2 else ""
     content = {"tables": tables, "notes": [_MEANING], "sentence": sentence}
     return Section("quality", "Quality", "tables.html.j2", content, _length_chart(tokenizers, names))
 
@@ -75,11 +85,8 @@ def _length_chart(tokenizers: list[Mapping[str, Any]], names: list[str]) -> tupl
     """Bytes per token of every file, one bar per tokenizer; of the whole text if it is only one file."""
     bars = []
     for series, tokenizer in enumerate(tokenizers[: len(SERIES_COLORS)]):
-        listed = tokenizer.get("files")
-        files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
-        measured = [(short_name(name_of(file), 22), file) for file in files[:_MAX_BARS]] or [
-            ("all text", tokenizer)
-        ]
+        files = entries_of(tokenizer.get("files"))[:_MAX_BARS]
+        measured = [(short_name(name_of(file), 22), file) for file in files] or [("all text", tokenizer)]
         bars += [Bar(name, series, number(values.get("bytes_per_token"))) for name, values in measured]
     if not any(math.isfinite(bar.value) for bar in bars):
         return ()
@@ -90,13 +97,10 @@ def _length_chart(tokenizers: list[Mapping[str, Any]], names: list[str]) -> tupl
 def build_tokenizer_tokens(run: RunRecord) -> Section | None:
     """The longest tokens, those that never occur, and the rarest."""
     rows = []
+    labels = {"longest_tokens": "the longest", "unused_tokens": "never occur", "rare_tokens": "hardly occur"}
     for tokenizer in _tokenizers(run):
         rows.append(Fact(name_of(tokenizer), ""))
-        for key, label in (
-            ("longest_tokens", "the longest"),
-            ("unused_tokens", "never occur"),
-            ("rare_tokens", "hardly occur"),
-        ):
+        for key, label in labels.items():
             value = tokenizer.get(key)
             examples = value.get("examples") if isinstance(value, Mapping) else value
             if isinstance(examples, list):
@@ -107,45 +111,27 @@ def build_tokenizer_tokens(run: RunRecord) -> Section | None:
 
 def build_pruning(run: RunRecord) -> Section | None:
     """Vocabulary sizes, and how many more tokens the text takes with each."""
-    listed = read_object(run.folder / "summary.json").get("sizes")
-    sizes = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    sizes = entries_of(read_object(run.folder / "summary.json").get("sizes"))
     if not sizes:
         return None
-    rows = [
-        [
-            f"{number(size.get('vocabulary_size')):,.0f}" + (" (written)" if size.get("is_chosen") else ""),
-            f"{number(size.get('bytes_per_token')):.3f}",
-            f"{number(size.get('tokens')):,.0f}",
-            f"{number(size.get('loss')):+.2%}",
-        ]
-        for size in sizes
-    ]
-    points = tuple(
-        Point(
-            f"{number(size.get('vocabulary_size')):,.0f}" + (" (written)" if size.get("is_chosen") else ""),
-            number(size.get("vocabulary_size")),
-            number(size.get("tokens_per_byte")),
-            is_marked=bool(size.get("is_chosen")),
-        )
-        for size in sizes
-    )
+    rows, points = [], []
+    for size in sizes:
+        num_tokens = number(size.get("vocabulary_size"))
+        name = f"{num_tokens:,.0f}" + (" (written)" if size.get("is_chosen") else "")
+        measures = (("bytes_per_token", ".3f"), ("tokens", ",.0f"), ("loss", "+.2%"))
+        rows.append([name, *(format(number(size.get(key)), form) for key, form in measures)])
+        is_marked = bool(size.get("is_chosen"))
+        points.append(Point(name, num_tokens, number(size.get("tokens_per_byte")), is_marked=is_marked))
     chart = ScatterChart(
         "chart-pruning",
         "Length of the text against size of the vocabulary",
         "tokens per byte",
         "tokens in the vocabulary (less is better)",
-        points,
+        tuple(points),
     )
     head = ["Tokens in the vocabulary", "Bytes per token", "Tokens of text", "More than before"]
-    notes = [
-        "Every size was tried by encoding the whole text. Text without a pruned token keeps its tokens; the "
-        "others fall back to their parts."
-    ]
-    content = {
-        "tables": [{"head": head, "rows": rows, "names": 0}],
-        "notes": notes,
-        "sentence": _pruning_sentence(sizes),
-    }
+    tables = [{"head": head, "rows": rows, "names": 0}]
+    content = {"tables": tables, "notes": [_TRIED], "sentence": _pruning_sentence(sizes)}
     return Section("pruning", "Pruning", "tables.html.j2", content, (chart,))
 
 
@@ -160,65 +146,39 @@ def _pruning_sentence(sizes: list[Mapping[str, Any]]) -> str:
 
 
 def _tokenizers(run: RunRecord) -> list[Mapping[str, Any]]:
-    listed = read_object(run.folder / "summary.json").get("tokenizers")
-    return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    return entries_of(read_object(run.folder / "summary.json").get("tokenizers"))
 
 
 def _measure_rows(tokenizers: list[Mapping[str, Any]]) -> list[list[str]]:
     rows = [
-        [label, *(_cell(tokenizer.get(key), form) for tokenizer in tokenizers)]
+        [label, *(formed(tokenizer.get(key), form) for tokenizer in tokenizers)]
         for key, label, form in _MEASURES
     ]
     for key, label in (
         ("unused_tokens", "Tokens that never occur"),
         ("rare_tokens", "Tokens that hardly occur"),
     ):
-        cells = [_part(tokenizer, key, "count") for tokenizer in tokenizers]
-        shares = [_part(tokenizer, key, "share") for tokenizer in tokenizers]
-        both = zip(cells, shares, strict=True)
-        rows.append(
-            [label, *(f"{_cell(count, '{:,.0f}')} ({_cell(share, '{:.1%}')})" for count, share in both)]
+        found = [mapping_of(tokenizer.get(key)) for tokenizer in tokenizers]
+        cells = (
+            f"{formed(one.get('count'), '{:,.0f}')} ({formed(one.get('share'), '{:.1%}')})" for one in found
         )
-    rows.append(["Texts decoded again", *(_round_trip(tokenizer) for tokenizer in tokenizers)])
+        rows.append([label, *cells])
+    rows.append(["Texts decoded again", *map(_round_trip, tokenizers)])
     return rows
 
 
-def _files(tokenizer: Mapping[str, Any], name: str) -> list[list[str]]:
-    listed = tokenizer.get("files")
-    return [
-        [
-            short_name(name_of(file), _NAME_CHARACTERS),
-            name,
-            *(_cell(file.get(key), form) for key, _, form in _FILE_MEASURES),
-            _round_trip(file),
-        ]
-        for file in (listed if isinstance(listed, list) else [])
-        if isinstance(file, Mapping)
-    ]
-
-
 def _round_trip(values: Mapping[str, Any]) -> str:
-    lost, checked = _part(values, "round_trip", "lost"), _part(values, "round_trip", "checked")
-    return f"{_cell(lost, '{:,.0f}')} of {_cell(checked, '{:,.0f}')} changed"
+    trip = mapping_of(values.get("round_trip"))
+    return f"{formed(trip.get('lost'), '{:,.0f}')} of {formed(trip.get('checked'), '{:,.0f}')} changed"
 
 
 def _comparison_note(comparison: Mapping[str, Any], names: list[str]) -> str:
     difference = difference_of(comparison.get("tokens_per_byte_difference"))
-    share = number(comparison.get("token_share"))
     if difference is None:
         return ""
     value, low, high = (1000 * end for end in difference)
     return (
-        f"{names[1]} needs {share - 1:+.2%} tokens: {value:+.2f} per 1,000 bytes of text, 95% interval "
-        f"{low:+.2f} to {high:+.2f} (paired bootstrap over stretches of the text)."
+        f"{names[1]} needs {number(comparison.get('token_share')) - 1:+.2%} tokens: {value:+.2f} per "
+        f"1,000 bytes of text, 95% interval {low:+.2f} to {high:+.2f} (paired bootstrap over stretches of "
+        "the text)."
     )
-
-
-def _part(values: Mapping[str, Any], key: str, part: str) -> Any:
-    inner = values.get(key)
-    return inner.get(part) if isinstance(inner, Mapping) else None
-
-
-def _cell(value: Any, form: str) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return form.format(value) if is_number else ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from insight.reporting.charts import Chart, Line, smooth
 from insight.reporting.run_files import Curve, RunRecord, curve
-from insight.reporting.sections.section import Fact, Section, name_of, number
+from insight.reporting.sections.section import Fact, Section, entries_of, list_of, mapping_of, name_of, number
 from insight.runtime.formats import format_value, safe_text
 from insight.runtime.json_files import read_object
 from insight.runtime.run_folder import RunFolder
@@ -19,32 +20,27 @@ _SMOOTHED_FROM = 60
 def build_curves(run: RunRecord) -> Section | None:
     """Loss, bits per byte, learning rate, throughput, memory and gradient norm, as far as logged."""
 
-    def of(name: str) -> Curve:
-        return curve(run.metrics, name)
+    def line(label: str, name: str, color: str, factor: float = 1.0) -> Line:
+        found = curve(run.metrics, name)
+        return Line(label, replace(found, values=tuple(factor * value for value in found.values)), color)
 
-    memory = [_scaled(of(f"memory/{name}"), 1e-9) for name in ("resident_bytes", "peak_bytes")]
+    loss, gradient = curve(run.metrics, "train/loss"), curve(run.metrics, "train/gradient_norm")
+    throughput = curve(run.metrics, "throughput/tokens_per_second")
+    losses = (*_noisy("training", loss), line("validation", "validation/loss", "--line-2"))
+    bits = (line("validation", "validation/bits_per_byte", "--line-2"),)
+    rates = (line("learning rate", "train/learning_rate", "--line-1"),)
+    memory = (
+        line("resident", "memory/resident_bytes", "--line-1", 1e-9),
+        line("peak", "memory/peak_bytes", "--line-2", 1e-9),
+    )
     charts = (
-        Chart(
-            "chart-loss",
-            "Loss",
-            "nats per token",
-            (
-                *_noisy("training", of("train/loss")),
-                Line("validation", of("validation/loss"), "--line-2"),
-            ),
-            top=_top_after_start(of("train/loss")),
-        ),
-        Chart(
-            "chart-bits",
-            "Bits per byte",
-            "of the validation text",
-            (Line("validation", of("validation/bits_per_byte"), "--line-2"),),
-        ),
+        Chart("chart-loss", "Loss", "nats per token", losses, top=_top_after_start(loss)),
+        Chart("chart-bits", "Bits per byte", "of the validation text", bits),
         Chart(
             "chart-rate",
             "Learning rate",
             "of the matrices inside blocks",
-            (Line("learning rate", of("train/learning_rate"), "--line-1"),),
+            rates,
             tick_format="0.[000000]",
             from_zero=True,
         ),
@@ -52,28 +48,19 @@ def build_curves(run: RunRecord) -> Section | None:
             "chart-gradient",
             "Gradient norm",
             "before clipping",
-            _noisy("gradient norm", of("train/gradient_norm")),
+            _noisy("gradient norm", gradient),
             tick_format="0.[0000]",
-            logarithmic=_spans_decades(of("train/gradient_norm")),
+            logarithmic=_spans_decades(gradient),
         ),
         Chart(
             "chart-throughput",
             "Throughput",
             "tokens per second",
-            _noisy("throughput", of("throughput/tokens_per_second")),
+            _noisy("throughput", throughput),
             tick_format="0,0",
             from_zero=True,
         ),
-        Chart(
-            "chart-memory",
-            "Memory",
-            "GB",
-            (
-                Line("resident", memory[0], "--line-1"),
-                Line("peak", memory[1], "--line-2"),
-            ),
-            from_zero=True,
-        ),
+        Chart("chart-memory", "Memory", "GB", memory, from_zero=True),
     )
     drawn = tuple(chart for chart in charts if chart.lines)
     return Section("curves", "Training", "curves.html.j2", charts=drawn) if drawn else None
@@ -89,16 +76,12 @@ def _noisy(label: str, points: Curve) -> tuple[Line, ...]:
     )
 
 
-def _scaled(points: Curve, factor: float) -> Curve:
-    return Curve(points.steps, points.seconds, tuple(value * factor for value in points.values))
-
-
 def _top_after_start(points: Curve) -> float | None:
     """The top of the frame of a loss curve, so that its first steep fall does not flatten the rest.
 
     It is the largest value after the first 3% of the points, if the curve rises far enough above it.
     """
-    finite = [value for value in points.values if math.isfinite(value)]
+    finite = _finite(points.values)
     later = finite[math.ceil(0.03 * len(finite)) :]
     if len(finite) < _SMOOTHED_FROM or not max(finite) - min(finite) > 1.25 * (max(later) - min(finite)):
         return None
@@ -107,7 +90,7 @@ def _top_after_start(points: Curve) -> float | None:
 
 def _spans_decades(points: Curve) -> bool:
     """Whether a curve of positive values spans more than a factor of 30 and needs a logarithmic axis."""
-    finite = [value for value in points.values if math.isfinite(value)]
+    finite = _finite(points.values)
     return bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
 
 
@@ -117,14 +100,15 @@ _MAX_GROUPS = 40
 def build_learning_rate(run: RunRecord) -> Section | None:
     """The loss against the multiplier of the configured rates, and the rates at its steepest fall."""
     record = read_object(RunFolder(run.folder).learning_rate_path)
-    losses = _sweep_curve(record.get("multipliers"), record.get("losses"))
+    pairs = zip(list_of(record.get("multipliers")), list_of(record.get("losses")), strict=False)
+    points = [(number(x), number(y)) for x, y in pairs]
+    losses = Curve.of((x, y) for x, y in points if x > 0 and math.isfinite(x) and math.isfinite(y))
     if not losses.steps:
         return None
     steepest = number(record.get("steepest"))
     lines = [Line("loss", losses, "--line-1", faint=True), Line("smoothed", smooth(losses, 0.1), "--line-1")]
     if math.isfinite(steepest):
-        ends = (min(losses.values), max(losses.values))
-        mark = Curve((steepest,) * 2, (math.nan,) * 2, ends)
+        mark = Curve.of((steepest, end) for end in (min(losses.values), max(losses.values)))
         lines.append(Line("falls fastest", mark, "--line-2", dashed=True))
     chart = Chart(
         "chart-sweep",
@@ -134,13 +118,8 @@ def build_learning_rate(run: RunRecord) -> Section | None:
         x_name="multiple",
         x_logarithmic=True,
     )
-    return Section(
-        identifier="learning-rate",
-        title="Learning rate",
-        template="learning_rate.html.j2",
-        content={"sentence": _sweep_sentence(record, steepest), "facts": _rates(record, steepest)},
-        charts=(chart,),
-    )
+    content = {"sentence": _sweep_sentence(record, steepest), "facts": _rates(record, steepest)}
+    return Section("learning-rate", "Learning rate", "learning_rate.html.j2", content, (chart,))
 
 
 def _sweep_sentence(record: dict[str, Any], steepest: float) -> str:
@@ -156,23 +135,11 @@ def _sweep_sentence(record: dict[str, Any], steepest: float) -> str:
 
 
 def _rates(record: dict[str, Any], steepest: float) -> list[Fact]:
-    rates = record.get("rates")
-    if not isinstance(rates, dict) or not math.isfinite(steepest):
-        return []
-    shown = [(str(role), number(rate)) for role, rate in list(rates.items())[:_MAX_GROUPS]]
+    rates = list(mapping_of(record.get("rates")).items()) if math.isfinite(steepest) else []
     return [
-        Fact(role, f"{format_value(rate)} configured, {format_value(steepest * rate)} there")
-        for role, rate in shown
+        Fact(role, f"{format_value(number(rate))} configured, {format_value(steepest * number(rate))} there")
+        for role, rate in rates[:_MAX_GROUPS]
     ]
-
-
-def _sweep_curve(multipliers: Any, losses: Any) -> Curve:
-    """The sweep without points that cannot be drawn."""
-    if not (isinstance(multipliers, list) and isinstance(losses, list)):
-        return Curve((), (), ())
-    pairs = [(number(x), number(y)) for x, y in zip(multipliers, losses, strict=False)]
-    pairs = [(x, y) for x, y in pairs if x > 0 and math.isfinite(x) and math.isfinite(y)]
-    return Curve(tuple(x for x, _ in pairs), (math.nan,) * len(pairs), tuple(y for _, y in pairs))
 
 
 _MAX_ANSWERS = 12
@@ -187,33 +154,25 @@ _WORTH_A_CUT = 1.5
 def build_stopping(run: RunRecord) -> Section | None:
     """Show the watched metric, the answer of each criterion, and a chart of the evidence."""
     record = read_object(RunFolder(run.folder).early_stopping_path)
-    answers = [answer for answer in _list(record.get("answers")) if isinstance(answer, Mapping)]
-    validations = [point for point in _list(record.get("validations")) if isinstance(point, Mapping)]
+    answers = entries_of(record.get("answers"))[:_MAX_ANSWERS]
+    validations = entries_of(record.get("validations"))
     if not answers or not validations:
         return None
-    answers = answers[:_MAX_ANSWERS]
-    charts = tuple(
+    rows = [
+        {
+            "name": name_of(answer, "criterion"),
+            "stops": answer.get("stop") is True,
+            "evidence": safe_text(str(answer.get("evidence", "")), _TEXT_CHARACTERS),
+        }
+        for answer in answers
+    ]
+    charts = (
         _stopping_chart(index, record, answer, validations)
         for index, answer in enumerate(answers)
-        if _list(answer.get("lines"))
+        if list_of(answer.get("lines"))
     )
-    return Section(
-        identifier="stopping",
-        title="Early stopping",
-        template="stopping.html.j2",
-        content={
-            "sentence": _stopping_sentence(record, len(validations)),
-            "rows": [
-                {
-                    "name": name_of(answer, "criterion"),
-                    "stops": answer.get("stop") is True,
-                    "evidence": safe_text(str(answer.get("evidence", "")), _TEXT_CHARACTERS),
-                }
-                for answer in answers
-            ],
-        },
-        charts=charts,
-    )
+    content = {"sentence": _stopping_sentence(record, len(validations)), "rows": rows}
+    return Section("stopping", "Early stopping", "stopping.html.j2", content, tuple(charts))
 
 
 def _stopping_sentence(record: Mapping[str, Any], num_validations: int) -> str:
@@ -231,20 +190,16 @@ def _stopping_sentence(record: Mapping[str, Any], num_validations: int) -> str:
 def _stopping_chart(
     index: int, record: Mapping[str, Any], answer: Mapping[str, Any], validations: Sequence[Mapping[str, Any]]
 ) -> Chart:
-    watched = _points([point.get("step") for point in validations], [v.get("value") for v in validations])
-    training = _points(
-        [point.get("step") for point in validations], [v.get("training_value") for v in validations]
-    )
-    evidence = [line for line in _list(answer.get("lines")) if isinstance(line, Mapping)][
-        :_MAX_EVIDENCE_LINES
-    ]
-    lines = [Line("validation", watched, "--line-2")]
+    steps = [point.get("step") for point in validations]
+    evidence = entries_of(answer.get("lines"))[:_MAX_EVIDENCE_LINES]
+    lines = [Line("validation", _points(steps, [one.get("value") for one in validations]), "--line-2")]
     if any("training" in str(line.get("label")) for line in evidence):
-        lines.append(Line("training", training, "--line-1"))
+        values = [one.get("training_value") for one in validations]
+        lines.append(Line("training", _points(steps, values), "--line-1"))
     measured = [line.curve for line in lines]
     for line, color in zip(evidence, _COLORS, strict=False):
         label = name_of(line, "label")
-        is_mark = not _list(line.get("low"))
+        is_mark = not list_of(line.get("low"))
         lines.append(Line(label, _points(line.get("steps"), line.get("values")), color, dashed=is_mark))
         for end in ("low", "high"):
             ends = _points(line.get("steps"), line.get(end))
@@ -267,9 +222,9 @@ def _mark(step: float, curves: Sequence[Curve], top: float | None) -> Line:
     """A vertical line at the step where training stopped, as high as the chart."""
     values = _finite(*(curve.values for curve in curves))
     if not math.isfinite(step) or not values:
-        return Line("stopped", Curve((), (), ()), "--warning")
+        return Line("stopped", Curve(), "--warning")
     ends = (min(values), max(values) if top is None else top)
-    return Line("stopped", Curve((int(step),) * 2, (math.nan,) * 2, ends), "--warning", dashed=True)
+    return Line("stopped", Curve.of((int(step), end) for end in ends), "--warning", dashed=True)
 
 
 def _top(measured: Sequence[Curve], evidence: Sequence[Curve]) -> float | None:
@@ -288,15 +243,8 @@ def _finite(*values: Sequence[float]) -> list[float]:
 
 def _points(steps: Any, values: Any) -> Curve:
     """Points of a JSON file, without those that lack a step."""
-    pairs = [
+    return Curve.of(
         (round(number(step)), number(value))
-        for step, value in zip(_list(steps), _list(values), strict=False)
+        for step, value in zip(list_of(steps), list_of(values), strict=False)
         if math.isfinite(number(step)) and value is not None
-    ]
-    return Curve(
-        tuple(step for step, _ in pairs), (math.nan,) * len(pairs), tuple(value for _, value in pairs)
     )
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
