@@ -53,54 +53,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Captioned(ABC):
+class Chart:
     """One chart with its caption.
-
-    Args:
-        identifier: Unique in the page.
-        title: Heading of the chart.
-        unit: Unit of the values, which are on the vertical axis or the lengths of bars.
-    """
-
-    identifier: str
-    title: str
-    unit: str
-
-    lines: ClassVar[tuple[Line, ...]] = ()
-    """Entries of the legend."""
-    has_more_above: ClassVar[bool] = False
-    """Whether some values lie above the frame."""
-
-    @property
-    @abstractmethod
-    def num_lost(self) -> int:
-        """Number of values that are left out because they are not finite."""
-
-    @property
-    def description(self) -> str:
-        """Text alternative of the chart."""
-        return f"{self.title}, {self._axes}: {'; '.join(self._parts()) or 'no finite values'}"
-
-    def to_item(self) -> dict[str, Any]:
-        """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
-        return dict(json_item(self._plot(), ID(self.identifier)))
-
-    @property
-    def _axes(self) -> str:
-        return self.unit
-
-    @abstractmethod
-    def _parts(self) -> list[str]:
-        """The values in words."""
-
-    @abstractmethod
-    def _plot(self) -> Any:
-        """The chart as a figure of Bokeh."""
-
-
-@dataclass(frozen=True)
-class Chart(Captioned):
-    """Lines over a horizontal axis.
 
     Args:
         identifier: Unique in the page.
@@ -115,7 +69,10 @@ class Chart(Captioned):
         x_logarithmic: Whether the horizontal axis is logarithmic.
     """
 
-    lines: tuple[Line, ...]  # type: ignore[misc]
+    identifier: str
+    title: str
+    unit: str
+    lines: tuple[Line, ...]
     tick_format: str = "0.[00]"
     from_zero: bool = False
     logarithmic: bool = False
@@ -126,16 +83,19 @@ class Chart(Captioned):
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(line for line in self.lines if line.curve.steps))
 
-    def _parts(self) -> list[str]:
+    @property
+    def description(self) -> str:
+        """Text alternative of the chart."""
         parts = []
         for line in self.lines:
             finite = [value for value in line.curve.values if math.isfinite(value)]
             if finite and not line.faint:
                 parts.append(f"{line.label} from {finite[0]:.4g} to {finite[-1]:.4g}")
-        return parts
+        return f"{self.title}, {self.unit}: {'; '.join(parts) or 'no finite values'}"
 
     @property
-    def has_more_above(self) -> bool:  # type: ignore[override]
+    def has_more_above(self) -> bool:
+        """Whether some values lie above the frame."""
         values = [value for line in self.lines for value in line.curve.values]
         return self.top is not None and any(value > self.top for value in values)
 
@@ -146,19 +106,10 @@ class Chart(Captioned):
 
     def to_item(self) -> dict[str, Any]:
         """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
-        plot = figure(
-            height=240,
-            sizing_mode="stretch_width",
-            tools=[],
-            toolbar_location="above",
-            x_axis_type="log" if self.x_logarithmic else "linear",
-            y_axis_type="log" if self.logarithmic else "linear",
-            output_backend="canvas",
-            min_border=4,
-        )
+        x_axis, y_axis = ("log" if log else "linear" for log in (self.x_logarithmic, self.logarithmic))
+        plot = empty_plot(240, toolbar_location="above", x_axis_type=x_axis, y_axis_type=y_axis)
         plot.toolbar.logo = None
         plot.toolbar.autohide = True
-        clear_frame(plot)
         plot.xgrid.visible = False
         plot.xaxis.formatter = NumeralTickFormatter(format=self._x_format)
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
@@ -173,10 +124,9 @@ class Chart(Captioned):
         main = next((line for line in self.lines if not line.faint), None)
         for line in self.lines:
             source = ColumnDataSource(_columns(line.curve))
-            width = 1.2 if line.faint else 2.2
+            width, alpha = (1.2, 0.35) if line.faint else (2.2, 1.0)
             drawn = plot.line("step", "value", source=source, line_width=width, line_join="round")
-            drawn.glyph.tags = [line.color]
-            drawn.glyph.line_alpha = 0.35 if line.faint else 1.0
+            drawn.glyph.update(tags=[line.color], line_alpha=alpha)
             if line.dashed:
                 drawn.glyph.line_dash = "dashed"
             if len(line.curve.steps) <= _FEW_POINTS and not line.faint and not line.dashed:
@@ -226,8 +176,8 @@ class BarChart:
     @property
     def lines(self) -> tuple[Line, ...]:
         """Entries of the legend."""
-        empty = Curve((), (), ())
-        return tuple(Line(name, empty, SERIES_COLORS[index]) for index, name in enumerate(self.series))
+        named = zip(self.series, SERIES_COLORS, strict=False)
+        return tuple(Line(name, Curve(), color) for name, color in named)
 
     @property
     def description(self) -> str:
@@ -248,15 +198,7 @@ class BarChart:
         """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
         labels = list(dict.fromkeys(bar.label for bar in self.bars))
         height, thickness = len(labels), 0.8 / max(1, len(self.series))
-        plot = figure(
-            height=60 + len(labels) * (14 + 16 * len(self.series)),
-            sizing_mode="stretch_width",
-            tools=[],
-            toolbar_location=None,
-            output_backend="canvas",
-            min_border=4,
-        )
-        clear_frame(plot)
+        plot = empty_plot(60 + len(labels) * (14 + 16 * len(self.series)))
         plot.ygrid.visible = False
         # The first label is at the top.
         plot.yaxis.ticker = [height - index for index in range(len(labels))]
@@ -268,14 +210,13 @@ class BarChart:
         for series, name in enumerate(self.series):
             bars = [bar for bar in self._drawn if bar.series == series]
             middle = 0.4 - thickness * (series + 0.5)
-            source = ColumnDataSource(
-                {
-                    "y": [height - labels.index(bar.label) + middle for bar in bars],
-                    "value": [bar.value for bar in bars],
-                    "label": [bar.label for bar in bars],
-                    "series": [name for _ in bars],
-                }
-            )
+            columns = {
+                "y": [height - labels.index(bar.label) + middle for bar in bars],
+                "value": [bar.value for bar in bars],
+                "label": [bar.label for bar in bars],
+                "series": [name for _ in bars],
+            }
+            source = ColumnDataSource(columns)
             drawn = plot.hbar(y="y", right="value", height=0.9 * thickness, source=source, line_alpha=0)
             drawn.glyph.tags = [SERIES_COLORS[series]]
             rows = (("", "@label"), ("", "@series"), (self.unit, "@value{0.[0000]}"))
@@ -283,8 +224,17 @@ class BarChart:
         return dict(json_item(plot, ID(self.identifier)))
 
 
-def clear_frame(plot: Any) -> None:
-    """Remove the parts that the page's style does not colour: backgrounds, outlines and minor ticks."""
+def empty_plot(height: int, toolbar_location: str | None = None, **options: Any) -> Any:
+    """A figure without what the page's style does not colour: backgrounds, outlines and minor ticks."""
+    plot = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        tools=[],
+        toolbar_location=toolbar_location,
+        output_backend="canvas",
+        min_border=4,
+        **options,
+    )
     plot.background_fill_alpha = 0
     plot.border_fill_alpha = 0
     plot.outline_line_alpha = 0
@@ -292,6 +242,7 @@ def clear_frame(plot: Any) -> None:
     plot.axis.major_tick_line_alpha = 0
     plot.yaxis.axis_line_alpha = 0
     plot.axis.major_label_text_font_size = "12px"
+    return plot
 
 
 def tooltip(rows: Iterable[tuple[str, str]]) -> str:

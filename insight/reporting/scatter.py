@@ -6,14 +6,13 @@ import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
-from bokeh.plotting import figure
 
-from insight.reporting.charts import Line, clear_frame, tooltip
+from insight.reporting.charts import Line, empty_plot, tooltip
 
 # The chart on a telephone, the narrowest, in pixels, and the size of its letters; others have more room.
 _WIDTH, _HEIGHT = 300.0, 220.0
@@ -29,32 +28,19 @@ _LINE_HALF, _LINE_STEP = 3.0, 6.0
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Place:
-    """The side of its point that a name is on.
-
-    Args:
-        x: -1 if the name ends left of the point, 0 if it is centred, 1 if it begins right of it.
-        y: -1 if the name is below the point, 0 if beside it, 1 if above it.
-    """
+class Place(NamedTuple):
+    """The side of its point that a name is on: ``x`` is -1 (left), 0 or 1, and ``y`` -1 (below), 0 or 1."""
 
     x: int
     y: int
 
     @property
-    def x_offset(self) -> float:
-        """Pixels from the point to the near end, or to the centre, of the name."""
-        return self.x * (_GAP if self.y == 0 else _GAP / 2)
-
-    @property
-    def y_offset(self) -> float:
-        """Pixels from the point down to the near edge, or to the centre, of the name."""
-        return -self.y * _GAP * 0.9
+    def offset(self) -> tuple[float, float]:
+        """Pixels right and down from the point to the near end, or to the centre, of the name."""
+        return self.x * (_GAP if self.y == 0 else _GAP / 2), -self.y * _GAP * 0.9
 
 
-_PLACES = tuple(
-    Place(x, y) for x, y in ((1, 1), (-1, 1), (0, 1), (1, -1), (-1, -1), (0, -1), (1, 0), (-1, 0))
-)
+_PLACES = [Place(x, y) for y, sides in ((1, (1, -1, 0)), (-1, (1, -1, 0)), (0, (1, -1))) for x in sides]
 
 
 def place_names(
@@ -109,9 +95,9 @@ def _around(x: float, y: float, half: float) -> Box:
 def _box(x: float, y: float, name: str, place: Place) -> Box:
     lines = name.split("\n")
     width, height = _LETTER * max(map(len, lines)), _LINE * len(lines)
-    near_x, near_y = x * _WIDTH + place.x_offset, y * _HEIGHT - place.y_offset
-    left = near_x - width * (1 - place.x) / 2
-    bottom = near_y - height * (1 - place.y) / 2
+    right, down = place.offset
+    left = x * _WIDTH + right - width * (1 - place.x) / 2
+    bottom = y * _HEIGHT - down - height * (1 - place.y) / 2
     return (left, bottom, left + width, bottom + height)
 
 
@@ -164,6 +150,11 @@ class Point:
         """The CSS variable of its colour."""
         return self.color or ("--line-2" if self.is_marked else "--line-1")
 
+    def end(self, index: int) -> float:
+        """One end of the interval, or the value where it is not known."""
+        end = self.spread[index] if self.spread else self.y
+        return end if math.isfinite(end) else self.y
+
 
 @dataclass(frozen=True)
 class ScatterChart:
@@ -186,16 +177,8 @@ class ScatterChart:
     points: tuple[Point, ...]
     more_is_better: bool = False
     tick_format: str = "0.000[00]"
-
-    @property
-    def lines(self) -> tuple[Line, ...]:
-        """Entries of the legend; empty, since the names are beside the points."""
-        return ()
-
-    @property
-    def has_more_above(self) -> bool:
-        """Always false: no points lie above the frame."""
-        return False
+    lines: ClassVar[tuple[Line, ...]] = ()  # no legend: the names are beside the points
+    has_more_above: ClassVar[bool] = False
 
     @property
     def description(self) -> str:
@@ -210,73 +193,59 @@ class ScatterChart:
 
     def to_item(self) -> dict[str, Any]:
         """The chart as the JSON object that ``Bokeh.embed.embed_item`` takes."""
-        plot = figure(
-            height=300,
-            sizing_mode="stretch_width",
-            tools=[],
-            toolbar_location=None,
-            output_backend="canvas",
-            min_border=4,
-        )
-        clear_frame(plot)
+        plot = empty_plot(300)
         plot.xaxis.axis_label = self.x_label
         plot.xaxis.axis_label_text_font_size = "12px"
         plot.xaxis.axis_label_text_font_style = "normal"
         plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
         plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
-        frame = _frame(self._drawn)
+        frame, best = _frame(self._drawn), front(self._drawn, self.more_is_better)
         plot.x_range = Range1d(start=0, end=frame.right)
         plot.y_range = Range1d(start=frame.bottom, end=frame.top)
-        self._draw_front(plot)
+        source = {"x": [point.x for point in best], "y": [point.y for point in best]}
+        line = plot.line("x", "y", source=ColumnDataSource(source), line_width=1.5, line_dash="dashed")
+        line.glyph.tags = ["--quiet"]
         self._draw_points(plot)
-        self._draw_names(plot)
+        self._draw_names(plot, frame, best)
         return dict(json_item(plot, ID(self.identifier)))
 
     @property
     def _drawn(self) -> list[Point]:
         return [point for point in self.points if math.isfinite(point.x) and math.isfinite(point.y)]
 
-    def _draw_front(self, plot: Any) -> None:
-        best = front(self._drawn, self.more_is_better)
-        source = {"x": [point.x for point in best], "y": [point.y for point in best]}
-        line = plot.line("x", "y", source=ColumnDataSource(source), line_width=1.5, line_dash="dashed")
-        line.glyph.tags = ["--quiet"]
-
     def _draw_points(self, plot: Any) -> None:
         for color in dict.fromkeys(point.drawn_color for point in self._drawn):
             points = [point for point in self._drawn if point.drawn_color == color]
-            source = ColumnDataSource(
-                {
-                    "x": [point.x for point in points],
-                    "y": [point.y for point in points],
-                    "low": [_end(point, 0) for point in points],
-                    "high": [_end(point, 1) for point in points],
-                    "label": [point.label for point in points],
-                }
-            )
+            columns = {
+                "x": [point.x for point in points],
+                "y": [point.y for point in points],
+                "low": [point.end(0) for point in points],
+                "high": [point.end(1) for point in points],
+                "label": [point.label for point in points],
+            }
+            source = ColumnDataSource(columns)
             spread = plot.segment("x", "low", "x", "high", source=source, line_width=1.5)
             drawn = plot.scatter("x", "y", source=source, size=9, line_alpha=0)
             spread.glyph.tags = drawn.glyph.tags = [color]
-            plot.add_tools(_hover(drawn, self.unit, self.x_label))
+            # Names come from the data, which Bokeh escapes.
+            rows = (("", "@label"), (self.unit, "@y{0.0000}"), (self.x_label, "@x{0,0.00}"))
+            plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltip(rows)))
 
-    def _draw_names(self, plot: Any) -> None:
-        frame = _frame(self._drawn)
+    def _draw_names(self, plot: Any, frame: _Frame, best: Sequence[Point]) -> None:
         names = named(self._drawn)
-        places = place_names(
-            [(*frame.share(point), name) for point, name in names],
-            [frame.share(point) for point in front(self._drawn, self.more_is_better)],
-            {index for index, (point, _) in enumerate(names) if point.is_marked},
-        )
+        points = [(*frame.share(point), name) for point, name in names]
+        marked = {index for index, (point, _) in enumerate(names) if point.is_marked}
+        places = place_names(points, [frame.share(point) for point in best], marked)
         for (point, name), place in zip(names, places, strict=True):
             if place is None:
                 continue
+            source = ColumnDataSource({"x": [point.x], "y": [point.y], "name": [name]})
+            right, down = place.offset
             text = plot.text(
-                "x",
-                "y",
-                "name",
-                source=ColumnDataSource({"x": [point.x], "y": [point.y], "name": [name]}),
-                x_offset=place.x_offset,
-                y_offset=place.y_offset,
+                *("x", "y", "name"),
+                source=source,
+                x_offset=right,
+                y_offset=down,
                 text_align=("right", "center", "left")[place.x + 1],
                 text_baseline=("top", "middle", "bottom")[place.y + 1],
                 text_font_size="12px",
@@ -313,9 +282,9 @@ def named(points: Sequence[Point]) -> list[tuple[Point, str]]:
 def _name_of(group: Sequence[Point]) -> tuple[Point, str]:
     """The name of overlapping points: all names if they are few, else that of the marked point."""
     first = next((point for point in group if point.is_marked), group[0])
-    if len(group) <= _MOST_NAMES:
-        return first, "\n".join(point.label for point in group)
-    return first, f"{first.label} and {len(group) - 1} more"
+    if len(group) > _MOST_NAMES:
+        return first, f"{first.label} and {len(group) - 1} more"
+    return first, "\n".join(point.label for point in group)
 
 
 @dataclass(frozen=True)
@@ -333,20 +302,9 @@ class _Frame:
 
 def _frame(points: Sequence[Point]) -> _Frame:
     """A frame around points and spreads, not so small that a negligible difference fills the chart."""
-    low = min((_end(point, 0) for point in points), default=0.0)
-    high = max((_end(point, 1) for point in points), default=0.0)
+    low = min((point.end(0) for point in points), default=0.0)
+    high = max((point.end(1) for point in points), default=0.0)
     span = max((1 + _PADDING_Y) * (high - low), _LEAST_SPAN * abs(high), 1e-6)
     widest = max((point.x for point in points), default=0.0)
     right = (1 + _PADDING_X) * widest if widest > 0 else 1.0
     return _Frame(right, (low + high - span) / 2, (low + high + span) / 2)
-
-
-def _end(point: Point, index: int) -> float:
-    end = point.spread[index] if point.spread else point.y
-    return end if math.isfinite(end) else point.y
-
-
-def _hover(drawn: Any, unit: str, x_label: str) -> HoverTool:
-    """A tooltip of the page's own HTML; names come from the data, which Bokeh escapes."""
-    rows = (("", "@label"), (unit, "@y{0.0000}"), (x_label, "@x{0,0.00}"))
-    return HoverTool(renderers=[drawn], tooltips=tooltip(rows))
