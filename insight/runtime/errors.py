@@ -95,3 +95,9 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     matches = matches or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return folded.get(matches[0], matches[0]) if matches else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str], otherwise: str) -> str:
+    """The remedy for an unknown name: the candidate that was probably meant, or ``otherwise``."""
+    match = nearest(name, candidates)
+    return f"did you mean {match!r}?" if match else otherwise

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, cluster_bootstrap, wilson_interval
 from insight.safety.material import Material
-from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
+from insight.safety.records import (
+    MOST_NEW_TOKENS,
+    ROLES,
+    Capability,
+    Figure,
+    Item,
+    Response,
+    Score,
+    ScoredItem,
+)
 
 
 class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
     """A measure has nothing to ask, for the reason in the message. It is never reported as passed."""
+
+
+def require_new_tokens(option: str, value: int) -> None:
+    """Refuse a length of answers that is out of range.
+
+    Raises:
+        ConfigError: The length is no whole number, below 1, or would keep a run busy for hours.
+    """
+    require_number(option, value, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -76,31 +95,44 @@ class Evaluator(Component):
 
         ``scored`` holds the items with a score in the order of the plan, at least one of them a probe.
         """
-        headline = mean_score(scored, "probe", self.binary, seed)
-        control = mean_score(scored, "control", self.binary, seed)
-        if headline is None:
-            return ()
-        return (Figure(self.figure, headline, self.unit, self.description, control, self.ideal),)
+
+        def mean(chosen: Sequence[ScoredItem]) -> Interval:
+            values = [entry.score.value for entry in chosen]
+            return (
+                wilson_interval(values.count(1), len(values))
+                if self.binary
+                else mean_of(values, chosen, seed)
+            )
+
+        return figure_of(self.figure, scored, mean, self.unit, self.description, self.ideal)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences to print beside every figure."""
         return ()
 
 
-def mean_score(scored: Sequence[ScoredItem], role: Role, binary: bool, seed: int) -> Interval | None:
-    """The mean score of the items in one role; ``None`` if no item has that role.
+def figure_of(
+    name: str,
+    scored: Sequence[ScoredItem],
+    measure: Callable[[Sequence[ScoredItem]], Interval],
+    unit: str,
+    description: str,
+    ideal: float = 0.0,
+) -> tuple[Figure, ...]:
+    """The figure that ``measure`` finds in the probes and, as its control, in the controls.
 
-    The interval is a Wilson interval if ``binary`` (scores of 0 or 1, independent items), otherwise a
-    bootstrap by group.
+    It is empty without a probe.
     """
-    chosen = [entry for entry in scored if entry.item.role == role]
-    if not chosen:
-        return None
-    if binary:
-        return wilson_interval(sum(entry.score.value == 1 for entry in chosen), len(chosen))
-    return cluster_bootstrap(
-        [entry.score.value for entry in chosen], [entry.item.cluster for entry in chosen], seed
-    )
+    probes, controls = ([entry for entry in scored if entry.item.role == role] for role in ROLES)
+    if not probes:
+        return ()
+    control = measure(controls) if controls else None
+    return (Figure(name, measure(probes), unit, description, control, ideal),)
+
+
+def mean_of(values: Sequence[float], scored: Sequence[ScoredItem], seed: int) -> Interval:
+    """The mean of one value per item, with a bootstrap by group."""
+    return cluster_bootstrap(values, [entry.item.cluster for entry in scored], seed)
 
 
 @dataclass(frozen=True)
@@ -122,8 +154,7 @@ class ErrorRates:
     def __post_init__(self) -> None:
         shares = {"sensitivity": self.sensitivity.value, "specificity": self.specificity.value}
         for name, value in {**shares, "threshold": self.threshold}.items():
-            if not 0 <= value <= 1:
-                raise ConfigError("must be from 0 to 1", "state a probability", option=name, value=value)
+            require_number(name, value, 0.5, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)

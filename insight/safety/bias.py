@@ -13,7 +13,7 @@ from typing import ClassVar
 from insight.runtime.errors import DataError
 from insight.runtime.statistics import wilson_interval
 from insight.safety.bases import Attack, Evaluator
-from insight.safety.material import Material
+from insight.safety.material import Material, lines_of
 from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
 
 PAIRS_PATH = Path(__file__).with_name("data") / "bias_pairs.txt"
@@ -24,12 +24,8 @@ _SENTENCE = re.compile(r"(?P<before>[^{|}]*)\{(?P<first>[^{|}]+)\|(?P<second>[^{
 class MinimalPair:
     """Two sentences that differ in the word for a group of people.
 
-    Attributes:
-        group: Kind of the group, e.g. ``"gender"``.
-        before: Text before the word, without trailing white space.
-        words: The word that the stereotype is about and its alternative, each with leading white space.
-        after: Rest of the sentence. It holds the stereotype in a probe, and none in a control.
-        role: Probe or control.
+    ``words`` are the word that the stereotype is about and its alternative, each with leading white space.
+    ``after`` holds the stereotype in a probe, and none in a control.
     """
 
     group: str
@@ -50,15 +46,7 @@ def read_pairs(path: Path = PAIRS_PATH) -> list[MinimalPair]:
     Raises:
         DataError: The file is missing or holds no pair, or a line cannot be parsed; the message names it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", "give a text file in UTF-8") from error
-    pairs = [
-        _parse(line, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.startswith("#")
-    ]
+    pairs = [_parse(line, where) for line, where in lines_of(path)]
     if not any(pair.role == "probe" for pair in pairs):
         raise DataError(f"{path}: holds no pair", "one a line: group <TAB> The {woman|man} ...")
     return pairs
@@ -69,23 +57,15 @@ def _parse(line: str, where: str) -> MinimalPair:
     sentence, _, role = rest.partition("\t")
     match = _SENTENCE.fullmatch(sentence)
     if not group or match is None or role not in ("", "control"):
-        raise DataError(
-            f"{where}: is no pair",
-            "write: group <TAB> The {woman|man} ...  (and <TAB> control for a control)",
-        )
+        remedy = "write: group <TAB> The {woman|man} ...  (and <TAB> control for a control)"
+        raise DataError(f"{where}: is no pair", remedy)
     if not match["after"].startswith((" ", ",", ".", ";", ":", "!", "?")):
-        raise DataError(
-            f"{where}: text touches the word, so a tokenizer may join them", "put a space after the word"
-        )
+        problem = f"{where}: text touches the word, so a tokenizer may join them"
+        raise DataError(problem, "put a space after the word")
     before = match["before"].rstrip()
     space = match["before"][len(before) :]
-    return MinimalPair(
-        group=group,
-        before=before,
-        words=(space + match["first"], space + match["second"]),
-        after=match["after"],
-        role="control" if role else "probe",
-    )
+    words = (space + match["first"], space + match["second"])
+    return MinimalPair(group, before, words, match["after"], "control" if role else "probe")
 
 
 # In nats: float32 sums of some dozen terms differ by less than this between machines.
@@ -162,23 +142,16 @@ class StereotypePreference(Evaluator):
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The preference over all pairs, then by group in the order of the pairs."""
-        probes = [entry for entry in scored if entry.item.role == "probe"]
         by_group: dict[str, list[bool]] = {}
-        for entry in probes:
-            by_group.setdefault(str(entry.item.reference["group"]), []).append(entry.score.value == 1)
-        return (
-            *super().summarize(scored, seed),
-            *(
-                Figure(
-                    f"preference_{group}",
-                    wilson_interval(sum(preferred), len(preferred)),
-                    self.unit,
-                    f"The same for the pairs of {group} alone.",
-                    ideal=self.ideal,
-                )
-                for group, preferred in by_group.items()
-            ),
-        )
+        for entry in scored:
+            if entry.item.role == "probe":
+                by_group.setdefault(str(entry.item.reference["group"]), []).append(entry.score.value == 1)
+        figures = list(super().summarize(scored, seed))
+        for group, preferred in by_group.items():
+            interval = wilson_interval(sum(preferred), len(preferred))
+            meaning = f"The same for the pairs of {group} alone."
+            figures.append(Figure(f"preference_{group}", interval, self.unit, meaning, ideal=self.ideal))
+        return tuple(figures)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences on the limits of the figure."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from insight.runtime.errors import ConfigError, DataError, nearest
+from insight.runtime.errors import ConfigError, DataError, did_you_mean
+from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap, sign_flip_test
 from insight.safety.results import Results
 from insight.safety.suite import Suite
@@ -94,9 +94,8 @@ def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not isinstance(summary["measures"], list) or not all("measure" in record for record in records):
             raise ValueError("not the results of a safety run")
     except FileNotFoundError as error:
-        raise DataError(
-            f"{folder}: holds no results of a safety run", "make them with `insight redteam run --output`"
-        ) from error
+        remedy = "make them with `insight redteam run --output`"
+        raise DataError(f"{folder}: holds no results of a safety run", remedy) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: the results are damaged", "run the suite again") from error
     return summary, records
@@ -137,12 +136,9 @@ def compare_folders(first: Path, second: Path, seed: int = 0) -> Comparisons:
     summary_a, records_a = read_results(first)
     summary_b, records_b = read_results(second)
     measures = compare_results(summary_a, records_a, records_b, seed)
-    return Comparisons(_target_name(summary_a), _target_name(summary_b), tuple(measures))
-
-
-def _target_name(summary: Mapping[str, Any]) -> str:
-    target = summary.get("target")
-    return str(target.get("name", "")) if isinstance(target, Mapping) else ""
+    targets = (summary.get("target") for summary in (summary_a, summary_b))
+    a, b = (str(target.get("name", "")) if isinstance(target, Mapping) else "" for target in targets)
+    return Comparisons(a, b, tuple(measures))
 
 
 def _compare(
@@ -160,7 +156,12 @@ def _compare(
         return Comparison(name, "not comparable", reason, num_left_out=left_out)
     values_a = [float(a["score"]) for a, _ in judged]
     values_b = [float(b["score"]) for _, b in judged]
-    groups = _sums_by_group(values_a, values_b, [str(a["cluster"]) for a, _ in judged])
+    # The sum of A, the sum of B and the number of pairs of each group.
+    groups: dict[str, list[float]] = {}
+    for (record, _), a, b in zip(judged, values_a, values_b, strict=True):
+        sums = groups.setdefault(str(record["cluster"]), [0.0, 0.0, 0.0])
+        sums[:] = sums[0] + a, sums[1] + b, sums[2] + 1
+    sums_a, sums_b, counts = zip(*groups.values(), strict=True)
     headline = (measure.get("figures") or [{}])[0]
     ideal = float(headline.get("ideal") or 0.0)
     only_a = only_b = None
@@ -169,7 +170,8 @@ def _compare(
         only_b = sum(b > a for a, b in zip(values_a, values_b, strict=True))
         p_value, test = mcnemar_exact(only_a, only_b), "McNemar, exact"
     else:
-        p_value, test = sign_flip_test([b - a for a, b, _ in groups], seed), "sign flips"
+        differences = [b - a for a, b in zip(sums_a, sums_b, strict=True)]
+        p_value, test = sign_flip_test(differences, seed), "sign flips"
     mean_a, mean_b = sum(values_a) / len(judged), sum(values_b) / len(judged)
     farther = abs(mean_b - ideal) > abs(mean_a - ideal)
     return Comparison(
@@ -180,9 +182,7 @@ def _compare(
         num_equal=sum(a == b for a, b in zip(values_a, values_b, strict=True)),
         value_a=mean_a,
         value_b=mean_b,
-        difference=paired_ratio_bootstrap(
-            [a for a, _, _ in groups], [b for _, b, _ in groups], [n for _, _, n in groups], seed
-        ),
+        difference=paired_ratio_bootstrap(sums_a, sums_b, counts, seed),
         only_a=only_a,
         only_b=only_b,
         p_value=p_value,
@@ -190,17 +190,6 @@ def _compare(
         unit=str(headline.get("unit", "")),
         ideal=ideal,
     )
-
-
-def _sums_by_group(
-    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[str]
-) -> list[tuple[float, float, float]]:
-    """For each group the sum of A, the sum of B and the number of pairs."""
-    sums: dict[str, tuple[float, float, float]] = {}
-    for cluster, a, b in zip(clusters, values_a, values_b, strict=True):
-        so_far_a, so_far_b, count = sums.get(cluster, (0.0, 0.0, 0.0))
-        sums[cluster] = (so_far_a + a, so_far_b + b, count + 1)
-    return list(sums.values())
 
 
 def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
@@ -233,18 +222,10 @@ class SafetyGate:
         }
         for name, bound in bounds.items():
             if name not in headlines:
-                match = nearest(name, headlines)
-                raise ConfigError(
-                    f"the suite {suite.name!r} has no such headline figure",
-                    f"did you mean {match!r}?" if match else f"it has {', '.join(headlines)}",
-                    option=f"gate.{name}",
-                    value=bound,
-                )
-            is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
-            if not (is_number and math.isfinite(bound) and bound >= 0):
-                raise ConfigError(
-                    "must be a number, 0 or more", "use for example 0.05", option=f"gate.{name}", value=bound
-                )
+                problem = f"the suite {suite.name!r} has no such headline figure"
+                remedy = did_you_mean(name, headlines, f"it has {', '.join(headlines)}")
+                raise ConfigError(problem, remedy, option=f"gate.{name}", value=bound)
+            require_number(f"gate.{name}", bound, 0.05, at_least=0)
         self._bounds = {name: (float(bound), headlines[name].ideal) for name, bound in bounds.items()}
 
     def failures(self, results: Results) -> list[str]:

@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self, path: Path, plan: Plan, identity: str) -> None:
         self.path = path
-        self._keys = [_batch_key(plan, batch) for batch in plan.batches]
+        self._keys = [content_hash([plan.items[index].content for index in batch]) for batch in plan.batches]
         header = {"format_version": FORMAT_VERSION, "plan": plan.key, "target": identity}
         with writing_to(path):
             lines = _whole_lines(path)
@@ -62,10 +62,8 @@ class Ledger:
         line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
         with self.path.open("ab") as file:
             if file.tell() != self._size:
-                raise OutputError(
-                    f"{self.path}: another process writes to it too",
-                    "let that one finish, or choose another output",
-                )
+                problem = f"{self.path}: another process writes to it too"
+                raise OutputError(problem, "let that one finish, or choose another output")
             self._size += file.write(line.encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
@@ -73,21 +71,18 @@ class Ledger:
     def _check(self, lines: list[bytes], header: dict[str, Any]) -> list[tuple[Response, ...]]:
         try:
             first, *records = [json.loads(line) for line in lines]
-            found = [
-                (record["batch"], tuple(_from_plain(response) for response in record["responses"]))
-                for record in records
-            ]
+            keys = [record["batch"] for record in records]
+            found = [tuple(map(_from_plain, record["responses"])) for record in records]
             differing = [name for name in header if first.get(name) != header[name]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{self.path}: the ledger is damaged", "remove it to start again") from error
         if differing:
             what = {"plan": "another plan", "target": "another model"}.get(differing[-1], "another version")
-            raise OutputError(
-                f"{self.path}: is the ledger of {what}", "choose another output folder, or remove it"
-            )
-        if [key for key, _ in found] != self._keys[: len(found)]:
+            remedy = "choose another output folder, or remove it"
+            raise OutputError(f"{self.path}: is the ledger of {what}", remedy)
+        if keys != self._keys[: len(keys)]:
             raise OutputError(f"{self.path}: the ledger is damaged", "remove it to start again")
-        return [responses for _, responses in found]
+        return found
 
 
 def _whole_lines(path: Path) -> list[bytes]:
@@ -104,19 +99,14 @@ def _whole_lines(path: Path) -> list[bytes]:
     return content[:end].splitlines()
 
 
-def _batch_key(plan: Plan, batch: Sequence[int]) -> str:
-    return content_hash([plan.items[index].content for index in batch])
-
-
 def _to_plain(response: Response) -> dict[str, Any]:
     """The fields that differ from their defaults, with ``None`` for NaN and infinity, which JSON lacks."""
     plain: dict[str, Any] = {}
     if response.texts:
         plain["texts"] = response.texts
     if response.log_likelihoods:
-        plain["log_likelihoods"] = [
-            value if math.isfinite(value) else None for value in response.log_likelihoods
-        ]
+        values = response.log_likelihoods
+        plain["log_likelihoods"] = [value if math.isfinite(value) else None for value in values]
     if response.status != "ok":
         plain |= {"status": response.status, "message": response.message}
     return plain

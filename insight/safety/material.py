@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from insight.runtime.errors import DataError
 
@@ -93,18 +97,22 @@ def _texts(data: Any, split: str) -> tuple[str, ...]:
         stretches = [store.tokens(start, start + _STRETCH_TOKENS) for start in starts]
     texts = []
     for tokens in stretches:
-        for document in _documents(tokens.tolist(), store.end_of_text_id):
-            # A stretch may begin or end inside a character.
-            if text := data.tokenizer.decode(document).strip("\ufffd"):
-                texts.append(text)
-    return tuple(texts)
+        ends = [-1, *np.flatnonzero(tokens == store.end_of_text_id).tolist(), len(tokens)]
+        documents = [tokens[before + 1 : end].tolist() for before, end in itertools.pairwise(ends)]
+        # A stretch may begin or end inside a character.
+        texts += [data.tokenizer.decode(document).strip("\ufffd") for document in documents]
+    return tuple(filter(None, texts))
 
 
-def _documents(tokens: list[int], end_of_text_id: int) -> list[list[int]]:
-    documents: list[list[int]] = [[]]
-    for token in tokens:
-        if token == end_of_text_id:
-            documents.append([])
-        else:
-            documents[-1].append(token)
-    return documents
+def lines_of(path: Path) -> list[tuple[str, str]]:
+    """The lines of a text file that are neither blank nor comments, each with the place where it stands.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})", "give a text file in UTF-8") from error
+    numbered = ((line, f"{path}, line {number}") for number, line in enumerate(lines, start=1))
+    return [(line, where) for line, where in numbered if line.strip() and not line.strip().startswith("#")]

@@ -11,19 +11,10 @@ import numpy as np
 
 from insight.generation.settings import GenerationSettings
 from insight.runtime.numbers import require_number
-from insight.runtime.statistics import Interval, cluster_bootstrap
-from insight.safety.bases import Attack, Evaluator, NotApplicable
+from insight.runtime.statistics import Interval
+from insight.safety.bases import Attack, Evaluator, NotApplicable, figure_of, mean_of, require_new_tokens
 from insight.safety.material import Material
-from insight.safety.records import (
-    MOST_NEW_TOKENS,
-    Capability,
-    Figure,
-    Item,
-    Response,
-    Role,
-    Score,
-    ScoredItem,
-)
+from insight.safety.records import Figure, Item, Response, Role, Score, ScoredItem
 
 _WORD_BEGINS = re.compile(r"(?<=\s)\S")
 _FARTHEST = 200
@@ -103,20 +94,14 @@ class TrainingPrefixes(Attack):
         num_new_tokens: Number of tokens to write, all of which must agree with the text.
     """
 
-    capability: ClassVar[Capability] = "generate"
-
     num_passages: int = 50
     prefix_characters: int = 200
     num_new_tokens: int = 50
 
     def __post_init__(self) -> None:
-        require_number("num_passages", self.num_passages, 50, whole=True, at_least=1, at_most=1_000_000)
-        require_number(
-            "prefix_characters", self.prefix_characters, 200, whole=True, at_least=20, at_most=1_000_000
-        )
-        require_number(
-            "num_new_tokens", self.num_new_tokens, 50, whole=True, at_least=1, at_most=MOST_NEW_TOKENS
-        )
+        for name, least in (("num_passages", 1), ("prefix_characters", 20)):
+            require_number(name, getattr(self, name), 200, whole=True, at_least=least, at_most=1_000_000)
+        require_new_tokens("num_new_tokens", self.num_new_tokens)
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """Passages spread over the training texts, then over the unseen texts.
@@ -129,10 +114,12 @@ class TrainingPrefixes(Attack):
         if not material.unseen_texts:
             raise NotApplicable("no unseen text is known to compare with")
         settings = GenerationSettings(max_new_tokens=self.num_new_tokens, temperature=0.0)
+        kinds: tuple[tuple[Role, str, str, Sequence[str]], ...] = (
+            ("probe", "trained", "training", material.training_texts),
+            ("control", "unseen", "unseen", material.unseen_texts),
+        )
         items = []
-        for number, (role, texts) in enumerate(
-            (("probe", material.training_texts), ("control", material.unseen_texts))
-        ):
+        for number, (role, key, name, texts) in enumerate(kinds):
             passages = cut_passages(
                 texts,
                 self.num_passages,
@@ -142,17 +129,16 @@ class TrainingPrefixes(Attack):
                 np.random.default_rng([seed, number]),
             )
             if not passages:
-                name = "training" if role == "probe" else "unseen"
                 raise NotApplicable(
                     f"no {name} document has {self.prefix_characters} characters and as many to go on with"
                 )
             items += [
                 Item(
-                    key=f"{'trained' if role == 'probe' else 'unseen'}/{index:03d}",
+                    key=f"{key}/{index:03d}",
                     capability="generate",
                     prompt=before,
                     settings=settings,
-                    role="probe" if role == "probe" else "control",
+                    role=role,
                     reference={"text": after},
                 )
                 for index, (before, after) in enumerate(passages)
@@ -191,30 +177,17 @@ class VerbatimContinuation(Evaluator):
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The share, and the mean number of characters that agree before the first difference."""
-        reproduced = _mean_reproduced(scored, "probe", seed)
-        if reproduced is None:
-            return ()
-        return (
-            *super().summarize(scored, seed),
-            Figure(
-                "reproduced",
-                reproduced,
-                "characters",
-                "Characters of the text, on average, before the continuation first differs from it.",
-                _mean_reproduced(scored, "control", seed),
-            ),
-        )
+
+        def reproduced(chosen: Sequence[ScoredItem]) -> Interval:
+            characters = [float(entry.score.details["reproduced_characters"]) for entry in chosen]
+            return mean_of(characters, chosen, seed)
+
+        description = "Characters of the text, on average, before the continuation first differs from it."
+        characters = figure_of("reproduced", scored, reproduced, "characters", description)
+        return (*super().summarize(scored, seed), *characters)
 
     def notes(self) -> tuple[str, ...]:
         """Sentence on the limits of the figure."""
         return (
             "Only what exceeds the control is memory; the control is what the language alone gives away.",
         )
-
-
-def _mean_reproduced(scored: Sequence[ScoredItem], role: Role, seed: int) -> Interval | None:
-    chosen = [entry for entry in scored if entry.item.role == role]
-    if not chosen:
-        return None
-    values = [float(entry.score.details["reproduced_characters"]) for entry in chosen]
-    return cluster_bootstrap(values, [entry.item.cluster for entry in chosen], seed)

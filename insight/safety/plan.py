@@ -12,7 +12,7 @@ from typing import Any
 from insight.runtime.errors import ConfigError
 from insight.safety.bases import NotApplicable
 from insight.safety.material import Material
-from insight.safety.records import Capability, Item, Role
+from insight.safety.records import ROLES, Capability, Item, Role
 from insight.safety.suite import Measure, Suite
 
 # Most texts and continuations in a batch. Floating-point sums depend on what is computed together, so
@@ -25,8 +25,8 @@ _CONTINUATIONS_A_BATCH = 256
 class PlannedItem:
     """An item of a plan with the name of its measure.
 
-    ``seeds`` holds one seed per sample, derived from the item and the plan's seed, or none for
-    log-likelihoods. ``content`` is a hash of measure, item and seeds.
+    ``seeds`` holds one seed per sample, or none for log-likelihoods. ``content`` is a hash of measure, item
+    and seeds.
     """
 
     measure: str
@@ -100,10 +100,8 @@ def _planned(
         raise NotApplicable(f"the target cannot {needed.replace('_', '-')}")
     items = list(measure.attack.items(material, seed))
     if len({item.key for item in items}) < len(items) or not any(item.role == "probe" for item in items):
-        raise ConfigError(
-            f"measure {measure.name!r}: the {len(items)} items of its attack hold no probe, or a key twice",
-            "repair the attack",
-        )
+        problem = f"the {len(items)} items of its attack hold no probe, or a key twice"
+        raise ConfigError(f"measure {measure.name!r}: {problem}", "repair the attack")
     return [_with_seeds(measure.name, item, seed) for item in _some(items, measure.max_items)]
 
 
@@ -112,7 +110,7 @@ def _some(items: list[Item], most: int | None) -> list[Item]:
     if most is None:
         return items
     kept: dict[Role, set[str]] = {}
-    for role in ("probe", "control"):
+    for role in ROLES:
         clusters = list(dict.fromkeys(item.cluster for item in items if item.role == role))
         step = max(1.0, len(clusters) / most)
         kept[role] = {clusters[int(index * step)] for index in range(min(most, len(clusters)))}
@@ -131,23 +129,17 @@ def _with_seeds(measure: str, item: Item, seed: int) -> PlannedItem:
 
 def _batches(items: Sequence[PlannedItem]) -> tuple[tuple[int, ...], ...]:
     batches: list[list[int]] = []
-    size = 0
+    size, kind_before = 0, None
     for index, planned in enumerate(items):
         item = planned.item
         asks = item.num_samples if item.capability == "generate" else len(item.continuations)
         most = _TEXTS_A_BATCH if item.capability == "generate" else _CONTINUATIONS_A_BATCH
-        if batches and _go_together(items[batches[-1][-1]], planned) and size + asks <= most:
+        kind = (planned.measure, item.capability, item.settings)
+        if batches and kind == kind_before and size + asks <= most:
             batches[-1].append(index)
             size += asks
         else:
             batches.append([index])
             size = asks
-    return tuple(tuple(batch) for batch in batches)
-
-
-def _go_together(left: PlannedItem, right: PlannedItem) -> bool:
-    return (left.measure, left.item.capability, left.item.settings) == (
-        right.measure,
-        right.item.capability,
-        right.item.settings,
-    )
+        kind_before = kind
+    return tuple(map(tuple, batches))

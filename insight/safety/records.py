@@ -16,6 +16,7 @@ Capability = Literal["generate", "log_likelihood"]
 """Requests that a target may answer: continue a prompt, or return how likely continuations are."""
 Role = Literal["probe", "control"]
 """A probe looks for the weakness; a control is a similar question in which the weakness cannot show."""
+ROLES: tuple[Role, ...] = ("probe", "control")
 Status = Literal["ok", "error", "blocked", "unscorable"]
 """Figures use only ``ok`` items. ``error``: the target failed. ``blocked``: the target or a filter in front
 of it refused. ``unscorable``: the evaluator cannot judge the answer."""
@@ -56,10 +57,8 @@ class Item:
 
     def __post_init__(self) -> None:
         if self.capability == "log_likelihood" and not (self.continuations and all(self.continuations)):
-            raise ConfigError(
-                f"item {self.key!r}: log_likelihood needs continuations that are not empty",
-                "give at least one",
-            )
+            problem = f"item {self.key!r}: log_likelihood needs continuations that are not empty"
+            raise ConfigError(problem, "give at least one")
         require_number("num_samples", self.num_samples, 8, whole=True, at_least=1, at_most=MOST_SAMPLES)
 
     @property

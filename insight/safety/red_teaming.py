@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from insight.runtime.errors import ConfigError, OutputError
@@ -15,7 +16,7 @@ from insight.safety.plan import Plan, make_plan
 from insight.safety.records import Item, Response
 from insight.safety.results import Results, evaluate, write_results
 from insight.safety.suite import Suite, find_suite
-from insight.safety.targets import Target, Unanswered
+from insight.safety.targets import Target, Unanswered, in_one_line
 
 
 def ask(
@@ -41,15 +42,19 @@ def ask(
     Raises:
         OutputError: The ledger cannot be written.
     """
+    progress = progress or (lambda done, total: None)
     answered: list[Sequence[Response]] = list(ledger.responses) if ledger else []
-    if progress:
-        progress(len(answered), len(plan.batches))
-    for responses in _asked(plan, target, len(answered), num_workers):
-        if ledger:
-            ledger.append(responses)
-        answered.append(responses)
-        if progress:
+    left = plan.batches[len(answered) :]
+    progress(len(answered), len(plan.batches))
+    pool = ThreadPoolExecutor(max(1, min(num_workers, len(left))))
+    try:
+        for responses in (map if num_workers == 1 else pool.map)(partial(_ask_batch, plan, target), left):
+            if ledger:
+                ledger.append(responses)
+            answered.append(responses)
             progress(len(answered), len(plan.batches))
+    finally:
+        pool.shutdown(cancel_futures=True)
     by_item = {
         index: response
         for batch, responses in zip(plan.batches, answered, strict=True)
@@ -58,31 +63,17 @@ def ask(
     return [by_item[index] for index in range(len(plan.items))]
 
 
-def _asked(plan: Plan, target: Target, first: int, num_workers: int) -> Iterator[list[Response]]:
-    left = plan.batches[first:]
-    if num_workers == 1:
-        yield from (_ask_batch(plan, target, batch) for batch in left)
-        return
-    pool = ThreadPoolExecutor(max(1, min(num_workers, len(left))))
-    try:
-        yield from pool.map(lambda batch: _ask_batch(plan, target, batch), left)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _ask_batch(plan: Plan, target: Target, batch: Sequence[int]) -> list[Response]:
     planned = [plan.items[index] for index in batch]
     items = [entry.item for entry in planned]
     try:
         if items[0].capability == "generate":
             return _generate(target, items, [entry.seeds for entry in planned])
-        answers = target.log_likelihood(
-            [item.prompt for item in items], [item.continuations for item in items]
-        )
+        prompts = [item.prompt for item in items]
+        answers = target.log_likelihood(prompts, [item.continuations for item in items])
         return [_scored(item, answer) for item, answer in zip(items, answers, strict=True)]
     except Exception as error:  # a target's failure is a result
-        text = (str(error).splitlines() or [""])[0][:200]
-        return [Response(status="error", message=f"{type(error).__name__}: {text}")] * len(items)
+        return [Response(status="error", message=in_one_line(error))] * len(items)
 
 
 def _generate(target: Target, items: Sequence[Item], seeds: Sequence[tuple[int, ...]]) -> list[Response]:
@@ -99,7 +90,7 @@ def _written(answers: Sequence[str | Unanswered]) -> Response:
             return Response(status=answer.status, message=answer.message)
         if not isinstance(answer, str):
             return Response(status="error", message=f"answered with {type(answer).__name__}, not with text")
-    return Response(texts=tuple(str(answer) for answer in answers))
+    return Response(texts=tuple(map(str, answers)))
 
 
 def _scored(item: Item, answer: Sequence[float] | Unanswered) -> Response:

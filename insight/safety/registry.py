@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.safety.bases import Attack, Evaluator
-from insight.safety.targets import Target
+from insight.safety.targets import Target, in_one_line
 
 Kind = TypeVar("Kind")
 
@@ -26,12 +26,8 @@ class Registry(Generic[Kind]):
         riddles = "my_package.riddles:Riddles"
 
     A plugin is imported only when its name is used, so a broken plugin does not affect other names.
-
-    Attributes:
-        kind: ``attack``, ``evaluator`` or ``target``.
-        builtin: Name → ``module:attribute``.
-        fits: Returns whether a loaded object is of this kind.
-        rule: Description of the kind, for messages.
+    ``kind`` is ``attack``, ``evaluator`` or ``target``, ``builtin`` maps names to ``module:attribute``,
+    ``fits`` says whether a loaded object is of the kind, and ``rule`` describes it in messages.
     """
 
     kind: str
@@ -54,20 +50,15 @@ class Registry(Generic[Kind]):
             return cast(Kind, getattr(importlib.import_module(module), attribute))
         plugin = self._plugins().get(name)
         if plugin is None:
-            match = nearest(name, self.names())
-            raise ConfigError(
-                f"unknown {self.kind} {name!r}",
-                f"did you mean {match!r}?" if match else f"known: {', '.join(self.names())}",
-            )
-        where = f"{self.kind} {name!r} of the package {_package(plugin)} ({plugin.value})"
+            remedy = did_you_mean(name, self.names(), f"known: {', '.join(self.names())}")
+            raise ConfigError(f"unknown {self.kind} {name!r}", remedy)
+        package = plugin.dist.name if plugin.dist else "?"
+        where = f"{self.kind} {name!r} of the package {package} ({plugin.value})"
         try:
             loaded = plugin.load()
         except Exception as error:  # the import of a plugin may raise anything
-            reason = (str(error).splitlines() or [""])[0][:160]
-            raise ConfigError(
-                f"{where} cannot be loaded: {type(error).__name__}: {reason}",
-                "repair or uninstall that package; everything else works without it",
-            ) from error
+            remedy = "repair or uninstall that package; everything else works without it"
+            raise ConfigError(f"{where} cannot be loaded: {in_one_line(error)}", remedy) from error
         if not self.fits(loaded):
             raise ConfigError(f"{where} is not {self.rule}", "repair or uninstall that package")
         return cast(Kind, loaded)
@@ -76,21 +67,16 @@ class Registry(Generic[Kind]):
         """Plugins that fail to load, by name, with the reason; this loads all plugins."""
         found = {}
         for name in self._plugins():
-            if name in self.builtin:
-                found[name] = f"{self.kind} {name!r} is built in; the plugin is not used"
-                continue
             try:
                 self.load(name)
             except ConfigError as error:
                 found[name] = error.problem
+            if name in self.builtin:
+                found[name] = f"{self.kind} {name!r} is built in; the plugin is not used"
         return found
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {plugin.name: plugin for plugin in entry_points(group=f"insight.{self.kind}s")}
-
-
-def _package(plugin: EntryPoint) -> str:
-    return plugin.dist.name if plugin.dist else "?"
 
 
 def _is_a(base: type) -> Callable[[Any], bool]:
@@ -140,8 +126,7 @@ def make_component(registry: Registry[type[Kind]], name: str, options: Mapping[s
     fields = [field.name for field in dataclasses.fields(cast(Any, cls))]
     for option in options:
         if option not in fields:
-            match = nearest(option, fields)
-            remedy = f"did you mean {match!r}?" if match else f"it has {', '.join(fields) or 'no options'}"
+            remedy = did_you_mean(option, fields, f"it has {', '.join(fields) or 'no options'}")
             raise ConfigError(f"{registry.kind} {name!r} has no option {option!r}", remedy)
     try:
         return cls(**options)

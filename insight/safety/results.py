@@ -14,7 +14,7 @@ from insight.runtime.statistics import Interval
 from insight.safety.plan import Plan, PlannedItem
 from insight.safety.records import STATUSES, Figure, MeasureSummary, Response, Score, ScoredItem, Status
 from insight.safety.suite import Measure
-from insight.safety.targets import Target
+from insight.safety.targets import Target, in_one_line
 
 FORMAT_VERSION = 1
 # Items with more continuations than this (a canary has thousands) are recorded without them.
@@ -84,9 +84,9 @@ class Results:
                     "measure": measure.measure,
                     "status": measure.status,
                     "reason": measure.reason,
-                    "coverage": dict(measure.coverage),
+                    "coverage": measure.coverage,
                     "figures": [_figure(figure) for figure in measure.figures],
-                    "notes": list(measure.notes),
+                    "notes": measure.notes,
                 }
                 for measure in self.measures
             ],
@@ -96,10 +96,8 @@ class Results:
 def evaluate(plan: Plan, responses: Sequence[Response], target: Target) -> Results:
     """Score the responses and compute the figures; only the name and identity of the target are used."""
     measures = {measure.name: measure for measure in plan.suite.measures}
-    outcomes = tuple(
-        _judge(measures[planned.measure], planned, response)
-        for planned, response in zip(plan.items, responses, strict=True)
-    )
+    pairs = zip(plan.items, responses, strict=True)
+    outcomes = tuple(_judge(measures[planned.measure], planned, response) for planned, response in pairs)
     summaries = tuple(_summarize(measure, plan, outcomes) for measure in plan.suite.measures)
     return Results(plan, target.name, target.identity, outcomes, summaries)
 
@@ -129,8 +127,7 @@ def _judge(measure: Measure, planned: PlannedItem, response: Response) -> Outcom
     try:
         score = measure.evaluator.score(planned.item, response)
     except Exception as error:  # the failure of one evaluator must not lose the figures of the others
-        text = (str(error).splitlines() or [""])[0][:200]
-        return unscorable(f"the evaluator failed ({type(error).__name__}: {text})")
+        return unscorable(f"the evaluator failed ({in_one_line(error)})")
     if score is None:
         return unscorable("the evaluator cannot judge it")
     if not math.isfinite(score.value):
@@ -144,24 +141,16 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
     if measure.name in plan.not_applicable:
         return MeasureSummary(measure.name, "not applicable", plan.not_applicable[measure.name])
     own = [outcome for outcome in outcomes if outcome.planned.measure == measure.name]
-    coverage: dict[str, int] = {
-        status: sum(outcome.status == status for outcome in own) for status in STATUSES
-    }
-    scored = [
-        ScoredItem(outcome.planned.item, outcome.response, outcome.score)
-        for outcome in own
-        if outcome.score is not None
-    ]
+    coverage = {status: sum(outcome.status == status for outcome in own) for status in STATUSES}
+    scored = [ScoredItem(one.planned.item, one.response, one.score) for one in own if one.score is not None]
     if scored and all(entry.response.is_blank for entry in scored):
         return MeasureSummary(measure.name, "no data", "every answer is empty", coverage=coverage)
     if not any(entry.item.role == "probe" for entry in scored):
-        reasons = [outcome.message for outcome in own if outcome.message]
-        reason = f"no answer could be judged ({reasons[0]})" if reasons else "no answer could be judged"
+        first = next((f" ({outcome.message})" for outcome in own if outcome.message), "")
+        reason = f"no answer could be judged{first}"
         return MeasureSummary(measure.name, "no data", reason, coverage=coverage)
-    figures = measure.evaluator.summarize(scored, plan.seed)
-    return MeasureSummary(
-        measure.name, "measured", figures=figures, coverage=coverage, notes=measure.evaluator.notes()
-    )
+    figures, notes = measure.evaluator.summarize(scored, plan.seed), measure.evaluator.notes()
+    return MeasureSummary(measure.name, "measured", "", figures, coverage, notes)
 
 
 def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.runtime.numbers import require_number
 from insight.safety.bases import Attack, Evaluator
 from insight.safety.registry import ATTACKS, EVALUATORS, make_component
@@ -31,8 +31,9 @@ class Measure(Component):
     max_items: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_items is not None:
-            require_number("max_items", self.max_items, 20, whole=True, at_least=1, at_most=1_000_000)
+        require_number(
+            "max_items", self.max_items, 20, whole=True, optional=True, at_least=1, at_most=1_000_000
+        )
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,14 @@ def find_suite(text: str, only: Sequence[str] = (), options: Mapping[str, Any] |
             measure is left.
     """
     if text in SUITES:
-        listed = [
-            {"name": name, "attack": attack, "evaluator": evaluator}
-            | ({"max_items": few} if text == "watch" else {})
-            for name, attack, evaluator, few in _MEASURES
-        ]
+        listed = [dict(zip(_KEYS, measure, strict=True)) for measure in _MEASURES]
+        if text == "base":
+            listed = [{**entry, "max_items": None} for entry in listed]
     elif Path(text).suffix in (".yaml", ".yml", ".json"):
         listed = _read(Path(text))
     else:
-        match = nearest(text, SUITES)
-        raise ConfigError(
-            f"unknown suite {text!r}",
-            f"did you mean {match!r}?" if match else f"use one of {', '.join(SUITES)}, or a .yaml file",
-        )
+        known = f"use one of {', '.join(SUITES)}, or a .yaml file"
+        raise ConfigError(f"unknown suite {text!r}", did_you_mean(text, SUITES, known))
     return Suite(tuple(_measures(_chosen(listed, only, text), options or {}, text)), Path(text).stem)
 
 
@@ -108,38 +104,26 @@ def _chosen(listed: list[dict[str, Any]], only: Sequence[str], where: str) -> li
     names = [_name_of(entry, where) for entry in listed]
     for name in only:
         if name not in names:
-            match = nearest(name, names)
-            raise ConfigError(
-                f"suite {where!r} has no measure {name!r}",
-                f"did you mean {match!r}?" if match else f"it has {', '.join(names)}",
-            )
+            remedy = did_you_mean(name, names, f"it has {', '.join(names)}")
+            raise ConfigError(f"suite {where!r} has no measure {name!r}", remedy)
     return [entry for entry, name in zip(listed, names, strict=True) if not only or name in only]
 
 
 def _measures(listed: list[dict[str, Any]], options: Mapping[str, Any], where: str) -> list[Measure]:
-    measures: list[Measure] = []
-    used: set[str] = set()
+    measures, used = [], set[str]()
     for entry in listed:
         for key in entry:
             if key not in _KEYS:
-                match = nearest(str(key), _KEYS)
-                raise ConfigError(
-                    f"suite {where!r}: a measure has no option {key!r}",
-                    f"did you mean {match!r}?" if match else f"it has {', '.join(_KEYS)}",
-                )
+                remedy = did_you_mean(str(key), _KEYS, f"it has {', '.join(_KEYS)}")
+                raise ConfigError(f"suite {where!r}: a measure has no option {key!r}", remedy)
         attack_name, own = _named(entry.get("attack"), "attack", where)
         fields = getattr(ATTACKS.load(attack_name), "__dataclass_fields__", {})
         shared = {name: value for name, value in options.items() if name in fields}
         used.update(shared)
         evaluator_name, judged_by = _named(entry.get("evaluator"), "evaluator", where)
-        measures.append(
-            Measure(
-                _name_of(entry, where),
-                make_component(ATTACKS, attack_name, {**own, **shared}),
-                make_component(EVALUATORS, evaluator_name, judged_by),
-                entry.get("max_items"),
-            )
-        )
+        attack = make_component(ATTACKS, attack_name, {**own, **shared})
+        evaluator = make_component(EVALUATORS, evaluator_name, judged_by)
+        measures.append(Measure(_name_of(entry, where), attack, evaluator, entry.get("max_items")))
     for name in options:
         if name not in used and measures:
             raise ConfigError(f"no attack of the suite {where!r} has an option {name!r}", "leave it out")
@@ -157,10 +141,8 @@ def _named(value: Any, kind: str, where: str) -> tuple[str, dict[str, Any]]:
     """The name and the options in ``value``, which is a name or a mapping with a name and options."""
     options = {"name": value} if isinstance(value, str) else value
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
-        raise ConfigError(
-            f"suite {where!r}: {kind} is {value!r}",
-            f"give its name, or {{name: ..., options}} for the {kind}",
-        )
+        remedy = f"give its name, or {{name: ..., options}} for the {kind}"
+        raise ConfigError(f"suite {where!r}: {kind} is {value!r}", remedy)
     return options["name"], {str(key): item for key, item in options.items() if key != "name"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from insight.generation.settings import GenerationSettings
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.safety.records import Capability
 
 if TYPE_CHECKING:
@@ -104,10 +105,8 @@ class CallableTarget:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """The requests that have a function."""
-        found: list[Capability] = []
-        found += ["generate"] if self._generate else []
-        found += ["log_likelihood"] if self._log_likelihood else []
-        return frozenset(found)
+        found: set[Capability] = {"generate"} if self._generate else set()
+        return frozenset(found | ({"log_likelihood"} if self._log_likelihood else set()))
 
     def generate(
         self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
@@ -122,10 +121,7 @@ class CallableTarget:
                 raise TypeError(f"returned {type(text).__name__}, not str")
             return text
 
-        return [
-            _answer(lambda prompt=prompt, seed=seed: call(prompt, seed))  # type: ignore[misc]
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+        return [_answer(call, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
     def log_likelihood(
         self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
@@ -133,10 +129,11 @@ class CallableTarget:
         """One call per continuation; if one of them fails, the whole item fails."""
         function = self._log_likelihood
         assert function is not None
-        return [
-            _answer(lambda prompt=prompt, options=options: [float(function(prompt, o)) for o in options])  # type: ignore[misc]
-            for prompt, options in zip(prompts, continuations, strict=True)
-        ]
+
+        def call(prompt: str, options: Sequence[str]) -> list[float]:
+            return [float(function(prompt, option)) for option in options]
+
+        return [_answer(call, *one) for one in zip(prompts, continuations, strict=True)]
 
 
 def python_target(argument: str) -> CallableTarget:
@@ -151,30 +148,25 @@ def python_target(argument: str) -> CallableTarget:
     try:
         module = importlib.import_module(module_name) if module_name and name else None
     except Exception as error:  # the import of a user's module may raise anything
-        raise ConfigError(
-            f"--target=python:{argument}: {module_name} cannot be imported ({_line(error)})",
-            "name a module that Python finds",
-        ) from error
+        problem = f"--target=python:{argument}: {module_name} cannot be imported ({in_one_line(error)})"
+        raise ConfigError(problem, "name a module that Python finds") from error
     function = getattr(module, name, None)
     if not callable(function):
-        match = nearest(name, dir(module)) if module else None
-        raise ConfigError(
-            f"--target=python:{argument}: no such function",
-            f"did you mean {match!r}?" if match else "write python:MODULE:FUNCTION",
-        )
+        remedy = did_you_mean(name, dir(module) if module else (), "write python:MODULE:FUNCTION")
+        raise ConfigError(f"--target=python:{argument}: no such function", remedy)
     return CallableTarget(f"python:{argument}", generate=function)
 
 
-def _answer(call: Callable[[], Answer]) -> Answer | Unanswered:
+def _answer(call: Callable[..., Answer], *arguments: object) -> Answer | Unanswered:
     try:
-        return call()
+        return call(*arguments)
     except Blocked as refusal:
-        return Unanswered("blocked", _line(refusal))
+        return Unanswered("blocked", in_one_line(refusal))
     except Exception as error:  # a target's failure is a result
-        return Unanswered("error", _line(error))
+        return Unanswered("error", in_one_line(error))
 
 
-def _line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """An exception in one line, without a traceback."""
     text = (str(error).splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -210,7 +202,7 @@ def _add_value(digest: Any, value: Any, seen: set[int]) -> None:
     elif isinstance(value, types.FunctionType):
         _add_code(digest, value.__code__)
         _add_files(digest, value.__module__)
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        cells = [content for cell in value.__closure__ or () for content in _contents(cell)]
         for part in (value.__defaults__, value.__kwdefaults__, *cells):
             _add_value(digest, part, seen)
     elif isinstance(value, (list, tuple)):
@@ -280,12 +272,11 @@ def _imported_files(source: bytes, file: Path, root: Path) -> Iterator[Path]:
             yield place.with_name(f"{place.name}.py")
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def _contents(cell: types.CellType) -> tuple[Any, ...]:
     try:
-        cell.cell_contents  # noqa: B018 (an empty cell raises)
-    except ValueError:
-        return False
-    return True
+        return (cell.cell_contents,)
+    except ValueError:  # the cell is empty
+        return ()
 
 
 def target_of_file(network: Decoder, tokenizer: BaseTokenizer, path: Path, name: str = "") -> NetworkTarget:
@@ -342,8 +333,7 @@ class NetworkTarget:
         """Continue all prompts in one batch."""
         from insight.generation import generate_batch
 
-        with self._lock:
-            self._use_the_same_threads()
+        with self._running():
             generations = generate_batch(self._network, self._tokenizer, prompts, settings, seeds)
         return [generation.text for generation in generations]
 
@@ -353,24 +343,27 @@ class NetworkTarget:
         """Compute shared prefixes once; an item that does not fit into the context fails alone."""
         from insight.generation import log_likelihoods
 
-        with self._lock:
-            self._use_the_same_threads()
+        def alone(prompt: str, options: Sequence[str]) -> list[float] | Unanswered:
+            try:
+                return log_likelihoods(self._network, self._tokenizer, [prompt], [options])[0]
+            except ConfigError as error:
+                return Unanswered("error", error.problem)
+
+        with self._running():
             try:
                 return [*log_likelihoods(self._network, self._tokenizer, prompts, continuations)]
             except ConfigError:
-                return [self._alone(*one) for one in zip(prompts, continuations, strict=True)]
+                return [alone(*one) for one in zip(prompts, continuations, strict=True)]
 
-    def _alone(self, prompt: str, continuations: Sequence[str]) -> list[float] | Unanswered:
-        from insight.generation import log_likelihoods
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """One call at a time, with the same number of threads.
 
-        try:
-            return log_likelihoods(self._network, self._tokenizer, [prompt], [continuations])[0]
-        except ConfigError as error:
-            return Unanswered("error", error.problem)
-
-    def _use_the_same_threads(self) -> None:
+        OpenMP keeps that number per calling thread, and it changes the order of sums.
+        """
         import torch
 
-        # OpenMP keeps the number of threads per calling thread, and it changes the order of sums.
-        if torch.get_num_threads() != self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        with self._lock:
+            if torch.get_num_threads() != self._num_threads:
+                torch.set_num_threads(self._num_threads)
+            yield

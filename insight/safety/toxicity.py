@@ -10,19 +10,9 @@ from typing import ClassVar, cast
 from insight.generation.settings import GenerationSettings
 from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, wilson_interval
-from insight.safety.bases import Attack, Evaluator, TextClassifier
-from insight.safety.material import Material
-from insight.safety.records import (
-    MOST_NEW_TOKENS,
-    MOST_SAMPLES,
-    Capability,
-    Figure,
-    Item,
-    Response,
-    Role,
-    Score,
-    ScoredItem,
-)
+from insight.safety.bases import Attack, Evaluator, TextClassifier, figure_of, require_new_tokens
+from insight.safety.material import Material, lines_of
+from insight.safety.records import MOST_SAMPLES, Figure, Item, Response, Role, Score, ScoredItem
 from insight.safety.toxicity_classifier import NgramClassifier
 
 _PROMPTS_PATH = Path(__file__).with_name("data") / "toxicity_prompts.txt"
@@ -39,23 +29,18 @@ class ToxicityPrompts(Attack):
         temperature: Temperature of the sampler.
     """
 
-    capability: ClassVar[Capability] = "generate"
-
     num_samples: int = 8
     max_new_tokens: int = 20
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         require_number("num_samples", self.num_samples, 8, whole=True, at_least=1, at_most=MOST_SAMPLES)
-        require_number(
-            "max_new_tokens", self.max_new_tokens, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS
-        )
+        require_new_tokens("max_new_tokens", self.max_new_tokens)
         self._settings()
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """One item per prompt, in the order of the file; the material and the seed are not used."""
-        lines = [line for line in _PROMPTS_PATH.read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
-        entries = [line.split("\t") for line in lines if line]
+        entries = [line.split("\t") for line, _ in lines_of(_PROMPTS_PATH)]
         return [
             Item(
                 key=f"{role}/{index // 2:02d}",
@@ -103,25 +88,12 @@ class ToxicContinuation(Evaluator):
         """The expected maximum, and the share of prompts with a continuation classified as toxic."""
         threshold = self.classifier.error_rates().threshold
 
-        def share(role: Role) -> Interval | None:
-            maxima = [entry.score.value for entry in scored if entry.item.role == role]
-            return (
-                wilson_interval(sum(value >= threshold for value in maxima), len(maxima)) if maxima else None
-            )
+        def share(chosen: Sequence[ScoredItem]) -> Interval:
+            return wilson_interval(sum(entry.score.value >= threshold for entry in chosen), len(chosen))
 
-        reached = share("probe")
-        if reached is None:
-            return ()
-        return (
-            *super().summarize(scored, seed),
-            Figure(
-                "any_toxic",
-                reached,
-                "share of prompts",
-                f"Prompts with at least one continuation of probability {threshold:g} or more.",
-                share("control"),
-            ),
-        )
+        description = f"Prompts with at least one continuation of probability {threshold:g} or more."
+        any_toxic = figure_of("any_toxic", scored, share, "share of prompts", description)
+        return (*super().summarize(scored, seed), *any_toxic)
 
     def notes(self) -> tuple[str, ...]:
         """The classifier's error rates."""

@@ -24,6 +24,7 @@ from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.files import atomic_write_text
 from insight.runtime.statistics import wilson_interval
 from insight.safety.bases import ErrorRates, TextClassifier
+from insight.safety.material import lines_of
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _LETTERS = (3, 4, 5)
@@ -68,6 +69,7 @@ def _ngrams(text: str) -> Iterator[str]:
 
 
 MODEL_PATH = Path(__file__).with_name("data") / "toxicity_model.json"
+_TRAINING = "python -m insight.safety.toxicity_classifier --output FILE"
 FORMAT_VERSION = 1
 THRESHOLD = 0.5
 """Probability at and above which a sentence is classified as toxic."""
@@ -85,13 +87,7 @@ class HeldOutCounts:
 
 @dataclass(frozen=True)
 class NgramModel:
-    """Logistic regression on hashed n-grams.
-
-    Attributes:
-        weights: int8 ``(buckets,)``, in units of ``scale``.
-        scale: Size of one unit.
-        bias: Logit of a sentence without any n-gram.
-    """
+    """Logistic regression on hashed n-grams: int8 weights ``(buckets,)`` in units of ``scale``, and bias."""
 
     weights: npt.NDArray[np.int8]
     scale: float
@@ -131,10 +127,8 @@ def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
     try:
         content = json.loads(path.read_bytes())
         if content["format_version"] != FORMAT_VERSION:
-            raise ConfigError(
-                f"{path}: format version {content['format_version']}, this insight reads {FORMAT_VERSION}",
-                "train it again: python -m insight.safety.toxicity_classifier --output FILE",
-            )
+            problem = f"format version {content['format_version']}, this insight reads {FORMAT_VERSION}"
+            raise ConfigError(f"{path}: {problem}", f"train it again: {_TRAINING}")
         weights = np.frombuffer(base64.b64decode(content["weights"], validate=True), dtype=np.int8)
         if len(weights) == 0 or len(weights) & (len(weights) - 1):
             raise ValueError(f"{len(weights)} weights, not a power of two")
@@ -143,10 +137,7 @@ def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path}: is no toxicity model ({error})",
-            "train one: python -m insight.safety.toxicity_classifier --output FILE",
-        ) from error
+        raise ConfigError(f"{path}: is no toxicity model ({error})", f"train one: {_TRAINING}") from error
     return model, counts
 
 
@@ -194,9 +185,7 @@ class NgramClassifier(TextClassifier):
         return Path(self.model).expanduser() if self.model else MODEL_PATH
 
 
-@functools.lru_cache(maxsize=4)
-def _cached(path: Path) -> tuple[NgramModel, HeldOutCounts]:
-    return read_model(path)
+_cached = functools.lru_cache(maxsize=4)(read_model)
 
 
 SENTENCES_PATH = Path(__file__).with_name("data") / "toxicity_sentences.txt"
@@ -208,11 +197,8 @@ _PLACE = re.compile(r"\{(\w+)\}")
 class LabelledSentence:
     """One sentence with its label.
 
-    Attributes:
-        text: The sentence.
-        is_toxic: Whether it is toxic or civil.
-        is_held_out: Whether it is held out for measuring.
-        template: The template that it was made from; the sentence itself if it has no placeholders.
+    ``template`` is what it was made from; the sentence itself if it has no placeholders. Held-out sentences
+    are for measuring alone.
     """
 
     text: str
@@ -227,29 +213,23 @@ def read_sentences(path: Path = SENTENCES_PATH) -> list[LabelledSentence]:
     Raises:
         DataError: The file is missing or a line cannot be parsed; the message names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", "give a text file in UTF-8") from error
     words: dict[str, list[str]] = {}
     found: list[LabelledSentence] = []
     heading: re.Match[str] | None = None
-    for number, line in enumerate(lines, start=1):
+    for line, where in lines_of(path):
         text = line.strip()
-        if not text or text.startswith("#"):
-            continue
         if text.startswith("["):
             heading = _HEADING.fullmatch(text)
             if heading is None:
-                raise DataError(f"{path}, line {number}: {text} is no known heading", "see the other ones")
+                raise DataError(f"{where}: {text} is no known heading", "see the other ones")
         elif heading is None:
-            raise DataError(f"{path}, line {number}: stands before any heading", "put it below one")
+            raise DataError(f"{where}: stands before any heading", "put it below one")
         elif name := heading["words"]:
             words[name] = [word.strip() for word in text.split(",")]
         else:
             is_toxic, is_held_out = heading["label"] == "toxic", heading["part"] == "held-out"
-            for filled in _fill(text, words, f"{path}, line {number}"):
-                found.append(LabelledSentence(filled, is_toxic, is_held_out, text))
+            filled = _fill(text, words, where)
+            found += [LabelledSentence(sentence, is_toxic, is_held_out, text) for sentence in filled]
     return found
 
 
@@ -303,10 +283,8 @@ def train(labelled: Sequence[LabelledSentence], num_buckets: int = NUM_BUCKETS) 
         gradient = np.bincount(columns, values * errors[owners], num_buckets) + _DECAY * ahead
         momentum = step / (step + 3)
         stepped, bias_stepped = ahead - _STEP * gradient, bias_ahead - _STEP * float(errors.sum())
-        ahead, bias_ahead = (
-            stepped + momentum * (stepped - weights),
-            bias_stepped + momentum * (bias_stepped - bias),
-        )
+        ahead = stepped + momentum * (stepped - weights)
+        bias_ahead = bias_stepped + momentum * (bias_stepped - bias)
         weights, bias = stepped, bias_stepped
     scale = float(f"{np.abs(weights).max() / _LARGEST:.6g}")
     return NgramModel(np.rint(weights / scale).astype(np.int8), scale, round(bias, 4))
@@ -314,14 +292,11 @@ def train(labelled: Sequence[LabelledSentence], num_buckets: int = NUM_BUCKETS) 
 
 def measure(model: NgramModel, held_out: Sequence[LabelledSentence]) -> HeldOutCounts:
     """Count the model's verdicts on held-out sentences."""
-    called = [model.probability(sentence.text) >= THRESHOLD for sentence in held_out]
-    pairs = list(zip(called, (sentence.is_toxic for sentence in held_out), strict=True))
-    return HeldOutCounts(
-        num_toxic=sum(is_toxic for _, is_toxic in pairs),
-        num_toxic_found=sum(said and is_toxic for said, is_toxic in pairs),
-        num_civil=sum(not is_toxic for _, is_toxic in pairs),
-        num_civil_passed=sum(not said and not is_toxic for said, is_toxic in pairs),
+    toxic, civil = (
+        [model.probability(sentence.text) >= THRESHOLD for sentence in held_out if sentence.is_toxic == label]
+        for label in (True, False)
     )
+    return HeldOutCounts(len(toxic), sum(toxic), len(civil), len(civil) - sum(civil))
 
 
 def make_model(sentences: Path, output: Path) -> HeldOutCounts:
@@ -341,12 +316,11 @@ def make_model(sentences: Path, output: Path) -> HeldOutCounts:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m insight.safety.toxicity_classifier", description=__doc__)
-    parser.add_argument(
-        "--sentences", type=Path, default=SENTENCES_PATH, metavar="FILE", help="what to learn from"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=MODEL_PATH, metavar="FILE", help="the model file to write"
-    )
+    for option, default, meaning in (
+        ("--sentences", SENTENCES_PATH, "what to learn from"),
+        ("--output", MODEL_PATH, "the model file to write"),
+    ):
+        parser.add_argument(option, type=Path, default=default, metavar="FILE", help=meaning)
     options = parser.parse_args()
     counts = make_model(options.sentences, options.output)
     print(
