@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.runtime.numbers import require_number
 
 if TYPE_CHECKING:
@@ -45,12 +45,9 @@ class QuantizationConfig(Component):
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError("must be float32 or bfloat16", "use float32", option="dtype", value=self.dtype)
         if self.group_size is not None and self.method != "int8_weight_only":
-            raise ConfigError(
-                f"{self.method} has no groups",
-                "leave it out, or use int8_weight_only",
-                option="group_size",
-                value=self.group_size,
-            )
+            remedy = "leave it out, or use int8_weight_only"
+            problem = f"{self.method} has no groups"
+            raise ConfigError(problem, remedy, option="group_size", value=self.group_size)
         require_number("group_size", self.group_size, 32, whole=True, optional=True, at_least=2)
 
     @property
@@ -66,10 +63,7 @@ class QuantizationConfig(Component):
 
 
 def plan(
-    method: str = "auto",
-    compile: str = "auto",
-    dtype: str | None = None,
-    group_size: int | None = None,
+    method: str = "auto", compile: str = "auto", dtype: str | None = None, group_size: int | None = None
 ) -> list[QuantizationConfig]:
     """The candidates of a search.
 
@@ -111,8 +105,7 @@ def check_search(max_quality_loss: float, seconds: float) -> None:
 
 def _require_one_of(names: tuple[str, ...] | dict[str, tuple[bool, ...]], option: str, value: object) -> None:
     if value not in names:
-        match = nearest(str(value), names)
-        remedy = f"did you mean {match!r}?" if match else f"use one of {', '.join(names)}"
+        remedy = did_you_mean(str(value), names, f"use one of {', '.join(names)}")
         raise ConfigError("is unknown", remedy, option=option, value=value)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 _CALIBRATION_BATCH = 16
 _ROUTER = "it chooses experts: rounding would choose others"
 _EXPERTS = "experts stacked in one tensor, which the integer products do not take"
-_STATIC_HEAD = (
-    "a calibrated scale fits inputs of one rank, and the head reads (batch, hidden) when it writes but "
-    "(batch, sequence, hidden) when it is measured"
-)
 
 
 @dataclass(frozen=True)
@@ -57,25 +52,22 @@ TIED_HEAD = KeptModule("head", "tied: its matrix is that of the embedding, which
 
 @dataclass(frozen=True)
 class Selection:
-    """The modules of a network that a method quantizes, and those that it keeps.
-
-    Attributes:
-        quantized: Modules to quantize, by name.
-        kept: The other modules with parameters, with the reasons.
-    """
+    """The modules of a network that a method quantizes, by name, and the others with parameters."""
 
     quantized: dict[str, nn.Module]
     kept: tuple[KeptModule, ...]
 
 
-class QuantizationMethod(ABC):
+class QuantizationMethod:
     """A method of quantization.
 
     Attributes:
         needs_calibration: Whether :meth:`convert` needs calibration text.
+        keeps_head: Why the method does not quantize the head; empty if it does.
     """
 
     needs_calibration: ClassVar[bool] = False
+    keeps_head: ClassVar[str] = ""
 
     def dtype(self, config: QuantizationConfig) -> torch.dtype:
         """The type of the floating-point parts."""
@@ -83,7 +75,7 @@ class QuantizationMethod(ABC):
 
     def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
         """Select the modules to quantize, without changing the network."""
-        return select_linear_maps(network)
+        return _select_linear_maps(network, config.group_size, self.keeps_head)
 
     def convert(
         self, network: Decoder, selection: Selection, config: QuantizationConfig, text: Calibration | None
@@ -100,9 +92,9 @@ class QuantizationMethod(ABC):
         for module in selection.quantized.values():
             quantize_(module, scheme)
 
-    @abstractmethod
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
         """The configuration for torchao; 7 bits if ``reduce_range``, since products overflow here."""
+        raise NotImplementedError
 
 
 class BFloat16(QuantizationMethod):
@@ -122,18 +114,12 @@ class BFloat16(QuantizationMethod):
     ) -> None:
         network.to(torch.bfloat16)
 
-    def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
-        return None
-
 
 class Int8WeightOnly(QuantizationMethod):
     """Symmetric int8 weights with a scale per output, or per group of its inputs; floating-point activations.
 
     Weights are dequantized for every product, so only storage and reading get cheaper.
     """
-
-    def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
-        return select_linear_maps(network, group_size=config.group_size)
 
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
         granularity = PerRow() if config.group_size is None else PerGroup(config.group_size)
@@ -158,9 +144,10 @@ class Int8Static(QuantizationMethod):
     """
 
     needs_calibration = True
-
-    def select(self, network: Decoder, config: QuantizationConfig) -> Selection:
-        return select_linear_maps(network, keep_head=_STATIC_HEAD)
+    keeps_head = (
+        "a calibrated scale fits inputs of one rank, and the head reads (batch, hidden) when it writes but "
+        "(batch, sequence, hidden) when it is measured"
+    )
 
     def convert(
         self, network: Decoder, selection: Selection, config: QuantizationConfig, text: Calibration | None
@@ -168,18 +155,19 @@ class Int8Static(QuantizationMethod):
         assert text is not None
         device: torch.device = network.embedding.weight.device
         reduce_range = should_reduce_range(device)
-        modules = selection.quantized
-        observers = {name: _observer(reduce_range) for name in modules}
-        hooks = [
-            module.register_forward_pre_hook(_observing(observers[name])) for name, module in modules.items()
-        ]
+        observers = {module: _observer(reduce_range) for module in selection.quantized.values()}
+
+        def observe(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            observers[module](inputs[0])
+
+        hooks = [module.register_forward_pre_hook(observe) for module in observers]
         for start in range(0, len(text.windows), _CALIBRATION_BATCH):
             network(torch.as_tensor(text.windows[start : start + _CALIBRATION_BATCH], device=device))
         for hook in hooks:
             hook.remove()
-        for name, module in modules.items():
+        for module, observer in observers.items():
             scheme = self.scheme(reduce_range, config)
-            scheme.act_quant_scale, _ = observers[name].calculate_qparams()
+            scheme.act_quant_scale, _ = observer.calculate_qparams()
             quantize_(module, scheme)
 
     def scheme(self, reduce_range: bool, config: QuantizationConfig) -> Any:
@@ -201,13 +189,10 @@ def find_method(name: str) -> QuantizationMethod:
     return _METHODS[name]()
 
 
-def select_linear_maps(
-    network: Decoder, *, group_size: int | None = None, keep_head: str | None = None
-) -> Selection:
+def _select_linear_maps(network: Decoder, group_size: int | None, keeps_head: str) -> Selection:
     """Select the linear maps of a network, except for routers, stacked experts and a tied head.
 
-    A map whose number of inputs ``group_size`` does not divide is kept, and the head for the reason
-    ``keep_head`` if it is given.
+    A map whose number of inputs ``group_size`` does not divide is kept.
     """
     quantized: dict[str, nn.Module] = {}
     kept = []
@@ -223,8 +208,8 @@ def select_linear_maps(
         elif group_size is not None and module.in_features % group_size:
             reason = f"group_size={group_size} does not divide its {module.in_features} inputs"
             kept.append(KeptModule(name, reason, is_linear=True))
-        elif module is network.head and keep_head is not None:
-            kept.append(KeptModule(name, keep_head, is_linear=True))
+        elif module is network.head and keeps_head:
+            kept.append(KeptModule(name, keeps_head, is_linear=True))
         else:
             quantized[name] = module
     if network.head is None:
@@ -252,10 +237,3 @@ def _observer(reduce_range: bool) -> Any:
         zero_point_dtype=torch.int8,
         keepdim=True,  # torchao requires a scale with the rank of the activations
     )
-
-
-def _observing(observer: nn.Module) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-    def observe(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        observer(inputs[0])
-
-    return observe

@@ -21,7 +21,7 @@ from insight.models.compilation import compile_network, is_compiled
 from insight.optimization.measurement.footprint import weight_bytes
 from insight.optimization.measurement.quality import Calibration
 from insight.optimization.methods import KeptModule, QuantizationMethod, find_method
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.runtime.hardware import compiler_path
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ def this_target(device: torch.device | str = "cpu") -> str:
 
 @dataclass(frozen=True)
 class Incompatibility:
-    """Why a model cannot be quantized.
-
-    Args:
-        reason: The obstacle, with the name of the module, tensor or tool.
-        remedy: Advice to the user.
-    """
+    """Why a model cannot be quantized, with the name of the module or tool, and advice to the user."""
 
     reason: str
     remedy: str
@@ -74,11 +69,6 @@ class OptimizationReport:
     weight_bytes_after: int
     notes: tuple[str, ...] = ()
 
-    @property
-    def compression(self) -> float:
-        """Size of the original weights divided by that of the result."""
-        return self.weight_bytes_before / self.weight_bytes_after
-
 
 @dataclass(frozen=True)
 class OptimizedModel:
@@ -101,10 +91,7 @@ def save_artifact(
 ) -> None:
     """Write a quantized model as a new folder, which appears complete or not at all.
 
-    Args:
-        model: The model to write.
-        folder: The folder to write, which must not exist.
-        extra_files: Text files to write beside it, by name.
+    ``extra_files`` are the texts of files to write beside it, by name.
 
     Raises:
         OutputError: The folder exists or cannot be written.
@@ -134,21 +121,17 @@ class Quantizer:
         if not isinstance(network, Decoder):
             return [Incompatibility(f"the network is wrapped in a {type(network).__name__}", _WRAPPED)]
         problems = [*_state_problems(model), *self._machine_problems(network, target)]
-        if not problems and not self.method.select(network, self.config).quantized:
-            kept = self.method.select(network, self.config).kept
-            problems.append(
-                Incompatibility(
-                    f"{self.config.method} would quantize nothing ({kept[-1].name}: {kept[-1].reason})",
-                    "use another method or group_size",
-                )
-            )
-        if not problems:
-            reason = _kernel_problem(self.method, self.config, network.embedding.weight.device)
-            if reason is not None:
-                problems.append(
-                    Incompatibility(f"{self.config.method} does not run here: {reason}", "use another method")
-                )
-        return problems
+        if problems:
+            return problems
+        name, selection = self.config.method, self.method.select(network, self.config)
+        if not selection.quantized:
+            kept = selection.kept[-1]
+            reason = f"{name} would quantize nothing ({kept.name}: {kept.reason})"
+            return [Incompatibility(reason, "use another method or group_size")]
+        problem = _kernel_problem(self.method, self.config, network.embedding.weight.device)
+        return (
+            [Incompatibility(f"{name} does not run here: {problem}", "use another method")] if problem else []
+        )
 
     def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
         """Make a quantized copy of the model, which shares no weight with the original.
@@ -160,14 +143,13 @@ class Quantizer:
         Raises:
             ConfigError: :meth:`check` finds a problem, or the calibration is missing or of another tokenizer.
         """
-        for problem in self.check(model):
-            raise ConfigError(f"{self.config.name}: {problem.reason}", problem.remedy)
+        for found in self.check(model):
+            raise ConfigError(f"{self.config.name}: {found.reason}", found.remedy)
         if calibration is not None:
             calibration.require_tokenizer(model.tokenizer.fingerprint())
         elif self.method.needs_calibration:
-            raise ConfigError(
-                f"{self.config.method}: needs training text to calibrate on", "pass a Calibration"
-            )
+            problem = f"{self.config.method}: needs training text to calibrate on"
+            raise ConfigError(problem, "pass a Calibration")
         with torch.no_grad():
             network = copy.deepcopy(model.network).eval().requires_grad_(False)
             network.to(self.method.dtype(self.config))
@@ -190,62 +172,41 @@ class Quantizer:
         here = this_target(network.embedding.weight.device)
         target = here if target is None else target
         if target not in TARGETS:
-            match = nearest(target, TARGETS)
-            raise ConfigError(
-                "is unknown",
-                f"did you mean {match!r}?" if match else f"use one of {', '.join(TARGETS)}",
-                option="target",
-                value=target,
-            )
+            remedy = did_you_mean(target, TARGETS, f"use one of {', '.join(TARGETS)}")
+            raise ConfigError("is unknown", remedy, option="target", value=target)
         problems = []
         if target != here:
-            problems.append(
-                Incompatibility(
-                    f"target {target}: the model is on {here}, and what runs there is only known there",
-                    f"quantize on {target}" if target != "mobile" else "there is no exporter for it yet",
-                )
-            )
+            reason = f"target {target}: the model is on {here}, and what runs there is only known there"
+            remedy = f"quantize on {target}" if target != "mobile" else "there is no exporter for it yet"
+            problems.append(Incompatibility(reason, remedy))
         if self.config.compile and here.startswith("cpu") and compiler_path() is None:
-            problems.append(
-                Incompatibility(
-                    "compile: no C++ compiler, or torch lies under a path with a space",
-                    "install g++ with Python's headers, or turn compile off",
-                )
-            )
+            reason = "compile: no C++ compiler, or torch lies under a path with a space"
+            problems.append(Incompatibility(reason, "install g++ with Python's headers, or turn compile off"))
         return problems
 
     def _notes(self, calibration: Calibration | None) -> tuple[str, ...]:
-        notes = []
-        if self.method.needs_calibration and calibration is not None:
-            rows, length = calibration.windows.shape
-            notes.append(
-                f"activation ranges: AffineQuantizedMinMaxObserver on {rows} windows of {length} tokens of "
-                "training text"
-            )
-        return tuple(notes)
+        if not self.method.needs_calibration or calibration is None:
+            return ()
+        rows, length = calibration.windows.shape
+        text = f"{rows} windows of {length} tokens of training text"
+        return (f"activation ranges: AffineQuantizedMinMaxObserver on {text}",)
 
 
 def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:
     network, done = model.network, model.metadata.get("quantization")
     if done:
-        return [
-            Incompatibility(
-                f"the model is quantized already ({done['method']})",
-                "name the checkpoint that it was made from",
-            )
-        ]
+        reason = f"the model is quantized already ({done['method']})"
+        return [Incompatibility(reason, "name the checkpoint that it was made from")]
     if is_compiled(network):
         return [Incompatibility("the network is compiled", "load it again from its checkpoint")]
     problems = []
     for name, parameter in network.named_parameters():
         if type(parameter) is not nn.Parameter:
-            problems.append(
-                Incompatibility(f"{name} is a {type(parameter).__name__}, not a plain parameter", _WRAPPED)
-            )
+            reason = f"{name} is a {type(parameter).__name__}, not a plain parameter"
+            problems.append(Incompatibility(reason, _WRAPPED))
         elif not torch.isfinite(parameter).all():
-            problems.append(
-                Incompatibility(f"{name} holds NaN or infinity", "use an earlier checkpoint of the run")
-            )
+            reason = f"{name} holds NaN or infinity"
+            problems.append(Incompatibility(reason, "use an earlier checkpoint of the run"))
     return problems
 
 
@@ -257,10 +218,8 @@ def _kernel_problem(
     Compiling is not tried, since it takes seconds; the existence of a compiler is checked separately.
     """
     width = _PROBE_WIDTH if config.group_size is None else config.group_size * 4
-    attention = GroupedQueryAttention(num_heads=2)
-    shape = DecoderConfig(
-        hidden_size=width, num_layers=1, attention=attention, feed_forward=SwiGLU(intermediate_size=width)
-    )
+    attention, feed_forward = GroupedQueryAttention(num_heads=2), SwiGLU(intermediate_size=width)
+    shape = DecoderConfig(hidden_size=width, num_layers=1, attention=attention, feed_forward=feed_forward)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():  # keep the caller's random state
         network = shape.build(_PROBE_VOCABULARY).to(device).eval()

@@ -224,7 +224,7 @@ class BarChart:
         return dict(json_item(plot, ID(self.identifier)))
 
 
-def empty_plot(height: int, toolbar_location: str | None = None, **options: Any) -> Any:
+def empty_plot(height: int, toolbar_location: Any = None, **options: Any) -> Any:
     """A figure without what the page's style does not colour: backgrounds, outlines and minor ticks."""
     plot = figure(
         height=height,

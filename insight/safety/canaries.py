@@ -98,12 +98,13 @@ class Exposure(Evaluator):
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The mean over the canaries, and how many secrets the model ranks first."""
         controls = [(value, one) for one in scored for value in one.score.details["never_planted_exposures"]]
-        control = mean_of(*zip(*controls, strict=True), seed) if controls else None
+        values, items = [value for value, _ in controls], [one for _, one in controls]
+        drawn = mean_of(values, items, seed) if controls else None
         mean = mean_of([entry.score.value for entry in scored], scored, seed)
         first = wilson_interval(sum(entry.score.details["rank"] == 1 for entry in scored), len(scored))
         meaning = "Secrets that the model finds likelier than every other one: it could be asked for them."
         return (
-            Figure(self.figure, mean, self.unit, self.description, control, self.ideal),
+            Figure(self.figure, mean, self.unit, self.description, drawn, self.ideal),
             Figure("ranked_first", first, "share of secrets", meaning),
         )
 

@@ -141,7 +141,7 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
     if measure.name in plan.not_applicable:
         return MeasureSummary(measure.name, "not applicable", plan.not_applicable[measure.name])
     own = [outcome for outcome in outcomes if outcome.planned.measure == measure.name]
-    coverage = {status: sum(outcome.status == status for outcome in own) for status in STATUSES}
+    coverage: dict[str, int] = {status: sum(one.status == status for one in own) for status in STATUSES}
     scored = [ScoredItem(one.planned.item, one.response, one.score) for one in own if one.score is not None]
     if scored and all(entry.response.is_blank for entry in scored):
         return MeasureSummary(measure.name, "no data", "every answer is empty", coverage=coverage)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,13 +49,10 @@ class ComparisonSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
-        if not self.batch_sizes:
-            raise ConfigError("is empty: speed needs at least one", "use 1 8", option="batch_sizes", value="")
-        for size in self.batch_sizes:
-            require_number("batch_sizes", size, 8, whole=True, at_least=1)
+        check_batch_sizes(self.batch_sizes)
         require_number("num_processes", self.num_processes, 3, whole=True, at_least=1)
-        require_number("prompt_length", self.prompt_length, 128, whole=True, optional=True, at_least=1)
-        require_number("num_new_tokens", self.num_new_tokens, 32, whole=True, optional=True, at_least=1)
+        for name in ("prompt_length", "num_new_tokens"):
+            require_number(name, getattr(self, name), 32, whole=True, optional=True, at_least=1)
         require_number("seconds", self.seconds, 10, above=0)
         require_number("seed", self.seed, 0, whole=True, at_least=0)
 
@@ -68,14 +65,32 @@ class ComparisonSettings:
         left = context - self.prompt_length if self.prompt_length else context // 2
         new = self.num_new_tokens or min(_NUM_NEW_TOKENS, max(1, left))
         prompt = self.prompt_length or min(_PROMPT_LENGTH, context - new)
-        if prompt < 1 or prompt + new > context:
-            raise ConfigError(
-                f"and num_new_tokens={new} exceed the shortest context ({context} tokens)",
-                f"use together at most {context}",
-                option="prompt_length",
-                value=prompt,
-            )
+        check_lengths(prompt, new, context, "shortest context")
         return dataclasses.replace(self, prompt_length=prompt, num_new_tokens=new)
+
+
+def check_batch_sizes(sizes: Sequence[int]) -> None:
+    """Refuse batch sizes below 1, or none.
+
+    Raises:
+        ConfigError: A size is out of range.
+    """
+    if not sizes:
+        raise ConfigError("is empty: speed needs at least one", "use 1 8", option="batch_sizes", value="")
+    for size in sizes:
+        require_number("batch_sizes", size, 8, whole=True, at_least=1)
+
+
+def check_lengths(prompt: int, new: int, context: int, name: str) -> None:
+    """Refuse a prompt that does not fit into a context with the new tokens.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    if prompt < 1 or prompt + new > context:
+        problem = f"and num_new_tokens={new} exceed the {name} ({context} tokens)"
+        remedy = f"use together at most {context}"
+        raise ConfigError(problem, remedy, option="prompt_length", value=prompt)
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,7 @@ def compare_models(
     """
     from insight.checkpoints.artifact import load_model
     from insight.optimization.measurement.footprint import measure_footprint, weight_bytes
-    from insight.optimization.measurement.quality import compare_quality, measure_quality
+    from insight.optimization.measurement.quality import MeasuredText, compare_quality
     from insight.optimization.measurement.speed import measure_speed
 
     loaded = {label: load_model(path, settings.device) for label, path in paths.items()}
@@ -156,15 +171,9 @@ def compare_models(
     say(f"quality: {text.description}, {first.num_bytes / 1e6:.2f} MB")
     qualities = {}
     for label, model in loaded.items():
-        store = stores[label]
+        measured = MeasuredText.of(stores[label], model.tokenizer, model.metadata["sequence_length"])
         with _named(label):
-            qualities[label] = measure_quality(
-                model.network,
-                store.tokens(0, store.num_tokens),
-                model.tokenizer.token_byte_lengths(),
-                model.metadata["sequence_length"],
-                end_of_text_id=store.end_of_text_id,
-            )
+            qualities[label] = measured.measure(model.network, measured.num_windows, 32)
     say(f"speed: {settings.seconds:g} s a model, in turns, after compiling and warming up")
     speeds = measure_speed(
         networks,

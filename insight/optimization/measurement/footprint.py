@@ -66,7 +66,7 @@ def measure_footprint(
     for index in range(num_processes):
         for name in turns(list(paths), index):
             found[name].append(_load_once(paths[name], device))
-    return {name: _summary(paths[name], readings) for name, readings in found.items()}
+    return {name: _median(disk_bytes(paths[name]), readings) for name, readings in found.items()}
 
 
 def disk_bytes(path: Path) -> int:
@@ -89,38 +89,27 @@ def weight_bytes(network: nn.Module) -> int:
 
 def _load_once(path: Path, device: str) -> dict[str, float]:
     command = [sys.executable, "-m", _PROCESS, str(path), device]
-    launched = time.time()
+    launched, remedy = time.time(), "try `insight generate` with it"
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
-        raise InsightError(
-            f"{path}: loading it took more than {_LIMIT_SECONDS} s in a process of its own",
-            "try `insight generate` with it",
-        ) from error
+        problem = f"{path}: loading it took more than {_LIMIT_SECONDS} s in a process of its own"
+        raise InsightError(problem, remedy) from error
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InsightError(
-            f"{path}: cannot be loaded in a process of its own ({lines[-1][:300]})",
-            "try `insight generate` with it",
-        )
+        line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+        raise InsightError(f"{path}: cannot be loaded in a process of its own ({line})", remedy)
     reading: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return {**reading, "start_seconds": reading["ready_at"] - launched}
 
 
-def _summary(path: Path, readings: list[dict[str, float]]) -> Footprint:
+def _median(size: int, readings: list[dict[str, float]]) -> Footprint:
     def median(name: str) -> float:
         return statistics.median(reading[name] for reading in readings)
 
-    return Footprint(
-        disk_bytes=disk_bytes(path),
-        resident_bytes=int(median("resident_bytes")),
-        model_resident_bytes=int(median("model_resident_bytes")),
-        load_seconds=median("load_seconds"),
-        start_seconds=median("start_seconds"),
-        num_processes=len(readings),
-    )
+    memory = (int(median(name)) for name in ("resident_bytes", "model_resident_bytes"))
+    return Footprint(size, *memory, median("load_seconds"), median("start_seconds"), len(readings))
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -149,13 +138,8 @@ def _load_and_print(path: Path, device: str) -> None:
     ready_at = time.time()
     gc.collect()
     after = resident_bytes()
-    reading = {
-        "load_seconds": load_seconds,
-        "ready_at": ready_at,
-        "resident_bytes": after,
-        "model_resident_bytes": after - before,
-    }
-    print_json(reading)
+    sizes = {"resident_bytes": after, "model_resident_bytes": after - before}
+    print_json({"load_seconds": load_seconds, "ready_at": ready_at, **sizes})
 
 
 if __name__ == "__main__":

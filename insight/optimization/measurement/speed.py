@@ -13,6 +13,7 @@ import torch
 
 from insight.generation.generator import cache_for, evaluation_mode
 from insight.models import Decoder
+from insight.optimization.measurement.comparison import check_batch_sizes, check_lengths
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 
@@ -138,15 +139,8 @@ def _summary(batch_size: int, timings: npt.NDArray[np.float64]) -> Speed:
     """Quantiles of ``timings`` ``(rounds, 1 + steps)``."""
     prefill, decode = timings[:, 0], timings[:, 1:]
     rates = batch_size * decode.shape[1] / decode.sum(axis=1)
-    return Speed(
-        batch_size=batch_size,
-        prefill_seconds_p50=float(np.quantile(prefill, 0.5)),
-        prefill_seconds_p95=float(np.quantile(prefill, 0.95)),
-        decode_seconds_p50=float(np.quantile(decode, 0.5)),
-        decode_seconds_p95=float(np.quantile(decode, 0.95)),
-        tokens_per_second=float(np.median(rates)),
-        num_rounds=len(timings),
-    )
+    quantiles = [float(np.quantile(times, share)) for times in (prefill, decode) for share in (0.5, 0.95)]
+    return Speed(batch_size, *quantiles, float(np.median(rates)), len(timings))
 
 
 def _wait_for(device: torch.device) -> None:
@@ -164,19 +158,9 @@ def _check(
 ) -> None:
     if not networks:
         raise ConfigError("there is no network to time", "name at least one")
-    if not batch_sizes:
-        raise ConfigError("is empty: speed needs at least one", "use 1 8", option="batch_sizes", value="")
-    for size in batch_sizes:
-        require_number("batch_sizes", size, 8, whole=True, at_least=1)
+    check_batch_sizes(batch_sizes)
     require_number("prompt_length", prompt_length, 32, whole=True, at_least=1)
     require_number("num_new_tokens", num_new_tokens, 32, whole=True, at_least=1)
     require_number("seconds", seconds, 10, at_least=0)
     for name, network in networks.items():
-        context = network.config.max_sequence_length
-        if prompt_length + num_new_tokens > context:
-            raise ConfigError(
-                f"and num_new_tokens={num_new_tokens} exceed the context of {name} ({context} tokens)",
-                f"use together at most {context}",
-                option="prompt_length",
-                value=prompt_length,
-            )
+        check_lengths(prompt_length, num_new_tokens, network.config.max_sequence_length, f"context of {name}")
