@@ -135,7 +135,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, suite: str) -> None:
         ({"suite": "wacth"}, "did you mean 'watch'?"),
         ({"final_suite": "bsae"}, "did you mean 'base'?"),
         ({"gate": {"memorisation/extractd": 0.1}}, "did you mean 'memorisation/extracted'?"),
-        ({"gate": {"memorisation/extracted": -0.1}}, "0 or more"),
+        ({"gate": {"memorisation/extracted": -0.1}}, "at least 0"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], said: str) -> None:

@@ -123,5 +123,5 @@ def test_a_gate_that_cannot_work_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'letters/rate'"):
         SafetyGate({"leters/rate": 0.1}, suite)
     for bound in (-1.0, float("nan")):
-        with pytest.raises(ConfigError, match="must be a number, 0 or more"):
+        with pytest.raises(ConfigError, match="must be a number, at least 0"):
             SafetyGate({"letters/rate": bound}, suite)
