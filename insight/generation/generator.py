@@ -88,9 +88,8 @@ def generate_batch(
     """
     if not prompts:
         return []
-    rows = [
-        _Row(network, tokenizer, prompt, settings, seed) for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
+    pairs = zip(prompts, seeds, strict=True)
+    rows = [_Row(network, tokenizer, prompt, settings, seed) for prompt, seed in pairs]
     for _ in _steps(network, rows, settings):
         pass
     return [row.result() for row in rows]
@@ -200,29 +199,21 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
 class _Row:
     """One text that is being written.
 
-    Attributes:
-        window: The tokens in the context: those already read, then those of the prompt still to be read.
-        generator: Random number generator of this row.
-        num_tokens: Size of the tokenizer's vocabulary.
-        done: Whether nothing more will be written.
+    ``window`` holds the tokens in the context: those already read, then those of the prompt still to be read.
     """
 
     def __init__(
-        self,
-        network: Decoder,
-        tokenizer: BaseTokenizer,
-        prompt: str,
-        settings: GenerationSettings,
-        seed: int,
+        self, network: Decoder, tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, seed: int
     ) -> None:
         context = network.config.max_sequence_length
-        ids = _first_ids(tokenizer, prompt, settings, context)
+        # A network reads an end-of-text token first, then the prompt.
+        ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
+        if settings.overflow == "error":
+            _require_room(len(ids), settings.max_new_tokens, context)
         self.num_tokens = tokenizer.vocabulary_size
         if self.num_tokens > network.vocabulary_size:
-            raise ConfigError(
-                f"the tokenizer has {self.num_tokens} tokens, the network {network.vocabulary_size}",
-                "use the tokenizer that the network was trained with",
-            )
+            problem = f"the tokenizer has {self.num_tokens} tokens, the network {network.vocabulary_size}"
+            raise ConfigError(problem, "use the tokenizer that the network was trained with")
         self.window = _newest_half(ids, context) if len(ids) > context else ids
         self.generator = torch.Generator(device=network.head_weight.device).manual_seed(seed)
         self.done = False
@@ -257,8 +248,7 @@ class _Row:
 
     def fill_up(self, length: int) -> None:
         """Keep a finished row as long as the others; the tokens added to it are not read."""
-        while len(self.window) < length:
-            self.window.append(self._tokenizer.end_of_text_id)
+        self.window += [self._tokenizer.end_of_text_id] * (length - len(self.window))
 
     def slide(self, context: int) -> None:
         """Drop the older half of the context."""
@@ -268,31 +258,19 @@ class _Row:
 
     def result(self) -> Generation:
         """The text so far."""
-        return Generation(
-            "".join(self._pieces),
-            tuple(self._new_ids),
-            self._finish_reason,
-            self._num_prompt_tokens,
-            self._num_forgotten,
-        )
+        text, ids = "".join(self._pieces), tuple(self._new_ids)
+        return Generation(text, ids, self._finish_reason, self._num_prompt_tokens, self._num_forgotten)
 
 
-def _first_ids(
-    tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings, context: int
-) -> list[int]:
-    """Return the ids that a network reads first: an end-of-text token, then the prompt."""
-    ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
-    if settings.overflow == "error" and len(ids) + settings.max_new_tokens - 1 > context:
-        room = context - len(ids) + 1
-        raise ConfigError(
-            f"the prompt has {len(ids) - 1} tokens, and the context holds {context} (max_sequence_length)",
-            f"shorten the prompt, use max_new_tokens={room} or overflow=slide"
-            if room > 0
-            else "shorten the prompt or use overflow=slide",
-            option="max_new_tokens",
-            value=settings.max_new_tokens,
-        )
-    return ids
+def _require_room(num_ids: int, num_new: int, context: int) -> None:
+    room = context - num_ids + 1
+    if num_new <= room:
+        return
+    problem = f"the prompt has {num_ids - 1} tokens, and the context holds {context} (max_sequence_length)"
+    remedy = f"shorten the prompt, use max_new_tokens={room} or overflow=slide"
+    if room <= 0:
+        remedy = "shorten the prompt or use overflow=slide"
+    raise ConfigError(problem, remedy, option="max_new_tokens", value=num_new)
 
 
 def _newest_half(ids: list[int], context: int) -> list[int]:
@@ -336,8 +314,7 @@ class TextStream:
         if found:
             released, self._held, self.stopped = self._held[: min(found)], "", True
             return released
-        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
-        cut = len(self._held) - keep
+        cut = len(self._held) - max((_overlap(self._held, stop) for stop in self._stop), default=0)
         released, self._held = self._held[:cut], self._held[cut:]
         return released
 

@@ -15,6 +15,7 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
 
     Each filter looks at the whole distribution after the temperature, and a token must pass all of them. The
     most likely token always passes.
+
     Args:
         scores: ``(batch, vocabulary_size)``.
         settings: The sampling settings; the temperature must be above 0.
@@ -36,10 +37,8 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
     if settings.min_p:
         allowed &= ordered.exp() >= settings.min_p * ordered[:, :1].exp()
     allowed[:, 0] = True
-    filtered = torch.full_like(ordered, float("-inf")).scatter(
-        -1, order, ordered.masked_fill(~allowed, float("-inf"))
-    )
-    return filtered.log_softmax(-1)
+    filtered = ordered.masked_fill(~allowed, float("-inf"))
+    return torch.empty_like(filtered).scatter(-1, order, filtered).log_softmax(-1)
 
 
 def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
@@ -56,14 +55,14 @@ def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.
     Raises:
         CheckpointError: A row contains NaN, or its highest score is not finite.
     """
-    return _choose(scores, settings, [generator], scores.shape)
+    return _choose(scores, settings, [generator])
 
 
 def sample_rows(
     scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
     """:func:`sample` with a generator for each row, so that a row's sample does not depend on the others."""
-    return _choose(scores, settings, generators, scores.shape[1:])
+    return _choose(scores, settings, generators)
 
 
 def require_finite(scores: torch.Tensor) -> None:
@@ -80,21 +79,15 @@ def require_finite(scores: torch.Tensor) -> None:
 
 
 def _choose(
-    scores: torch.Tensor,
-    settings: GenerationSettings,
-    generators: Sequence[torch.Generator],
-    shape: torch.Size,
+    scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """The most likely tokens, or samples made from random numbers of ``shape`` from each generator."""
+    """The most likely tokens, or samples with random numbers of one generator for all rows or for each."""
     require_finite(scores)
     if settings.temperature == 0:
         return scores.argmax(-1)
-    uniform = torch.stack(
-        [
-            torch.rand(shape, generator=generator, device=scores.device, dtype=torch.float64)
-            for generator in generators
-        ]
-    ).view(scores.shape)
+    shape = scores.shape if len(generators) == 1 else scores.shape[1:]
+    drawn = [torch.rand(shape, generator=g, device=scores.device, dtype=torch.float64) for g in generators]
+    uniform = torch.stack(drawn).view(scores.shape)
     gumbel = -(-uniform.clamp_min_(1e-300).log()).log()
     return (filtered_log_probabilities(scores, settings).double() + gumbel).argmax(-1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,21 +84,17 @@ def _tokenized(
     encoded = tokenizer.encode_batch([prompt + continuation for continuation in continuations])
     ids, offsets = encoded.ids.tolist(), encoded.offsets.tolist()
     whole = [begin + ids[first:stop] for first, stop in itertools.pairwise(offsets)]
-    shared = min(_num_shared(start, ids) for ids in whole)
+    columns = enumerate(zip(start, *whole, strict=False))
+    shared = next(
+        (index for index, column in columns if len(set(column)) > 1), min(map(len, (start, *whole)))
+    )
     return [(ids, shared) for ids in whole]
-
-
-def _num_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _case(ids: list[int], start: int, context: int) -> _Case:
     if len(ids) - start > context:
-        raise ConfigError(
-            f"a continuation of {len(ids) - start} tokens: the context holds {context} (max_sequence_length)",
-            "use shorter continuations",
-        )
+        problem = f"a continuation of {len(ids) - start} tokens: the context holds {context}"
+        raise ConfigError(f"{problem} (max_sequence_length)", "use shorter continuations")
     dropped = max(0, len(ids) - 1 - context)
     return _Case(tuple(ids[dropped:-1]), start - dropped - 1, tuple(ids[start:]))
 
@@ -143,9 +140,7 @@ def _score(
         scores = network.logits(hidden[some[:, 0], some[:, 1]])[:, :num_tokens]
         require_finite(scores)
         log_probabilities = scores.float().log_softmax(-1)
-        stop = at
-        while stop < len(wanted) and wanted[stop][0] < first + len(some):
-            stop += 1
+        stop = bisect.bisect_left(wanted, (first + len(some),), at)
         part = torch.tensor(wanted[at:stop], device=device)
         values = log_probabilities[part[:, 0] - first, part[:, 1]].tolist()
         for (_, _, case), value in zip(wanted[at:stop], values, strict=True):

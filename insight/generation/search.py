@@ -6,10 +6,9 @@ still, and equal scores are ordered by the lowest beam and then the lowest token
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -43,9 +42,10 @@ class LengthRule(Component, ABC):
 
     counts_end = True
     """Whether the end token counts as a token of the length."""
+    _form = ""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in fields(self):
             require_number(field.name, getattr(self, field.name), 1, at_least=-100, at_most=100)
 
     @abstractmethod
@@ -58,9 +58,9 @@ class LengthRule(Component, ABC):
         """
 
     @property
-    @abstractmethod
     def formula(self) -> str:
         """The formula as it stands in a decoding signature."""
+        return self._form.format(**{field.name: f"{getattr(self, field.name):g}" for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,10 @@ class MeanLogProbability(LengthRule):
     """
 
     power: float = 1.0
+    _form = "sum/L^{power}"
 
     def score(self, total: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """The score; see :meth:`LengthRule.score`."""
         return total / length**self.power
-
-    @property
-    def formula(self) -> str:
-        """The formula as it stands in a decoding signature."""
-        return f"sum/L^{self.power:g}"
 
 
 @dataclass(frozen=True)
@@ -92,15 +87,10 @@ class GNMTLength(LengthRule):
     """
 
     alpha: float = 0.6
+    _form = "sum/((5+L)/6)^{alpha}"
 
     def score(self, total: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """The score; see :meth:`LengthRule.score`."""
         return total / ((5 + length) / 6) ** self.alpha
-
-    @property
-    def formula(self) -> str:
-        """The formula as it stands in a decoding signature."""
-        return f"sum/((5+L)/6)^{self.alpha:g}"
 
 
 @dataclass(frozen=True)
@@ -114,15 +104,10 @@ class MarianLength(LengthRule):
 
     normalize: float = 1.0
     word_penalty: float = 0.0
+    _form = "(sum-{word_penalty}L)/L^{normalize}"
 
     def score(self, total: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """The score; see :meth:`LengthRule.score`."""
         return (total - self.word_penalty * length) / length**self.normalize
-
-    @property
-    def formula(self) -> str:
-        """The formula as it stands in a decoding signature."""
-        return f"(sum-{self.word_penalty:g}L)/L^{self.normalize:g}"
 
 
 @dataclass(frozen=True)
@@ -135,15 +120,10 @@ class CTranslate2Length(LengthRule):
 
     length_penalty: float = 1.0
     counts_end = False
+    _form = "sum/L^{length_penalty}"
 
     def score(self, total: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """The score; see :meth:`LengthRule.score`."""
         return total / length.clamp_min(1) ** self.length_penalty
-
-    @property
-    def formula(self) -> str:
-        """The formula as it stands in a decoding signature."""
-        return f"sum/L^{self.length_penalty:g}"
 
 
 # ------------------------------------------------------------ settings and results
@@ -171,34 +151,13 @@ class SearchSettings(Component):
     no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
-        if self.beam_size < 1:
-            raise ConfigError(
-                "must be at least 1",
-                "use 1 for greedy search, or 5",
-                option="beam_size",
-                value=self.beam_size,
-            )
+        require_number("beam_size", self.beam_size, "1 for greedy search, or 5", at_least=1)
         if not 1 <= self.num_best <= self.beam_size:
-            raise ConfigError(
-                f"must be from 1 to beam_size={self.beam_size}",
-                "use a wider beam or fewer hypotheses",
-                option="num_best",
-                value=self.num_best,
-            )
-        if self.patience is not None and not 0 < self.patience < float("inf"):
-            raise ConfigError(
-                "must be a number above 0",
-                "use 1, or null to stop exactly",
-                option="patience",
-                value=self.patience,
-            )
-        if self.no_repeat_ngram < 0:
-            raise ConfigError(
-                "must be at least 0",
-                "use 3, or 0 to allow repetition",
-                option="no_repeat_ngram",
-                value=self.no_repeat_ngram,
-            )
+            problem = f"must be from 1 to beam_size={self.beam_size}"
+            remedy = "use a wider beam or fewer hypotheses"
+            raise ConfigError(problem, remedy, option="num_best", value=self.num_best)
+        require_number("patience", self.patience, "1, or null to stop exactly", optional=True, above=0)
+        require_number("no_repeat_ngram", self.no_repeat_ngram, "3, or 0 to allow repetition", at_least=0)
 
     @property
     def signature(self) -> str:
@@ -273,46 +232,40 @@ def beam_search(
     beams = [_Beam(sentence, settings, end_id, vocabulary_size) for sentence in sentences]
     active = list(beams)
     # All rows of a sentence are equal before its first token, so one of them stands for all.
-    totals = scores.new_zeros(len(beams), 1, dtype=_exact(scores.dtype))
+    totals = scores.new_zeros(len(beams), 1, dtype=torch.promote_types(scores.dtype, torch.float32))
     tokens = torch.empty(len(beams), 1, 0, dtype=torch.int64, device=scores.device)
     while active:
         width = totals.shape[1]
         extended = totals.unsqueeze(-1) + scores.view(len(active), width, -1).to(totals.dtype)
         _rule_out(extended, tokens, active, end_id, settings.no_repeat_ngram)
         values, flat = _ranked(extended.flatten(1), 2 * settings.beam_size)
-        running: list[list[int]] = []
-        num_running: list[int] = []
-        kept_rows: list[int] = []
-        still: list[_Beam] = []
         value_rows, flat_rows = values.tolist(), flat.tolist()
-        for row, beam in enumerate(active):
-            taken = beam.advance(value_rows[row], flat_rows[row], tokens[row], extended[row])
-            if taken is None:
-                continue
-            still.append(beam)
-            kept_rows.append(row)
-            # Copies that never win keep the shape of the batch where fewer extensions are possible.
-            running.append(taken + [taken[0]] * (settings.beam_size - len(taken)))
-            num_running.append(len(taken))
-        if not still:
+        running = {
+            row: taken
+            for row, beam in enumerate(active)
+            if (taken := beam.advance(value_rows[row], flat_rows[row], tokens[row], extended[row]))
+        }
+        if not running:
             break
-        numbers = torch.tensor(running, device=scores.device)
-        totals = extended[kept_rows].flatten(1).gather(1, numbers)
-        counts = torch.tensor(num_running, device=scores.device).unsqueeze(1)
+        active = [active[row] for row in running]
+        # Copies that never win keep the shape of the batch where fewer extensions are possible.
+        padded = [taken + [taken[0]] * (settings.beam_size - len(taken)) for taken in running.values()]
+        numbers = torch.tensor(padded, device=scores.device)
+        totals = extended[list(running)].flatten(1).gather(1, numbers)
+        counts = torch.tensor([len(taken) for taken in running.values()], device=scores.device).unsqueeze(1)
         totals[torch.arange(settings.beam_size, device=scores.device) >= counts] = _NEVER
-        rows = torch.tensor(kept_rows, device=scores.device).unsqueeze(1) * width
+        rows = torch.tensor(list(running), device=scores.device).unsqueeze(1) * width
         parents = (rows + numbers // vocabulary_size).flatten()
         chosen = (numbers % vocabulary_size).flatten()
         tokens = torch.cat([tokens.flatten(0, 1)[parents], chosen.unsqueeze(1)], dim=1)
-        tokens = tokens.view(len(still), settings.beam_size, -1)
-        active = still
+        tokens = tokens.view(len(active), settings.beam_size, -1)
         model.reorder(parents)
         scores = model.next_scores(chosen)
-    return [beam.results() for beam in beams]
+    return [beam.finished for beam in beams]
 
 
 class _Beam:
-    """The hypotheses of one sentence: the finished ones, and what the running ones still need."""
+    """The hypotheses of one sentence: the finished ones, best first, and what the running ones still need."""
 
     def __init__(
         self, sentence: Sentence, settings: SearchSettings, end_id: int, vocabulary_size: int
@@ -321,11 +274,11 @@ class _Beam:
         self._vocabulary_size = vocabulary_size
         self._length = 0
         self._num_finished = 0
-        self._finished: list[Hypothesis] = []
+        self.finished: list[Hypothesis] = []
 
     def advance(
         self, values: list[float], flat: list[int], tokens: torch.Tensor, extended: torch.Tensor
-    ) -> list[int] | None:
+    ) -> list[int]:
         """Take finished hypotheses and choose the running ones.
 
         Args:
@@ -335,7 +288,7 @@ class _Beam:
             extended: Totals of all extensions, ``(beams, vocabulary_size)``.
 
         Returns:
-            The numbers of the extensions that run on, at most ``beam_size``; ``None`` ends the sentence.
+            The numbers of the extensions that run on, at most ``beam_size``; none ends the sentence.
         """
         self._length += 1
         width, at_limit = self.settings.beam_size, self._length >= self.sentence.max_length
@@ -355,53 +308,47 @@ class _Beam:
             elif len(running) < width:
                 best_running = max(best_running, value)
                 running.append(index)
-        if at_limit or not running or self._is_done(best_running):
-            return None
-        return running
-
-    def results(self) -> list[Hypothesis]:
-        """The finished hypotheses, best first."""
-        return self._finished
+        return [] if at_limit or self._is_done(best_running) else running
 
     def _finish(self, token_ids: list[int], total: float, by_itself: bool) -> None:
         if not _contains_all(token_ids, self.sentence.must_contain):
             return
         counted = len(token_ids) + (1 if by_itself and self.settings.length_rule.counts_end else 0)
-        score = float(self._score(total, counted))
+        score = self._best_score(total, counted, counted)
         self._num_finished += 1
-        self._finished.append(Hypothesis(tuple(token_ids), score, total, by_itself))
+        self.finished.append(Hypothesis(tuple(token_ids), score, total, by_itself))
         # Sorting is stable: of equal scores the one that was found first stays first.
-        self._finished.sort(key=lambda hypothesis: -hypothesis.score)
-        del self._finished[self.settings.num_best :]
+        self.finished.sort(key=lambda hypothesis: -hypothesis.score)
+        del self.finished[self.settings.num_best :]
 
     def _is_done(self, best_running: float) -> bool:
         if self.settings.patience is not None:
             return self._num_finished >= max(1, round(self.settings.beam_size * self.settings.patience))
-        if len(self._finished) < self.settings.num_best:
+        if len(self.finished) < self.settings.num_best:
             return False
-        lengths = torch.arange(self._length, self.sentence.max_length + 1, dtype=torch.float64)
-        bound = self.settings.length_rule.score(
-            torch.tensor(best_running, dtype=torch.float64), lengths
-        ).max()
-        return self._finished[-1].score >= float(bound)
-
-    def _score(self, total: float, length: int) -> torch.Tensor:
-        return self.settings.length_rule.score(
-            torch.tensor(total, dtype=torch.float64), torch.tensor(length, dtype=torch.float64)
+        return self.finished[-1].score >= self._best_score(
+            best_running, self._length, self.sentence.max_length
         )
+
+    def _best_score(self, total: float, shortest: int, longest: int) -> float:
+        """The best score that a total can have at lengths within a range."""
+        lengths = torch.arange(shortest, longest + 1, dtype=torch.float64)
+        return float(self.settings.length_rule.score(torch.tensor(total, dtype=torch.float64), lengths).max())
 
     def _constrained(
         self, tokens: torch.Tensor, extended: torch.Tensor, width: int
     ) -> tuple[list[float], list[int]]:
         """Share the beam over how much of the constraints is met (Post and Vilar 2018, arXiv 1804.06609)."""
         size, phrases = self._vocabulary_size, self.sentence.must_contain
-        best = _ranked(extended.flatten().unsqueeze(0), 2 * width)[1][0].tolist()
-        candidates = dict.fromkeys(best)
+        flat = extended.flatten()
+        candidates = set(_ranked(flat.unsqueeze(0), 2 * width)[1][0].tolist())
         histories = tokens.tolist()
         for parent, history in enumerate(histories):
-            candidates.update(dict.fromkeys(parent * size + token for token in _helpful(history, phrases)))
-            candidates[parent * size + int(extended[parent].argmax())] = None
-        flat = extended.flatten()
+            # Tokens that begin a phrase which is still missing, or go on with it.
+            helpful = [
+                phrase[_begun(history, phrase)] for phrase in phrases if not _contains(history, phrase)
+            ]
+            candidates |= {parent * size + token for token in (*helpful, int(extended[parent].argmax()))}
         banks: dict[int, list[int]] = {}
         for index in sorted(candidates, key=lambda index: (-float(flat[index]), index)):
             if flat[index] == _NEVER:
@@ -418,10 +365,6 @@ class _Beam:
                     del banks[bank]
         chosen = chosen[: 2 * width]
         return [float(flat[index]) for index in chosen], chosen
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _ranked(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -463,10 +406,8 @@ def _rule_out(
 
 
 def _contains(token_ids: Sequence[int], phrase: Sequence[int]) -> bool:
-    return any(
-        tuple(token_ids[start : start + len(phrase)]) == tuple(phrase)
-        for start in range(len(token_ids) - len(phrase) + 1)
-    )
+    size, starts = len(phrase), range(len(token_ids) - len(phrase) + 1)
+    return any(tuple(token_ids[start : start + size]) == tuple(phrase) for start in starts)
 
 
 def _contains_all(token_ids: Sequence[int], phrases: Sequence[Sequence[int]]) -> bool:
@@ -475,10 +416,8 @@ def _contains_all(token_ids: Sequence[int], phrases: Sequence[Sequence[int]]) ->
 
 def _begun(history: Sequence[int], phrase: Sequence[int]) -> int:
     """How many tokens of a phrase stand at the end of a history, fewer than all."""
-    for count in range(min(len(phrase) - 1, len(history)), 0, -1):
-        if tuple(history[len(history) - count :]) == tuple(phrase[:count]):
-            return count
-    return 0
+    counts = range(min(len(phrase) - 1, len(history)), 0, -1)
+    return next((count for count in counts if tuple(history[-count:]) == tuple(phrase[:count])), 0)
 
 
 def _num_met(history: Sequence[int], phrases: Sequence[Sequence[int]]) -> int:
@@ -486,8 +425,3 @@ def _num_met(history: Sequence[int], phrases: Sequence[Sequence[int]]) -> int:
     open_phrases = [phrase for phrase in phrases if not _contains(history, phrase)]
     met = sum(map(len, phrases)) - sum(map(len, open_phrases))
     return met + max((_begun(history, phrase) for phrase in open_phrases), default=0)
-
-
-def _helpful(history: Sequence[int], phrases: Sequence[Sequence[int]]) -> list[int]:
-    """Tokens that begin a phrase which is still missing, or go on with it."""
-    return [phrase[_begun(history, phrase)] for phrase in phrases if not _contains(history, phrase)]

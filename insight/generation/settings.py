@@ -48,7 +48,6 @@ class GenerationSettings(Component):
             raise ConfigError("must be slide or error", "use slide", option="overflow", value=self.overflow)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(text, str) and text for text in stop):
-            raise ConfigError(
-                "must be strings that are not empty", r"use for example ['\n\n']", option="stop", value=stop
-            )
+            remedy = r"use for example ['\n\n']"
+            raise ConfigError("must be strings that are not empty", remedy, option="stop", value=stop)
         object.__setattr__(self, "stop", stop)
