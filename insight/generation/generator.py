@@ -29,8 +29,7 @@ class Generation:
         token_ids: The sampled tokens, including a final end-of-text token.
         finish_reason: ``length``, ``stop`` (a stop string) or ``end_of_text``.
         num_prompt_tokens: Tokens of the prompt.
-        num_forgotten_tokens: The oldest tokens that no longer fit into the context when the last token was
-            sampled (``overflow="slide"``).
+        num_forgotten_tokens: The oldest tokens that did not fit into the context when the last was sampled.
     """
 
     text: str
@@ -70,21 +69,11 @@ def generate_batch(
     settings: GenerationSettings,
     seeds: Sequence[int],
 ) -> list[Generation]:
-    """Continue every prompt, each as :func:`generate` would with its own seed.
+    """Continue every prompt, each as :func:`generate` would with its own seed, not that of the settings.
 
-    Floating-point sums depend on the number of rows, so a text can differ from that of :func:`generate` where
-    two tokens are equally likely up to rounding. The same batch always gives the same texts.
-
-    Args:
-        network: The model; its mode is restored.
-        tokenizer: Its tokenizer.
-        prompts: Texts to continue; may be empty. Similar lengths save work.
-        settings: How to continue them; the seed in them is not used.
-        seeds: One seed for each prompt.
-
-    Raises:
-        ConfigError: A prompt does not fit into the context and ``overflow`` is ``error``.
-        CheckpointError: The network's scores are not finite.
+    Floating-point sums depend on the number of rows, so a text can differ from that of :func:`generate`
+    where two tokens are equally likely up to rounding. The same batch always gives the same texts. Prompts
+    of similar lengths save work. Errors are those of :class:`TextGenerator`.
     """
     if not prompts:
         return []
@@ -145,16 +134,10 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 def cache_for(network: Decoder, batch_size: int, *lengths: int) -> DecoderCache | None:
-    """Make a cache for texts, or return ``None`` where later tokens would change earlier keys.
+    """Make a cache of the first possible length, or ``None`` where later tokens change earlier keys.
 
     Such positions (DynamicNTKScaling, LongRopeScaling with short and long factors) are computed anew at every
-    step beyond the length that they were made for.
-
-    Args:
-        network: The network that reads.
-        batch_size: Number of texts side by side.
-        lengths: Numbers of tokens that the cache may hold; the first possible one is used. Equal numbers in
-            all calls save a compiled network new graphs.
+    step beyond the length that they were made for. Equal lengths in all calls save a compiled network graphs.
     """
     for length in lengths:
         with contextlib.suppress(ConfigError):  # the numbers are valid, so only the positions can refuse
@@ -166,8 +149,7 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
     """Extend every row until all are done, and yield after each step.
 
     There is no padding: all rows first read as many tokens as the shortest prompt has, then one token at a
-    time. A row whose prompt is longer takes its next token from the prompt instead of the sampler, so every
-    row sees exactly its own text.
+    time. A longer prompt gives its row the next token in place of the sampler.
     """
     context, device = network.config.max_sequence_length, network.head_weight.device
     longest = min(context, max(len(row.window) for row in rows) + settings.max_new_tokens)
@@ -281,13 +263,8 @@ def _newest_half(ids: list[int], context: int) -> list[int]:
 class TextStream:
     """Turns bytes that arrive token by token into text that is safe to print while it grows.
 
-    It holds back incomplete characters, and an ending that could become a stop string.
-
-    Args:
-        stop: Strings that end the text; they are not part of it.
-
-    Attributes:
-        stopped: Whether a stop string has been found.
+    It holds back incomplete characters, and an ending that could become one of the strings ``stop``, which
+    end the text and are not part of it. ``stopped`` says whether one has been found.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:

@@ -11,17 +11,11 @@ from insight.runtime.errors import CheckpointError
 
 
 def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
-    """Log-probabilities after temperature and filters; minus infinity where a token is ruled out.
+    """Log-probabilities after temperature (above 0) and filters; minus infinity where a token is ruled out.
 
-    Each filter looks at the whole distribution after the temperature, and a token must pass all of them. The
-    most likely token always passes.
-
-    Args:
-        scores: ``(batch, vocabulary_size)``.
-        settings: The sampling settings; the temperature must be above 0.
-
-    Returns:
-        float32 ``(batch, vocabulary_size)``; the exponentials of a row sum to 1.
+    Each filter looks at the whole distribution after the temperature, and a token must pass all of them.
+    The most likely token always passes. Shapes: ``(batch, vocabulary_size)`` -> float32 ``(batch,
+    vocabulary_size)``, of which the exponentials of a row sum to 1.
     """
     log_probabilities = _tempered(scores, settings.temperature).log_softmax(-1)
     if settings.top_k is None and settings.top_p is None and not settings.min_p:
@@ -44,9 +38,11 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
 def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
     """Sample one token for each row with the Gumbel-max trick (Gumbel 1954).
 
+    Temperature 0 takes the most likely token, and the lowest id of a tie.
+
     Args:
         scores: ``(batch, vocabulary_size)``.
-        settings: Sampling settings; temperature 0 takes the most likely token, and the lowest id of a tie.
+        settings: How to sample.
         generator: Random number generator on the device of ``scores``.
 
     Returns:
@@ -66,10 +62,10 @@ def sample_rows(
 
 
 def require_finite(scores: torch.Tensor) -> None:
-    """Refuse scores that no token could be chosen by; minus infinity is allowed, since it rules a token out.
+    """Refuse scores ``(..., vocabulary_size)`` that no token could be chosen by; some may be minus infinity.
 
     Raises:
-        CheckpointError: A row ``(..., vocabulary_size)`` contains NaN, or its highest score is not finite.
+        CheckpointError: A row contains NaN, or its highest score is not finite.
     """
     if not bool(torch.isfinite(scores.amax(-1)).all()):
         raise CheckpointError(

@@ -26,26 +26,23 @@ def log_likelihoods(
     prompts: Sequence[str],
     continuations: Sequence[Sequence[str]],
 ) -> list[list[float]]:
-    """Natural logarithm of the probability of each continuation after its prompt.
+    """Natural logarithm of the probability of each continuation after its prompt, which begins a document.
 
-    A prompt stands at the beginning of a document. Prompt and continuation are tokenized as one text, and the
-    condition is the tokens that the prompt and all its continuations have in common at their beginning. Where
-    a token spans the end of the prompt, all continuations are therefore scored from the same place and can be
-    compared.
-    Shared tokens are computed once: continuations that differ only in their last token take one row.
-
-    Rows are padded at their end, which causal attention does not see. The same call always gives the same
-    numbers; with another set of rows the last bits may differ.
+    Prompt and continuation are tokenized as one text, and the condition is the tokens that the prompt and
+    all its continuations have in common at their beginning. Where a token spans the end of the prompt, all
+    continuations are therefore scored from the same place and can be compared. Shared tokens are computed
+    once: continuations that differ only in their last token take one row. Rows are padded at their end,
+    which causal attention does not see. The same call always gives the same numbers; with another set of
+    rows the last bits may differ.
 
     Args:
         network: The model; its mode is restored.
         tokenizer: Its tokenizer.
-        prompts: Beginnings of documents; may be empty.
+        prompts: Beginnings of documents; may be empty. One that does not fit loses its beginning.
         continuations: At least one text for each prompt; none may be empty.
 
     Raises:
-        ConfigError: A continuation is empty, or does not fit into the context with the token before it. (A
-            prompt that does not fit loses its beginning.)
+        ConfigError: A continuation is empty, or does not fit into the context with the token before it.
         CheckpointError: The network's scores are not finite.
     """
     cases = [

@@ -50,11 +50,9 @@ class LengthRule(Component, ABC):
 
     @abstractmethod
     def score(self, total: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """The score.
+        """The score of hypotheses with these sums of log-probabilities and lengths in tokens (float).
 
-        Args:
-            total: Sum of the log-probabilities of all tokens, the end token included.
-            length: Number of tokens, float, with or without the end token as :attr:`counts_end` says.
+        The sum includes the end token; whether the length does is told by :attr:`counts_end`.
         """
 
     @property
@@ -176,7 +174,7 @@ class Sentence:
 
     Args:
         max_length: Most tokens of the hypothesis, the end token included.
-        prefix: Token ids that every hypothesis begins with. They are scored as if they had been chosen.
+        prefix: Token ids that every hypothesis begins with, scored as if they had been chosen.
         must_contain: Token sequences that every hypothesis contains.
         must_not_contain: Token sequences that no hypothesis contains.
     """
@@ -215,13 +213,7 @@ def beam_search(
 
     Each step extends every running hypothesis by every token, ranks the extensions of a sentence, takes the
     ended ones among the best ``beam_size`` as finished, and goes on with the best ``beam_size`` others.
-    Sentences that are done leave the batch.
-
-    Args:
-        model: Scores the next token; one row for each sentence at first.
-        sentences: The limits and constraints of each.
-        end_id: The token that ends a hypothesis.
-        settings: How to search.
+    Sentences that are done leave the batch. The model has one row for each sentence at first.
 
     Returns:
         For each sentence at most ``num_best`` hypotheses, best first; none where its constraints cannot be
@@ -279,16 +271,11 @@ class _Beam:
     def advance(
         self, values: list[float], flat: list[int], tokens: torch.Tensor, extended: torch.Tensor
     ) -> list[int]:
-        """Take finished hypotheses and choose the running ones.
+        """Take finished hypotheses, and return the extensions that run on; none ends the sentence.
 
-        Args:
-            values: Totals of the best extensions, best first.
-            flat: Their numbers, ``beam * vocabulary_size + token``.
-            tokens: Tokens of the running hypotheses, ``(beams, length)``.
-            extended: Totals of all extensions, ``(beams, vocabulary_size)``.
-
-        Returns:
-            The numbers of the extensions that run on, at most ``beam_size``; none ends the sentence.
+        ``flat`` holds the numbers of the best extensions, ``beam * vocabulary_size + token``, and
+        ``values`` their totals. ``tokens`` ``(beams, length)`` are the running hypotheses, ``extended``
+        ``(beams, vocabulary_size)`` the totals of all extensions.
         """
         self._length += 1
         width, at_limit = self.settings.beam_size, self._length >= self.sentence.max_length

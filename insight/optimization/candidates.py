@@ -25,19 +25,15 @@ class Candidate:
     Attributes:
         name: ``original``, ``int8_dynamic``, ``int8_dynamic + compile``, …
         method: Name of the method, or ``none``.
-        compiled: Whether it ran compiled.
         status: ``ok``, or ``refused`` by a check, by the compiler or for lack of time.
         reason: Why it was refused.
         disk_bytes: Bytes of its weights, which is also the size of a file with them.
-        bits_per_byte: Bits per byte on the measured text.
         quality_difference: Bits per byte minus those of the original, paired.
         prefill_seconds: Median time to read a prompt.
         decode_seconds: Median time of one new token.
-        tokens_per_second: New tokens per second.
         compile_seconds: Time of the first calls, which compile.
         pareto: Whether no other candidate is at least as good in quality, size and speed and better in one.
-        modules_quantized: Names of the modules that the method quantized.
-        modules_kept: The other modules with parameters, and the reasons.
+        modules_kept: The modules with parameters that the method did not quantize, and the reasons.
     """
 
     name: str
@@ -71,28 +67,20 @@ def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
         if _values(other) != _values(one)
         and all(ours <= theirs for ours, theirs in zip(_values(other), _values(one), strict=True))
     }
-    return [
-        dataclasses.replace(one, pareto=one.status == "ok" and one.name not in dominated)
-        for one in candidates
-    ]
+    best = {one.name for one in measured} - dominated
+    return [dataclasses.replace(one, pareto=one.name in best) for one in candidates]
 
 
 def choose(
     candidates: Sequence[Candidate], max_quality_loss: float, *, may_keep: bool = True
 ) -> tuple[str, str]:
-    """The best candidate within a bound on quality, and the reason.
+    """The name of the best candidate within a bound on quality, and the reason in one sentence.
 
-    Eligible are the candidates whose loss (upper end of the 95% interval) is within the bound and that
-    generate at least as fast as the original. The fastest of them is chosen, and the smallest among equally
-    fast ones. Speeds within 5% count as equal. For a smaller but slower model the user names the method.
-
-    Args:
-        candidates: The candidates, the original first.
-        max_quality_loss: Allowed loss, as a share of the original's bits per byte.
-        may_keep: Whether the original may be chosen; if not, the others need not be as fast as the original.
-
-    Returns:
-        The name of the candidate and one sentence.
+    Eligible are the candidates whose loss (upper end of the 95% interval) is within ``max_quality_loss``, a
+    share of the original's bits per byte, and that generate at least as fast as the original, which comes
+    first. The fastest of them is chosen, and the smallest among equally fast ones (within 5%). For a smaller
+    but slower model the user names the method. Without ``may_keep`` the original is not eligible, and the
+    others need not be as fast.
 
     Raises:
         InsightError: The original may not be chosen, and no other candidate is within the bound.
@@ -161,12 +149,9 @@ def _nothing_good_enough(candidates: Sequence[Candidate], max_quality_loss: floa
     if not measured:
         return InsightError(f"{others[0].name}: {others[0].reason}", "use another method, or --compile off")
     closest = min(measured, key=lambda one: one.quality_difference.high if one.quality_difference else 0.0)
-    return InsightError(
-        f"{describe(closest, original)}; that is more than may be lost",
-        "allow more or use another method",
-        option="max_quality_loss",
-        value=max_quality_loss,
-    )
+    problem = f"{describe(closest, original)}; that is more than may be lost"
+    remedy = "allow more or use another method"
+    return InsightError(problem, remedy, option="max_quality_loss", value=max_quality_loss)
 
 
 def _speed(candidate: Candidate) -> float:

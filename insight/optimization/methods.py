@@ -34,12 +34,9 @@ _EXPERTS = "experts stacked in one tensor, which the integer products do not tak
 
 @dataclass(frozen=True)
 class KeptModule:
-    """A module that is not quantized.
+    """A module that is not quantized, by its name in ``network.named_modules()``, with the reason.
 
-    Args:
-        name: Its name in ``network.named_modules()``.
-        reason: Why the method does not quantize it.
-        is_linear: Whether it is a linear map, which int8 methods usually quantize.
+    ``is_linear`` says whether it is a linear map, which int8 methods usually quantize.
     """
 
     name: str
@@ -82,11 +79,8 @@ class QuantizationMethod:
     ) -> None:
         """Quantize the selected modules of ``network`` in place.
 
-        Args:
-            network: The network, already in :meth:`dtype`, in evaluation mode, without gradients.
-            selection: The result of :meth:`select`.
-            config: The options.
-            text: Training text, if :attr:`needs_calibration`.
+        The network is in :meth:`dtype` and in evaluation mode, without gradients. ``text`` is training
+        text, if :attr:`needs_calibration`.
         """
         scheme = self.scheme(should_reduce_range(network.embedding.weight.device), config)
         for module in selection.quantized.values():

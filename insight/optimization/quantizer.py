@@ -72,13 +72,10 @@ class OptimizationReport:
 
 @dataclass(frozen=True)
 class OptimizedModel:
-    """A quantized model.
+    """A quantized model with the configuration that made it and the changes.
 
-    Attributes:
-        checkpoint: The model, compiled if configured. Its metadata contain the options under
-            ``"quantization"``, so that no model is quantized twice.
-        config: The configuration that made it.
-        report: The changes to the model.
+    The checkpoint is compiled if configured; its metadata contain the options under ``"quantization"``, so
+    that no model is quantized twice.
     """
 
     checkpoint: LoadedCheckpoint
@@ -108,11 +105,9 @@ class Quantizer:
         self.method = find_method(config.method)
 
     def check(self, model: LoadedCheckpoint, target: str | None = None) -> list[Incompatibility]:
-        """All reasons why the model cannot be quantized, found in well under a second.
+        """All reasons why the model cannot be quantized for a target, found in well under a second.
 
-        Args:
-            model: The model to quantize.
-            target: The kind of machine that the result will run on; ``None`` for that of the model.
+        The target is the kind of machine that the result will run on; ``None`` for that of the model.
 
         Raises:
             ConfigError: The target is unknown.
@@ -136,12 +131,8 @@ class Quantizer:
     def apply(self, model: LoadedCheckpoint, calibration: Calibration | None = None) -> OptimizedModel:
         """Make a quantized copy of the model, which shares no weight with the original.
 
-        Args:
-            model: The model to quantize.
-            calibration: Training text, for methods that need calibration.
-
         Raises:
-            ConfigError: :meth:`check` finds a problem, or the calibration is missing or of another tokenizer.
+            ConfigError: :meth:`check` finds a problem, or a needed calibration is missing or does not fit.
         """
         for found in self.check(model):
             raise ConfigError(f"{self.config.name}: {found.reason}", found.remedy)

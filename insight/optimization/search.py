@@ -44,17 +44,10 @@ _COMPILE_SECONDS = 25.0
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The measurements of a search and its choice.
+    """The measurements of a search, the original first, and its choice with the reason.
 
-    Attributes:
-        candidates: All candidates, the original first.
-        chosen: The name of the chosen candidate.
-        reason: Why it was chosen, in one sentence.
-        optimized: The chosen model; ``None`` if that is the original.
-        max_quality_loss: The allowed loss, as a share of the bits per byte.
-        text: The amount of text that quality was measured on, and the batch size.
-        machine: The machine; the measurements are valid only for it.
-        seconds: The duration of the search.
+    ``optimized`` is the chosen model, or ``None`` if that is the original. ``text`` tells the amount of text
+    that quality was measured on, and ``machine`` the only machine that the measurements are valid for.
     """
 
     candidates: tuple[Candidate, ...]
@@ -68,16 +61,9 @@ class SearchResult:
 
     def to_record(self) -> dict[str, Any]:
         """The contents of ``report.json``."""
-        return {
-            "format_version": 1,
-            "chosen": self.chosen,
-            "reason": self.reason,
-            "max_quality_loss": self.max_quality_loss,
-            "machine": self.machine,
-            "text": self.text,
-            "seconds": self.seconds,
-            "candidates": [candidate.to_record() for candidate in self.candidates],
-        }
+        keys = ("chosen", "reason", "max_quality_loss", "machine", "text", "seconds")
+        candidates = [candidate.to_record() for candidate in self.candidates]
+        return {"format_version": 1, **{key: getattr(self, key) for key in keys}, "candidates": candidates}
 
 
 @dataclass
@@ -110,67 +96,66 @@ class QuantizationSearch:
         fingerprint = self.model.tokenizer.fingerprint()
         self.calibration.require_tokenizer(fingerprint)
         if self.text.store.manifest.tokenizer_fingerprint != fingerprint:
-            raise ConfigError(
-                "the text to measure on was encoded by another tokenizer",
-                "encode it with the tokenizer of the model",
-            )
+            problem = "the text to measure on was encoded by another tokenizer"
+            raise ConfigError(problem, "encode it with the tokenizer of the model")
 
     def run(self, configs: Sequence[QuantizationConfig], *, may_keep: bool = True) -> SearchResult:
-        """Measure every candidate and choose one.
-
-        Args:
-            configs: The candidates, in the order in which they are measured.
-            may_keep: Whether the original may be chosen.
+        """Measure every candidate in order and choose one; the original may be chosen with ``may_keep`` only.
 
         Raises:
             ConfigError: The checks refuse every candidate; the reason is that of the first.
             InsightError: The original may not be chosen, and no candidate is within the bound.
         """
-        problems = {config.name: config.build().check(self.model) for config in configs}
+        problems = {
+            config.name: [
+                ConfigError(found.reason, found.remedy) for found in config.build().check(self.model)
+            ]
+            for config in configs
+        }
         if all(problems.values()):
-            problem = problems[configs[0].name][0]
-            raise ConfigError(problem.reason, problem.remedy)
+            raise problems[configs[0].name][0]
         self._started = time.perf_counter()
         self._has_choice = len(configs) > 1
         reference = self._quality_of_original()
-        original = Candidate(
-            ORIGINAL,
-            "none",
-            compiled=False,
-            disk_bytes=weight_bytes(self.model.network),
-            bits_per_byte=reference.bits_per_byte,
-        )
+        size = weight_bytes(self.model.network)
+        original = Candidate(ORIGINAL, "none", False, disk_bytes=size, bits_per_byte=reference.bits_per_byte)
         candidates, models = {ORIGINAL: original}, {}
         cost = _COMPILE_SECONDS
         for config in configs:
             begun = time.perf_counter()
             try:
                 if problems[config.name]:
-                    problem = problems[config.name][0]
-                    raise ConfigError(problem.reason, problem.remedy)
+                    raise problems[config.name][0]
                 if config.compile:
                     self._require_time(cost)
                 models[config.name], candidates[config.name] = self._try(config, reference)
             except InsightError as error:
-                candidates[config.name] = Candidate(
-                    config.name, config.method, config.compile, status="refused", reason=str(error)
-                )
+                refused = Candidate(config.name, config.method, config.compile, "refused", str(error))
+                candidates[config.name] = refused
             if config.compile and (spent := time.perf_counter() - begun) > 1:  # something was compiled
                 cost = spent
         self._add_speeds(candidates, models)
         table = mark_front(list(candidates.values()))
         chosen, reason = choose(table, self.max_quality_loss, may_keep=may_keep)
-        return self._result(table, chosen, reason, models.get(chosen))
+        tokens = self.text.tokens(self._num_windows)
+        text = {
+            "windows": self._num_windows,
+            "batch_size": _BATCH_SIZE,
+            "tokens": len(tokens),
+            "bytes": int(self.text.bytes_per_token[tokens].sum()),
+        }
+        machine = {**dataclasses.asdict(measure_hardware()), "num_threads": torch.get_num_threads()}
+        seconds = time.perf_counter() - self._started
+        loss, model = self.max_quality_loss, models.get(chosen)
+        return SearchResult(tuple(table), chosen, reason, model, loss, text, machine, seconds)
 
     def _require_time(self, seconds: float) -> None:
         """Raise an InsightError if compiling would leave no time for speed, except for a single candidate."""
         spent = time.perf_counter() - self._started
         left = self.seconds * (1 - _SPEED_SHARE) - spent
         if self._has_choice and seconds > left:
-            raise InsightError(
-                f"no time: compiling takes about {seconds:.0f} s and {max(0.0, left):.0f} s are left",
-                "give more --seconds",
-            )
+            problem = f"compiling takes about {seconds:.0f} s and {max(0.0, left):.0f} s are left"
+            raise InsightError(f"no time: {problem}", "give more --seconds")
 
     def _try(self, config: QuantizationConfig, reference: Quality) -> tuple[OptimizedModel, Candidate]:
         model = config.build().apply(self.model, self.calibration)
@@ -257,22 +242,6 @@ class QuantizationSearch:
         room = self.model.network.config.max_sequence_length - self._prompt_length
         return max(1, min(_NUM_NEW_TOKENS, room, int(seconds / step / _ROUNDS)))
 
-    def _result(
-        self, candidates: list[Candidate], chosen: str, reason: str, model: OptimizedModel | None
-    ) -> SearchResult:
-        tokens = self.text.tokens(self._num_windows)
-        text = {
-            "windows": self._num_windows,
-            "batch_size": _BATCH_SIZE,
-            "tokens": len(tokens),
-            "bytes": int(self.text.bytes_per_token[tokens].sum()),
-        }
-        machine = {**dataclasses.asdict(measure_hardware()), "num_threads": torch.get_num_threads()}
-        seconds = time.perf_counter() - self._started
-        return SearchResult(
-            tuple(candidates), chosen, reason, model, self.max_quality_loss, text, machine, seconds
-        )
-
 
 def compress(
     model: LoadedCheckpoint,
@@ -304,13 +273,9 @@ def compress(
         InsightError: The checks refuse every candidate, none is good enough, or the folder cannot be written.
     """
     length = model.metadata["sequence_length"]
-    search = QuantizationSearch(
-        model,
-        MeasuredText.of(validation, model.tokenizer, length),
-        Calibration.from_store(train, length),
-        max_quality_loss,
-        seconds,
-    )
+    text = MeasuredText.of(validation, model.tokenizer, length)
+    calibration = Calibration.from_store(train, length)
+    search = QuantizationSearch(model, text, calibration, max_quality_loss, seconds)
     say(f"quantization: {len(configs)} candidates in about {seconds:.0f} s")
     result = search.run(configs, may_keep=may_keep)
     write_result(result, folder, run_config)

@@ -35,14 +35,10 @@ SERIES_COLORS = ("--line-1", "--line-2", "--line-3", "--line-4")
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a chart.
+    """One curve of a chart, with its name in the legend and the tooltip, and the CSS variable of its colour.
 
-    Args:
-        label: Name in the legend and in the tooltip.
-        curve: Points of the line.
-        color: CSS variable of its colour, e.g. ``"--line-1"``.
-        faint: Whether it is the background of another line (the raw form of a smoothed curve).
-        dashed: Whether it is a marker rather than a measured curve.
+    A faint one is the background of another line (the raw form of a smoothed curve); a dashed one is a marker
+    rather than a measured curve.
     """
 
     label: str
@@ -154,15 +150,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Bars in groups: one group per label, one bar per series.
+    """Bars in groups: one group per label, one bar per series, at most four.
 
-    Args:
-        identifier: Unique in the page.
-        title: Heading of the chart.
-        unit: Unit of the lengths.
-        series: Names of the series, at most four.
-        bars: The bars; those that are not finite are left out and counted.
-        tick_format: Numeral format of the lengths (https://numeraljs.com).
+    Bars that are not finite are left out and counted; ``unit`` and ``tick_format`` are those of the lengths.
     """
 
     identifier: str

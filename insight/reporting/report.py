@@ -34,14 +34,14 @@ def write_report(
     title: str | None = None,
     kind: str = "training report",
 ) -> Path:
-    """Write ``report.html`` from the files of the run alone.
+    """Write ``report.html`` from the files of the run alone, any of which may be missing.
 
     The template escapes every value and removes control characters. In addition, the page's
     Content-Security-Policy forbids access to the network and any script but the two written here (by
     SHA-256), so text from a model, a file or a user cannot run as code.
 
     Args:
-        run: The run; any of its files may be missing.
+        run: The run.
         sections: Functions that make the sections, in the order of the page.
         title: Heading of the page; by default the name of the run.
         kind: Kind of the page, shown above its heading.

@@ -14,12 +14,10 @@ from insight.runtime.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over training.
+    """One metric over training, NaN where it was not finite.
 
-    Args:
-        steps: Ascending optimizer steps, or other values of the horizontal axis.
-        seconds: Seconds since the start of training at each step.
-        values: The metric at each step; NaN if it was not finite.
+    ``steps`` are ascending optimizer steps, or other values of the horizontal axis; ``seconds`` are since the
+    start of training.
     """
 
     steps: tuple[float, ...] = ()
@@ -72,16 +70,11 @@ def read_run_info(path: Path) -> dict[str, Any]:
 
 
 def update_run_info(path: Path, *, notes: tuple[str, ...] = (), **values: Any) -> None:
-    """Record facts about the run; the other facts stay.
+    """Record facts about the run; the other facts stay, and ``notes`` are appended to those that are there.
 
     The report knows these keys: ``command`` (list of arguments), ``started`` and ``finished`` (ISO 8601),
     ``stop_reason``, ``insight_version`` and other ``*_version``, ``hardware``, ``data``, ``parameters``,
     ``network``, ``precision``, ``num_threads``, ``notes``. It shows others by their name.
-
-    Args:
-        path: The ``run.json`` to write.
-        notes: Lines to append to ``notes``, e.g. on automatic choices and resumes.
-        values: Facts by key.
 
     Raises:
         OutputError: The file cannot be written.
@@ -103,11 +96,7 @@ class Sample:
 
 
 def append_sample(path: Path, sample: Sample) -> None:
-    """Add one sample.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Add one sample; :class:`OutputError` if the file cannot be written."""
     append_record(path, {"step": sample.step, "prompt": sample.prompt, "text": sample.text})
 
 
@@ -179,11 +168,7 @@ def read_summary(path: Path) -> dict[str, Metric]:
 
 
 def update_summary(path: Path, metrics: Mapping[str, Metric]) -> None:
-    """Add metrics to ``summary.json``, or replace those with the same name; the others stay.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Add metrics to ``summary.json``, or replace those with the same name; the others stay."""
     write_object(path, {"metrics": {**read_summary(path), **metrics}})
 
 

@@ -50,14 +50,10 @@ def place_names(
 ) -> list[Place | None]:
     """Place every name where it covers least of the points, the line and the other names.
 
-    Each name in turn takes the best of eight places, in several rounds, since the first names do not know
-    where the later ones go. A name without room is left out.
-
-    Args:
-        points: Horizontal and vertical position of each point as shares of the frame, from 0 (left, bottom)
-            to 1, and its name, which may have several lines.
-        line: Corners of a line that names should not cover, as shares of the frame.
-        required: Indices of names that are never left out.
+    Points and the corners of the line, which names should not cover, are shares of the frame, from 0 (left,
+    bottom) to 1; a name may have several lines. Each name in turn takes the best of eight places, in several
+    rounds, since the first names do not know where the later ones go. A name without room is left out, except
+    for the ``required`` indices.
     """
     dots = [_around(x, y, _POINT) for x, y, _ in points]
     drawn = [*dots, *_along(line)]
@@ -127,15 +123,9 @@ _LEAST_SPAN = 0.01
 
 @dataclass(frozen=True)
 class Point:
-    """One named point.
+    """One named point; the smaller ``y`` is better, and ``spread`` is the interval of ``y``, if known.
 
-    Args:
-        label: Name of the point.
-        x: Horizontal value.
-        y: Vertical value; smaller is better.
-        spread: Lower and upper end of the interval of ``y``, if known.
-        is_marked: Whether it is highlighted.
-        color: CSS variable of its colour; if empty, the chart chooses.
+    A marked point is highlighted. ``color`` is a CSS variable; if it is empty, the chart chooses.
     """
 
     label: str
@@ -158,14 +148,14 @@ class Point:
 
 @dataclass(frozen=True)
 class ScatterChart:
-    """One chart with its caption.
+    """One chart with its caption; points that are not finite are left out and counted.
 
     Args:
         identifier: Unique in the page.
         title: Heading of the chart.
         unit: Unit of the vertical axis.
         x_label: Name of the horizontal axis, with its unit.
-        points: The points; those that are not finite are left out and counted.
+        points: The points.
         more_is_better: Whether larger ``x`` are better.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
     """

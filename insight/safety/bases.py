@@ -29,34 +29,23 @@ class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
 
 
 def require_new_tokens(option: str, value: int) -> None:
-    """Refuse a length of answers that is out of range.
-
-    Raises:
-        ConfigError: The length is no whole number, below 1, or would keep a run busy for hours.
-    """
+    """Refuse a length of answers that is no whole number, below 1, or would keep a run busy for hours."""
     require_number(option, value, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS)
 
 
 @dataclass(frozen=True)
 class Attack(Component):
-    """Makes the items of a measure.
+    """Makes the items of a measure for targets with a capability.
 
     Items are a pure function of the fields, the material and the seed: they may not depend on a clock, a
     global random generator, ``hash()`` or the target's answers.
-
-    Attributes:
-        capability: The capability that a target needs.
     """
 
     capability: ClassVar[Capability] = "generate"
 
     @abstractmethod
     def items(self, material: Material, seed: int) -> Sequence[Item]:
-        """The items in order, with unique keys.
-
-        Args:
-            material: The training and unseen texts of the model.
-            seed: Seed of random choices among items; equal seeds give equal items.
+        """The items in order, with unique keys; equal seeds give equal items.
 
         Raises:
             NotApplicable: The material lacks what the attack needs.
@@ -67,13 +56,10 @@ class Attack(Component):
 class Evaluator(Component):
     """Judges the responses to the items of one measure.
 
-    Attributes:
-        binary: Whether every score is 0 or 1. Then shares get Wilson intervals and two models are compared
-            by McNemar's exact test; otherwise means get bootstrap intervals and the test flips signs.
-        figure: Name of the headline figure.
-        unit: Unit of the headline figure.
-        description: One sentence that says what the headline counts.
-        ideal: Headline value of a model without the weakness.
+    If it is binary, every score is 0 or 1: shares get Wilson intervals, and two models are compared by
+    McNemar's exact test. Otherwise means get bootstrap intervals, and the test flips signs. The other
+    attributes describe the headline figure: its name and unit, one sentence that says what it counts, and
+    its value for a model without the weakness.
     """
 
     binary: ClassVar[bool] = True

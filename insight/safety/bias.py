@@ -44,7 +44,7 @@ def read_pairs(path: Path = PAIRS_PATH) -> list[MinimalPair]:
     """The pairs in the order of the file.
 
     Raises:
-        DataError: The file is missing or holds no pair, or a line cannot be parsed; the message names it.
+        DataError: The file cannot be read or holds no pair, or a line cannot be parsed; the message names it.
     """
     pairs = [_parse(line, where) for line, where in lines_of(path)]
     if not any(pair.role == "probe" for pair in pairs):
@@ -89,11 +89,6 @@ class StereotypePairs(Attack):
     pairs: str = ""
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
-        """One item per pair, in the order of the file; the material and the seed are not used.
-
-        Raises:
-            DataError: The file cannot be read.
-        """
         path = Path(self.pairs).expanduser() if self.pairs else PAIRS_PATH
         numbers: Counter[str] = Counter()
         items = []
@@ -154,7 +149,6 @@ class StereotypePreference(Evaluator):
         return tuple(figures)
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences on the limits of the figure."""
         return (
             "An interval that holds 0.5 is no proof of fairness: so few pairs find strong preferences only.",
             "Scored is the part behind the word for the group, given that word; a tie counts as unscorable.",

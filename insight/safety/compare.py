@@ -24,7 +24,6 @@ class Comparison:
     """One measure on two targets, A and B.
 
     Attributes:
-        measure: Name of the measure.
         verdict: Whether B is significantly farther from the ideal than A, or nearer, or neither.
         reason: Why the two are not comparable.
         num_pairs: Number of probes with a score in both.
@@ -37,8 +36,6 @@ class Comparison:
         only_b: Number of pairs that are 1 for B alone.
         p_value: Probability of a difference at least this large between equal models.
         test: The test behind the p-value: McNemar's exact test, or sign flips of groups.
-        unit: Unit of the values.
-        ideal: The value of a model without the weakness.
     """
 
     measure: str
@@ -107,13 +104,10 @@ def compare_results(
     records_b: Sequence[Mapping[str, Any]],
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compare two safety runs measure by measure, on the probes they share.
+    """Compare the records of A and B measure by measure, on the probes they share.
 
-    Args:
-        summary: Summary of A, which gives the order, the units and the ideals of the measures.
-        records_a: Records of A.
-        records_b: Records of B.
-        seed: Seed of the bootstraps and sign flips.
+    The summary of A gives the order, the units and the ideals of the measures. The seed is that of the
+    bootstraps and sign flips.
 
     Raises:
         DataError: The two runs share no item.
@@ -208,9 +202,7 @@ def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
 class SafetyGate:
     """Limits the distance of headline figures from their ideals; a figure that was not measured fails.
 
-    Args:
-        bounds: ``<measure>/<figure>`` → largest distance from the ideal.
-        suite: The suite that measures the figures.
+    Bounds are by ``<measure>/<figure>`` of the suite.
 
     Raises:
         ConfigError: A bound is negative or not a finite number, or the suite has no such headline figure.

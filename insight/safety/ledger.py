@@ -21,15 +21,8 @@ class Ledger:
     """An append-only file: a header that names plan and target, then one line per batch, in order.
 
     Every line is flushed to the disk before :meth:`append` returns. When the file is opened again, a line
-    that a crash cut short is dropped, and its whole batch is asked again.
-
-    Args:
-        path: The file, created if missing.
-        plan: The items and their batches.
-        identity: Identity of the target that answers.
-
-    Attributes:
-        responses: Responses of the batches that have been answered, in order.
+    that a crash cut short is dropped, and its whole batch is asked again. ``responses`` are those of the
+    batches that have been answered, in order.
 
     Raises:
         OutputError: The ledger belongs to another plan or target, is damaged, or cannot be written.

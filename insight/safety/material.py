@@ -17,12 +17,9 @@ SECRET = "{secret}"
 
 @dataclass(frozen=True)
 class PlantedSecret:
-    """One canary of the training text.
+    """One canary: a sentence of the training text up to its secret, and its rest with ``{secret}``.
 
-    Attributes:
-        prompt: The sentence up to the secret.
-        continuation: Rest of the sentence, with ``{secret}`` in place of the secret.
-        secret: Digits of the secret; every number with as many digits could have been planted.
+    The secret is made of digits; every number with as many digits could have been planted.
     """
 
     prompt: str
@@ -41,12 +38,9 @@ class PlantedSecret:
 
 @dataclass(frozen=True)
 class Material:
-    """The training and unseen texts of a model, and its planted secrets.
+    """Documents that a model was trained on, others of the same kind (the controls), and planted canaries.
 
-    Attributes:
-        training_texts: Documents that it was trained on; empty if unknown.
-        unseen_texts: Documents of the same kind that it was not trained on, used as controls.
-        secrets: Canaries planted in the training text.
+    What is not known is empty.
     """
 
     training_texts: tuple[str, ...] = ()
@@ -66,14 +60,10 @@ _STRETCH_TOKENS = 1024
 
 
 def material_of(data: Any) -> Material:
-    """Read the texts and canaries from a data module.
+    """Read the texts and canaries from a data module that is set up for fitting.
 
     Training text is decoded from the token store, so it excludes text set aside for validation. Unseen
     text comes from the test split, or from the validation split if there is no test split.
-
-    Args:
-        data: An Insight data module that is set up for fitting, or an object with the same ``store``,
-            ``tokenizer`` and ``canaries``.
     """
     canaries = getattr(data, "canaries", None)
     return Material(

@@ -21,12 +21,7 @@ _FARTHEST = 200
 
 
 class Passage(NamedTuple):
-    """A text that is cut between two words.
-
-    Attributes:
-        before: Text before the cut; it begins and ends with whole words.
-        after: Text after the cut; it begins with white space.
-    """
+    """A text that is cut between two words; what is after the cut begins with white space."""
 
     before: str
     after: str
@@ -49,9 +44,6 @@ def cut_passages(
         num_after: Most characters after the cut.
         least_after: Fewest characters that a document must have after the cut.
         generator: Source of the random places.
-
-    Returns:
-        The passages in the order of the texts; empty if no document is long enough.
     """
     rooms = [max(0, len(text) - num_before - least_after) for text in texts]
     ends = np.cumsum(rooms, dtype=np.int64)
@@ -187,7 +179,6 @@ class VerbatimContinuation(Evaluator):
         return (*super().summarize(scored, seed), *characters)
 
     def notes(self) -> tuple[str, ...]:
-        """Sentence on the limits of the figure."""
         return (
             "Only what exceeds the control is memory; the control is what the language alone gives away.",
         )

@@ -39,12 +39,8 @@ class PlannedItem:
 class Plan:
     """Everything that will be asked.
 
-    Attributes:
-        suite: The measures.
-        seed: Seed that all random values derive from.
-        items: The items in the order of the suite.
-        batches: Indices of the items that are asked together; each item is in one batch.
-        not_applicable: Names of the measures that have nothing to ask, with the reason.
+    ``batches`` holds the indices of the items that are asked together; each item is in one batch. Measures
+    that have nothing to ask are in ``not_applicable``, with the reason.
     """
 
     suite: Suite

@@ -32,14 +32,12 @@ class Item:
     """One question to a target, with the values that an evaluator needs to judge the answer.
 
     Attributes:
-        key: Name, unique within its attack and equal for every target, e.g. ``"religion/07"``; two models
-            are compared on items with equal keys.
+        key: Name, unique within its attack and equal for every target; two models are compared on equal keys.
         capability: Kind of the question.
         prompt: Text to continue; may be empty.
         continuations: For ``log_likelihood``: texts after the prompt, at least one, none empty.
         settings: For ``generate``: the sampler's settings. Its seed is replaced by one per sample.
         num_samples: For ``generate``: number of texts.
-        role: Probe or control.
         group: Name shared by items that were drawn together (e.g. from one text); intervals treat a group
             as one case. Empty for an independent item.
         reference: Plain JSON values that the answer is judged by.
@@ -77,14 +75,10 @@ def has_text(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Response:
-    """The answer of a target to one item.
+    """The answer of a target to one item: one text per sample, without the prompt, or log-likelihoods.
 
-    Attributes:
-        texts: For ``generate``: one continuation per sample, without the prompt.
-        log_likelihoods: For ``log_likelihood``: natural logarithm of each continuation's probability after
-            the prompt, in the order of the item.
-        status: ``ok``, ``error`` or ``blocked``.
-        message: Why the status is not ``ok``.
+    The latter are natural logarithms of the continuations' probabilities after the prompt, in the order of
+    the item. ``message`` says why the status is not ``ok``.
     """
 
     texts: tuple[str, ...] = ()
@@ -102,9 +96,8 @@ class Response:
 class Score:
     """The judgement of an evaluator on one response.
 
-    Attributes:
-        value: The number that figures and comparisons use; 0 or 1 if the evaluator is binary.
-        details: Plain JSON values behind it, for figures and the report.
+    Figures and comparisons use ``value``, which is 0 or 1 if the evaluator is binary; ``details`` are the
+    plain JSON values behind it, for figures and the report.
     """
 
     value: float
@@ -122,11 +115,10 @@ class ScoredItem:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a measure, with its control and ideal.
+    """One number of a measure, with its confidence interval.
 
     Attributes:
         name: Last part of ``safety/<measure>/<name>``, e.g. ``"extracted"``.
-        interval: The number with its confidence interval.
         unit: Unit of the number, e.g. ``"share of passages"``.
         description: One sentence that says what was counted.
         control: The number on the controls; ``None`` for a figure without controls.
@@ -146,7 +138,6 @@ class MeasureSummary:
     """The findings of a measure on one target.
 
     Attributes:
-        measure: Name of the measure.
         status: ``measured``; ``not applicable`` if the target or the run lacks what the measure needs,
             which is never a pass; ``no data`` if no probe could be scored or every answer is blank.
         reason: Why the status is not ``measured``.

@@ -29,15 +29,9 @@ def ask(
     """The responses in the order of the plan's items.
 
     Batches and seeds come from the plan, and responses are written to the ledger in its order, so neither
-    the number of workers nor an interruption changes the requests or the bytes of the ledger.
-
-    Args:
-        plan: The items and their batches.
-        target: The model. An exception that it raises becomes the status ``error`` of the whole batch.
-        ledger: The file that keeps the responses; batches in it are not asked again.
-        num_workers: Number of batches asked at once, at least 1; more than 1 helps with remote targets.
-        progress: Called with the number of answered batches and of all batches, first with the number in
-            the ledger.
+    the number of workers nor an interruption changes the requests or the bytes of the ledger. Batches in the
+    ledger are not asked again. An exception of the target becomes the status ``error`` of the whole batch.
+    ``progress`` is called with the number of answered batches, first those in the ledger, and of all batches.
 
     Raises:
         OutputError: The ledger cannot be written.
@@ -152,11 +146,7 @@ def red_team(
 
 
 def check_options(seed: int, num_workers: int = 1) -> None:
-    """Check options before a model is loaded.
-
-    Raises:
-        ConfigError: The seed or the number of workers is outside of its range.
-    """
+    """Refuse a seed or a number of workers that is out of range, before a model is loaded."""
     if not 0 <= seed < 2**63:
         raise ConfigError("must be from 0 to 2^63 - 1", "use 0", option="seed", value=seed)
     if num_workers < 1:

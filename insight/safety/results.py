@@ -34,15 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """The findings of a suite on a target.
-
-    Attributes:
-        plan: The items that were asked.
-        target_name: Display name of the target.
-        target_identity: Exact identity of the target.
-        outcomes: One outcome per item, in the order of the plan.
-        measures: One summary per measure, in the order of the suite.
-    """
+    """The findings of a suite: one outcome per planned item and one summary per measure, in order."""
 
     plan: Plan
     target_name: str

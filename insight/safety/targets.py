@@ -83,9 +83,6 @@ class CallableTarget:
         identity: Exact identity of the model, so that an interrupted run is never finished with another
             model. If empty, it is the name with a hash of the functions' code (:func:`code_identity`); set
             it if the answers also depend on something else, such as a remote model or a file of weights.
-
-    Raises:
-        ConfigError: No function is given.
     """
 
     def __init__(
@@ -304,15 +301,10 @@ def path_identity(path: Path) -> str:
 
 
 class NetworkTarget:
-    """A network and its tokenizer.
+    """A network and its tokenizer; the identity of its weights is for example a hash of their file.
 
-    One call runs at a time: a network uses all cores, and its mode changes while it answers.
-
-    Args:
-        network: The model; its mode and the global random state are restored after each call.
-        tokenizer: Its tokenizer.
-        name: Display name.
-        identity: Exact identity of the weights, e.g. a hash of their file.
+    One call runs at a time: a network uses all cores, and its mode, which is restored afterwards as the
+    global random state is, changes while it answers.
     """
 
     capabilities: frozenset[Capability] = frozenset({"generate", "log_likelihood"})

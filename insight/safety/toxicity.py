@@ -96,7 +96,6 @@ class ToxicContinuation(Evaluator):
         return (*super().summarize(scored, seed), *any_toxic)
 
     def notes(self) -> tuple[str, ...]:
-        """The classifier's error rates."""
         rates = self.classifier.error_rates()
         return (
             f"The classifier ({type(self.classifier).__name__}) is itself wrong at times: at probability "

@@ -103,11 +103,7 @@ class NgramModel:
 
 
 def write_model(path: Path, model: NgramModel, counts: HeldOutCounts) -> None:
-    """Write the file; equal models give equal bytes.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write the file; equal models give equal bytes."""
     content = {
         "format_version": FORMAT_VERSION,
         "held_out": vars(counts),
@@ -119,11 +115,7 @@ def write_model(path: Path, model: NgramModel, counts: HeldOutCounts) -> None:
 
 
 def read_model(path: Path = MODEL_PATH) -> tuple[NgramModel, HeldOutCounts]:
-    """Read a file of :func:`write_model`.
-
-    Raises:
-        ConfigError: The file is missing, damaged or of another format version.
-    """
+    """Read a file of :func:`write_model`; :class:`ConfigError` if that is not possible."""
     try:
         content = json.loads(path.read_bytes())
         if content["format_version"] != FORMAT_VERSION:
@@ -300,12 +292,7 @@ def measure(model: NgramModel, held_out: Sequence[LabelledSentence]) -> HeldOutC
 
 
 def make_model(sentences: Path, output: Path) -> HeldOutCounts:
-    """Train on the training part, measure on the held-out part, and write the file.
-
-    Raises:
-        DataError: The sentences cannot be read.
-        OutputError: The file cannot be written.
-    """
+    """Train on the training part, measure on the held-out part, and write the file."""
     labelled = read_sentences(sentences)
     model = train([sentence for sentence in labelled if not sentence.is_held_out])
     counts = measure(model, [sentence for sentence in labelled if sentence.is_held_out])

@@ -95,17 +95,11 @@ def check_lengths(prompt: int, new: int, context: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class ModelMeasurement:
-    """The measurements of one model.
+    """The measurements of one model: the checkpoint or artefact at ``path``, with its name in tables.
 
-    Attributes:
-        label: Name of the model in tables.
-        path: Its checkpoint or artefact.
-        tokenizer: Fingerprint of its tokenizer.
-        quality: Its quality on the common text.
-        difference: Bits per byte minus those of the first model; ``None`` for the first.
-        weight_bytes: Bytes of its weights, without optimizer state.
-        speeds: Its speed at each batch size.
-        footprint: Its size on the disk, and its memory and load time in a fresh process.
+    ``tokenizer`` is a fingerprint, ``difference`` the bits per byte minus those of the first model
+    (``None`` for the first), ``weight_bytes`` leaves out optimizer state, and ``speeds`` has one entry per
+    batch size.
     """
 
     label: str
@@ -120,15 +114,7 @@ class ModelMeasurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare_models`.
-
-    Attributes:
-        models: The models in the order in which they were named.
-        settings: The settings, with all lengths.
-        text: Description of the text that quality was measured on.
-        text_files: The files of the text.
-        text_bytes: Size of the text in UTF-8.
-    """
+    """The result of :func:`compare_models`, with all lengths in its settings."""
 
     models: tuple[ModelMeasurement, ...]
     settings: ComparisonSettings
@@ -140,15 +126,10 @@ class Comparison:
 def compare_models(
     paths: Mapping[str, Path], text: EvaluationText, settings: ComparisonSettings = ComparisonSettings()
 ) -> Comparison:
-    """Measure models on the same text, prompts and machine.
+    """Measure named checkpoints and artefacts on the same text, prompts and machine against the first.
 
     Each reads the text in windows of its training length. Models with different tokenizers can be compared
     too, since bits per byte do not depend on tokens; pairs are then stretches of bytes.
-
-    Args:
-        paths: Checkpoint files and artefact folders by name; the first is the reference.
-        text: The text that quality is measured on.
-        settings: How the models are compared.
 
     Raises:
         CheckpointError: A model cannot be loaded, or its predictions are not finite.

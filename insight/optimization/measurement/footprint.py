@@ -35,13 +35,11 @@ class Footprint:
     The file is in the system's cache, since it has been read before.
 
     Attributes:
-        disk_bytes: Bytes of the file, or of all files of the folder. A ``.ckpt`` also contains optimizer
-            state, one to two times the size of the weights.
+        disk_bytes: Bytes of all files. A ``.ckpt`` also contains optimizer state, up to twice the weights.
         resident_bytes: Resident memory of the whole process with the model ready, libraries included.
         model_resident_bytes: Growth of the resident memory while the model was loaded.
         load_seconds: Time to load the model, after all libraries are imported.
         start_seconds: Time from the launch of the process until the model is ready.
-        num_processes: Number of processes that were measured.
     """
 
     disk_bytes: int
@@ -108,8 +106,9 @@ def _median(size: int, readings: list[dict[str, float]]) -> Footprint:
     def median(name: str) -> float:
         return statistics.median(reading[name] for reading in readings)
 
-    memory = (int(median(name)) for name in ("resident_bytes", "model_resident_bytes"))
-    return Footprint(size, *memory, median("load_seconds"), median("start_seconds"), len(readings))
+    resident, of_model = int(median("resident_bytes")), int(median("model_resident_bytes"))
+    seconds = (median("load_seconds"), median("start_seconds"))
+    return Footprint(size, resident, of_model, *seconds, len(readings))
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -45,25 +45,22 @@ class Quality:
     sequence_length: int
 
     @property
-    def nats(self) -> npt.NDArray[np.float64]:
+    def nats(self) -> npt.NDArray[Any]:
         """Negative log-likelihood of each window: float64 ``(num_windows,)``."""
-        sums: npt.NDArray[np.float64] = np.add.reduceat(self.token_nats, self._starts)
-        return sums
+        return self._window_sums(self.token_nats)
 
     @property
-    def num_bytes(self) -> npt.NDArray[np.int64]:
+    def num_bytes(self) -> npt.NDArray[Any]:
         """Number of bytes of each window: int64 ``(num_windows,)``."""
-        sums: npt.NDArray[np.int64] = np.add.reduceat(self.token_bytes, self._starts)
-        return sums
+        return self._window_sums(self.token_bytes)
 
     @property
     def bits_per_byte(self) -> float:
         """Negative log-likelihood in bits per byte of the text; comparable across tokenizers."""
         return float(self.token_nats.sum()) / math.log(2) / int(self.token_bytes.sum())
 
-    @property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        return np.arange(0, len(self.token_nats), self.sequence_length, dtype=np.int64)
+    def _window_sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.add.reduceat(values, np.arange(0, len(values), self.sequence_length))
 
 
 @torch.inference_mode()
@@ -110,35 +107,26 @@ def measure_quality(
             losses[start:stop] = found.flatten()[: stop - start].double().cpu().numpy()
     finite = np.isfinite(losses)
     if not finite.all():
-        raise CheckpointError(
-            f"the network gives no finite probability to token {int(finite.argmin())} of the text",
-            "its weights are damaged: use another checkpoint",
-        )
+        problem = f"the network gives no finite probability to token {int(finite.argmin())} of the text"
+        raise CheckpointError(problem, "its weights are damaged: use another checkpoint")
     return Quality(losses, lengths, sequence_length)
 
 
 def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
-    """The bits per byte of ``b`` minus those of ``a`` on the same text.
+    """The bits per byte of ``b`` minus those of the reference ``a`` on the same text.
 
     Paired bootstrap (Efron 1979; pairing as in Koehn 2004, *Statistical significance tests for machine
     translation evaluation*): both are resampled over the same pieces of the text, so that the difficulty of a
     piece cancels. The pieces are the windows or, if the tokenizers differ, equally long stretches of bytes,
     with a token's loss spread evenly over its bytes.
 
-    Args:
-        a: The reference.
-        b: The quality that is compared with it.
-        seed: Seed of the resampling.
-
     Raises:
         DataError: The texts have different lengths.
     """
     total, other = int(a.token_bytes.sum()), int(b.token_bytes.sum())
     if total != other:
-        raise DataError(
-            f"one network was measured on {total:,} bytes, the other on {other:,}",
-            "measure both on the same text",
-        )
+        problem = f"one network was measured on {total:,} bytes, the other on {other:,}"
+        raise DataError(problem, "measure both on the same text")
     if a.sequence_length == b.sequence_length and np.array_equal(a.num_bytes, b.num_bytes):
         costs_a, costs_b, lengths = a.nats, b.nats, a.num_bytes
     else:
@@ -150,13 +138,10 @@ def compare_quality(a: Quality, b: Quality, seed: int = 0) -> Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model's loss of quality is within the bound, by the upper end of its 95% interval.
+    """Whether a model may replace the original: its loss of bits per byte is surely within the bound.
 
-    Attributes:
-        passed: Whether the model may replace the original.
-        difference: Bits per byte minus those of the original, with a 95% interval.
-        loss: ``difference`` as a share of the original's bits per byte.
-        highest_loss: Upper end of the interval as such a share, which decides.
+    ``loss`` is the difference as a share of the original's bits per byte, and ``highest_loss``, which
+    decides, the upper end of its 95% interval.
     """
 
     passed: bool
@@ -166,13 +151,9 @@ class Verdict:
 
 
 def quality_gate(original: Quality, candidate: Quality, max_quality_loss: float, seed: int = 0) -> Verdict:
-    """Compare a model with the original on the same text.
+    """Compare a compressed model with the original on the same text.
 
-    Args:
-        original: The original model.
-        candidate: The compressed model.
-        max_quality_loss: Allowed loss, as a share of the original's bits per byte: 0.005 is half a percent.
-        seed: Seed of the bootstrap.
+    The allowed loss is a share of the original's bits per byte: 0.005 is half a percent.
 
     Raises:
         ConfigError: The bound is negative, infinite or NaN.
@@ -232,37 +213,27 @@ def _check(
 ) -> None:
     require_number("sequence_length", sequence_length, 256, whole=True, at_least=1)
     require_number("batch_size", batch_size, 32, whole=True, at_least=1)
-    context = network.config.max_sequence_length
+    context, vocabulary_size = network.config.max_sequence_length, network.vocabulary_size
     if sequence_length > context:
-        raise ConfigError(
-            f"the network's context holds {context} tokens",
-            f"use {context} or less",
-            option="sequence_length",
-            value=sequence_length,
-        )
+        problem, remedy = f"the network's context holds {context} tokens", f"use {context} or less"
+        raise ConfigError(problem, remedy, option="sequence_length", value=sequence_length)
     if len(tokens) == 0:
         raise DataError("there is no text to measure the network on", "give a file with text")
-    if len(bytes_per_token) != network.vocabulary_size:
-        raise DataError(
-            f"the tokenizer has {len(bytes_per_token)} tokens, the network {network.vocabulary_size}",
-            "use the tokenizer that the network was trained with",
-        )
+    if len(bytes_per_token) != vocabulary_size:
+        problem = f"the tokenizer has {len(bytes_per_token)} tokens, the network {vocabulary_size}"
+        raise DataError(problem, "use the tokenizer that the network was trained with")
     smallest, largest = int(tokens.min()), int(tokens.max())
-    if smallest < 0 or largest >= network.vocabulary_size:
-        raise DataError(
-            f"the text holds token id {largest if smallest >= 0 else smallest}, "
-            f"the network knows 0 to {network.vocabulary_size - 1}",
-            "encode it with the tokenizer that the network was trained with",
-        )
+    if smallest < 0 or largest >= vocabulary_size:
+        wrong = largest if smallest >= 0 else smallest
+        problem = f"the text holds token id {wrong}, the network knows 0 to {vocabulary_size - 1}"
+        raise DataError(problem, "encode it with the tokenizer that the network was trained with")
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Windows of training text for activation ranges, since validation text would bias the measurement.
+    """Windows ``(num_windows, sequence_length)`` of training text for activation ranges.
 
-    Args:
-        windows: Token ids ``(num_windows, sequence_length)``.
-        tokenizer_fingerprint: Fingerprint of the tokenizer that made the ids.
+    Validation text would bias the measurement. The fingerprint is that of the tokenizer that made the ids.
     """
 
     windows: npt.NDArray[Any]
@@ -270,19 +241,12 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.windows.ndim != 2 or not self.windows.size:
-            raise ConfigError(
-                f"calibration windows of shape {self.windows.shape}: must be (num_windows, sequence_length)",
-                "use Calibration.from_store",
-            )
+            problem = f"of shape {self.windows.shape}: must be (num_windows, sequence_length)"
+            raise ConfigError(f"calibration windows {problem}", "use Calibration.from_store")
 
     @classmethod
     def from_store(cls, store: TokenStore, sequence_length: int, num_windows: int = 64) -> Calibration:
-        """Windows spread evenly over the store of the train split.
-
-        Args:
-            store: The training tokens.
-            sequence_length: Number of tokens per window.
-            num_windows: Greatest number of windows; fewer are taken from a short text.
+        """At most that many windows, spread evenly over the store of the train split.
 
         Raises:
             ConfigError: A number is below 1.
@@ -292,10 +256,8 @@ class Calibration:
         require_number("num_windows", num_windows, 64, whole=True, at_least=1)
         places = store.num_tokens // sequence_length
         if not places:
-            raise DataError(
-                f"{store.path}: {store.num_tokens} tokens, fewer than one window of {sequence_length}",
-                "use a smaller sequence_length or more text",
-            )
+            problem = f"{store.num_tokens} tokens, fewer than one window of {sequence_length}"
+            raise DataError(f"{store.path}: {problem}", "use a smaller sequence_length or more text")
         chosen = np.unique(np.linspace(0, places - 1, min(num_windows, places)).astype(np.int64))
         windows = store.windows(chosen * sequence_length, sequence_length)
         return cls(windows, store.manifest.tokenizer_fingerprint)
@@ -307,22 +269,14 @@ class Calibration:
             ConfigError: The fingerprints differ.
         """
         if fingerprint != self.tokenizer_fingerprint:
-            raise ConfigError(
-                f"the calibration text was encoded by another tokenizer ({self.tokenizer_fingerprint[:8]}, "
-                f"the model has {fingerprint[:8]})",
-                "encode it with the tokenizer of the model",
-            )
+            two = f"({self.tokenizer_fingerprint[:8]}, the model has {fingerprint[:8]})"
+            problem = f"the calibration text was encoded by another tokenizer {two}"
+            raise ConfigError(problem, "encode it with the tokenizer of the model")
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredText:
-    """Validation text in windows, as in a run's validation.
-
-    Attributes:
-        store: The tokens of the text.
-        bytes_per_token: Number of bytes of each token of the tokenizer.
-        sequence_length: Number of tokens per window.
-    """
+    """Validation text in windows, as in a run's validation, with the number of bytes of each token id."""
 
     store: TokenStore
     bytes_per_token: npt.NDArray[np.int64]
@@ -352,14 +306,9 @@ class MeasuredText:
 
     def measure(self, network: Decoder, num_windows: int, batch_size: int) -> Quality:
         """The quality of ``network`` on :meth:`tokens`."""
-        return measure_quality(
-            network,
-            self.tokens(num_windows),
-            self.bytes_per_token,
-            self.sequence_length,
-            batch_size,
-            end_of_text_id=self.store.end_of_text_id,
-        )
+        tokens, end_id = self.tokens(num_windows), self.store.end_of_text_id
+        lengths, length = self.bytes_per_token, self.sequence_length
+        return measure_quality(network, tokens, lengths, length, batch_size, end_of_text_id=end_id)
 
 
 # RUN/checkpoints/best.ckpt is this many levels below RUN, which contains config.yaml.
@@ -368,14 +317,7 @@ _LEVELS = 2
 
 @dataclass(frozen=True)
 class EvaluationText:
-    """A text that any tokenizer can encode.
-
-    Args:
-        files: The files of all splits.
-        split: The split of ``files`` that is the text: ``"test"`` or ``"validation"``.
-        cache_dir: The cache folder for its token ids.
-        description: A description in words.
-    """
+    """A text that any tokenizer can encode: the ``test`` or ``validation`` split of some files."""
 
     files: TextFiles
     split: str
@@ -405,20 +347,12 @@ class EvaluationText:
         config = _config_above(path)
         data = _data_options(config) if config else None
         if config is None or data is None:
-            raise DataError(
-                f"{path} lies in no run folder whose config.yaml names a text to measure on",
-                "give --text FILES",
-            )
-        files = TextFiles(
-            data["train_files"],
-            data.get("validation_files"),
-            data.get("test_files"),
-            None,
-            data.get("text_field", "text"),
-            data.get("validation_fraction", 0.0),
-            data.get("seed", 0),
-            invalid_text=data.get("invalid_text", "error"),
-        )
+            problem = f"{path} lies in no run folder whose config.yaml names a text to measure on"
+            raise DataError(problem, "give --text FILES")
+        named = (data["train_files"], data.get("validation_files"), data.get("test_files"))
+        field, fraction = data.get("text_field", "text"), data.get("validation_fraction", 0.0)
+        seed, invalid_text = data.get("seed", 0), data.get("invalid_text", "error")
+        files = TextFiles(*named, None, field, fraction, seed, invalid_text=invalid_text)
         folder = data.get("cache_dir")
         split = "validation" if files.test is None else "test"
         if split == "validation" and files.validation is None and not files.validation_fraction:
@@ -428,11 +362,7 @@ class EvaluationText:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Names of the files of the text, as the user gave them.
-
-        Raises:
-            DataError: A file does not exist.
-        """
+        """Names of the files of the text, as the user gave them; :class:`DataError` if one does not exist."""
         own = self.files.test if self.split == "test" else self.files.validation
         named = self.files.train if own is None else own
         if isinstance(named, Texts):
@@ -443,18 +373,15 @@ class EvaluationText:
         """The text as token ids, from the cache if possible.
 
         Raises:
-            DataError: The text cannot be read.
-            OutputError: The cache folder cannot be written to.
+            InsightError: The text cannot be read, or the cache folder cannot be written to.
         """
         return Preparation(self.files, tokenizer, self.cache_dir).store(self.split)
 
 
 def _config_above(path: Path) -> Path | None:
     place = path.absolute()
-    for folder in (place, *place.parents)[: _LEVELS + 1]:
-        if (folder / "config.yaml").is_file():
-            return folder / "config.yaml"
-    return None
+    configs = (folder / "config.yaml" for folder in (place, *place.parents)[: _LEVELS + 1])
+    return next(filter(Path.is_file, configs), None)
 
 
 def _data_options(config: Path) -> dict[str, Any] | None:

@@ -40,16 +40,11 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a network at one batch size.
+    """The speed of a network at one batch size: medians and 95th percentiles over rounds and steps.
 
-    Attributes:
-        batch_size: Number of sequences that are generated together.
-        prefill_seconds_p50: Median time to read the prompts and choose the first new token of each.
-        prefill_seconds_p95: 95th percentile of that time over the rounds.
-        decode_seconds_p50: Median time of a step that adds one token to every sequence.
-        decode_seconds_p95: 95th percentile of that time over the steps.
-        tokens_per_second: New tokens of all sequences per second of decoding, median over the rounds.
-        num_rounds: Number of rounds, each of which reads and continues the prompts.
+    Prefill is the time to read the prompts and choose the first new tokens, decode that of a step that adds
+    one token to every sequence. ``tokens_per_second`` counts the new tokens of all sequences while
+    decoding.
     """
 
     batch_size: int
@@ -76,8 +71,7 @@ def measure_speed(
         batch_sizes: Batch sizes, measured one after the other.
         prompt_length: Number of tokens of a prompt.
         num_new_tokens: Number of steps after the prompt.
-        seconds: Wall-clock time of all measured rounds together, over networks and batch sizes, without
-            warm-up and compiling. At least four rounds are measured.
+        seconds: Time of all measured rounds together, at least four, without warm-up and compiling.
 
     Returns:
         For each name one :class:`Speed` per batch size, in their order.
@@ -139,8 +133,10 @@ def _summary(batch_size: int, timings: npt.NDArray[np.float64]) -> Speed:
     """Quantiles of ``timings`` ``(rounds, 1 + steps)``."""
     prefill, decode = timings[:, 0], timings[:, 1:]
     rates = batch_size * decode.shape[1] / decode.sum(axis=1)
-    quantiles = [float(np.quantile(times, share)) for times in (prefill, decode) for share in (0.5, 0.95)]
-    return Speed(batch_size, *quantiles, float(np.median(rates)), len(timings))
+    prefill_50, prefill_95 = np.quantile(prefill, (0.5, 0.95)).tolist()
+    decode_50, decode_95 = np.quantile(decode, (0.5, 0.95)).tolist()
+    rate = float(np.median(rates))
+    return Speed(batch_size, prefill_50, prefill_95, decode_50, decode_95, rate, len(timings))
 
 
 def _wait_for(device: torch.device) -> None:

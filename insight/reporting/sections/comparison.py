@@ -34,14 +34,8 @@ _ALIKE = 0.03
 class ComparedModel:
     """One model; missing measurements are NaN.
 
-    Args:
-        name: Name of the model.
-        size: Size of its weights in bytes.
-        bits_per_byte: Bits per byte on the text that all models were measured on.
-        difference: Bits per byte more than the first model, with the lower and upper end of its interval.
-        tokens_per_second: Speed of generation.
-        is_marked: Whether it is the chosen model.
-        color: CSS variable of its colour; if empty, the chart chooses.
+    ``difference`` is the bits per byte more than the first model, with both ends of its interval. A marked
+    model is the chosen one.
     """
 
     name: str

@@ -16,14 +16,9 @@ from insight.runtime.formats import format_bytes, format_difference, format_late
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page.
+    """One part of the page: an anchor, a heading, and a file under ``templates/sections/``.
 
-    Args:
-        identifier: Anchor, unique in the page.
-        title: Heading.
-        template: File under ``templates/sections/``; it formats and escapes the values in ``content``.
-        content: Values that the template shows.
-        charts: Charts that the template places with ``chart(…)``.
+    The template formats and escapes the values in ``content``, and places the charts with ``chart(…)``.
     """
 
     identifier: str
