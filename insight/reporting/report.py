@@ -79,7 +79,7 @@ def _environment(max_characters: int) -> Environment:
         return value if isinstance(value, Markup) else safe_text(str(value), max_characters)
 
     def of_missing(shown: Callable[..., Any]) -> Callable[..., Any]:
-        # What a file lacks is None for the filters.
+        # The filters take None for what a file lacks.
         return lambda value, *rest: shown(None if isinstance(value, Undefined) else value, *rest)
 
     environment = Environment(

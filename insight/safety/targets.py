@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -190,32 +190,30 @@ def _add_value(digest: Any, value: Any, seen: set[int]) -> None:
     if id(value) in seen:
         return
     seen.add(id(value))
+    parts: Iterable[Any] = ()
     if isinstance(value, functools.partial):
-        for part in (value.func, value.args, value.keywords):
-            _add_value(digest, part, seen)
+        parts = (value.func, value.args, value.keywords)
     elif isinstance(value, types.MethodType):
-        _add_value(digest, value.__func__, seen)
-        _add_value(digest, value.__self__, seen)
+        parts = (value.__func__, value.__self__)
     elif isinstance(value, types.FunctionType):
         _add_code(digest, value.__code__)
         _add_files(digest, value.__module__)
         cells = [content for cell in value.__closure__ or () for content in _contents(cell)]
-        for part in (value.__defaults__, value.__kwdefaults__, *cells):
-            _add_value(digest, part, seen)
+        parts = (value.__defaults__, value.__kwdefaults__, *cells)
     elif isinstance(value, (list, tuple)):
         digest.update(f"{type(value).__name__} of {len(value)};".encode())
-        for part in value:
-            _add_value(digest, part, seen)
+        parts = value
     elif isinstance(value, dict):
         digest.update(f"dict of {len(value)};".encode())
-        for key in sorted(value, key=str):
-            _add_value(digest, (str(key), value[key]), seen)
+        # A list, since the identity of a pair that is gone could be that of the next one.
+        parts = [(str(key), value[key]) for key in sorted(value, key=str)]
     else:
         kind = value if isinstance(value, type) else type(value)
         digest.update(f"{kind.__module__}.{kind.__qualname__};".encode())
         _add_files(digest, kind.__module__)
-        if not isinstance(value, type):
-            _add_value(digest, getattr(value, "__dict__", None), seen)
+        parts = () if isinstance(value, type) else (getattr(value, "__dict__", None),)
+    for part in parts:
+        _add_value(digest, part, seen)
 
 
 def _add_code(digest: Any, code: types.CodeType) -> None:

@@ -135,7 +135,8 @@ def test_what_a_function_is_bound_to_counts() -> None:
     def bound_to(suffix: object) -> Callable[[str, GenerationSettings], str]:
         return lambda prompt, settings: f"{prompt}{suffix}"
 
-    values: tuple[object, ...] = ("a", "b", 1, 1.0, ("a",), {"a": 1}, None)
+    pairs = ({"a": 1, "b": 2}, {"a": 1, "b": 3})  # every entry counts, not only the first
+    values: tuple[object, ...] = ("a", "b", 1, 1.0, ("a",), {"a": 1}, *pairs, None)
     identities = [code_identity(bound_to(value)) for value in values]
     assert len(set(identities)) == len(values)
     assert identities == [code_identity(bound_to(value)) for value in values]

@@ -6,7 +6,6 @@ from insight.runtime.imports import lazy_exports
 
 if TYPE_CHECKING:
     from insight.optimization.measurement.comparison import Comparison as Comparison
-    from insight.optimization.measurement.comparison import ComparisonSettings as ComparisonSettings
     from insight.optimization.measurement.comparison import ModelMeasurement as ModelMeasurement
     from insight.optimization.measurement.comparison import compare_models as compare_models
     from insight.optimization.measurement.footprint import Footprint as Footprint
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from insight.optimization.measurement.quality import Quality as Quality
     from insight.optimization.measurement.quality import compare_quality as compare_quality
     from insight.optimization.measurement.quality import measure_quality as measure_quality
+    from insight.optimization.measurement.settings import ComparisonSettings as ComparisonSettings
     from insight.optimization.measurement.speed import Speed as Speed
     from insight.optimization.measurement.speed import measure_speed as measure_speed
 

@@ -13,7 +13,7 @@ import torch
 
 from insight.generation.generator import cache_for, evaluation_mode
 from insight.models import Decoder
-from insight.optimization.measurement.comparison import check_batch_sizes, check_lengths
+from insight.optimization.measurement.settings import check_batch_sizes, check_lengths
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 
