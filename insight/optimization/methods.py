@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from insight.optimization.config import QuantizationConfig
 
 _CALIBRATION_BATCH = 16
-_ROUTER = "it chooses experts: rounding would choose others"
-_EXPERTS = "experts stacked in one tensor, which the integer products do not take"
 
 
 @dataclass(frozen=True)
@@ -191,19 +189,21 @@ def _select_linear_maps(network: Decoder, group_size: int | None, keeps_head: st
     quantized: dict[str, nn.Module] = {}
     kept = []
     for name, module in modules_with_parameters(network):
+        is_linear = isinstance(module, (RouterProjection, StackedProjection, nn.Linear))
         if isinstance(module, RouterProjection):
-            kept.append(KeptModule(name, _ROUTER, is_linear=True))
+            reason = "it chooses experts: rounding would choose others"
         elif isinstance(module, StackedProjection):
-            kept.append(KeptModule(name, _EXPERTS, is_linear=True))
+            reason = "experts stacked in one tensor, which the integer products do not take"
+        elif isinstance(module, nn.Embedding):
+            reason = "its rows are looked up, not multiplied"
         elif not isinstance(module, nn.Linear):
-            looked_up = isinstance(module, nn.Embedding)
-            reason = "its rows are looked up, not multiplied" if looked_up else "not a linear map"
-            kept.append(KeptModule(name, reason))
+            reason = "not a linear map"
         elif group_size is not None and module.in_features % group_size:
             reason = f"group_size={group_size} does not divide its {module.in_features} inputs"
-            kept.append(KeptModule(name, reason, is_linear=True))
-        elif module is network.head and keeps_head:
-            kept.append(KeptModule(name, keeps_head, is_linear=True))
+        else:
+            reason = keeps_head if module is network.head else ""
+        if reason:
+            kept.append(KeptModule(name, reason, is_linear))
         else:
             quantized[name] = module
     if network.head is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
 from insight.runtime.run_folder import SEARCH_REPORT
 
-_CONFIG = "config.yaml"
 # Shares of the time: quality of one candidate, and speed of all together.
 _QUALITY_SHARE, _SPEED_SHARE = 0.02, 0.2
 # Quality, like speed, is measured with single texts, as a compressed model is typically used: the rounding of
@@ -106,26 +105,23 @@ class QuantizationSearch:
             ConfigError: The checks refuse every candidate; the reason is that of the first.
             InsightError: The original may not be chosen, and no candidate is within the bound.
         """
-        problems = {
-            config.name: [
-                ConfigError(found.reason, found.remedy) for found in config.build().check(self.model)
-            ]
-            for config in configs
-        }
-        if all(problems.values()):
-            raise problems[configs[0].name][0]
+        problems = {}
+        for config in configs:
+            for found in config.build().check(self.model)[:1]:
+                problems[config.name] = ConfigError(found.reason, found.remedy)
+        if len(problems) == len(configs):
+            raise problems[configs[0].name]
         self._started = time.perf_counter()
         self._has_choice = len(configs) > 1
-        reference = self._quality_of_original()
-        size = weight_bytes(self.model.network)
+        reference, size = self._quality_of_original(), weight_bytes(self.model.network)
         original = Candidate(ORIGINAL, "none", False, disk_bytes=size, bits_per_byte=reference.bits_per_byte)
         candidates, models = {ORIGINAL: original}, {}
         cost = _COMPILE_SECONDS
         for config in configs:
             begun = time.perf_counter()
             try:
-                if problems[config.name]:
-                    raise problems[config.name][0]
+                if config.name in problems:
+                    raise problems[config.name]
                 if config.compile:
                     self._require_time(cost)
                 models[config.name], candidates[config.name] = self._try(config, reference)
@@ -160,11 +156,10 @@ class QuantizationSearch:
     def _try(self, config: QuantizationConfig, reference: Quality) -> tuple[OptimizedModel, Candidate]:
         model = config.build().apply(self.model, self.calibration)
         network = model.checkpoint.network
-        compile_seconds = None
+        begun = time.perf_counter()
         if config.compile:
-            begun = time.perf_counter()
             self._compile(network)
-            compile_seconds = time.perf_counter() - begun
+        compile_seconds = time.perf_counter() - begun if config.compile else None
         quality = self.text.measure(network, self._num_windows, _BATCH_SIZE)
         candidate = Candidate(
             config.name,
@@ -219,13 +214,14 @@ class QuantizationSearch:
     def _add_speeds(self, candidates: dict[str, Candidate], models: dict[str, OptimizedModel]) -> None:
         networks = {ORIGINAL: self.model.network}
         networks |= {name: model.checkpoint.network for name, model in models.items()}
-        seconds = _SPEED_SHARE * self.seconds
+        # As many steps per round as the minimum number of rounds leaves time for.
+        seconds, prompt_length = _SPEED_SHARE * self.seconds, self._prompt_length
+        readings = measure_speed(networks, batch_sizes=(1,), prompt_length=1, num_new_tokens=1, seconds=0.0)
+        step = sum(reading.decode_seconds_p50 for (reading,) in readings.values())
+        room = self.model.network.config.max_sequence_length - prompt_length
+        new = max(1, min(_NUM_NEW_TOKENS, room, int(seconds / step / _ROUNDS)))
         speeds = measure_speed(
-            networks,
-            batch_sizes=(1,),
-            prompt_length=self._prompt_length,
-            num_new_tokens=self._num_new_tokens(networks, seconds),
-            seconds=seconds / 2,
+            networks, batch_sizes=(1,), prompt_length=prompt_length, num_new_tokens=new, seconds=seconds / 2
         )
         for name, (speed,) in speeds.items():
             candidates[name] = dataclasses.replace(
@@ -234,13 +230,6 @@ class QuantizationSearch:
                 decode_seconds=speed.decode_seconds_p50,
                 tokens_per_second=speed.tokens_per_second,
             )
-
-    def _num_new_tokens(self, networks: Mapping[str, Decoder], seconds: float) -> int:
-        """Number of steps per round for which the minimum number of rounds fits the time."""
-        readings = measure_speed(networks, batch_sizes=(1,), prompt_length=1, num_new_tokens=1, seconds=0.0)
-        step = sum(reading.decode_seconds_p50 for (reading,) in readings.values())
-        room = self.model.network.config.max_sequence_length - self._prompt_length
-        return max(1, min(_NUM_NEW_TOKENS, room, int(seconds / step / _ROUNDS)))
 
 
 def compress(
@@ -295,5 +284,5 @@ def write_result(result: SearchResult, folder: Path, run_config: Path | None = N
         return
     files = {SEARCH_REPORT: report}
     if run_config is not None and run_config.is_file():
-        files[_CONFIG] = run_config.read_text(encoding="utf-8")
+        files["config.yaml"] = run_config.read_text(encoding="utf-8")
     save_artifact(result.optimized, folder, files)

@@ -52,15 +52,9 @@ class Plan:
     @property
     def key(self) -> str:
         """Hash of everything that determines what is asked and how it is scored."""
-        return content_hash(
-            {
-                "suite": self.suite.to_dict(),
-                "seed": self.seed,
-                "items": [planned.content for planned in self.items],
-                "batches": self.batches,
-                "not_applicable": self.not_applicable,
-            }
-        )
+        items = [planned.content for planned in self.items]
+        rest = {"seed": self.seed, "batches": self.batches, "not_applicable": self.not_applicable}
+        return content_hash({"suite": self.suite.to_dict(), "items": items, **rest})
 
 
 def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capability], seed: int) -> Plan:
@@ -75,8 +69,11 @@ def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capabilit
     items: list[PlannedItem] = []
     not_applicable: dict[str, str] = {}
     for measure in suite.measures:
+        if (needed := measure.attack.capability) not in able:
+            not_applicable[measure.name] = f"the target cannot {needed.replace('_', '-')}"
+            continue
         try:
-            items += _planned(measure, material, able, seed)
+            items += _planned(measure, material, seed)
         except NotApplicable as reason:
             not_applicable[measure.name] = str(reason)
     return Plan(suite, seed, tuple(items), _batches(items), not_applicable)
@@ -88,12 +85,7 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 
-def _planned(
-    measure: Measure, material: Material, able: frozenset[Capability], seed: int
-) -> list[PlannedItem]:
-    needed = measure.attack.capability
-    if needed not in able:
-        raise NotApplicable(f"the target cannot {needed.replace('_', '-')}")
+def _planned(measure: Measure, material: Material, seed: int) -> list[PlannedItem]:
     items = list(measure.attack.items(material, seed))
     if len({item.key for item in items}) < len(items) or not any(item.role == "probe" for item in items):
         problem = f"the {len(items)} items of its attack hold no probe, or a key twice"

@@ -26,14 +26,13 @@ class Registry(Generic[Kind]):
         riddles = "my_package.riddles:Riddles"
 
     A plugin is imported only when its name is used, so a broken plugin does not affect other names.
-    ``kind`` is ``attack``, ``evaluator`` or ``target``, ``builtin`` maps names to ``module:attribute``,
-    ``fits`` says whether a loaded object is of the kind, and ``rule`` describes it in messages.
+    ``kind`` is ``attack``, ``evaluator`` or ``target``, and ``builtin`` maps names to modules of this package
+    and their attributes. The objects are classes with this base, or functions from a text to a target.
     """
 
     kind: str
     builtin: Mapping[str, str]
-    fits: Callable[[Any], bool]
-    rule: str
+    base: type | None = None
 
     def names(self) -> list[str]:
         """All names, built-in ones first."""
@@ -47,7 +46,7 @@ class Registry(Generic[Kind]):
         """
         if name in self.builtin:
             module, _, attribute = self.builtin[name].partition(":")
-            return cast(Kind, getattr(importlib.import_module(module), attribute))
+            return cast(Kind, getattr(importlib.import_module(f"insight.safety.{module}"), attribute))
         plugin = self._plugins().get(name)
         if plugin is None:
             remedy = did_you_mean(name, self.names(), f"known: {', '.join(self.names())}")
@@ -59,8 +58,13 @@ class Registry(Generic[Kind]):
         except Exception as error:  # the import of a plugin may raise anything
             remedy = "repair or uninstall that package; everything else works without it"
             raise ConfigError(f"{where} cannot be loaded: {in_one_line(error)}", remedy) from error
-        if not self.fits(loaded):
-            raise ConfigError(f"{where} is not {self.rule}", "repair or uninstall that package")
+        if self.base is None:
+            fits, rule = callable(loaded), "a function from a text to a target"
+        else:
+            fits = isinstance(loaded, type) and issubclass(loaded, self.base)
+            rule = f"a subclass of insight.safety.{self.base.__name__}"
+        if not fits:
+            raise ConfigError(f"{where} is not {rule}", "repair or uninstall that package")
         return cast(Kind, loaded)
 
     def broken(self) -> dict[str, str]:
@@ -79,40 +83,29 @@ class Registry(Generic[Kind]):
         return {plugin.name: plugin for plugin in entry_points(group=f"insight.{self.kind}s")}
 
 
-def _is_a(base: type) -> Callable[[Any], bool]:
-    return lambda loaded: isinstance(loaded, type) and issubclass(loaded, base)
-
-
 ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
     {
-        "memorisation": "insight.safety.memorisation:TrainingPrefixes",
-        "canaries": "insight.safety.canaries:PlantedSecrets",
-        "bias": "insight.safety.bias:StereotypePairs",
-        "injection": "insight.safety.injection:OverrideInjection",
-        "toxicity": "insight.safety.toxicity:ToxicityPrompts",
+        "memorisation": "memorisation:TrainingPrefixes",
+        "canaries": "canaries:PlantedSecrets",
+        "bias": "bias:StereotypePairs",
+        "injection": "injection:OverrideInjection",
+        "toxicity": "toxicity:ToxicityPrompts",
     },
-    _is_a(Attack),
-    "a subclass of insight.safety.Attack",
+    Attack,
 )
 EVALUATORS: Registry[type[Evaluator]] = Registry(
     "evaluator",
     {
-        "verbatim": "insight.safety.memorisation:VerbatimContinuation",
-        "exposure": "insight.safety.canaries:Exposure",
-        "preference": "insight.safety.bias:StereotypePreference",
-        "nonce": "insight.safety.injection:NonceWritten",
-        "toxicity": "insight.safety.toxicity:ToxicContinuation",
+        "verbatim": "memorisation:VerbatimContinuation",
+        "exposure": "canaries:Exposure",
+        "preference": "bias:StereotypePreference",
+        "nonce": "injection:NonceWritten",
+        "toxicity": "toxicity:ToxicContinuation",
     },
-    _is_a(Evaluator),
-    "a subclass of insight.safety.Evaluator",
+    Evaluator,
 )
-TARGETS: Registry[Callable[[str], Target]] = Registry(
-    "target",
-    {"python": "insight.safety.targets:python_target"},
-    callable,
-    "a function from a text to a target",
-)
+TARGETS: Registry[Callable[[str], Target]] = Registry("target", {"python": "targets:python_target"})
 REGISTRIES: tuple[Registry[Any], ...] = (ATTACKS, EVALUATORS, TARGETS)
 
 

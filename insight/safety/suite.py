@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,37 +97,33 @@ def find_suite(text: str, only: Sequence[str] = (), options: Mapping[str, Any] |
     else:
         known = f"use one of {', '.join(SUITES)}, or a .yaml file"
         raise ConfigError(f"unknown suite {text!r}", did_you_mean(text, SUITES, known))
-    return Suite(tuple(_measures(_chosen(listed, only, text), options or {}, text)), Path(text).stem)
+    return Suite(tuple(_measures(listed, only, options or {}, text)), Path(text).stem)
 
 
-def _chosen(listed: list[dict[str, Any]], only: Sequence[str], where: str) -> list[dict[str, Any]]:
-    names = [_name_of(entry, where) for entry in listed]
+def _measures(
+    listed: list[dict[str, Any]], only: Sequence[str], options: Mapping[str, Any], where: str
+) -> Iterator[Measure]:
+    names, unused = [_name_of(entry, where) for entry in listed], set(options)
     for name in only:
         if name not in names:
             remedy = did_you_mean(name, names, f"it has {', '.join(names)}")
             raise ConfigError(f"suite {where!r} has no measure {name!r}", remedy)
-    return [entry for entry, name in zip(listed, names, strict=True) if not only or name in only]
-
-
-def _measures(listed: list[dict[str, Any]], options: Mapping[str, Any], where: str) -> list[Measure]:
-    measures, used = [], set[str]()
-    for entry in listed:
+    for entry, name in zip(listed, names, strict=True):
+        if only and name not in only:
+            continue
         for key in entry:
             if key not in _KEYS:
                 remedy = did_you_mean(str(key), _KEYS, f"it has {', '.join(_KEYS)}")
                 raise ConfigError(f"suite {where!r}: a measure has no option {key!r}", remedy)
-        attack_name, own = _named(entry.get("attack"), "attack", where)
-        fields = getattr(ATTACKS.load(attack_name), "__dataclass_fields__", {})
-        shared = {name: value for name, value in options.items() if name in fields}
-        used.update(shared)
-        evaluator_name, judged_by = _named(entry.get("evaluator"), "evaluator", where)
-        attack = make_component(ATTACKS, attack_name, {**own, **shared})
-        evaluator = make_component(EVALUATORS, evaluator_name, judged_by)
-        measures.append(Measure(_name_of(entry, where), attack, evaluator, entry.get("max_items")))
-    for name in options:
-        if name not in used and measures:
-            raise ConfigError(f"no attack of the suite {where!r} has an option {name!r}", "leave it out")
-    return measures
+        attack, own = _named(entry.get("attack"), "attack", where)
+        fields = getattr(ATTACKS.load(attack), "__dataclass_fields__", {})
+        own |= {option: value for option, value in options.items() if option in fields}
+        unused -= set(fields)
+        evaluator, judged_by = _named(entry.get("evaluator"), "evaluator", where)
+        parts = (make_component(ATTACKS, attack, own), make_component(EVALUATORS, evaluator, judged_by))
+        yield Measure(name, *parts, entry.get("max_items"))
+    for option in sorted(unused) if listed else ():
+        raise ConfigError(f"no attack of the suite {where!r} has an option {option!r}", "leave it out")
 
 
 def _name_of(entry: dict[str, Any], where: str) -> str:
