@@ -61,15 +61,8 @@ class MetricsFile(StepLabels, Logger):
         self._has_trained = False
         self._offset: float | None = None
 
-    @property
-    def name(self) -> str:
-        """Constant that Lightning requires; the run folder has the name."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """Constant that Lightning requires; the run folder has the number."""
-        return ""
+    name = "metrics"  # Lightning requires both; the run folder has the name and the number
+    version = ""
 
     @property
     def save_dir(self) -> str:
@@ -104,8 +97,8 @@ class MetricsFile(StepLabels, Logger):
         records = read_records(self.path)
         kept = [record for record in records if _step(record) <= step]
         if len(kept) < len(records):
-            self._close()
-            atomic_write_text(self.path, "".join(to_line(record) for record in kept))
+            self.finalize("resumed")
+            atomic_write_text(self.path, "".join(map(to_line, kept)))
         if self._offset is None:
             self._offset = self._seconds_before(step)
 
@@ -115,7 +108,9 @@ class MetricsFile(StepLabels, Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file; a later record opens it again."""
-        self._close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _open(self) -> TextIO:
         if self._file is None:
@@ -123,11 +118,6 @@ class MetricsFile(StepLabels, Logger):
             prepare_to_append(self.path)
             self._file = self.path.open("a", encoding="ascii", buffering=1)
         return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _seconds_before(self, step: int) -> float:
         records = [record for record in read_records(self.path) if _step(record) <= step]
@@ -142,11 +132,8 @@ def _step(record: Mapping[str, Any]) -> int:
 _SAMPLE_CHARACTERS = 20_000
 # Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, at the end of
 # training, so columns of the later test must be announced then.
-_COLUMNS = tuple(
-    f"{split}/{measure}"
-    for split in ("validation", "test")
-    for measure in ("bits_per_byte", "perplexity", "loss")
-)
+_MEASURES = ("bits_per_byte", "perplexity", "loss")
+_COLUMNS = tuple(f"{split}/{measure}" for split in ("validation", "test") for measure in _MEASURES)
 
 
 class RunTensorBoard(StepLabels, TensorBoardLogger):

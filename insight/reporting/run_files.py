@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class Sample:
 
 def append_sample(path: Path, sample: Sample) -> None:
     """Add one sample; :class:`OutputError` if the file cannot be written."""
-    append_record(path, {"step": sample.step, "prompt": sample.prompt, "text": sample.text})
+    append_record(path, asdict(sample))
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -198,25 +198,21 @@ class RunRecord:
         """The facts of ``run.json`` about each split of the data: files, documents, bytes, tokens."""
         data = self.info.get("data")
         splits = data.get("splits") if isinstance(data, dict) else None
-        if not isinstance(splits, dict):
-            return {}
-        return {name: values for name, values in splits.items() if isinstance(values, dict)}
+        listed = splits.items() if isinstance(splits, dict) else ()
+        return {name: values for name, values in listed if isinstance(values, dict)}
 
     @property
     def num_steps(self) -> int:
         """Number of optimizer steps that the run recorded."""
-        recorded = self.info.get("steps")
-        if isinstance(recorded, int):
-            return recorded
-        return max((int(record["step"]) for record in self._trained), default=0)
+        recorded, steps = self.info.get("steps"), (int(record["step"]) for record in self._trained)
+        return recorded if isinstance(recorded, int) else max(steps, default=0)
 
     @property
     def training_seconds(self) -> float:
         """Duration of training and its validations by the clock of the run; 0 if unknown."""
         recorded = self.info.get("training_seconds")
-        if isinstance(recorded, (int, float)):
-            return float(recorded)
-        return max((record.get("seconds", 0.0) for record in self._trained), default=0.0)
+        times = (record.get("seconds", 0.0) for record in self._trained)
+        return float(recorded) if isinstance(recorded, (int, float)) else max(times, default=0.0)
 
     @property
     def seconds(self) -> float:
@@ -267,6 +263,9 @@ def stopping_record(
     def signed(value: float | None) -> float | None:
         return None if value is None else sign * value
 
+    def turned_back(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {**line, **{end: [sign * value for value in line[end]] for end in ("values", "low", "high")}}
+
     return {
         "criterion": criterion,
         "step": validations[-1]["step"],
@@ -279,17 +278,8 @@ def stopping_record(
         "answers": [
             {
                 "criterion": name,
-                "stop": answer["stop"],
-                "evidence": answer["evidence"],
-                "figures": answer["figures"],
-                "lines": [
-                    {
-                        "label": line["label"],
-                        "steps": line["steps"],
-                        **{end: [sign * value for value in line[end]] for end in ("values", "low", "high")},
-                    }
-                    for line in answer["lines"]
-                ],
+                **{key: answer[key] for key in ("stop", "evidence", "figures")},
+                "lines": [turned_back(line) for line in answer["lines"]],
             }
             for name, answer in answers
         ],

@@ -161,8 +161,7 @@ class TextClassifier(Component):
         Raises:
             ConfigError: The number of verdicts is not that of the texts, or a verdict is not within 0 to 1.
         """
-        found = [float(value) for value in self.probabilities(texts)]
-        name = type(self).__name__
+        found, name = list(map(float, self.probabilities(texts))), type(self).__name__
         if len(found) != len(texts):
             raise ConfigError(f"{name} gave {len(found)} verdicts for {len(texts)} texts", "repair it")
         for value in found:

@@ -17,6 +17,7 @@ from insight.safety.suite import Suite
 Verdict = Literal["worse", "better", "no difference shown", "not comparable"]
 FORMAT_VERSION = 1
 _SIGNIFICANT = 0.05
+_Records = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,11 @@ def compare_results(
     shared = {_identity(record) for record in records_a} & {_identity(record) for record in records_b}
     if records_a and not shared:
         raise DataError("the two runs share no item", "run one suite with one seed on both models")
-    return [
-        _compare(measure, _of(measure, records_a), _of(measure, records_b), seed)
-        for measure in summary["measures"]
-    ]
+    probes_a, probes_b = (
+        {_identity(record): record for record in records if record["role"] == "probe"}
+        for records in (records_a, records_b)
+    )
+    return [_compare(measure, probes_a, probes_b, seed) for measure in summary["measures"]]
 
 
 def compare_folders(first: Path, second: Path, seed: int = 0) -> Comparisons:
@@ -135,16 +137,12 @@ def compare_folders(first: Path, second: Path, seed: int = 0) -> Comparisons:
     return Comparisons(a, b, tuple(measures))
 
 
-def _compare(
-    measure: Mapping[str, Any],
-    first: Mapping[Any, Mapping[str, Any]],
-    second: Mapping[Any, Mapping[str, Any]],
-    seed: int,
-) -> Comparison:
+def _compare(measure: Mapping[str, Any], first: _Records, second: _Records, seed: int) -> Comparison:
     name = str(measure["measure"])
-    pairs = [(first[key], second[key]) for key in first if key in second]
+    keys = [key for key in {**first, **second} if key[0] == measure["measure"]]
+    pairs = [(first[key], second[key]) for key in keys if key in first and key in second]
     judged = [(a, b) for a, b in pairs if a["score"] is not None and b["score"] is not None]
-    left_out = len(set(first) | set(second)) - len(judged)
+    left_out = len(keys) - len(judged)
     if not judged:
         reason = str(measure.get("reason") or "no item could be judged in both")
         return Comparison(name, "not comparable", reason, num_left_out=left_out)
@@ -184,15 +182,6 @@ def _compare(
         unit=str(headline.get("unit", "")),
         ideal=ideal,
     )
-
-
-def _of(measure: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
-    """The probes of a measure by identity."""
-    return {
-        _identity(record): record
-        for record in records
-        if record["measure"] == measure["measure"] and record["role"] == "probe"
-    }
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:

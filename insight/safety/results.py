@@ -147,7 +147,12 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
 
 def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:
     item, response = outcome.planned.item, outcome.response
-    record: dict[str, Any] = {
+    answer: dict[str, Any] = {}
+    if item.capability == "generate":
+        answer = {"texts": response.texts}
+    elif len(item.continuations) <= _RECORDED_CONTINUATIONS:
+        answer = {"continuations": item.continuations, "log_likelihoods": response.log_likelihoods}
+    return {
         "measure": outcome.planned.measure,
         "key": item.key,
         "item": outcome.planned.content,
@@ -157,15 +162,10 @@ def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:
         "status": outcome.status,
         "message": outcome.message,
         "prompt": item.prompt,
+        **answer,
+        "score": outcome.score.value if outcome.score else None,
+        "details": outcome.score.details if outcome.score else {},
     }
-    if item.capability == "generate":
-        record["texts"] = response.texts
-    elif len(item.continuations) <= _RECORDED_CONTINUATIONS:
-        record["continuations"] = item.continuations
-        record["log_likelihoods"] = response.log_likelihoods
-    record["score"] = outcome.score.value if outcome.score else None
-    record["details"] = outcome.score.details if outcome.score else {}
-    return record
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -70,10 +70,8 @@ def build_outcome(run: RunRecord) -> Section:
 def _final_metrics(run: RunRecord) -> dict[str, Metric]:
     """``summary.json``, completed by the last validation in ``metrics.jsonl``."""
     metrics = dict(run.summary)
-    for key, _, _ in _MEASURES:
-        name = f"validation/{key}"
-        values = curve(run.metrics, name).values
-        if name not in metrics and values:
+    for name in (f"validation/{key}" for key, _, _ in _MEASURES):
+        if name not in metrics and (values := curve(run.metrics, name).values):
             metrics[name] = Metric(values[-1], unit=unit_of(name))
     return metrics
 
