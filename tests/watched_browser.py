@@ -143,8 +143,7 @@ class Page:
             deviceScaleFactor=1,
             mobile=False,
         )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self.use_colors(dark)
         self._call("Page.navigate", url=path.as_uri())
         ready = (
             "document.readyState === 'complete' && location.protocol === 'file:' && "
@@ -155,6 +154,11 @@ class Page:
             assert time.monotonic() < deadline, f"{path} is not drawn"
             time.sleep(0.1)
         time.sleep(0.3)
+
+    def use_colors(self, dark: bool) -> None:
+        """Show this and later pages in dark or in light colours."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -90,8 +90,9 @@ def scrolls(browser: Page, path: Path) -> list[tuple[int, bool]]:
     """Widths and colours at which something scrolls sideways; tables may where a page is a telephone's."""
     found = []
     for width in (390, 1200, 1600):
+        browser.open(path, width)
         for dark in (False, True):
-            browser.open(path, width, dark)
+            browser.use_colors(dark)
             is_wider = browser.evaluate("document.documentElement.scrollWidth") > width
             if is_wider or (width >= 1200 and browser.evaluate(OVERFLOWING)):
                 found.append((width, dark))
