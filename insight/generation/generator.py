@@ -190,8 +190,14 @@ class _Row:
         context = network.config.max_sequence_length
         # A network reads an end-of-text token first, then the prompt.
         ids = [tokenizer.end_of_text_id, *(tokenizer.encode(prompt) if prompt else [])]
-        if settings.overflow == "error":
-            _require_room(len(ids), settings.max_new_tokens, context)
+        room = context - len(ids) + 1
+        if settings.overflow == "error" and settings.max_new_tokens > room:
+            problem = f"the prompt has {len(ids) - 1} tokens, and the context holds {context}"
+            remedy = f"shorten the prompt, use max_new_tokens={room} or overflow=slide"
+            if room <= 0:
+                remedy = "shorten the prompt or use overflow=slide"
+            problem, wanted = f"{problem} (max_sequence_length)", settings.max_new_tokens
+            raise ConfigError(problem, remedy, option="max_new_tokens", value=wanted)
         self.num_tokens = tokenizer.vocabulary_size
         if self.num_tokens > network.vocabulary_size:
             problem = f"the tokenizer has {self.num_tokens} tokens, the network {network.vocabulary_size}"
@@ -242,17 +248,6 @@ class _Row:
         """The text so far."""
         text, ids = "".join(self._pieces), tuple(self._new_ids)
         return Generation(text, ids, self._finish_reason, self._num_prompt_tokens, self._num_forgotten)
-
-
-def _require_room(num_ids: int, num_new: int, context: int) -> None:
-    room = context - num_ids + 1
-    if num_new <= room:
-        return
-    problem = f"the prompt has {num_ids - 1} tokens, and the context holds {context} (max_sequence_length)"
-    remedy = f"shorten the prompt, use max_new_tokens={room} or overflow=slide"
-    if room <= 0:
-        remedy = "shorten the prompt or use overflow=slide"
-    raise ConfigError(problem, remedy, option="max_new_tokens", value=num_new)
 
 
 def _newest_half(ids: list[int], context: int) -> list[int]:

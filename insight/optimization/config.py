@@ -83,7 +83,11 @@ def plan(
     methods = _SEARCH_ORDER if method == "auto" else (method,)
     for name in methods:  # find every mistake before measuring anything
         QuantizationConfig(name, group_size=group_size)
-    chosen = cast(Literal["float32", "bfloat16"], dtype if dtype is not None else _measured_dtype())
+    if dtype is None:
+        from insight.runtime.hardware import choose_precision, measure_hardware
+
+        dtype = "bfloat16" if choose_precision(measure_hardware()).startswith("bf16") else "float32"
+    chosen = cast(Literal["float32", "bfloat16"], dtype)
     configs = [
         QuantizationConfig(name, compiled, chosen, group_size)
         for compiled in _COMPILE_CHOICES[compile]
@@ -107,9 +111,3 @@ def _require_one_of(names: tuple[str, ...] | dict[str, tuple[bool, ...]], option
     if value not in names:
         remedy = did_you_mean(str(value), names, f"use one of {', '.join(names)}")
         raise ConfigError("is unknown", remedy, option=option, value=value)
-
-
-def _measured_dtype() -> str:
-    from insight.runtime.hardware import choose_precision, measure_hardware
-
-    return "bfloat16" if choose_precision(measure_hardware()).startswith("bf16") else "float32"

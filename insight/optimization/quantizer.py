@@ -148,13 +148,13 @@ class Quantizer:
             self.method.convert(network, selection, self.config, calibration)
         if self.config.compile:
             compile_network(network)
-        report = OptimizationReport(
-            tuple(selection.quantized),
-            selection.kept,
-            weight_bytes(model.network),
-            weight_bytes(network),
-            self._notes(calibration),
-        )
+        notes = []
+        if self.method.needs_calibration and calibration is not None:
+            rows, length = calibration.windows.shape
+            text = f"{rows} windows of {length} tokens of training text"
+            notes.append(f"activation ranges: AffineQuantizedMinMaxObserver on {text}")
+        sizes = (weight_bytes(model.network), weight_bytes(network))
+        report = OptimizationReport(tuple(selection.quantized), selection.kept, *sizes, tuple(notes))
         metadata = {**model.metadata, "quantization": self.config.to_dict()["init_args"]}
         checkpoint = dataclasses.replace(model, network=network, metadata=metadata)
         return OptimizedModel(checkpoint, self.config, report)
@@ -174,13 +174,6 @@ class Quantizer:
             reason = "compile: no C++ compiler, or torch lies under a path with a space"
             problems.append(Incompatibility(reason, "install g++ with Python's headers, or turn compile off"))
         return problems
-
-    def _notes(self, calibration: Calibration | None) -> tuple[str, ...]:
-        if not self.method.needs_calibration or calibration is None:
-            return ()
-        rows, length = calibration.windows.shape
-        text = f"{rows} windows of {length} tokens of training text"
-        return (f"activation ranges: AffineQuantizedMinMaxObserver on {text}",)
 
 
 def _state_problems(model: LoadedCheckpoint) -> list[Incompatibility]:

@@ -52,12 +52,17 @@ def write_report(
     record = read_run_record(run)
     built = [section for section in (build(record) for build in sections) if section is not None]
     charts = [chart.to_item() for section in built for chart in section.charts]
-    scripts = [_bokeh_script(), _asset("charts.js")] if charts else []
+    # Bokeh's core, minified, without widgets, tables and MathJax, which would triple its size.
+    bokeh = Markup("\n".join(Resources(mode="inline", components=["bokeh"], minified=True).js_raw))
+    scripts = [bokeh, _asset("charts.js")] if charts else []
+    data = json.dumps(charts, allow_nan=False, separators=(",", ":"))
+    for sign in "&<>":  # JSON that cannot end the <script> element around it
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
     values = {
         "name": record.name if title is None else title,
         "kind": kind,
         "sections": built,
-        "charts": _json_for_html(charts),
+        "charts": Markup(data),
         "scripts": scripts,
         "style": _asset("report.css"),
         "policy": _policy(scripts),
@@ -94,19 +99,8 @@ def _environment(max_characters: int) -> Environment:
     return environment
 
 
-def _bokeh_script() -> Markup:
-    """Bokeh's core, minified, without widgets, tables and MathJax, which would triple its size."""
-    return Markup("\n".join(Resources(mode="inline", components=["bokeh"], minified=True).js_raw))
-
-
 def _asset(name: str) -> Markup:
     return Markup((files("insight.reporting") / "templates" / name).read_text(encoding="utf-8"))
-
-
-def _json_for_html(value: Any) -> Markup:
-    """JSON that cannot end the ``<script>`` element around it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _policy(scripts: list[Markup]) -> str:

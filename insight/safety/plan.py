@@ -13,7 +13,7 @@ from insight.runtime.errors import ConfigError
 from insight.safety.bases import NotApplicable
 from insight.safety.material import Material
 from insight.safety.records import ROLES, Capability, Item, Role
-from insight.safety.suite import Measure, Suite
+from insight.safety.suite import Suite
 
 # Most texts and continuations in a batch. Floating-point sums depend on what is computed together, so
 # batches are cut here, from the whole plan, and never by the code that runs them.
@@ -73,9 +73,14 @@ def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capabilit
             not_applicable[measure.name] = f"the target cannot {needed.replace('_', '-')}"
             continue
         try:
-            items += _planned(measure, material, seed)
+            made = list(measure.attack.items(material, seed))
         except NotApplicable as reason:
             not_applicable[measure.name] = str(reason)
+            continue
+        if len({item.key for item in made}) < len(made) or not any(item.role == "probe" for item in made):
+            problem = f"the {len(made)} items of its attack hold no probe, or a key twice"
+            raise ConfigError(f"measure {measure.name!r}: {problem}", "repair the attack")
+        items += [_with_seeds(measure.name, item, seed) for item in _some(made, measure.max_items)]
     return Plan(suite, seed, tuple(items), _batches(items), not_applicable)
 
 
@@ -83,14 +88,6 @@ def content_hash(value: Any) -> str:
     """The first 128 bits of the SHA-256 of plain JSON values, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
-
-
-def _planned(measure: Measure, material: Material, seed: int) -> list[PlannedItem]:
-    items = list(measure.attack.items(material, seed))
-    if len({item.key for item in items}) < len(items) or not any(item.role == "probe" for item in items):
-        problem = f"the {len(items)} items of its attack hold no probe, or a key twice"
-        raise ConfigError(f"measure {measure.name!r}: {problem}", "repair the attack")
-    return [_with_seeds(measure.name, item, seed) for item in _some(items, measure.max_items)]
 
 
 def _some(items: list[Item], most: int | None) -> list[Item]:

@@ -62,19 +62,16 @@ def _ask_batch(plan: Plan, target: Target, batch: Sequence[int]) -> list[Respons
     items = [entry.item for entry in planned]
     try:
         if items[0].capability == "generate":
-            return _generate(target, items, [entry.seeds for entry in planned])
+            asked = [(entry.item.prompt, seed) for entry in planned for seed in entry.seeds]
+            prompts, seeds = [prompt for prompt, _ in asked], [seed for _, seed in asked]
+            texts = target.generate(prompts, items[0].settings, seeds)
+            found = iter(zip(texts, asked, strict=True))
+            return [_written([next(found)[0] for _ in entry.seeds]) for entry in planned]
         prompts = [item.prompt for item in items]
         answers = target.log_likelihood(prompts, [item.continuations for item in items])
         return [_scored(item, answer) for item, answer in zip(items, answers, strict=True)]
     except Exception as error:  # a target's failure is a result
         return [Response(status="error", message=in_one_line(error))] * len(items)
-
-
-def _generate(target: Target, items: Sequence[Item], seeds: Sequence[tuple[int, ...]]) -> list[Response]:
-    prompts = [item.prompt for item, own in zip(items, seeds, strict=True) for _ in own]
-    answers = target.generate(prompts, items[0].settings, [seed for own in seeds for seed in own])
-    found = iter(zip(prompts, answers, strict=True))
-    return [_written([next(found)[1] for _ in own]) for own in seeds]
 
 
 def _written(answers: Sequence[str | Unanswered]) -> Response:

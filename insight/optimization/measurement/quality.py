@@ -344,7 +344,9 @@ class EvaluationText:
         Raises:
             DataError: The path is in no run, or the run has neither text.
         """
-        config = _config_above(path)
+        place = path.absolute()
+        configs = (folder / "config.yaml" for folder in (place, *place.parents)[: _LEVELS + 1])
+        config = next(filter(Path.is_file, configs), None)
         data = _data_options(config) if config else None
         if config is None or data is None:
             problem = f"{path} lies in no run folder whose config.yaml names a text to measure on"
@@ -376,12 +378,6 @@ class EvaluationText:
             InsightError: The text cannot be read, or the cache folder cannot be written to.
         """
         return Preparation(self.files, tokenizer, self.cache_dir).store(self.split)
-
-
-def _config_above(path: Path) -> Path | None:
-    place = path.absolute()
-    configs = (folder / "config.yaml" for folder in (place, *place.parents)[: _LEVELS + 1])
-    return next(filter(Path.is_file, configs), None)
 
 
 def _data_options(config: Path) -> dict[str, Any] | None:

@@ -89,13 +89,17 @@ def build_compression(run: RunRecord) -> Section | None:
     reason = text_of(report.get("reason"))
     if reason:
         reason = reason[0].upper() + reason[1:] + ("" if reason.endswith((".", ")")) else ".")
+    seconds, allowed = number(report.get("seconds")), number(report.get("max_quality_loss"))
+    facts = [Fact("bits per byte that may be lost", f"{allowed:.2%}")] if math.isfinite(allowed) else []
+    facts += facts_of(report.get("text"))
+    facts += [Fact("time for all of it", format_duration(seconds))] if math.isfinite(seconds) else []
     content = {
         "sentence": reason or _compression_sentence(measured, chosen),
         "rows": [{**entry, "notes": _notes(entry, chosen)} for entry in measured],
         "has_memory": any(math.isfinite(number(entry.get("resident_bytes"))) for entry in measured),
         "refused": [entry for entry in candidates if entry.get("status") != "ok"],
         "modules": [found for entry in measured if (found := _modules(entry))],
-        "facts": _compression_setup(report),
+        "facts": [*facts, *hardware_facts(report.get("machine"))],
     }
     models = [
         _compared(entry, entry.get("disk_bytes"), entry.get("tokens_per_second"), name_of(entry) == chosen)
@@ -145,15 +149,6 @@ def _modules(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         "kept": left[:_MAX_MODULES],
         "num_left_out": max(0, len(names) - _MAX_MODULES) + max(0, len(left) - _MAX_MODULES),
     }
-
-
-def _compression_setup(report: Mapping[str, Any]) -> list[Fact]:
-    """Rows on the bound, machine, text and duration of the measurement."""
-    seconds, allowed = number(report.get("seconds")), number(report.get("max_quality_loss"))
-    facts = [Fact("bits per byte that may be lost", f"{allowed:.2%}")] if math.isfinite(allowed) else []
-    facts += facts_of(report.get("text"))
-    facts += [Fact("time for all of it", format_duration(seconds))] if math.isfinite(seconds) else []
-    return [*facts, *hardware_facts(report.get("machine"))]
 
 
 def build_benchmark(run: RunRecord) -> Section | None:

@@ -25,7 +25,7 @@ def build_curves(run: RunRecord) -> Section | None:
         return Line(label, replace(found, values=tuple(factor * value for value in found.values)), color)
 
     loss, gradient = curve(run.metrics, "train/loss"), curve(run.metrics, "train/gradient_norm")
-    throughput = curve(run.metrics, "throughput/tokens_per_second")
+    throughput, norms = curve(run.metrics, "throughput/tokens_per_second"), _finite(gradient.values)
     losses = (*_noisy("training", loss), line("validation", "validation/loss", "--line-2"))
     bits = (line("validation", "validation/bits_per_byte", "--line-2"),)
     rates = (line("learning rate", "train/learning_rate", "--line-1"),)
@@ -50,7 +50,7 @@ def build_curves(run: RunRecord) -> Section | None:
             "before clipping",
             _noisy("gradient norm", gradient),
             tick_format="0.[0000]",
-            logarithmic=_spans_decades(gradient),
+            logarithmic=bool(norms) and min(norms) > 0 and max(norms) > 30 * min(norms),
         ),
         Chart(
             "chart-throughput",
@@ -86,12 +86,6 @@ def _top_after_start(points: Curve) -> float | None:
     if len(finite) < _SMOOTHED_FROM or not max(finite) - min(finite) > 1.25 * (max(later) - min(finite)):
         return None
     return max(later) + 0.05 * (max(later) - min(finite))
-
-
-def _spans_decades(points: Curve) -> bool:
-    """Whether a curve of positive values spans more than a factor of 30 and needs a logarithmic axis."""
-    finite = _finite(points.values)
-    return bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
 
 
 _MAX_GROUPS = 40
