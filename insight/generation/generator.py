@@ -22,14 +22,10 @@ FinishReason = Literal["length", "stop", "end_of_text"]
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished continuation.
+    """A finished continuation: the text without the prompt, and its tokens with a final end of text.
 
-    Attributes:
-        text: The new text, without the prompt.
-        token_ids: The sampled tokens, including a final end-of-text token.
-        finish_reason: ``length``, ``stop`` (a stop string) or ``end_of_text``.
-        num_prompt_tokens: Tokens of the prompt.
-        num_forgotten_tokens: The oldest tokens that did not fit into the context when the last was sampled.
+    ``finish_reason`` is ``length``, ``stop`` (a stop string) or ``end_of_text``. ``num_forgotten_tokens``
+    counts the oldest tokens that did not fit into the context when the last was sampled.
     """
 
     text: str

@@ -36,17 +36,10 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
 
 
 def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
-    """Sample one token for each row with the Gumbel-max trick (Gumbel 1954).
+    """Sample one token for each row of scores with the Gumbel-max trick (Gumbel 1954).
 
-    Temperature 0 takes the most likely token, and the lowest id of a tie.
-
-    Args:
-        scores: ``(batch, vocabulary_size)``.
-        settings: How to sample.
-        generator: Random number generator on the device of ``scores``.
-
-    Returns:
-        int64 ``(batch,)``.
+    Temperature 0 takes the most likely token, and the lowest id of a tie. Shapes: ``(batch,
+    vocabulary_size)`` -> int64 ``(batch,)``; the generator is on the device of the scores.
 
     Raises:
         CheckpointError: A row contains NaN, or its highest score is not finite.

@@ -187,13 +187,10 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A continuation that was found.
+    """A continuation that was found: its tokens without the end token, and its score by the length rule.
 
-    Attributes:
-        token_ids: Its tokens, without the end token.
-        score: Its score by the length rule.
-        log_probability: The sum of the log-probabilities of its tokens, the end token included.
-        is_finished: Whether it ended by itself; otherwise its length limit ended it.
+    ``log_probability`` is the sum over its tokens, the end token included. A finished one ended by itself;
+    otherwise its length limit ended it.
     """
 
     token_ids: tuple[int, ...]

@@ -53,14 +53,10 @@ class Incompatibility:
 
 @dataclass(frozen=True)
 class OptimizationReport:
-    """The changes to a model, without measurements.
+    """The changes to a model, without measurements: the names of the converted modules, and the others.
 
-    Args:
-        modules_quantized: Names of the modules whose weights were converted.
-        modules_kept: The other modules with parameters.
-        weight_bytes_before: Bytes of all weights of the original.
-        weight_bytes_after: Bytes of all weights of the result: integers, scales and zero points.
-        notes: Other facts, such as the observer and the calibration text.
+    Weights are counted in bytes before and after, with scales and zero points. Notes tell other facts, such
+    as the observer and the calibration text.
     """
 
     modules_quantized: tuple[str, ...]

@@ -67,15 +67,14 @@ class SearchResult:
 
 @dataclass
 class QuantizationSearch:
-    """Compares quantized candidates with a model.
+    """Compares quantized candidates with a model, which is not changed.
 
     Args:
-        model: The model to quantize; it is not changed.
+        model: The model to quantize.
         text: Validation text, for quality.
         calibration: Training text, for activation ranges.
         max_quality_loss: Allowed loss, as a share of the bits per byte (upper end of its 95% interval).
-        seconds: Seconds for everything, compiling included. Compiled candidates for which no time is left
-            are refused.
+        seconds: Seconds for everything; compiled candidates for which no time is left are refused.
 
     Raises:
         ConfigError: A number is out of range, or a text was encoded by another tokenizer.
@@ -244,19 +243,12 @@ def compress(
     seconds: float = 45.0,
     run_config: Path | None = None,
 ) -> SearchResult:
-    """Search for the best compressed form of a model and write it.
+    """Search for the best compressed form of a model and write it as a new folder.
 
-    Args:
-        model: The model, which is not changed.
-        configs: The candidates, from :func:`insight.optimization.config.plan`.
-        validation: The text that quality is measured on.
-        train: The text that activation ranges are taken from.
-        folder: The folder to write, which must not exist: the artefact with ``report.json``, or only the
-            report if the original is best.
-        may_keep: Whether the original may be chosen.
-        max_quality_loss: As in :class:`QuantizationSearch`.
-        seconds: Seconds for measuring, compiling included.
-        run_config: The configuration of the run, which lets the artefact be tested on the run's text.
+    The folder is the artefact with ``report.json``, or only the report if the original is best. Quality is
+    measured on the validation text; activation ranges come from the training text. ``run_config``, the
+    configuration of the run, lets the artefact be tested on the run's text. The other arguments are those of
+    :class:`QuantizationSearch`.
 
     Raises:
         InsightError: The checks refuse every candidate, none is good enough, or the folder cannot be written.

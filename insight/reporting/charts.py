@@ -50,13 +50,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart with its caption.
+    """Lines over a horizontal axis, with a caption; lines without points are left out.
 
     Args:
         identifier: Unique in the page.
         title: Heading of the chart.
         unit: Unit of the vertical axis.
-        lines: Lines of the chart; those without points are left out.
+        lines: The lines.
         tick_format: Numeral format of the vertical axis (https://numeraljs.com).
         from_zero: Whether the vertical axis begins at 0.
         logarithmic: Whether the vertical axis is logarithmic.

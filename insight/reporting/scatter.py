@@ -148,16 +148,9 @@ class Point:
 
 @dataclass(frozen=True)
 class ScatterChart:
-    """One chart with its caption; points that are not finite are left out and counted.
+    """Points with names and a caption as in a :class:`Chart`; those that are not finite are counted only.
 
-    Args:
-        identifier: Unique in the page.
-        title: Heading of the chart.
-        unit: Unit of the vertical axis.
-        x_label: Name of the horizontal axis, with its unit.
-        points: The points.
-        more_is_better: Whether larger ``x`` are better.
-        tick_format: Numeral format of the vertical axis (https://numeraljs.com).
+    ``more_is_better`` tells whether larger ``x`` are better.
     """
 
     identifier: str

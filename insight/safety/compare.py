@@ -22,19 +22,15 @@ _Records = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure on two targets, A and B.
+    """One measure on two targets, A and B; values are mean scores over the probes that both have a score of.
 
     Attributes:
         verdict: Whether B is significantly farther from the ideal than A, or nearer, or neither.
         reason: Why the two are not comparable.
-        num_pairs: Number of probes with a score in both.
         num_left_out: Number of probes without a score in one of them.
         num_equal: Number of pairs with equal scores.
-        value_a: Mean score of A over the pairs.
-        value_b: Mean score of B over the pairs.
         difference: B minus A, with a paired bootstrap by group.
         only_a: Number of pairs that are 1 for A alone; ``None`` if the scores are not 0 or 1.
-        only_b: Number of pairs that are 1 for B alone.
         p_value: Probability of a difference at least this large between equal models.
         test: The test behind the p-value: McNemar's exact test, or sign flips of groups.
     """

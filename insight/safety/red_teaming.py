@@ -104,7 +104,7 @@ def red_team(
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Run a safety suite on a model.
+    """Run a safety suite, or the shipped one of that name, on a model.
 
     With ``output``, the ledger is kept in a hidden folder beside it, which is renamed to ``output`` once
     ``ledger.jsonl``, ``results.jsonl`` and ``summary.json`` are complete. Repeating the call after an
@@ -112,7 +112,7 @@ def red_team(
 
     Args:
         target: The model.
-        suite: The measures, or the name of a shipped suite.
+        suite: The measures.
         material: The training and unseen texts of the model, for the measures that need them.
         seed: Seed that all random values derive from, 0 or more.
         output: Folder to create; without it nothing is written.

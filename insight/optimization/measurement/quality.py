@@ -80,7 +80,7 @@ def measure_quality(
 
     Args:
         network: The network in the form that is measured: quantized and compiled if desired.
-        tokens: Ids of the text in order, end-of-text ids included: ``store.tokens(0, store.num_tokens)``.
+        tokens: Ids of the text in order, end-of-text ids included.
         bytes_per_token: Number of bytes of each id: ``tokenizer.token_byte_lengths()``.
         sequence_length: Number of tokens per window.
         batch_size: Greatest number of windows per batch.

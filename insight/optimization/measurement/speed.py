@@ -66,12 +66,7 @@ def measure_speed(
 ) -> dict[str, list[Speed]]:
     """Time networks in turns on greedy continuations of random prompts, with a cache.
 
-    Args:
-        networks: The networks by name, in the form that is measured.
-        batch_sizes: Batch sizes, measured one after the other.
-        prompt_length: Number of tokens of a prompt.
-        num_new_tokens: Number of steps after the prompt.
-        seconds: Time of all measured rounds together, at least four, without warm-up and compiling.
+    All measured rounds together, at least four, take that many seconds, without warm-up and compiling.
 
     Returns:
         For each name one :class:`Speed` per batch size, in their order.
