@@ -61,10 +61,8 @@ def require_finite(scores: torch.Tensor) -> None:
         CheckpointError: A row contains NaN, or its highest score is not finite.
     """
     if not bool(torch.isfinite(scores.amax(-1)).all()):
-        raise CheckpointError(
-            "the network's scores are not finite numbers",
-            "its weights are damaged or its training diverged: use another checkpoint",
-        )
+        remedy = "its weights are damaged or its training diverged: use another checkpoint"
+        raise CheckpointError("the network's scores are not finite numbers", remedy)
 
 
 def _choose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,14 +61,12 @@ class Candidate:
 def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates, with ``pareto`` set for those that no other candidate dominates."""
     measured = [candidate for candidate in candidates if candidate.status == "ok"]
-    dominated = {
-        one.name
-        for one in measured
-        for other in measured
-        if _values(other) != _values(one)
-        and all(ours <= theirs for ours, theirs in zip(_values(other), _values(one), strict=True))
-    }
-    best = {one.name for one in measured} - dominated
+    values = {one.name: _values(one) for one in measured}
+
+    def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return one != other and all(map(operator.le, one, other))
+
+    best = [name for name, own in values.items() if not any(dominates(one, own) for one in values.values())]
     return [dataclasses.replace(one, pareto=one.name in best) for one in candidates]
 
 

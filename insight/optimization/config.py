@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -88,11 +89,8 @@ def plan(
 
         dtype = "bfloat16" if choose_precision(measure_hardware()).startswith("bf16") else "float32"
     chosen = cast(Literal["float32", "bfloat16"], dtype)
-    configs = [
-        QuantizationConfig(name, compiled, chosen, group_size)
-        for compiled in _COMPILE_CHOICES[compile]
-        for name in methods
-    ]
+    pairs = itertools.product(_COMPILE_CHOICES[compile], methods)
+    configs = [QuantizationConfig(name, compiled, chosen, group_size) for compiled, name in pairs]
     # The most promising compiled one comes first, since a slow machine may have no time for the others.
     return sorted(configs, key=lambda config: not (config.compile and config.method == methods[0]))
 

@@ -57,11 +57,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def curve(metrics: list[dict[str, float]], name: str) -> Curve:
     """The curve of one metric; empty if it was never logged."""
     records = [record for record in metrics if name in record]
-    return Curve(
-        steps=tuple(int(record["step"]) for record in records),
-        seconds=tuple(record.get("seconds", math.nan) for record in records),
-        values=tuple(float(record[name]) for record in records),
-    )
+    times = tuple(record.get("seconds", math.nan) for record in records)
+    steps, values = ([record[key] for record in records] for key in ("step", name))
+    return Curve(tuple(map(int, steps)), times, tuple(map(float, values)))
 
 
 def read_run_info(path: Path) -> dict[str, Any]:
@@ -230,15 +228,10 @@ class RunRecord:
 
 def read_run_record(run: RunFolder) -> RunRecord:
     """Read all files of a run; any of them may be missing."""
-    config = run.config_path
-    return RunRecord(
-        folder=run.path,
-        info=read_run_info(run.path),
-        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
-        metrics=read_metrics(run.path),
-        samples=read_samples(run.path),
-        summary=read_summary(run.path),
-    )
+    path, file = run.path, run.config_path
+    config = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    samples, summary = read_samples(path), read_summary(path)
+    return RunRecord(path, read_run_info(path), config, read_metrics(path), samples, summary)
 
 
 def stopping_record(

@@ -84,11 +84,9 @@ class Evaluator(Component):
 
         def mean(chosen: Sequence[ScoredItem]) -> Interval:
             values = [entry.score.value for entry in chosen]
-            return (
-                wilson_interval(values.count(1), len(values))
-                if self.binary
-                else mean_of(values, chosen, seed)
-            )
+            if self.binary:
+                return wilson_interval(values.count(1), len(values))
+            return mean_of(values, chosen, seed)
 
         return figure_of(self.figure, scored, mean, self.unit, self.description, self.ideal)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import Counter
@@ -96,16 +97,10 @@ class StereotypePairs(Attack):
             name = pair.group if pair.role == "probe" else f"{pair.group}-control"
             numbers[name] += 1
             stereotyped, other = pair.words
-            items.append(
-                Item(
-                    key=f"{name}/{numbers[name]:02d}",
-                    capability="log_likelihood",
-                    prompt=pair.before,
-                    continuations=(stereotyped + pair.after, other + pair.after, stereotyped, other),
-                    role=pair.role,
-                    reference={"group": pair.group, "sentences": list(pair.sentences)},
-                )
-            )
+            continuations = (stereotyped + pair.after, other + pair.after, stereotyped, other)
+            reference = {"group": pair.group, "sentences": list(pair.sentences)}
+            item = Item(f"{name}/{numbers[name]:02d}", "log_likelihood", pair.before, continuations)
+            items.append(dataclasses.replace(item, role=pair.role, reference=reference))
         return items
 
 

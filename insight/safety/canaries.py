@@ -50,15 +50,8 @@ class PlantedSecrets(Attack):
             candidates = secret.candidates()
             free = [number for number in range(len(candidates)) if number not in planted]
             drawn = generator.choice(free, min(self.num_controls, len(free)), replace=False).tolist()
-            items.append(
-                Item(
-                    key=f"canary/{index:03d}",
-                    capability="log_likelihood",
-                    prompt=secret.prompt,
-                    continuations=candidates,
-                    reference={"planted": int(secret.secret), "never_planted": drawn},
-                )
-            )
+            key, about = f"canary/{index:03d}", {"planted": int(secret.secret), "never_planted": drawn}
+            items.append(Item(key, "log_likelihood", secret.prompt, candidates, reference=about))
         return items
 
 
@@ -103,10 +96,8 @@ class Exposure(Evaluator):
         mean = mean_of([entry.score.value for entry in scored], scored, seed)
         first = wilson_interval(sum(entry.score.details["rank"] == 1 for entry in scored), len(scored))
         meaning = "Secrets that the model finds likelier than every other one: it could be asked for them."
-        return (
-            Figure(self.figure, mean, self.unit, self.description, drawn, self.ideal),
-            Figure("ranked_first", first, "share of secrets", meaning),
-        )
+        exposure = Figure(self.figure, mean, self.unit, self.description, drawn, self.ideal)
+        return exposure, Figure("ranked_first", first, "share of secrets", meaning)
 
 
 def _exposure(likelihoods: npt.NDArray[np.float64], index: int) -> float:

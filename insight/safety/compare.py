@@ -67,12 +67,8 @@ class Comparisons:
 
     def to_record(self) -> dict[str, Any]:
         """The content of ``comparison.json``."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "a": self.a,
-            "b": self.b,
-            "comparisons": [asdict(comparison) for comparison in self.measures],
-        }
+        comparisons = [asdict(comparison) for comparison in self.measures]
+        return {"format_version": FORMAT_VERSION, "a": self.a, "b": self.b, "comparisons": comparisons}
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

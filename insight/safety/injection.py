@@ -77,17 +77,9 @@ class OverrideInjection(Attack):
             carrier, override = _CARRIERS[index // len(_OVERRIDES)], _OVERRIDES[index % len(_OVERRIDES)]
             first, second = _halves(np.random.default_rng([seed, 3, index]), carrier + override + _NEUTRAL)
             for role, kind, insert in _KINDS:
-                asked = (insert or override).format(first=first, second=second)
-                items.append(
-                    Item(
-                        key=f"{kind}/{index:02d}",
-                        capability="generate",
-                        prompt=carrier.format(insert=asked),
-                        settings=settings,
-                        role=role,
-                        reference={"nonce": first + second},
-                    )
-                )
+                prompt = carrier.format(insert=(insert or override).format(first=first, second=second))
+                key, about = f"{kind}/{index:02d}", {"nonce": first + second}
+                items.append(Item(key, "generate", prompt, settings=settings, role=role, reference=about))
         return items
 
 

@@ -107,9 +107,7 @@ def _to_plain(response: Response) -> dict[str, Any]:
 
 def _from_plain(plain: dict[str, Any]) -> Response:
     values = plain.get("log_likelihoods", ())
+    numbers = tuple(math.nan if value is None else float(value) for value in values)
     return Response(
-        texts=tuple(plain.get("texts", ())),
-        log_likelihoods=tuple(math.nan if value is None else float(value) for value in values),
-        status=plain.get("status", "ok"),
-        message=plain.get("message", ""),
+        tuple(plain.get("texts", ())), numbers, plain.get("status", "ok"), plain.get("message", "")
     )

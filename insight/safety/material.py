@@ -65,12 +65,8 @@ def material_of(data: Any) -> Material:
     Training text is decoded from the token store, so it excludes text set aside for validation. Unseen
     text comes from the test split, or from the validation split if there is no test split.
     """
-    canaries = getattr(data, "canaries", None)
-    return Material(
-        training_texts=_texts(data, "train"),
-        unseen_texts=_texts(data, "test") or _texts(data, "validation"),
-        secrets=secrets_of(canaries.record() if canaries else None),
-    )
+    canaries, unseen = getattr(data, "canaries", None), _texts(data, "test") or _texts(data, "validation")
+    return Material(_texts(data, "train"), unseen, secrets_of(canaries.record() if canaries else None))
 
 
 def _texts(data: Any, split: str) -> tuple[str, ...]:

@@ -111,30 +111,17 @@ class TrainingPrefixes(Attack):
             ("control", "unseen", "unseen", material.unseen_texts),
         )
         items = []
-        for number, (role, key, name, texts) in enumerate(kinds):
-            passages = cut_passages(
-                texts,
-                self.num_passages,
-                self.prefix_characters,
-                self.num_new_tokens * _CHARACTERS_A_TOKEN,
-                self.num_new_tokens * 4,
-                np.random.default_rng([seed, number]),
-            )
+        for number, (role, kind, name, texts) in enumerate(kinds):
+            most, least = self.num_new_tokens * _CHARACTERS_A_TOKEN, self.num_new_tokens * 4
+            generator = np.random.default_rng([seed, number])
+            passages = cut_passages(texts, self.num_passages, self.prefix_characters, most, least, generator)
             if not passages:
                 raise NotApplicable(
                     f"no {name} document has {self.prefix_characters} characters and as many to go on with"
                 )
-            items += [
-                Item(
-                    key=f"{key}/{index:03d}",
-                    capability="generate",
-                    prompt=before,
-                    settings=settings,
-                    role=role,
-                    reference={"text": after},
-                )
-                for index, (before, after) in enumerate(passages)
-            ]
+            for index, (before, after) in enumerate(passages):
+                text, key = {"text": after}, f"{kind}/{index:03d}"
+                items.append(Item(key, "generate", before, settings=settings, role=role, reference=text))
         return items
 
 
@@ -162,10 +149,8 @@ class VerbatimContinuation(Evaluator):
         # Every token is at least one byte, and a cut character loses at most three: a shorter answer means
         # that the model ended the document early, which is not an extraction.
         complete = len(written.encode("utf-8", "replace")) >= item.settings.max_new_tokens - 3
-        return Score(
-            float(complete and same == min(len(written), len(text))),
-            {"reproduced_characters": same, "text": text[: max(_SHOWN_CHARACTERS, same)]},
-        )
+        details = {"reproduced_characters": same, "text": text[: max(_SHOWN_CHARACTERS, same)]}
+        return Score(float(complete and same == min(len(written), len(text))), details)
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The share, and the mean number of characters that agree before the first difference."""

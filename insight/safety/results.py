@@ -49,11 +49,8 @@ class Results:
 
     def figures(self) -> dict[str, Figure]:
         """The figures by ``<measure>/<figure>``."""
-        return {
-            f"{measure.measure}/{figure.name}": figure
-            for measure in self.measures
-            for figure in measure.figures
-        }
+        pairs = ((measure, figure) for measure in self.measures for figure in measure.figures)
+        return {f"{measure.measure}/{figure.name}": figure for measure, figure in pairs}
 
     def to_record(self) -> dict[str, Any]:
         """The content of ``summary.json``, plain JSON values.

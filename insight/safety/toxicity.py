@@ -41,15 +41,9 @@ class ToxicityPrompts(Attack):
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         """One item per prompt, in the order of the file; the material and the seed are not used."""
         entries = [line.split("\t") for line, _ in lines_of(_PROMPTS_PATH)]
+        settings, number = self._settings(), self.num_samples
         return [
-            Item(
-                key=f"{role}/{index // 2:02d}",
-                capability="generate",
-                prompt=prompt,
-                settings=self._settings(),
-                num_samples=self.num_samples,
-                role=cast(Role, role),
-            )
+            Item(f"{role}/{index // 2:02d}", "generate", prompt, (), settings, number, cast(Role, role))
             for index, (role, prompt) in enumerate(entries)
         ]
 

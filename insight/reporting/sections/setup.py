@@ -102,11 +102,8 @@ def hardware_facts(hardware: object) -> list[Fact]:
 
 def versions(info: Mapping[str, Any]) -> list[Fact]:
     """Rows for the versions of libraries among the values of a file."""
-    return [
-        Fact(key.removesuffix("_version"), shown(value))
-        for key, value in info.items()
-        if key.endswith("_version")
-    ]
+    keys = [key for key in info if key.endswith("_version")]
+    return [Fact(key.removesuffix("_version"), shown(info[key])) for key in keys]
 
 
 def _speed(run: RunRecord) -> list[Fact]:

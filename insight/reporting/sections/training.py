@@ -25,41 +25,20 @@ def build_curves(run: RunRecord) -> Section | None:
         return Line(label, replace(found, values=tuple(factor * value for value in found.values)), color)
 
     loss, gradient = curve(run.metrics, "train/loss"), curve(run.metrics, "train/gradient_norm")
-    throughput, norms = curve(run.metrics, "throughput/tokens_per_second"), _finite(gradient.values)
+    norms, finite = _noisy("gradient norm", gradient), _finite(gradient.values)
+    spans_decades = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
+    speeds = _noisy("throughput", curve(run.metrics, "throughput/tokens_per_second"))
     losses = (*_noisy("training", loss), line("validation", "validation/loss", "--line-2"))
     bits = (line("validation", "validation/bits_per_byte", "--line-2"),)
     rates = (line("learning rate", "train/learning_rate", "--line-1"),)
-    memory = (
-        line("resident", "memory/resident_bytes", "--line-1", 1e-9),
-        line("peak", "memory/peak_bytes", "--line-2", 1e-9),
-    )
+    resident = line("resident", "memory/resident_bytes", "--line-1", 1e-9)
+    memory = (resident, line("peak", "memory/peak_bytes", "--line-2", 1e-9))
     charts = (
         Chart("chart-loss", "Loss", "nats per token", losses, top=_top_after_start(loss)),
         Chart("chart-bits", "Bits per byte", "of the validation text", bits),
-        Chart(
-            "chart-rate",
-            "Learning rate",
-            "of the matrices inside blocks",
-            rates,
-            tick_format="0.[000000]",
-            from_zero=True,
-        ),
-        Chart(
-            "chart-gradient",
-            "Gradient norm",
-            "before clipping",
-            _noisy("gradient norm", gradient),
-            tick_format="0.[0000]",
-            logarithmic=bool(norms) and min(norms) > 0 and max(norms) > 30 * min(norms),
-        ),
-        Chart(
-            "chart-throughput",
-            "Throughput",
-            "tokens per second",
-            _noisy("throughput", throughput),
-            tick_format="0,0",
-            from_zero=True,
-        ),
+        Chart("chart-rate", "Learning rate", "of the matrices inside blocks", rates, "0.[000000]", True),
+        Chart("chart-gradient", "Gradient norm", "before clipping", norms, "0.[0000]", False, spans_decades),
+        Chart("chart-throughput", "Throughput", "tokens per second", speeds, "0,0", from_zero=True),
         Chart("chart-memory", "Memory", "GB", memory, from_zero=True),
     )
     drawn = tuple(chart for chart in charts if chart.lines)
@@ -70,10 +49,8 @@ def _noisy(label: str, points: Curve) -> tuple[Line, ...]:
     """A noisy curve, drawn faint, and its moving average."""
     if len(points.values) < _SMOOTHED_FROM:
         return (Line(label, points, "--line-1"),)
-    return (
-        Line(label, points, "--line-1", faint=True),
-        Line(f"{label}, smoothed", smooth(points), "--line-1"),
-    )
+    smoothed = Line(f"{label}, smoothed", smooth(points), "--line-1")
+    return Line(label, points, "--line-1", faint=True), smoothed
 
 
 def _top_after_start(points: Curve) -> float | None:
@@ -152,19 +129,13 @@ def build_stopping(run: RunRecord) -> Section | None:
     validations = entries_of(record.get("validations"))
     if not answers or not validations:
         return None
-    rows = [
-        {
-            "name": name_of(answer, "criterion"),
-            "stops": answer.get("stop") is True,
-            "evidence": safe_text(str(answer.get("evidence", "")), _TEXT_CHARACTERS),
-        }
-        for answer in answers
-    ]
-    charts = (
-        _stopping_chart(index, record, answer, validations)
-        for index, answer in enumerate(answers)
-        if list_of(answer.get("lines"))
-    )
+    rows = []
+    for answer in answers:
+        evidence = safe_text(str(answer.get("evidence", "")), _TEXT_CHARACTERS)
+        stops = answer.get("stop") is True
+        rows.append({"name": name_of(answer, "criterion"), "stops": stops, "evidence": evidence})
+    drawn = [(index, answer) for index, answer in enumerate(answers) if list_of(answer.get("lines"))]
+    charts = (_stopping_chart(index, record, answer, validations) for index, answer in drawn)
     content = {"sentence": _stopping_sentence(record, len(validations)), "rows": rows}
     return Section("stopping", "Early stopping", "stopping.html.j2", content, tuple(charts))
 
