@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from insight.data.store import Removal, StoreEntry, StoreInventory, default_cache_dir
 from insight.data.store.inventory import folder_bytes
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Clearance:
 
     cache_dir: Path
     removals: tuple[Removal, ...]
-    num_set_aside: int
-    leftover_bytes: int
+    num_set_aside: int = 0
+    leftover_bytes: int = 0
 
     @property
     def removed(self) -> list[StoreEntry]:
@@ -71,24 +71,23 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 def list_stores(cache_dir: str | Path | None = None) -> CacheListing:
     """List every store of a cache; ``cache_dir`` is chosen as in :func:`cache_folder`."""
-    inventory = _inventory(cache_dir)
+    inventory = StoreInventory(cache_folder(cache_dir))
     quarantine = tuple(inventory.quarantined())
-    return CacheListing(
-        inventory.root, tuple(inventory.entries()), quarantine, sum(map(folder_bytes, quarantine))
-    )
+    size = sum(map(folder_bytes, quarantine))
+    return CacheListing(inventory.root, tuple(inventory.entries()), quarantine, size)
 
 
-def verify_stores(keys: Iterable[str] = (), cache_dir: str | Path | None = None) -> list[StoreEntry]:
+def verify_stores(keys: Sequence[str] = (), cache_dir: str | Path | None = None) -> list[StoreEntry]:
     """Compare every byte of stores with the hashes in their manifests; ``damage`` of each tells the result.
 
     Args:
-        keys: Keys of stores, or their beginnings; all stores if there are none.
-        cache_dir: The cache folder; by default as in :func:`cache_folder`.
+        keys: Stores, or the beginnings of their keys; all stores if there are none.
+        cache_dir: The cache; without it $INSIGHT_CACHE_DIR or ~/.cache/insight.
 
     Raises:
         ConfigError: A key names no store, or several.
     """
-    inventory = _inventory(cache_dir)
+    inventory = StoreInventory(cache_folder(cache_dir))
     entries = _chosen(inventory, keys) or inventory.entries()
     return [dataclasses.replace(entry, damage=inventory.verify(entry)) for entry in entries]
 
@@ -119,63 +118,52 @@ def clear_stores(
     if sum(choice is not None for choice in (keys, unused_seconds, max_bytes)) > 1:
         raise ConfigError("keys, unused_seconds and max_bytes are three choices", "give one of them")
     for name, number in (("unused_seconds", unused_seconds), ("max_bytes", max_bytes)):
-        if number is not None and not 0 <= number < math.inf:
-            raise ConfigError("must be at least 0 and finite", "use 0 or more", option=name, value=number)
-    inventory = _inventory(cache_dir)
+        require_number(name, number, 0, optional=True, at_least=0)
+    inventory = StoreInventory(cache_folder(cache_dir))
     if max_bytes is not None:
-        return Clearance(inventory.root, tuple(inventory.shrink(int(max_bytes))), 0, 0)
+        return Clearance(inventory.root, tuple(inventory.shrink(int(max_bytes))))
     if keys is not None:
-        removals = tuple(inventory.remove(entry) for entry in _chosen(inventory, keys))
-        return Clearance(inventory.root, removals, 0, 0)
+        return Clearance(inventory.root, tuple(map(inventory.remove, _chosen(inventory, keys))))
     leftover_bytes = inventory.remove_leftovers() if unused_seconds is None else 0
-    latest = time.time() - (unused_seconds or 0.0)
-    removals = tuple(
-        inventory.remove(entry)
-        for entry in inventory.entries()
-        if unused_seconds is None or entry.last_used <= latest
-    )
-    set_aside = [
-        path for path in inventory.quarantined() if unused_seconds is None or path.stat().st_mtime <= latest
-    ]
+    latest = time.time() - unused_seconds if unused_seconds is not None else float("inf")
+    entries = [entry for entry in inventory.entries() if entry.last_used <= latest]
+    removals = tuple(map(inventory.remove, entries))
+    set_aside = [path for path in inventory.quarantined() if path.stat().st_mtime <= latest]
     leftover_bytes += sum(map(folder_bytes, set_aside))
     for path in set_aside:
         shutil.rmtree(path, ignore_errors=True)
     return Clearance(inventory.root, removals, len(set_aside), leftover_bytes)
 
 
-def pin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
+def pin_stores(keys: Sequence[str], cache_dir: str | Path | None = None) -> list[str]:
     """Keep stores until :func:`unpin_stores`, regardless of the limit of the cache; returns their full keys.
 
     Args:
-        keys: Keys of stores, or their beginnings.
-        cache_dir: The cache folder; by default as in :func:`cache_folder`.
+        keys: Stores, or the beginnings of their keys.
+        cache_dir: The cache; without it $INSIGHT_CACHE_DIR or ~/.cache/insight.
 
     Raises:
         ConfigError: A key names no store, or several.
         OutputError: The cache folder cannot be written to.
     """
-    inventory = _inventory(cache_dir)
+    inventory = StoreInventory(cache_folder(cache_dir))
     chosen = [entry.key for entry in _chosen(inventory, keys)]
     for key in chosen:
         inventory.pin(key)
     return chosen
 
 
-def unpin_stores(keys: Iterable[str], cache_dir: str | Path | None = None) -> list[str]:
+def unpin_stores(keys: Sequence[str], cache_dir: str | Path | None = None) -> list[str]:
     """Allow pinned stores to be removed again; see :func:`pin_stores`.
 
     Raises:
         DataError: A store is not pinned.
     """
-    inventory = _inventory(cache_dir)
+    inventory = StoreInventory(cache_folder(cache_dir))
     chosen = [entry.key for entry in _chosen(inventory, keys)]
     for key in chosen:
         inventory.unpin(key)
     return chosen
-
-
-def _inventory(cache_dir: str | Path | None) -> StoreInventory:
-    return StoreInventory(cache_folder(cache_dir))
 
 
 def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
@@ -185,12 +173,9 @@ def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
     for key in keys:
         found = [entry for entry in entries if key and entry.key.startswith(key)]
         if len(found) != 1:
-            number = f"{len(found)} stores" if found else "no store"
-            raise ConfigError(
-                f"{number} of {inventory.root} with this beginning",
-                "see `insight cache list`",
-                option="KEY",
-                value=repr(key),
+            problem = (
+                f"{f'{len(found)} stores' if found else 'no store'} of {inventory.root} with this beginning"
             )
+            raise ConfigError(problem, "see `insight cache list`", option="KEY", value=repr(key))
         chosen[found[0].key] = found[0]
     return list(chosen.values())

@@ -25,7 +25,7 @@ import insight.data
 import insight.models
 import insight.training  # noqa: F401
 from insight.api.config_files import given_config, yaml_text
-from insight.api.early_checks import early_mistakes, given_values
+from insight.api.early_checks import COMMAND_OPTIONS, early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.api.run_config import RunConfig
@@ -141,22 +141,8 @@ class InsightCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options that belong to one command."""
-        if self.command == "fit":
-            parser.add_argument(
-                "--resume",
-                type=str | None,
-                help="go on with a run: RUN (its folder), a .ckpt file, auto for the newest of run.name, or "
-                "auto_or_new, which begins one where there is none (for job scripts)",
-            )
-            parser.add_argument(
-                "--init_from", type=str | None, help="RUN or .ckpt file whose weights a new run begins with"
-            )
-        elif self.command != "check":
-            parser.add_argument(
-                "--checkpoint",
-                type=str | None,
-                help="what to measure: RUN (its best checkpoint), a .ckpt file, a quantized model's folder",
-            )
+        for name, text in COMMAND_OPTIONS[self.command].items():
+            parser.add_argument(f"--{name}", type=str | None, help=text)
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

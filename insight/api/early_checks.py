@@ -28,12 +28,19 @@ from insight.api.source_schema import Parameter, SourceSchema, insight_schema
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
 
-COMMAND_OPTIONS = {
-    "fit": ("resume", "init_from"),
-    "check": (),
-    "validate": ("checkpoint",),
-    "test": ("checkpoint",),
-    "predict": ("checkpoint",),
+_CHECKPOINT = {
+    "checkpoint": "a run folder (its best checkpoint), a .ckpt file, or the folder of a quantized model"
+}
+COMMAND_OPTIONS: dict[str, dict[str, str]] = {
+    "fit": {
+        "resume": "a run folder (its newest checkpoint), a .ckpt file, auto for the newest run of run.name, "
+        "or auto_or_new, which begins one where there is none (for job scripts)",
+        "init_from": "a run folder or a .ckpt file whose weights a new run begins with",
+    },
+    "check": {},
+    "validate": _CHECKPOINT,
+    "test": _CHECKPOINT,
+    "predict": _CHECKPOINT,
 }
 """The options that a command has beside the groups of a configuration and those of its output."""
 GROUPS = ("seed", "run", "model", "data", "trainer")

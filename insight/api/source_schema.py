@@ -104,20 +104,20 @@ class SourceSchema:
             return {} if name in _WITHOUT_PARAMETERS else None
         tree = ast.parse(textwrap.dedent(found.source)).body[0]
         assert isinstance(tree, ast.ClassDef)
-        explanations = _explanations(ast.get_docstring(tree) or "")
+        helps = explanations(ast.get_docstring(tree) or "")
         own_init = next(
             (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"),
             None,
         )
         if own_init is not None:
-            return _of_function(own_init, explanations)
+            return _of_function(own_init, helps)
         inherited: dict[str, Parameter] = {}
         for base in reversed(found.bases):
             parameters = self.parameters(base)
             if parameters is None:
                 return None
             inherited |= parameters
-        own = dict(_of_fields(tree, explanations)) if found.is_dataclass else {}
+        own = dict(_of_fields(tree, helps)) if found.is_dataclass else {}
         return inherited | own
 
     def _below(self, kind: str) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _of_fields(tree: ast.ClassDef, explanations: dict[str, str]) -> Iterator[tup
         yield name, Parameter(name, node.annotation, default, explanations.get(name, ""))
 
 
-def _explanations(docstring: str) -> dict[str, str]:
+def explanations(docstring: str) -> dict[str, str]:
     """The texts below ``Args`` in a docstring of Google style, by name."""
     _, _, rest = docstring.partition("Args:\n")
     found: dict[str, str] = {}

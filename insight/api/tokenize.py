@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from insight.data.sources.decoding import Reading as Reading
 from insight.data.sources.decoding import TextRepairs
@@ -31,7 +31,7 @@ from insight.data.tokenizers.quality import (
     shown_token,
 )
 from insight.data.tokenizers.training import joint_vocabulary, separate_vocabularies
-from insight.runtime.errors import CheckpointError, ConfigError, OutputError
+from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.files import ensure_writable, new_folder, require_new
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
@@ -74,7 +74,7 @@ class EncodedStore:
 
 
 def tokenizer_config(
-    kind: str = "bpe",
+    kind: Literal["bpe", "word"] = "bpe",
     vocabulary_size: int = 2048,
     min_frequency: int = 2,
     pre_tokenizer: str | None = None,
@@ -89,24 +89,22 @@ def tokenizer_config(
         min_frequency: How often a pair or word must occur to become a token.
         pre_tokenizer: The rule that cuts text into words for BPE: ``gpt2``, ``single_digits`` or ``gpt4``.
         normalization: ``none``, ``nfc``, ``nfkc`` or ``lowercase``; for words ``none`` or ``lowercase``.
-        special_tokens: Names of further tokens of BPE that stand for no text, such as ``<|user|>``.
+        special_tokens: Name of a further token of BPE that stands for no text, e.g. ``<|user|>``; may be
+            given again.
 
     Raises:
         ConfigError: A value cannot work.
     """
     normalization = normalization or "none"
     if kind == "bpe":
-        return BPETokenizerConfig(
-            vocabulary_size, min_frequency, pre_tokenizer or "gpt2", normalization, tuple(special_tokens)
-        )
+        rule = pre_tokenizer or "gpt2"
+        return BPETokenizerConfig(vocabulary_size, min_frequency, rule, normalization, tuple(special_tokens))
     for name, value in (("pre_tokenizer", pre_tokenizer), ("special_token", special_tokens)):
         if value:
             raise ConfigError(f"--{name} has no meaning for --kind word", "leave it out")
     if normalization not in ("none", "lowercase"):
-        remedy = "use none or lowercase"
-        raise ConfigError(
-            "words cannot be normalized like this", remedy, option="normalization", value=normalization
-        )
+        problem, remedy = "words cannot be normalized like this", "use none or lowercase"
+        raise ConfigError(problem, remedy, option="normalization", value=normalization)
     return WordTokenizerConfig(vocabulary_size, min_frequency, lowercase=normalization == "lowercase")
 
 
@@ -124,16 +122,15 @@ def train_tokenizer(
     Args:
         config: The kind of tokenizer and its size.
         output: The ``tokenizer.json`` to write, or a folder that gets it; it must not exist yet.
-        files: Text to train on.
-        languages: Text of several languages by name; all of it makes one vocabulary.
-        separate: Whether each language gets a vocabulary of its own, ``NAME.json`` in the folder ``output``.
+        files: Files, folders, globs or corpus:NAME to train on.
+        languages: Text of one language, e.g. de='german/*.txt'; may be given again, and all languages make
+            one vocabulary.
+        separate: Give each language a vocabulary of its own, ``NAME.json`` in the folder ``output``.
         reading: How the files are read.
 
     Raises:
-        ConfigError: There is no text, or the options contradict each other.
-        DataError: A file cannot be read.
-        OutputError: ``output`` exists already or cannot be written.
-        TokenizerError: The text does not support such a tokenizer.
+        InsightError: The options contradict each other, a file cannot be read, ``output`` cannot be written,
+            or the text does not support such a tokenizer.
     """
     languages = languages or {}
     output = Path(output)
@@ -142,31 +139,28 @@ def train_tokenizer(
         raise ConfigError("there is no text to train on", "name files, or --text NAME=FILES")
     if not separate:
         output = output / "tokenizer.json" if output.is_dir() else output
-        _require_no_file(output)
+        require_new(output, "output")
         ensure_writable(output.parent)
         texts = {"files": files, **languages} if files else languages
         trained = {output: joint_vocabulary(config, _training_texts(texts, reading, repairs))}
     else:
         if files or len(languages) < 2:
-            raise ConfigError(
-                "--separate needs two --text or more, and no other files", "use --text NAME=FILES"
-            )
+            problem = "--separate needs two --text or more, and no other files"
+            raise ConfigError(problem, "use --text NAME=FILES")
         outputs = {name: output / f"{name}.json" for name in languages}
         for name, path in outputs.items():
             if path.parent != output:
                 raise ConfigError("the name is no file name", "use e.g. de", option="text", value=name)
-            _require_no_file(path)
+            require_new(path, "output")
         ensure_writable(output)
         vocabularies = separate_vocabularies(config, _training_texts(languages, reading, repairs))
         output.mkdir(parents=True, exist_ok=True)
         trained = {outputs[name]: tokenizer for name, tokenizer in vocabularies.items()}
     if told := repairs.describe(reading.invalid_text):
         say(told)
-    saved = []
     for path, tokenizer in trained.items():
         tokenizer.save(path)
-        saved.append(SavedTokenizer(path, tokenizer))
-    return saved
+    return [SavedTokenizer(path, tokenizer) for path, tokenizer in trained.items()]
 
 
 def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]:
@@ -183,6 +177,10 @@ def encode_text(tokenizer: str | Path, text: str) -> tuple[list[int], list[str]]
 def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
     """The text of token ids, including the names of special tokens.
 
+    Args:
+        tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
+        ids: The ids.
+
     Raises:
         TokenizerError: The tokenizer cannot be read, or has no such id.
     """
@@ -190,7 +188,9 @@ def decode_ids(tokenizer: str | Path, ids: Sequence[int]) -> str:
 
 
 def encoding_executor(
-    executor: str | None = None, scheduler: str | None = None, num_workers: int | None = None
+    executor: Literal["local", "in_process", "dask"] | None = None,
+    scheduler: str | None = None,
+    num_workers: int | None = None,
 ) -> ExecutorConfig:
     """The executor that encodes files.
 
@@ -236,18 +236,14 @@ def encode_files(
         cache_dir: The cache folder; by default the usual one.
 
     Raises:
-        ConfigError: An option has a value that cannot work.
-        DataError: A file cannot be read.
-        OutputError: The cache cannot be written.
-        TokenizerError: The tokenizer cannot be read.
+        InsightError: An option cannot work, a file cannot be read, or the cache cannot be written.
     """
     from insight.data import LocalProcesses
     from insight.data.preparation import Preparation, TextFiles
     from insight.data.store import default_cache_dir
 
-    named = files if isinstance(files, str) else list(files)
     text = TextFiles(
-        named,
+        files if isinstance(files, str) else list(files),
         None,
         None,
         None,
@@ -258,14 +254,12 @@ def encode_files(
     )
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     preparation = Preparation(text, load_tokenizer(tokenizer), cache, executor=executor or LocalProcesses())
-    stores = []
-    for split in ("train", "validation"):
-        if preparation.has(split):
-            store = preparation.store(split)
-            stores.append(
-                EncodedStore(split, str(store.path), store.num_documents, store.num_bytes, store.num_tokens)
-            )
-    return stores
+    splits = filter(preparation.has, ("train", "validation"))
+    made = ((split, preparation.store(split)) for split in splits)
+    return [
+        EncodedStore(split, str(store.path), store.num_documents, store.num_bytes, store.num_tokens)
+        for split, store in made
+    ]
 
 
 def inspect_tokenizer(
@@ -283,8 +277,9 @@ def inspect_tokenizer(
 
     Args:
         tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file.
-        files: Text to measure it on, each file by itself.
-        languages: Text by name, all files of a name measured as one.
+        files: Files, folders, globs or corpus:NAME to measure it on, each file by itself.
+        languages: Text of one language, e.g. de='german/*.txt'; may be given again, and all files of a name
+            are measured as one.
         compare: Another tokenizer, which is measured on the same text.
         rare_below: A token that occurs less often than this counts as hardly used.
         seed: Seed of the bootstrap of the comparison.
@@ -295,10 +290,7 @@ def inspect_tokenizer(
         The content of ``summary.json``: ``tokenizers`` (one entry each) and ``comparison``.
 
     Raises:
-        ConfigError: An option has a value that cannot work.
-        DataError: A file cannot be read, or there is no text.
-        OutputError: ``output`` exists already or cannot be written.
-        TokenizerError: A tokenizer cannot be read.
+        InsightError: An option cannot work, a file cannot be read, or ``output`` cannot be written.
     """
     from insight.reporting.sections.tokenizer import build_tokenizer_quality, build_tokenizer_tokens
 
@@ -307,18 +299,17 @@ def inspect_tokenizer(
     has_text = bool(files or languages)
     for option, value in (("compare", compare), ("output", output)):
         if value and not has_text:
-            raise ConfigError(
-                "needs text to measure on", "name files, e.g. corpus:austen-emma", option=option, value=value
-            )
+            remedy = "name files, e.g. corpus:austen-emma"
+            raise ConfigError("needs text to measure on", remedy, option=option, value=value)
     if output is not None:
-        _require_new_folder(output)
+        require_new(Path(output))
+        ensure_writable(Path(output))
     paths = [tokenizer, *([compare] if compare else [])]
     loaded = [load_tokenizer(path) for path in paths]
     described = [{"name": path, **describe_tokenizer(each)} for path, each in zip(paths, loaded, strict=True)]
     summary: dict[str, Any] = {"format_version": FORMAT_VERSION, "tokenizers": described}
     if has_text:
-        texts = _named_texts(files, reading) if files else []
-        texts += _texts_by_language(languages or {}, reading)
+        texts = _named_texts(files, reading, languages)
         measured = [measure_tokenizer(each, texts) for each in loaded]
         for facts, quality in zip(described, measured, strict=True):
             facts |= quality.to_dict(rare_below)
@@ -349,7 +340,7 @@ def prune_tokenizer(
 
     Args:
         tokenizer: A ``tokenizer.json``, a folder that holds one, or a GGUF file; byte-pair encoding.
-        files: The text that counts.
+        files: The text that counts: files, folders, globs or corpus:NAME.
         output: A new folder for ``tokenizer.json``, ``old_to_new.json`` (the new id of each old one),
             ``summary.json``, ``report.html`` and ``model.ckpt``.
         vocabulary_size: Number of tokens to keep; or else ``max_loss``.
@@ -361,27 +352,22 @@ def prune_tokenizer(
         The content of ``summary.json``; ``sizes`` lists every size that was tried.
 
     Raises:
-        CheckpointError: The checkpoint cannot be pruned.
-        ConfigError: An option has a value that cannot work.
-        DataError: A file cannot be read, or there is no text.
-        OutputError: ``output`` exists already or cannot be written.
-        TokenizerError: The tokenizer cannot be read or pruned.
+        InsightError: An option cannot work, a file cannot be read, the tokenizer or the checkpoint cannot be
+            pruned, or ``output`` cannot be written.
     """
     from insight.reporting.sections.tokenizer import build_pruning
 
     if (vocabulary_size is None) == (max_loss is None):
         raise ConfigError("give either vocabulary_size or max_loss", "use e.g. max_loss 0.01")
-    _require_new_folder(output)
+    require_new(Path(output))
+    ensure_writable(Path(output))
     if max_loss is not None and not max_loss >= 0:
         raise ConfigError("must not be negative", "use e.g. 0.01", option="max_loss", value=max_loss)
     model = find_checkpoint(checkpoint) if checkpoint else None
     if model is not None and model.is_dir():
-        raise CheckpointError(
-            "this is a quantized model, whose rows cannot be sliced",
-            "prune the checkpoint that it was made from, then quantize that",
-            option="checkpoint",
-            value=checkpoint,
-        )
+        problem = "this is a quantized model, whose rows cannot be sliced"
+        remedy = "prune the checkpoint that it was made from, then quantize that"
+        raise CheckpointError(problem, remedy, option="checkpoint", value=checkpoint)
     before = load_tokenizer(tokenizer)
     search = PruningSearch(before, _named_texts(files, reading))
     pruned = search.to_loss(max_loss) if max_loss is not None else search.to_size(vocabulary_size or 0)
@@ -442,21 +428,6 @@ def _write_results(
             write_more(folder)
 
 
-def _require_new_folder(output: str | Path) -> None:
-    require_new(Path(output))
-    ensure_writable(Path(output))
-
-
-def _require_no_file(output: Path) -> None:
-    if output.exists():
-        raise OutputError(
-            "the file exists already",
-            "choose another name, or remove it first",
-            option="output",
-            value=output,
-        )
-
-
 def _training_texts(
     texts: Mapping[str, Files], reading: Reading, repairs: TextRepairs
 ) -> dict[str, Iterable[str]]:
@@ -469,19 +440,15 @@ def _training_texts(
     return {name: read(expand_sources(files, "FILES")) for name, files in texts.items()}
 
 
-def _named_texts(files: Files, reading: Reading) -> list[NamedText]:
-    """Each file with a function that reads its documents."""
-    return [
-        (source.name, functools.partial(source.documents, reading))
-        for source in expand_sources(files, "FILES")
-    ]
+def _named_texts(
+    files: Files, reading: Reading, languages: Mapping[str, Files] | None = None
+) -> list[NamedText]:
+    """Each file, then all files of each language, with a function that reads the documents."""
 
+    def read(sources: list[Source]) -> Iterator[str]:
+        for source in sources:
+            yield from source.documents(reading)
 
-def _texts_by_language(languages: Mapping[str, Files], reading: Reading) -> list[NamedText]:
-    def read(named: list[NamedText]) -> Iterator[str]:
-        for _, documents in named:
-            yield from documents()
-
-    return [
-        (name, functools.partial(read, _named_texts(files, reading))) for name, files in languages.items()
-    ]
+    groups = [(source.name, [source]) for source in expand_sources(files, "FILES")] if files else []
+    groups += [(name, expand_sources(named, "FILES")) for name, named in (languages or {}).items()]
+    return [(name, functools.partial(read, sources)) for name, sources in groups]

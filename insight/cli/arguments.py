@@ -11,8 +11,10 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
+from insight.api.source_schema import explanations
 from insight.runtime.errors import ConfigError, DataError, nearest
 
 _ARGUMENT = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
@@ -21,9 +23,8 @@ _ARGUMENT = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
 class CommandParser(argparse.ArgumentParser):
     """``argparse`` whose errors are :class:`ConfigError`, and which never guesses abbreviated options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse leftover words here, where the options that the user could have meant are known."""
@@ -34,30 +35,32 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
+        # An option has a second spelling with dashes, which would double every message.
+        message = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)
         match = _ARGUMENT.fullmatch(message)
-        if match and match["problem"].startswith("invalid choice"):
-            raise self._invalid_choice(match["name"], match["problem"])
-        if match:
-            problem = match["problem"]
-            for kind, meaning in (("int", "a whole number"), ("float", "a number")):
-                problem = re.sub(rf"invalid {kind} value: '(.*)'", rf"'\1' is not {meaning}", problem)
-            raise ConfigError(f"{match['name'].split('/')[0]}: {problem}", self._see_help())
-        raise ConfigError(message, self._see_help())
+        if not match:
+            raise ConfigError(message, self._see_help())
+        name, problem = match["name"], match["problem"]
+        if problem.startswith("invalid choice"):
+            raise self._invalid_choice(name, problem)
+        for kind, meaning in (("int", "a whole number"), ("float", "a number")):
+            problem = re.sub(rf"invalid {kind} value: '(.*)'", rf"'\1' is not {meaning}", problem)
+        raise ConfigError(f"{name}: {problem}", self._see_help())
 
     def _unknown(self, extras: Sequence[str]) -> ConfigError:
         option = next((extra for extra in extras if extra.startswith("-")), extras[0]).partition("=")[0]
-        match = nearest(option, self._option_string_actions) if option.startswith("-") else None
-        kind = "option" if option.startswith("-") else "argument"
-        return ConfigError(
-            f"unknown {kind} {option!r}", f"did you mean {match!r}?" if match else self._see_help()
-        )
+        if not option.startswith("-"):
+            return ConfigError(f"unknown argument {option!r}", self._see_help())
+        match = nearest(option, self._option_string_actions)
+        remedy = f"did you mean {match!r}?" if match else self._see_help()
+        return ConfigError(f"unknown option {option!r}", remedy)
 
     def _invalid_choice(self, name: str, problem: str) -> ConfigError:
         value = problem.removeprefix("invalid choice: ").partition(" (choose from")[0].strip("'")
         choices = [
             str(choice)
             for action in self._actions
-            if action.choices is not None and name in _names(action)
+            if action.choices is not None and name in (*action.option_strings, action.dest, action.metavar)
             for choice in action.choices
         ]
         match = nearest(value, choices)
@@ -68,20 +71,20 @@ class CommandParser(argparse.ArgumentParser):
         return f"see `{self.prog} --help`"
 
 
-def add_options(parser: Any, documented: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add options whose help is the first sentence about the argument of that name in a docstring.
-
-    Args:
-        parser: The parser, or a group of it.
-        documented: A function or class with a docstring in Google style.
-        options: The other settings of each option, as ``add_argument`` takes them.
-    """
-    helps = _explanations(documented)
-    for name, settings in options.items():
-        text, default = re.split(r"(?<!e\.g)\. ", helps[name], maxsplit=1)[0], settings.get("default")
-        parser.add_argument(
-            f"--{name}", help=text if default is None else f"{text} (default: {default})", **settings
-        )
+def add_action(
+    actions: Any,
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int | None],
+    *,
+    json: bool = True,
+) -> CommandParser:
+    """The parser of one action of a command, in the subparsers ``actions``; ``run`` gets its options."""
+    parser: CommandParser = actions.add_parser(name, help=summary)
+    parser.set_defaults(run=run)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def add_parameters(
@@ -89,37 +92,40 @@ def add_parameters(
     target: Callable[..., Any],
     names: Collection[str] | None = None,
     positional: Collection[str] = (),
+    spelled: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add an option for each parameter of a function or settings class, with its default and its help.
 
     A parameter without default is required. A ``Sequence[str]`` option may be repeated, other sequences take
-    several values, and a ``Literal`` offers its choices.
+    several values, a ``bool`` is a flag, and a ``Literal`` offers its choices.
 
     Args:
         parser: The parser to add to.
         target: A function or class whose docstring explains its parameters in Google style.
         names: The parameters that become options; ``None`` = all.
         positional: The parameters that become arguments without a name.
+        spelled: The names of options that differ from those of their parameters.
     """
-    helps = _explanations(target)
+    helps = explanations(inspect.getdoc(target) or "")
     for name, parameter in inspect.signature(target).parameters.items():
         if (names is not None and name not in names) or parameter.kind is parameter.VAR_KEYWORD:
             continue
         options = _conversion(eval(parameter.annotation, sys.modules[target.__module__].__dict__))
-        text, default = helps[name], parameter.default
+        text, default = helps[name].replace("``", "").replace("%", "%%").rstrip("."), parameter.default
+        text = text if text[1:2].isupper() else text[:1].lower() + text[1:]
         if default is parameter.empty:
             options["required"] = True
-        elif default not in (None, ()):
+        elif default not in (None, (), False):
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             text += f" (default: {shown})"
-        options["help"] = text
         if name in positional:
             required, many = options.pop("required", False), options.pop("action", None) or "nargs" in options
             options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
-            parser.add_argument(name, **{**options, "metavar": name.upper()})
+            parser.add_argument(name, help=text, **{**options, "metavar": name.upper()})
         else:
-            spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-            parser.add_argument(*spellings, **options)
+            option = spelled.get(name, name)
+            spellings = dict.fromkeys((f"--{option}", f"--{option.replace('_', '-')}"))
+            parser.add_argument(*spellings, dest=name, help=text, **options)
 
 
 def chosen(options: argparse.Namespace, target: Callable[..., Any]) -> dict[str, Any]:
@@ -132,37 +138,30 @@ def take_flag(arguments: list[str], name: str) -> tuple[list[str], bool]:
     """A command line without a flag, and whether it was there; ``true`` or ``false`` may follow it."""
     rest: list[str] = []
     is_on = False
-    index = 0
-    while index < len(arguments):
-        option, equals, value = arguments[index].partition("=")
-        index += 1
-        if option != name:
-            rest.append(arguments[index - 1])
-            continue
-        if not equals and index < len(arguments) and arguments[index].lower() in ("true", "false"):
-            value, index = arguments[index], index + 1
-        is_on = value.lower() != "false"
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == name:
+            is_on = not (equals and value.lower() == "false")
+        elif index and arguments[index - 1] == name and argument.lower() in ("true", "false"):
+            is_on = argument.lower() == "true"
+        else:
+            rest.append(argument)
     return rest, is_on
 
 
-def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
-    """A command line without an option, and the last value that it had.
-
-    Raises:
-        ConfigError: The value is missing.
-    """
+def take_option(arguments: list[str], name: str) -> tuple[list[str], list[str]]:
+    """A command line without an option, and its values before ``--``; a missing one is empty."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     rest: list[str] = []
-    found: str | None = None
-    places = iter(arguments)
+    values: list[str] = []
+    places = iter(arguments[:end])
     for argument in places:
         option, equals, value = argument.partition("=")
-        if option != name:
+        if option == name:
+            values.append(value if equals else next(places, ""))
+        else:
             rest.append(argument)
-            continue
-        found = value if equals else next(places, "")
-        if not found:
-            raise ConfigError(f"{name}: a value is missing", "see --help")
-    return rest, found
+    return rest + arguments[end:], values
 
 
 def text_argument(value: str) -> str:
@@ -187,38 +186,22 @@ def read_standard_input() -> str:
         ) from error
 
 
-def _names(action: argparse.Action) -> set[str]:
-    """The names that argparse's messages may use for ``action``."""
-    names = {"/".join(action.option_strings), action.dest}
-    if isinstance(action.metavar, str):
-        names.add(action.metavar)
-    return names
-
-
-def _explanations(documented: Any) -> dict[str, str]:
-    """The texts of the arguments in a docstring, escaped for argparse."""
-    _, _, section = (inspect.getdoc(documented) or "").partition("Args:\n")
-    helps: dict[str, str] = {}
-    for line in section.split("\n\n")[0].splitlines():
-        match = re.match(r"    (\w+): (.*)", line)
-        name = match[1] if match else next(reversed(helps))
-        helps[name] = match[2] if match else f"{helps[name]} {line.strip()}"
-    texts = {name: text.replace("``", "").replace("%", "%%").rstrip(".") for name, text in helps.items()}
-    return {
-        name: text if text[1:2].isupper() else text[:1].lower() + text[1:] for name, text in texts.items()
-    }
-
-
 def _conversion(annotation: Any) -> dict[str, Any]:
     """How argparse reads a value of this type."""
-    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return {"metavar": "PATH"} if Path in kinds else _conversion(kinds[0])
-    if typing.get_origin(annotation) is Literal:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    kinds = [kind for kind in arguments if kind is not type(None)]
+    if origin in (typing.Union, types.UnionType):
+        several = next((kind for kind in kinds if typing.get_args(kind)), kinds[0])
+        return {"metavar": "PATH"} if Path in kinds else _conversion(several)
+    if origin is Literal:
         return {"choices": kinds}
+    if origin is not None and issubclass(origin, Mapping):
+        return {"metavar": "NAME=VALUE", "action": "append"}
     if kinds:  # a sequence; the second argument of a tuple is an ellipsis
         item = _conversion(kinds[0])
         return {**item, "action": "append"} if kinds[0] is str else {**item, "nargs": "+"}
+    if annotation is bool:
+        return {"action": "store_true", "default": None}
     if annotation in (int, float):
         return {"type": annotation, "metavar": "N" if annotation is int else "X"}
     return {"metavar": "TEXT"}

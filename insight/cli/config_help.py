@@ -6,43 +6,42 @@ import textwrap
 from collections.abc import Iterator
 
 from insight.api.config_files import DEFAULT_CLASSES
+from insight.api.early_checks import COMMAND_OPTIONS
 from insight.api.source_schema import Parameter, insight_schema
+from insight.cli.commands import COMMANDS
 
-_COMMAND_OPTIONS = {
-    "resume": "a run folder (its newest checkpoint), a .ckpt file, auto for the newest run of run.name, or "
-    "auto_or_new, which begins one where there is none (for job scripts)",
-    "init_from": "a run folder or a .ckpt file whose weights a new run begins with",
-    "checkpoint": "a run folder (its best checkpoint), a .ckpt file, or the folder of a quantized model",
-    "output": "the file to write; standard output if not given",
-    "json": "print what was found as JSON; what is no finite number is null",
+_JSON = {"json": "print what was found as JSON; what is no finite number is null"}
+_OF_OUTPUT: dict[str, dict[str, str]] = {
+    "fit": {},
+    "predict": {"output VALUE": "the file to write; standard output if not given"},
 }
-_OPTIONS_OF = {
-    "fit": ("resume", "init_from"),
-    "check": ("json",),
-    "validate": ("checkpoint", "json"),
-    "test": ("checkpoint", "json"),
-    "predict": ("checkpoint", "output"),
-}
-_FLAGS = frozenset({"json"})
 _OWNERS = {"run": "RunConfig"} | {group: path.rpartition(".")[2] for group, path in DEFAULT_CLASSES.items()}
 _WIDTH, _INDENT = 110, 6
 
 
-def wants_help(arguments: list[str]) -> bool:
-    """Whether the command line asks for help on the whole command."""
-    return bool({"-h", "--help"} & set(arguments))
+def print_help(command: str, arguments: list[str], template: str | None = None) -> bool:
+    """Whether the command line asks for help on the whole command, which is printed then.
+
+    The text is made from the source of the classes, unless a ``template`` for the command's summary is given.
+    """
+    is_wanted = bool({"-h", "--help"} & set(arguments))
+    if is_wanted:
+        summary = COMMANDS[command].summary
+        print(template.format(summary=summary) if template else _config_help(command, summary), end="")
+    return is_wanted
 
 
-def config_help(command: str, summary: str) -> str:
-    """The text of ``insight COMMAND --help``, with one line about the command as ``summary``."""
+def _config_help(command: str, summary: str) -> str:
     lines = [f"usage: insight {command} --config FILE [--GROUP.OPTION VALUE ...]", "", f"{summary}", ""]
     lines += _entry(
         "--config FILE",
         "a YAML file, or the name of one that travels with Insight, such as quickstart; "
         "given again, later files change earlier ones",
     )
-    for name in _OPTIONS_OF[command]:
-        lines += _entry(f"--{name}" + ("" if name in _FLAGS else " VALUE"), _COMMAND_OPTIONS[name])
+    for name, text in COMMAND_OPTIONS[command].items():
+        lines += _entry(f"--{name} VALUE", text)
+    for name, text in _OF_OUTPUT.get(command, _JSON).items():
+        lines += _entry(f"--{name}", text)
     lines += _entry("--seed NUMBER", "chooses initial weights and dropout (default: 0)")
     for group, owner in (_OWNERS | {"trainer": "Trainer"}).items():
         lines += ["", f"{group} ({owner}):", *_options(group, owner)]

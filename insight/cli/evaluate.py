@@ -6,18 +6,16 @@ import sys
 from pathlib import Path
 
 from insight.cli.arguments import take_flag, take_option
-from insight.cli.commands import COMMANDS
-from insight.cli.config_help import config_help, wants_help
-from insight.runtime.errors import OutputError
-from insight.runtime.files import atomic_write_text, ensure_writable
+from insight.cli.config_help import print_help
+from insight.runtime.errors import ConfigError
+from insight.runtime.files import atomic_write_text, ensure_writable, require_new
 from insight.runtime.json_files import print_json, to_line
 from insight.runtime.messages import say
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Run one of the three commands."""
-    if wants_help(arguments):
-        print(config_help(name, COMMANDS[name].summary), end="")
+    if print_help(name, arguments):
         return 0
     arguments, as_json = take_flag(arguments, "--json")
     if name == "predict":
@@ -40,12 +38,11 @@ def _predict(arguments: list[str]) -> None:
     from insight.api.evaluate import predict_arguments
 
     arguments, given = take_option(arguments, "--output")
-    output = Path(given) if given else None
+    if "" in given:
+        raise ConfigError("--output: a value is missing", "see --help")
+    output = Path(given[-1]) if given else None
     if output:
-        if output.exists():
-            raise OutputError(
-                "exists already", "choose another name, or remove it first", option="--output", value=output
-            )
+        require_new(output)
         ensure_writable(output.parent)
     lines = [to_line(document) for document in predict_arguments(arguments)]
     if output:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from insight.api.config_files import shipped_configs
-from insight.cli.commands import COMMANDS
-from insight.cli.config_help import config_help, wants_help
+from insight.cli.config_help import print_help
 from insight.runtime.messages import say
 
 _DEMO_HELP = """\
@@ -21,13 +20,9 @@ It is `insight fit --config quickstart`, and takes the same options, for example
 
 def run(name: str, arguments: list[str]) -> int:
     """Run one of the two commands."""
-    if name == "fit" and wants_help(arguments):
-        print(config_help(name, COMMANDS[name].summary), end="")
+    if print_help(name, arguments, _DEMO_HELP if name == "demo" else None):
         return 0
     if name == "demo":
-        if wants_help(arguments):
-            print(_DEMO_HELP.format(summary=COMMANDS[name].summary), end="")
-            return 0
         config = shipped_configs()["quickstart"]
         say(f"this is: insight fit --config {config}")
         arguments = ["--config", str(config), *arguments]

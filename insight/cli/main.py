@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from insight.cli.arguments import take_option
 from insight.cli.commands import COMMANDS, OTHER_NAMES, overview
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.failures import debugging, report_failure
@@ -71,21 +72,9 @@ def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _take_packages(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Every ``--allow_package NAME``, which may stand anywhere before ``--``, and the other words.
-
-    Raises:
-        ConfigError: A name is missing, or cannot be the name of a package.
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    rest: list[str] = []
-    packages: list[str] = []
-    places = iter(arguments[:end])
-    for argument in places:
-        option, equals, value = argument.partition("=")
-        if option != "--allow_package":
-            rest.append(argument)
-            continue
-        name = value if equals else next(places, "")
+    """Every ``--allow_package NAME``, which may stand anywhere before ``--``, and the other words."""
+    rest, packages = take_option(arguments, "--allow_package")
+    for name in packages:
         if not name.isidentifier():
             raise ConfigError(
                 "is not the name of a package",
@@ -93,5 +82,4 @@ def _take_packages(arguments: list[str]) -> tuple[list[str], list[str]]:
                 option="--allow_package",
                 value=name,
             )
-        packages.append(name)
-    return rest + arguments[end:], packages
+    return rest, packages

@@ -18,24 +18,18 @@ from insight.api.tokenize import (
     tokenizer_config,
     train_tokenizer,
 )
-from insight.cli.arguments import CommandParser, add_options, read_standard_input, text_argument
+from insight.cli.arguments import (
+    CommandParser,
+    add_action,
+    add_parameters,
+    chosen,
+    read_standard_input,
+    text_argument,
+)
 from insight.runtime.errors import ConfigError, TokenizerError
 from insight.runtime.json_files import print_json
 from insight.runtime.messages import aligned, plain_line, say
 
-_FILES = "files, folders, globs or corpus:NAME"
-_TEXT = "the text of one language, such as de='german/*.txt'; may be given again"
-# Settings for ``add_argument``.
-_LANGUAGES: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=FILES"}
-_NUMBER: dict[str, Any] = {"type": int, "metavar": "N"}
-_SHARE: dict[str, Any] = {"type": float, "metavar": "SHARE"}
-_TOKENIZER: dict[str, Any] = {"required": True, "metavar": "PATH"}
-_FOLDER: dict[str, Any] = {"metavar": "FOLDER"}
-_FLAG: dict[str, Any] = {"action": "store_true"}
-_READING: dict[str, dict[str, Any]] = {
-    "text_field": {"default": "text", "metavar": "NAME"},
-    "invalid_text": {"default": "error", "metavar": "WHAT"},
-}
 # Options of `encode` that apply to files only.
 _OF_FILES = ("executor", "scheduler", "num_workers", "cache_dir", "validation_fraction", "seed")
 
@@ -43,172 +37,94 @@ _OF_FILES = ("executor", "scheduler", "num_workers", "cache_dir", "validation_fr
 def run(name: str, arguments: list[str]) -> int:
     """Parse the arguments and run one action."""
     options = _parser().parse_args(arguments)
-    options.action(options)
+    options.run(options)
     return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight tokenizer", description=__doc__.split(": ")[1])
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
+    texts = {"positional": ("files",), "spelled": {"languages": "text"}}
 
-    train = actions.add_parser("train", help="train a tokenizer on text")
-    train.set_defaults(action=_train)
-    train.add_argument("files", metavar="FILES", help=_FILES, nargs="*")
-    train.add_argument("--text", help=f"{_TEXT}; all languages make one vocabulary", **_LANGUAGES)
-    own: dict[str, dict[str, Any]] = {
-        "output": {"required": True, "metavar": "FILE"},
-        "separate": _FLAG,
-    }
-    add_options(train, train_tokenizer, own)
-    add_options(train, Reading, _READING)
-    own = {
-        "kind": {"choices": ("bpe", "word"), "default": "bpe"},
-        "vocabulary_size": _NUMBER | {"default": 2048},
-        "min_frequency": _NUMBER | {"default": 2},
-        "pre_tokenizer": {"metavar": "NAME"},
-        "normalization": {"metavar": "NAME"},
-    }
-    add_options(train, tokenizer_config, own)
-    train.add_argument(
-        "--special_token",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="bpe: a further token that stands for no text, e.g. '<|user|>'; may be given again",
-    )
+    train = add_action(actions, "train", "train a tokenizer on text", _train, json=False)
+    add_parameters(train, train_tokenizer, ("files", "languages", "output", "separate"), **texts)
+    add_parameters(train, tokenizer_config, spelled={"special_tokens": "special_token"})
 
-    encode = actions.add_parser("encode", help="a text to token ids, or files to a token store")
-    encode.set_defaults(action=_encode)
-    encode.add_argument(
-        "text",
-        nargs="?",
-        type=text_argument,
-        metavar="TEXT",
-        help="the text; standard input if not given",
-    )
-    encode.add_argument(
-        "--files", nargs="+", metavar="FILES", help=f"encode {_FILES} instead, into the cache of runs"
-    )
-    own = {
-        "tokenizer": _TOKENIZER,
-        "validation_fraction": _SHARE,
-        "seed": _NUMBER,
-        "cache_dir": _FOLDER,
-    }
-    add_options(encode, encode_files, own)
-    add_options(encode, Reading, _READING)
-    own = {
-        "executor": {"choices": ("local", "in_process", "dask")},
-        "scheduler": {"metavar": "ADDRESS"},
-        "num_workers": _NUMBER,
-    }
-    add_options(encode, encoding_executor, own)
-    encode.add_argument("--json", help="print the result as JSON", **_FLAG)
+    encode = add_action(actions, "encode", "a text to token ids, or files to a token store", _encode)
+    about = "the text; standard input if not given"
+    encode.add_argument("text", nargs="?", type=text_argument, metavar="TEXT", help=about)
+    about = "encode files, folders, globs or corpus:NAME instead, into the cache of runs"
+    encode.add_argument("--files", nargs="+", metavar="FILES", help=about)
+    add_parameters(encode, encode_files, ("tokenizer", "validation_fraction", "seed", "cache_dir"))
+    add_parameters(encode, encoding_executor)
 
-    decode = actions.add_parser("decode", help="token ids to text")
-    decode.set_defaults(action=_decode)
-    add_options(decode, encode_files, {"tokenizer": _TOKENIZER})
-    decode.add_argument("ids", metavar="ID", help="the ids; standard input if none is given", nargs="*")
+    decode = add_action(actions, "decode", "token ids to text", _decode, json=False)
+    add_parameters(decode, decode_ids, ("tokenizer",))
+    about = "the ids; standard input if none is given"
+    decode.add_argument("ids", nargs="*", metavar="ID", help=about)
 
-    inspect = actions.add_parser("inspect", help="what a tokenizer is, and how well it fits a text")
-    inspect.set_defaults(action=_inspect)
-    inspect.add_argument("files", metavar="FILES", help=f"{_FILES}, each file measured by itself", nargs="*")
-    inspect.add_argument("--text", help=f"{_TEXT}; all files of a name are measured as one", **_LANGUAGES)
-    own = {
-        "tokenizer": _TOKENIZER,
-        "compare": {"metavar": "OTHER"},
-        "rare_below": _NUMBER | {"default": 10},
-        "seed": _NUMBER | {"default": 0},
-        "output": _FOLDER,
-    }
-    add_options(inspect, inspect_tokenizer, own)
-    add_options(inspect, Reading, _READING)
-    inspect.add_argument("--json", help="print the result as JSON", **_FLAG)
+    inspect = add_action(actions, "inspect", "what a tokenizer is, and how well it fits a text", _inspect)
+    names = ("files", "languages", "tokenizer", "compare", "rare_below", "seed", "output")
+    add_parameters(inspect, inspect_tokenizer, names, **texts)
 
-    prune = actions.add_parser("prune", help="drop tokens that a text hardly needs, also from a checkpoint")
-    prune.set_defaults(action=_prune)
-    prune.add_argument("files", nargs="+", metavar="FILES", help=f"the text that counts: {_FILES}")
+    summary = "drop tokens that a text hardly needs, also from a checkpoint"
+    prune = add_action(actions, "prune", summary, _prune)
+    add_parameters(prune, prune_tokenizer, ("files", "tokenizer", "checkpoint", "output"), ("files",))
     goal = prune.add_mutually_exclusive_group(required=True)
-    add_options(goal, prune_tokenizer, {"vocabulary_size": _NUMBER, "max_loss": _SHARE})
-    own = {
-        "tokenizer": _TOKENIZER,
-        "checkpoint": {"metavar": "RUN|CKPT"},
-        "output": _FOLDER | {"required": True},
-    }
-    add_options(prune, prune_tokenizer, own)
-    add_options(prune, Reading, _READING)
-    prune.add_argument("--json", help="print the result as JSON", **_FLAG)
+    add_parameters(goal, prune_tokenizer, ("vocabulary_size", "max_loss"))
+
+    for action in (train, encode, inspect, prune):
+        add_parameters(action, Reading)
     return parser
 
 
-def _languages(options: argparse.Namespace) -> dict[str, list[str]]:
-    """The files of each name that ``--text NAME=FILES`` gave."""
-    patterns: dict[str, list[str]] = {}
-    for value in options.text:
-        name, equals, pattern = value.partition("=")
-        if not (equals and name.strip() and pattern):
-            raise ConfigError(
-                "it needs a name and files", "use e.g. --text de=german.txt", option="text", value=value
-            )
-        patterns.setdefault(name, []).append(pattern)
-    return patterns
+def _arguments(options: argparse.Namespace, target: Any) -> dict[str, Any]:
+    """The arguments of a function that reads files."""
+    found = {**chosen(options, target), "reading": Reading(**chosen(options, Reading))}
+    if "languages" in found:
+        patterns: dict[str, list[str]] = {}
+        for value in found["languages"]:
+            name, equals, pattern = value.partition("=")
+            if not (equals and name.strip() and pattern):
+                remedy = "use e.g. --text de=german.txt"
+                raise ConfigError("it needs a name and files", remedy, option="text", value=value)
+            patterns.setdefault(name, []).append(pattern)
+        found["languages"] = patterns
+    return found
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = tokenizer_config(
-        options.kind,
-        options.vocabulary_size,
-        options.min_frequency,
-        options.pre_tokenizer,
-        options.normalization,
-        options.special_token,
-    )
-    saved = train_tokenizer(
-        config,
-        options.output,
-        options.files,
-        _languages(options),
-        separate=options.separate,
-        reading=Reading(options.text_field, options.invalid_text),
-    )
-    for one in saved:
-        say(f"{one.tokenizer.vocabulary_size} tokens, fingerprint {one.tokenizer.fingerprint()}")
-        print(one.path)
+    config = tokenizer_config(**chosen(options, tokenizer_config))
+    for saved in train_tokenizer(config, **_arguments(options, train_tokenizer)):
+        say(f"{saved.tokenizer.vocabulary_size} tokens, fingerprint {saved.tokenizer.fingerprint()}")
+        print(saved.path)
 
 
 def _encode(options: argparse.Namespace) -> None:
-    if not options.files:
-        return _encode_text(options)
-    if options.text is not None:
-        raise ConfigError(f"{options.text!r} beside --files", "give a text or files")
-    stores = encode_files(
-        options.tokenizer,
-        options.files,
-        reading=Reading(options.text_field, options.invalid_text),
-        validation_fraction=options.validation_fraction or 0.0,
-        seed=options.seed or 0,
-        executor=encoding_executor(options.executor, options.scheduler, options.num_workers),
-        cache_dir=options.cache_dir,
-    )
-    if options.json:
-        print_json({"stores": [dataclasses.asdict(store) for store in stores]})
-    else:
-        for store in stores:
-            print(f"{store.path}  {store.documents:,} documents, {store.tokens:,} tokens")
-    return None
-
-
-def _encode_text(options: argparse.Namespace) -> None:
+    if options.files:
+        _encode_files(options)
+        return
     for name in _OF_FILES:
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} has no meaning for a text", "name --files, or leave it out")
-    ids, tokens = encode_text(
-        options.tokenizer, read_standard_input() if options.text is None else options.text
-    )
+    text = read_standard_input() if options.text is None else options.text
+    ids, tokens = encode_text(options.tokenizer, text)
     if options.json:
         print_json({"ids": ids, "tokens": tokens})
     else:
         print(*ids)
+
+
+def _encode_files(options: argparse.Namespace) -> None:
+    if options.text is not None:
+        raise ConfigError(f"{options.text!r} beside --files", "give a text or files")
+    options.executor = encoding_executor(**chosen(options, encoding_executor))
+    stores = encode_files(**_arguments(options, encode_files))
+    if options.json:
+        print_json({"stores": [dataclasses.asdict(store) for store in stores]})
+        return
+    for store in stores:
+        print(f"{store.path}  {store.documents:,} documents, {store.tokens:,} tokens")
 
 
 def _decode(options: argparse.Namespace) -> None:
@@ -222,16 +138,7 @@ def _decode(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    summary = inspect_tokenizer(
-        options.tokenizer,
-        options.files,
-        _languages(options),
-        compare=options.compare,
-        rare_below=options.rare_below,
-        seed=options.seed,
-        output=options.output,
-        reading=Reading(options.text_field, options.invalid_text),
-    )
+    summary = inspect_tokenizer(**_arguments(options, inspect_tokenizer))
     if options.json:
         tokenizers = summary["tokenizers"]
         print_json(tokenizers[0] if len(tokenizers) == 1 else summary)
@@ -265,28 +172,14 @@ def _shown(value: Any) -> str:
 
 
 def _prune(options: argparse.Namespace) -> None:
-    summary = prune_tokenizer(
-        options.tokenizer,
-        options.files,
-        options.output,
-        vocabulary_size=options.vocabulary_size,
-        max_loss=options.max_loss,
-        checkpoint=options.checkpoint,
-        reading=Reading(options.text_field, options.invalid_text),
-    )
+    summary = prune_tokenizer(**_arguments(options, prune_tokenizer))
     if options.json:
         print_json(summary)
         return
     rows = [("tokens", "bytes per token", "text", "")]
     for size in summary["sizes"]:
         mark = "<- written" if size["is_chosen"] else ""
-        rows.append(
-            (
-                f"{size['vocabulary_size']:,}",
-                f"{size['bytes_per_token']:.3f}",
-                f"{size['loss']:+.2%}",
-                mark,
-            )
-        )
+        figures = (f"{size['vocabulary_size']:,}", f"{size['bytes_per_token']:.3f}", f"{size['loss']:+.2%}")
+        rows.append((*figures, mark))
     print(aligned(rows, words=(3,)))
     print(f"\n{Path(options.output) / 'report.html'}")

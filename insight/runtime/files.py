@@ -231,7 +231,8 @@ def require_new(folder: Path, option: str = "--output") -> None:
         OutputError: The folder exists.
     """
     if folder.exists():
-        raise OutputError(f"{option}={folder} exists already", "choose another name, or remove it first")
+        remedy = "choose another name, or remove it first"
+        raise OutputError("exists already", remedy, option=option, value=folder)
 
 
 @contextlib.contextmanager

@@ -163,7 +163,7 @@ def test_hostile_name_drives_no_terminal(tmp_path: Path) -> None:
         (("clear",), "one of the arguments"),
         (("clear", "--all", "--key", "x"), "not allowed with argument"),
         (("clear", "--older_than", "yesterday"), "--older_than='yesterday': is not an age"),
-        (("clear", "--max_gigabytes", "-1"), "--max_gigabytes=-1.0: must be at least 0"),
+        (("clear", "--max_gigabytes", "-1"), "--max_gigabytes=-1.0: must be a number, at least 0"),
         (("clear", "--key", "nothing"), "KEY='nothing': no store"),
         (("verify", ""), "KEY='': no store"),
         (("pin", "nothing"), "KEY='nothing': no store"),

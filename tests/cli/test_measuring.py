@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import Outcome
 
-from insight.cli.arguments import take_flag, take_option
-from insight.runtime.errors import ConfigError, nearest
+from insight.cli.arguments import take_flag
+from insight.runtime.errors import nearest
 from insight.runtime.json_files import print_json
 
 Insight = Callable[..., Outcome]
@@ -76,9 +76,8 @@ def test_the_nearest_name_is_another_one_and_case_counts_least() -> None:
     assert nearest("ROPE", ["Rope", "Alibi"]) == "Rope"
 
 
-def test_a_value_is_missing() -> None:
-    with pytest.raises(ConfigError):
-        take_option(["--output"], "--output")
+def test_a_value_is_missing(insight: Insight) -> None:
+    assert "--output: a value is missing" in insight("predict", "--output").error_line
 
 
 @pytest.mark.slow
