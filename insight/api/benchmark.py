@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,10 +60,8 @@ def compare(
     if not models:
         raise ConfigError("there is no model to measure", "name at least one")
     names = [str(model) for model in models]
-    paths = {
-        label: find_checkpoint(model, option="MODEL")
-        for label, model in zip(_labels(names), names, strict=True)
-    }
+    found = [find_checkpoint(model, option="MODEL") for model in names]
+    paths = dict(zip(_labels(names), found, strict=True))
     folder = _output_folder(output)
 
     from insight.optimization.measurement import EvaluationText, compare_models
@@ -179,14 +178,11 @@ def _labels(models: Sequence[str]) -> list[str]:
 
 def _output_folder(output: str | Path | None) -> Path:
     """The folder for the results, once it is known that it can be written."""
-    if output is None:
-        parent = DEFAULT_ROOT / "benchmark"
-        number = 1
-        while (parent / str(number)).exists():
-            number += 1
-        folder = parent / str(number)
-    else:
+    if output is not None:
         folder = Path(output)
         require_new(folder)
+    else:
+        numbered = (DEFAULT_ROOT / "benchmark" / str(number) for number in itertools.count(1))
+        folder = next(folder for folder in numbered if not folder.exists())
     ensure_writable(folder)
     return folder

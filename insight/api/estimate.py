@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from insight.api.config_files import config_paths, read_config
+from insight.api.config_files import config_path, read_config
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.processes import one_command
 
@@ -23,16 +23,9 @@ _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network and the known settings of its use.
+    """A network with a line that names it, and the settings of its use where a run configures them.
 
-    Args:
-        title: A line that names it.
-        config: The configuration that builds it.
-        vocabulary_size: Rows of its embedding, if known before the data.
-        batch_size: Sequences per batch, if a run is configured.
-        sequence_length: Tokens per sequence, if a run is configured.
-        precision: Precision of the training, if a run is configured.
-        optimizer: The optimizer, if a run is configured.
+    ``vocabulary_size`` is known before the data or ``None``.
     """
 
     title: str
@@ -56,19 +49,14 @@ def choose_network(name: str | None = None, config: Sequence[str] = ()) -> Netwo
         ConfigError: Both or neither is given, the name is unknown, or a file is wrong.
     """
     if bool(name) == bool(config):
-        raise ConfigError(
-            "NAME and --config: give one of them", "for example `insight model show gpt2`; names: model list"
-        )
+        remedy = "for example `insight model show gpt2`; names: model list"
+        raise ConfigError("NAME and --config: give one of them", remedy)
     if name:
         return _preset(name)
-    arguments = [f"--config={file}" for file in config]
-    paths = config_paths(arguments)
     title = ", ".join(config)
-    if len(paths) == 1:
-        content = read_config(paths[0])
-        if "class_path" in content:
-            return NetworkChoice(title, _network_alone(content, title))
-    return _of_run(arguments, title)
+    if len(config) == 1 and "class_path" in (content := read_config(config_path(config[0]))):
+        return NetworkChoice(title, _network_alone(content, title))
+    return _of_run([f"--config={file}" for file in config], title)
 
 
 def list_networks() -> list[dict[str, Any]]:
@@ -144,14 +132,8 @@ def estimate_network(
 ) -> dict[str, Any]:
     """The numbers of ``insight model estimate --json``.
 
-    Args:
-        config: The network's configuration.
-        vocabulary_size: Number of tokens that it knows.
-        batch_size: Sequences per batch.
-        sequence_length: Tokens per sequence.
-        precision: ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and
-            ``16-true`` have the same sizes.
-        optimizer: The optimizer whose states are counted.
+    ``precision`` is ``32-true``, ``bf16-mixed`` (float32 weights) or ``bf16-true``; ``16-mixed`` and
+    ``16-true`` have the same sizes.
 
     Raises:
         ConfigError: A number is below 1 or above the context, or the memory depends on the text.
@@ -171,14 +153,8 @@ def estimate_network(
     dtype = torch.bfloat16 if precision.endswith("16-true") else torch.float32
     products = torch.float32 if precision == "32-true" else torch.bfloat16
     size = network_size(config, vocabulary_size, sequence_length, dtype)
-    memory = training_memory(
-        config,
-        vocabulary_size,
-        batch_size,
-        sequence_length,
-        dtype,
-        products if precision.endswith("16-mixed") else None,
-    )
+    mixed = products if precision.endswith("16-mixed") else None
+    memory = training_memory(config, vocabulary_size, batch_size, sequence_length, dtype, mixed)
     groups = parameter_groups(build_without_memory(config, vocabulary_size))
     numbers = {group.role: sum(p.numel() for p in group.parameters.values()) for group in groups}
     weights = size.num_parameters * dtype.itemsize
@@ -287,12 +263,10 @@ def _facts(preset: Preset) -> dict[str, Any]:
     config = preset.config
     network = build_without_memory(config, preset.vocabulary_size)
     decoder = decoder_of(config)
-    num_layers = decoder.num_layers
-    if isinstance(config, EncoderDecoderConfig):
-        num_layers += config.encoder.num_layers
+    encoder = config.encoder.num_layers if isinstance(config, EncoderDecoderConfig) else 0
     return {
         "num_parameters": network.num_parameters(),
-        "num_layers": num_layers,
+        "num_layers": decoder.num_layers + encoder,
         "hidden_size": decoder.hidden_size,
         "max_sequence_length": decoder.max_sequence_length,
         "vocabulary_size": preset.vocabulary_size,

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insight.runtime.errors import ConfigError, DataError, OutputError
+from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.files import require_new
 from insight.runtime.messages import say, silence_libraries
+from insight.runtime.numbers import require_number
 from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
@@ -39,7 +41,7 @@ def redteam(
         checkpoint: A run folder (its best checkpoint), a ``.ckpt`` file or a quantized model.
         target: Another model instead: an object, or ``NAME:ARGUMENT``.
         suite: ``base``, ``watch``, or a YAML file of measures.
-        measures: Names of the measures of the suite to take; all of them if empty.
+        measures: Only this measure of the suite; may be given again.
         num_samples: Texts per prompt, for attacks that draw several.
         seed: Seed of the suite; equal seeds ask equal items.
         config: Configuration that names the training text, for a checkpoint outside of a run folder.
@@ -68,17 +70,11 @@ def redteam(
     if (checkpoint is None) == (target is None):
         raise ConfigError("one of --checkpoint and --target is needed", "name the model to measure")
     if target is not None and config is not None:
-        raise ConfigError(
-            "belongs to --checkpoint: the text behind another target is not known",
-            "leave it out",
-            option="--config",
-            value=config,
-        )
+        problem = "belongs to --checkpoint: the text behind another target is not known"
+        raise ConfigError(problem, "leave it out", option="--config", value=config)
     folder = None if output is None else Path(output)
-    if folder is not None and folder.exists():
-        raise OutputError(
-            "exists already", "choose another name, or remove it first", option="--output", value=folder
-        )
+    if folder is not None:
+        require_new(folder)
     check_options(seed, num_workers)
     chosen = find_suite(suite, measures, {} if num_samples is None else {"num_samples": num_samples})
     model: Target
@@ -88,8 +84,7 @@ def redteam(
     elif isinstance(target, str):
         name, _, argument = target.partition(":")
         model = TARGETS.load(name)(argument)
-    else:
-        assert target is not None
+    elif target is not None:
         model = target
     with _saying_how_to_go_on(folder, progress) as watched:
         results = red_team(model, chosen, material, seed, folder, num_workers, watched)
@@ -105,13 +100,15 @@ def compare_redteam(first: str | Path, second: str | Path, seed: int = 0) -> Com
     """Compare two results case by case.
 
     Args:
-        first: Folder that :func:`redteam` made, or a run folder with ``safety/`` in it.
-        second: The folder of the other model.
+        first: Folder of `insight redteam run`, or a run folder with ``safety/`` in it.
+        second: The same, of the other model.
         seed: Seed of the bootstrap.
 
     Raises:
         InsightError: A folder holds no results, or the two share no item.
     """
+    require_number("--seed", seed, 0, at_least=0)
+
     from insight.safety import compare_folders
 
     return compare_folders(_results_folder(Path(first)), _results_folder(Path(second)), seed)
@@ -142,9 +139,8 @@ def _check_name(option: str, value: str | Path) -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return  # such a name is possible; errors are reported where it is used
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            "cannot be the name of a file", "use another one", option=option, value=value
-        ) from error
+        problem = "cannot be the name of a file"
+        raise ConfigError(problem, "use another one", option=option, value=value) from error
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def add_action(
 
 
 def add_parameters(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     target: Callable[..., Any],
     names: Collection[str] | None = None,
     positional: Collection[str] = (),
@@ -100,7 +100,7 @@ def add_parameters(
     several values, a ``bool`` is a flag, and a ``Literal`` offers its choices.
 
     Args:
-        parser: The parser to add to.
+        parser: The parser to add to, or a group of it.
         target: A function or class whose docstring explains its parameters in Google style.
         names: The parameters that become options; ``None`` = all.
         positional: The parameters that become arguments without a name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from insight.api.benchmark import ComparisonSettings, benchmark, compare
@@ -53,33 +54,22 @@ def run(name: str, arguments: list[str]) -> int:
 
 def tables(comparison: Comparison) -> str:
     """The results for a terminal: one table of quality and size, one of speed."""
-    sizes = [("model", "bits/byte", "more than the first (95%)", "weights", "on disk", "memory", "load")]
-    speeds = [("model", "batch", "prefill p50", "p95", "step p50", "p95", "tokens/s")]
+    sizes: list[Sequence[str]] = [
+        ("model", "bits/byte", "more than the first (95%)", "weights", "on disk", "memory", "load")
+    ]
+    speeds: list[Sequence[str]] = [("model", "batch", "prefill p50", "p95", "step p50", "p95", "tokens/s")]
     for model in comparison.models:
         name, footprint = safe_text(model.label, _NAME_CHARACTERS), model.footprint
-        sizes.append(
-            (
-                name,
-                f"{model.quality.bits_per_byte:.4f}",
-                _difference(model),
-                format_bytes(model.weight_bytes),
-                format_bytes(footprint.disk_bytes),
-                format_bytes(footprint.resident_bytes),
-                format_latency(footprint.load_seconds),
-            )
-        )
+        sized = map(format_bytes, (model.weight_bytes, footprint.disk_bytes, footprint.resident_bytes))
+        quality = (f"{model.quality.bits_per_byte:.4f}", _difference(model))
+        sizes.append((name, *quality, *sized, format_latency(footprint.load_seconds)))
         for speed in model.speeds:
-            speeds.append(
-                (
-                    name,
-                    str(speed.batch_size),
-                    format_latency(speed.prefill_seconds_p50),
-                    format_latency(speed.prefill_seconds_p95),
-                    format_latency(speed.decode_seconds_p50),
-                    format_latency(speed.decode_seconds_p95),
-                    f"{speed.tokens_per_second:,.0f}",
-                )
+            seconds = (
+                format_latency(getattr(speed, f"{part}_seconds_{percentile}"))
+                for part in ("prefill", "decode")
+                for percentile in ("p50", "p95")
             )
+            speeds.append((name, str(speed.batch_size), *seconds, f"{speed.tokens_per_second:,.0f}"))
     return f"{aligned(sizes)}\n\n{aligned(speeds)}"
 
 

@@ -6,10 +6,9 @@ import argparse
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from insight.api.cache import (
-    StoreEntry,
     cache_folder,
     clear_stores,
     list_stores,
@@ -22,6 +21,9 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.json_files import print_json
 from insight.runtime.messages import plain_line
 from insight.runtime.numbers import require_number
+
+if TYPE_CHECKING:
+    from insight.data.store import StoreEntry
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

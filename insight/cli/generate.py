@@ -36,13 +36,8 @@ def run(name: str, arguments: list[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight generate", description=COMMANDS["generate"].summary)
-    parser.add_argument(
-        "prompt",
-        nargs="?",
-        type=text_argument,
-        metavar="PROMPT",
-        help="the text to continue; standard input if not given",
-    )
+    about = "the text to continue; standard input if not given"
+    parser.add_argument("prompt", nargs="?", type=text_argument, metavar="PROMPT", help=about)
     add_parameters(parser, open_text, ("checkpoint", "device"))
     add_parameters(parser, GenerationSettings)
     parser.add_argument("--json", action="store_true", help="print prompt, text and why it ended as JSON")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from insight.api.estimate import choose_network, estimate, list_networks
-from insight.cli.arguments import CommandParser, add_parameters, chosen
+from insight.cli.arguments import CommandParser, add_action, add_parameters, chosen
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import format_bytes, format_count
 from insight.runtime.json_files import print_json, to_text
@@ -17,25 +17,18 @@ def run(name: str, arguments: list[str]) -> int:
     """Parse and run one action."""
     options = _parser().parse_args(arguments)
     silence_libraries()
-    options.action(options)
+    options.run(options)
     return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight model", description=COMMANDS["model"].summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
-    listing = actions.add_parser("list", help="the published networks that can be built by name")
-    listing.set_defaults(action=_list)
-    show = actions.add_parser("show", help="a network's configuration, to be put under model.network")
+    add_action(actions, "list", "the published networks that can be built by name", _list)
+    show = add_action(actions, "show", "a network's configuration, to be put under model.network", _show)
     add_parameters(show, estimate, ("name", "config"), positional=("name",))
-    show.set_defaults(action=_show)
-    cost = actions.add_parser(
-        "estimate", help="parameters, memory and operations of a network, without building it"
-    )
-    add_parameters(cost, estimate, positional=("name",))
-    cost.set_defaults(action=_estimate)
-    for action in (listing, show, cost):
-        action.add_argument("--json", action="store_true", help="print JSON")
+    summary = "parameters, memory and operations of a network, without building it"
+    add_parameters(add_action(actions, "estimate", summary, _estimate), estimate, positional=("name",))
     return parser
 
 
@@ -82,41 +75,28 @@ def _estimate(options: argparse.Namespace) -> None:
 
 
 def _text(estimate: dict[str, Any]) -> str:
-
-    def size(name: str) -> str:
-        return format_bytes(estimate[name])
-
+    size = {name: format_bytes(value) for name, value in estimate.items() if name.endswith("_bytes")}
     active = estimate["num_active_parameters"]
     some = f", of which a token uses {active:,}" if active != estimate["num_parameters"] else ""
     tokens = f"{estimate['batch_size']:,} x {estimate['sequence_length']:,} tokens"
+    forward, both = (format_count(estimate[f"flops_per_token_{way}"]) for way in ("forward", "training"))
+    kept, most = size["activation_bytes"], size["peak_activation_bytes"]
     lines = [
         ("parameters", f"{estimate['num_parameters']:,}{some}"),
-        (
-            "FLOPs a token",
-            f"{format_count(estimate['flops_per_token_forward'])} forward, "
-            f"{format_count(estimate['flops_per_token_training'])} in training",
-        ),
+        ("FLOPs a token", f"{forward} forward, {both} in training"),
         ("training", f"{tokens}, {estimate['precision']}, {estimate['optimizer']}, not compiled"),
-        ("  weights", size("weight_bytes")),
-        ("  gradients", size("gradient_bytes")),
-        ("  optimizer", size("optimizer_bytes")),
-        (
-            "  activations",
-            f"{size('activation_bytes')} kept for the backward pass, {size('peak_activation_bytes')} at most",
-        ),
-        ("  logits", f"{size('logits_bytes')}, a part at a time"),
-        ("  peak", f"{size('peak_bytes')} in all"),
+        ("  weights", size["weight_bytes"]),
+        ("  gradients", size["gradient_bytes"]),
+        ("  optimizer", size["optimizer_bytes"]),
+        ("  activations", f"{kept} kept for the backward pass, {most} at most"),
+        ("  logits", f"{size['logits_bytes']}, a part at a time"),
+        ("  peak", f"{size['peak_bytes']} in all"),
     ]
     if estimate["cache_layers"] is None:
         lines.append(("cache", "none of this length: later tokens would change earlier keys"))
     else:
-        fixed = size("cache_fixed_bytes") if estimate["cache_fixed_bytes"] else "nothing"
-        lines.append(
-            (
-                "cache",
-                f"{size('cache_bytes_per_token')} a token and {fixed} whatever the length, "
-                f"{size('cache_bytes')} a sequence in {estimate['cache_dtype']}",
-            )
-        )
+        each, fixed = format_bytes(estimate["cache_bytes_per_token"]), estimate["cache_fixed_bytes"]
+        text = f"{each} a token and {size['cache_fixed_bytes'] if fixed else 'nothing'} whatever the length, "
+        lines.append(("cache", f"{text}{size['cache_bytes']} a sequence in {estimate['cache_dtype']}"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:{width}}  {value}" for name, value in lines)

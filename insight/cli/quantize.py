@@ -30,10 +30,9 @@ def run(name: str, arguments: list[str]) -> int:
         return 0
     print(table(result))
     print(f"\n{result.reason}")
-    if result.optimized is None:
-        print(f"{options.output}  (the measurements; there is no other model)")
-    else:
-        print(f"{options.output}  (more: insight benchmark {options.checkpoint} {options.output})")
+    more = f"more: insight benchmark {options.checkpoint} {options.output}"
+    none = "the measurements; there is no other model"
+    print(f"{options.output}  ({none if result.optimized is None else more})")
     return 0
 
 
@@ -41,10 +40,9 @@ def table(result: SearchResult) -> str:
     """The candidates as text: those on the Pareto front are marked, refused ones have a reason."""
     original = result.candidates[0]
     rows = [_COLUMNS, *(_row(one, original) for one in result.candidates if one.status == "ok")]
-    lines = [aligned(rows)]
-    lines.append("* nothing else is at least as good in quality, size and speed and better in one")
-    lines += [f"  {one.name}: {one.reason}" for one in result.candidates if one.status != "ok"]
-    return "\n".join(lines)
+    note = "* nothing else is at least as good in quality, size and speed and better in one"
+    refused = [f"  {one.name}: {one.reason}" for one in result.candidates if one.status != "ok"]
+    return "\n".join([aligned(rows), note, *refused])
 
 
 def _row(one: Candidate, original: Candidate) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def run(name: str, arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(prog="insight tokenizer", description=__doc__.split(": ")[1])
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="ACTION")
-    texts = {"positional": ("files",), "spelled": {"languages": "text"}}
+    texts: Any = {"positional": ("files",), "spelled": {"languages": "text"}}
 
     train = add_action(actions, "train", "train a tokenizer on text", _train, json=False)
     add_parameters(train, train_tokenizer, ("files", "languages", "output", "separate"), **texts)

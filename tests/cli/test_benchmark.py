@@ -141,7 +141,7 @@ def test_a_model_against_itself_from_python(
         (["RUN", "empty"], ["MODEL=empty", "holds no checkpoint"]),
         (["RUN", "train.txt"], ["train.txt", "is not a checkpoint of insight"]),
         ([], ["MODEL", "required"]),
-        (["RUN", "--output", "empty"], ["--output=empty exists already"]),
+        (["RUN", "--output", "empty"], ["--output=empty: exists already"]),
         (["RUN", "--output", "train.txt/out"], ["train.txt", "not a folder"]),
         (["RUN", "--text", "tset.txt"], ["--text=tset.txt", "did you mean test.txt?"]),
         (["RUN", "--seconds", "0"], ["seconds=0", "above 0"]),

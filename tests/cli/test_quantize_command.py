@@ -183,7 +183,7 @@ def test_an_output_folder_that_exists(insight: Insight, finished_run: Path, work
     (workplace / "out").mkdir()
     outcome = insight("quantize", "--checkpoint", str(finished_run), "--output", "out")
     assert outcome.code == 2
-    assert "--output=out exists already" in outcome.error_line
+    assert "--output=out: exists already" in outcome.error_line
     assert list((workplace / "out").iterdir()) == []
 
 

@@ -115,7 +115,7 @@ def test_a_python_function_is_a_target(insight: Insight, workplace: Path, suite:
         (["run", "--target", "pyhton:a:b"], ["unknown target 'pyhton'", "did you mean 'python'?"]),
         (["run", "--target", "python:nowhere_at_all:f"], ["nowhere_at_all", "cannot be imported"]),
         (["compare", "there", "RUN"], ["there", "holds no results"]),
-        (["compare", "there"], ["B"]),
+        (["compare", "there"], ["SECOND"]),
     ],
 )
 def test_mistakes(
