@@ -28,7 +28,7 @@ _JOB_FILES = "cluster/"  # what schedulers read
 _NOT_PLAINLY_TEXT = re.compile(r"[-+.]*\d|[-+]?\.(inf|nan)$|(null|~|true|false|yes|no|on|off|y|n|)$", re.I)
 _MOST_NODES, _DEEPEST = 100_000, 64
 _TEXT_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp"))
-_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+_NULL, _MERGE, _MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("null", "merge", "map"))
 
 
 def option_values(arguments: list[str], *names: str) -> list[str]:
@@ -51,34 +51,23 @@ def early_option(arguments: list[str], group: str, name: str) -> str | None:
     """The value of ``--group.name`` on the command line or in its files, before anything is parsed.
 
     Raises:
-        ConfigError: A file cannot be used; see :func:`config_paths`.
+        ConfigError: A file cannot be used; see :func:`config_path`.
     """
     given = option_value(arguments, f"--{group}.{name}")
-    if given is not None:
-        return given
-    for path in reversed(config_paths(arguments)):
+    for path in reversed(config_paths(arguments) if given is None else []):
         options = read_config(path).get(group)
         if isinstance(options, dict) and options.get(name) is not None:
             return str(options[name])
-    return None
-
-
-def has_config(arguments: list[str]) -> bool:
-    """Whether ``arguments`` name a configuration file."""
-    return option_value(arguments, *CONFIG_OPTIONS) is not None
+    return given
 
 
 def config_paths(arguments: list[str]) -> list[Path]:
-    """The files of every ``--config``; ``quickstart`` means the shipped file unless a file has this name.
-
-    Raises:
-        ConfigError: A file does not exist, or is a folder.
-    """
+    """The files of every ``--config``; see :func:`config_path`."""
     return [config_path(value) for value in option_values(arguments, *CONFIG_OPTIONS)]
 
 
 def config_path(value: str) -> Path:
-    """The file that ``value`` of ``--config`` names.
+    """The file that ``value`` of ``--config`` names; a shipped one unless a file has this name.
 
     Raises:
         ConfigError: The file does not exist, or is a folder.
@@ -107,36 +96,26 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is not UTF-8, not YAML, empty, or not a mapping.
     """
+
+    def wrong(problem: str, remedy: str) -> ConfigError:
+        return ConfigError(problem, remedy, option="--config", value=path)
+
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = parse_yaml(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"is not UTF-8 at byte {error.start}", "save it as UTF-8", option="--config", value=path
-        ) from error
+        raise wrong(f"is not UTF-8 at byte {error.start}", "save it as UTF-8") from error
     except OSError as error:
-        raise ConfigError(
-            f"cannot be read ({error.strerror})", "check its permissions", option="--config", value=path
-        ) from error
-    try:
-        content = parse_yaml(text)
+        raise wrong(f"cannot be read ({error.strerror})", "check its permissions") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error or "damaged").split())
-        raise ConfigError(
-            f"is not valid YAML{place}: {problem}", "mend that line", option="--config", value=path
-        ) from error
+        raise wrong(f"is not valid YAML{place}: {problem}", "mend that line") from error
     if content is None:
-        raise ConfigError(
-            "is empty", "begin with a copy of configs/quickstart.yaml", option="--config", value=path
-        )
+        raise wrong("is empty", "begin with a copy of configs/quickstart.yaml")
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"holds a {'list' if isinstance(content, list) else 'single value'}",
-            "write option: value lines",
-            option="--config",
-            value=path,
-        )
+        kind = "list" if isinstance(content, list) else "single value"
+        raise wrong(f"holds a {kind}", "write option: value lines")
     return content
 
 
@@ -159,39 +138,35 @@ class _Reader:
     def plain(self, node: yaml.Node, depth: int) -> Any:
         self._num_nodes += 1
         if depth > _DEEPEST or self._num_nodes > _MOST_NODES:
-            raise yaml.constructor.ConstructorError(None, None, "is nested without end", node.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            if node.tag != "tag:yaml.org,2002:map":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{node.tag} cannot be here", node.start_mark
-                )
-            return self._mapping(node, depth)
+            raise _wrong("is nested without end", node)
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(item, depth + 1) for item in node.value]
-        if node.tag == _NULL:
-            return None
-        if node.tag not in _TEXT_TAGS:
-            raise yaml.constructor.ConstructorError(None, None, f"{node.tag} cannot be here", node.start_mark)
-        return str(node.value)
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.MappingNode) or node.tag not in (_NULL, *_TEXT_TAGS):
+            raise _wrong(f"{node.tag} cannot be here", node)
+        return None if node.tag == _NULL else str(node.value)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
-            if key.tag == _MERGE:
-                content = self.plain(value, depth + 1)
-                for mapping in content if isinstance(content, list) else [content]:
-                    if isinstance(mapping, dict):
-                        merged |= {name: item for name, item in mapping.items() if name not in merged}
+                raise _wrong("a key must be text", key)
+            if key.value in own and key.tag != _MERGE:
+                raise _wrong(f"{key.value!r} is given twice", key)
+            content = self.plain(value, depth + 1)
+            if key.tag != _MERGE:
+                own[key.value] = content
                 continue
-            if key.value in own:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} is given twice", key.start_mark
-                )
-            own[key.value] = self.plain(value, depth + 1)
+            for mapping in content if isinstance(content, list) else [content]:
+                if isinstance(mapping, dict):
+                    merged |= {name: item for name, item in mapping.items() if name not in merged}
         return merged | own
+
+
+def _wrong(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -218,11 +193,11 @@ def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
         return config, []
     given = option_value(arguments, "--data.train_files", "--data.init_args.train_files")
     train_files = options.get("train_files") if given is None else collection(given) or given
-    if not train_files or any(name.startswith(_CORPUS) for name in _texts(train_files)):
+    if not train_files or any(name.startswith(_CORPUS) for name in texts(train_files)):
         return config, []
     left_out = []
     for name in ("validation_files", "test_files"):
-        files = list(_texts(options.get(name)))
+        files = list(texts(options.get(name)))
         is_earlier = _last_to_give(contents, arguments, f"data.{name}") < trained
         if files and is_earlier and all(file.startswith(_CORPUS) for file in files):
             options[name] = None
@@ -243,23 +218,19 @@ def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 def _last_to_give(contents: list[dict[str, Any]], arguments: list[str], option: str) -> int:
     """The number of the last file that gives an option; the next number for the command line, -1 for none."""
     group, _, name = option.partition(".")
-    if any(given.replace(".init_args", "").lstrip("-") == option for given, _ in split_options(arguments)):
+    if any(option_keys(given) == [group, name] for given, _ in split_options(arguments)):
         return len(contents)
-    found = -1
-    for index, content in enumerate(contents):
-        options = content.get(group)
-        options = options.get("init_args", options) if isinstance(options, dict) else None
-        if isinstance(options, dict) and name in options:
-            found = index
-    return found
+    places = enumerate(holder(content, [group, name]) for content in contents)
+    return max((index for index, place in places if isinstance(place, dict) and name in place), default=-1)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Every text inside lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from texts(inner)
 
 
 def with_default_classes(config: dict[str, Any]) -> dict[str, Any]:
@@ -333,8 +304,10 @@ def as_arguments(config: dict[str, Any], arguments: list[str]) -> list[str]:
     for name, value in split_options(arguments):
         if name in CONFIG_OPTIONS:
             continue
-        given = collection(value)
-        if isinstance(given, list) and _replace_list(config, name.lstrip("-").split("."), given):
+        given, keys = collection(value), option_keys(name)
+        place = holder(config, keys)
+        if isinstance(given, list) and isinstance(place, dict) and isinstance(place.get(keys[-1]), list):
+            place[keys[-1]] = given
             continue
         if given is not None:
             value = json.dumps(given, ensure_ascii=False)
@@ -382,25 +355,24 @@ def collection(value: str | None) -> Any:
     return parsed if isinstance(parsed, (list, dict)) else None
 
 
-def _replace_list(config: dict[str, Any], keys: list[str], value: list[Any]) -> bool:
-    """Replace the list under ``keys`` instead of merging its items; returns whether there was one."""
+def option_keys(option: str) -> list[str]:
+    """The names in a dotted option, without dashes and ``init_args``."""
+    return [key for key in option.lstrip("-").split(".") if key not in ("", "init_args")]
+
+
+def holder(config: dict[str, Any], keys: list[str]) -> Any:
+    """The mapping that holds the option under ``keys``, or a list on the way to it; else ``None``."""
     place: Any = config
     for key in keys[:-1]:
         place = place.get("init_args", place) if isinstance(place, dict) else None
         place = place.get(key) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
-            return False
-    place = place.get("init_args", place)
-    if not isinstance(place, dict) or not isinstance(place.get(keys[-1]), list):
-        return False
-    place[keys[-1]] = value
-    return True
+        if isinstance(place, list):
+            return place
+    return place.get("init_args", place) if isinstance(place, dict) else None
 
 
 def _remedy(path: Path, shipped: dict[str, Path]) -> str:
-    if path.is_symlink() or path.parent.is_dir():
-        remedy = missing_path_remedy(path)
-        if remedy:
-            return remedy
+    if (path.is_symlink() or path.parent.is_dir()) and (remedy := missing_path_remedy(path)):
+        return remedy
     match = nearest(path.stem, shipped) or nearest(f"{path.parent.name}/{path.stem}", shipped)
     return f"did you mean {match!r}?" if match else f"shipped ones: {', '.join(shipped)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from insight.api.config_files import (
     collection,
     given_config,
     merge,
+    option_keys,
     read_config,
     split_options,
+    texts,
     with_default_classes,
 )
 from insight.api.ranges import range_mistake
-from insight.api.source_schema import Parameter, SourceSchema, insight_schema
+from insight.api.source_schema import Parameter, SourceSchema, insight_schema, listed
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
 
@@ -45,22 +48,18 @@ COMMAND_OPTIONS: dict[str, dict[str, str]] = {
 """The options that a command has beside the groups of a configuration and those of its output."""
 GROUPS = ("seed", "run", "model", "data", "trainer")
 _FILE_OPTIONS = ("train_files", "validation_files", "test_files", "predict_files")
-_PATTERNS = {
-    "int": re.compile(r"[+-]?(\d[\d_]*|0x[\da-f_]+|0o[0-7_]+|0b[01_]+)", re.I),
-    "float": re.compile(
-        r"[+-]?(\d[\d_]*\.?[\d_]*(e[+-]?\d+)?|\.\d[\d_]*(e[+-]?\d+)?|\.?inf(inity)?|0x[\da-f_]+)|\.?nan"
-        r"|\d+(:\d+)+(\.\d*)?",
-        re.I,
-    ),
-    "bool": re.compile(r"true|false|yes|no|on|off|y|n", re.I),
-    "None": re.compile(r"null|~|", re.I),
-}
-_MEANINGS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "None": "null",
+_FLOAT = (
+    r"[+-]?(\d[\d_]*\.?[\d_]*(e[+-]?\d+)?|\.\d[\d_]*(e[+-]?\d+)?|\.?inf(inity)?|0x[\da-f_]+)|\.?nan"
+    r"|\d+(:\d+)+(\.\d*)?"
+)
+_NULL = re.compile(r"null|~|", re.I)
+# The texts that a type takes, and what it is called.
+_SCALARS = {
+    "int": (re.compile(r"[+-]?(\d[\d_]*|0x[\da-f_]+|0o[0-7_]+|0b[01_]+)", re.I), "a whole number"),
+    "float": (re.compile(_FLOAT, re.I), "a number"),
+    "bool": (re.compile(r"true|false|yes|no|on|off|y|n", re.I), "true or false"),
+    "str": (re.compile(r".*", re.S), "text"),
+    "None": (_NULL, "null"),
 }
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _LISTS = frozenset({"list", "tuple", "Sequence", "Iterable", "set", "frozenset"})
@@ -83,10 +82,10 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
     return list({str(mistake): mistake for mistake in found}.values())
 
 
-def own_packages(command: str, config: dict[str, Any], arguments: Sequence[str] = ()) -> set[str]:
+def own_packages(command: str, config: dict[str, Any], arguments: list[str] | None = None) -> set[str]:
     """The packages beside Insight and its libraries whose classes a configuration or command line names."""
     checker = _Checker(command, insight_schema(), frozenset())
-    list(checker.check(with_options(config, split_options(list(arguments)))))
+    list(checker.check(with_options(config, split_options(arguments or []))))
     paths = {*checker.own_classes.values(), *_class_paths(config)}
     return {path.split(".")[0] for path in paths if "." in path} - set(OWN_PACKAGES)
 
@@ -101,23 +100,17 @@ def refuse_foreign_classes(command: str, path: Path) -> None:
     """
     refused = sorted(own_packages(command, read_config(path)) - set(allowed_packages()))
     if refused:
-        raise ConfigError(
-            f"{path} names classes of the package {refused[0]!r}",
-            f"add --allow_package {refused[0]} if you trust this run",
-        )
+        problem = f"{path} names classes of the package {refused[0]!r}"
+        raise ConfigError(problem, f"add --allow_package {refused[0]} if you trust this run")
 
 
 def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) -> dict[str, Any]:
     """A configuration with the options of a command line merged in."""
     result = with_default_classes(copy.deepcopy(config))
     for name, value in options:
-        keys = [key for key in name.lstrip("-").removesuffix("+").split(".") if key != "init_args"]
-        if (
-            not name.startswith("--")
-            or keys[0] not in GROUPS
-            or value is None
-            or name.endswith(("+", ".help"))
-        ):
+        keys = option_keys(name)
+        is_value = value is not None and name.startswith("--") and not name.endswith(("+", ".help"))
+        if not is_value or not keys or keys[0] not in GROUPS:
             continue
         place = result
         for depth, key in enumerate(keys[:-1]):
@@ -141,17 +134,14 @@ def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str,
     found: set[tuple[str, str]] = set()
 
     def collect(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
+        if isinstance(value, (dict, list)):
+            for key, inner in value.items() if isinstance(value, dict) else ((name, item) for item in value):
                 collect(key, inner)
-        elif isinstance(value, list):
-            for inner in value:
-                collect(name, inner)
         found.add((name, str(value)))
         try:
             number = yaml.safe_load(value) if isinstance(value, str) else None
         except (yaml.YAMLError, ValueError):
-            number = None
+            return
         if isinstance(number, (int, float)):
             found.add((name, str(number)))
             if abs(number) < 1e300:
@@ -190,17 +180,15 @@ class _Checker:
             if key not in self._known:
                 yield self._unknown(key, value, self._known, "")
             elif key == "seed":
-                yield from self._value(value, _expression("int"), None, key)
+                yield from self._value(value, ast.Name("int"), None, key)
             elif key in GROUPS and not isinstance(value, dict):
-                is_class = isinstance(value, str) and not _PATTERNS["None"].fullmatch(value)
+                is_class = isinstance(value, str) and not _NULL.fullmatch(value)
                 if not (is_class and key in DEFAULT_CLASSES):
                     yield _no_mapping(key, value)
-            elif key == "run":
-                yield from self._options(value, "RunConfig", key)
-            elif key == "trainer":
-                yield from self._options(value, "Trainer", key)
             elif key in DEFAULT_CLASSES:
                 yield from self._described(value, class_name(value) or "", key)
+            elif key in GROUPS:
+                yield from self._options(value, "Trainer" if key == "trainer" else "RunConfig", key)
         data = config.get("data")
         if isinstance(data, dict) and class_name(data) == class_name(DEFAULT_CLASSES["data"]):
             yield from _missing_files(data.get("init_args"))
@@ -246,11 +234,8 @@ class _Checker:
         dot = f"{prefix}." if prefix else ""
         known = list(known)
         match = nearest(name, known)
-        dashes = (
-            "--"
-            if any(given == f"--{path}" or given.startswith(f"--{path}.") for given in self.given)
-            else ""
-        )
+        is_option = any(f"{given}.".startswith(f"--{path}.") for given in self.given)
+        dashes = "--" if is_option else ""
         if match is None and not prefix:  # the user may have left out the group of the option
             inside = self._inside()
             match = name if name in inside else nearest(name, inside)
@@ -274,11 +259,8 @@ class _Checker:
         """The options of the groups, each with the prefix of its group."""
         owners = {"run": "RunConfig", "trainer": "Trainer"}
         owners |= {group: str(class_name(path)) for group, path in DEFAULT_CLASSES.items()}
-        return {
-            option: f"{group}."
-            for group, owner in owners.items()
-            for option in self.schema.parameters(owner) or ()
-        }
+        groups = {group: self.schema.parameters(owner) or () for group, owner in owners.items()}
+        return {option: f"{group}." for group, options in groups.items() for option in options}
 
     def _value(
         self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
@@ -289,70 +271,54 @@ class _Checker:
         members = list(_members(annotation))
         complaints: list[list[InsightError]] = []
         for member in members:
-            complaint = list(self._member(value, member, parameter, path))
-            if not complaint:
+            complaints.append(list(self._member(value, member, parameter, path)))
+            if not complaints[-1]:
                 mistake = range_mistake(path, value)
                 if mistake:
                     yield mistake
                 return
-            complaints.append(complaint)
-        classes = [
-            complaint
-            for member, complaint in zip(members, complaints, strict=True)
-            if self._is_class(member) and (isinstance(value, dict) or (isinstance(value, str) and value))
-        ]
-        if classes:
-            yield from min(classes, key=len)
-        elif len(complaints) == 1:
-            yield from complaints[0]
-        elif inside := [found for found in complaints if any(error.option != path for error in found)]:
-            yield from min(inside, key=len)
+        if isinstance(value, dict) or (isinstance(value, str) and value):
+            is_class = [isinstance(member, ast.Name) and self.schema.is_kind(member.id) for member in members]
         else:
-            meanings = list(dict.fromkeys(filter(None, (_meaning(member) for member in members))))
+            is_class = [False] * len(members)
+        likely = list(itertools.compress(complaints, is_class))
+        likely = likely or [found for found in complaints if any(error.option != path for error in found)]
+        if likely or len(complaints) == 1:
+            yield from min(likely or complaints, key=len)
+        else:
+            meanings = list(dict.fromkeys(filter(None, map(_meaning, members))))
             yield _wrong_type(path, value, " or ".join(meanings) or "another value")
-
-    def _is_class(self, member: ast.expr) -> bool:
-        return isinstance(member, ast.Name) and self.schema.is_kind(member.id)
 
     def _member(
         self, value: Any, member: ast.expr, parameter: Parameter | None, path: str
     ) -> Iterator[InsightError]:
-        name = _name(member)
-        if name in _MEANINGS:
-            if name == "None":
-                fits = value is None or (isinstance(value, str) and bool(_PATTERNS["None"].fullmatch(value)))
-            elif name == "str":
-                fits = isinstance(value, str)
-            else:
-                fits = isinstance(value, str) and bool(_PATTERNS[name].fullmatch(value))
-            if not fits:
-                yield _wrong_type(path, value, _MEANINGS[name])
+        name, is_list = _name(member), _name(member) in _LISTS
+        if name in _SCALARS:
+            pattern, meaning = _SCALARS[name]
+            is_null = value is None and name == "None"
+            if not (is_null or (isinstance(value, str) and pattern.fullmatch(value))):
+                yield _wrong_type(path, value, meaning)
         elif name == "Literal":
             choices = [str(item) for item in _literals(member)]
             if not isinstance(value, str) or value not in choices:
                 match = nearest(value, choices) if isinstance(value, str) else None
                 remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(choices)}"
                 yield ConfigError("is not one of the choices", remedy, option=path, value=value)
-        elif name in _LISTS:
-            if isinstance(value, dict) or value is None:
-                yield _wrong_type(path, value, "a list")
-            elif isinstance(value, list) and isinstance(member, ast.Subscript):
-                inner = member.slice.elts[0] if isinstance(member.slice, ast.Tuple) else member.slice
-                is_plain = not isinstance(member.slice, ast.Tuple) or _is_ellipsis(member.slice)
-                for index, item in enumerate(value if is_plain else ()):
-                    yield from self._value(item, inner, None, f"{path}.{index}")
-        elif name in _MAPPINGS:
-            if isinstance(value, list) or value is None:
-                yield _wrong_type(path, value, "a mapping")
-            elif isinstance(value, dict) and isinstance(member, ast.Subscript):
-                inner = member.slice.elts[-1] if isinstance(member.slice, ast.Tuple) else member.slice
-                for key, item in value.items():
-                    yield from self._value(item, inner, None, f"{path}.{key}")
+        elif is_list or name in _MAPPINGS:
+            if value is None or isinstance(value, dict if is_list else list):
+                yield _wrong_type(path, value, _meaning(member))
+            elif isinstance(member, ast.Subscript) and not isinstance(value, str):
+                types = member.slice.elts if isinstance(member.slice, ast.Tuple) else [member.slice]
+                is_long = len(types) == 2 and isinstance(types[1], ast.Constant) and types[1].value is ...
+                if is_list and len(types) > 1 and not is_long:
+                    return  # a tuple whose items have different types
+                for key, item in enumerate(value) if is_list else value.items():
+                    yield from self._value(item, types[0 if is_list else -1], None, f"{path}.{key}")
         elif isinstance(member, ast.Name) and self.schema.is_kind(member.id):
             yield from self._class(value, member.id, parameter, path)
         else:
-            named = value.get("class_path") if isinstance(value, dict) else value
-            if isinstance(named, str) and _DOTTED.fullmatch(named) and not isinstance(value, str):
+            named = value.get("class_path") if isinstance(value, dict) else None
+            if isinstance(named, str) and _DOTTED.fullmatch(named):
                 self.own_classes[path] = named
 
     def _class(self, value: Any, kind: str, parameter: Parameter | None, path: str) -> Iterator[InsightError]:
@@ -361,16 +327,17 @@ class _Checker:
             return
         named = value.get("class_path") if isinstance(value, dict) else value
         if named is None:
-            default = _default_class(parameter)
-            name = default if default in self.schema else kind
-            yield from self._described(value, name, path)
+            default = (parameter.default if parameter else None) or ""  # such as Rope(base=500)
+            name = default.partition("(")[0].rpartition(".")[2] if "(" in default else ""
+            yield from self._described(value, name if name in self.schema else kind, path)
             return
         if not isinstance(named, str):
             yield ConfigError("names no class", "write its name", option=f"{path}.class_path", value=named)
             return
-        package, _, name = named.rpartition(".")
-        if package and package.split(".")[0] != "insight":
-            if package.split(".")[0] not in OWN_PACKAGES:
+        name = named.rpartition(".")[2]
+        package = named.split(".")[0] if "." in named else "insight"
+        if package != "insight":
+            if package not in OWN_PACKAGES:
                 self.own_classes[path] = named
             return
         choices = self.schema.choices(kind)
@@ -382,23 +349,14 @@ class _Checker:
             yield from self._described(value, name, path)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first names, with a note if there are more."""
-    shown = list(names)
-    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
-
-
 def _class_paths(value: Any) -> Iterator[str]:
     """Every value of ``class_path`` in a configuration."""
     if isinstance(value, dict):
-        path = value.get("class_path")
-        if isinstance(path, str):
-            yield path
-        for inner in value.values():
-            yield from _class_paths(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _class_paths(inner)
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        value = list(value.values())
+    for inner in value if isinstance(value, list) else ():
+        yield from _class_paths(inner)
 
 
 def _missing_files(options: Any) -> Iterator[InsightError]:
@@ -406,10 +364,8 @@ def _missing_files(options: Any) -> Iterator[InsightError]:
     from insight.data.sources.files import expand_sources
 
     for name in _FILE_OPTIONS if isinstance(options, dict) else ():
-        value = options.get(name)
-        groups = list(value.values()) if isinstance(value, dict) else [value]
-        for pattern in (item for group in groups for item in (group if isinstance(group, list) else [group])):
-            if not isinstance(pattern, str) or pattern.lower() in ("null", "~"):
+        for pattern in texts(options.get(name)):
+            if pattern.lower() in ("null", "~"):
                 continue
             try:
                 expand_sources(pattern, name)
@@ -427,10 +383,6 @@ def _wrong_type(path: str, value: Any, meaning: str) -> ConfigError:
     return ConfigError("has the wrong type", f"give {meaning}", option=path, value=value)
 
 
-def _expression(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body
-
-
 def _members(annotation: ast.expr) -> Iterator[ast.expr]:
     """The alternatives of ``A | B``, ``Union[A, B]`` and ``Optional[A]``."""
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
@@ -443,7 +395,7 @@ def _members(annotation: ast.expr) -> Iterator[ast.expr]:
         if _name(annotation) == "Optional":
             yield ast.Constant(None)
     elif isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        yield from _members(_expression(annotation.value))
+        yield from _members(ast.parse(annotation.value, mode="eval").body)
     else:
         yield annotation
 
@@ -464,20 +416,10 @@ def _meaning(member: ast.expr) -> str:
         return " or ".join(str(item) for item in _literals(member))
     if name in _LISTS or name in _MAPPINGS:
         return "a list" if name in _LISTS else "a mapping"
-    return _MEANINGS.get(name, "")
+    return _SCALARS[name][1] if name in _SCALARS else ""
 
 
 def _literals(member: ast.expr) -> list[Any]:
     inner = member.slice if isinstance(member, ast.Subscript) else member
     items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     return [item.value for item in items if isinstance(item, ast.Constant)]
-
-
-def _is_ellipsis(items: ast.Tuple) -> bool:
-    return len(items.elts) == 2 and isinstance(items.elts[1], ast.Constant) and items.elts[1].value is ...
-
-
-def _default_class(parameter: Parameter | None) -> str:
-    """The class that constructs a default such as ``Rope(base=500)``."""
-    default = parameter.default if parameter else None
-    return default.partition("(")[0].rpartition(".")[2] if default and "(" in default else ""

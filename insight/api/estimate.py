@@ -55,7 +55,7 @@ def choose_network(name: str | None = None, config: Sequence[str] = ()) -> Netwo
         return _preset(name)
     title = ", ".join(config)
     if len(config) == 1 and "class_path" in (content := read_config(config_path(config[0]))):
-        return NetworkChoice(title, _network_alone(content, title))
+        return NetworkChoice(title, _network_alone(content))
     return _of_run([f"--config={file}" for file in config], title)
 
 
@@ -209,23 +209,24 @@ def _preset(name: str) -> NetworkChoice:
     return NetworkChoice(title, preset.config, preset.vocabulary_size)
 
 
-def _network_alone(content: dict[str, Any], title: str) -> NetworkConfig:
+def _network_alone(content: dict[str, Any]) -> NetworkConfig:
     import jsonargparse
 
-    from insight.api.parser_messages import condense, user_mistake
+    from insight.api.parsing import instantiate, parse, raise_all
     from insight.models import DecoderConfig, EncoderDecoderConfig
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
     kind = str(content["class_path"]).rpartition(".")[2]
     described = EncoderDecoderConfig if kind == "EncoderDecoderConfig" else DecoderConfig
     parser.add_argument("--network", type=described)
-    try:
-        config: NetworkConfig = parser.instantiate(parser.parse_object({"network": content})).network
-    except jsonargparse.ArgumentError as error:
-        raise condense(str(error), parser) from error
-    except (ValueError, TypeError) as error:
-        raise user_mistake(error) or ConfigError(f"{title}: {error}", "see `insight model show`") from error
-    return config
+    config: Any
+    config, mistakes = parse(parser, {"network": content}, [])
+    raise_all(mistakes)
+    config, mistakes = instantiate(parser, config)
+    raise_all(mistakes)
+    network: NetworkConfig = config.network
+    return network
 
 
 @one_command()

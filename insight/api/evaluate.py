@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insight.api.config_files import as_options, has_config, option_value, split_options
+from insight.api.config_files import CONFIG_OPTIONS, as_options, option_value, split_options
 from insight.api.early_checks import check_early, refuse_foreign_classes
 from insight.runtime.errors import CheckpointError, ConfigError, OutputError
 from insight.runtime.files import ensure_writable
@@ -118,13 +118,11 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
         CheckpointError: The checkpoint is missing, damaged, or has another network than the configuration.
         ConfigError: The configuration is wrong or missing.
     """
-    if {"-h", "--help"} & set(arguments):
-        _cli(name, arguments)
     text = option_value(arguments, "--checkpoint")
     if text is None:
         raise ConfigError("--checkpoint is missing", "name a run folder or a .ckpt file")
     checkpoint = find_checkpoint(text)
-    if not has_config(arguments):
+    if option_value(arguments, *CONFIG_OPTIONS) is None:
         folder = RunFolder(checkpoint) if checkpoint.is_dir() else run_of_checkpoint(checkpoint)
         if folder is None or not folder.config_path.is_file():
             raise CheckpointError(

@@ -10,8 +10,7 @@ from insight.api.ranges import range_mistake
 from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import check_run_name
 
-_LONGEST_SECONDS = 1e9
-_CLOCK = re.compile(r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+)")
+_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")  # days, hours, minutes, seconds
 
 
 def duration_in_seconds(option: str, value: float | str) -> float:
@@ -20,29 +19,20 @@ def duration_in_seconds(option: str, value: float | str) -> float:
     Raises:
         ConfigError: The value of ``option`` is no duration, not above 0, or longer than 30 years.
     """
-    seconds = _from_text(value) if isinstance(value, str) else float(value)
-    if not 0 < seconds < _LONGEST_SECONDS:
-        raise ConfigError(
-            "must be a positive time, of a few years at most",
-            "use seconds or HH:MM:SS, for example 3600 or 01:00:00",
-            option=option,
-            value=value,
-        )
-    return seconds
-
-
-def _from_text(text: str) -> float:
-    """The seconds, or ``nan`` if the text is no duration."""
-    clock = _CLOCK.fullmatch(text.strip())
-    if clock is None:
+    clock = _CLOCK.fullmatch(str(value).strip())
+    if clock:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        value_in_seconds = ((days * 24.0 + hours) * 60 + minutes) * 60 + seconds
+    else:
         try:
-            return float(text)
+            value_in_seconds = float(value)
         except ValueError:
-            return math.nan
-    days, hours, minutes, seconds = (
-        int(clock[name] or 0) for name in ("days", "hours", "minutes", "seconds")
-    )
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+            value_in_seconds = math.nan
+    if not 0 < value_in_seconds < 1e9:
+        problem = "must be a positive time, of a few years at most"
+        remedy = "use seconds or HH:MM:SS, for example 3600 or 01:00:00"
+        raise ConfigError(problem, remedy, option=option, value=value)
+    return value_in_seconds
 
 
 @dataclass(frozen=True)
@@ -82,15 +72,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_run_name(self.name)
-        for name in (
-            "time_budget",
-            "num_threads",
-            "find_learning_rate",
-            "hang_timeout",
-            "rendezvous_timeout",
-        ):
-            mistake = range_mistake(f"run.{name}", getattr(self, name))
-            if mistake:
+        for name, value in vars(self).items():
+            mistake = range_mistake(f"run.{name}", value)
+            if mistake and name != "time_limit":
                 raise mistake
         if self.time_limit is not None:
             duration_in_seconds("run.time_limit", self.time_limit)

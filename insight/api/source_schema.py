@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.machinery
+import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,29 +31,15 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a class.
+    """One parameter of a class: its type, its default in source form, and its text in the docstring."""
 
-    Args:
-        name: Its name.
-        annotation: Its type, as an expression.
-        default: Its default in source form; ``None`` if it has none.
-        explanation: Its text in the docstring.
-    """
-
-    name: str
     annotation: ast.expr | None
     default: str | None
     explanation: str = ""
 
-    @property
-    def type_text(self) -> str:
-        """Its type in source form."""
-        return ast.unparse(self.annotation) if self.annotation is not None else ""
-
 
 @dataclass(frozen=True)
 class _Found:
-    path: Path
     bases: tuple[str, ...]
     source: str
     is_dataclass: bool
@@ -64,25 +51,26 @@ class SourceSchema:
 
     def __init__(self, *folders: Path) -> None:
         self._classes: dict[str, _Found] = {}
+        self._parameters: dict[str, dict[str, Parameter] | None] = {}
         for folder in folders:
             for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]:
                 text = path.read_text(encoding="utf-8")
                 for match in _CLASS.finditer(text):
-                    self._classes.setdefault(match["name"], _found(path, text, match))
+                    self._classes.setdefault(match["name"], _found(text, match))
         self._children: dict[str, list[str]] = {}
         for name, found in self._classes.items():
             for base in found.bases:
                 self._children.setdefault(base, []).append(name)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._classes
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
 
     def choices(self, kind: str) -> list[str]:
         """The classes that may be named where a ``kind`` is expected."""
         own = sorted(
             name
             for name in {kind, *self._below(kind)}
-            if name in self._classes and not name.startswith("_") and not self._is_abstract(name)
+            if name in self._classes and not name.startswith("_") and not self._classes[name].is_abstract
         )
         if len(own) > 1 and kind in own and kind in self._children:
             own.remove(kind)  # the base class of the others comes last
@@ -95,22 +83,20 @@ class SourceSchema:
 
     def parameters(self, name: str) -> dict[str, Parameter] | None:
         """The parameters of a class; ``None`` if the source does not show all of them."""
-        return _parameters(self, name)
+        if name not in self._parameters:
+            self._parameters[name] = self._read(name)
+        return self._parameters[name]
 
-    def found_parameters(self, name: str) -> dict[str, Parameter] | None:
-        """:meth:`parameters`, computed again."""
+    def _read(self, name: str) -> dict[str, Parameter] | None:
         found = self._classes.get(name)
         if found is None:
             return {} if name in _WITHOUT_PARAMETERS else None
         tree = ast.parse(textwrap.dedent(found.source)).body[0]
         assert isinstance(tree, ast.ClassDef)
         helps = explanations(ast.get_docstring(tree) or "")
-        own_init = next(
-            (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"),
-            None,
-        )
-        if own_init is not None:
-            return _of_function(own_init, helps)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                return _of_function(node, helps)
         inherited: dict[str, Parameter] = {}
         for base in reversed(found.bases):
             parameters = self.parameters(base)
@@ -125,9 +111,6 @@ class SourceSchema:
         for child in (*self._children.get(kind, ()), *foreign):
             yield child
             yield from self._below(child)
-
-    def _is_abstract(self, name: str) -> bool:
-        return self._classes[name].is_abstract
 
 
 @functools.cache
@@ -146,50 +129,31 @@ def package_folder(name: str) -> Path | None:
 
 
 @functools.cache
-def _parameters(schema: SourceSchema, name: str) -> dict[str, Parameter] | None:
-    return schema.found_parameters(name)
-
-
-@functools.cache
 def _foreign_classes(kind: str) -> tuple[str, ...]:
     if kind not in _FOREIGN:
         return ()
     package, folder = _FOREIGN[kind]
     root = package_folder(package)
-    if root is None:
-        return ()
-    names = (
-        match["name"]
-        for path in sorted((root / folder).glob("*.py"))
-        for match in _CLASS.finditer(path.read_text(encoding="utf-8"))
-    )
-    return tuple(sorted({name for name in names if not name.startswith("_")}))
+    paths = sorted((root / folder).glob("*.py")) if root else []
+    found = (match["name"] for path in paths for match in _CLASS.finditer(path.read_text(encoding="utf-8")))
+    return tuple(sorted({name for name in found if not name.startswith("_")}))
 
 
-def _found(path: Path, text: str, match: re.Match[str]) -> _Found:
+def _found(text: str, match: re.Match[str]) -> _Found:
     end = re.compile(r"^\S", re.MULTILINE).search(text, match.end() + 1)
-    before = text[: match.start()].splitlines()
-    decorators = []
-    for line in reversed(before[-6:]):
-        if not line.startswith("@"):
-            break
-        decorators.append(line)
+    before = reversed(text[: match.start()].splitlines()[-6:])
+    decorators = itertools.takewhile(lambda line: line.startswith("@"), before)
     source = text[match.start() : end.start() if end else len(text)]
     bases = tuple(
         base.split("[")[0].strip().rpartition(".")[2]
         for base in (match["bases"] or "").split(",")
         if base.strip() and "=" not in base
     )
-    return _Found(
-        path,
-        bases,
-        source,
-        any("dataclass" in line for line in decorators),
-        "abstractmethod" in source,
-    )
+    is_dataclass = any("dataclass" in line for line in decorators)
+    return _Found(bases, source, is_dataclass, "abstractmethod" in source)
 
 
-def _of_function(function: ast.FunctionDef, explanations: dict[str, str]) -> dict[str, Parameter] | None:
+def _of_function(function: ast.FunctionDef, helps: dict[str, str]) -> dict[str, Parameter] | None:
     arguments = function.args
     if arguments.vararg or arguments.kwarg:
         return None
@@ -201,17 +165,14 @@ def _of_function(function: ast.FunctionDef, explanations: dict[str, str]) -> dic
     ]
     return {
         argument.arg: Parameter(
-            argument.arg,
-            argument.annotation,
-            ast.unparse(default) if default is not None else None,
-            explanations.get(argument.arg, ""),
+            argument.annotation, ast.unparse(default) if default else None, helps.get(argument.arg, "")
         )
         for argument, default in pairs
         if argument.arg != "self"
     }
 
 
-def _of_fields(tree: ast.ClassDef, explanations: dict[str, str]) -> Iterator[tuple[str, Parameter]]:
+def _of_fields(tree: ast.ClassDef, helps: dict[str, str]) -> Iterator[tuple[str, Parameter]]:
     for node in tree.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
@@ -219,7 +180,13 @@ def _of_fields(tree: ast.ClassDef, explanations: dict[str, str]) -> Iterator[tup
         if "ClassVar" in ast.unparse(node.annotation) or "init=False" in (default or ""):
             continue
         name = node.target.id
-        yield name, Parameter(name, node.annotation, default, explanations.get(name, ""))
+        yield name, Parameter(node.annotation, default, helps.get(name, ""))
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, with a note if there are more."""
+    shown = list(names)
+    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
 
 
 def explanations(docstring: str) -> dict[str, str]:

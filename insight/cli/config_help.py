@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from collections.abc import Iterator
 
@@ -72,14 +73,18 @@ def _options(prefix: str, owner: str) -> Iterator[str]:
 def _kind(parameter: Parameter) -> str:
     """The class whose subclasses may be named, if there is one."""
     schema = insight_schema()
-    names = [part.strip() for part in parameter.type_text.split("|")]
+    names = [part.strip() for part in _source(parameter).split("|")]
     return next((name for name in names if schema.is_kind(name) and name in schema), "")
+
+
+def _source(parameter: Parameter) -> str:
+    return ast.unparse(parameter.annotation) if parameter.annotation else ""
 
 
 def _type(parameter: Parameter) -> str:
     if _kind(parameter):
         return "CLASS"
-    text = parameter.type_text.replace("Optional[", "").replace("Union[", "").replace("Literal[", "")
+    text = _source(parameter).replace("Optional[", "").replace("Union[", "").replace("Literal[", "")
     return text.replace("]", "").replace("[", " of ").replace(" | ", "|").replace("'", "").upper()[:40]
 
 
