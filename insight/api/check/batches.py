@@ -28,8 +28,7 @@ class Processes:
         strategy: Name of the strategy's class.
         num_devices: Number of processes on each machine.
         num_nodes: Number of machines.
-        num_readers: Number of processes that read different text; those of a tensor-parallel group read the
-            same.
+        num_readers: Number of processes that read different text; a tensor-parallel group reads the same.
         shards_weights: Whether each process holds only its part of weights and optimizer.
     """
 
@@ -62,24 +61,26 @@ def planned_trainer(cli: InsightCLI) -> Trainer:
     assert cli.placement  # it raises an error for options that do not fit together
     try:
         return cli.make_trainer()
+    except ConfigError:
+        raise
     except (ValueError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"trainer: {plain_line(str(error))}", "change the option in --config or beside it"
-        ) from error
+        remedy = "change the option in --config or beside it"
+        raise ConfigError(f"trainer: {plain_line(str(error))}", remedy) from error
 
 
 def processes_of(trainer: Trainer) -> Processes:
     """The processes that ``trainer`` would start."""
     strategy: Any = trainer.strategy
-    num_processes = trainer.num_devices * trainer.num_nodes
+    num_readers = trainer.num_devices * trainer.num_nodes
+    if isinstance(strategy, ModelParallelStrategy):
+        size = strategy._tensor_parallel_size
+        num_readers = max(1, num_readers // (strategy.num_processes if size == "auto" else int(size)))
     return Processes(
         accelerator=strategy.root_device.type,
         strategy=type(strategy).__name__,
         num_devices=trainer.num_devices,
         num_nodes=trainer.num_nodes,
-        num_readers=max(1, num_processes // _tensor_parallel_size(strategy)),
+        num_readers=num_readers,
         shards_weights=isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)),
     )
 
@@ -92,13 +93,6 @@ def check_processes(processes: Processes, findings: Findings) -> None:
             f"trainer.devices={processes.num_devices}: {num_cores} cores here for that many processes",
             f"use --trainer.devices {num_cores} or fewer",
         )
-
-
-def _tensor_parallel_size(strategy: Any) -> int:
-    if not isinstance(strategy, ModelParallelStrategy):
-        return 1
-    size = strategy._tensor_parallel_size
-    return strategy.num_processes if size == "auto" else int(size)
 
 
 @dataclass(frozen=True)
@@ -147,56 +141,53 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
     # A global batch has a batch of each process. Dividing in two steps rounds down to the same number.
     per_epoch = whole // processes.num_readers
     if not per_epoch:
-        needed = datamodule.batch_size * processes.num_readers
+        size, num_readers = datamodule.batch_size, processes.num_readers
         raise DataError(
-            f"data.batch_size={datamodule.batch_size} on each of {processes.num_readers} processes: a step "
-            f"takes {needed} sequences, more than the training text has",
-            f"use --data.batch_size {max(1, datamodule.batch_size * whole // processes.num_readers)}, fewer "
-            "processes or more text",
+            f"data.batch_size={size} on each of {num_readers} processes: a step takes {size * num_readers} "
+            "sequences, more than the training text has",
+            f"use --data.batch_size {max(1, size * whole // num_readers)}, fewer processes or more text",
         )
     accumulation = trainer.accumulate_grad_batches
     sampling = getattr(datamodule, "sampling", None)
     if accumulation <= per_epoch and sampling is not None and not sampling.counts_batches:
         per_epoch -= per_epoch % accumulation  # this data module fills an epoch with whole steps
+    loaders = datamodule.val_dataloader()
+    sizes = map(len, loaders if isinstance(loaders, list) else [loaders])
+    per_validation = sum(math.ceil(size / processes.num_readers) for size in sizes)
     return Batches(
         batch_size=datamodule.batch_size,
         sequence_length=datamodule.sequence_length,
         num_readers=processes.num_readers,
         accumulation=accumulation,
         per_epoch=_limited(per_epoch, trainer.limit_train_batches),
-        per_validation=_limited(_num_validation_batches(datamodule, processes), trainer.limit_val_batches),
+        per_validation=_limited(per_validation, trainer.limit_val_batches),
     )
 
 
 def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> None:
     """Check that accumulation and the validation interval divide the epoch."""
     accumulation, per_epoch = batches.accumulation, batches.per_epoch
+    too_few = f"an epoch has only {per_epoch} batches"
     if accumulation > per_epoch:
         findings.refuse(
-            ConfigError(
-                f"an epoch has only {per_epoch} batches, and no step reaches over its end",
-                f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size",
-                option="trainer.accumulate_grad_batches",
-                value=accumulation,
-            )
+            f"{too_few}, and no step reaches over its end",
+            f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size",
+            option="trainer.accumulate_grad_batches",
+            value=accumulation,
         )
-    elif per_epoch % accumulation and _crosses_an_epoch(trainer, batches):
+    elif per_epoch % accumulation and not 0 < trainer.max_steps < batches.steps_per_epoch:
+        divisors = [divisor for divisor in range(1, per_epoch + 1) if per_epoch % divisor == 0]
+        nearest = min(divisors, key=lambda divisor: (abs(divisor - accumulation), divisor))
         findings.warn(
             f"trainer.accumulate_grad_batches={accumulation}: the last step of an epoch of {per_epoch} "
             f"batches has only {per_epoch % accumulation}",
-            f"use {_nearest_divisor(per_epoch, accumulation)}, or know that this step counts as others do",
+            f"use {nearest}, or know that this step counts as others do",
         )
     interval: Any = trainer.val_check_interval
     counts_in_epoch = trainer.check_val_every_n_epoch is not None
     if batches.per_validation and counts_in_epoch and isinstance(interval, int) and interval > per_epoch:
-        findings.refuse(
-            ConfigError(
-                f"an epoch has only {per_epoch} batches",
-                "use --trainer.check_val_every_n_epoch null to count over the whole run",
-                option="trainer.val_check_interval",
-                value=interval,
-            )
-        )
+        remedy = "use --trainer.check_val_every_n_epoch null to count over the whole run"
+        findings.refuse(too_few, remedy, option="trainer.val_check_interval", value=interval)
 
 
 def batches_per_validation(batches: Batches, trainer: Trainer) -> float:
@@ -212,22 +203,6 @@ def batches_per_validation(batches: Batches, trainer: Trainer) -> float:
     return batches.per_epoch * trainer.check_val_every_n_epoch / per_epoch if per_epoch else math.inf
 
 
-def _num_validation_batches(datamodule: Any, processes: Processes) -> int:
-    loaders = datamodule.val_dataloader()
-    sizes = map(len, loaders if isinstance(loaders, list) else [loaders])
-    return sum(math.ceil(size / processes.num_readers) for size in sizes)
-
-
 def _limited(count: int, limit: float) -> int:
     """Lightning's rule: an integer is a limit, a float is a share."""
     return min(count, limit) if isinstance(limit, int) else int(count * limit)
-
-
-def _crosses_an_epoch(trainer: Trainer, batches: Batches) -> bool:
-    steps = trainer.max_steps
-    return steps <= 0 or steps >= batches.steps_per_epoch
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))

@@ -45,11 +45,7 @@ def check(config: str | Path, options: Mapping[str, Any] | None = None) -> Exami
 
 @one_command()
 def examine_arguments(arguments: list[str]) -> Examination:
-    """:func:`check` for the command line of ``insight check``.
-
-    Raises:
-        InsightError: The configuration cannot be read at all.
-    """
+    """:func:`check` for the command line of ``insight check``."""
     silence_libraries()
     check_early("check", arguments)
 
@@ -59,7 +55,7 @@ def examine_arguments(arguments: list[str]) -> Examination:
     findings = Findings()
     cli = InsightCLI("check", arguments)
     for mistake in cli.mistakes:
-        findings.refuse(mistake)
+        findings.keep(mistake)
     if findings.mistakes:
         examine_rest(cli, findings)
         return Examination({}, findings)

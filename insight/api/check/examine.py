@@ -71,8 +71,7 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
     if resumed is not None:
         contents = check_checkpoint(cli, resumed, "--resume")
         if isinstance(cli.datamodule, LanguageModelingDataModule):
-            position = contents.get(type(cli.datamodule).__qualname__, {})
-            cli.datamodule.check_position(position)
+            cli.datamodule.check_position(contents.get(type(cli.datamodule).__qualname__, {}))
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
 
@@ -101,22 +100,18 @@ def check_global_batch(checkpoint: Path, batches: Batches) -> None:
     """
     position = read_checkpoint(checkpoint).get(LanguageModelingDataModule.__qualname__, {})
     saved, each = position.get("global_batch_size"), batches.batch_size * batches.accumulation
-    num_processes = batches.num_readers
-    if not isinstance(saved, int) or saved in (each * num_processes, batches.batch_size * num_processes):
+    processes, beginning = batches.num_readers, f"--resume={checkpoint}: its steps"
+    if not isinstance(saved, int) or saved in (each * processes, batches.batch_size * processes):
         return
-    if saved % num_processes:
+    if saved % processes:
         numbers = [str(number) for number in range(1, saved + 1) if saved % number == 0]
-        raise CheckpointError(
-            f"--resume={checkpoint}: its steps of {saved} sequences cannot be shared by {num_processes} "
-            "processes",
-            f"use {', '.join(numbers[:_NUM_NUMBERS])} processes",
-        )
+        problem = f"{beginning} of {saved} sequences cannot be shared by {processes} processes"
+        raise CheckpointError(problem, f"use {', '.join(numbers[:_NUM_NUMBERS])} processes")
     raise CheckpointError(
-        f"--resume={checkpoint}: its steps take {saved} sequences, and data.batch_size={batches.batch_size} "
-        f"times accumulation {batches.accumulation} times {num_processes} processes is "
-        f"{each * num_processes}",
-        f"use --data.batch_size {saved // num_processes} and --trainer.accumulate_grad_batches 1, or another "
-        f"product of {saved // num_processes}",
+        f"{beginning} take {saved} sequences, and data.batch_size={batches.batch_size} times accumulation "
+        f"{batches.accumulation} times {processes} processes is {each * processes}",
+        f"use --data.batch_size {saved // processes} and --trainer.accumulate_grad_batches 1, or another "
+        f"product of {saved // processes}",
     )
 
 
@@ -144,10 +139,8 @@ def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str
         CheckpointError: It is no checkpoint, is damaged, holds code, or has another network or tokenizer.
     """
     if checkpoint.is_dir():
-        raise CheckpointError(
-            f"{option}={checkpoint}: is a quantized model, which cannot be trained",
-            "name the checkpoint that it was made from",
-        )
+        problem = f"{option}={checkpoint}: is a quantized model, which cannot be trained"
+        raise CheckpointError(problem, "name the checkpoint that it was made from")
     contents = read_checkpoint(checkpoint)
     check_fits(contents, checkpoint, cli.model.network_config, cli.datamodule.tokenizer, option)
     return contents
@@ -159,17 +152,6 @@ def _heed(findings: Findings) -> None:
     findings.say()
 
 
-def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Examine everything that a run would need and do; ``findings`` receives mistakes and warnings.
-
-    Returns:
-        Plain JSON values, one mapping per part; parts that could not be determined are missing.
-    """
-    numbers = _examine(cli, findings)
-    findings.accepts(check_disk, cli, numbers.get("disk"))
-    return numbers
-
-
 def examine_rest(cli: InsightCLI, findings: Findings) -> None:
     """Look for further mistakes when defaults stand in for refused values of the configuration."""
     more = Findings()
@@ -178,28 +160,32 @@ def examine_rest(cli: InsightCLI, findings: Findings) -> None:
     more.accepts(check_disk, cli, None)
     for mistake in more.mistakes:
         if cli.is_about_given(mistake):
-            findings.refuse(mistake)
+            findings.keep(mistake)
 
 
-def _examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
-    """Examine everything except the parts that need something that is missing."""
+def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
+    """Examine everything that a run would need and do; ``findings`` receives mistakes and warnings.
 
+    Returns:
+        Plain JSON values, one mapping per part; parts that could not be determined are missing.
+    """
     fits = findings.accepts(check_sequence_length, cli)
     numbers: dict[str, Any] = {}
     if _set_up_data(cli, findings):
-        numbers["data"] = _data_facts(cli)
+        tokenizer = {**cli.datamodule.summary()["tokenizer"], "encoder": cli.datamodule.tokenizer.encoder}
+        numbers["data"] = {"splits": cli.datamodule.summary()["splits"], "tokenizer": tokenizer}
     writers = checkpoint_writers(cli)
     cli.callbacks = without_clocks_and_files(cli.callbacks)
     trainer = findings.result(planned_trainer, cli)
-    if trainer is None:
-        return numbers
-    processes = processes_of(trainer)
-    check_precision(cli.choices.precision, processes.accelerator, cli.choices.hardware, findings)
-    check_processes(processes, findings)
-    numbers["machine"] = {"precision": cli.choices.precision, "notes": list(cli.choices.notes)}
-    numbers["processes"] = dataclasses.asdict(processes) | {"num_processes": processes.num_processes}
-    if "data" in numbers and fits:
-        numbers |= _examine_training(cli, trainer, processes, writers, findings)
+    if trainer is not None:
+        processes = processes_of(trainer)
+        check_precision(cli.choices.precision, processes.accelerator, cli.choices.hardware, findings)
+        check_processes(processes, findings)
+        numbers["machine"] = {"precision": cli.choices.precision, "notes": list(cli.choices.notes)}
+        numbers["processes"] = dataclasses.asdict(processes) | {"num_processes": processes.num_processes}
+        if "data" in numbers and fits:
+            numbers |= _examine_training(cli, trainer, processes, writers, findings)
+    findings.accepts(check_disk, cli, numbers.get("disk"))
     return numbers
 
 
@@ -211,7 +197,6 @@ def _examine_training(
     findings: Findings,
 ) -> dict[str, Any]:
     """The facts that need text: batches, memory, disk, and the speed of real steps."""
-
     if not findings.accepts(choose_batch_size, cli):
         return {}
     batches = findings.result(batches_of, cli.datamodule, trainer, processes)
@@ -226,20 +211,14 @@ def _examine_training(
         check_memory(memory, processes, findings)
     numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
     # Do not try a network that does not fit into memory. One that cannot run needs no timing.
-    if not findings.mistakes:
-        numbers |= findings.result(_try, cli, trainer, processes, batches, findings) or {}
-    return numbers
-
-
-def _try(
-    cli: InsightCLI, trainer: Trainer, processes: Processes, batches: Batches, findings: Findings
-) -> dict[str, Any]:
-
-    trial = try_two_sequences(cli, batches, findings)
-    outlook = outlook_of(cli, trainer, processes, batches, time_two_steps(cli))
+    trial = None if findings.mistakes else findings.result(try_two_sequences, cli, batches, findings)
+    times = trial and findings.result(time_two_steps, cli)
+    if times is None:
+        return numbers
+    outlook = outlook_of(cli, trainer, processes, batches, times)
     if outlook["num_steps"] is not None:
         check_schedule(cli, batches, outlook["num_steps"], findings)
-    return {"trial": trial, "outlook": outlook}
+    return numbers | {"trial": trial, "outlook": outlook}
 
 
 def _set_up_data(cli: InsightCLI, findings: Findings) -> bool:
@@ -250,9 +229,3 @@ def _set_up_data(cli: InsightCLI, findings: Findings) -> bool:
         if cli.has_files(split):
             findings.accepts(cli.datamodule.setup, stage)
     return False
-
-
-def _data_facts(cli: InsightCLI) -> dict[str, Any]:
-    summary = cli.datamodule.summary()
-    tokenizer = {**summary["tokenizer"], "encoder": cli.datamodule.tokenizer.encoder}
-    return {"splits": summary["splits"], "tokenizer": tokenizer}

@@ -13,30 +13,21 @@ _Result = TypeVar("_Result")
 
 
 class Findings:
-    """Collects mistakes and warnings, and drops repeated ones.
-
-    Attributes:
-        mistakes: The errors with which a run would end.
-        warnings: Effects of a run that are probably not intended.
-    """
+    """Collects the errors with which a run would end, and warnings of effects that nobody intends."""
 
     def __init__(self) -> None:
         self.mistakes: list[InsightError] = []
         self.warnings: list[InsightError] = []
 
     def result(self, check: Callable[..., _Result], *arguments: Any) -> _Result | None:
-        """The result of ``check``, or ``None`` if it raised an :class:`InsightError`, which is kept.
-
-        Raises:
-            Exception: An unforeseen error.
-        """
+        """The result of ``check``, or ``None`` if it raised an :class:`InsightError`, which is kept."""
         try:
             return check(*arguments)
         except Exception as error:
             known = translate(error)
             if known is None:
                 raise
-            self.refuse(known)
+            self.keep(known)
             return None
 
     def accepts(self, check: Callable[..., None], *arguments: Any) -> bool:
@@ -45,7 +36,11 @@ class Findings:
         self.result(check, *arguments)
         return len(self.mistakes) == before
 
-    def refuse(self, mistake: InsightError) -> None:
+    def refuse(self, problem: str, remedy: str, *, option: str = "", value: object = None) -> None:
+        """Keep a mistake of the configuration."""
+        self.keep(ConfigError(problem, remedy, option=option, value=value))
+
+    def keep(self, mistake: InsightError) -> None:
         """Keep a mistake."""
         if str(mistake) not in map(str, self.mistakes):
             self.mistakes.append(mistake)

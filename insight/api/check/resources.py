@@ -29,14 +29,9 @@ _MEASURED = "use --trainer.precision null to have it chosen by measurement"
 def check_precision(precision: str, accelerator: str, hardware: Hardware, findings: Findings) -> None:
     """Refuse a precision that would silently become another, and warn of one that is slow or coarse here."""
     if accelerator == "cpu" and precision in ("16-mixed", "16"):
-        findings.refuse(
-            ConfigError(
-                "there is no mixed float16 on a CPU",
-                "use --trainer.precision bf16-mixed or 32-true",
-                option="trainer.precision",
-                value=precision,
-            )
-        )
+        remedy = "use --trainer.precision bf16-mixed or 32-true"
+        problem = "there is no mixed float16 on a CPU"
+        findings.refuse(problem, remedy, option="trainer.precision", value=precision)
     elif precision == "16-true":
         findings.warn(
             "trainer.precision=16-true: gradients below 6e-8 become zero without a scale for the loss",
@@ -46,9 +41,8 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
         return
     single, half = (hardware.matmul_flops.get(name) for name in ("float32", "bfloat16"))
     if half is None:
-        findings.warn(
-            f"trainer.precision={precision}: this {accelerator} device has no bfloat16 of its own", _MEASURED
-        )
+        problem = f"this {accelerator} device has no bfloat16 of its own"
+        findings.warn(f"trainer.precision={precision}: {problem}", _MEASURED)
     elif single and half < single:
         findings.warn(
             f"trainer.precision={precision}: bfloat16 products run at {half / single:.2g} times the rate of "
@@ -59,14 +53,8 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
 
 _KNOWN_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 _PARTS = (
-    "num_parameters",
-    "num_active_parameters",
-    "weight_bytes",
-    "gradient_bytes",
-    "optimizer_bytes",
-    "activation_bytes",
-    "peak_activation_bytes",
-    "logits_bytes",
+    *("num_parameters", "num_active_parameters", "weight_bytes", "gradient_bytes", "optimizer_bytes"),
+    *("activation_bytes", "peak_activation_bytes", "logits_bytes"),
 )
 _REMEDY = (
     "lower data.batch_size (and raise trainer.accumulate_grad_batches), data.sequence_length or the "
@@ -89,14 +77,8 @@ def memory_of(
     if config is None or optimizer is None or precision not in _KNOWN_PRECISIONS:
         return None
     try:
-        estimate = estimate_network(
-            config,
-            cli.datamodule.vocabulary_size,
-            batches.batch_size,
-            batches.sequence_length,
-            precision,
-            optimizer,
-        )
+        shape = (cli.datamodule.vocabulary_size, batches.batch_size, batches.sequence_length)
+        estimate = estimate_network(config, *shape, precision, optimizer)
     except ConfigError as error:
         findings.warn(error.problem, error.remedy)
         return None
@@ -118,8 +100,7 @@ def memory_of(
         "process_bytes": peak + average + program,
         "copy_bytes": copy,
         "needed_bytes": (peak + average + program) * processes.num_sharing + copy,
-        "usable_bytes": _usable_bytes(processes.accelerator),
-        "free_bytes": _free_bytes(processes.accelerator),
+        **_memory_there(processes.accelerator),
     }
 
 
@@ -133,30 +114,24 @@ def check_memory(memory: dict[str, Any], processes: Processes, findings: Finding
     """Refuse a run that does not fit into this machine, and warn if other programs hold too much of it."""
     needed, usable, free = (memory[f"{name}_bytes"] for name in ("needed", "usable", "free"))
     plural = f" for {processes.num_sharing} processes" if processes.num_sharing > 1 else ""
+    problem = f"about {needed / 1e9:.1f} GB of memory needed{plural}"
     if usable is not None and needed > usable:
-        findings.refuse(
-            ConfigError(
-                f"about {needed / 1e9:.1f} GB of memory needed{plural}, {usable / 1e9:.1f} GB there", _REMEDY
-            )
-        )
+        findings.refuse(f"{problem}, {usable / 1e9:.1f} GB there", _REMEDY)
     elif free is not None and needed > free:
-        findings.warn(
-            f"about {needed / 1e9:.1f} GB of memory needed{plural}, {free / 1e9:.1f} GB free at this moment",
-            f"end other programs, or {_REMEDY}",
-        )
+        remedy = f"end other programs, or {_REMEDY}"
+        findings.warn(f"{problem}, {free / 1e9:.1f} GB free at this moment", remedy)
 
 
-def _usable_bytes(accelerator: str) -> int | None:
+def _memory_there(accelerator: str) -> dict[str, int | None]:
+    """Bytes that a run could use, and those that are free now; ``None`` if they are unknown."""
     if accelerator == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return usable_memory_bytes() if accelerator == "cpu" else None
-
-
-def _free_bytes(accelerator: str) -> int | None:
-    if accelerator == "cuda":
-        return int(torch.cuda.mem_get_info(0)[0])
+        free, usable = torch.cuda.mem_get_info(0)
+        return {"usable_bytes": usable, "free_bytes": free}
+    if accelerator != "cpu":
+        return {"usable_bytes": None, "free_bytes": None}
     # This process is part of the needed memory.
-    return int(psutil.virtual_memory().available) + resident_bytes() if accelerator == "cpu" else None
+    free = int(psutil.virtual_memory().available) + resident_bytes()
+    return {"usable_bytes": usable_memory_bytes(), "free_bytes": free}
 
 
 # The configuration, metrics and report of a run.
@@ -167,9 +142,8 @@ def checkpoint_writers(cli: InsightCLI) -> list[RunCheckpoint]:
     """The callbacks that write checkpoints in the run: the configured ones, else the default one."""
     if cli.config.trainer.enable_checkpointing is False:
         return []
-    return [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)] or [
-        RunCheckpoint()
-    ]
+    configured = [callback for callback in cli.callbacks if isinstance(callback, RunCheckpoint)]
+    return configured or [RunCheckpoint()]
 
 
 def disk_of(
@@ -184,7 +158,10 @@ def disk_of(
         tokenizer = len(cli.datamodule.tokenizer.to_json().encode("utf-8"))
         averages = memory["average_bytes"] // 2
         checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + averages + tokenizer
-    num_checkpoints = sum(_most_files(writer, num_steps) for writer in writers)
+    num_checkpoints = 0
+    for writer in writers:  # each keeps the best ones, last.ckpt, and for a moment the new one
+        kept = num_steps // writer.keep_every_n_steps if writer.keep_every_n_steps and num_steps else 0
+        num_checkpoints += writer.keep_best + kept + 2
     root = Path(cli.run_config.root).absolute()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     return {
@@ -204,12 +181,6 @@ def check_disk(cli: InsightCLI, disk: dict[str, Any] | None) -> None:
     """
     needed = (disk or {}).get("needed_bytes") or 0
     ensure_writable(Path(cli.run_config.root) / cli.run_config.name, max(_SMALL_FILES, needed))
-
-
-def _most_files(writer: RunCheckpoint, num_steps: int | None) -> int:
-    """The largest number of files at once: all that are kept, and the one that is being written."""
-    kept = num_steps // writer.keep_every_n_steps if writer.keep_every_n_steps and num_steps else 0
-    return writer.keep_best + kept + 2  # last.ckpt and the new one
 
 
 def _token_store_bytes(datamodule: Any) -> int:

@@ -42,12 +42,12 @@ class StepTimes:
     Args:
         batch: Loading, forward and backward pass of one batch.
         update: Clipping, optimizer and callbacks of one step.
-        validation_batch: One batch of a validation; ``None`` if there was no validation.
+        validation_batch: One batch of a validation; 0 if there was no validation.
     """
 
     batch: float
     update: float
-    validation_batch: float | None
+    validation_batch: float
 
 
 def without_clocks_and_files(callbacks: list[Callback]) -> list[Callback]:
@@ -66,29 +66,24 @@ def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> 
     """
     observer = _GradientObserver()
     num_sequences = min(_NUM_SEQUENCES, batches.batch_size * batches.per_epoch)
-    with _batch_size(cli, num_sequences), _eager(cli):
+    # Compilation takes a minute, and these batches do not come again.
+    eager = _replaced(cli.model, compile_choice="off")
+    with eager, _replaced(cli.datamodule, batch_size=num_sequences):
         trainer = _train(cli, 1, observer)
     loss = float(trainer.callback_metrics.get("train/loss", math.nan))
     if not math.isfinite(loss):
-        raise InsightError(
-            f"the loss of the first {num_sequences} sequences is {loss}", "use --trainer.precision 32-true"
-        )
-    if observer.without_gradient:
-        shown = ", ".join(observer.without_gradient[:_NAMES_SHOWN])
-        findings.warn(
-            f"{len(observer.without_gradient)} parameters get no gradient ({shown}, …)",
-            "several processes need --trainer.strategy ddp_find_unused_parameters_true for that",
-        )
+        problem = f"the loss of the first {num_sequences} sequences is {loss}"
+        raise InsightError(problem, "use --trainer.precision 32-true")
+    if names := observer.without_gradient:
+        problem = f"{len(names)} parameters get no gradient ({', '.join(names[:_NAMES_SHOWN])}, …)"
+        remedy = "several processes need --trainer.strategy ddp_find_unused_parameters_true for that"
+        findings.warn(problem, remedy)
     _write_one_token(cli)
     return {"num_sequences": num_sequences, "loss": loss}
 
 
 def _write_one_token(cli: InsightCLI) -> None:
-    """Let the network continue a window of the training text by one token, as samples after training do.
-
-    Raises:
-        InsightError: The network cannot generate, although it can be trained.
-    """
+    """Let the network, which may be trained and not able to write, continue training text by one token."""
     network, data = getattr(cli.model, "network", None), cli.datamodule
     if not isinstance(network, Decoder) or not isinstance(data, LanguageModelingDataModule):
         return  # these are the user's own parts
@@ -105,48 +100,30 @@ def time_two_steps(cli: InsightCLI) -> StepTimes:
 
 
 def _train(cli: InsightCLI, num_batches: int, observer: Callback) -> Trainer:
-    callbacks, options = cli.callbacks, cli.config_init.trainer
-    schedule = getattr(cli.model, "schedule", None)
-    configured = {name: options[name] for name in (*_ALONE, "default_root_dir")}
-    cli.callbacks = [observer, *callbacks]
-    if schedule is not None:  # the schedule of the run may not fit into three steps
-        cli.model.schedule = InverseSquareRoot()
-    try:
-        with tempfile.TemporaryDirectory(prefix="insight-check-") as folder:
-            for name, value in {**_ALONE, "default_root_dir": folder}.items():
-                options[name] = value
-            trainer = cli.make_trainer(fast_dev_run=num_batches)
-            trainer.fit(cli.model, datamodule=cli.datamodule)
-    finally:
-        cli.callbacks = callbacks
-        if schedule is not None:
-            cli.model.schedule = schedule
-        for name, value in configured.items():
-            options[name] = value
+    # The schedule of the run may not fit into three steps.
+    schedule = {"schedule": InverseSquareRoot()} if getattr(cli.model, "schedule", None) else {}
+    with (
+        tempfile.TemporaryDirectory(prefix="insight-check-") as folder,
+        _replaced(cli.config_init.trainer, **_ALONE, default_root_dir=folder),
+        _replaced(cli.model, **schedule),
+        _replaced(cli, callbacks=[observer, *cli.callbacks]),
+    ):
+        trainer = cli.make_trainer(fast_dev_run=num_batches)
+        trainer.fit(cli.model, datamodule=cli.datamodule)
     return trainer
 
 
 @contextlib.contextmanager
-def _batch_size(cli: InsightCLI, size: int) -> Iterator[None]:
-    configured, cli.datamodule.batch_size = cli.datamodule.batch_size, size
+def _replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Give an object other attributes inside the block, as far as it has them (the user's own may not)."""
+    before = {name: getattr(owner, name) for name in values if hasattr(owner, name)}
+    for name in before:
+        setattr(owner, name, values[name])
     try:
         yield
     finally:
-        cli.datamodule.batch_size = configured
-
-
-@contextlib.contextmanager
-def _eager(cli: InsightCLI) -> Iterator[None]:
-    """Turn compilation off inside the block, since it takes a minute and these batches do not come again."""
-    configured = getattr(cli.model, "compile_choice", None)
-    if configured is None:  # the user's own module
-        yield
-        return
-    cli.model.compile_choice = "off"
-    try:
-        yield
-    finally:
-        cli.model.compile_choice = configured
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 class _GradientObserver(Callback):
@@ -174,13 +151,8 @@ class _Stopwatch(Callback):
 
     def times(self) -> StepTimes:
         """Mean times without the first reading of each, unless it is the only one."""
-        batch, update, validation = (
-            statistics.fmean(seconds[1:] or seconds) if seconds else None
-            for seconds in (self._batches, self._updates, self._validation_batches)
-        )
-        assert batch is not None
-        assert update is not None
-        return StepTimes(batch, update, validation)
+        measured = (self._batches, self._updates, self._validation_batches)
+        return StepTimes(*(statistics.fmean(seconds[1:] or seconds or [0.0]) for seconds in measured))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = _now(trainer)
@@ -240,7 +212,7 @@ def outlook_of(
     """
     shared = processes.num_sharing
     step = shared * (times.batch * batches.accumulation + times.update)
-    validation = shared * (times.validation_batch or 0.0) * batches.per_validation
+    validation = shared * times.validation_batch * batches.per_validation
     interval = batches_per_validation(batches, trainer) / batches.accumulation
     limit, budget = step_limit(trainer, batches), _seconds_allowed(cli, trainer)
     limits = [] if limit is None else [limit]
