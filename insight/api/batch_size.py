@@ -42,11 +42,11 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
         return
     if saved is None:
         trainer = cli.make_trainer()
-        size = largest_that_fits(_test_of(cli, trainer), _most(cli, trainer))
-        say(
-            f"data.batch_size: {size} on each process, the most that fits into memory and leaves "
-            f"{_LEAST_STEPS_AN_EPOCH} steps an epoch"
-        )
+        batches_a_step = trainer.num_devices * trainer.num_nodes * trainer.accumulate_grad_batches
+        most = max(1, data.num_training_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
+        size = largest_that_fits(_test_of(cli, trainer), most)
+        reason = f"fits into memory and leaves {_LEAST_STEPS_AN_EPOCH} steps an epoch"
+        say(f"data.batch_size: {size} on each process, the most that {reason}")
     else:
         size = saved
         say(f"data.batch_size: {size}, as the run has found it")
@@ -64,11 +64,9 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
         ConfigError: 1 does not fit.
     """
     if not fits(1):
-        raise ConfigError(
+        raise _auto_fails(
             "not even one sequence fits into memory",
             "lower data.sequence_length or the network's size, or set model.network.activation_checkpointing",
-            option="data.batch_size",
-            value="auto",
         )
     size = 1
     while 2 * size <= most and fits(2 * size):
@@ -78,6 +76,10 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
         if base < size + step < 2 * base and size + step <= most and fits(size + step):
             size += step
     return size
+
+
+def _auto_fails(problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, remedy, option="data.batch_size", value="auto")
 
 
 class AgreedBatchSize(Callback):
@@ -106,40 +108,24 @@ def _settle(cli: InsightCLI, size: int) -> None:
     cli.config.data.init_args.batch_size = size
 
 
-def _most(cli: InsightCLI, trainer: Trainer) -> int:
-    batches_a_step = trainer.num_devices * trainer.num_nodes * trainer.accumulate_grad_batches
-    num_samples: int = cli.datamodule.num_training_samples
-    return max(1, num_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
-
-
 def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
     strategy: Any = trainer.strategy
     is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy))
     if is_sharded or not hasattr(cli.model, "network_config"):
-        raise ConfigError(
-            "cannot be tried with a sharded network or a module of your own",
-            "name a number",
-            option="data.batch_size",
-            value="auto",
-        )
+        raise _auto_fails("cannot be tried with a sharded network or a module of your own", "name a number")
     if strategy.root_device.type == "cuda":
         return lambda size: _runs(cli, trainer, size)
     # A failed trial on a CPU does not raise an error but ends the process, so the memory is computed first.
-    num_sharing = trainer.num_devices
-    return lambda size: _bytes_needed(cli, size) * num_sharing <= _SHARE_OF_MEMORY * usable_memory_bytes()
+    data, module, num_sharing = cli.datamodule, cli.model, trainer.num_devices
+    precision = cli.choices.precision
 
+    def fits(size: int) -> bool:
+        network = (module.network_config, data.vocabulary_size, size, data.sequence_length)
+        estimate = estimate_network(*network, precision, module.optimizer_config)
+        needed = (int(estimate["peak_bytes"]) + resident_bytes()) * num_sharing
+        return needed <= _SHARE_OF_MEMORY * usable_memory_bytes()
 
-def _bytes_needed(cli: InsightCLI, size: int) -> int:
-    data, module = cli.datamodule, cli.model
-    estimate = estimate_network(
-        module.network_config,
-        data.vocabulary_size,
-        size,
-        data.sequence_length,
-        cli.choices.precision,
-        module.optimizer_config,
-    )
-    return int(estimate["peak_bytes"]) + resident_bytes()
+    return fits
 
 
 def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
@@ -168,12 +154,7 @@ def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device
     ids = torch.randint(data.vocabulary_size, (size, data.sequence_length), device=device)
     with trainer.precision_plugin.forward_context():
         hidden, head_weight = network.head_product(network(ids))
-        summed = linear_cross_entropy(
-            hidden,
-            head_weight,
-            ids,
-            soft_cap=module.network_config.logit_soft_cap,
-            z_loss=module.z_loss,
-        )
+        soft_cap = module.network_config.logit_soft_cap
+        summed = linear_cross_entropy(hidden, head_weight, ids, soft_cap=soft_cap, z_loss=module.z_loss)
     torch.autograd.backward(summed.loss)
     del states

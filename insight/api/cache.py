@@ -173,9 +173,8 @@ def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
     for key in keys:
         found = [entry for entry in entries if key and entry.key.startswith(key)]
         if len(found) != 1:
-            problem = (
-                f"{f'{len(found)} stores' if found else 'no store'} of {inventory.root} with this beginning"
-            )
+            number = f"{len(found)} stores" if found else "no store"
+            problem = f"{number} of {inventory.root} with this beginning"
             raise ConfigError(problem, "see `insight cache list`", option="KEY", value=repr(key))
         chosen[found[0].key] = found[0]
     return list(chosen.values())

@@ -24,7 +24,7 @@ import insight.callbacks
 import insight.data
 import insight.models
 import insight.training  # noqa: F401
-from insight.api.config_files import given_config, yaml_text
+from insight.api.config_files import DEFAULT_CLASSES, given_config, yaml_text
 from insight.api.early_checks import COMMAND_OPTIONS, early_mistakes, given_values
 from insight.api.parsing import instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
@@ -42,8 +42,7 @@ from insight.runtime.version import __version__
 from insight.training import ScheduleConfig
 
 DEFAULTS = {
-    "model": {"class_path": "insight.training.LanguageModelingModule"},
-    "data": {"class_path": "insight.data.LanguageModelingDataModule"},
+    **{group: {"class_path": path} for group, path in DEFAULT_CLASSES.items()},
     # Insight prints its own summary and makes its own checks before training.
     "trainer.enable_model_summary": False,
     "trainer.num_sanity_val_steps": 0,
@@ -55,14 +54,7 @@ _CONFIGURED = "as configured"
 
 @dataclass(frozen=True)
 class MachineChoices:
-    """The threads and the precision of a run.
-
-    Args:
-        hardware: The measured machine.
-        num_threads: CPU threads of torch.
-        precision: Lightning's name, e.g. ``"bf16-mixed"``.
-        notes: One line per choice, for run.json.
-    """
+    """The threads and the precision of a run on the measured machine, with a line about each for run.json."""
 
     hardware: Hardware
     num_threads: int
@@ -73,12 +65,10 @@ class MachineChoices:
 def choose_for_this_machine(
     num_threads: int | None, precision: str | int | None, num_processes: int = 1
 ) -> MachineChoices:
-    """Set up torch, measure the machine and choose the settings that the user left open.
+    """Set up torch, measure the machine and choose the settings that the user left open (``None``).
 
-    Args:
-        num_threads: The user's choice; ``None`` measures which number multiplies fastest.
-        precision: The user's choice; ``None`` takes bfloat16 if its matmuls were measured to be faster.
-        num_processes: Number of processes of the run that share the cores of this machine.
+    The number of threads is the one that multiplies fastest where ``num_processes`` share the cores, and the
+    precision is bfloat16 if its matmuls were measured to be faster.
     """
     flush_denormals()
     threads = num_threads or choose_num_threads(max(1, shared_cores(num_processes) // num_processes))
@@ -87,9 +77,10 @@ def choose_for_this_machine(
     chosen = str(precision) if precision is not None else choose_precision(hardware)
     plural = "s" if threads > 1 else ""
     each = " for each of the processes" if num_processes > 1 else ""
+    reason = _CONFIGURED if precision is not None else _reason(hardware)
     notes = (
         f"{threads} thread{plural}{each}, {_CONFIGURED if num_threads else 'fastest when tried'}",
-        f"precision {chosen}, {_CONFIGURED if precision is not None else _reason(hardware)}",
+        f"precision {chosen}, {reason}",
     )
     say(f"machine: {describe(hardware)}")
     say(f"chosen: {'; '.join(notes)} (--run.num_threads, --trainer.precision override)")
@@ -110,7 +101,7 @@ class InsightCLI(LightningCLI):
     comes afterwards.
 
     Args:
-        command: ``fit``, ``validate``, ``test``, ``predict`` or ``check``.
+        command: One of :data:`COMMAND_OPTIONS`.
         arguments: Its command line.
         owns_process: Whether the process exists for this run, so that a time budget counts its start.
     """
@@ -123,11 +114,7 @@ class InsightCLI(LightningCLI):
         self._arguments = arguments
         super().__init__(
             save_config_callback=None,
-            parser_kwargs={
-                "prog": f"insight {command}",
-                "exit_on_error": False,
-                "allow_abbrev": False,
-            },
+            parser_kwargs={"prog": f"insight {command}", "exit_on_error": False, "allow_abbrev": False},
             args=[],  # parse_arguments has its own arguments
             run=False,
             auto_configure_optimizers=False,
@@ -190,10 +177,7 @@ class InsightCLI(LightningCLI):
         # These are Insight's, or classes of the user with the same attributes.
         self.datamodule: Any = self.config_init.data
         self.model: Any = self.config_init.model
-        configured = self.config_init.trainer.callbacks or []
-        self.callbacks: list[Callback] = (
-            list(configured) if isinstance(configured, Sequence) else [configured]
-        )
+        self.callbacks: list[Callback] = _listed(self.config_init.trainer.callbacks)
         if self.command in ("fit", "check"):
             self._limit_training()
 
@@ -223,9 +207,8 @@ class InsightCLI(LightningCLI):
             # Each process measures its own device, instead of all measuring the first one at the same time.
             number = device_number(self.config.trainer.devices, this_process().local_rank)
             torch.cuda.set_device(min(number, torch.cuda.device_count() - 1))
-        chosen = choose_for_this_machine(
-            self.run_config.num_threads, self.config.trainer.precision, num_local
-        )
+        given = self.config.trainer.precision
+        chosen = choose_for_this_machine(self.run_config.num_threads, given, num_local)
         if num_local > 1:
             # Otherwise Lightning's launcher would set a number of its own.
             os.environ["OMP_NUM_THREADS"] = str(chosen.num_threads)
@@ -239,10 +222,7 @@ class InsightCLI(LightningCLI):
         self.config.trainer.precision = precision
 
     def make_trainer(
-        self,
-        folder: Path | None = None,
-        default_callbacks: Sequence[Callback] = (),
-        fast_dev_run: int = 0,
+        self, folder: Path | None = None, default_callbacks: Sequence[Callback] = (), fast_dev_run: int = 0
     ) -> Trainer:
         """Make the Trainer.
 
@@ -263,11 +243,7 @@ class InsightCLI(LightningCLI):
             callbacks = [one for one in callbacks if not isinstance(one, Checkpoint)]
         if fast_dev_run or self.config_init.trainer.enable_progress_bar is False:
             callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
-        options: dict[str, Any] = {
-            "callbacks": callbacks,
-            "precision": self.choices.precision,
-            **self._devices(),
-        }
+        options = {"callbacks": callbacks, "precision": self.choices.precision, **self._devices()}
         if folder is None:
             options |= {"logger": False, "enable_checkpointing": False}
         else:
@@ -305,58 +281,56 @@ class InsightCLI(LightningCLI):
 
     def _no_cluster(self) -> dict[str, Any]:
         """The plugins of a single-process command, which ignores SLURM's variables."""
-        given = self.config_init.trainer.plugins
-        plugins = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+        plugins = _listed(self.config_init.trainer.plugins)
         if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             return {}
         return {"plugins": [*plugins, LightningEnvironment()]}
 
     def _run_config(self) -> RunConfig:
-        config: RunConfig = RunConfig(**self.config.run.as_dict())
+        config = RunConfig(**self.config.run.as_dict())
         seconds = os.environ.get(_TIME_BUDGET_VARIABLE)
         if seconds is None or config.time_budget is None:
             return config
         try:
             config = dataclasses.replace(config, time_budget=float(seconds))
         except ValueError as error:
-            raise ConfigError(
-                f"{_TIME_BUDGET_VARIABLE}={seconds}: not a number of seconds", "unset it"
-            ) from error
+            problem = f"{_TIME_BUDGET_VARIABLE}={seconds}: not a number of seconds"
+            raise ConfigError(problem, "unset it") from error
         say(f"time budget: {seconds} s from {_TIME_BUDGET_VARIABLE}")
         self.config.run.time_budget = config.time_budget
         return config
 
-    def _loggers(self, folder: Path) -> list[Logger] | bool:
+    def _loggers(self, folder: Path) -> list[Logger]:
         """metrics.jsonl always, because the report needs it; TensorBoard unless it is turned off."""
         configured = self.config_init.trainer.logger
         metrics = MetricsFile(RunFolder(folder).metrics_path)
         if configured is None or configured is True:
-            return [RunTensorBoard(folder), metrics]
-        if configured is False:
-            return [metrics]
-        return [*(configured if isinstance(configured, Iterable) else [configured]), metrics]
+            configured = RunTensorBoard(folder)
+        return [*_listed(configured), metrics]
 
     def _limit_training(self) -> None:
         """Make training end by steps, epochs or time, not by Lightning's silent limit of 1000 epochs."""
         trainer, seconds = self.config_init.trainer, self.run_config.time_budget
         has_budget = any(isinstance(callback, TimeBudget) for callback in self.callbacks)
         if has_budget and seconds is not None:
-            raise ConfigError(
-                "run.time_budget and a TimeBudget callback: both are set", "leave one of them out"
-            )
+            problem = "run.time_budget and a TimeBudget callback: both are set"
+            raise ConfigError(problem, "leave one of them out")
         if seconds is not None:
             self.callbacks.append(TimeBudget(seconds, include_startup=self.owns_process))
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             if not has_budget and seconds is None:
-                raise ConfigError(
-                    "nothing says when training ends",
-                    "set trainer.max_steps, trainer.max_epochs or run.time_budget (seconds)",
-                )
+                remedy = "set trainer.max_steps, trainer.max_epochs or run.time_budget (seconds)"
+                raise ConfigError("nothing says when training ends", remedy)
             trainer.max_epochs = -1
         schedule = getattr(self.model, "schedule", None)
         has_length = trainer.max_steps > 0 and seconds is None and not has_budget
         if self.command == "fit" and has_length and isinstance(schedule, ScheduleConfig):
             schedule.check_fits(trainer.max_steps)  # `insight check` reports it with all other mistakes
+
+
+def _listed(value: Any) -> list[Any]:
+    """One object, several or none (``None``, ``False``) as a list."""
+    return list(value) if isinstance(value, Iterable) else [value] if value else []
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from insight.api.config_files import (
     texts,
     with_default_classes,
 )
-from insight.api.ranges import range_mistake
+from insight.api.run_config import range_mistake
 from insight.api.source_schema import Parameter, SourceSchema, insight_schema, listed
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class

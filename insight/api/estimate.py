@@ -146,10 +146,9 @@ def estimate_network(
 
     decoder = decoder_of(config)
     if sequence_length > decoder.max_sequence_length:
-        raise ConfigError(
-            f"sequence_length={sequence_length} exceeds max_sequence_length={decoder.max_sequence_length}",
-            "estimate a shorter sequence, or a network with a longer context",
-        )
+        problem = f"exceeds max_sequence_length={decoder.max_sequence_length}"
+        remedy = "estimate a shorter sequence, or a network with a longer context"
+        raise ConfigError(problem, remedy, option="sequence_length", value=sequence_length)
     dtype = torch.bfloat16 if precision.endswith("16-true") else torch.float32
     products = torch.float32 if precision == "32-true" else torch.bfloat16
     size = network_size(config, vocabulary_size, sequence_length, dtype)

@@ -80,14 +80,14 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     silence_libraries()
     cli, checkpoint, loaded = cli_for_checkpoint(name, arguments)
     if not cli.has_files(_SPLITS[name]):
-        raise ConfigError(
-            f"data.{_SPLITS[name]}_files is not set", f"give --data.{_SPLITS[name]}_files FILES"
-        )
+        option = f"data.{_SPLITS[name]}_files"
+        raise ConfigError(f"{option} is not set", f"give --{option} FILES")
     if checkpoint.is_dir():
         return _measure_artifact(cli, name, loaded)
     # A validation is only a measurement. A test belongs in the record of the run, unless it used another text
     # or other settings.
-    is_recorded = name == "test" and _only_checkpoint(arguments)
+    given = {option for option, _ in split_options(arguments)}
+    is_recorded = name == "test" and given == {"--checkpoint"}
     folder = run_of_checkpoint(checkpoint) if is_recorded else None
     if folder:
         try:
@@ -125,27 +125,24 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
     if option_value(arguments, *CONFIG_OPTIONS) is None:
         folder = RunFolder(checkpoint) if checkpoint.is_dir() else run_of_checkpoint(checkpoint)
         if folder is None or not folder.config_path.is_file():
-            raise CheckpointError(
-                f"--checkpoint={text!r} lies in no run folder with a config.yaml", "give --config FILE too"
-            )
+            problem = f"--checkpoint={text!r} lies in no run folder with a config.yaml"
+            raise CheckpointError(problem, "give --config FILE too")
         refuse_foreign_classes(name, folder.config_path)
         arguments = ["--config", str(folder.config_path), *arguments]
     if any(option.startswith("--data.tokenizer") for option, _ in split_options(arguments)):
-        raise ConfigError(
-            "--data.tokenizer: a checkpoint is measured with the tokenizer that it holds", "leave it out"
-        )
+        problem = "--data.tokenizer: a checkpoint is measured with the tokenizer that it holds"
+        raise ConfigError(problem, "leave it out")
     check_early(name, arguments)
     say(f"checkpoint: {checkpoint}")
 
+    from insight.api.configuration import InsightCLI
     from insight.checkpoints.artifact import load_model
 
     loaded = load_model(checkpoint)
-    cli = _cli(name, arguments)
+    cli = InsightCLI(name, arguments)
     if cli.model.network_config != loaded.network_config:
-        raise CheckpointError(
-            f"--checkpoint={text!r} holds another network than the configuration describes",
-            "leave --config and --model out: both are in the run folder",
-        )
+        problem = f"--checkpoint={text!r} holds another network than the configuration describes"
+        raise CheckpointError(problem, "leave --config and --model out: both are in the run folder")
     cli.datamodule.use_tokenizer(loaded.tokenizer)
     return cli, checkpoint, loaded
 
@@ -158,22 +155,12 @@ def artifact_quality(cli: InsightCLI, name: str, split: str, loaded: LoadedCheck
     from insight.optimization.measurement import measure_quality
 
     say(f"quantized: {loaded.metadata['quantization']['method']}, in its own precision")
-    cli.datamodule.setup(name)
-    store = cli.datamodule.store(split)
-    return measure_quality(
-        loaded.network,
-        store.tokens(0, store.num_tokens),
-        loaded.tokenizer.token_byte_lengths(),
-        cli.datamodule.sequence_length,
-        cli.datamodule.validation_batch_size,
-        end_of_text_id=store.end_of_text_id,
-    )
-
-
-def _cli(name: str, arguments: list[str]) -> InsightCLI:
-    from insight.api.configuration import InsightCLI
-
-    return InsightCLI(name, arguments)
+    data = cli.datamodule
+    data.setup(name)
+    store = data.store(split)
+    text, lengths = store.tokens(0, store.num_tokens), loaded.tokenizer.token_byte_lengths()
+    shape = (data.sequence_length, data.validation_batch_size)
+    return measure_quality(loaded.network, text, lengths, *shape, end_of_text_id=store.end_of_text_id)
 
 
 def _measure(cli: InsightCLI, name: str, checkpoint: Path, folder: RunFolder | None) -> dict[str, float]:
@@ -184,9 +171,8 @@ def _measure(cli: InsightCLI, name: str, checkpoint: Path, folder: RunFolder | N
         defaults.append(callbacks.RunRecord())
     trainer = cli.make_trainer(folder.path if folder else None, defaults)
     measure = trainer.test if name == "test" else trainer.validate
-    results = measure(
-        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), verbose=False, weights_only=True
-    )
+    data, path = cli.datamodule, str(checkpoint)
+    results = measure(cli.model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
     return {metric: float(value) for metric, value in results[0].items()}
 
 
@@ -198,11 +184,6 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
     perplexity = math.exp(loss) if loss < 709 else math.inf
     values = {"loss": loss, "perplexity": perplexity, "bits_per_byte": quality.bits_per_byte}
     return {f"{split}/{metric}": value for metric, value in values.items()}
-
-
-def _only_checkpoint(arguments: list[str]) -> bool:
-    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
-    return set(options) <= {"--checkpoint"}
 
 
 def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> Iterator[dict[str, Any]]:
@@ -253,13 +234,10 @@ def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:
 
     trainer = cli.make_trainer(default_callbacks=[callbacks.GracefulInterrupt(), callbacks.ProgressLine()])
     if trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices: {trainer.world_size} processes, but documents are put together in one",
-            "use --trainer.devices 1",
-        )
-    batches: Any = trainer.predict(
-        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True
-    )
+        problem = f"trainer.devices: {trainer.world_size} processes, but documents are put together in one"
+        raise ConfigError(problem, "use --trainer.devices 1")
+    path = str(checkpoint)
+    batches: Any = trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
     # Windows come in the order of the text, and only the last one is padded.
     num_tokens = cli.datamodule.store("predict").num_tokens
     return torch.cat([batch.flatten() for batch in batches])[:num_tokens].double().cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,12 +87,9 @@ def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
     """
     num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
     if num_steps and num_processes > 1 and not resumed:
-        raise ConfigError(
-            f"the sweep runs in one process, this run has {num_processes}",
-            "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)",
-            option="run.find_learning_rate",
-            value=num_steps,
-        )
+        problem = f"the sweep runs in one process, this run has {num_processes}"
+        remedy = "find the rate with --trainer.devices 1 and as many tokens a step (accumulate_grad_batches)"
+        raise ConfigError(problem, remedy, option="run.find_learning_rate", value=num_steps)
 
 
 def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan | None) -> RunFolder:
@@ -133,7 +131,8 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
             find_learning_rate(cli, folder, cli.run_config.find_learning_rate)
         _fit(cli, trainer, folder, resumed)
     if cli.run_config.test and cli.has_files("test"):
-        best = launch.from_first("best", _best(folder))
+        best = folder.best_checkpoint or folder.last_checkpoint
+        best = launch.from_first("best", str(best) if best else None)
         trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         _write_end(folder)
@@ -155,14 +154,10 @@ def _use_saved_tokenizer(cli: InsightCLI, checkpoint: Path) -> None:
 def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:
     from insight.callbacks import TrainingInterrupted
 
+    checkpoint = str(resumed.checkpoint) if resumed else None
     try:
         with explained_memory_errors(cli.datamodule):
-            trainer.fit(
-                cli.model,
-                datamodule=cli.datamodule,
-                ckpt_path=str(resumed.checkpoint) if resumed else None,
-                weights_only=True,
-            )
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except TrainingInterrupted as interruption:
         if interruption.after_training:
             say(f"{interruption}; the trained model is in {folder.path}")
@@ -196,20 +191,14 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
     from insight.callbacks.checkpointing import InitialWeights
 
     # GracefulInterrupt decides at the end of a batch whether RunCheckpoint (which Lightning runs last) saves.
-    limit = cli.run_config.time_limit_seconds
+    limit, trainer = cli.run_config.time_limit_seconds, cli.config.trainer
     defaults: list[Callback] = [callbacks.GracefulInterrupt(limit, include_startup=cli.owns_process)]
     defaults.append(callbacks.EndOfTraining())
-    if cli.config.trainer.enable_progress_bar is not False:
+    if trainer.enable_progress_bar is not False:
         defaults.append(callbacks.ProgressLine())
-    defaults += [
-        callbacks.ThroughputMonitor(),
-        callbacks.MemoryMonitor(),
-        callbacks.SampleText(),
-        callbacks.EvaluationWeights(),
-        callbacks.ParameterTable(),
-        callbacks.ScheduleCheck(),
-    ]
-    if cli.config.trainer.enable_checkpointing is not False:
+    defaults += [callbacks.ThroughputMonitor(), callbacks.MemoryMonitor(), callbacks.SampleText()]
+    defaults += [callbacks.EvaluationWeights(), callbacks.ParameterTable(), callbacks.ScheduleCheck()]
+    if trainer.enable_checkpointing is not False:
         defaults.append(callbacks.RunCheckpoint())
     defaults.append(callbacks.RunRecord())
     if cli.config.init_from:
@@ -246,11 +235,6 @@ def _write_end(folder: RunFolder) -> None:
     print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
 
 
-def _best(folder: RunFolder) -> str | None:
-    best = folder.best_checkpoint or folder.last_checkpoint
-    return str(best) if best else None
-
-
 @contextlib.contextmanager
 def explained_memory_errors(datamodule: Any) -> Iterator[None]:
     """Turn a failed allocation inside the block into one line with the three settings that help.
@@ -263,11 +247,8 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        shape = ", ".join(
-            f"data.{name}={getattr(datamodule, name)}"
-            for name in ("batch_size", "sequence_length")
-            if hasattr(datamodule, name)
-        )
+        names = filter(functools.partial(hasattr, datamodule), ("batch_size", "sequence_length"))
+        shape = ", ".join(f"data.{name}={getattr(datamodule, name)}" for name in names)
         raise InsightError(
             f"out of memory in training ({shape})",
             "lower --data.batch_size and raise --trainer.accumulate_grad_batches by as much, lower "
@@ -286,17 +267,8 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
     if text is None:
         return None
     if option_value(arguments, "--init_from") is not None:
-        raise ConfigError(
-            "--resume and --init_from: both are given", "--init_from begins a new run; leave one out"
-        )
-    planned = _planned_run(arguments)
+        remedy = "--init_from begins a new run; leave one out"
+        raise ConfigError("--resume and --init_from: both are given", remedy)
+    name = early_option(arguments, "run", "name") or RunConfig.name
+    planned = RunConfig(name, early_option(arguments, "run", "root") or RunConfig.root)
     return Resumed.find(text, planned.root, planned.name)
-
-
-def _planned_run(arguments: list[str]) -> RunConfig:
-    """Name and root of the run that ``arguments`` describe, found before anything is parsed."""
-    values = {
-        "name": early_option(arguments, "run", "name") or RunConfig.name,
-        "root": early_option(arguments, "run", "root") or RunConfig.root,
-    }
-    return RunConfig(name=values["name"], root=values["root"])

@@ -57,17 +57,9 @@ def _swept(cli: InsightCLI, num_steps: int) -> _SweepRecorder:
     callbacks: list[Callback] = [recorder, GracefulInterrupt()]
     if cli.config.get("init_from"):
         callbacks.append(InitialWeights(cli.config.init_from, cli.run_config.root))
-    options = {
-        "callbacks": callbacks,
-        "precision": cli.choices.precision,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "limit_val_batches": 0,
-        "max_steps": num_steps,
-        "max_epochs": -1,
-        "max_time": None,
-    }
+    turned_off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    length = {"limit_val_batches": 0, "max_steps": num_steps, "max_epochs": -1, "max_time": None}
+    options = {"callbacks": callbacks, "precision": cli.choices.precision, **turned_off, **length}
     trainer = Trainer(**{**own.trainer, **options})
     try:
         trainer.fit(own.model, datamodule=own.data)
@@ -99,9 +91,7 @@ class _SweepRecorder(Callback):
             role, rate = str(group.get("role", "all")), float(group["initial_lr"])
             self.rates[role] = max(rate, self.rates.get(role, 0.0))  # layers may have different rates
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         if step_completed(trainer):
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
             trainer.should_stop |= has_diverged(self.losses)

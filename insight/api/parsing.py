@@ -297,9 +297,8 @@ def _unknown_class(leaf: _Leaf, match: re.Match[str]) -> ConfigError:
     name = match["a"] or match["b"] or match["c"]
     known = insight_schema().choices((match["kind"] or "").rpartition(".")[2])
     near = nearest(name.rpartition(".")[2], known or insight_schema())
-    remedy = (
-        f"did you mean {near!r}?" if near else f"choose one of {listed(known)}" if known else "see --help"
-    )
+    other = f"choose one of {listed(known)}" if known else "see --help"
+    remedy = f"did you mean {near!r}?" if near else other
     problem = "there is no such class to choose here"
     return ConfigError(problem, remedy, option=leaf.option, value=name)
 

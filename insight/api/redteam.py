@@ -101,7 +101,7 @@ def compare_redteam(first: str | Path, second: str | Path, seed: int = 0) -> Com
 
     Args:
         first: Folder of `insight redteam run`, or a run folder with ``safety/`` in it.
-        second: The same, of the other model.
+        second: Folder or run folder of the other model.
         seed: Seed of the bootstrap.
 
     Raises:

@@ -67,11 +67,8 @@ class SourceSchema:
 
     def choices(self, kind: str) -> list[str]:
         """The classes that may be named where a ``kind`` is expected."""
-        own = sorted(
-            name
-            for name in {kind, *self._below(kind)}
-            if name in self._classes and not name.startswith("_") and not self._classes[name].is_abstract
-        )
+        below = (name for name in {kind, *self._below(kind)} if name in self._classes)
+        own = sorted(name for name in below if name[0] != "_" and not self._classes[name].is_abstract)
         if len(own) > 1 and kind in own and kind in self._children:
             own.remove(kind)  # the base class of the others comes last
             own.append(kind)
@@ -144,11 +141,8 @@ def _found(text: str, match: re.Match[str]) -> _Found:
     before = reversed(text[: match.start()].splitlines()[-6:])
     decorators = itertools.takewhile(lambda line: line.startswith("@"), before)
     source = text[match.start() : end.start() if end else len(text)]
-    bases = tuple(
-        base.split("[")[0].strip().rpartition(".")[2]
-        for base in (match["bases"] or "").split(",")
-        if base.strip() and "=" not in base
-    )
+    names = (base.strip() for base in (match["bases"] or "").split(",") if "=" not in base)
+    bases = tuple(base.split("[")[0].rpartition(".")[2] for base in names if base)
     is_dataclass = any("dataclass" in line for line in decorators)
     return _Found(bases, source, is_dataclass, "abstractmethod" in source)
 
@@ -159,17 +153,14 @@ def _of_function(function: ast.FunctionDef, helps: dict[str, str]) -> dict[str, 
         return None
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = [
-        *zip(positional, defaults, strict=True),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
-    return {
-        argument.arg: Parameter(
-            argument.annotation, ast.unparse(default) if default else None, helps.get(argument.arg, "")
-        )
-        for argument, default in pairs
-        if argument.arg != "self"
-    }
+    pairs = [*zip(positional, defaults, strict=True)]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    found = {}
+    for argument, value in pairs:
+        name, default = argument.arg, ast.unparse(value) if value else None
+        if name != "self":
+            found[name] = Parameter(argument.annotation, default, helps.get(name, ""))
+    return found
 
 
 def _of_fields(tree: ast.ClassDef, helps: dict[str, str]) -> Iterator[tuple[str, Parameter]]:

@@ -242,24 +242,17 @@ def encode_files(
     from insight.data.preparation import Preparation, TextFiles
     from insight.data.store import default_cache_dir
 
-    text = TextFiles(
-        files if isinstance(files, str) else list(files),
-        None,
-        None,
-        None,
-        reading.text_field,
-        validation_fraction,
-        seed,
-        invalid_text=reading.invalid_text,
-    )
+    named = files if isinstance(files, str) else list(files)
+    options = (reading.text_field, validation_fraction, seed)
+    text = TextFiles(named, None, None, None, *options, invalid_text=reading.invalid_text)
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     preparation = Preparation(text, load_tokenizer(tokenizer), cache, executor=executor or LocalProcesses())
-    splits = filter(preparation.has, ("train", "validation"))
-    made = ((split, preparation.store(split)) for split in splits)
-    return [
-        EncodedStore(split, str(store.path), store.num_documents, store.num_bytes, store.num_tokens)
-        for split, store in made
-    ]
+    made = []
+    for split in filter(preparation.has, ("train", "validation")):
+        store = preparation.store(split)
+        sizes = (store.num_documents, store.num_bytes, store.num_tokens)
+        made.append(EncodedStore(split, str(store.path), *sizes))
+    return made
 
 
 def inspect_tokenizer(

@@ -32,11 +32,9 @@ The folder gets results.jsonl (every window, every speed), summary.json and repo
 
 def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
-    parser = CommandParser(
-        prog="insight benchmark",
-        description=f"{COMMANDS['benchmark'].summary}\n\n{_DESCRIPTION}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = f"{COMMANDS['benchmark'].summary}\n\n{_DESCRIPTION}"
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(prog="insight benchmark", description=about, formatter_class=plain)
     add_parameters(parser, benchmark, positional=("models",))
     add_parameters(parser, ComparisonSettings)
     parser.add_argument("--json", action="store_true", help="print summary.json instead of tables")
@@ -64,11 +62,9 @@ def tables(comparison: Comparison) -> str:
         quality = (f"{model.quality.bits_per_byte:.4f}", _difference(model))
         sizes.append((name, *quality, *sized, format_latency(footprint.load_seconds)))
         for speed in model.speeds:
-            seconds = (
-                format_latency(getattr(speed, f"{part}_seconds_{percentile}"))
-                for part in ("prefill", "decode")
-                for percentile in ("p50", "p95")
-            )
+            prefill = (speed.prefill_seconds_p50, speed.prefill_seconds_p95)
+            decode = (speed.decode_seconds_p50, speed.decode_seconds_p95)
+            seconds = map(format_latency, (*prefill, *decode))
             speeds.append((name, str(speed.batch_size), *seconds, f"{speed.tokens_per_second:,.0f}"))
     return f"{aligned(sizes)}\n\n{aligned(speeds)}"
 

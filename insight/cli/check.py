@@ -44,11 +44,8 @@ def _data(data: dict[str, Any]) -> Rows:
     for split, about in data["splits"].items():
         files = len(about["files"])
         note = f", {about['division']}" if about["division"] else ""
-        yield (
-            split,
-            f"{files} file{'s' if files > 1 else ''}, {about['documents']:,} documents, "
-            f"{about['bytes'] / 1e6:.2f} MB, {about['tokens']:,} tokens{note}",
-        )
+        text = f"{files} file{'s' if files > 1 else ''}, {about['documents']:,} documents"
+        yield split, f"{text}, {about['bytes'] / 1e6:.2f} MB, {about['tokens']:,} tokens{note}"
     kind, size, encoder = (data["tokenizer"][key] for key in ("kind", "vocabulary_size", "encoder"))
     yield "tokenizer", f"{kind}, {size:,} tokens, encoded by {encoder}"
 
@@ -107,11 +104,8 @@ def _disk(disk: dict[str, Any]) -> Rows:
 
 
 def _trial(trial: dict[str, Any]) -> Rows:
-    yield (
-        "trial",
-        f"forward and backward ran on {trial['num_sequences']} sequences, loss {trial['loss']:.3f}; "
-        "nothing of it is kept",
-    )
+    ran = f"forward and backward ran on {trial['num_sequences']} sequences, loss {trial['loss']:.3f}"
+    yield "trial", f"{ran}; nothing of it is kept"
 
 
 def _outlook(outlook: dict[str, Any]) -> Rows:

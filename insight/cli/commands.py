@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command.
+class Command(NamedTuple):
+    """The word after ``insight``, the heading under which it is listed, one line of help, and its module.
 
-    Args:
-        name: The word that follows ``insight`` on the command line.
-        group: The heading under which it is listed.
-        summary: One line of help.
-        module: A module in ``insight.cli``, imported at first use, with
-            ``run(name: str, arguments: list[str]) -> int``.
+    The module in ``insight.cli`` is imported at first use. Its ``run`` gets the name and the arguments, and
+    returns the exit code.
     """
 
     name: str
@@ -86,10 +81,6 @@ def overview() -> str:
         if command.group != group:
             group = command.group
             lines += ["", f"{group}:"]
-        lines += textwrap.wrap(
-            f"{command.name:{width}}  {command.summary}",
-            width=100,
-            initial_indent="  ",
-            subsequent_indent=" " * (width + 4),
-        )
+        text, indent = f"  {command.name:{width}}  {command.summary}", " " * (width + 4)
+        lines += textwrap.wrap(text, width=100, subsequent_indent=indent)
     return "\n".join([*lines, "", _EPILOGUE])

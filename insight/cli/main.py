@@ -76,10 +76,7 @@ def _take_packages(arguments: list[str]) -> tuple[list[str], list[str]]:
     rest, packages = take_option(arguments, "--allow_package")
     for name in packages:
         if not name.isidentifier():
-            raise ConfigError(
-                "is not the name of a package",
-                "give the first part of the class path, for example --allow_package my_package",
-                option="--allow_package",
-                value=name,
-            )
+            remedy = "give the first part of the class path, for example --allow_package my_package"
+            problem = "is not the name of a package"
+            raise ConfigError(problem, remedy, option="--allow_package", value=name)
     return rest, packages

@@ -78,6 +78,8 @@ def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
         "                  ['fit', '--config', 'quickstart', '--data.train_files', 'nothing.txt'],\n"
         "                  ['fit', '--config', 'quickstart', '--model.optimizer', 'Adamw'],\n"
         "                  ['fit', '--config', 'quickstart', '--run.num_threads', 'two'],\n"
+        "                  ['fit', '--config', 'quickstart', '--trainer.barebones', 'true'],\n"
+        "                  ['fit', '--config', 'quickstart', '--trainer.max_steps', '0'],\n"
         "                  ['validate', '--checkpoint', 'nowhere'], ['fit', '--resume', 'nowhere']):\n"
         "    begun = time.process_time()\n"
         "    code = main(arguments)\n"
@@ -91,4 +93,6 @@ def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "did you mean 'AdamW'?" in done.stderr
+    assert "trainer.barebones=true: " in done.stderr
+    assert "trainer.max_steps=0: trains nothing: use 1 or more, or -1 for no limit" in done.stderr
     assert "--model.network.hidden_size" in done.stdout

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from insight.api.check.findings import Findings
+from insight.api.check.examination import Findings
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import plain_line
 from insight.runtime.processes import shared_cores
@@ -89,10 +89,9 @@ def check_processes(processes: Processes, findings: Findings) -> None:
     """Warn if there are more processes than this machine can keep busy."""
     num_cores = shared_cores(processes.num_sharing)
     if processes.num_sharing > num_cores:
-        findings.warn(
-            f"trainer.devices={processes.num_devices}: {num_cores} cores here for that many processes",
-            f"use --trainer.devices {num_cores} or fewer",
-        )
+        problem = f"{num_cores} cores here for that many processes"
+        remedy = f"use --trainer.devices {num_cores} or fewer"
+        findings.warn(f"trainer.devices={processes.num_devices}: {problem}", remedy)
 
 
 @dataclass(frozen=True)
@@ -169,12 +168,9 @@ def check_batches(batches: Batches, trainer: Trainer, findings: Findings) -> Non
     accumulation, per_epoch = batches.accumulation, batches.per_epoch
     too_few = f"an epoch has only {per_epoch} batches"
     if accumulation > per_epoch:
-        findings.refuse(
-            f"{too_few}, and no step reaches over its end",
-            f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size",
-            option="trainer.accumulate_grad_batches",
-            value=accumulation,
-        )
+        remedy = f"use --trainer.accumulate_grad_batches {per_epoch} or less, or a smaller data.batch_size"
+        problem = f"{too_few}, and no step reaches over its end"
+        findings.refuse(problem, remedy, option="trainer.accumulate_grad_batches", value=accumulation)
     elif per_epoch % accumulation and not 0 < trainer.max_steps < batches.steps_per_epoch:
         divisors = [divisor for divisor in range(1, per_epoch + 1) if per_epoch % divisor == 0]
         nearest = min(divisors, key=lambda divisor: (abs(divisor - accumulation), divisor))

@@ -16,7 +16,7 @@ from insight.api.check.batches import (
     planned_trainer,
     processes_of,
 )
-from insight.api.check.findings import Findings
+from insight.api.check.examination import Findings
 from insight.api.check.resources import (
     check_disk,
     check_memory,
@@ -124,12 +124,9 @@ def check_sequence_length(cli: InsightCLI) -> None:
     longest = getattr(getattr(cli.model, "network_config", None), "max_sequence_length", None)
     length = getattr(cli.datamodule, "sequence_length", None)
     if longest is not None and length is not None and length > longest:
-        raise ConfigError(
-            f"exceeds model.network.max_sequence_length={longest}",
-            f"use --model.network.max_sequence_length {length}",
-            option="data.sequence_length",
-            value=length,
-        )
+        problem = f"exceeds model.network.max_sequence_length={longest}"
+        remedy = f"use --model.network.max_sequence_length {length}"
+        raise ConfigError(problem, remedy, option="data.sequence_length", value=length)
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:
@@ -212,7 +209,7 @@ def _examine_training(
     numbers["disk"] = disk_of(cli, memory, writers, step_limit(trainer, batches))
     # Do not try a network that does not fit into memory. One that cannot run needs no timing.
     trial = None if findings.mistakes else findings.result(try_two_sequences, cli, batches, findings)
-    times = trial and findings.result(time_two_steps, cli)
+    times = None if trial is None else findings.result(time_two_steps, cli)
     if times is None:
         return numbers
     outlook = outlook_of(cli, trainer, processes, batches, times)

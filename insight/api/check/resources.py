@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from insight.api.check.batches import Batches, Processes
-from insight.api.check.findings import Findings
+from insight.api.check.examination import Findings
 from insight.api.estimate import estimate_network
 from insight.callbacks import AveragedWeights, RunCheckpoint
 from insight.data.store.format import OFFSET_DTYPE, token_dtype
@@ -44,11 +44,8 @@ def check_precision(precision: str, accelerator: str, hardware: Hardware, findin
         problem = f"this {accelerator} device has no bfloat16 of its own"
         findings.warn(f"trainer.precision={precision}: {problem}", _MEASURED)
     elif single and half < single:
-        findings.warn(
-            f"trainer.precision={precision}: bfloat16 products run at {half / single:.2g} times the rate of "
-            "float32 ones on this machine",
-            _MEASURED,
-        )
+        speed = f"{half / single:.2g} times the rate of float32 ones on this machine"
+        findings.warn(f"trainer.precision={precision}: bfloat16 products run at {speed}", _MEASURED)
 
 
 _KNOWN_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")

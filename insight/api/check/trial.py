@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from insight.api.check.batches import Batches, Processes, batches_per_validation
-from insight.api.check.findings import Findings
+from insight.api.check.examination import Findings
 from insight.callbacks import TimeBudget
 from insight.data import LanguageModelingDataModule
 from insight.generation import GenerationSettings, generate
@@ -171,13 +171,7 @@ class _Stopwatch(Callback):
         self._last = _now(trainer)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
         self._validation_batches.append(self._lap(trainer))
 
@@ -255,19 +249,15 @@ def check_schedule(cli: InsightCLI, batches: Batches, num_steps: int, findings: 
     points = range(0, num_steps, math.ceil(num_steps / _NUM_POINTS))
     highest = max(schedule.multiplier(step, num_steps) for step in points)
     if highest < _FULL_RATE:
-        findings.warn(
-            f"model.schedule={type(schedule).__name__}: the learning rate reaches only {highest:.0%} of its "
-            f"full value in {num_steps:,} steps",
-            "shorten the warm-up or train longer",
-        )
+        problem = f"the learning rate reaches only {highest:.0%} of its full value in {num_steps:,} steps"
+        remedy = "shorten the warm-up or train longer"
+        findings.warn(f"model.schedule={type(schedule).__name__}: {problem}", remedy)
 
 
 def _seconds_allowed(cli: InsightCLI, trainer: Trainer) -> float | None:
-    allowed = [
-        callback._duration
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and callback._duration is not None
-    ]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    timers = [callback._duration for callback in callbacks if isinstance(callback, Timer)]
+    allowed = [duration for duration in timers if duration is not None]
     if cli.run_config.time_budget is not None:
         allowed.append(cli.run_config.time_budget)
     return min(allowed, default=None)
