@@ -33,9 +33,6 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
     """Replace ``data.batch_size=auto``, if it is set, in the data module and in the configuration.
 
     The data of ``cli`` is set up; ``saved`` is the size that the resumed run found.
-
-    Raises:
-        ConfigError: A single sequence does not fit, or this module or strategy cannot be tried.
     """
     data: Any = cli.datamodule
     if not getattr(data, "chooses_batch_size", False):

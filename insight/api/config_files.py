@@ -48,11 +48,7 @@ def option_value(arguments: list[str], *names: str) -> str | None:
 
 
 def early_option(arguments: list[str], group: str, name: str) -> str | None:
-    """The value of ``--group.name`` on the command line or in its files, before anything is parsed.
-
-    Raises:
-        ConfigError: A file cannot be used; see :func:`config_path`.
-    """
+    """The value of ``--group.name`` on the command line or in its files, before anything is parsed."""
     given = option_value(arguments, f"--{group}.{name}")
     for path in reversed(config_paths(arguments) if given is None else []):
         options = read_config(path).get(group)
@@ -67,11 +63,7 @@ def config_paths(arguments: list[str]) -> list[Path]:
 
 
 def config_path(value: str) -> Path:
-    """The file that ``value`` of ``--config`` names; a shipped one unless a file has this name.
-
-    Raises:
-        ConfigError: The file does not exist, or is a folder.
-    """
+    """The file that ``value`` of ``--config`` names; a shipped one unless a file has this name."""
     path = Path(value).expanduser()
     try:
         exists = path.exists()
@@ -88,13 +80,10 @@ def config_path(value: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file, which must be a mapping.
+    """The content of a YAML file, which must be UTF-8 and a mapping.
 
     Keys and numbers stay text as they were written, so that ``name: 007``, ``time_limit: 12:00:00`` and
     ``no: [...]`` mean the same as their quoted forms. The option decides whether a text is a number.
-
-    Raises:
-        ConfigError: The file is not UTF-8, not YAML, empty, or not a mapping.
     """
 
     def wrong(problem: str, remedy: str) -> ConfigError:
@@ -170,17 +159,11 @@ def _wrong(problem: str, node: yaml.Node) -> yaml.YAMLError:
 
 
 def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The merged files of a command line, without settings that do not fit the user's own text.
+    """The merged files of a command line, and a line about each setting that was left out.
 
     Where a later file or the command line replaces the training text, corpora for validation and test from an
     earlier file no longer fit. They are left out, so that a part of the user's text is set aside instead, and
     so are the prompts, which begin like their sentences.
-
-    Returns:
-        The configuration, and a line about each setting that was left out.
-
-    Raises:
-        ConfigError: A file cannot be used.
     """
     contents = [with_default_classes(read_config(path)) for path in config_paths(arguments)]
     config: dict[str, Any] = {}

@@ -133,11 +133,7 @@ class InsightCLI(LightningCLI):
         parser.set_defaults(DEFAULTS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the files and the command line, and collect all mistakes in them.
-
-        Raises:
-            InsightError: There is too little left to continue with.
-        """
+        """Parse files and command line, and collect all mistakes, or raise them if too little is left."""
         given, left_out = given_config(self._arguments)
         for line in left_out:
             say(line)
@@ -166,8 +162,7 @@ class InsightCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build the data module, the module and the callbacks; :meth:`make_trainer` makes the rest.
 
-        Raises:
-            InsightError: There is a mistake; ``check`` keeps it in ``mistakes`` if it can continue.
+        Mistakes are raised, except that ``check`` keeps them in ``mistakes`` if it can continue.
         """
         built, mistakes = instantiate(self.parser, self.config, self.is_about_given)
         self.mistakes += mistakes
@@ -187,12 +182,7 @@ class InsightCLI(LightningCLI):
 
     @functools.cached_property
     def placement(self) -> Placement:
-        """The devices on which the run trains; only ``fit`` uses more than one.
-
-        Raises:
-            ConfigError: A device, strategy or number of processes is unavailable, or they do not fit
-                together.
-        """
+        """The devices on which the run trains, if they fit together; only ``fit`` uses more than one."""
         trainer = self.config.trainer
         if self.command in ("fit", "check"):
             return placement_of(trainer, this_process())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
-import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from insight.api.config_files import (
     with_default_classes,
 )
 from insight.api.run_config import range_mistake
-from insight.api.source_schema import Parameter, SourceSchema, insight_schema, listed
+from insight.api.source_schema import Parameter, insight_schema, listed
 from insight.runtime.errors import ConfigError, InsightError, nearest
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
 
@@ -46,7 +45,12 @@ COMMAND_OPTIONS: dict[str, dict[str, str]] = {
     "predict": _CHECKPOINT,
 }
 """The options that a command has beside the groups of a configuration and those of its output."""
-GROUPS = ("seed", "run", "model", "data", "trainer")
+GROUP_CLASSES = {
+    "run": "RunConfig",
+    **{group: path.rpartition(".")[2] for group, path in DEFAULT_CLASSES.items()},
+    "trainer": "Trainer",
+}
+"""The classes whose options the groups of a configuration have."""
 _FILE_OPTIONS = ("train_files", "validation_files", "test_files", "predict_files")
 _FLOAT = (
     r"[+-]?(\d[\d_]*\.?[\d_]*(e[+-]?\d+)?|\.\d[\d_]*(e[+-]?\d+)?|\.?inf(inity)?|0x[\da-f_]+)|\.?nan"
@@ -72,7 +76,7 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
     ``config`` are the merged files of the command line in ``arguments``.
     """
     options = [(name, value) for name, value in split_options(arguments) if name not in CONFIG_OPTIONS]
-    checker = _Checker(command, insight_schema(), frozenset(name for name, _ in options))
+    checker = _Checker(command, [name for name, _ in options])
     found = [*checker.check_flags(options), *checker.check(with_options(config, options))]
     for option, path in checker.own_classes.items():
         try:
@@ -84,7 +88,7 @@ def early_mistakes(command: str, config: dict[str, Any], arguments: list[str]) -
 
 def own_packages(command: str, config: dict[str, Any], arguments: list[str] | None = None) -> set[str]:
     """The packages beside Insight and its libraries whose classes a configuration or command line names."""
-    checker = _Checker(command, insight_schema(), frozenset())
+    checker = _Checker(command)
     list(checker.check(with_options(config, split_options(arguments or []))))
     paths = {*checker.own_classes.values(), *_class_paths(config)}
     return {path.split(".")[0] for path in paths if "." in path} - set(OWN_PACKAGES)
@@ -94,9 +98,6 @@ def refuse_foreign_classes(command: str, path: Path) -> None:
     """Refuse a run's ``config.yaml`` that names classes of packages that the user has not allowed.
 
     The run may come from somebody else, and a package of that name may lie in the working folder.
-
-    Raises:
-        ConfigError: It names such a class.
     """
     refused = sorted(own_packages(command, read_config(path)) - set(allowed_packages()))
     if refused:
@@ -110,7 +111,7 @@ def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) 
     for name, value in options:
         keys = option_keys(name)
         is_value = value is not None and name.startswith("--") and not name.endswith(("+", ".help"))
-        if not is_value or not keys or keys[0] not in GROUPS:
+        if not is_value or not keys or keys[0] not in ("seed", *GROUP_CLASSES):
             continue
         place = result
         for depth, key in enumerate(keys[:-1]):
@@ -152,12 +153,9 @@ def given_values(config: dict[str, Any], arguments: list[str]) -> set[tuple[str,
 
 
 def check_early(command: str, arguments: list[str]) -> None:
-    """Report a single mistake before anything heavy is imported.
+    """Raise a single mistake before anything heavy is imported.
 
     Several mistakes are reported together with all others later, after torch and Lightning are imported.
-
-    Raises:
-        InsightError: There is exactly one such mistake.
     """
     mistakes = early_mistakes(command, given_config(arguments)[0], arguments)
     if len(mistakes) == 1:
@@ -167,30 +165,29 @@ def check_early(command: str, arguments: list[str]) -> None:
 class _Checker:
     """Judges the configuration of ``command``; ``given`` are its options on the command line, with dashes."""
 
-    def __init__(self, command: str, schema: SourceSchema, given: frozenset[str]) -> None:
-        self.command = command
-        self.schema = schema
+    def __init__(self, command: str, given: Sequence[str] = ()) -> None:
+        self.schema = insight_schema()
         self.given = given
         self.own_classes: dict[str, str] = {}
         """The classes of other packages than Insight that were named, by option."""
-        self._known = (*GROUPS, *COMMAND_OPTIONS[command])
+        self._known = ("seed", *GROUP_CLASSES, *COMMAND_OPTIONS[command])
 
     def check(self, config: dict[str, Any]) -> Iterator[InsightError]:
         for key, value in config.items():
             if key not in self._known:
-                yield self._unknown(key, value, self._known, "")
+                yield self._unknown(key, self._known, "")
             elif key == "seed":
                 yield from self._value(value, ast.Name("int"), None, key)
-            elif key in GROUPS and not isinstance(value, dict):
+            elif isinstance(value, dict) and key in DEFAULT_CLASSES:
+                yield from self._described(value, class_name(value) or "", key)
+            elif isinstance(value, dict) and key in GROUP_CLASSES:
+                yield from self._options(value, GROUP_CLASSES[key], key)
+            elif key in GROUP_CLASSES:
                 is_class = isinstance(value, str) and not _NULL.fullmatch(value)
                 if not (is_class and key in DEFAULT_CLASSES):
                     yield _no_mapping(key, value)
-            elif key in DEFAULT_CLASSES:
-                yield from self._described(value, class_name(value) or "", key)
-            elif key in GROUPS:
-                yield from self._options(value, "Trainer" if key == "trainer" else "RunConfig", key)
         data = config.get("data")
-        if isinstance(data, dict) and class_name(data) == class_name(DEFAULT_CLASSES["data"]):
+        if isinstance(data, dict) and class_name(data) == GROUP_CLASSES["data"]:
             yield from _missing_files(data.get("init_args"))
 
     def check_flags(self, options: list[tuple[str, str | None]]) -> Iterator[InsightError]:
@@ -200,7 +197,7 @@ class _Checker:
             if not name.startswith("-"):
                 yield ConfigError(f"unexpected argument {name!r}", "options begin with --, see --help")
             elif first not in (*self._known, "config", "help", "print_config") and name != "-h":
-                yield self._unknown(first, "", self._known, "")
+                yield self._unknown(first, self._known, "")
 
     def _described(self, value: dict[str, Any], name: str, path: str) -> Iterator[InsightError]:
         """Check a mapping with ``class_path`` and ``init_args``, or with the options of the class alone."""
@@ -227,17 +224,17 @@ class _Checker:
             if key in parameters:
                 yield from self._value(value, parameters[key].annotation, parameters[key], f"{path}.{key}")
             else:
-                yield self._unknown(f"{path}.{key}", value, parameters, owner)
+                yield self._unknown(f"{path}.{key}", parameters, owner)
 
-    def _unknown(self, path: str, value: Any, known: Iterable[str], owner: str) -> ConfigError:
+    def _unknown(self, path: str, known: Collection[str], owner: str) -> ConfigError:
         prefix, _, name = path.rpartition(".")
         dot = f"{prefix}." if prefix else ""
-        known = list(known)
         match = nearest(name, known)
         is_option = any(f"{given}.".startswith(f"--{path}.") for given in self.given)
         dashes = "--" if is_option else ""
         if match is None and not prefix:  # the user may have left out the group of the option
-            inside = self._inside()
+            groups = {group: self.schema.parameters(owner) or () for group, owner in GROUP_CLASSES.items()}
+            inside = {option: f"{group}." for group, options in groups.items() for option in options}
             match = name if name in inside else nearest(name, inside)
             dot = inside[match] if match else dot
         if match:
@@ -255,13 +252,6 @@ class _Checker:
         error.option = path
         return error
 
-    def _inside(self) -> dict[str, str]:
-        """The options of the groups, each with the prefix of its group."""
-        owners = {"run": "RunConfig", "trainer": "Trainer"}
-        owners |= {group: str(class_name(path)) for group, path in DEFAULT_CLASSES.items()}
-        groups = {group: self.schema.parameters(owner) or () for group, owner in owners.items()}
-        return {option: f"{group}." for group, options in groups.items() for option in options}
-
     def _value(
         self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
     ) -> Iterator[InsightError]:
@@ -277,11 +267,12 @@ class _Checker:
                 if mistake:
                     yield mistake
                 return
-        if isinstance(value, dict) or (isinstance(value, str) and value):
-            is_class = [isinstance(member, ast.Name) and self.schema.is_kind(member.id) for member in members]
-        else:
-            is_class = [False] * len(members)
-        likely = list(itertools.compress(complaints, is_class))
+        names_class = isinstance(value, dict) or (isinstance(value, str) and value)
+        likely = [
+            complaint
+            for member, complaint in zip(members, complaints, strict=True)
+            if names_class and isinstance(member, ast.Name) and self.schema.is_kind(member.id)
+        ]
         likely = likely or [found for found in complaints if any(error.option != path for error in found)]
         if likely or len(complaints) == 1:
             yield from min(likely or complaints, key=len)

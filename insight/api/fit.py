@@ -80,11 +80,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
 
 
 def check_sweep(cli: InsightCLI, resumed: Resumed | None) -> None:
-    """Refuse a sweep over learning rates in several processes, before any is started.
-
-    Raises:
-        ConfigError: The run has such a sweep.
-    """
+    """Refuse a sweep over learning rates in several processes, before any is started."""
     num_steps, num_processes = cli.run_config.find_learning_rate, cli.placement.num_processes
     if num_steps and num_processes > 1 and not resumed:
         problem = f"the sweep runs in one process, this run has {num_processes}"
@@ -237,11 +233,7 @@ def _write_end(folder: RunFolder) -> None:
 
 @contextlib.contextmanager
 def explained_memory_errors(datamodule: Any) -> Iterator[None]:
-    """Turn a failed allocation inside the block into one line with the three settings that help.
-
-    Raises:
-        InsightError: It replaces the error of torch or Python.
-    """
+    """Turn a failed allocation inside the block into one line with the three settings that help."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -260,8 +252,7 @@ def find_resumed(arguments: list[str]) -> Resumed | None:
     """The checkpoint that ``--resume`` in ``arguments`` names, or ``None`` without this option.
 
     Raises:
-        ConfigError: ``--init_from`` is given too, or ``--config`` cannot be read.
-        CheckpointError: No checkpoint can be resumed.
+        UserError: ``--init_from`` is given too, or no checkpoint can be resumed.
     """
     text = option_value(arguments, "--resume")
     if text is None:

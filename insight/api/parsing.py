@@ -73,8 +73,7 @@ def parse(
 ) -> tuple[Namespace | None, list[InsightError]]:
     """Parse a configuration and a command line; wrong parts are left out to find further mistakes.
 
-    Returns:
-        The parsed configuration, or ``None`` if nothing could be parsed, and the mistakes.
+    Returns the parsed configuration (``None`` if nothing could be parsed) and the mistakes.
     """
     mistakes: list[InsightError] = []
     config, arguments = copy.deepcopy(config), list(arguments)
@@ -103,17 +102,10 @@ def instantiate(
 ) -> tuple[Namespace | None, list[InsightError]]:
     """Build the objects of a configuration; a value that a class refuses is replaced by its default.
 
-    Args:
-        parser: The parser of a command.
-        config: The parsed configuration.
-        given: Whether a mistake concerns a value that the user gave. A default that replaces a refused value
-            may not fit the other values, which is no mistake of the user.
+    A default that replaces a refused value may not fit the other values, which is no mistake of the user:
+    ``given`` tells whether a mistake concerns a value that the user gave. All other errors are raised.
 
-    Returns:
-        The built objects, or ``None`` if they cannot be built even then, and the mistakes.
-
-    Raises:
-        Exception: An error that is no mistake of the user.
+    Returns the built objects (``None`` if they cannot be built even then) and the mistakes.
     """
     mistakes: list[InsightError] = []
     config = config.clone()
@@ -133,11 +125,7 @@ def instantiate(
 
 
 def raise_all(mistakes: list[InsightError]) -> None:
-    """Raise one mistake as it is, and several as one error without repetitions.
-
-    Raises:
-        InsightError: At least one mistake is given.
-    """
+    """Raise one mistake as it is, and several as one error without repetitions."""
     mistakes = list({str(mistake): mistake for mistake in mistakes}.values())
     if mistakes:
         raise SeveralMistakesError(mistakes) if len(mistakes) > 1 else mistakes[0]
@@ -330,9 +318,8 @@ _EXPLAINED = {
 def _user_mistake(error: BaseException) -> InsightError | None:
     """The complaint of a configuration class, taken out of the exceptions in which jsonargparse wrapped it.
 
-    Returns:
-        An :class:`InsightError` of the chain; else a ``ValueError`` or ``TypeError`` of the user's own class
-        as a :class:`ConfigError` that names the class; else ``None``.
+    A ``ValueError`` or ``TypeError`` of the user's own class becomes a :class:`ConfigError` that names the
+    class; any other error is ``None``.
     """
     chain = [error]
     while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:

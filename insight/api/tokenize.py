@@ -56,15 +56,7 @@ class SavedTokenizer:
 
 @dataclass(frozen=True)
 class EncodedStore:
-    """A token store that was made or found.
-
-    Attributes:
-        split: ``"train"`` or ``"validation"``.
-        path: Folder of the store in the cache.
-        documents: Number of documents.
-        bytes: Length of their text in UTF-8.
-        tokens: Number of token ids, including those of end-of-text.
-    """
+    """A token store that was made or found: its split, folder, and numbers of documents, bytes and tokens."""
 
     split: str
     path: str

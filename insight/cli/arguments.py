@@ -115,7 +115,7 @@ def add_parameters(
         text = text if text[1:2].isupper() else text[:1].lower() + text[1:]
         if default is parameter.empty:
             options["required"] = True
-        elif default not in (None, (), False):
+        elif default not in (None, ()) and default is not False:
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             text += f" (default: {shown})"
         if name in positional:
@@ -173,11 +173,7 @@ def text_argument(value: str) -> str:
 
 
 def read_standard_input() -> str:
-    """All of standard input as text.
-
-    Raises:
-        DataError: The input is not UTF-8.
-    """
+    """All of standard input as text, which must be UTF-8."""
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -6,8 +6,7 @@ import ast
 import textwrap
 from collections.abc import Iterator
 
-from insight.api.config_files import DEFAULT_CLASSES
-from insight.api.early_checks import COMMAND_OPTIONS
+from insight.api.early_checks import COMMAND_OPTIONS, GROUP_CLASSES
 from insight.api.source_schema import Parameter, insight_schema
 from insight.cli.commands import COMMANDS
 
@@ -16,7 +15,6 @@ _OF_OUTPUT: dict[str, dict[str, str]] = {
     "fit": {},
     "predict": {"output VALUE": "the file to write; standard output if not given"},
 }
-_OWNERS = {"run": "RunConfig"} | {group: path.rpartition(".")[2] for group, path in DEFAULT_CLASSES.items()}
 _WIDTH, _INDENT = 110, 6
 
 
@@ -44,7 +42,7 @@ def _config_help(command: str, summary: str) -> str:
     for name, text in _OF_OUTPUT.get(command, _JSON).items():
         lines += _entry(f"--{name}", text)
     lines += _entry("--seed NUMBER", "chooses initial weights and dropout (default: 0)")
-    for group, owner in (_OWNERS | {"trainer": "Trainer"}).items():
+    for group, owner in GROUP_CLASSES.items():
         lines += ["", f"{group} ({owner}):", *_options(group, owner)]
     lines += [
         "",

@@ -6,11 +6,9 @@ import argparse
 import contextlib
 import inspect
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from insight.api.redteam import compare_redteam, redteam, redteam_parts
 from insight.cli.arguments import CommandParser, add_action, add_parameters, chosen
@@ -48,7 +46,10 @@ def _parser() -> CommandParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    with _terminated_like_interrupted(), _progress() as progress:
+    from insight.runtime.launching.launch import preemptible
+
+    # SIGTERM ends the command as Ctrl-C does, so that it says how to continue.
+    with preemptible("SIGTERM"), _progress() as progress:
         results = redteam(**chosen(options, redteam), progress=progress)
     if options.json:
         print_json(results.to_record())
@@ -76,23 +77,6 @@ def _list(options: argparse.Namespace) -> None:
         print(f"{kind}: {', '.join(names)}")
         for reason in broken:
             print(f"  not usable: {plain_line(reason)}")
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, with exit code 143, so that it says how to continue."""
-
-    def end(*_: Any) -> None:
-        raise SystemExit(143)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -21,23 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run.
+    """The processes of a run, as its Trainer makes them."""
 
-    Args:
-        accelerator: ``cpu``, ``cuda`` or ``mps``.
-        strategy: Name of the strategy's class.
-        num_devices: Number of processes on each machine.
-        num_nodes: Number of machines.
-        num_readers: Number of processes that read different text; a tensor-parallel group reads the same.
-        shards_weights: Whether each process holds only its part of weights and optimizer.
-    """
-
-    accelerator: str
-    strategy: str
-    num_devices: int
+    accelerator: str  # cpu, cuda or mps
+    strategy: str  # name of the strategy's class
+    num_devices: int  # processes on each machine
     num_nodes: int
-    num_readers: int
-    shards_weights: bool
+    num_readers: int  # processes that read different text; a tensor-parallel group reads the same
+    shards_weights: bool  # whether each process holds only its part of weights and optimizer
 
     @property
     def num_processes(self) -> int:
@@ -54,9 +45,6 @@ def planned_trainer(cli: InsightCLI) -> Trainer:
     """The Trainer of the run; making it starts no process and writes nothing.
 
     Other machines are assumed to exist, since it is not known yet which launcher starts the processes.
-
-    Raises:
-        ConfigError: Accelerator, devices, strategy and precision do not fit together or this machine.
     """
     assert cli.placement  # it raises an error for options that do not fit together
     try:
@@ -96,23 +84,14 @@ def check_processes(processes: Processes, findings: Findings) -> None:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a run.
+    """The batches of a run."""
 
-    Args:
-        batch_size: Sequences per batch, on each process.
-        sequence_length: Tokens per sequence.
-        num_readers: Number of processes that read different text.
-        accumulation: Batches per optimizer step.
-        per_epoch: Batches of one process per epoch.
-        per_validation: Batches of one process per validation.
-    """
-
-    batch_size: int
+    batch_size: int  # sequences, on each process
     sequence_length: int
-    num_readers: int
-    accumulation: int
-    per_epoch: int
-    per_validation: int
+    num_readers: int  # processes that read different text
+    accumulation: int  # batches per optimizer step
+    per_epoch: int  # batches of one process
+    per_validation: int  # batches of one process
 
     @property
     def tokens_per_step(self) -> int:
@@ -131,11 +110,7 @@ class Batches:
 
 
 def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batches:
-    """Count the batches of a data module that is set up and not yet attached to a Trainer.
-
-    Raises:
-        DataError: The text does not fill one batch of all processes.
-    """
+    """The batches of a data module that is set up and not attached to a Trainer; it must fill one."""
     whole = len(datamodule.train_dataloader())
     # A global batch has a batch of each process. Dividing in two steps rounds down to the same number.
     per_epoch = whole // processes.num_readers

@@ -51,12 +51,9 @@ _NUM_NUMBERS = 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
-    """Prepare the data, and check that the network and the checkpoint to resume from fit it.
+    """Prepare the data, and refuse a network or a checkpoint to resume from that does not fit it.
 
     Only the first process reads checkpoints, for all: they are whole networks that fill its memory.
-
-    Raises:
-        InsightError: Something does not fit; only the cache has been written.
     """
     check_sequence_length(cli)
     cli.datamodule.setup("fit")
@@ -77,11 +74,7 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
 
 
 def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Check that processes and batches fit together, and print warnings about odd settings.
-
-    Raises:
-        InsightError: They do not fit together.
-    """
+    """Refuse processes and batches that do not fit together, and print warnings about odd settings."""
     processes, findings = processes_of(trainer), Findings()
     check_processes(processes, findings)
     if isinstance(cli.datamodule, LanguageModelingDataModule):
@@ -93,11 +86,7 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
 
 
 def check_global_batch(checkpoint: Path, batches: Batches) -> None:
-    """Check that the processes can share the samples of a step, by which a resumed run counts its position.
-
-    Raises:
-        CheckpointError: They cannot, or not with this batch size and accumulation.
-    """
+    """Refuse processes that cannot share the samples of a step, by which a resumed run counts."""
     position = read_checkpoint(checkpoint).get(LanguageModelingDataModule.__qualname__, {})
     saved, each = position.get("global_batch_size"), batches.batch_size * batches.accumulation
     processes, beginning = batches.num_readers, f"--resume={checkpoint}: its steps"
@@ -116,11 +105,7 @@ def check_global_batch(checkpoint: Path, batches: Batches) -> None:
 
 
 def check_sequence_length(cli: InsightCLI) -> None:
-    """Check that the network can take the sequences of the data.
-
-    Raises:
-        ConfigError: They are longer than its context.
-    """
+    """Refuse data whose sequences are longer than the context of the network."""
     longest = getattr(getattr(cli.model, "network_config", None), "max_sequence_length", None)
     length = getattr(cli.datamodule, "sequence_length", None)
     if longest is not None and length is not None and length > longest:
@@ -130,11 +115,7 @@ def check_sequence_length(cli: InsightCLI) -> None:
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:
-    """Check that a checkpoint is complete and has this network and tokenizer; returns its content.
-
-    Raises:
-        CheckpointError: It is no checkpoint, is damaged, holds code, or has another network or tokenizer.
-    """
+    """The content of a checkpoint, if it is complete, holds no code, and has this network and tokenizer."""
     if checkpoint.is_dir():
         problem = f"{option}={checkpoint}: is a quantized model, which cannot be trained"
         raise CheckpointError(problem, "name the checkpoint that it was made from")

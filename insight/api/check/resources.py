@@ -171,11 +171,7 @@ def disk_of(
 
 
 def check_disk(cli: InsightCLI, disk: dict[str, Any] | None) -> None:
-    """Check that the run folder can be written to, and has the needed space if that is known.
-
-    Raises:
-        OutputError: It cannot be written to, or has too little space.
-    """
+    """Refuse a run folder that cannot be written to, or has less than the needed space (if known)."""
     needed = (disk or {}).get("needed_bytes") or 0
     ensure_writable(Path(cli.run_config.root) / cli.run_config.name, max(_SMALL_FILES, needed))
 

@@ -37,17 +37,11 @@ _ALONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "acc
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds on one process.
+    """Seconds on one process."""
 
-    Args:
-        batch: Loading, forward and backward pass of one batch.
-        update: Clipping, optimizer and callbacks of one step.
-        validation_batch: One batch of a validation; 0 if there was no validation.
-    """
-
-    batch: float
-    update: float
-    validation_batch: float
+    batch: float  # loading, forward and backward pass of one batch
+    update: float  # clipping, optimizer and callbacks of one step
+    validation_batch: float  # 0 if there was no validation
 
 
 def without_clocks_and_files(callbacks: list[Callback]) -> list[Callback]:
@@ -58,8 +52,7 @@ def without_clocks_and_files(callbacks: list[Callback]) -> list[Callback]:
 def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> dict[str, Any]:
     """Run forward, backward and update passes through the real Trainer, then generate one token.
 
-    Returns:
-        The loss and the number of sequences (a very short text does not have two).
+    Returns the loss and the number of sequences (a very short text does not have two).
 
     Raises:
         InsightError: The loss is NaN or infinite, or the network cannot generate.
@@ -196,13 +189,10 @@ _FULL_RATE = 0.5
 def outlook_of(
     cli: InsightCLI, trainer: Trainer, processes: Processes, batches: Batches, times: StepTimes
 ) -> dict[str, Any]:
-    """Steps, tokens, epochs and seconds of the whole run.
+    """Steps, tokens, epochs and seconds of the whole run; ``None`` where no limit of the run determines them.
 
     Processes that share this machine's cores are assumed to slow one another down in proportion.
     Communication between them is not counted.
-
-    Returns:
-        Plain numbers; those that no limit of the run determines are ``None``.
     """
     shared = processes.num_sharing
     step = shared * (times.batch * batches.accumulation + times.update)

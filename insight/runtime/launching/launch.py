@@ -361,21 +361,22 @@ def _given_port() -> int:
 
 
 @contextlib.contextmanager
-def preemptible() -> Iterator[None]:
-    """Make SIGUSR1 inside the block end the process with exit code 143, as SIGTERM does.
+def preemptible(name: str = "SIGUSR1") -> Iterator[None]:
+    """Make a signal inside the block end the process with exit code 143, as SIGTERM does to ``fit``.
 
-    Otherwise the exit code would be 138, which no job script takes as a reason to start again. Once training
-    begins, ``GracefulInterrupt`` handles the signal.
+    Otherwise the exit code of SIGUSR1 would be 138, which no job script takes as a reason to start again.
+    Once training begins, ``GracefulInterrupt`` handles the signal.
     """
-    if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
+    number = getattr(signal, name, None)
+    if number is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(_PREEMPTED)
 
-    before = signal.signal(signal.SIGUSR1, leave)
+    before = signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(number, before)
