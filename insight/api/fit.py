@@ -222,7 +222,9 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
 def _write_end(folder: RunFolder) -> None:
     from insight.reporting import read_samples, write_report
 
-    report = write_report(folder)
+    # RunRecord has written the report already, unless something was added to the run since.
+    newest = max(folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    report = newest if newest == folder.report_path else write_report(folder)
     samples = read_samples(folder.path)
     newest = [sample for sample in samples if sample.step == samples[-1].step]
     if newest:
