@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from insight.api.check.examination import Findings
+from insight.api.check.findings import Findings
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import plain_line
 from insight.runtime.processes import shared_cores

@@ -16,7 +16,7 @@ from insight.api.check.batches import (
     planned_trainer,
     processes_of,
 )
-from insight.api.check.examination import Findings
+from insight.api.check.findings import Findings
 from insight.api.check.resources import (
     check_disk,
     check_memory,

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from insight.api.check.batches import Batches, Processes
-from insight.api.check.examination import Findings
+from insight.api.check.findings import Findings
 from insight.api.estimate import estimate_network
 from insight.callbacks import AveragedWeights, RunCheckpoint
 from insight.data.store.format import OFFSET_DTYPE, token_dtype

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from insight.api.check.batches import Batches, Processes, batches_per_validation
-from insight.api.check.examination import Findings
+from insight.api.check.findings import Findings
 from insight.callbacks import TimeBudget
 from insight.data import LanguageModelingDataModule
 from insight.generation import GenerationSettings, generate
