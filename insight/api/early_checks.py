@@ -208,7 +208,7 @@ class _Checker:
         if not CLASS_KEYS & value.keys():
             yield from self._options(value, name, path)
             return
-        for key in value.keys() - CLASS_KEYS:
+        for key in (key for key in value if key not in CLASS_KEYS):
             yield ConfigError(f"{path}.{key}: stands beside class_path", f"write it below {path}.init_args")
         arguments = value.get("init_args")
         if arguments is not None and not isinstance(arguments, dict):
@@ -326,7 +326,7 @@ class _Checker:
             yield ConfigError("names no class", "write its name", option=f"{path}.class_path", value=named)
             return
         name = named.rpartition(".")[2]
-        package = named.split(".")[0] if "." in named else "insight"
+        package = named.rpartition(".")[0].split(".")[0] or "insight"
         if package != "insight":
             if package not in OWN_PACKAGES:
                 self.own_classes[path] = named
