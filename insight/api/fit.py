@@ -223,8 +223,8 @@ def _write_end(folder: RunFolder) -> None:
     from insight.reporting import read_samples, write_report
 
     # RunRecord has written the report already, unless something was added to the run since.
-    newest = max(folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    report = newest if newest == folder.report_path else write_report(folder)
+    last = max(folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    report = last if last == folder.report_path else write_report(folder)
     samples = read_samples(folder.path)
     newest = [sample for sample in samples if sample.step == samples[-1].step]
     if newest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import copy
 import dataclasses
 import importlib
@@ -282,9 +283,13 @@ def _unknown_option(leaf: _Leaf, match: re.Match[str]) -> ConfigError:
 
 
 def _unknown_class(leaf: _Leaf, match: re.Match[str]) -> ConfigError:
-    name = match["a"] or match["b"] or match["c"]
-    known = insight_schema().choices((match["kind"] or "").rpartition(".")[2])
-    near = nearest(name.rpartition(".")[2], known or insight_schema())
+    name, key = match["a"] or match["b"] or match["c"], leaf.option.rpartition(".")[2]
+    told = (insight_schema().parameters("Trainer") or {}).get(key) if not leaf.owner else None
+    annotation = ast.unparse(told.annotation) if told and told.annotation else ""
+    if key in (parameters := _parameters(leaf.owner)):
+        annotation = str(parameters[key].annotation)
+    known = [choice for word in re.findall(r"\w+", annotation) for choice in insight_schema().choices(word)]
+    near = nearest(name.rpartition(".")[2], known)
     other = f"choose one of {listed(known)}" if known else "see --help"
     remedy = f"did you mean {near!r}?" if near else other
     problem = "there is no such class to choose here"
@@ -305,7 +310,7 @@ _EXPLAINED = {
     re.compile(r"(?:Group '(?P<group>[^']+)' does not accept o|O)ption '(?P<name>[^']+)'.*"): _unknown_option,
     re.compile(
         r"Expected a dot import path string: (?P<a>.+)"
-        r"|Import path (?P<b>\S+) does not correspond to a subclass of (?P<kind>.+)"
+        r"|Import path (?P<b>\S+) does not correspond to a subclass of .+"
         r"|No module named '(?P<c>.+)'"
     ): _unknown_class,
     re.compile(

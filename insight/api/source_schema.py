@@ -62,8 +62,8 @@ class SourceSchema:
             for base in found.bases:
                 self._children.setdefault(base, []).append(name)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._classes)
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
 
     def choices(self, kind: str) -> list[str]:
         """The classes that may be named where a ``kind`` is expected."""
