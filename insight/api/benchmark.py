@@ -26,10 +26,7 @@ FORMAT_VERSION = 1
 
 
 def benchmark(
-    models: Sequence[str | Path],
-    output: str | Path | None = None,
-    text: Sequence[str] = (),
-    **settings: Any,
+    models: Sequence[str | Path], output: str | Path | None = None, text: Sequence[str] = (), **settings: Any
 ) -> Path:
     """Compare models as ``insight benchmark`` does.
 

@@ -72,12 +72,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_action(
-    actions: Any,
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int | None],
-    *,
-    json: bool = True,
+    actions: Any, name: str, summary: str, run: Callable[[argparse.Namespace], int | None], json: bool = True
 ) -> CommandParser:
     """The parser of one action of a command, in the subparsers ``actions``; ``run`` gets its options."""
     parser: CommandParser = actions.add_parser(name, help=summary)

@@ -8,14 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from insight.api.cache import (
-    cache_folder,
-    clear_stores,
-    list_stores,
-    pin_stores,
-    unpin_stores,
-    verify_stores,
-)
+from insight.api.cache import cache_folder, clear_stores, list_stores, pin_stores, unpin_stores, verify_stores
 from insight.cli.arguments import CommandParser, add_action, add_parameters
 from insight.runtime.errors import ConfigError
 from insight.runtime.json_files import print_json

@@ -168,11 +168,7 @@ def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
 
 
 def _examine_training(
-    cli: InsightCLI,
-    trainer: Trainer,
-    processes: Processes,
-    writers: list[RunCheckpoint],
-    findings: Findings,
+    cli: InsightCLI, trainer: Trainer, processes: Processes, writers: list[RunCheckpoint], findings: Findings
 ) -> dict[str, Any]:
     """The facts that need text: batches, memory, disk, and the speed of real steps."""
     if not findings.accepts(choose_batch_size, cli):
