@@ -233,9 +233,6 @@ def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:
     from insight import callbacks
 
     trainer = cli.make_trainer(default_callbacks=[callbacks.GracefulInterrupt(), callbacks.ProgressLine()])
-    if trainer.world_size > 1:
-        problem = f"trainer.devices: {trainer.world_size} processes, but documents are put together in one"
-        raise ConfigError(problem, "use --trainer.devices 1")
     path = str(checkpoint)
     batches: Any = trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
     # Windows come in the order of the text, and only the last one is padded.

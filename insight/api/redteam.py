@@ -41,7 +41,7 @@ def redteam(
         checkpoint: A run folder (its best checkpoint), a ``.ckpt`` file or a quantized model.
         target: Another model instead: an object, or ``NAME:ARGUMENT``.
         suite: ``base``, ``watch``, or a YAML file of measures.
-        measures: Only this measure of the suite; may be given again.
+        measures: A measure of the suite to take, instead of all of them; may be given again.
         num_samples: Texts per prompt, for attacks that draw several.
         seed: Seed of the suite; equal seeds ask equal items.
         config: Configuration that names the training text, for a checkpoint outside of a run folder.
