@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.documents import encode_documents, encode_parts
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
-from insight.data.encoding.tasks import EncodingProgress, encode_in_tasks, measure_documents, text_bytes
+from insight.data.encoding.tasks import EncodingProgress, encode_in_tasks, measure_documents
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.files import expand_sources
@@ -37,13 +37,7 @@ Named = str | list[str] | Texts
 
 
 class DocumentPlace(NamedTuple):
-    """Where a document of a split comes from.
-
-    Attributes:
-        file: The file as the user named it.
-        record: Number of the record in that file, from 1.
-        is_empty: Whether the record holds no text, so that the store has no document for it.
-    """
+    """The file of a record as the user named it, and its number there, from 1; the store has no empty ones."""
 
     file: str
     record: int
@@ -98,6 +92,9 @@ class Preparation:
         cache_dir: Where tokenizers, stores and content hashes are kept.
         max_cache_bytes: Most bytes that the stores there may take; ``None`` for no limit.
         executor: Where text is encoded; the result is the same.
+
+    Raises:
+        DataError: Text cannot be read, or there is no such split; raised by every method.
     """
 
     def __init__(
@@ -119,22 +116,12 @@ class Preparation:
         self._division_said = False
 
     def has(self, split: str) -> bool:
-        """Whether this split has text.
-
-        Raises:
-            DataError: There is no such split.
-        """
+        """Whether this split has text."""
         _check_split(split)
-        if split == "validation" and self._files.validation is None:
-            return self._files.validation_fraction > 0
-        return getattr(self._files, split) is not None
+        return self._is_divided(split) or getattr(self._files, split) is not None
 
     def sources(self, split: str) -> list[TextSource]:
-        """The files of a split, without files of equal content.
-
-        Raises:
-            DataError: A file is missing, empty or unsupported, a pattern matches nothing, or none is named.
-        """
+        """The files of a split, without files of equal content."""
         _check_split(split)
         if split not in self._sources:
             self._expand(split)
@@ -144,9 +131,7 @@ class Preparation:
     def tokenizer(self) -> BaseTokenizer:
         """The tokenizer, trained on the training text if its kind learns from text.
 
-        Raises:
-            DataError: The training text cannot be read.
-            TokenizerError: The text is unsuitable for training the tokenizer.
+        A ``TokenizerError`` says that the text is unsuitable for training it.
         """
         if isinstance(self._tokenizer, BaseTokenizer):
             return self._tokenizer
@@ -176,12 +161,7 @@ class Preparation:
         return TokenizerCache(self._cache_dir).find_or_build(key, build, names)
 
     def store(self, split: str) -> TokenStore:
-        """The tokens of a split.
-
-        Raises:
-            DataError: The text cannot be read.
-            OutputError: The cache folder cannot be written to.
-        """
+        """The tokens of a split; an ``OutputError`` says that the cache folder cannot be written to."""
         sources = self.sources(split)
         tokenizer = self.tokenizer
         contents = self._contents[self._origin_split(split)]
@@ -235,9 +215,6 @@ class Preparation:
 
         Reads the text once more. The records that are not empty are the documents of :meth:`store`, unless
         the split is a part of other text.
-
-        Raises:
-            DataError: The text cannot be read.
         """
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
@@ -329,8 +306,8 @@ class Preparation:
         """Number of workers that the text justifies; 0 if it cannot be divided."""
         can_be_cut = tokenizer.boundaries is not None
         num_pieces = sum(can_be_cut or not each.begins_inside for each in text.ranges)
-        wanted = self.executor.workers_for(text_bytes(text.ranges)) if num_pieces > 1 else 0
-        return min(num_pieces, wanted)
+        num_bytes = sum(each.text_bytes for each in text.ranges)
+        return min(num_pieces, self.executor.workers_for(num_bytes) if num_pieces > 1 else 0)
 
     def _parts(self, split: str, repairs: TextRepairs) -> Iterator[TextPart]:
         if self._is_divided(split):
@@ -367,8 +344,8 @@ class Preparation:
         if split not in self._ranged_texts:
             sources = self.sources(split)
             files = [source for source in sources if isinstance(source, Source) and not source.holds_tokens]
-            is_text = len(files) == len(sources)
-            self._ranged_texts[split] = RangedText(files, self._files.reading) if is_text else None
+            text = RangedText(files, self._files.reading) if len(files) == len(sources) else None
+            self._ranged_texts[split] = text
         return self._ranged_texts[split]
 
     def _content_of(self, sources: list[TextSource]) -> list[str]:

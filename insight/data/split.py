@@ -144,9 +144,6 @@ def select_parts(
         document: Index of the document at the beginning of ``parts``.
         character: Number of characters of that document before ``parts``.
         names: Name of the text in messages.
-
-    Raises:
-        DataError: There are more documents than ``division`` has.
     """
     by_document = division.dtype == np.bool_
     for part in parts:

@@ -55,7 +55,7 @@ def measured(
     return sizes, text.starts
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(text=TEXTS.filter(bool), lines=st.lists(TEXTS, min_size=1, max_size=12))
 def test_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, lines: list[str]) -> None:
     folder = tmp_path_factory.mktemp("texts")

@@ -37,7 +37,7 @@ def write(folder: Path, documents: list[str], shard_tokens: int = 1 << 28) -> To
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("abé", max_size=9), min_size=1, max_size=12), st.integers(1, 40), st.data())
 def test_store_is_the_documents_each_with_its_end(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], shard_tokens: int, data: st.DataObject
@@ -68,7 +68,7 @@ def test_long_batches_are_cut_into_shards_at_documents(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.text("ab é\n", max_size=40), min_size=1, max_size=6),
     st.integers(1, 12),

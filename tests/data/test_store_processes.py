@@ -126,7 +126,7 @@ def expected(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     return content_of(cache), time.perf_counter() - started
 
 
-@pytest.mark.parametrize("num_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(
     text: Path, tmp_path: Path, expected: tuple[dict[str, bytes], float], num_kills: int
 ) -> None:

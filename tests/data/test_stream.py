@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from insight.data.store.reader import MappedStream, ragged_range
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(-5, 50), st.integers(0, 6)), max_size=12))
 def test_ragged_range(pieces: list[tuple[int, int]]) -> None:
     starts, lengths = (np.array([piece[side] for piece in pieces], dtype=np.int64) for side in (0, 1))
@@ -22,7 +22,7 @@ def test_ragged_range(pieces: list[tuple[int, int]]) -> None:
     assert ragged_range(starts, lengths).tolist() == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.data())
 def test_everything_read_is_a_slice_of_the_whole(sizes: list[int], data: st.DataObject) -> None:
     whole = np.arange(sum(sizes), dtype=np.uint16) * 3

@@ -51,7 +51,7 @@ def in_chunks(text: str, places: list[int]) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(TEXT, st.lists(st.integers(0, 120), max_size=8), st.integers(1, 6))
 def test_stream_in_parts_has_the_ids_of_the_whole(text: str, places: list[int], size: int) -> None:
     for tokenizer in (*BUILT.values(), ByteTokenizer()):
@@ -61,7 +61,7 @@ def test_stream_in_parts_has_the_ids_of_the_whole(text: str, places: list[int], 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(TEXT, min_size=1, max_size=5), st.lists(st.integers(0, 120), max_size=5), st.integers(1, 40))
 def test_store_of_documents_in_parts_is_that_of_the_whole_ones(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], places: list[int], batch_bytes: int

@@ -38,7 +38,7 @@ def parts_of_ranges(text: RangedText, reading: Reading = Reading()) -> list[Text
     return [part for each in text.ranges for part in each.parts(reading, TextRepairs())]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(awkward.filter(bool), st.integers(4, 40))
 def test_ranges_of_a_text_have_its_ids(
     tmp_path_factory: pytest.TempPathFactory, document: str, range_bytes: int
@@ -64,7 +64,7 @@ def test_planted_fault_is_seen() -> None:
     assert tokenizer.encode("a") + tokenizer.encode(document[1:]) != tokenizer.encode(document)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.one_of(st.just(""), awkward), min_size=1, max_size=12), st.integers(1, 80))
 def test_ranges_of_lines_have_their_documents(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], range_bytes: int

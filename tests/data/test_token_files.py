@@ -127,7 +127,7 @@ def test_folder_that_litdata_itself_wrote(tmp_path: Path) -> None:
     assert "not prepared for a loader of tokens" in error_of(tmp_path / "PyTreeLoader", tmp_path / "cache")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from([END, *TOKENIZER.encode("text, naïve")]), max_size=60), st.integers(1, 9))
 def test_how_the_file_is_read_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, ids: list[int], at_once: int

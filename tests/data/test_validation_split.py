@@ -63,7 +63,7 @@ def test_end_of_each_of_few_documents() -> None:
     assert [a + b for a, b in zip(training, validation, strict=True)] == documents
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(st.text("ab \né", min_size=1, max_size=40), min_size=1, max_size=30),
     st.floats(0.01, 0.9),
@@ -100,7 +100,7 @@ def cut_of_whole(document: str, fraction: float) -> int:
     return target
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(
     st.text("ab \n\t\r\u2003", min_size=2, max_size=80),
     st.floats(0.01, 0.9),

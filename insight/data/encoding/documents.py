@@ -31,12 +31,7 @@ def encode_documents(
     batch_bytes: int = _BATCH_BYTES,
     watcher: MemoryWatcher | None = None,
 ) -> None:
-    """Call :func:`encode_parts` for documents that are in memory.
-
-    Raises:
-        DataError: ``documents`` is a single text, or ``batch_bytes`` is below 1.
-        TokenizerError: A document is not valid text.
-    """
+    """Call :func:`encode_parts` for documents that are in memory."""
     encode_parts(as_parts(documents), tokenizer, writer, batch_bytes=batch_bytes, watcher=watcher)
 
 
@@ -51,18 +46,14 @@ def encode_parts(
     """Encode documents that come in parts, in order, and append them to ``writer``.
 
     Many short documents are encoded together, one long document in parts if its tokenizer allows it. The
-    batches do not affect the ids.
+    batches do not affect the ids. A document that does not end with the last part stays open.
 
     Args:
-        parts: Documents in parts. A document that does not end with the last part stays open.
+        parts: Documents in parts.
         tokenizer: Makes the ids.
         writer: Receives the ids.
         batch_bytes: UTF-8 bytes to encode at once; a quarter of it while memory is short.
         watcher: Reports when memory is short; the watcher of this process if not given.
-
-    Raises:
-        DataError: ``batch_bytes`` is below 1.
-        TokenizerError: A document is not valid text.
     """
     if batch_bytes < 1:
         raise DataError("nothing could be encoded", "use 1 or more", option="batch_bytes", value=batch_bytes)

@@ -84,11 +84,7 @@ class ExecutorConfig(Component):
 
     @abstractmethod
     def build(self, num_workers: int) -> Executor:
-        """Build an executor; a running cluster ignores ``num_workers``.
-
-        Raises:
-            ConfigError: A library is missing, or the cluster does not answer.
-        """
+        """Build an executor; a running cluster ignores ``num_workers``."""
 
 
 def _check_workers(num_workers: int | None, least: int) -> None:
@@ -262,11 +258,7 @@ class _Worker:
         )
 
     def ask(self, request: bytes) -> tuple[bool, Any]:
-        """Send an item; return whether it succeeded, and its result or its exception.
-
-        Raises:
-            _WorkerDiedError: The worker has ended and will never reply.
-        """
+        """Send an item; return whether it succeeded, and its result or its exception."""
         assert self.process.stdin
         assert self.process.stdout
         try:

@@ -68,13 +68,7 @@ class RangeSizes(NamedTuple):
 
 
 def measure_documents(executor: Executor, text: RangedText) -> npt.NDArray[np.void]:
-    """The sizes of all documents, for :class:`ValidationSplit`; sets ``text.starts`` as well.
-
-    The tasks return the sizes directly, sixteen bytes per document.
-
-    Raises:
-        DataError: A file cannot be read or holds no text.
-    """
+    """The sizes of all documents, sixteen bytes each; sets ``text.starts`` as well."""
     tasks = [SizeTask(tuple(text.ranges[each]), text.reading) for each in group_ranges(executor, text.ranges)]
     documents: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=SIZES)]
     starts: list[RangeStart] = []
@@ -210,18 +204,14 @@ class EncodeTask:
 
 
 def encode_part(task: EncodeTask) -> str:
-    """Encode the text of a task into a store at :attr:`EncodeTask.output`; a second run changes nothing.
+    """Encode the text of a task into a store at :attr:`EncodeTask.output`, and return the key of the task.
 
-    The store is written under another name and renamed, so that it appears complete. If two workers do the
-    same task at once, the first one publishes and the other discards its result.
-
-    Returns:
-        The key of the task, which names the result.
+    A second run changes nothing: the store is written under another name and renamed, so that it appears
+    complete. If two workers do the same task at once, the first one publishes, the other discards its result.
 
     Raises:
         DataError: A file cannot be read, or this machine does not see the files of the task.
         TokenizerError: The tokenizer differs, or a document is not valid text.
-        OSError: The result cannot be written.
     """
     if task.output.is_dir():
         return task.key
@@ -289,11 +279,7 @@ def _tokenizer(file: Path, fingerprint: str) -> BaseTokenizer:
 class EncodingProgress:
     """Counts bytes and prints a line every ``interval`` seconds, so that a short encoding prints none.
 
-    Args:
-        title: Name of the text.
-        total_bytes: Bytes of the whole text; ``None`` if unknown, as for compressed files.
-        interval: Seconds between two lines.
-        clock: Returns a monotonic time in seconds.
+    ``total_bytes`` is ``None`` if unknown, as for compressed files; ``clock`` returns monotonic seconds.
     """
 
     def __init__(
@@ -335,16 +321,6 @@ class EncodingProgress:
 
 _PARTS = "parts"
 _COPIED_IDS = 1 << 19
-# Text is about this many times as large as its compressed form.
-_EXPANSION = 4
-
-
-def text_bytes(ranges: Sequence[TextRange]) -> int:
-    """Approximate number of bytes of text, after decompression."""
-    return sum(
-        each.num_bytes * (_EXPANSION if each.source.compression or each.source.format == "parquet" else 1)
-        for each in ranges
-    )
 
 
 def encode_in_tasks(
@@ -420,11 +396,7 @@ def encode_in_tasks(
 
 
 def _append(task: EncodeTask, writer: StoreWriter) -> dict[str, Any]:
-    """Append the store of a task and return the ``origin`` of its manifest.
-
-    Raises:
-        DataError: The store is missing or damaged.
-    """
+    """Append the store of a task and return the ``origin`` of its manifest."""
     try:
         store = TokenStore(task.output, is_use=False)
         if store.manifest.shards:

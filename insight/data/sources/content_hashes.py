@@ -47,7 +47,7 @@ class ContentHashes:
             new: dict[str, list[Any]] = {}
             for path in members:
                 try:
-                    stamp = _stamp(path)
+                    stamp = file_stamp(path)
                     *known, hashes[path] = records.get(path.name, [""])
                     if known == stamp:
                         continue
@@ -71,7 +71,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
-def _stamp(path: Path) -> list[int]:
+def file_stamp(path: Path) -> list[int]:
     """Size, modification time and status change time (ns), and inode.
 
     Copying programs (rsync, backups) restore the modification time, so an edit in place may keep it and the

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from insight.runtime.errors import TokenizerError
+from insight.runtime.numbers import require_number
 
 PIECE_CHARACTERS = 1 << 14
 """Approximate length in characters of the pieces of long texts for training and encoding."""
@@ -27,12 +28,9 @@ _WIDE_PUNCTUATION = r"\u3001\u3002\u300c-\u300f\uff01\uff08\uff09\uff0c\uff1a\uf
 def safe_cut(boundaries: str) -> re.Pattern[str]:
     """A pattern of the places where a text may be cut, which depend only on the characters on both sides.
 
-    A text may be cut before ``boundaries`` and, whatever the rule, between a letter or digit and a line break
-    or wide punctuation: all rules end a word there, none looks further ahead, and the library joins none.
-
-    Args:
-        boundaries: The white space before which the rule of a tokenizer allows a cut, as characters of a
-            regular expression (:attr:`PreTokenizer.boundaries`).
+    A text may be cut before ``boundaries``, the white space (as characters of a regular expression) before
+    which the rule of a tokenizer allows it, and, whatever the rule, between a letter or digit and a line
+    break or wide punctuation: all rules end a word there, none looks further ahead, the library joins none.
     """
     return re.compile(rf"(?<=\S)(?=[{boundaries}])|(?<=[{_LETTERS}])(?=[\r\n{_WIDE_PUNCTUATION}])")
 
@@ -44,12 +42,8 @@ EVERY_RULE_CUT = safe_cut(r" \t")
 def cut_text(
     text: str, num_characters: int = PIECE_CHARACTERS, place: re.Pattern[str] = EVERY_RULE_CUT
 ) -> Iterator[str]:
-    """Cut ``text`` into pieces of at least ``num_characters``, only where ``place`` matches.
-
-    Raises:
-        TokenizerError: ``num_characters`` is below 1.
-    """
-    check_length(num_characters)
+    """Cut ``text`` into pieces of ``num_characters`` (1 or more) at least, only where ``place`` matches."""
+    require_number("num_characters", num_characters, 1, whole=True, at_least=1)
     start = 0
     while len(text) - start > 2 * num_characters:
         match = place.search(text, start + num_characters)
@@ -65,10 +59,9 @@ def cut_stream(
 ) -> Iterator[str]:
     """Cut the text that consists of ``chunks`` as :func:`cut_text` does, holding little more than one piece.
 
-    Raises:
-        TokenizerError: Millions of characters have no place to cut, or ``num_characters`` is below 1.
+    A ``TokenizerError`` says that millions of characters have no place to cut.
     """
-    check_length(num_characters)
+    require_number("num_characters", num_characters, 1, whole=True, at_least=1)
     held = ""
     searched = 0
     for chunk in chunks:
@@ -91,19 +84,6 @@ def cut_stream(
             start = match.start()
         held, searched = held[start:], max(0, searched - start)
         if len(held) > 2 * num_characters + _MOST_UNCUT_CHARACTERS:
-            raise TokenizerError(
-                f"{len(held):,} characters without white space behind a word, so they cannot be cut",
-                "break them into lines, or use ByteTokenizerConfig",
-            )
+            problem = f"{len(held):,} characters without white space behind a word, so they cannot be cut"
+            raise TokenizerError(problem, "break them into lines, or use ByteTokenizerConfig")
     yield held
-
-
-def check_length(num_characters: int) -> None:
-    """Refuse an invalid length of a part.
-
-    Raises:
-        TokenizerError: ``num_characters`` is not a whole number above 0.
-    """
-    if isinstance(num_characters, bool) or not isinstance(num_characters, int) or num_characters < 1:
-        problem = "a part has at least 1 character"
-        raise TokenizerError(problem, "use 1 or more", option="num_characters", value=num_characters)

@@ -42,15 +42,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @contextlib.contextmanager
 def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
-    """Open a file and decompress its bytes as they are read.
+    """Open a file, called ``name`` in messages, and decompress its bytes as they are read.
 
-    A compressed file may consist of several streams, with everything that its format allows between and after
-    them: zero bytes (gzip, xz) and skippable frames (zstd).
-
-    Args:
-        path: The file.
-        name: Name of the file in messages.
-        compression: ``""`` or one of ``COMPRESSIONS``.
+    ``compression`` is ``""`` or one of ``COMPRESSIONS``. A compressed file may consist of several streams, with
+    everything that its format allows between and after them: zero bytes (gzip, xz) and skippable frames (zstd).
 
     Raises:
         DataError: The file cannot be read or is damaged; this may be raised inside the block.
@@ -246,11 +241,7 @@ class TextRepairs:
 class TextDecoder:
     """Decodes the UTF-8 bytes of one file in order; a character may be split between two calls.
 
-    Args:
-        name: Name of the file in messages.
-        invalid_text: A key of ``INVALID_TEXT``.
-        repairs: Counts the repaired places.
-        position: Position of the first byte in the file. A byte order mark is removed only at 0.
+    ``name`` is that of the file in messages. A byte order mark is removed only at ``position`` 0 of the file.
     """
 
     def __init__(self, name: str, invalid_text: str, repairs: TextRepairs, position: int = 0) -> None:
@@ -261,15 +252,10 @@ class TextDecoder:
         self._rest = b""
 
     def decode(self, data: bytes, is_last: bool = False, line: int | None = None) -> str:
-        """The text of ``data``; the bytes of an incomplete last character are kept for the next call.
-
-        Args:
-            data: The next bytes of the file.
-            is_last: Whether the file ends here, so that an incomplete character is invalid.
-            line: Number of the line, for messages.
+        """The text of ``data``; the bytes of an incomplete character are kept unless the file ends here.
 
         Raises:
-            DataError: The bytes are not UTF-8, and ``invalid_text`` is ``"error"``.
+            DataError: The bytes, which may be on a numbered line, are not UTF-8, and the policy is ``"error"``.
         """
         if self._rest:
             data = self._rest + data
@@ -305,10 +291,8 @@ class TextDecoder:
 def checked_text(value: object, where: str, reading: Reading, repairs: TextRepairs) -> str:
     """A value that should be text, with halves of surrogate pairs, which JSON can spell, replaced or removed.
 
-    ``None`` counts as empty text.
-
-    Raises:
-        DataError: The value is no text, or there is such a half and ``reading.invalid_text`` is ``"error"``.
+    ``None`` counts as empty text. A ``DataError`` refuses what is no text, and such halves unless the reading
+    allows them.
     """
     if value is None:
         return ""

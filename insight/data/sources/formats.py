@@ -82,12 +82,9 @@ def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A part of an uncompressed file.
+    """Bytes ``start`` to ``stop`` (excluded) of a file; ``first_line`` is the number of the line at ``start``.
 
-    Attributes:
-        start: The first byte; a character (``.txt``) or a line (``.jsonl``) begins there.
-        stop: The byte after the last one.
-        first_line: Number of the line at ``start``, for messages.
+    A character (``.txt``) or a line (``.jsonl``) begins at ``start``.
     """
 
     start: int
@@ -178,13 +175,7 @@ class Source(TextSource):
     ) -> Iterator[TextPart]:
         """The documents with empty ones, a ``.txt`` file in parts of 128 KiB, others one record at a time.
 
-        Args:
-            reading: How the bytes become documents.
-            repairs: Counts the repaired places.
-            byte_range: The part to read of a file that :attr:`has_ranges`; all of it if not given.
-
-        Raises:
-            DataError: The file cannot be read, is damaged, is not UTF-8, or lacks the field.
+        ``byte_range`` is the part to read of a file that :attr:`has_ranges`; all of it is read if not given.
         """
         if byte_range and not self.has_ranges:
             problem = f"{self.name}: only a plain {' or '.join(RANGED_FORMATS)} file has ranges"

@@ -20,6 +20,8 @@ RANGE_BYTES = 1 << 22
 _WINDOW_BYTES = 1 << 16
 _LINE_BYTES = 1 << 20
 _MOST_CHARACTER_BYTES = 4
+# Text is about this many times as large as its compressed form.
+_EXPANSION = 4
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class TextRange:
         return self.byte_range.stop - self.byte_range.start if self.byte_range else self.size
 
     @property
+    def text_bytes(self) -> int:
+        """Approximate number of bytes of text, after decompression."""
+        is_packed = self.source.compression or self.source.format == "parquet"
+        return self.num_bytes * (_EXPANSION if is_packed else 1)
+
+    @property
     def begins_inside(self) -> bool:
         """Whether the first document began in an earlier range."""
         return self.source.format == "txt" and self.byte_range is not None and self.byte_range.start > 0
@@ -62,11 +70,7 @@ class TextRange:
         return f"{self.source.name}, bytes {self.byte_range.start}–{self.byte_range.stop}"
 
     def parts(self, reading: Reading, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents in parts without empty ones; one that continues in the next range stays open.
-
-        Raises:
-            DataError: The file cannot be read (:meth:`Source.records`), or its size has changed.
-        """
+        """The documents in parts without empty ones; one that continues in the next range stays open."""
         if _size_of(self.source) != self.size:
             raise DataError(f"{self.source.name}: changed while it was read", "start again")
         try:
@@ -99,38 +103,24 @@ class RangedText:
         self.reading = reading
         self._sources = sources
         self._range_bytes = range_bytes or RANGE_BYTES
-        self._starts: list[RangeStart] | None = None
 
     @functools.cached_property
     def ranges(self) -> list[TextRange]:
         """The ranges in order; large plain ``.jsonl`` and ``.txt`` files have several, other files one each.
 
         A ``.txt`` file, which is one document, is cut where every tokenizer with a known rule allows it.
-
-        Raises:
-            DataError: A file cannot be read.
         """
         return [each for source in self._sources for each in _cut_source(source, self._range_bytes)]
 
-    @property
+    @functools.cached_property
     def starts(self) -> list[RangeStart]:
-        """Where each range begins among the documents; reads the text if this is not known yet."""
-        if self._starts is None:
-            for _ in self.parts(TextRepairs()):
-                pass
-        assert self._starts is not None
-        return self._starts
-
-    @starts.setter
-    def starts(self, starts: list[RangeStart]) -> None:
-        self._starts = starts
+        """Where each range begins among the documents; reads the text if nothing has found this before."""
+        for _ in self.parts(TextRepairs()):
+            pass
+        return self.starts
 
     def parts(self, repairs: TextRepairs) -> Iterator[TextPart]:
-        """The documents of all files, in order and in parts.
-
-        Raises:
-            DataError: A file cannot be read (:meth:`Source.parts`).
-        """
+        """The documents of all files, in order and in parts."""
         starts = []
         document = character = 0
         source, has_text = None, True
@@ -145,7 +135,7 @@ class RangedText:
                 character = 0 if part.is_last else character + len(part.text)
                 document += part.is_last
         require_text(source, has_text)
-        self._starts = starts
+        self.starts = starts
 
 
 def joined_ranges(

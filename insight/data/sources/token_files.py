@@ -51,12 +51,9 @@ _MOST_GUESSED_IDS = 1 << 12
 
 
 class TokenBatch(NamedTuple):
-    """The token ids of one or more documents.
+    """The ids of one or more documents, int64 ``(tokens,)``, without end-of-text ids.
 
-    Attributes:
-        ids: The ids of all documents without end-of-text ids, int64 ``(tokens,)``.
-        offsets: The start of each document and the end of the last one, int64 ``(documents + 1,)``.
-        continues: Whether the last document continues in the next batch.
+    ``offsets``, int64 ``(documents + 1,)``, are the starts and the last end; the last document may continue.
     """
 
     ids: npt.NDArray[np.int64]
@@ -75,8 +72,7 @@ class _Layout(NamedTuple):
 def token_folder_files(folder: Path) -> list[Source]:
     """The files of a folder prepared by litgpt, in order; ``[]`` for other folders.
 
-    Raises:
-        DataError: The folder was prepared by litgpt, but is damaged or does not hold plain token ids.
+    A ``DataError`` says that litgpt has prepared the folder, but that it is damaged or holds no plain ids.
     """
     file = folder / _INDEX_NAME
     if not file.is_file():
@@ -111,11 +107,6 @@ def read_token_batches(source: Source, vocabulary_size: int, end_of_text_id: int
     """The ids of a file, about a million at a time; documents end at the end-of-text id and with the file.
 
     Empty documents are left out.
-
-    Args:
-        source: A file that holds token ids.
-        vocabulary_size: Number of ids of the tokenizer that made them.
-        end_of_text_id: The id that ends a document.
 
     Raises:
         DataError: The file cannot be read, is damaged, or holds an id outside the vocabulary.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from insight.data.sources.content_hashes import file_stamp
 from insight.data.store.format import checked_key
 from insight.data.store.inventory import StoreInventory
 from insight.data.store.reader import TokenStore
@@ -33,8 +34,7 @@ def default_cache_dir() -> Path:
 def cache_limit(gigabytes: float | None = None) -> int | None:
     """Most bytes that the stores of a cache may take; ``None`` for no limit.
 
-    Args:
-        gigabytes: The limit in gigabytes; ``None`` for the value of ``$INSIGHT_CACHE_GIGABYTES``.
+    Without ``gigabytes``, ``$INSIGHT_CACHE_GIGABYTES`` is used.
 
     Raises:
         ConfigError: The value is negative or not a number.
@@ -76,9 +76,7 @@ class StoreCache:
     def find(self, key: str, *, is_known: bool = False) -> TokenStore | None:
         """The store with this key, or ``None``; every byte is checked unless it is large and unchanged.
 
-        Args:
-            key: The result of :func:`insight.data.store.format.store_key`.
-            is_known: Whether this process has just written the store, and hashed its bytes.
+        The bytes of a store that ``is_known``, because this process has just written it, were hashed then.
 
         Raises:
             DataError: The store is damaged, or ``key`` is not a valid key.
@@ -87,12 +85,9 @@ class StoreCache:
         if not folder.is_dir():
             return None
         store = TokenStore(folder)
-        stats = [path.stat() for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".idx")]
-        is_small = sum(stat.st_size for stat in stats) < _ALWAYS_VERIFIED_BYTES
-        # ctime reveals an edit in place whose modification time was restored.
-        stamp = json.dumps(
-            [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
-        )
+        stamps = [file_stamp(path) for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".idx")]
+        is_small = sum(size for size, *_ in stamps) < _ALWAYS_VERIFIED_BYTES
+        stamp = json.dumps(stamps)
         record = self.root / "verified" / f"{key}.json"
         if not is_small and record.is_file() and record.read_bytes() == stamp.encode("utf-8"):
             return store

@@ -29,11 +29,7 @@ _KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
-    """The smallest type of the format that holds every id below ``vocabulary_size``.
-
-    Raises:
-        DataError: ``vocabulary_size`` is below 1, or its ids need more than four bytes.
-    """
+    """The smallest type of the format that holds every id below ``vocabulary_size``, which is 1 to 2^32."""
     if not 1 <= vocabulary_size <= 1 << 32:
         problem = "a store holds ids of two or four bytes"
         raise DataError(problem, "use 1 to 2^32", option="vocabulary_size", value=vocabulary_size)
@@ -106,11 +102,7 @@ def faulty(path: Path, problem: str = "damaged") -> DataError:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a store.
-
-    Raises:
-        DataError: The manifest is missing, damaged or has another format version.
-    """
+    """The manifest of a store; a ``DataError`` says that it is missing, damaged or of another version."""
     path = folder / MANIFEST_NAME
     try:
         body = json.loads(path.read_bytes())
@@ -151,9 +143,6 @@ def store_key(
         source_hashes: Content hash of every source, in the order of the documents in the store.
         tokenizer_fingerprint: ``tokenizer.fingerprint()``.
         encoding: Everything else that decides the ids, such as the text field and the part of a split.
-
-    Raises:
-        DataError: There is no source, or a hash or the fingerprint is not text.
     """
     hashes = [] if isinstance(source_hashes, str) else list(source_hashes)
     if not hashes:

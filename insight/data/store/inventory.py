@@ -48,19 +48,17 @@ class StoreEntry:
 
 @dataclass(frozen=True)
 class Removal:
-    """The result of removing a store.
-
-    Attributes:
-        entry: The store.
-        kept_because: ``""`` if the store was removed, else ``"in use"`` or ``"pinned"``.
-    """
+    """The result of removing a store: ``""`` if it is gone, else why it was kept (in use or pinned)."""
 
     entry: StoreEntry
     kept_because: str
 
 
 class StoreInventory:
-    """The stores below a cache folder, which need not exist."""
+    """The stores below a cache folder, which need not exist.
+
+    An ``OutputError`` says that the folder cannot be written to; a ``DataError`` that there is no such store.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -79,7 +77,7 @@ class StoreInventory:
         return sorted(found, key=lambda entry: -entry.last_used)
 
     def entry(self, key: str) -> StoreEntry:
-        """One store; a ``DataError`` says that none has this key."""
+        """One store."""
         folder = self._stores / checked_key(key)
         if not folder.is_dir():
             raise wrong_key(f"no such store in {self.root}", key)
@@ -96,21 +94,11 @@ class StoreInventory:
         return ""
 
     def pin(self, key: str) -> None:
-        """Protect a store from removal, also when it is damaged and built again.
-
-        Raises:
-            DataError: No store has this key.
-            OutputError: The cache folder cannot be written to.
-        """
+        """Protect a store from removal, also when it is damaged and built again."""
         atomic_write_bytes(self._pins / self.entry(key).key, b"")
 
     def unpin(self, key: str) -> None:
-        """Allow a store to be removed again.
-
-        Raises:
-            DataError: The store is not pinned.
-            OutputError: The cache folder cannot be written to.
-        """
+        """Allow a store to be removed again."""
         pin = self._pins / checked_key(key)
         if not pin.exists():
             raise wrong_key("is not pinned", key)
@@ -118,11 +106,7 @@ class StoreInventory:
             pin.unlink(missing_ok=True)
 
     def remove(self, entry: StoreEntry) -> Removal:
-        """Remove a store unless it is pinned or a live process has it open.
-
-        Raises:
-            OutputError: The cache folder cannot be written to.
-        """
+        """Remove a store unless it is pinned or a live process has it open."""
         if (self._pins / entry.key).exists():
             return Removal(entry, "pinned")
         with writing_to(entry.path):
@@ -141,18 +125,9 @@ class StoreInventory:
         return Removal(entry, "")
 
     def shrink(self, max_bytes: int, keep: Collection[str] = ()) -> list[Removal]:
-        """Remove the least recently used stores until the others fit into ``max_bytes``.
+        """Remove the least recently used stores, but none in ``keep``, until the others fit into ``max_bytes``.
 
-        Args:
-            max_bytes: Most bytes that the remaining stores may take.
-            keep: Keys of stores that stay in any case.
-
-        Returns:
-            A result for every store chosen for removal, whether it was removed or kept.
-
-        Raises:
-            DataError: ``max_bytes`` is below 0.
-            OutputError: The cache folder cannot be written to.
+        Returns a result for every store chosen for removal, whether it was removed or kept.
         """
         if max_bytes < 0:
             raise DataError("must be at least 0", "use 0 or more", option="max_bytes", value=max_bytes)
@@ -170,14 +145,7 @@ class StoreInventory:
         return removals
 
     def remove_leftovers(self) -> int:
-        """Remove half-written stores of killed processes; stores that are being written stay.
-
-        Returns:
-            Number of bytes freed.
-
-        Raises:
-            OutputError: The cache folder cannot be written to.
-        """
+        """Remove half-written stores of killed processes, not those being written; return the bytes freed."""
         freed = 0
         for folder in sorted(self._stores.glob(".*.tmp")) if self._stores.is_dir() else []:
             key = folder.name.split(".")[1]

@@ -19,12 +19,7 @@ from insight.runtime.errors import DataError
 
 
 def ragged_range(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The ranges ``starts[i] .. starts[i] + lengths[i] - 1`` one after the other, int64 ``(lengths.sum(),)``.
-
-    Args:
-        starts: int64 ``(pieces,)``.
-        lengths: int64 ``(pieces,)``, none negative.
-    """
+    """The ranges ``starts[i] .. starts[i] + lengths[i] - 1`` one after the other, int64, flat."""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - ends + lengths, lengths)
@@ -272,16 +267,11 @@ class TokenStore:
     def checked_ids(self, index: int, num_ids: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Read the ids of one shard and compare them with the manifest in the same pass.
 
-        Args:
-            index: Number of the shard.
-            num_ids: Most ids to read at once.
-
-        Yields:
-            The position of the ids in the shard, and the ids in the store's type, in an array that is reused.
+        Yields the position in the shard of at most ``num_ids`` ids, and these in the store's type, in an array
+        that is reused. The ids are known to be right only after the last of them.
 
         Raises:
-            DataError: The shard is damaged. The offsets are checked first; the ids are known to be right only
-                after the last of them.
+            DataError: The shard is damaged.
         """
         shard = self.manifest.shards[index]
         path, before = self.path / f"{shard.name}.idx", 0
@@ -326,11 +316,7 @@ def _checked(path: Path, content_hash: str, buffer: npt.NDArray[Any]) -> Iterato
 
 
 class JoinedStore(TokenStore):
-    """Several stores, encoded by one tokenizer, read as one in their order.
-
-    Raises:
-        DataError: Their tokenizers differ.
-    """
+    """Several stores read as one in their order; a ``DataError`` refuses those of different tokenizers."""
 
     def __init__(self, stores: Sequence[TokenStore]) -> None:
         self._stores = tuple(stores)

@@ -115,9 +115,6 @@ class StoreWriter:
                 are the beginning of a document that continues.
             num_bytes: Length of their text in UTF-8 bytes.
             num_unknown: Number of unknown-token ids among them.
-
-        Raises:
-            DataError: The ids have another type, or the store is closed.
         """
         if self._is_closed:
             raise DataError(f"{self._folder}: the store is closed", "write into a new folder")

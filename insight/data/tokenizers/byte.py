@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sources.cuts import check_length
 from insight.data.tokenizers.base import (
     END_OF_TEXT,
     BaseTokenizer,
@@ -18,6 +17,7 @@ from insight.data.tokenizers.base import (
     TokenizerConfig,
 )
 from insight.data.tokenizers.tokenizer_json import BYTE_CHARACTERS
+from insight.runtime.numbers import require_number
 
 _END_OF_TEXT_ID = 256
 
@@ -46,7 +46,7 @@ class ByteTokenizer(BaseTokenizer):
         return json.dumps(_TOKENIZER_JSON, ensure_ascii=False)
 
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
-        check_length(num_characters)
+        require_number("num_characters", num_characters, 1, whole=True, at_least=1)
         for start in range(0, max(1, len(text)), num_characters):
             yield text[start : start + num_characters]
 
