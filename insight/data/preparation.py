@@ -37,7 +37,7 @@ Named = str | list[str] | Texts
 
 
 class DocumentPlace(NamedTuple):
-    """The file of a record as the user named it, and its number there, from 1; the store has no empty ones."""
+    """The file of a record as the user named it, and its number there, from 1; empty ones are not stored."""
 
     file: str
     record: int

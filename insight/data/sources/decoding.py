@@ -44,8 +44,8 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def open_source(path: Path, name: str, compression: str) -> Iterator[IO[bytes]]:
     """Open a file, called ``name`` in messages, and decompress its bytes as they are read.
 
-    ``compression`` is ``""`` or one of ``COMPRESSIONS``. A compressed file may consist of several streams, with
-    everything that its format allows between and after them: zero bytes (gzip, xz) and skippable frames (zstd).
+    A compressed file may consist of several streams, with everything that its format allows between and
+    after them: zero bytes (gzip, xz) and skippable frames (zstd).
 
     Raises:
         DataError: The file cannot be read or is damaged; this may be raised inside the block.
@@ -255,7 +255,7 @@ class TextDecoder:
         """The text of ``data``; the bytes of an incomplete character are kept unless the file ends here.
 
         Raises:
-            DataError: The bytes, which may be on a numbered line, are not UTF-8, and the policy is ``"error"``.
+            DataError: The bytes, which may be on a numbered line, are not UTF-8 and are not to be repaired.
         """
         if self._rest:
             data = self._rest + data

@@ -82,9 +82,9 @@ def training_texts(parts: Iterable[TextPart]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Bytes ``start`` to ``stop`` (excluded) of a file; ``first_line`` is the number of the line at ``start``.
+    """Bytes ``start`` to ``stop`` (excluded) of a file; ``first_line`` is the number of its line.
 
-    A character (``.txt``) or a line (``.jsonl``) begins at ``start``.
+    A character (``.txt``) or a line (``.jsonl``) begins there.
     """
 
     start: int

@@ -125,7 +125,7 @@ class StoreInventory:
         return Removal(entry, "")
 
     def shrink(self, max_bytes: int, keep: Collection[str] = ()) -> list[Removal]:
-        """Remove the least recently used stores, but none in ``keep``, until the others fit into ``max_bytes``.
+        """Remove the least recently used stores, but none of ``keep``, until the rest fits into the limit.
 
         Returns a result for every store chosen for removal, whether it was removed or kept.
         """

@@ -267,8 +267,8 @@ class TokenStore:
     def checked_ids(self, index: int, num_ids: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Read the ids of one shard and compare them with the manifest in the same pass.
 
-        Yields the position in the shard of at most ``num_ids`` ids, and these in the store's type, in an array
-        that is reused. The ids are known to be right only after the last of them.
+        Yields the position in the shard of at most ``num_ids`` ids, and these in the store's type, in an
+        array that is reused. The ids are known to be right only after the last of them.
 
         Raises:
             DataError: The shard is damaged.
