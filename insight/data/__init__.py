@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from insight.data.sampling import Windows as Windows
     from insight.data.sources.files import expand_sources as expand_sources
     from insight.data.sources.formats import Source as Source
-    from insight.data.sources.texts import Texts as Texts
+    from insight.data.sources.formats import Texts as Texts
     from insight.data.store import TokenStore as TokenStore
     from insight.data.store import default_cache_dir as default_cache_dir
     from insight.data.tokenizers import BaseTokenizer as BaseTokenizer

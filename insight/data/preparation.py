@@ -18,9 +18,8 @@ from insight.data.encoding.tasks import EncodingProgress, encode_in_tasks, measu
 from insight.data.sources.content_hashes import ContentHashes
 from insight.data.sources.decoding import Reading, TextRepairs
 from insight.data.sources.files import expand_sources
-from insight.data.sources.formats import Source, TextPart, TextSource, training_texts
+from insight.data.sources.formats import Source, TextPart, Texts, TextSource, text_hash, training_texts
 from insight.data.sources.ranges import RangedText
-from insight.data.sources.texts import Texts, text_hash
 from insight.data.sources.token_files import read_token_batches
 from insight.data.split import ValidationSplit
 from insight.data.store import Manifest, StoreCache, StoreWriter, TokenStore, store_key

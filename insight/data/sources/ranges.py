@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -188,9 +187,7 @@ def _line_start(file: IO[bytes], wanted: int) -> int | None:
     return None
 
 
-def _text_place(
-    file: IO[bytes], wanted: int, place: re.Pattern[str] = EVERY_RULE_CUT, window_bytes: int = _WINDOW_BYTES
-) -> int | None:
+def _text_place(file: IO[bytes], wanted: int, window_bytes: int = _WINDOW_BYTES) -> int | None:
     """The first position from ``wanted`` on where the text may be cut, never next to invalid bytes."""
     start = max(0, wanted - _MOST_CHARACTER_BYTES)
     while True:
@@ -199,7 +196,7 @@ def _text_place(
         text, num_skipped = _whole_characters(data)
         before = data[num_skipped : max(num_skipped, wanted - start)]
         # A place is recognised by the characters on both sides, so not at the start of the window.
-        match = place.search(text, max(1, len(before.decode("utf-8", "ignore"))))
+        match = EVERY_RULE_CUT.search(text, max(1, len(before.decode("utf-8", "ignore"))))
         if match is not None:
             return start + num_skipped + len(text[: match.start()].encode("utf-8"))
         if len(data) < window_bytes:

@@ -13,8 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from insight.data.store.format import MANIFEST_NAME, Manifest, checked_key, read_manifest, wrong_key
-from insight.data.store.lease import unused
-from insight.data.store.reader import TokenStore
+from insight.data.store.reader import TokenStore, unused
 from insight.runtime.errors import DataError
 from insight.runtime.files import atomic_write_bytes, writing_to
 

@@ -17,7 +17,7 @@ import yaml
 from insight.data.preparation import Preparation, TextFiles
 from insight.data.sampling import IGNORED_TARGET
 from insight.data.sources.files import expand_sources
-from insight.data.sources.texts import Texts
+from insight.data.sources.formats import Texts
 from insight.data.store import TokenStore, default_cache_dir
 from insight.data.tokenizers import BaseTokenizer
 from insight.generation import evaluation_mode
