@@ -176,14 +176,14 @@ class Preparation:
             repairs = TextRepairs()
             writer = StoreWriter(folder, tokenizer)
             try:
-                self._encode(split, tokenizer, writer, repairs, folder)
+                self._encode(split, writer, repairs, folder)
                 if writer.num_unknown:
                     share = format_share(writer.num_unknown / writer.num_tokens)
                     say(f"{title}: {share} of the tokens stand for text that the tokenizer does not know")
                 if writer.num_tokens == 0:
                     raise DataError(f"{title}: holds no text", "give files with text")
                 if planted:
-                    encode_documents(planted.documents(), tokenizer, writer)
+                    encode_documents(planted.documents(), writer)
                 self._check_unchanged(sources, contents)
                 note = self._division.describe() if self._is_divided(split) else ""
                 origin: dict[str, Any] = {"files": [source.name for source in sources], "division": note}
@@ -259,18 +259,16 @@ class Preparation:
             for content in set(self._contents.get("train", ())) & set(unique):
                 say(f"{option}: {unique[content].name} is training text too, so its scores flatter")
 
-    def _encode(
-        self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs, folder: Path
-    ) -> None:
+    def _encode(self, split: str, writer: StoreWriter, repairs: TextRepairs, folder: Path) -> None:
         """Encode the text of a split into ``writer``; tasks may leave their results in ``folder``."""
         sources, ranged = self.sources(split), self._ranged(self._origin_split(split))
         if any(source.holds_tokens for source in sources):
-            self._copy_tokens(split, tokenizer, writer, repairs)
+            self._copy_tokens(split, writer, repairs)
             return
         title = _names_of(sources)
-        num_workers = self._useful_workers(ranged, tokenizer) if ranged else 0
+        num_workers = self._useful_workers(ranged) if ranged else 0
         if ranged is None or not num_workers:
-            encode_parts(EncodingProgress(title).watch(self._parts(split, repairs)), tokenizer, writer)
+            encode_parts(EncodingProgress(title).watch(self._parts(split, repairs)), writer)
             return
         hashes = zip(sources, self._contents[self._origin_split(split)], strict=True)
         contents = {source.path: content for source, content in hashes if isinstance(source, Source)}
@@ -283,15 +281,14 @@ class Preparation:
                 division = self._division.division
             is_validation = split == "validation"
             encode_in_tasks(
-                running, ranged, contents, tokenizer, writer, folder, title, repairs, division, is_validation
+                running, ranged, contents, writer, folder, title, repairs, division, is_validation
             )
 
-    def _copy_tokens(
-        self, split: str, tokenizer: BaseTokenizer, writer: StoreWriter, repairs: TextRepairs
-    ) -> None:
+    def _copy_tokens(self, split: str, writer: StoreWriter, repairs: TextRepairs) -> None:
         if self._is_divided(split):
             problem = f"{split}_files: no part can be set aside of files that hold token ids"
             raise DataError(problem, "name validation_files, or set validation_fraction to 0")
+        tokenizer = writer.tokenizer
         lengths = tokenizer.token_byte_lengths()
         for source in self.sources(split):
             if isinstance(source, Source) and source.holds_tokens:
@@ -299,11 +296,11 @@ class Preparation:
                 for ids, offsets, continues in batches:
                     writer.append(EncodedBatch(ids, offsets), int(lengths[ids].sum()), continues=continues)
             else:
-                encode_parts(source.parts(self._files.reading, repairs), tokenizer, writer)
+                encode_parts(source.parts(self._files.reading, repairs), writer)
 
-    def _useful_workers(self, text: RangedText, tokenizer: BaseTokenizer) -> int:
+    def _useful_workers(self, text: RangedText) -> int:
         """Number of workers that the text justifies; 0 if it cannot be divided."""
-        can_be_cut = tokenizer.boundaries is not None
+        can_be_cut = self.tokenizer.boundaries is not None
         num_pieces = sum(can_be_cut or not each.begins_inside for each in text.ranges)
         num_bytes = sum(each.text_bytes for each in text.ranges)
         return min(num_pieces, self.executor.workers_for(num_bytes) if num_pieces > 1 else 0)

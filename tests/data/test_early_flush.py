@@ -22,7 +22,7 @@ def write(folder: Path, is_kept: bool = True) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     writer = StoreWriter(folder, ByteTokenizer(), shard_tokens=1000, is_kept=is_kept)
     try:
-        encode_documents(DOCUMENTS, ByteTokenizer(), writer, batch_bytes=500)
+        encode_documents(DOCUMENTS, writer, batch_bytes=500)
         writer.close({})
     finally:
         writer.abandon()

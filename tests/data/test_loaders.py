@@ -32,7 +32,7 @@ def store_of(
     folder: Path, documents: list[str], tokenizer: BaseTokenizer, shard_tokens: int = 50
 ) -> TokenStore:
     writer = StoreWriter(folder, tokenizer, shard_tokens)
-    encode_documents(documents, tokenizer, writer)
+    encode_documents(documents, writer)
     writer.close({})
     return TokenStore(folder)
 

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> TokenStore:
     folder = tmp_path / "store"
     folder.mkdir()
     writer = StoreWriter(folder, BYTES)
-    encode_documents(["some text"], BYTES, writer)
+    encode_documents(["some text"], writer)
     writer.close({})
     return TokenStore(folder)
 
@@ -61,9 +61,9 @@ WRITER: dict[str, tuple[Callable[[StoreWriter], Any], str]] = {
         lambda w: w.append_finished(np.zeros(3, np.int64), np.array([3]), 2),
         "ids of int64, not uint16",
     ),
-    "one text": (lambda w: encode_documents("text", BYTES, w), "is one text"),
-    "a document that is none": (lambda w: encode_documents([3], BYTES, w), "must be str, got int"),
-    "no bytes at once": (lambda w: encode_documents(["a"], BYTES, w, batch_bytes=0), "batch_bytes=0"),
+    "one text": (lambda w: encode_documents("text", w), "is one text"),
+    "a document that is none": (lambda w: encode_documents([3], w), "must be str, got int"),
+    "no bytes at once": (lambda w: encode_documents(["a"], w, batch_bytes=0), "batch_bytes=0"),
 }
 
 

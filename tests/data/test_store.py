@@ -31,7 +31,7 @@ END = TOKENIZER.end_of_text_id
 def write(folder: Path, documents: list[str], shard_tokens: int = 1 << 28) -> TokenStore:
     folder.mkdir(exist_ok=True)
     writer = StoreWriter(folder, TOKENIZER, shard_tokens)
-    encode_documents(documents, TOKENIZER, writer)
+    encode_documents(documents, writer)
     writer.close({"files": ["a"]})
     return TokenStore(folder)
 
@@ -87,7 +87,7 @@ def test_how_the_work_is_cut_changes_no_byte(
     stores = []
     for size in (1 << 22, batch_bytes):
         writer = StoreWriter(tmp_path_factory.mktemp("store"), tokenizer, shard_tokens)
-        encode_documents(documents, tokenizer, writer, batch_bytes=size)
+        encode_documents(documents, writer, batch_bytes=size)
         stores.append(writer.close({}))
     assert stores[0].to_json() == stores[1].to_json()
 
@@ -110,9 +110,9 @@ def test_long_document_is_encoded_in_parts_and_smaller_ones_while_memory_is_shor
         reading = MemoryReading(used, 100, "machine")
         watcher.look()
         sizes.clear()
-        writer = StoreWriter(tmp_path, TOKENIZER)
+        writer = StoreWriter(tmp_path, Watched())
         documents = ["x" * 1000, *["y" * 30] * 50, "z" * 1000]
-        encode_documents(documents, Watched(), writer, batch_bytes=400, watcher=watcher)
+        encode_documents(documents, writer, batch_bytes=400, watcher=watcher)
         writer.close({})
         assert 0.7 * largest <= max(sizes) <= largest
         assert sum(sizes) == 3500
@@ -300,7 +300,7 @@ def test_keys_and_bytes_of_earlier_versions_stay(tmp_path: Path) -> None:
     """Text that an earlier version has encoded is found again, and read."""
     assert store_key(["a", "b"], "t", {"text_field": "text"}) == "eb1681dddd829edbef4b3254b8ec5a24"
     writer = StoreWriter(tmp_path, TOKENIZER, 16)
-    encode_documents(DOCUMENTS, TOKENIZER, writer)
+    encode_documents(DOCUMENTS, writer)
     writer.close({"files": ["a.txt"]})
     hashes = {path.name: xxhash.xxh3_64_hexdigest(path.read_bytes()) for path in tmp_path.iterdir()}
     assert hashes == {

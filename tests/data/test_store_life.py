@@ -25,7 +25,7 @@ SIZE = 20_000
 
 def build(folder: Path) -> None:
     writer = StoreWriter(folder, TOKENIZER)
-    encode_documents(["x" * (SIZE // 2)], TOKENIZER, writer)
+    encode_documents(["x" * (SIZE // 2)], writer)
     writer.close({"files": ["a.txt"], "division": ""})
 
 

@@ -77,9 +77,9 @@ def test_store_of_documents_in_parts_is_that_of_the_whole_ones(
     for streamed in (False, True):
         writer = StoreWriter(tmp_path_factory.mktemp("store"), tokenizer, 30)
         if streamed:
-            encode_parts(parts, tokenizer, writer, batch_bytes=batch_bytes)
+            encode_parts(parts, writer, batch_bytes=batch_bytes)
         else:
-            encode_documents(documents, tokenizer, writer)
+            encode_documents(documents, writer)
         manifests.append(writer.close({}).to_json())
     assert manifests[0] == manifests[1]
 
@@ -207,7 +207,7 @@ if sys.argv[4] == "streamed":
 else:
     cache.mkdir()
     writer = StoreWriter(cache, tokenizer)
-    encode_documents([text.read_text()], tokenizer, writer)
+    encode_documents([text.read_text()], writer)
     writer.close({})
 print(peak_resident_bytes())
 """

@@ -47,7 +47,7 @@ def payload(tmp_path: Path) -> bytes:
 def write_store(folder: Path) -> Path:
     folder.mkdir()
     writer = StoreWriter(folder, TOKENIZER)
-    encode_documents(["some text"] * 20, TOKENIZER, writer)
+    encode_documents(["some text"] * 20, writer)
     writer.close({})
     return folder
 

@@ -85,7 +85,7 @@ def store_of(text: str, folder: Path, tokenizer: BaseTokenizer) -> TokenStore:
     """``text`` as a token store of one document."""
     folder.mkdir(exist_ok=True)
     writer = StoreWriter(folder, tokenizer)
-    encode_documents([text], tokenizer, writer)
+    encode_documents([text], writer)
     writer.close({"files": ["text"]})
     return TokenStore(folder)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from insight.data.sources.formats import TextPart, as_parts
 from insight.data.store.writer import StoreWriter
-from insight.data.tokenizers import BaseTokenizer, EncodedBatch
+from insight.data.tokenizers import EncodedBatch
 from insight.data.tokenizers.base import utf8_length
 from insight.runtime.errors import DataError
 from insight.runtime.memory_watcher import MemoryWatcher, process_watcher
@@ -23,21 +24,13 @@ _PIECES = 40
 _MOST_CHARACTER_BYTES = 4
 
 
-def encode_documents(
-    documents: Iterable[str],
-    tokenizer: BaseTokenizer,
-    writer: StoreWriter,
-    *,
-    batch_bytes: int = _BATCH_BYTES,
-    watcher: MemoryWatcher | None = None,
-) -> None:
-    """Call :func:`encode_parts` for documents that are in memory."""
-    encode_parts(as_parts(documents), tokenizer, writer, batch_bytes=batch_bytes, watcher=watcher)
+def encode_documents(documents: Iterable[str], writer: StoreWriter, **options: Any) -> None:
+    """Call :func:`encode_parts`, with its ``options``, for documents that are in memory."""
+    encode_parts(as_parts(documents), writer, **options)
 
 
 def encode_parts(
     parts: Iterable[TextPart],
-    tokenizer: BaseTokenizer,
     writer: StoreWriter,
     *,
     batch_bytes: int = _BATCH_BYTES,
@@ -50,8 +43,7 @@ def encode_parts(
 
     Args:
         parts: Documents in parts.
-        tokenizer: Makes the ids.
-        writer: Receives the ids.
+        writer: Receives the ids that its tokenizer makes.
         batch_bytes: UTF-8 bytes to encode at once; a quarter of it while memory is short.
         watcher: Reports when memory is short; the watcher of this process if not given.
     """
@@ -71,22 +63,20 @@ def encode_parts(
                 most = most_bytes()
             is_long = not part.is_last or num_bytes > most
             if batch and (is_long or size + num_bytes > most or len(batch) >= _BATCH_DOCUMENTS):
-                writer.append(tokenizer.encode_batch(batch), size)
+                writer.append(writer.tokenizer.encode_batch(batch), size)
                 batch, size = [], 0
             if is_long:
-                _append_long(itertools.chain((part,), stream), tokenizer, writer, most_bytes)
+                _append_long(itertools.chain((part,), stream), writer, most_bytes)
             else:
                 batch.append(part.text)
                 size += num_bytes
         if batch:
-            writer.append(tokenizer.encode_batch(batch), size)
+            writer.append(writer.tokenizer.encode_batch(batch), size)
 
 
-def _append_long(
-    parts: Iterator[TextPart], tokenizer: BaseTokenizer, writer: StoreWriter, most: Callable[[], int]
-) -> None:
+def _append_long(parts: Iterator[TextPart], writer: StoreWriter, most: Callable[[], int]) -> None:
     """Encode one document; ``most`` returns how many bytes to encode at once, which may change."""
-    is_open = True
+    tokenizer, is_open = writer.tokenizer, True
 
     def chunks_of_document() -> Iterator[str]:
         nonlocal is_open

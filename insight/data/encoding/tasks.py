@@ -225,7 +225,7 @@ def encode_part(task: EncodeTask) -> str:
     has_text: list[bool] = []
     writer = StoreWriter(temporary, tokenizer, _ONE_SHARD, is_kept=False)
     try:
-        encode_parts(_parts_of(task, repairs, has_text), tokenizer, writer)
+        encode_parts(_parts_of(task, repairs, has_text), writer)
         found = {"has_text": has_text, "num_unknown": writer.num_unknown}
         writer.close({**found, "repairs": repairs.num_places, "first_repair": repairs.first})
         os.chmod(temporary, 0o755)
@@ -327,7 +327,6 @@ def encode_in_tasks(
     executor: Executor,
     text: RangedText,
     contents: Mapping[Path, str],
-    tokenizer: BaseTokenizer,
     writer: StoreWriter,
     folder: Path,
     title: str,
@@ -341,8 +340,7 @@ def encode_in_tasks(
         executor: Runs the tasks.
         text: The text to encode.
         contents: Content hash of each file.
-        tokenizer: Makes the ids.
-        writer: Receives the ids in the order of the text.
+        writer: Receives the ids, in the order of the text, that its tokenizer makes.
         folder: Where tasks leave their results; every worker must see it under this path.
         title: Name of the text in messages.
         repairs: Counts the repairs of the text.
@@ -353,6 +351,7 @@ def encode_in_tasks(
         DataError: A file cannot be read or holds no text, workers died repeatedly, or the result of a task is
             missing or damaged.
     """
+    tokenizer = writer.tokenizer
     ranges: Sequence[TextRange] = text.ranges
     starts: Sequence[RangeStart] = [RangeStart()] * len(ranges) if division is None else text.starts
     if tokenizer.boundaries is None:

@@ -40,6 +40,7 @@ class StoreWriter:
         is_kept: Whether the store will stay; its bytes are then flushed to the disk early.
 
     Attributes:
+        tokenizer: The tokenizer.
         num_unknown: Number of unknown-token ids written so far.
 
     Raises:
@@ -58,10 +59,10 @@ class StoreWriter:
             problem = "a shard holds tokens"
             raise DataError(problem, "use 1 or more", option="shard_tokens", value=shard_tokens)
         self._folder = folder
+        self.tokenizer = tokenizer
         self._vocabulary_size = tokenizer.vocabulary_size
         self._end_of_text_id = tokenizer.end_of_text_id
         self._unknown_id = tokenizer.unknown_id
-        self._fingerprint = tokenizer.fingerprint()
         self._dtype = token_dtype(tokenizer.vocabulary_size)
         self._shard_tokens = shard_tokens
         self._is_kept = is_kept
@@ -142,7 +143,7 @@ class StoreWriter:
         """Finish the last shard, then write the manifest with ``origin``, plain JSON values."""
         self._close_shard()
         self._is_closed = True
-        identity = self._vocabulary_size, self._end_of_text_id, self._fingerprint
+        identity = self._vocabulary_size, self._end_of_text_id, self.tokenizer.fingerprint()
         manifest = Manifest(*identity, self._num_bytes, tuple(self._shards), dict(origin))
         (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
