@@ -170,17 +170,14 @@ class EncodeTask:
     @functools.cached_property
     def key(self) -> str:
         """A hash of everything that decides the result; file names do not count."""
-        spans = [
-            (text_range.byte_range.start, text_range.byte_range.stop) if text_range.byte_range else None
-            for text_range in self.ranges
-        ]
+        spans = [each.byte_range and (each.byte_range.start, each.byte_range.stop) for each in self.ranges]
         chosen = self.selection and [self.selection.content, self.selection.is_validation]
         return json_hash(
             {
                 "format_version": FORMAT_VERSION,
                 "sources": self.contents,
                 "ranges": spans,
-                "open": [text_range.is_open for text_range in self.ranges],
+                "open": [each.is_open for each in self.ranges],
                 "reading": [self.reading.text_field, self.reading.invalid_text],
                 "selection": chosen,
                 "starts": [[start.document, start.character] for start in self.starts] if chosen else None,
@@ -196,11 +193,11 @@ class EncodeTask:
     @property
     def num_bytes(self) -> int:
         """Number of bytes that the task reads from files."""
-        return sum(text_range.num_bytes for text_range in self.ranges)
+        return sum(each.num_bytes for each in self.ranges)
 
     def __str__(self) -> str:
-        others = len(self.ranges) - 1
-        return f"{self.ranges[0]}" + (f" and {others} more" if others else "")
+        others = f" and {len(self.ranges) - 1} more" if len(self.ranges) > 1 else ""
+        return f"{self.ranges[0]}{others}"
 
 
 def encode_part(task: EncodeTask) -> str:
@@ -216,9 +213,8 @@ def encode_part(task: EncodeTask) -> str:
     if task.output.is_dir():
         return task.key
     if not task.folder.is_dir():
-        problem = f"{task.folder}: {socket.gethostname()} does not see this folder"
         remedy = "workers need the text and the cache under the same paths: use a shared file system"
-        raise DataError(problem, remedy)
+        raise DataError(f"{task.folder}: {socket.gethostname()} does not see this folder", remedy)
     tokenizer = _tokenizer(task.tokenizer_file, task.tokenizer_fingerprint)
     temporary = Path(tempfile.mkdtemp(prefix=f".{task.key}.", suffix=".tmp", dir=task.folder))
     repairs = TextRepairs()
@@ -300,9 +296,14 @@ class EncodingProgress:
         """Count bytes that have been encoded."""
         self._done += num_bytes
         now = self._clock()
-        if now - self._last >= self._interval:
-            self._last = now
-            say(self._line(now - self._started))
+        if now - self._last < self._interval:
+            return
+        self._last = now
+        rate = self._done / 1e6 / max(now - self._started, 1e-9)
+        size = f"{self._done / 1e6:,.0f} MB of text"
+        if self._total:
+            size = f"{min(1.0, self._done / self._total):.0%} of {self._total / 1e6:,.0f} MB"
+        say(f"encoding {self._title}: {size}, {rate:.0f} MB/s")
 
     def watch(self, parts: Iterable[TextPart]) -> Iterator[TextPart]:
         """Yield ``parts``, and count each one when the next is requested."""
@@ -310,13 +311,6 @@ class EncodingProgress:
             yield part
             # The number of characters is close to that of bytes, which would need a second pass.
             self.advance(len(part.text))
-
-    def _line(self, seconds: float) -> str:
-        done, rate = self._done / 1e6, self._done / 1e6 / max(seconds, 1e-9)
-        if not self._total:
-            return f"encoding {self._title}: {done:,.0f} MB of text, {rate:.0f} MB/s"
-        share = min(1.0, self._done / self._total)
-        return f"encoding {self._title}: {share:.0%} of {self._total / 1e6:,.0f} MB, {rate:.0f} MB/s"
 
 
 _PARTS = "parts"
@@ -348,8 +342,7 @@ def encode_in_tasks(
         is_validation: Whether that is the validation part instead of the training part.
 
     Raises:
-        DataError: A file cannot be read or holds no text, workers died repeatedly, or the result of a task is
-            missing or damaged.
+        DataError: A file has no text, workers died repeatedly, or the result of a task is missing or damaged.
     """
     tokenizer = writer.tokenizer
     ranges: Sequence[TextRange] = text.ranges

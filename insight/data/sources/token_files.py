@@ -162,7 +162,13 @@ def _layout(file: IO[bytes], source: Source, vocabulary_size: int) -> _Layout:
     if source.format.startswith(_CHUNK_FORMAT):
         layout = _chunk_layout(file, source, size)
     elif head.startswith(_PACKED_MAGIC):
-        layout = _packed_layout(head, source.name)
+        if len(head) < _PACKED_HEADER.size:
+            raise DataError(f"{source.name}: ends in its header", "make or fetch it again")
+        _, version, code, _ = _PACKED_HEADER.unpack_from(head)
+        if version != 1 or code not in _PACKED_TYPES:
+            problem = f"{source.name}: packed ids of version {version} and type {code}"
+            raise DataError(problem, "pack whole numbers, version 1")
+        layout = _Layout(np.dtype(_PACKED_TYPES[code]), _PACKED_HEADER.size)
     elif dtype and size == _LLM_C_HEADER_BYTES + num_ids * dtype.itemsize:
         layout = _Layout(dtype, _LLM_C_HEADER_BYTES)
     else:
@@ -175,16 +181,6 @@ def _layout(file: IO[bytes], source: Source, vocabulary_size: int) -> _Layout:
         problem = f"{size - layout.first_byte} bytes are no whole number of {layout.dtype.name} ids"
         raise DataError(f"{source.name}: {problem}", "make or fetch it again")
     return layout
-
-
-def _packed_layout(head: bytes, name: str) -> _Layout:
-    if len(head) < _PACKED_HEADER.size:
-        raise DataError(f"{name}: ends in its header", "make or fetch it again")
-    _, version, code, _ = _PACKED_HEADER.unpack_from(head)
-    if version != 1 or code not in _PACKED_TYPES:
-        problem = f"{name}: packed ids of version {version} and type {code}"
-        raise DataError(problem, "pack whole numbers, version 1")
-    return _Layout(np.dtype(_PACKED_TYPES[code]), _PACKED_HEADER.size)
 
 
 def _chunk_layout(file: IO[bytes], source: Source, size: int) -> _Layout:
