@@ -22,7 +22,7 @@ from insight.data.sources.formats import Source, TextPart, Texts, TextSource, te
 from insight.data.sources.ranges import RangedText
 from insight.data.sources.token_files import read_token_batches
 from insight.data.split import ValidationSplit
-from insight.data.store import Manifest, StoreCache, StoreWriter, TokenStore, store_key
+from insight.data.store import StoreCache, StoreWriter, TokenStore, store_key
 from insight.data.store.format import json_hash
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.data.tokenizers.training import TokenizerCache
@@ -192,8 +192,9 @@ class Preparation:
                 manifest = writer.close(origin)
             finally:
                 writer.abandon()
-            seconds = time.perf_counter() - started
-            say(f"encoded {title}: {_size_of(manifest)} in {seconds:.1f} s")
+            seconds, count = time.perf_counter() - started, manifest.num_documents
+            size = f"{manifest.num_bytes / 1e6:.2f} MB, {count:,} document{'' if count == 1 else 's'}"
+            say(f"encoded {title}: {size}, {manifest.num_tokens:,} tokens in {seconds:.1f} s")
             if repaired := repairs.describe(self._files.invalid_text):
                 say(repaired)
 
@@ -363,12 +364,6 @@ class Preparation:
 def _names_of(sources: Sequence[TextSource]) -> str:
     names = ", ".join(source.name for source in sources[:3])
     return names if len(sources) <= 3 else f"{names} and {len(sources) - 3} more"
-
-
-def _size_of(manifest: Manifest) -> str:
-    megabytes, count = manifest.num_bytes / 1e6, manifest.num_documents
-    documents = f"{count:,} document{'' if count == 1 else 's'}"
-    return f"{megabytes:.2f} MB, {documents}, {manifest.num_tokens:,} tokens"
 
 
 def _check_split(split: str) -> None:

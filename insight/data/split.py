@@ -32,20 +32,14 @@ class ValidationSplit:
     bytes. If that would take more than twice the fraction or leave nothing for training, it is the last part
     of every document instead, cut at a paragraph (else at a line, a word or a character).
 
-    The text is read several times; only the sizes of the documents are held in memory.
+    The text is read several times; only the sizes of the documents are held in memory: ``measured``, the
+    :data:`SIZES` of all documents, which tasks may measure and which is ``None`` until they are known.
 
     Args:
-        documents: Returns an iterator over the parts of all documents at each call, and counts repairs of the
-            text in its argument.
+        documents: Returns the parts of all documents at each call, and counts repairs in its argument.
         fraction: Fraction of the bytes for validation, between 0 and 1.
         seed: Chooses the documents.
         names: Name of the text in messages.
-
-    Attributes:
-        measured: :data:`SIZES` of all documents, which tasks may measure; ``None`` until they are known.
-
-    Raises:
-        ConfigError: ``fraction`` is not between 0 and 1.
     """
 
     def __init__(
@@ -142,7 +136,7 @@ def select_parts(
         division: The :attr:`ValidationSplit.division` of all documents.
         is_validation: Whether to return the validation part instead of the training part.
         document: Index of the document at the beginning of ``parts``.
-        character: Number of characters of that document before ``parts``.
+        character: Number of its characters before ``parts``.
         names: Name of the text in messages.
     """
     by_document = division.dtype == np.bool_

@@ -43,7 +43,11 @@ class ContentHashes:
         hashes: dict[Path, str] = {}
         for folder, members in by_folder.items():
             file = self._folder / f"{xxhash.xxh3_64_hexdigest(os.fsencode(folder))}.json"
-            records = _read(file)
+            records: dict[str, list[Any]] = {}
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                found = json.loads(file.read_bytes()).items()
+                # Records of an older form are dropped.
+                records = {name: each for name, each in found if isinstance(each, list) and len(each) == 5}
             new: dict[str, list[Any]] = {}
             for path in members:
                 try:
@@ -79,11 +83,3 @@ def file_stamp(path: Path) -> list[int]:
     """
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _read(file: Path) -> dict[str, list[Any]]:
-    """The records in ``file`` by name: a stamp and the hash. Records of an older form are dropped."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        records = json.loads(file.read_bytes()).items()
-        return {name: record for name, record in records if isinstance(record, list) and len(record) == 5}
-    return {}

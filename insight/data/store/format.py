@@ -122,11 +122,6 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def shard_name(index: int) -> str:
-    """File name of a shard, without suffix."""
-    return f"{index:05d}"
-
-
 def array_bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
     """The bytes of ``array`` as ``dtype``, without a copy if it has that type already."""
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
@@ -175,7 +170,7 @@ def _is_sound(manifest: Manifest) -> bool:
     counts = [manifest.vocabulary_size, manifest.end_of_text_id, manifest.num_bytes]
     texts = [manifest.tokenizer_fingerprint]
     for index, shard in enumerate(manifest.shards):
-        if shard.name != shard_name(index):
+        if shard.name != f"{index:05d}":
             return False
         counts += [shard.num_tokens, shard.num_documents]
         texts += [shard.tokens_hash, shard.offsets_hash]

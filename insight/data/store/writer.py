@@ -19,7 +19,6 @@ from insight.data.store.format import (
     Manifest,
     Shard,
     array_bytes,
-    shard_name,
     token_dtype,
 )
 from insight.data.tokenizers import BaseTokenizer, EncodedBatch
@@ -158,7 +157,7 @@ class StoreWriter:
 
     def _write(self, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
         if self._open is None:
-            self._open = _OpenShard(self._folder, shard_name(len(self._shards)), self._is_kept)
+            self._open = _OpenShard(self._folder, f"{len(self._shards):05d}", self._is_kept)
         self._open.write(array_bytes(ids, self._dtype), len(ids), ends)
 
     def _close_shard(self) -> None:
