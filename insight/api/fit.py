@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from insight.api.config_files import as_options, early_option, given_config, option_value
 from insight.api.early_checks import check_early, own_packages, refuse_foreign_classes
-from insight.api.plan import Plan, rendezvous_timeout, start_others, watch_ranks
+from insight.api.plan import Plan, rendezvous_timeout, watch_ranks
 from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, say_differences
 from insight.runtime.errors import ConfigError, InsightError
@@ -20,6 +20,7 @@ from insight.runtime.files import atomic_write_text, ensure_writable
 from insight.runtime.formats import safe_text
 from insight.runtime.imports import allowing
 from insight.runtime.launching.launch import Launch
+from insight.runtime.launching.rank_watch import Point
 from insight.runtime.messages import say, silence_libraries
 from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder
@@ -75,7 +76,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
 
             cli = InsightCLI("fit", arguments, owns_process)
             check_sweep(cli, resumed)
-            start_others(cli, launch)
+            launch.start_others(cli.placement.num_local, cli.placement.num_machines)
             return _train(cli, launch, resumed, plan)
 
 
@@ -113,7 +114,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     if plan:
         present = RunFolder(Path(launch.from_first("folder")))
     else:
-        launch.wait_until_all("arrived")
+        launch.wait_until_all(Point.ARRIVED)
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
         if launch.is_first:

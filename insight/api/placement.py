@@ -6,30 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.hardware import present_accelerator
 from insight.runtime.processes import ProcessPlace
 
 _SHARDED = ("fsdp2", "model_parallel")
-_REPLACED = {
-    "fsdp": "use fsdp2",
-    "fsdp_cpu_offload": "use fsdp2",
-    "ddp_spawn": "use ddp: every process parses the command itself",
-    "ddp_fork": "use ddp: every process parses the command itself",
-    "ddp_notebook": "use ddp: every process parses the command itself",
-}
+_DDP = "use ddp: every process parses the command itself"
+_REPLACED = {"fsdp": "use fsdp2", "fsdp_cpu_offload": "use fsdp2"}
+_REPLACED |= dict.fromkeys(("ddp_spawn", "ddp_fork", "ddp_notebook"), _DDP)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices that a run trains on.
+    """The devices that a run trains on."""
 
-    Args:
-        accelerator: ``cpu``, ``cuda``, ``mps``, or another that Lightning knows.
-        num_local: Number of processes on each machine, one per device.
-        num_machines: Number of machines.
-    """
-
-    accelerator: str
-    num_local: int = 1
+    accelerator: str  # cpu, cuda, mps, or another that Lightning knows
+    num_local: int = 1  # processes on each machine, one per device
     num_machines: int = 1
 
     @property
@@ -38,8 +29,8 @@ class Placement:
         return self.num_local * self.num_machines
 
     def __str__(self) -> str:
-        machines = f"{self.num_machines} machine{'s' if self.num_machines > 1 else ''}"
-        return f"{self.num_processes} process{'es' if self.num_processes > 1 else ''} on {machines}"
+        processes = f"{self.num_processes} process{'es' if self.num_processes > 1 else ''}"
+        return f"{processes} on {self.num_machines} machine{'s' if self.num_machines > 1 else ''}"
 
 
 def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
@@ -63,18 +54,12 @@ def accelerator_of(given: Any) -> str:
     Raises:
         ConfigError: torch finds no such device.
     """
-    import torch
-
-    present = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    present = present_accelerator()
     if given in (None, "auto"):
         return present
-    if given in ("gpu", "cuda", "mps") and present not in (("cuda", "mps") if given == "gpu" else (given,)):
-        raise ConfigError(
-            "torch finds no such device here",
-            "use cpu or auto, or install a torch that was built for your device",
-            option="trainer.accelerator",
-            value=given,
-        )
+    if given in ("gpu", "cuda", "mps") and given != present and (given != "gpu" or present == "cpu"):
+        remedy = "use cpu or auto, or install a torch that was built for your device"
+        raise _mistake("accelerator", given, "torch finds no such device here", remedy)
     if given == "gpu":
         return present
     return given if isinstance(given, str) else ""  # the user's own object knows its requirements
@@ -106,17 +91,10 @@ def _num_devices(given: Any, accelerator: str) -> int:
     else:
         wanted = int(text) if text.isdecimal() else 0
     if wanted < 1:
-        raise ConfigError(
-            "is not a number of devices", "use 1 or more, or auto", option="trainer.devices", value=given
-        )
+        raise _mistake("devices", given, "is not a number of devices", "use 1 or more, or auto")
     if there is not None and wanted > there:
-        plural = "s" if there > 1 else ""
-        raise ConfigError(
-            f"there are {there} {accelerator} device{plural} here",
-            f"use {there} or fewer",
-            option="trainer.devices",
-            value=given,
-        )
+        problem = f"there are {there} {accelerator} device{'s' if there > 1 else ''} here"
+        raise _mistake("devices", given, problem, f"use {there} or fewer")
     return wanted
 
 
@@ -127,15 +105,12 @@ def _check_strategy(given: Any, precision: Any) -> None:
     if isinstance(given, str):
         known = ["auto", *StrategyRegistry.available_strategies()]
         base = given.partition("_find_unused")[0]
-        if base in _REPLACED or given not in known:
+        if base in _REPLACED:
+            raise _mistake("strategy", given, "cannot be used here", _REPLACED[base])
+        if given not in known:
             match = nearest(given, known)
             remedy = f"did you mean {match!r}?" if match else "use auto, ddp or fsdp2"
-            raise ConfigError(
-                "cannot be used here" if base in _REPLACED else "there is no such strategy",
-                _REPLACED.get(base, remedy),
-                option="trainer.strategy",
-                value=given,
-            )
+            raise _mistake("strategy", given, "there is no such strategy", remedy)
         is_sharded = given in _SHARDED
     else:
         kinds: list[type] = [ModelParallelStrategy, *ModelParallelStrategy.__subclasses__()]
@@ -144,34 +119,21 @@ def _check_strategy(given: Any, precision: Any) -> None:
         )
     # The gradient scaler of 16-mixed would have to inspect the gradients of all shards.
     if is_sharded and str(precision) in ("16-mixed", "16"):
-        raise ConfigError(
-            f"does not go with trainer.strategy={name}",
-            "use bf16-mixed, 16-true or 32-true, or strategy ddp",
-            option="trainer.precision",
-            value=precision,
-        )
+        remedy = "use bf16-mixed, 16-true or 32-true, or strategy ddp"
+        raise _mistake("precision", precision, f"does not go with trainer.strategy={name}", remedy)
 
 
 def _check_launched(trainer: Any, devices: int, place: ProcessPlace) -> None:
     starter = place.launcher if place.launcher != "environment" else "whoever set RANK and WORLD_SIZE"
-    for option, value, agrees, there in (
-        (
-            "devices",
-            trainer.devices,
-            trainer.devices in (None, "auto", -1, "-1") or devices == place.num_local,
-            f"{place.num_local} on this machine",
-        ),
-        (
-            "num_nodes",
-            trainer.num_nodes,
-            trainer.num_nodes in (None, 1, place.num_machines),  # 1 is Lightning's default
-            f"processes on {place.num_machines}",
-        ),
-    ):
-        if not agrees:
-            raise ConfigError(
-                f"{starter} started {there}",
-                f"leave trainer.{option} out: it follows",
-                option=f"trainer.{option}",
-                value=value,
-            )
+    if trainer.devices not in (None, "auto", -1, "-1") and devices != place.num_local:
+        option, there = "devices", f"{place.num_local} on this machine"
+    elif trainer.num_nodes not in (None, 1, place.num_machines):  # 1 is Lightning's default
+        option, there = "num_nodes", f"processes on {place.num_machines}"
+    else:
+        return
+    problem, remedy = f"{starter} started {there}", f"leave trainer.{option} out: it follows"
+    raise _mistake(option, getattr(trainer, option), problem, remedy)
+
+
+def _mistake(option: str, value: Any, problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, remedy, option=f"trainer.{option}", value=value)

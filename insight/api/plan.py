@@ -17,6 +17,7 @@ from insight.api.run_config import RunConfig
 from insight.checkpoints.resume import Resumed, differences
 from insight.runtime.errors import InsightError, LaunchError
 from insight.runtime.launching.launch import Launch
+from insight.runtime.launching.rank_watch import Point
 from insight.runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -30,19 +31,12 @@ _SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Decisions that every process of a run must share.
+    """Decisions that every process of a run must share."""
 
-    Args:
-        resumed: The checkpoint from which the run continues.
-        num_threads: CPU threads of each process.
-        precision: Lightning's name of the precision.
-        identity: Code and configuration of the first process.
-    """
-
-    resumed: Resumed | None
-    num_threads: int
-    precision: str
-    identity: dict[str, str]
+    resumed: Resumed | None  # the checkpoint from which the run continues
+    num_threads: int  # of each process
+    precision: str  # Lightning's name
+    identity: dict[str, str]  # code and configuration of the first process
 
     @classmethod
     def of_first(cls, cli: InsightCLI, resumed: Resumed | None) -> Plan:
@@ -80,23 +74,6 @@ def rendezvous_timeout(arguments: list[str]) -> float:
         return default
 
 
-def start_others(cli: InsightCLI, launch: Launch) -> None:
-    """Start the other processes of this machine, if the run has several and no launcher started them.
-
-    Raises:
-        LaunchError: The run needs other machines too, or MASTER_PORT is in use.
-    """
-    placement = cli.placement
-    if not launch.place.launcher and placement.num_machines > 1:
-        raise LaunchError(
-            "nothing has started the processes of the other machines",
-            "start all of them with torchrun or srun (docs/cluster.md)",
-            option="trainer.num_nodes",
-            value=placement.num_machines,
-        )
-    launch.start_others(placement.num_local)
-
-
 def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
     """Wait for all processes, and make sure that none of them waits forever for one that hangs."""
     from insight.callbacks.interruption import HangWatch
@@ -105,41 +82,34 @@ def watch_ranks(cli: InsightCLI, launch: Launch, trainer: Trainer) -> None:
     seconds = cli.run_config.hang_timeout
     # Each machine may have to encode the text itself.
     patience = max(seconds, cli.run_config.rendezvous_timeout) if seconds else math.inf
-    launch.wait_until_all("ready", patience, "run.hang_timeout")
-    if launch.watch is not None and seconds is not None:
+    launch.wait_until_all(Point.READY, patience, "run.hang_timeout")
+    if launch.meeting is not None and seconds is not None:
         let_collectives_wait(trainer.strategy, seconds)
         # This callback comes first, so that it ends before others do work that only the first process does.
-        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.watch, seconds))
+        cast(Any, trainer).callbacks.insert(0, HangWatch(launch.meeting, seconds))
 
 
 def _identity(config: str) -> dict[str, str]:
     """Everything that must agree in all processes, and the name of this machine."""
-    return {
-        "host": socket.gethostname(),
-        "insight": __version__,
-        "torch": version("torch"),
-        "lightning": version("lightning"),
-        "source": _source_hash(Path(insight.__file__).parent),
-        "config": config,
-    }
+    code = {"insight": __version__, "torch": version("torch"), "lightning": version("lightning")}
+    code["source files of insight"] = _source_hash(Path(insight.__file__).parent)
+    return {"host": socket.gethostname(), "config": config, **code}
 
 
 def _check_agreement(first: dict[str, str], own: dict[str, str]) -> None:
-    for name in ("insight", "torch", "lightning", "source"):
-        if own[name] != first[name]:
-            what = "source files of insight" if name == "source" else name
+    for name, here in own.items():
+        if name not in ("host", "config") and here != first.get(name):
             raise LaunchError(
-                f"other code than rank 0 on {first['host']}: {what} {own[name]} on {own['host']}, "
-                f"{first[name]} there",
+                f"other code than rank 0 on {first['host']}: {name} {here} on {own['host']}, "
+                f"{first.get(name)} there",
                 "install the same on every machine",
             )
     found = differences(first["config"], own["config"])
     if found:
         shown = ", ".join(f"{option}={here} (rank 0: {there})" for option, there, here in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise LaunchError(
-            f"another configuration than rank 0: {shown}{more}", "give every process the same command"
-        )
+        problem = f"another configuration than rank 0: {shown}{more}"
+        raise LaunchError(problem, "give every process the same command")
 
 
 def _source_hash(package: Path) -> str:

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insight.callbacks.trainer import is_training, run_folder_of
 from insight.reporting import update_run_info
-from insight.runtime.launching.rank_watch import RankWatch
+from insight.runtime.launching.meeting import Meeting
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.lightning_internals import step_completed, take_over_sigterm
@@ -223,7 +223,7 @@ class HangWatch(Callback):
     time limit.
     """
 
-    def __init__(self, watch: RankWatch, seconds: float) -> None:
+    def __init__(self, watch: Meeting, seconds: float) -> None:
         self._watch, self._seconds = watch, seconds
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

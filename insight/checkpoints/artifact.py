@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import xxhash
 
-from insight.checkpoints.reader import LoadedCheckpoint, load_checkpoint
+from insight.checkpoints.reader import LoadedCheckpoint, load_checkpoint, load_plain, require_version
 from insight.data.tokenizers import load_tokenizer
-from insight.models import Decoder, DecoderConfig
+from insight.models import DecoderConfig
 from insight.models.compilation import compile_network
 from insight.runtime.component import Component, component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
@@ -44,14 +44,8 @@ def load_model(
     Raises:
         CheckpointError: The model is missing, damaged, unsafe, of another version, or cannot run here.
     """
-    if is_artifact(path):
-        return load_artifact(path, device, allowed_packages)
-    return load_checkpoint(path, device, allowed_packages)
-
-
-def is_artifact(path: Path | str) -> bool:
-    """Whether ``path`` is a folder with a quantized model."""
-    return (Path(path) / DESCRIPTION).is_file()
+    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_checkpoint
+    return load(path, device, allowed_packages)
 
 
 def write_artifact(
@@ -73,6 +67,7 @@ def write_artifact(
     Raises:
         OutputError: The folder exists already or cannot be written.
     """
+    reduced = any(getattr(weight, "reduce_range", False) for weight in model.network.parameters())
     with new_folder(folder) as temporary:
         torch.save(model.network.state_dict(), temporary / WEIGHTS)
         description = {
@@ -81,7 +76,7 @@ def write_artifact(
             "network": model.network_config.to_dict(),
             "vocabulary_size": model.network.vocabulary_size,
             "metadata": {key: value for key, value in model.metadata.items() if key != "quantization"},
-            "reduced_range": _has_reduced_range(model.network),
+            "reduced_range": reduced,
             "weights_hash": _hash(temporary / WEIGHTS),
             "report": report,
             "versions": {"insight": __version__, "torch": torch.__version__, "torchao": version("torchao")},
@@ -97,17 +92,14 @@ def load_artifact(
 ) -> LoadedCheckpoint:
     """Read a folder that :func:`write_artifact` wrote; the network computes the same bits as before.
 
-    Args:
-        folder: The artefact.
-        device: The device of the weights.
-        allowed_packages: Packages that class paths in it may point into.
+    The arguments are those of :func:`load_model`.
 
     Raises:
         CheckpointError: The artefact is missing, damaged, of another version, contains code, or cannot run
             here as it was measured (no compiler for a compiled model; integers that overflow here).
     """
     folder = Path(folder)
-    saved = _read_description(folder)
+    saved = _read_description(folder / DESCRIPTION)
     try:
         quantization = component_from_dict(saved["config"], allowed_packages).to_dict()["init_args"]
         method, compiled = quantization["method"], quantization["compile"]
@@ -128,36 +120,30 @@ def load_artifact(
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise _damaged(folder / WEIGHTS, " ".join(str(error).split())[:160]) from error
-    if compiled and torch.device(device).type == "cpu" and compiler_path() is None:
-        raise CheckpointError(
-            f"{folder}: was made and measured compiled, and there is no C++ compiler here",
-            "install g++ with Python's headers, or quantize with --compile off",
-        )
-    if method in _INTEGER_PRODUCTS and not reduced_range:
-        _require_wide_products(folder, torch.device(device))
+        raise _damaged(folder / WEIGHTS, error) from error
+    device = torch.device(device)
+    if compiled and device.type == "cpu" and compiler_path() is None:
+        problem = f"{folder}: was made and measured compiled, and there is no C++ compiler here"
+        raise CheckpointError(problem, "install g++ with Python's headers, or quantize with --compile off")
+    if method in _INTEGER_PRODUCTS and not reduced_range and _must_reduce_range(device):
+        problem = f"{folder}: uses all 8 bits, whose products overflow on this processor (no VNNI)"
+        raise CheckpointError(problem, "quantize on this machine, where the range is reduced")
     if compiled:
         compile_network(network)
     return LoadedCheckpoint(network, network_config, tokenizer, metadata)
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
+def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(
-            f"{folder}: holds no {DESCRIPTION}", "name a folder that `insight quantize` wrote"
-        )
+        problem = f"{path.parent}: holds no {path.name}"
+        raise CheckpointError(problem, "name a folder that `insight quantize` wrote")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, error) from error
     if not isinstance(saved, dict):
         raise _damaged(path, "no object")
-    if saved.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {saved.get('format_version')}, this insight reads {FORMAT_VERSION}",
-            "use the version of insight that wrote it",
-        )
+    require_version(path, saved, FORMAT_VERSION)
     return saved
 
 
@@ -168,41 +154,23 @@ def _read_weights(path: Path, expected_hash: str, device: torch.device | str) ->
         raise _damaged(path, "missing or truncated")
     if _hash(path) != expected_hash:
         raise _damaged(path, "its bytes are not those that were written")
-    try:
-        weights = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds code or objects, not only tensors and plain values",
-            "do not use it; it is not loaded",
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(path, str(error).splitlines()[0][:120]) from error
+    weights = load_plain(path, device, _damaged)
     if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
         raise _damaged(path, "it holds something else than weights")
     return weights
 
 
-def _require_wide_products(folder: Path, device: torch.device) -> None:
+def _must_reduce_range(device: torch.device) -> bool:
     from torchao.utils import should_reduce_range
 
-    if should_reduce_range(device):
-        raise CheckpointError(
-            f"{folder}: uses all 8 bits, whose products overflow on this processor (no VNNI)",
-            "quantize on this machine, where the range is reduced",
-        )
-
-
-def _has_reduced_range(network: Decoder) -> bool:
-    return any(getattr(parameter, "reduce_range", False) for parameter in network.parameters())
+    return bool(should_reduce_range(device))
 
 
 def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return str(digest.hexdigest())
+        return str(hashlib.file_digest(file, xxhash.xxh3_128).hexdigest())
 
 
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: the quantized model is damaged ({reason})", "write it again")
+def _damaged(path: Path, reason: object) -> CheckpointError:
+    shown = " ".join(str(reason).split())[:160]
+    return CheckpointError(f"{path}: the quantized model is damaged ({shown})", "write it again")

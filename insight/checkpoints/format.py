@@ -55,8 +55,7 @@ class CheckpointContent:
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form that is saved; entries that are ``None`` are left out."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        present = {name: value for name, value in values.items() if value is not None}
+        present = {name: value for name, value in vars(self).items() if value is not None}
         return {"format_version": FORMAT_VERSION, **present}
 
     @classmethod
@@ -64,11 +63,9 @@ class CheckpointContent:
         """Read the plain form, including that of older versions.
 
         Raises:
-            KeyError: A required entry is missing.
+            TypeError: A required entry is missing.
         """
         known = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
-        for name in ("network", "tokenizer", "vocabulary_size", "sequence_length"):
-            known[name] = saved[name]
         if "random_states" not in known:  # older files contain only the state of the first process
             known["random_states"] = [saved["random_state"]] if "random_state" in saved else []
         return cls(**known)

@@ -39,19 +39,15 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     contents = read_checkpoint(path)
     saved: dict[str, Any] = dict(contents[CONTENT])
     if tokenizer_of(contents, path).fingerprint() != fingerprint:
-        raise CheckpointError(
-            f"{path}: was trained with another tokenizer than the one that was pruned",
-            "prune the tokenizer.json of its run",
-        )
+        problem = f"{path}: was trained with another tokenizer than the one that was pruned"
+        raise CheckpointError(problem, "prune the tokenizer.json of its run")
     kept = torch.from_numpy(pruned.kept_ids)
     weights, num_sliced = {}, 0
     for name, tensor in contents["state_dict"].items():
         is_by_token = name.replace("_orig_mod.", "").removeprefix("network.") in _ROWS
         if is_by_token and tensor.shape[0] != len(pruned.old_to_new):
-            raise CheckpointError(
-                f"{path}: {name} has {tensor.shape[0]} rows, the tokenizer {len(pruned.old_to_new)} tokens",
-                "is it damaged?",
-            )
+            sizes = f"{tensor.shape[0]} rows, the tokenizer {len(pruned.old_to_new)} tokens"
+            raise CheckpointError(f"{path}: {name} has {sizes}", "is it damaged?")
         num_sliced += is_by_token
         weights[name] = tensor[kept].clone() if is_by_token else tensor
     if not num_sliced:

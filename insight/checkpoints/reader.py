@@ -22,20 +22,12 @@ _PREFIX = "network."
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """The model in a checkpoint.
+    """The model in a checkpoint, and the tokenizer that it was trained with."""
 
-    Attributes:
-        network: The network with its weights, in evaluation mode.
-        network_config: The configuration of the network.
-        tokenizer: The tokenizer that the network was trained with.
-        metadata: Plain values: ``sequence_length``, ``step``, ``vocabulary_size`` and ``canaries``, as in
-            :class:`insight.checkpoints.format.CheckpointContent`.
-    """
-
-    network: Decoder
+    network: Decoder  # with its weights, in evaluation mode
     network_config: DecoderConfig
     tokenizer: BaseTokenizer
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # sequence_length, step, vocabulary_size and canaries, as in CheckpointContent
 
 
 def load_checkpoint(
@@ -62,12 +54,7 @@ def load_checkpoint(
 def describe(
     contents: dict[str, Any], path: Path | str, allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """The model in a read checkpoint, with a network on the ``meta`` device, which has no weights.
-
-    Args:
-        contents: The result of :func:`read_checkpoint`.
-        path: The file, for messages.
-        allowed_packages: Packages that class paths in the file may point into.
+    """The model in a checkpoint that was read, with a network on the ``meta`` device, without weights.
 
     Raises:
         CheckpointError: An entry is missing, damaged or not allowed.
@@ -76,9 +63,8 @@ def describe(
         saved = CheckpointContent.from_dict(contents[CONTENT])
         config = component_from_dict(saved.network, allowed_packages)
         if not isinstance(config, DecoderConfig):
-            raise CheckpointError(
-                f"{path}: holds a {type(config).__name__}, not a decoder", "use a run of insight fit"
-            )
+            problem = f"{path}: holds a {type(config).__name__}, not a decoder"
+            raise CheckpointError(problem, "use a run of insight fit")
         with torch.device("meta"):
             network = config.build(saved.vocabulary_size)
         metadata = {
@@ -105,8 +91,7 @@ def load_weights_into(
     Args:
         network: A network of the checkpoint's shape.
         path: The ``.ckpt`` file.
-        tokenizer: The tokenizer that the network will be used with. A checkpoint of another tokenizer is
-            refused, since its token ids have other meanings.
+        tokenizer: The tokenizer that the network will be used with; another one gives ids other meanings.
         load: A function that loads the weights, by name, into a sharded network.
 
     Raises:
@@ -117,11 +102,9 @@ def load_weights_into(
     if tokenizer is not None:
         theirs = tokenizer_of(contents, path)
         if theirs.fingerprint() != tokenizer.fingerprint():
-            raise CheckpointError(
-                f"{path}: was trained with another tokenizer ({theirs.vocabulary_size} tokens, "
-                f"this one has {tokenizer.vocabulary_size})",
-                "use the tokenizer of its run",
-            )
+            sizes = f"{theirs.vocabulary_size} tokens, this one has {tokenizer.vocabulary_size}"
+            problem = f"{path}: was trained with another tokenizer ({sizes})"
+            raise CheckpointError(problem, "use the tokenizer of its run")
     load_weights(network, contents, path, load)
 
 
@@ -134,29 +117,40 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint", "name a .ckpt file or a run folder")
     if not zipfile.is_zipfile(path):
-        begins = path.open("rb").read(4)
-        if begins[:2] == b"PK":
-            raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
-        raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
-    try:
-        # Memory-map the file, so that the optimizer state, twice the size of the weights, stays on the disk.
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds code or objects, not only tensors and plain values",
-            "do not use it; it is not loaded",
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                raise _foreign(path)
+        raise CheckpointError(f"{path}: the checkpoint is truncated", "use another checkpoint of the run")
+    # Memory-map the file, so that the optimizer state, twice the size of the weights, stays on the disk.
+    contents: dict[str, Any] = load_plain(path, "cpu", _damaged, mmap=True)
     saved = contents.get(CONTENT) if isinstance(contents, dict) else None
     if not isinstance(saved, dict) or "state_dict" not in contents:
-        raise CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
-    if saved.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {saved.get('format_version')}, this insight reads {FORMAT_VERSION}",
-            "use the version of insight that wrote it",
-        )
+        raise _foreign(path)
+    require_version(path, saved, FORMAT_VERSION)
     return contents
+
+
+def load_plain(
+    path: Path,
+    device: torch.device | str,
+    damaged: Callable[[Path, Exception], CheckpointError],
+    mmap: bool = False,
+) -> Any:
+    """The contents of a file of ``torch.save``; one with code, or a ``damaged`` one, is refused."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        problem = f"{path}: holds code or objects, not only tensors and plain values"
+        raise CheckpointError(problem, "do not use it; it is not loaded") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise damaged(path, error) from error
+
+
+def require_version(path: Path, saved: Mapping[str, Any], version: int) -> None:
+    """Refuse a file of another format version with a :class:`CheckpointError`."""
+    if saved.get("format_version") != version:
+        problem = f"{path}: format version {saved.get('format_version')}, this insight reads {version}"
+        raise CheckpointError(problem, "use the version of insight that wrote it")
 
 
 def network_weights(contents: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -190,12 +184,11 @@ def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, t
     """The differences in names and shapes between saved tensors and a network's, one phrase per tensor."""
     differences = []
     for name, tensor in present.items():
+        shape = tuple(tensor.shape)
         if name not in saved:
-            differences.append(f"lacks the tensor {name} {tuple(tensor.shape)}")
-        elif saved[name].shape != tensor.shape:
-            differences.append(
-                f"{name} has shape {tuple(saved[name].shape)}, the network {tuple(tensor.shape)}"
-            )
+            differences.append(f"lacks the tensor {name} {shape}")
+        elif saved[name].shape != shape:
+            differences.append(f"{name} has shape {tuple(saved[name].shape)}, the network {shape}")
     unknown = (name for name in saved if name not in present)
     return [*differences, *(f"the network has no tensor {name}" for name in unknown)]
 
@@ -214,9 +207,11 @@ def tokenizer_of(contents: dict[str, Any], path: Path | str) -> BaseTokenizer:
         raise _damaged(path, error) from error
 
 
+def _foreign(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: is not a checkpoint of insight", "name a .ckpt file or a run folder")
+
+
 def _damaged(path: Path | str, error: Exception) -> CheckpointError:
-    reason = (str(error).splitlines() or [""])[0][:120]
-    return CheckpointError(
-        f"{path}: the checkpoint is damaged ({type(error).__name__}: {reason})",
-        "use another checkpoint of the run",
-    )
+    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    problem = f"{path}: the checkpoint is damaged ({reason})"
+    return CheckpointError(problem, "use another checkpoint of the run")

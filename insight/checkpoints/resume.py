@@ -23,15 +23,10 @@ _NUM_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Resumed:
-    """The checkpoint that a run resumes from.
-
-    Args:
-        checkpoint: The .ckpt file.
-        run: The run folder of the checkpoint, in which the run continues; ``None`` if it is in none.
-    """
+    """The checkpoint that a run resumes from."""
 
     checkpoint: Path
-    run: RunFolder | None
+    run: RunFolder | None  # its run folder, in which the run continues
 
     @classmethod
     def find(cls, text: str, root: Path | str, name: str) -> Resumed | None:
@@ -58,8 +53,8 @@ class Resumed:
 
     def to_plain(self) -> dict[str, str | None]:
         """The plain form for another process, which may have another working directory."""
-        run = self.run.path.absolute() if self.run else None
-        return {"checkpoint": str(self.checkpoint.absolute()), "run": str(run) if run else None}
+        run = str(self.run.path.absolute()) if self.run else None
+        return {"checkpoint": str(self.checkpoint.absolute()), "run": run}
 
     @property
     def saved_config(self) -> Path | None:
@@ -79,17 +74,10 @@ class Resumed:
 def check_fits(
     contents: dict[str, Any], path: Path, config: DecoderConfig, tokenizer: BaseTokenizer, option: str
 ) -> None:
-    """Check that a checkpoint has the network and the tokenizer of a run, without reading its weights.
-
-    Args:
-        contents: The result of :func:`insight.checkpoints.reader.read_checkpoint`.
-        path: The file, for messages.
-        config: The configured network.
-        tokenizer: The tokenizer of the data.
-        option: The option with the checkpoint, for messages.
+    """Check that a checkpoint that was read has the network and the tokenizer of a run.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, or of another network or tokenizer.
+        CheckpointError: It is damaged, or of another network or tokenizer; ``option`` holds its ``path``.
     """
     import torch
 
@@ -100,29 +88,24 @@ def check_fits(
     damage = differing_tensors(weights, saved.network.state_dict())
     if damage:
         raise CheckpointError(f"{path}: {damage[0]}", "use another checkpoint of the run")
+    if saved.tokenizer.fingerprint() != tokenizer.fingerprint():
+        sizes = f"{saved.tokenizer.vocabulary_size} tokens, this one has {tokenizer.vocabulary_size}"
+        problem = f"was trained with another tokenizer ({sizes})"
+        remedy = "use the data and tokenizer settings of its run"
+    elif saved.network_config != config:
+        before, now = saved.network_config.to_dict()["init_args"], config.to_dict()["init_args"]
+        different = [key for key in now if before.get(key) != now[key]]
+        problem = f"has another network ({', '.join(different) or 'another class'} differ)"
+        remedy = "use the model settings of its run"
+    else:
+        return
     with torch.device("meta"):
         present = config.build(tokenizer.vocabulary_size)
     tensors = differing_tensors(weights, present.state_dict())
-    shown = "".join(f"; {difference}" for difference in tensors[:_NUM_SHOWN])
+    problem = "; ".join([problem, *tensors[:_NUM_SHOWN]])
     if len(tensors) > _NUM_SHOWN:
-        shown += f"; {len(tensors) - _NUM_SHOWN} more"
-    if saved.tokenizer.fingerprint() != tokenizer.fingerprint():
-        raise CheckpointError(
-            f"was trained with another tokenizer ({saved.tokenizer.vocabulary_size} tokens, this one has "
-            f"{tokenizer.vocabulary_size}){shown}",
-            "use the data and tokenizer settings of its run",
-            option=option,
-            value=path,
-        )
-    if saved.network_config != config:
-        before, now = saved.network_config.to_dict()["init_args"], config.to_dict()["init_args"]
-        different = [key for key in now if before.get(key) != now[key]]
-        raise CheckpointError(
-            f"has another network ({', '.join(different) or 'another class'} differ){shown}",
-            "use the model settings of its run",
-            option=option,
-            value=path,
-        )
+        problem += f"; {len(tensors) - _NUM_SHOWN} more"
+    raise CheckpointError(problem, remedy, option=option, value=path)
 
 
 def say_differences(saved: str, present: str) -> None:
@@ -134,18 +117,18 @@ def say_differences(saved: str, present: str) -> None:
 def differences(first: str, second: str) -> list[tuple[str, Any, Any]]:
     """Options whose values differ between two configurations in YAML, with both values."""
     before, after = (_flat(yaml.safe_load(text) or {}) for text in (first, second))
-    pairs = (
-        (option, before.get(option), after.get(option)) for option in sorted(before.keys() | after.keys())
-    )
-    return [(option, old, new) for option, old, new in pairs if old != new]
+    options = sorted(before.keys() | after.keys())
+    return [
+        (name, before.get(name), after.get(name)) for name in options if before.get(name) != after.get(name)
+    ]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        flat: dict[str, Any] = {}
-        for key, child in value.items():
-            flat |= _flat(child, f"{prefix}.{key}" if prefix else str(key))
-        return flat
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return _flat({str(index): item for index, item in enumerate(value)}, prefix)
-    return {prefix: value}
+        value = dict(enumerate(value))
+    if not (isinstance(value, dict) and value):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, child in value.items():
+        flat |= _flat(child, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -24,10 +24,7 @@ class CheckpointUpload:
 
     A failed copy is reported in one line and tried again with the next checkpoint; training continues. If
     a copy takes longer than the time between two checkpoints, the newest checkpoint is copied next.
-
-    Args:
-        folder: The local folder.
-        url: The target folder for fsspec, e.g. ``s3://bucket/run`` or ``/mnt/backup/run``.
+    ``url`` is a folder for fsspec, e.g. ``s3://bucket/run`` or ``/mnt/backup/run``.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -66,10 +63,8 @@ class CheckpointUpload:
         if failed:
             with self._lock:
                 self._waiting = failed | self._waiting
-            say(
-                f"upload: {', '.join(failed)} cannot be copied to {self._url} ({reason}); "
-                "tried again with the next checkpoint"
-            )
+            failure = f"upload: {', '.join(failed)} cannot be copied to {self._url} ({reason})"
+            say(f"{failure}; tried again with the next checkpoint")
 
     def _copy(self, name: str, is_new: bool, copied: dict[tuple[int, int, int], str]) -> None:
         """Copy one file; one that is in ``copied`` under another name is copied within the target."""
@@ -88,20 +83,18 @@ class CheckpointUpload:
         with source.open("rb") as file:
             status = os.fstat(file.fileno())
             identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
-            if not (identity in copied and _copied_there(filesystem, copied[identity], part)):
+            is_there = False
+            with contextlib.suppress(
+                Exception
+            ):  # the upload of the bytes, which follows, reports what is wrong
+                if identity in copied:
+                    filesystem.cp_file(copied[identity], part)
+                    is_there = True
+            if not is_there:
                 with filesystem.open(part, "wb") as copy:
                     shutil.copyfileobj(file, copy, _CHUNK_BYTES)
         filesystem.mv(part, target)
         copied[identity] = target
-
-
-def _copied_there(filesystem: Any, source: str, target: str) -> bool:
-    """Copy a file within the target; return whether the target supports that."""
-    try:
-        filesystem.cp_file(source, target)
-    except Exception:  # any kind: the upload of the bytes, which follows, reports what is wrong
-        return False
-    return True
 
 
 def upload_folder(url: str, folder: Path) -> str:
@@ -112,17 +105,9 @@ def upload_folder(url: str, folder: Path) -> str:
 
 
 def check_upload_url(url: str) -> None:
-    """Refuse a URL that fsspec cannot open, before training.
-
-    Raises:
-        ConfigError: fsspec does not know its protocol, or the package for it is missing.
-    """
+    """Refuse a URL whose protocol fsspec or its packages do not know with a :class:`ConfigError`."""
     try:
         fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
     except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"{error}",
-            "install the package for it, or use the path of a folder",
-            option="upload_to",
-            value=url,
-        ) from error
+        remedy = "install the package for it, or use the path of a folder"
+        raise ConfigError(str(error), remedy, option="upload_to", value=url) from error

@@ -1,8 +1,8 @@
 """Writing checkpoints, synchronously or in the background; each file is complete or absent.
 
-The order of this file is that of a save: :meth:`CheckpointWriter.write` copies the state to the host's memory
-if it is asynchronous, :func:`write_checkpoint` writes the file once and gives it all its names,
-:func:`write_file` writes the bytes to the disk, and :class:`BestScores` determines which files are kept.
+:meth:`CheckpointWriter.write` copies the state to the host's memory if it is asynchronous,
+:func:`write_checkpoint` gives the file all its names, :func:`write_file` writes it, and :class:`BestScores`
+determines which files are kept.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import shutil
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -26,7 +26,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from insight.checkpoints.upload import CheckpointUpload
 from insight.runtime.errors import OutputError
-from insight.runtime.files import FREED, atomic_file, flush, freed_beside, writing_to
+from insight.runtime.files import FREED, atomic_file, flush, freed_beside, output_error, writing_to
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -55,8 +55,7 @@ class CheckpointWriter:
     """Writes the checkpoints of a run into one folder, one after the other.
 
     An asynchronous save copies the state to the host's memory and writes it in a thread. The next save waits
-    for it, so there is never more than one copy of the state, and the files appear in the order of the saves.
-    The process does not end before the last file is written.
+    for it, so there is never more than one copy. The process does not end before the last file is written.
 
     Args:
         folder: The local folder.
@@ -87,12 +86,19 @@ class CheckpointWriter:
             OutputError: This file or, if saves are asynchronous, the previous one could not be written.
         """
         self.wait()
+        later = self.asynchronous and not now
+        state = host_copy(checkpoint, self._copies) if later else checkpoint
         names = list(names)
-        if self.asynchronous and not now:
-            copy = host_copy(checkpoint, self._copies)
-            self.submit(lambda: self._write(copy, names, best_steps))
+
+        def write() -> None:
+            changed = write_checkpoint(state, self.folder, names, best_steps)
+            if self._upload is not None:
+                self._upload.submit(changed)
+
+        if later:
+            self.submit(write)
         else:
-            self._write(checkpoint, names, best_steps)
+            write()
 
     def submit(self, job: Callable[[], None]) -> None:
         """Start a job in the thread of the writer; :meth:`wait` raises its exception."""
@@ -114,32 +120,23 @@ class CheckpointWriter:
         if self._upload is not None:
             self._upload.finish()
 
-    def _write(self, checkpoint: dict[str, Any], names: list[str], best_steps: Iterable[int] | None) -> None:
-        changed = write_checkpoint(checkpoint, self.folder, names, best_steps)
-        if self._upload is not None:
-            self._upload.submit(changed)
-
 
 def write_checkpoint(
     checkpoint: dict[str, Any], folder: Path, names: Iterable[str], best_steps: Iterable[int] | None
 ) -> list[str]:
     """Write a checkpoint under several names, and remove those that are no longer among the best.
 
-    The file is written once, under a temporary name, and every name becomes a hard link to it. Every name
-    refers to a complete file at every moment.
+    The file is written once, and every name becomes a hard link to it. A name always refers to a whole file.
 
     Args:
         checkpoint: Tensors and plain values.
         folder: The folder to write to.
         names: The names in the order in which they change; after a crash in between, the later ones still
-            refer to the older file.
+            refer to the older file. If the folder is read-only or full, all of them do.
         best_steps: The steps whose :func:`name_of_best` is kept; ``None`` to remove no file.
 
     Returns:
         The names that were written or removed.
-
-    Raises:
-        OutputError: The folder is read-only or full; the names are unchanged then.
     """
     new = folder / _NEW
     changed = list(names)
@@ -159,25 +156,33 @@ def write_checkpoint(
 
 
 def write_file(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write ``checkpoint`` to a temporary file beside ``path``, flush it to the disk and rename it.
+    """Write ``checkpoint`` with :func:`insight.runtime.files.atomic_file`.
 
     Lightning's own writer builds the file in memory, moves it from the system's temporary folder, which may
     be another disk, and never flushes it.
-
-    Raises:
-        OutputError: The folder is read-only or full; an older file at ``path`` is unchanged then.
     """
-    with atomic_file(path) as file:
-        _serialize(checkpoint, file)
+    # Checksums double the time of a save and are never read.
+    checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        with atomic_file(path) as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:
+        # torch's archive writer reports a failed write as its own error, with the system's error as context.
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError):
+                raise output_error(cause, path) from error
+            cause = cause.__context__
+        raise OutputError(f"a checkpoint cannot be written ({error})", "is the disk full?") from error
+    finally:
+        torch.serialization.set_crc32_options(checksums)
 
 
 def publish_copy(source: Path, target: Path) -> None:
     """Replace ``target`` atomically by a hard link to ``source``, or by a copy if the disk has no links.
 
     A hard link costs neither time nor space, and is safe since files are only replaced, never changed.
-
-    Raises:
-        OutputError: The folder is read-only or full; an older ``target`` is unchanged then.
     """
     temporary = target.with_name(f"{target.name}.tmp")
     with writing_to(target):
@@ -203,25 +208,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Makes all other saves of a Trainer (``trainer.save_checkpoint``) use :func:`write_file`."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         write_file(checkpoint, Path(path))
 
 
 class BestScores:
-    """The best values so far; among equal values the earlier is better.
-
-    Args:
-        mode: ``min`` if smaller is better, ``max`` if larger is.
-        num_kept: Number of values that are kept.
-
-    Attributes:
-        entries: Pairs of value and step, the best first.
-    """
+    """The best ``num_kept`` values so far by ``mode``, min or max; the earlier of equal values is better."""
 
     def __init__(self, mode: str, num_kept: int) -> None:
         self.num_kept = num_kept
-        self.entries: list[tuple[float, int]] = []
+        self.entries: list[tuple[float, int]] = []  # pairs of value and step, the best first
         self._sign = 1 if mode == "min" else -1
 
     @property
@@ -290,31 +287,6 @@ def _first_copy(tensor: torch.Tensor) -> torch.Tensor:
             pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
             return pinned.copy_(tensor, non_blocking=True)
     return tensor.to("cpu", copy=True)
-
-
-def _serialize(checkpoint: dict[str, Any], file: BinaryIO) -> None:
-    try:
-        with _without_checksums():
-            torch.save(checkpoint, file)
-    except RuntimeError as error:
-        # torch's archive writer reports a failed write as its own error, with the system's error as context.
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OSError):
-                raise cause from None
-            cause = cause.__context__
-        raise OutputError(f"a checkpoint cannot be written ({error})", "is the disk full?") from error
-
-
-@contextlib.contextmanager
-def _without_checksums() -> Iterator[None]:
-    """Let torch write archives without checksums, which double the time of a save and are never read."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 def _stand_back() -> None:

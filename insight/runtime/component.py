@@ -50,30 +50,24 @@ def component_from_dict(data: dict[str, Any], allowed_packages: tuple[str, ...] 
     module_name, _, name = path.rpartition(".")
     package = module_name.split(".")[0]
     allowed = (*allowed_packages, *allowed_in_this_process())
+    shown = f"class_path={path!r}"
     if package not in allowed:
-        raise ConfigError(
-            f"class_path={path!r} is outside the allowed packages ({', '.join(allowed)})",
-            f"add --allow_package {package} if you trust the file" if package else "is it damaged?",
-        )
+        remedy = f"add --allow_package {package} if you trust the file" if package else "is it damaged?"
+        raise ConfigError(f"{shown} is outside the allowed packages ({', '.join(allowed)})", remedy)
     if package == "insight":
         try:
             cls = getattr(importlib.import_module(module_name), name)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"class_path={path!r} does not exist", "was it written by another version?"
-            ) from error
+            raise ConfigError(f"{shown} does not exist", "was it written by another version?") from error
     else:
         cls = import_class(path)
     if not (isinstance(cls, type) and issubclass(cls, Component)):
-        raise ConfigError(
-            f"class_path={path!r} is not a component", "only configuration classes can be named"
-        )
+        raise ConfigError(f"{shown} is not a component", "only configuration classes can be named")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     arguments = data.get("init_args", {})
     if not isinstance(arguments, dict):
-        raise ConfigError(
-            f"init_args of {name} is {arguments!r}, not a mapping of its fields", "is it damaged?"
-        )
+        problem = f"init_args of {name} is {arguments!r}, not a mapping of its fields"
+        raise ConfigError(problem, "is it damaged?")
     values = {}
     for key, value in arguments.items():
         if key not in fields:

@@ -86,12 +86,9 @@ def _shown(value: object) -> str:
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that ``name`` was probably meant to be, or ``None``; differences in case count least."""
     names = [candidate for candidate in candidates if candidate != name]
-    folded: dict[str, str] = {}
-    for candidate in names:
-        folded.setdefault(candidate.casefold(), candidate)
-    same = folded.get(name.casefold())
-    if same is not None:
-        return same
+    folded = {candidate.casefold(): candidate for candidate in reversed(names)}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     matches = matches or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return folded.get(matches[0], matches[0]) if matches else None

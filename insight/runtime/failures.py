@@ -10,18 +10,14 @@ import traceback
 from collections.abc import Iterator
 
 from insight.runtime.errors import ConfigError, InsightError, OutputError, SeveralMistakesError
+from insight.runtime.files import FULL, READ_ONLY, output_error
 from insight.runtime.imports import allowed_packages
-from insight.runtime.messages import plain_line
+from insight.runtime.messages import plain_line, print_line
 
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Words in torch's errors for a failed CPU or CUDA allocation, where it does not raise an OutOfMemoryError.
 _OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "out of memory",
-    "not enough memory",
-    "bad_alloc",
+    *("can't allocate memory", "out of memory", "not enough memory", "bad_alloc"),
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
@@ -50,7 +46,9 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
     The traceback comes first if ``debug`` is set or inside :func:`debugging`.
     """
     if isinstance(error, SystemExit):
-        return _code_of_exit(error)
+        if not (error.code is None or isinstance(error.code, int)):
+            print_line(str(error.code))
+        return exit_code_of(error)
     debug = debug or is_debugging()
     if isinstance(error, BrokenPipeError):
         # The reader of the pipe (`| head`) is gone. Python flushes stdout at exit and would fail again.
@@ -59,37 +57,43 @@ def report_failure(error: BaseException, debug: bool = False) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        _print("; ".join(["interrupted", *getattr(error, "__notes__", ())]))
+        print_line("; ".join(["interrupted", *getattr(error, "__notes__", ())]))
         return 130
     known = translate(error)
     if known is None:
         how = "" if debug else "; --debug shows the traceback"
         place = _place_in_own_code(error)
         whose = f"raised in your own code, {place}" if place else "this is a bug in Insight"
-        _print(f"error: {type(error).__name__}: {error}: {whose}{how}")
-        return 1
-    for mistake in known.errors if isinstance(known, SeveralMistakesError) else (known,):
-        _print(f"error: {mistake}")
-    return known.exit_code
+        print_line(f"error: {type(error).__name__}: {error}: {whose}{how}")
+    for mistake in known.errors if isinstance(known, SeveralMistakesError) else [known] if known else ():
+        print_line(f"error: {mistake}")
+    return exit_code_of(known or error)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a process that ``error`` ends."""
+    if isinstance(error, InsightError):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def translate(error: BaseException) -> InsightError | None:
     """``error`` as an :class:`InsightError`, or ``None`` if it is of an unforeseen kind."""
     if isinstance(error, InsightError):
         return error
-    if isinstance(error, OSError) and error.errno in _FULL + _READ_ONLY:
-        path = error.filename or "output"
-        if error.errno in _FULL:
-            return OutputError(f"{path}: the disk is full", "free some space or choose another output folder")
-        return OutputError(f"{path}: you may not use this place", "change its permissions or choose another")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return output_error(error, error.filename or "output")
+    if isinstance(error, OSError) and error.errno in READ_ONLY:
+        problem = f"{error.filename or 'output'}: you may not use this place"
+        return OutputError(problem, "change its permissions or choose another")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return ConfigError(
-            f"{str(error.filename)[:60]}...: the name is too long for a file", "use a shorter one"
-        )
+        problem = f"{str(error.filename)[:60]}...: the name is too long for a file"
+        return ConfigError(problem, "use a shorter one")
     if is_out_of_memory(error):
-        return InsightError(
-            "out of memory", "lower data.batch_size, data.sequence_length or the network's size"
-        )
+        remedy = "lower data.batch_size, data.sequence_length or the network's size"
+        return InsightError("out of memory", remedy)
     # Lightning raises this class for wrong Trainer options. Importing it would take seconds.
     if type(error).__name__ == "MisconfigurationException":
         return ConfigError(f"trainer: {plain_line(str(error))}", "change the option in --config or beside it")
@@ -103,26 +107,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _place_in_own_code(error: BaseException) -> str:
-    """File and line of the innermost function in the user's own packages that ``error`` came through.
-
-    These are the packages whose classes the configuration names, and those of ``--allow_package``.
-    """
+    """File and line of the innermost function in the user's own packages that ``error`` came through."""
     packages = (*getattr(error, "own_packages", ()), *allowed_packages())
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if str(frame.f_globals.get("__name__", "")).split(".")[0] in packages:
             found = f"{frame.f_code.co_filename}, line {line}"
     return found
-
-
-def _code_of_exit(error: SystemExit) -> int:
-    if isinstance(error.code, int):
-        return error.code
-    if error.code is None:
-        return 0
-    _print(str(error.code))
-    return 1
-
-
-def _print(text: str) -> None:
-    print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)

@@ -20,15 +20,16 @@ LARGE_BYTES = 1 << 25
 FREED = ".freed"
 """The end of the name of a file whose space is being freed."""
 _PROBE_BYTES = 65_536
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""The errors of the system that say that a disk is full, or that this user may not write there."""
+_FREE_SPACE = "free some space or choose another output folder"
 # The errors of renaming a folder when another process has already published a folder of that name.
 _ALREADY_PUBLISHED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def missing_path_remedy(path: Path) -> str | None:
-    """The hint for a user about a path that does not exist, or ``None`` if no hint applies.
-
-    The path may be a link that leads nowhere, its folder may be missing, or a similar name may be meant.
-    """
+    """The hint for a user about a path that does not exist, or ``None`` if no hint applies."""
     for place, what in ((path.parent, f"its folder {path.parent}"), (path, "it")):
         if place.is_symlink() and not place.exists():
             return f"{what} is a link that leads nowhere (to {os.readlink(place)})"
@@ -43,11 +44,7 @@ def missing_path_remedy(path: Path) -> str | None:
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that no reader sees half of it, even after a crash.
 
-    The bytes go to a temporary file beside ``path``, are flushed to the disk, and take its name in one
-    ``os.replace``. Missing parent folders are made.
-
-    Raises:
-        OutputError: The folder is read-only or full. An older file at ``path`` is then unchanged.
+    See :func:`atomic_file`.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -55,15 +52,18 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name ``path`` when the block ends, like :func:`atomic_write_bytes`.
+    """A file to write that takes the name ``path`` when the block ends.
+
+    The bytes go to a temporary file beside ``path``, are flushed to the disk, and take its name in one
+    ``os.replace``. Missing parent folders are made.
 
     Raises:
         OutputError: The folder is read-only or full. An older file at ``path`` is then unchanged.
     """
     path = Path(path)
+    temporary = _beside(path, ".tmp")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:
                 yield file
@@ -71,8 +71,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            _unlink(temporary)
             raise
         flush(path.parent)
 
@@ -81,15 +80,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def freed_beside(path: Path) -> Iterator[None]:
     """Free the space of a large file that is replaced or removed in the block from another thread.
 
-    Once the last name of a file is gone, the file system needs about a fifth of the time that writing took to
-    free its space. Until the thread removes it, the file therefore has a second name that ends with
-    :data:`FREED`.
+    Freeing the space takes about a fifth of the time of writing. Until the thread removes it, the file has a
+    second name that ends with :data:`FREED`.
     """
     other = None
     with contextlib.suppress(OSError):  # the file is missing, or the file system has no hard links
         status = path.stat()
         if status.st_size >= LARGE_BYTES and status.st_nlink == 1:
-            name = path.with_name(f".{path.name}.{secrets.token_hex(8)}{FREED}")
+            name = _beside(path, FREED)
             os.link(path, name)
             other = name
     try:
@@ -100,6 +98,11 @@ def freed_beside(path: Path) -> Iterator[None]:
                 threading.Thread(target=_unlink, args=(other,)).start()
             except RuntimeError:  # no thread can be started: there are too many, or the program is ending
                 _unlink(other)
+
+
+def _beside(path: Path, end: str) -> Path:
+    """A hidden name of a temporary file or folder beside ``path``."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{end}")
 
 
 def _unlink(path: Path) -> None:
@@ -116,14 +119,10 @@ def own_file(path: Path) -> None:
     """Replace a file that has further hard links by a copy, before it is changed in place.
 
     Copies of a folder may share its files (``cp -al``, backups), and a change would reach them too.
-
-    Raises:
-        OutputError: The copy cannot be written.
     """
-    with writing_to(path):
-        if path.is_file() and path.stat().st_nlink > 1:
-            with path.open("rb") as original, atomic_file(path) as copy:
-                shutil.copyfileobj(original, copy)
+    if path.is_file() and path.stat().st_nlink > 1:
+        with writing_to(path), path.open("rb") as original, atomic_file(path) as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def publish_folder(temporary: Path, final: Path) -> bool:
@@ -132,8 +131,8 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     Both must be on one file system. ``final`` appears complete or not at all, even after a power cut.
 
     Returns:
-        ``True`` if ``temporary`` became ``final``. ``False`` if ``final`` existed already, for instance
-        because another process was faster: both are unchanged, and the caller removes ``temporary``.
+        Whether ``temporary`` became ``final``. If not, ``final`` existed already, for instance because
+        another process was faster: both are unchanged, and the caller removes ``temporary``.
 
     Raises:
         OutputError: The folder is read-only or full.
@@ -141,9 +140,8 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     temporary, final = Path(temporary), Path(final)
     with writing_to(final):
         for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                flush(Path(folder) / name)
-            flush(Path(folder))
+            for name in (*names, ""):
+                flush(Path(folder, name))
         final.parent.mkdir(parents=True, exist_ok=True)
         # rename(2) replaces an empty folder, so an existing one is looked for first. One that appears after
         # this look was published complete, so it is not empty and makes the rename fail.
@@ -165,10 +163,6 @@ def ensure_writable(folder: Path, needed_bytes: int = 1 << 20) -> None:
     Where ``folder`` does not exist yet, its nearest existing parent is tried with a small file. Permission
     bits are not enough, since they do not bind root and do not show a read-only mount.
 
-    Args:
-        folder: The folder for the results.
-        needed_bytes: The space that they will need.
-
     Raises:
         OutputError: ``folder`` is a file, read-only, or has less than ``needed_bytes`` left.
     """
@@ -184,32 +178,27 @@ def ensure_writable(folder: Path, needed_bytes: int = 1 << 20) -> None:
             os.fsync(file.fileno())
         free = shutil.disk_usage(existing).free
     if free < needed_bytes:
-        raise OutputError(
-            f"{folder}: {free / 1e6:.1f} MB left on the disk, {needed_bytes / 1e6:.1f} MB needed",
-            "free some space or choose another output folder",
-        )
+        problem = f"{folder}: {free / 1e6:.1f} MB left on the disk, {needed_bytes / 1e6:.1f} MB needed"
+        raise OutputError(problem, _FREE_SPACE)
 
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn every ``OSError`` inside the block into one line about ``path``.
-
-    Raises:
-        OutputError: It names the path, the reason and the remedy.
-    """
+    """Turn every ``OSError`` inside the block into an :class:`OutputError` about ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"{path}: the disk is full", "free some space or choose another output folder"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(
-                f"{path}: this place is read-only for you", "choose another output folder"
-            ) from error
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path}: cannot be written ({reason})", "choose another output folder") from error
+        raise output_error(error, path) from error
+
+
+def output_error(error: OSError, path: object) -> OutputError:
+    """The line for a user about output that cannot be written to ``path``."""
+    if error.errno in FULL:
+        return OutputError(f"{path}: the disk is full", _FREE_SPACE)
+    if error.errno in READ_ONLY:
+        return OutputError(f"{path}: this place is read-only for you", "choose another output folder")
+    reason = error.strerror or str(error)
+    return OutputError(f"{path}: cannot be written ({reason})", "choose another output folder")
 
 
 def flush(path: Path) -> None:
@@ -225,11 +214,7 @@ def flush(path: Path) -> None:
 
 
 def require_new(folder: Path, option: str = "--output") -> None:
-    """Refuse an output folder that exists, before any work.
-
-    Raises:
-        OutputError: The folder exists.
-    """
+    """Refuse an output folder that exists with an :class:`OutputError`, before any work."""
     if folder.exists():
         remedy = "choose another name, or remove it first"
         raise OutputError("exists already", remedy, option=option, value=folder)
@@ -243,7 +228,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OutputError: ``folder`` exists already or cannot be written.
     """
     require_new(folder, "the output folder")
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(folder, ".tmp")
     try:
         with writing_to(folder):
             temporary.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -9,6 +10,7 @@ import shutil
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,29 +34,21 @@ def measure_matmul_rate(dtype: torch.dtype, device: str = "cpu", seconds: float 
 
     The size of the matrices doubles (the work grows eightfold) while the next size is expected to fit into a
     quarter of ``seconds``, so a type that the machine emulates (bfloat16 under AVX2 was measured 50 times
-    slower than float32) costs milliseconds, not seconds. The rest of the time repeats the size found.
+    slower than float32) costs milliseconds, not seconds. The rest of the time repeats the size found. The
+    rate is 2·n³ divided by the shortest time of one multiplication.
 
     Args:
         dtype: The type of both matrices and of the product.
         device: The device that multiplies.
         seconds: The time to spend, warm-up included; it is exceeded by a few multiplications at most.
-
-    Returns:
-        2·n³ divided by the shortest time of one multiplication. This rate was reached, so shares of it that
-        are computed later do not look better because another program was busy during the measurement.
     """
     import torch
 
     deadline = time.perf_counter() + seconds
-    threads = torch.get_num_threads()
-    try:
-        # One thread, because on a busy machine every multiplication with more threads waits for the scheduler
-        # (16 ms were seen for matrices of 64), which hides the cost of the next size.
-        if device == "cpu":
-            torch.set_num_threads(1)
+    # One thread, because on a busy machine every multiplication with more threads waits for the scheduler
+    # (16 ms were seen for matrices of 64), which hides the cost of the next size.
+    with _threads(1 if device == "cpu" else torch.get_num_threads()):
         size, matmul = _find_size(dtype, device, seconds / 4)
-    finally:
-        torch.set_num_threads(threads)
     elapsed = matmul.seconds(count=1)  # warms the other threads up
     shortest = elapsed
     while True:
@@ -77,6 +71,19 @@ def _find_size(dtype: torch.dtype, device: str, longest: float) -> tuple[int, _M
     return size, matmul
 
 
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let torch use some number of CPU threads in the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Matmul:
     """One multiplication of two ``size`` × ``size`` matrices that can be repeated."""
 
@@ -94,22 +101,15 @@ class _Matmul:
         """Seconds per multiplication, averaged over ``count`` of them."""
         import torch
 
-        self._wait()
+        # An accelerator works asynchronously.
+        wait = getattr(torch, self.device).synchronize if self.device in ("cuda", "mps") else lambda: None
+        wait()
         start = time.perf_counter()
         with torch.inference_mode():
             for _ in range(count):
                 torch.mm(self.left, self.right, out=self.product)
-        self._wait()
+        wait()
         return max(time.perf_counter() - start, 1e-9) / count
-
-    def _wait(self) -> None:
-        """Wait until the device, which works asynchronously, has finished."""
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        elif self.device == "mps":
-            torch.mps.synchronize()
 
 
 # bf16-mixed adds casts around every matmul, so it pays only when the multiplication itself is clearly faster.
@@ -119,66 +119,42 @@ _SINGLE_THREAD_GAIN_NEEDED = 1.1
 
 @dataclass(frozen=True)
 class Hardware:
-    """The measured machine of a run.
+    """The measured machine of a run."""
 
-    Args:
-        num_cores: Cores that this process may use, by affinity and container quota.
-        memory_bytes: Memory that this process may use.
-        cpu_capability: Vector extension of torch, with ``+AMX`` where its tiles work, or ``"unknown"``.
-        accelerator: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        accelerator_name: Readable name of the accelerator or processor, or ``"unknown"``.
-        has_compiler: Whether ``torch.compile`` can build: see :func:`compiler_path`.
-        matmul_flops: Measured FLOP/s on ``accelerator`` by type: ``"float32"`` and, where the device has
-            it, ``"bfloat16"``. Empty when nothing could be measured.
-    """
-
-    num_cores: int
-    memory_bytes: int
-    cpu_capability: str
-    accelerator: str
-    accelerator_name: str
-    has_compiler: bool
+    num_cores: int  # that this process may use, by affinity and container quota
+    memory_bytes: int  # that this process may use
+    cpu_capability: str  # vector extension of torch, with "+AMX" where its tiles work, or "unknown"
+    accelerator: str  # "cpu", "cuda" or "mps"
+    accelerator_name: str  # of the accelerator or processor, for people
+    has_compiler: bool  # whether torch.compile can build: see compiler_path
+    # Measured FLOP/s on the accelerator for "float32" and "bfloat16", as far as it has them.
     matmul_flops: dict[str, float] = field(default_factory=dict)
 
 
-def measure_hardware(num_threads: int | None = None) -> Hardware:
-    """Inspect the machine and time its matmuls, in about 100 ms after torch's first use.
-
-    ``num_threads`` CPU threads take part, or torch's count for ``None``; torch's count is then restored.
-    """
-    import torch
-
-    accelerator = _accelerator()
-    threads_before = torch.get_num_threads()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    try:
-        matmul_flops = _matmul_rates(accelerator)
-    finally:
-        torch.set_num_threads(threads_before)
+def measure_hardware() -> Hardware:
+    """Inspect the machine and time its matmuls, in about 100 ms after torch's first use."""
+    accelerator = present_accelerator()
     return Hardware(
-        num_cores=usable_cores(),
-        memory_bytes=usable_memory_bytes(),
-        cpu_capability=_cpu_capability(),
-        accelerator=accelerator,
-        accelerator_name=_accelerator_name(accelerator),
+        usable_cores(),
+        usable_memory_bytes(),
+        _cpu_capability(),
+        accelerator,
+        _accelerator_name(accelerator),
         has_compiler=compiler_path() is not None,
-        matmul_flops=matmul_flops,
+        matmul_flops=_matmul_rates(accelerator),
     )
 
 
 def choose_precision(hardware: Hardware) -> str:
     """Lightning's name of the precision that trains fastest on this machine at full quality.
 
-    Returns:
-        ``"bf16-mixed"`` on a CUDA device that has bfloat16, and elsewhere where bfloat16 matmuls were
-        measured more than 1.3 times as fast as float32 ones; otherwise ``"32-true"``.
+    It is ``"bf16-mixed"`` on a CUDA device that has bfloat16, and elsewhere where bfloat16 matmuls were
+    measured more than 1.3 times as fast as float32 ones; otherwise ``"32-true"``.
     """
-    single = hardware.matmul_flops.get("float32", 0.0)
-    half = hardware.matmul_flops.get("bfloat16", 0.0)
-    if hardware.accelerator == "cuda" and half > 0:
-        return "bf16-mixed"
-    return "bf16-mixed" if single > 0 and half > _BFLOAT16_GAIN_NEEDED * single else "32-true"
+    single, half = (hardware.matmul_flops.get(name, 0.0) for name in ("float32", "bfloat16"))
+    if hardware.accelerator == "cuda":
+        return "bf16-mixed" if half > 0 else "32-true"
+    return "bf16-mixed" if 0 < _BFLOAT16_GAIN_NEEDED * single < half else "32-true"
 
 
 def choose_num_threads(num_cores: int | None = None) -> int:
@@ -187,8 +163,7 @@ def choose_num_threads(num_cores: int | None = None) -> int:
     One thread, the physical cores and all usable cores are tried in turn, and the best reading of each
     counts. Only a measurement shows that two virtual cores share a physical core, or that a container
     provides less than it reports. One thread wins only when it is clearly faster, because a program that is
-    busy during the measurement may soon end, while one thread too few slows the whole run. ``None`` takes
-    the cores that this process may use.
+    busy during the measurement may soon end. ``None`` takes the cores that this process may use.
     """
     import torch
 
@@ -197,15 +172,9 @@ def choose_num_threads(num_cores: int | None = None) -> int:
         return 1
     physical = psutil.cpu_count(logical=False) or cores
     rates = dict.fromkeys(sorted({1, min(physical, cores), cores}), 0.0)
-    threads_before = torch.get_num_threads()
-    try:
-        for _ in range(2):
-            for threads in rates:
-                torch.set_num_threads(threads)
-                rate = measure_matmul_rate(torch.float32, seconds=0.02)
-                rates[threads] = max(rates[threads], rate)
-    finally:
-        torch.set_num_threads(threads_before)
+    for threads in (*rates, *rates):
+        with _threads(threads):
+            rates[threads] = max(rates[threads], measure_matmul_rate(torch.float32, seconds=0.02))
     single = rates.pop(1)
     # The larger of equally fast counts wins.
     best = max(rates, key=lambda threads: (rates[threads], threads))
@@ -219,14 +188,12 @@ def describe(hardware: Hardware) -> str:
         for name, short in (("float32", "fp32"), ("bfloat16", "bf16"))
         if name in hardware.matmul_flops
     ]
-    parts = [
-        f"{hardware.num_cores} core{'s' if hardware.num_cores != 1 else ''}",
-        f"{hardware.accelerator_name} ({hardware.cpu_capability})",
-        f"{hardware.memory_bytes / 2**30:.1f} GiB memory",
-        f"matmul {', '.join(rates) if rates else 'rate unknown'}",
-        "torch.compile can build" if hardware.has_compiler else "torch.compile cannot build",
-    ]
-    return ", ".join(parts)
+    return (
+        f"{hardware.num_cores} core{'s' if hardware.num_cores != 1 else ''}, "
+        f"{hardware.accelerator_name} ({hardware.cpu_capability}), "
+        f"{hardware.memory_bytes / 2**30:.1f} GiB memory, matmul {', '.join(rates) or 'rate unknown'}, "
+        f"torch.compile {'can' if hardware.has_compiler else 'cannot'} build"
+    )
 
 
 def format_flops(rate: float) -> str:
@@ -252,7 +219,8 @@ def compiler_path() -> str | None:
     return compiler if compiler and headers.is_file() and linkable else None
 
 
-def _accelerator() -> str:
+def present_accelerator() -> str:
+    """``"cuda"``, ``"mps"`` or ``"cpu"``: the fastest kind of device that torch finds here."""
     import torch
 
     if torch.cuda.is_available():
@@ -269,12 +237,9 @@ def _matmul_rates(accelerator: str) -> dict[str, float]:
         del types["bfloat16"]
     rates: dict[str, float] = {}
     # The types take turns and the best reading counts: a short disturbance must not decide the precision.
-    for _ in range(2):
-        for name, dtype in types.items():
-            try:
-                rate = measure_matmul_rate(dtype, accelerator, seconds=0.02)
-            except (RuntimeError, NotImplementedError):
-                continue  # the device has no such matmul, so its rate stays unknown
+    for name in (*types, *types):
+        with contextlib.suppress(RuntimeError, NotImplementedError):  # the device has no such matmul
+            rate = measure_matmul_rate(types[name], accelerator, seconds=0.02)
             rates[name] = max(rates.get(name, 0.0), rate)
     return rates
 
@@ -282,15 +247,12 @@ def _matmul_rates(accelerator: str) -> dict[str, float]:
 def _cpu_capability() -> str:
     import torch
 
-    try:
+    capability = "unknown"
+    with contextlib.suppress(AttributeError, RuntimeError):
         capability = str(torch.backends.cpu.get_cpu_capability())
-    except (AttributeError, RuntimeError):
-        return "unknown"
-    try:
-        tiles = bool(torch.cpu._is_amx_tile_supported())
-    except (AttributeError, RuntimeError):  # this is a private function of torch, which may be missing
-        tiles = False
-    return f"{capability}+AMX" if tiles else capability
+        if torch.cpu._is_amx_tile_supported():  # a private function of torch, which may be missing
+            capability += "+AMX"
+    return capability
 
 
 def _accelerator_name(accelerator: str) -> str:
@@ -298,13 +260,11 @@ def _accelerator_name(accelerator: str) -> str:
 
     if accelerator == "cuda":
         return str(torch.cuda.get_device_name())
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() in ("model name", "Model") and value.strip():
                 return " ".join(value.split())
-    except OSError:
-        pass
     return platform.processor() or platform.machine() or "unknown"
 
 

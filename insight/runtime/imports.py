@@ -24,8 +24,7 @@ def lazy_exports(
 ) -> tuple[Callable[[str], Any], list[str]]:
     """The module ``__getattr__`` (PEP 562) and the ``__all__`` of a package that imports at first use.
 
-    This way a command that needs no torch does not load it. The names are those that ``__init__.py`` imports
-    under ``if TYPE_CHECKING:``, so they are written once for type checkers and for the interpreter.
+    The names are those that ``__init__.py`` imports under ``if TYPE_CHECKING:``.
 
     Args:
         package: The ``__name__`` of the package.
@@ -111,43 +110,31 @@ def import_class(path: str, option: str = "class_path") -> Any:
         ConfigError: The module or the name does not exist, or the import fails; it names ``option``.
     """
     module_name, _, name = path.rpartition(".")
+    module = None
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"there is no module {error.name!r}",
-                "install it, or put it into the working folder or on PYTHONPATH",
-                option=option,
-                value=path,
-            ) from error
-        raise _broken_module(module_name, path, option, error) from error
-    except Exception as error:
-        raise _broken_module(module_name, path, option, error) from error
-    try:
         return getattr(module, name)
-    except AttributeError as error:
-        match = nearest(name, [known for known in vars(module) if not known.startswith("_")])
-        raise ConfigError(
-            f"the module {module_name!r} has no class {name!r}",
-            f"did you mean {match!r}?" if match else "check its name",
-            option=option,
-            value=path,
-        ) from error
+    except Exception as error:
+        if isinstance(error, AttributeError) and module is not None:
+            match = nearest(name, [known for known in vars(module) if not known.startswith("_")])
+            problem = f"the module {module_name!r} has no class {name!r}"
+            remedy = f"did you mean {match!r}?" if match else "check its name"
+        elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            problem = f"there is no module {error.name!r}"
+            remedy = "install it, or put it into the working folder or on PYTHONPATH"
+        else:
+            reason = f"{type(error).__name__}: {error}{_place_of(error)}"
+            problem = f"the module {module_name!r} cannot be imported: {reason}"
+            remedy = "mend the module; --debug shows the traceback"
+        raise ConfigError(problem, remedy, option=option, value=path) from error
 
 
-def _broken_module(module: str, path: str, option: str, error: Exception) -> ConfigError:
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [
-        frame for frame in frames if not frame.filename.startswith("<frozen") and frame.filename != __file__
-    ]
-    outside = [frame for frame in outside if Path(frame.filename).parent.name != "importlib"]
-    place = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
+def _place_of(error: Exception) -> str:
+    """File and line of an error in a module that is imported."""
     if isinstance(error, SyntaxError) and error.filename:
-        place = f" ({error.filename}, line {error.lineno})"
-    return ConfigError(
-        f"the module {module!r} cannot be imported: {type(error).__name__}: {error}{place}",
-        "mend the module; --debug shows the traceback",
-        option=option,
-        value=path,
-    )
+        return f" ({error.filename}, line {error.lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = frame.filename
+        if path != __file__ and not path.startswith("<frozen") and Path(path).parent.name != "importlib":
+            return f" ({path}, line {frame.lineno})"
+    return ""

@@ -16,13 +16,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def say(text: str) -> None:
-    """Print one line on stderr about something that the program decided or did.
+    """Print one line on stderr about something that the program decided or did; see :func:`plain_line`.
 
-    Only the first process of a distributed run prints. Control characters (a file name may hold an escape
-    sequence) are replaced, so the text is always one line and cannot drive the terminal.
+    Only the first process of a distributed run prints.
     """
     if is_first_process():
-        print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
+        print_line(text)
+
+
+def print_line(text: str) -> None:
+    """:func:`say` from any process."""
+    print(f"insight: {plain_line(text)}", file=sys.stderr, flush=True)
 
 
 def write_what_the_console_can() -> None:
@@ -33,7 +37,7 @@ def write_what_the_console_can() -> None:
 
 
 def plain_line(text: str) -> str:
-    """``text`` with every run of control and direction characters replaced by one space."""
+    """``text`` on one line that cannot drive the terminal: control and direction characters become spaces."""
     return _CONTROL.sub(" ", text).strip()
 
 
@@ -47,19 +51,18 @@ def silence_libraries() -> None:
     # jsonargparse announces changes of its own interface, which a user of the program cannot act on. It reads
     # this variable at import; a developer who wants to see the messages sets it to "all".
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for name in (*_LIGHTNING_LOGGERS, *_PROCESS_LOGGERS, *_TORCHAO_LOGGERS):
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).addFilter(_is_worth_saying)
     for category, message in _NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
 
 
-# Lightning logs through one of these two, depending on which was imported last.
-_LIGHTNING_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-
-# This logger prints a line of its own for each process that joins.
-_PROCESS_LOGGERS = ("lightning.fabric.utilities.distributed",)
-
-_TORCHAO_LOGGERS = ("torchao", "torch.utils._pytree")
+_NOISY_LOGGERS = (
+    # Lightning logs through one of these two, depending on which was imported last.
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"),
+    "lightning.fabric.utilities.distributed",  # prints a line of its own for each process that joins
+    *("torchao", "torch.utils._pytree"),
+)
 
 _NOISY_INFORMATION = re.compile(
     "|".join(
@@ -80,8 +83,7 @@ _NOISY_INFORMATION = re.compile(
             r"^Initializing distributed: |All distributed processes registered",
             # After Ctrl-C, Insight prints a line that says how to continue.
             r"Detected KeyboardInterrupt",
-            # These are torchao's CUDA kernels on a machine without CUDA. Every method is tried before its
-            # use.
+            # These are torchao's CUDA kernels on a machine without CUDA. Every method is tried before use.
             r"^Failed to load .*_C\S*\.so",
             # This message between torchao and torch does not concern users.
             r"is an Enum subclass and is now natively supported",
@@ -130,11 +132,5 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
 def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> str:
     """Columns of text: the columns in ``words`` are aligned to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    columns = [f"{{:{'<' if column in words else '>'}{width}}}" for column, width in enumerate(widths)]
+    return "\n".join("  ".join(columns).format(*row).rstrip() for row in rows)

@@ -29,10 +29,10 @@ def require_number(
         example: A value that works, for the remedy.
         whole: Whether only integers are allowed.
         optional: Whether ``None`` is allowed.
-        at_least: The smallest allowed value.
-        above: A bound that the value must exceed.
-        at_most: The largest allowed value.
-        below: A bound that the value must stay below.
+        at_least: The smallest allowed value; ``above`` excludes the bound itself.
+        above: See ``at_least``.
+        at_most: The largest allowed value; ``below`` excludes the bound itself.
+        below: See ``at_most``.
 
     Raises:
         ConfigError: The error names option, value, range and example.
@@ -41,9 +41,8 @@ def require_number(
         return
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if is_number and (isinstance(value, Integral) or math.isfinite(value)):
-        too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
-        too_large = (at_most is not None and value > at_most) or (below is not None and value >= below)
-        if not (too_small or too_large):
+        is_large_enough = (at_least is None or value >= at_least) and (above is None or value > above)
+        if is_large_enough and (at_most is None or value <= at_most) and (below is None or value < below):
             return
     bounds = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
     span = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)

@@ -10,28 +10,26 @@ from dataclasses import dataclass
 from insight.runtime.errors import LaunchError
 from insight.runtime.resources import usable_cores
 
-_BY_LAUNCHER = "let the launcher set it"
 # Whether this process belongs to no run of several processes, regardless of its environment.
 _is_alone = False
+_HOW_TO_START_ALL = {
+    "srun": "SLURM_NTASKS={} asks for as many processes: start the command with srun, or unset SLURM_NTASKS",
+    "environment": "WORLD_SIZE={} asks for as many processes: start them all, or unset RANK and WORLD_SIZE",
+}
 
 
 @dataclass(frozen=True)
 class ProcessPlace:
     """The place of a process among those of its run.
 
-    Args:
-        rank: Rank of this process, from 0.
-        num_processes: World size, the number of processes of the run.
-        local_rank: Rank of this process among those of this machine.
-        num_local: Number of processes on each machine.
-        launcher: The program that started them: ``torchrun``, ``srun``, ``environment`` (another program has
-            set RANK and WORLD_SIZE), or "" for a process that was started alone.
+    Its launcher is ``torchrun``, ``srun``, ``environment`` (another program has set RANK and WORLD_SIZE), or
+    "" for a process that was started alone.
     """
 
     rank: int = 0
     num_processes: int = 1
-    local_rank: int = 0
-    num_local: int = 1
+    local_rank: int = 0  # among the processes of this machine
+    num_local: int = 1  # number of processes on each machine
     launcher: str = ""
 
     @property
@@ -45,26 +43,15 @@ class ProcessPlace:
 
         SLURM sets most of its variables in a batch script too, but the number of a step only under srun.
         """
-        return (
-            self.launcher == "srun"
-            and self.num_processes > 1
-            and not {"SLURM_STEP_ID", "SLURM_STEPID"} & os.environ.keys()
-        )
+        is_step = bool({"SLURM_STEP_ID", "SLURM_STEPID"} & os.environ.keys())
+        return self.launcher == "srun" and self.num_processes > 1 and not is_step
 
     @property
     def how_to_start_all(self) -> str:
         """The variable that asks for several processes, and the command that starts the others."""
-        if self.launcher == "srun":
-            return (
-                f"SLURM_NTASKS={self.num_processes} asks for as many processes: start the command with srun, "
-                "or unset SLURM_NTASKS to train in one process"
-            )
-        if self.launcher == "environment":
-            return (
-                f"WORLD_SIZE={self.num_processes} asks for as many processes: start them all, or unset RANK "
-                "and WORLD_SIZE to train in one process"
-            )
-        return "see what they say"
+        if self.launcher not in _HOW_TO_START_ALL:
+            return "see what they say"
+        return f"{_HOW_TO_START_ALL[self.launcher].format(self.num_processes)} to train in one process"
 
 
 def act_alone(is_alone: bool) -> None:
@@ -120,37 +107,24 @@ def shared_cores(num_processes: int) -> int:
 
 def is_first_process() -> bool:
     """Whether this process prints messages for its run."""
-    if _is_alone:
-        return True
-    names = ["RANK", "SLURM_PROCID"] if _is_slurm_step() else ["RANK"]
     # A process that Lightning started knows only its local rank.
-    rank = next((os.environ[name] for name in (*names, "LOCAL_RANK") if os.environ.get(name)), "0")
-    return rank == "0"
+    names = ("RANK", *(["SLURM_PROCID"] if _is_slurm_step() else []), "LOCAL_RANK")
+    return _is_alone or next(filter(None, map(os.environ.get, names)), "0") == "0"
 
 
 def _checked(launcher: str, rank: str, size: str, local_rank: str, num_local: int) -> ProcessPlace:
     place = ProcessPlace(_number(rank), _number(size), _number(local_rank, 0), num_local, launcher)
-    if not 0 <= place.rank < place.num_processes:
-        raise LaunchError(
-            f"must lie below {size}={place.num_processes}, counted from 0",
-            "let the launcher set both",
-            option=rank,
-            value=place.rank,
-        )
-    if place.num_local < 1 or place.num_processes % place.num_local:
-        raise LaunchError(
-            f"{place.num_local} processes a machine do not divide it",
-            "start as many on every machine",
-            option=size,
-            value=place.num_processes,
-        )
-    if not 0 <= place.local_rank < place.num_local:
-        raise LaunchError(
-            f"there are {place.num_local} processes on this machine",
-            "set LOCAL_RANK and LOCAL_WORLD_SIZE, or use torchrun",
-            option=local_rank,
-            value=place.local_rank,
-        )
+    total, local = place.num_processes, place.local_rank
+    if not 0 <= place.rank < total:
+        problem = f"must lie below {size}={total}, counted from 0"
+        raise LaunchError(problem, "let the launcher set both", option=rank, value=place.rank)
+    if num_local < 1 or total % num_local:
+        problem = f"{num_local} processes a machine do not divide it"
+        raise LaunchError(problem, "start as many on every machine", option=size, value=total)
+    if not 0 <= local < num_local:
+        problem = f"there are {num_local} processes on this machine"
+        remedy = "set LOCAL_RANK and LOCAL_WORLD_SIZE, or use torchrun"
+        raise LaunchError(problem, remedy, option=local_rank, value=local)
     return place
 
 
@@ -165,13 +139,10 @@ def _is_slurm_step() -> bool:
 def _tasks_per_machine() -> int:
     tasks = _number("SLURM_NTASKS")
     if "SLURM_NTASKS_PER_NODE" not in os.environ and tasks > 1:
-        raise LaunchError(
-            "SLURM was not told how many processes run on each machine",
-            "start the command by srun with --nodes and --ntasks-per-node in place of --ntasks, or unset "
-            "SLURM_NTASKS to train in one process",
-            option="SLURM_NTASKS",
-            value=tasks,
-        )
+        problem = "SLURM was not told how many processes run on each machine"
+        how = "start the command by srun with --nodes and --ntasks-per-node in place of --ntasks"
+        remedy = f"{how}, or unset SLURM_NTASKS to train in one process"
+        raise LaunchError(problem, remedy, option="SLURM_NTASKS", value=tasks)
     return _number("SLURM_NTASKS_PER_NODE", 1)
 
 
@@ -184,4 +155,6 @@ def _number(name: str, default: int | None = None) -> int:
     try:
         return int(text)
     except ValueError:
-        raise LaunchError("is not a whole number", _BY_LAUNCHER, option=name, value=text) from None
+        raise LaunchError(
+            "is not a whole number", "let the launcher set it", option=name, value=text
+        ) from None

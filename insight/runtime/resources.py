@@ -14,6 +14,11 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 # cgroup v1 writes "no limit" as the largest page-aligned 64-bit number.
 _UNLIMITED = 1 << 60
+# Files of control groups with the limit and the use of memory, and the pages that the kernel frees first.
+_MEMORY_FILES = {
+    "memory.max": ("memory.current", "inactive_file"),
+    "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def usable_cores() -> int:
@@ -24,12 +29,8 @@ def usable_cores() -> int:
 
 def usable_memory_bytes() -> int:
     """Physical memory, or the container's limit where that is lower, in bytes."""
-    limits = [psutil.virtual_memory().total]
-    for folder, name in (*_places("memory", "memory.max"), *_places("memory", "memory.limit_in_bytes")):
-        text = _read(folder / name)
-        if text.isdecimal() and 0 < int(text) < _UNLIMITED:
-            limits.append(int(text))
-    return min(limits)
+    limits = (_number(place) for name in _MEMORY_FILES for place in _places("memory", name))
+    return min([psutil.virtual_memory().total, *(limit for limit in limits if 0 < limit < _UNLIMITED)])
 
 
 def group_memory() -> list[tuple[int, int]]:
@@ -39,16 +40,13 @@ def group_memory() -> list[tuple[int, int]]:
     https://docs.kernel.org/admin-guide/cgroup-v2.html).
     """
     found = []
-    for limit_name, used_name, inactive in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        for folder, _ in _places("memory", limit_name):
-            limit, used = _read(folder / limit_name), _read(folder / used_name)
-            if limit.isdecimal() and used.isdecimal() and 0 < int(limit) < _UNLIMITED:
-                rows = (line.split() for line in _read(folder / "memory.stat").splitlines())
+    for limit_name, (used_name, inactive) in _MEMORY_FILES.items():
+        for place in _places("memory", limit_name):
+            limit, used = _number(place), _number(place.with_name(used_name))
+            if used >= 0 and 0 < limit < _UNLIMITED:
+                rows = (line.split() for line in _read(place.with_name("memory.stat")).splitlines())
                 stat = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
-                found.append((max(0, int(used) - stat.get(inactive, 0)), int(limit)))
+                found.append((max(0, used - stat.get(inactive, 0)), limit))
     return found
 
 
@@ -65,20 +63,19 @@ def _cpu_quota() -> float | None:
     cgroup v2 writes ``"<microseconds or max> <period>"`` into ``cpu.max``, v1 uses two files
     (https://docs.kernel.org/admin-guide/cgroup-v2.html, .../scheduler/sched-bwc.html).
     """
-    quotas = []
-    for folder, name in _places("cpu", "cpu.max"):
-        parts = _read(folder / name).split()
-        if len(parts) == 2 and parts[0].isdecimal() and parts[1].isdecimal() and int(parts[1]) > 0:
-            quotas.append(int(parts[0]) / int(parts[1]))
-    for folder, _ in _places("cpu", "cpu.cfs_quota_us"):
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
-            quotas.append(int(quota) / int(period))
+    pairs = [_read(place).split() for place in _places("cpu", "cpu.max")]
+    for place in _places("cpu", "cpu.cfs_quota_us"):
+        pairs.append([_read(place), _read(place.with_name("cpu.cfs_period_us"))])
+    quotas = [
+        int(pair[0]) / int(pair[1])
+        for pair in pairs
+        if len(pair) == 2 and all(part.isdecimal() and int(part) for part in pair)
+    ]
     return min(quotas, default=None)
 
 
-def _places(controller: str, name: str) -> list[tuple[Path, str]]:
-    """Folders whose file ``name`` may limit this process: those of its group and of every group above."""
+def _places(controller: str, name: str) -> list[Path]:
+    """Files ``name`` that may limit this process: those of its group and of every group above."""
     groups = [""]
     for line in _read(_OWN_CGROUPS).splitlines():
         number, _, rest = line.partition(":")
@@ -92,7 +89,7 @@ def _places(controller: str, name: str) -> list[tuple[Path, str]]:
         for parts in (group.split("/") for group in groups)
         for depth in range(len(parts) + 1)
     }
-    return [(folder, name) for folder in sorted(folders) if (folder / name).is_file()]
+    return [folder / name for folder in sorted(folders) if (folder / name).is_file()]
 
 
 def _read(path: Path) -> str:
@@ -100,6 +97,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+
+
+def _number(path: Path) -> int:
+    """The number in a file, or -1."""
+    text = _read(path)
+    return int(text) if text.isdecimal() else -1
 
 
 _HIGH_WATER_MARK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
@@ -116,13 +119,7 @@ def peak_resident_bytes() -> int:
     On Linux this is ``VmHWM`` of ``/proc/self/status`` (proc(5)), since ``ru_maxrss`` survives ``exec`` and
     would report a larger peak of the parent. Other systems report their own peak.
     """
-    try:
-        match = _HIGH_WATER_MARK.search(
-            Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        )
-    except OSError:
-        match = None
-    if match:
+    if match := _HIGH_WATER_MARK.search(_read(Path("/proc/self/status"))):
         # The kernel counts resident pages in batches per thread, so the peak may be some pages too small.
         return max(int(match[1]) * 1024, resident_bytes())
     peak = getattr(psutil.Process().memory_info(), "peak_wset", 0)  # Windows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import zipfile
 from dataclasses import dataclass
@@ -19,6 +21,16 @@ SEARCH_REPORT = "report.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+class _InRun:
+    """A path inside a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunFolder, owner: type | None = None) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run in ``path``, which is ``runs/<name>/<n>``.
@@ -27,6 +39,17 @@ class RunFolder:
     """
 
     path: Path
+
+    config_path = _InRun("config.yaml")  # the complete configuration
+    checkpoints = _InRun("checkpoints")  # the folder of best.ckpt and last.ckpt
+    metrics_path = _InRun("metrics.jsonl")  # one JSON object per logged step
+    samples_path = _InRun("samples.jsonl")  # one JSON object per sampled text
+    summary_path = _InRun("summary.json")  # the final metrics with value, interval, n and unit
+    info_path = _InRun("run.json")  # the command, versions, machine, data and network of the run
+    early_stopping_path = _InRun("early_stopping.json")  # evidence and decision at the newest validation
+    learning_rate_path = _InRun("learning_rate.json")  # the sweep over learning rates before training
+    profile = _InRun("profile")  # the folder with the profile of some steps
+    report_path = _InRun("report.html")  # the HTML report
 
     @classmethod
     def create(cls, root: Path | str, name: str) -> RunFolder:
@@ -42,36 +65,26 @@ class RunFolder:
         parent = Path(root) / name
         with writing_to(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            number = max((int(run.path.name) for run in list_runs(root, name)), default=0) + 1
-            while True:
-                try:
+            newest = max((int(run.path.name) for run in list_runs(root, name)), default=0)
+            for number in itertools.count(newest + 1):
+                with contextlib.suppress(FileExistsError):
                     (parent / str(number)).mkdir()
                     break
-                except FileExistsError:
-                    number += 1
             run = cls(parent / str(number))
             run.checkpoints.mkdir()
         return run
 
     @property
-    def config_path(self) -> Path:
-        """The complete configuration as YAML."""
-        return self.path / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of ``best.ckpt`` and ``last.ckpt``."""
-        return self.path / "checkpoints"
-
-    @property
     def best_checkpoint(self) -> Path | None:
         """The checkpoint with the best validation metric, or ``None``."""
-        return _if_file(self.checkpoints / "best.ckpt")
+        path = self.checkpoints / "best.ckpt"
+        return path if path.is_file() else None
 
     @property
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or ``None``."""
-        return _if_file(self.checkpoints / "last.ckpt")
+        path = self.checkpoints / "last.ckpt"
+        return path if path.is_file() else None
 
     def find_newest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, or ``None``; a message names newer ones that are incomplete."""
@@ -84,68 +97,25 @@ class RunFolder:
             say(f"{path} is passed over: the end of the file is missing")
         return None
 
-    @property
-    def metrics_path(self) -> Path:
-        """One JSON object per logged step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples_path(self) -> Path:
-        """One JSON object per sampled text."""
-        return self.path / "samples.jsonl"
-
-    @property
-    def summary_path(self) -> Path:
-        """The final metrics with value, interval, n and unit."""
-        return self.path / "summary.json"
-
-    @property
-    def info_path(self) -> Path:
-        """The command, versions, machine, data and network of the run."""
-        return self.path / "run.json"
-
-    @property
-    def early_stopping_path(self) -> Path:
-        """The evidence and the decision of early stopping at the newest validation."""
-        return self.path / "early_stopping.json"
-
-    @property
-    def learning_rate_path(self) -> Path:
-        """The result of the sweep over learning rates before training."""
-        return self.path / "learning_rate.json"
-
-    @property
-    def profile(self) -> Path:
-        """The folder with the profile of some steps."""
-        return self.path / "profile"
-
-    @property
-    def report_path(self) -> Path:
-        """The HTML report of the run."""
-        return self.path / "report.html"
-
 
 def check_run_name(name: str) -> None:
     """Refuse a run name that would lead out of its folder, with a :class:`ConfigError`."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(
-            "is not a plain folder name",
-            "use letters, digits, '.', '_' and '-', beginning with a letter or digit",
-            option="run.name",
-            value=name,
-        )
+        remedy = "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        raise ConfigError("is not a plain folder name", remedy, option="run.name", value=name)
 
 
 def list_runs(root: Path | str, name: str) -> list[RunFolder]:
     """The runs of ``name`` under ``root``, oldest first."""
-    return _numbered_runs(Path(root) / name)
+    folders = _folders(Path(root) / name)
+    numbered = [folder for folder in folders if folder.name.isdecimal() and folder.name.isascii()]
+    return [RunFolder(folder) for folder in sorted(numbered, key=lambda folder: int(folder.name))]
 
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint file has its end, which holds the list of its contents.
 
-    Reading that list finds a file that lost its end in a crash or in a copy. It does not find changed bytes
-    in the middle.
+    This finds a file that lost its end in a crash or in a copy, but no changed bytes in the middle.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
@@ -165,7 +135,7 @@ def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "-
         option: The option that holds ``text``, for messages.
 
     Raises:
-        CheckpointError: No checkpoint was found; the message names the places searched.
+        CheckpointError: No checkpoint was found.
     """
     return _find(text, Path(root), prefer_best=True, option=option)
 
@@ -185,8 +155,7 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
     if text != "auto":
         return _find(text, Path(root), prefer_best=False, option="--resume")
     for run in reversed(list_runs(root, name)):
-        newest = run.find_newest_checkpoint()
-        if newest:
+        if newest := run.find_newest_checkpoint():
             return newest
     raise CheckpointError(
         f"no run of {name!r} in {Path(root)} has a complete checkpoint (last.ckpt or another)",
@@ -212,56 +181,35 @@ def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
     if (path / ARTIFACT_DESCRIPTION).is_file():
         if prefer_best:
             return path
-        raise CheckpointError(
-            "is a quantized model, which cannot be trained", "name a run folder", option=option, value=text
-        )
+        problem = "is a quantized model, which cannot be trained"
+        raise CheckpointError(problem, "name a run folder", option=option, value=text)
     if path.is_file():
         return path
     if path.name == "checkpoints":
         path = path.parent
     # The path may be a run; otherwise the runs in it are tried, newest first.
-    for run in (RunFolder(path), *reversed(_numbered_runs(path))):
-        if prefer_best:
-            checkpoint = run.best_checkpoint or run.last_checkpoint
-        else:
-            checkpoint = run.find_newest_checkpoint()
-        if checkpoint:
-            return checkpoint
+    for run in (RunFolder(path), *reversed(list_runs(path, ""))):
+        best = run.best_checkpoint or run.last_checkpoint if prefer_best else run.find_newest_checkpoint()
+        if best:
+            return best
     if (path / SEARCH_REPORT).is_file():
-        raise CheckpointError(
-            "holds only the report of insight quantize, which left the model alone",
-            "name the run or checkpoint that was measured",
-            option=option,
-            value=text,
-        )
-    raise CheckpointError(
-        "holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)",
-        _what_there_is(root),
-        option=option,
-        value=text,
-    )
+        problem = "holds only the report of insight quantize, which left the model alone"
+        remedy = "name the run or checkpoint that was measured"
+    else:
+        problem = "holds no checkpoint (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)"
+        remedy = _what_there_is(root)
+    raise CheckpointError(problem, remedy, option=option, value=text)
 
 
 def _what_there_is(root: Path) -> str:
     """A remedy that names the newest runs with a checkpoint, so that the user can copy one."""
-    runs = [run for folder in _folders(root) for run in _numbered_runs(folder)]
-    runs = [run for run in runs if run.last_checkpoint or run.best_checkpoint]
-    if not runs:
+    runs = [run for folder in _folders(root) for run in list_runs(folder, "")]
+    files = [file for run in runs if (file := run.last_checkpoint or run.best_checkpoint)]
+    if not files:
         return f"train one with `insight fit`, or name a .ckpt file or a run folder ({root} has none)"
-    newest = max(
-        runs, key=lambda run: (run.last_checkpoint or run.best_checkpoint or run.path).stat().st_mtime
-    )
-    return f"name a .ckpt file or a run folder; the newest is {newest.path}"
-
-
-def _numbered_runs(parent: Path) -> list[RunFolder]:
-    numbered = [folder for folder in _folders(parent) if folder.name.isdecimal() and folder.name.isascii()]
-    return [RunFolder(folder) for folder in sorted(numbered, key=lambda folder: int(folder.name))]
+    newest = max(files, key=lambda file: file.stat().st_mtime).parents[1]
+    return f"name a .ckpt file or a run folder; the newest is {newest}"
 
 
 def _folders(parent: Path) -> list[Path]:
     return [child for child in parent.iterdir() if child.is_dir()] if parent.is_dir() else []
-
-
-def _if_file(path: Path) -> Path | None:
-    return path if path.is_file() else None

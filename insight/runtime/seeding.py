@@ -11,6 +11,7 @@ from insight.runtime.messages import say
 
 # The largest seed that all four generators accept (numpy.random.seed takes 32 bits).
 MAX_SEED = 2**32 - 1
+_DAMAGED = "the checkpoint is damaged; use another one"
 
 
 def seed_everything(seed: int) -> None:
@@ -67,15 +68,13 @@ def restore_random_states(
         states: The saved states, by rank.
         rank: Rank of this process.
         num_processes: Number of processes now.
-        stream: Rank for :func:`begin_stream_of_process` in that case; ``None`` takes ``rank``.
+        stream: Rank for :func:`begin_stream_of_process` in that case.
 
     Raises:
         CheckpointError: The states are incomplete or damaged; no generator has been changed.
     """
     if not states:
-        raise CheckpointError(
-            "random_states: the checkpoint holds none", "the checkpoint is damaged; use another one"
-        )
+        raise CheckpointError("random_states: the checkpoint holds none", _DAMAGED)
     if len(states) == num_processes:
         restore_random_state(states[rank])
         return
@@ -97,21 +96,18 @@ def capture_random_state() -> dict[str, Any]:
 
     version, words, next_gauss = random.getstate()
     algorithm, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
+    return {
         "python": {"version": version, "words": list(words), "next_gauss": next_gauss},
         "numpy": {
             "algorithm": str(algorithm),
-            "keys": torch.tensor([int(key) for key in keys], dtype=torch.int64),
+            "keys": torch.from_numpy(keys.astype(np.int64)),
             "position": int(position),
             "has_gauss": int(has_gauss),
             "cached_gauss": float(cached_gauss),
         },
         "torch": torch.get_rng_state(),
-        "cuda": [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
@@ -130,9 +126,8 @@ def restore_random_state(state: dict[str, Any]) -> None:
         python, numpy = state["python"], state["numpy"]
         random.setstate((python["version"], tuple(python["words"]), python["next_gauss"]))
         keys = np.asarray(numpy["keys"].cpu().numpy(), dtype=np.uint32)
-        np.random.set_state(
-            (numpy["algorithm"], keys, numpy["position"], numpy["has_gauss"], numpy["cached_gauss"])
-        )
+        rest = (numpy[name] for name in ("position", "has_gauss", "cached_gauss"))
+        np.random.set_state((numpy["algorithm"], keys, *rest))
         torch.set_rng_state(state["torch"].cpu())
         if torch.cuda.is_available():
             for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
@@ -140,7 +135,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         if before:
             restore_random_state(before)
-        raise CheckpointError(
-            f"random_state cannot be restored ({type(error).__name__}: {error})",
-            "the checkpoint is damaged; use another one",
-        ) from error
+        problem = f"random_state cannot be restored ({type(error).__name__}: {error})"
+        raise CheckpointError(problem, _DAMAGED) from error

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 NUM_RESAMPLES = 2000
 """Resamples of a bootstrap: with so many, the ends of a 95% interval vary by some hundredths of its width."""
@@ -28,15 +29,7 @@ Values = Sequence[float] | Floats | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: Number of cases that were measured.
-        confidence: Share of intervals made like this that hold the true value.
-    """
+    """An estimate with its confidence interval from ``low`` to ``high``, measured on ``n`` cases."""
 
     value: float
     low: float
@@ -45,28 +38,22 @@ class Interval:
     confidence: float = 0.95
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int) -> Interval:
     """The interval of a share of independent cases (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
     It covers the true share where the usual interval does not: 0 of 20 gives [0, 0.161].
-
-    Args:
-        successes: Number of cases that count as a success.
-        n: Number of all cases, at least 1.
-        confidence: Share of such intervals that hold the true value.
 
     Raises:
         ConfigError: There are no cases, or more successes than cases.
     """
     from scipy.stats import binomtest
 
-    _require(n, confidence)
+    _require_cases(n)
     if not 0 <= successes <= n:
-        raise ConfigError(
-            f"must be from 0 to n={n}", "count each case once", option="successes", value=successes
-        )
-    ends = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(successes / n, float(ends.low), float(ends.high), n, confidence)
+        problem = f"must be from 0 to n={n}"
+        raise ConfigError(problem, "count each case once", option="successes", value=successes)
+    ends = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Interval(successes / n, float(ends.low), float(ends.high), n)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -75,20 +62,16 @@ def mcnemar_exact(b: int, c: int) -> float:
     Only cases on which they disagree are informative; if the models are equal, each of them is a fair coin.
 
     Args:
-        b: Number of cases in which only the first model says yes.
-        c: Number of cases in which only the second model says yes.
+        b: Number of cases in which only the first model says yes, at least 0.
+        c: Number of cases in which only the second model says yes, at least 0.
 
     Returns:
         The two-sided p-value of the exact binomial test.
-
-    Raises:
-        ConfigError: A count is negative.
     """
     from scipy.stats import binomtest
 
-    for name, count in (("b", b), ("c", c)):
-        if count < 0:
-            raise ConfigError("must be 0 or more", "count the disagreements", option=name, value=count)
+    require_number("b", b, 1, whole=True, at_least=0)
+    require_number("c", c, 1, whole=True, at_least=0)
     return float(binomtest(b, b + c).pvalue) if b + c else 1.0
 
 
@@ -96,8 +79,7 @@ def sign_flip_test(differences: Values, seed: int) -> float:
     """Test whether paired differences are centred on 0 (Fisher 1935, The Design of Experiments, section 21).
 
     If two models are equal, each difference could as well have the other sign. Differences of 0 are ignored.
-    With differences of +1 and -1 only it is McNemar's test. scipy's ``permutation_test`` doubles the smaller
-    tail, which differs where signs are drawn.
+    scipy's ``permutation_test`` doubles the smaller tail, which differs where signs are drawn.
 
     Args:
         differences: One number per independent pair; sum dependent ones first.
@@ -129,41 +111,30 @@ def cluster_bootstrap(
     values: Values,
     clusters: Sequence[Hashable],
     seed: int,
-    confidence: float = 0.95,
-    num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
     """The mean of values that come in clusters, such as several samples of one prompt.
 
     Whole clusters are drawn with replacement (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90:414), and
-    the interval is the percentile interval (Efron and Tibshirani 1993). If each value is a cluster of its
-    own, this is the ordinary bootstrap.
+    the interval is the percentile interval (Efron and Tibshirani 1993).
 
-    Args:
-        values: One value per case.
-        clusters: The cluster of each value; only the order in which clusters first appear matters.
-        seed: Seed of the resamples; equal seeds give equal intervals.
-        confidence: Share of such intervals that hold the true value.
-        num_resamples: Number of resamples.
+    Only the order in which clusters first appear matters. Equal seeds give equal intervals.
 
     Raises:
         ConfigError: There are no values, or a different number of clusters than of values.
     """
     if len(values) != len(clusters):
-        raise ConfigError(
-            f"{len(values)} values, {len(clusters)} clusters: one is needed for each value",
-            "give every value a cluster",
-        )
-    _require(len(values), confidence)
+        problem = f"{len(values)} values, {len(clusters)} clusters: one is needed for each value"
+        raise ConfigError(problem, "give every value a cluster")
+    _require_cases(len(values))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([numbers[name] for name in clusters])
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
     counts = np.bincount(index).astype(np.float64)
 
-    def mean(total: Floats, count: Floats, axis: int = -1) -> Floats:
-        result: Floats = total.sum(axis) / count.sum(axis)
-        return result
+    def mean(total: Floats, count: Floats, axis: int = -1) -> Any:
+        return total.sum(axis) / count.sum(axis)
 
-    return _bootstrap(mean, (sums, counts), len(values), seed, confidence, num_resamples)
+    return _bootstrap(mean, (sums, counts), len(values), seed)
 
 
 def paired_ratio_bootstrap(
@@ -171,21 +142,13 @@ def paired_ratio_bootstrap(
     numerators_b: Values,
     denominators: Values,
     seed: int,
-    confidence: float = 0.95,
-    num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
     """The difference b - a of two ratios of sums, such as bits per byte of two models on the same windows.
 
     Each resample draws the same cases with replacement for both models, so a case that is hard for both
     cancels (Efron and Tibshirani 1993; percentile interval).
 
-    Args:
-        numerators_a: One value per case, of the first model.
-        numerators_b: One value per case, of the second model on the same cases.
-        denominators: One value per case, common to both models; not negative.
-        seed: Seed of the resamples; equal seeds give equal intervals.
-        confidence: Share of such intervals that hold the true value.
-        num_resamples: Number of resamples.
+    All sequences have one value per case; those of ``denominators`` are not negative.
 
     Raises:
         ConfigError: There are no cases, the lengths differ, or the denominators sum to 0.
@@ -194,56 +157,41 @@ def paired_ratio_bootstrap(
         np.asarray(values, dtype=np.float64) for values in (numerators_a, numerators_b, denominators)
     )
     if not len(first) == len(second) == len(divisors):
-        raise ConfigError(
-            f"{len(first)}, {len(second)} and {len(divisors)} cases: both models need the same cases",
-            "measure both on the same text",
-        )
-    _require(len(first), confidence)
+        problem = f"{len(first)}, {len(second)} and {len(divisors)} cases: both models need the same cases"
+        raise ConfigError(problem, "measure both on the same text")
+    _require_cases(len(first))
     if not divisors.sum() > 0:
         raise ConfigError("denominators sum to 0: there is nothing to divide by", "measure on text")
 
-    def difference(a: Floats, b: Floats, below: Floats, axis: int = -1) -> Floats:
+    def difference(a: Floats, b: Floats, below: Floats, axis: int = -1) -> Any:
         total = below.sum(axis)
-        result: Floats = b.sum(axis) / total - a.sum(axis) / total
-        return result
+        return b.sum(axis) / total - a.sum(axis) / total
 
-    return _bootstrap(difference, (first, second, divisors), len(first), seed, confidence, num_resamples)
+    return _bootstrap(difference, (first, second, divisors), len(first), seed)
 
 
 def _bootstrap(
-    statistic: Callable[..., Floats],
-    columns: tuple[npt.NDArray[Any], ...],
-    n: int,
-    seed: int,
-    confidence: float,
-    num_resamples: int,
+    statistic: Callable[..., Any], columns: tuple[npt.NDArray[Any], ...], n: int, seed: int
 ) -> Interval:
     """The statistic of whole columns, with its percentile interval over resampled rows."""
     from scipy.stats import bootstrap
 
-    if num_resamples < 1:
-        raise ConfigError(
-            "must be at least 1", f"use {NUM_RESAMPLES}", option="num_resamples", value=num_resamples
-        )
     value, num_rows = float(statistic(*columns)), len(columns[0])
-    if num_rows == 1:  # every resample is the same row, for which scipy raises an error
-        return Interval(value, value, value, n, confidence)
+    if num_rows == 1:  # every resample is the same row, which scipy refuses
+        return Interval(value, value, value, n)
     ends = bootstrap(
         columns,
         statistic,
-        n_resamples=num_resamples,
+        n_resamples=NUM_RESAMPLES,
         batch=max(1, _DRAWN_AT_ONCE // num_rows),
         vectorized=True,
         paired=True,
-        confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(ends.low), float(ends.high), n, confidence)
+    return Interval(value, float(ends.low), float(ends.high), n)
 
 
-def _require(n: int, confidence: float) -> None:
+def _require_cases(n: int) -> None:
     if n < 1:
         raise ConfigError("nothing was measured", "there is no interval without cases", option="n", value=n)
-    if not 0 < confidence < 1:
-        raise ConfigError("must lie between 0 and 1", "use 0.95", option="confidence", value=confidence)

@@ -15,7 +15,7 @@ from real_processes import PYTHON_INSIGHT, ranks, started, wait_until_there
 
 from insight.runtime.launching import meeting
 from insight.runtime.launching.meeting import Meeting
-from insight.runtime.launching.rank_watch import RankWatch
+from insight.runtime.launching.rank_watch import Point
 from insight.runtime.processes import ProcessPlace, act_alone
 
 FIT = ("fit", "--config", "tiny.yaml", "--trainer.accelerator", "cpu", "--data.batch_size", "2")
@@ -150,31 +150,29 @@ def test_commands_of_one_process_take_no_notice_of_slurm(
 def test_a_process_that_works_shows_a_pulse_and_one_that_sleeps_does_not() -> None:
     """Work is a move in own code while training, and the use of a processor before and after it."""
     act_alone(False)
-    place = ProcessPlace(0, 1, 0, 1)
-    store = Meeting(place, "127.0.0.1", 0, 20)
     leave, kinds = threading.Event(), {"sleeps": lambda: leave.wait(20), "works": lambda: _work(leave)}
     for name, task in kinds.items():
         leave.clear()
-        watch: list[RankWatch] = []
+        stores: list[Meeting] = []
 
-        def run(task: Callable[[], object] = task, watch: list[RankWatch] = watch) -> None:
-            watch.append(RankWatch(store, lambda: None))
-            watch[0].begin_training(1e6, Path(), lambda message: None)
+        def run(task: Callable[[], object] = task, stores: list[Meeting] = stores) -> None:
+            stores.append(Meeting(ProcessPlace(0, 1, 0, 1), "127.0.0.1", 0, 20))
+            stores[0].begin_training(1e6, Path(), lambda message: None)
             task()
 
         thread = threading.Thread(target=run)
         thread.start()
-        while not watch:
+        while not stores:
             time.sleep(0.01)
         time.sleep(0.1)
         pulses = set()
         for _ in range(20):
-            watch[0]._show_work()
-            pulses.add(store.look("pulse/0"))
+            stores[0].reach(Point.READY)
+            pulses.add(stores[0].state(0).pulse)
             time.sleep(0.01)
         leave.set()
         thread.join(20)
-        watch[0].stop()
+        stores[0].close()
         assert (len(pulses) > 3) is (name == "works"), name
 
 

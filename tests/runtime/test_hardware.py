@@ -53,7 +53,7 @@ def test_precision_follows_the_rates(machine: Hardware, precision: str) -> None:
 def test_measurement_of_this_machine() -> None:
     torch.mm(torch.ones(8, 8), torch.ones(8, 8))
     threads = torch.get_num_threads()
-    machine = measure_hardware(num_threads=1)
+    machine = measure_hardware()
     assert torch.get_num_threads() == threads
     assert machine.num_cores >= 1
     assert machine.memory_bytes > 1 << 28

@@ -187,7 +187,7 @@ def stop_in_saves(attempt: Attempt) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    save, replace = writer._serialize, os.replace
+    save, replace = torch.save, os.replace
 
     def replace_after_moment(source: Any, target: Any) -> None:
         if Path(target).parent == attempt.run.checkpoints:
@@ -207,7 +207,7 @@ def stop_in_saves(attempt: Attempt) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(checkpoint, Halfway(file))
 
-    writer._serialize = save_halfway
+    torch.save = save_halfway
     files.os.replace = replace_after_moment
     if attempt.fault == "in place":
         writer.publish_copy = copy_in_place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -9,6 +11,7 @@ import pytest
 
 from insight.runtime.errors import LaunchError
 from insight.runtime.launching.meeting import EndedElsewhere, Failure, Meeting
+from insight.runtime.launching.rank_watch import Point
 from insight.runtime.processes import ProcessPlace
 
 
@@ -41,14 +44,14 @@ def test_what_is_published_is_read(meetings: list[Meeting]) -> None:
     first.publish("plan", {"folder": "runs/x/1", "resumed": None})
     thread.join(20)
     assert results == [{"folder": "runs/x/1", "resumed": None}] == [third.look("plan")]
-    second.publish_own("moment", 7)
-    assert first.of_every_rank("moment") == [None, 7, None]
+    second.reach(Point.READY)
+    assert [first.state(rank).point for rank in range(3)] == [Point.NONE, Point.READY, Point.NONE]
 
 
 def test_all_wait_for_all(meetings: list[Meeting]) -> None:
-    waiting = [in_thread(lambda meeting=m: meeting.wait_for_all("ready", 20)) for m in meetings[:2]]  # type: ignore[misc]
+    waiting = [in_thread(lambda meeting=m: meeting.wait_for_all(Point.READY, 20)) for m in meetings[:2]]  # type: ignore[misc]
     assert not any(results for _, results in waiting)
-    meetings[2].wait_for_all("ready", 20)
+    meetings[2].wait_for_all(Point.READY, 20)
     for thread, results in waiting:
         thread.join(20)
         assert results == [None]
@@ -56,14 +59,14 @@ def test_all_wait_for_all(meetings: list[Meeting]) -> None:
 
 def test_who_is_missing_is_said(meetings: list[Meeting]) -> None:
     with pytest.raises(LaunchError, match=r"1 of 3 processes came within 0\.2 s: ranks 1, 2 are missing"):
-        meetings[0].wait_for_all("ready", 0.2)
+        meetings[0].wait_for_all(Point.READY, 0.2)
 
 
 def test_one_failure_ends_all_and_the_first_counts(meetings: list[Meeting]) -> None:
     first, second, third = meetings
     thread, results = in_thread(lambda: first.take("never"))
-    assert third.fail(2, "the data is damaged", 2) == Failure(2, "the data is damaged", 2)
-    assert second.fail(1, "connection lost", 1) == Failure(2, "the data is damaged", 2)
+    assert third.fail(Failure(2, "the data is damaged", 2)) == Failure(2, "the data is damaged", 2)
+    assert second.fail(Failure(1, "connection lost", 1)) == Failure(2, "the data is damaged", 2)
     thread.join(20)
     (error,) = results
     assert isinstance(error, EndedElsewhere)
@@ -71,13 +74,14 @@ def test_one_failure_ends_all_and_the_first_counts(meetings: list[Meeting]) -> N
     assert first.failure() == Failure(2, "the data is damaged", 2)
 
 
-def test_what_happens_while_waiting_is_looked_at(meetings: list[Meeting]) -> None:
-    def child_died() -> None:
-        raise LaunchError("a child died")
-
-    meetings[0].while_waiting = child_died
-    with pytest.raises(LaunchError, match="a child died"):
+def test_a_child_that_ends_badly_ends_the_run(
+    meetings: list[Meeting], capsys: pytest.CaptureFixture[str]
+) -> None:
+    meetings[0].children[1] = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+    with pytest.raises(EndedElsewhere) as caught:
         meetings[0].take("never")
+    assert caught.value.code == 1
+    assert "error: rank 1 ended with exit code 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("launcher", "meets_anew"), [("torchrun", True), ("", False)])
@@ -86,7 +90,7 @@ def test_a_program_that_trains_again_meets_anew(launcher: str, meets_anew: bool)
     place = ProcessPlace(0, 2, 0, 2, launcher)
     before = Meeting(place, "127.0.0.1", 0, 20)
     before.publish("plan", "of the first run")
-    before.publish_own("arrived")
+    before.reach(Point.ARRIVED)
     again = Meeting(place, "127.0.0.1", before.port, 20)
     assert (again.look("plan") is None) == meets_anew
-    assert (again.of_every_rank("arrived") == [None, None]) == meets_anew
+    assert (again.state(0).point == Point.NONE) == meets_anew

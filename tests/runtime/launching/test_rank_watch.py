@@ -8,21 +8,21 @@ from pathlib import Path
 
 import torch
 
-from insight.runtime.launching.rank_watch import Answer, late, place_of
+from insight.runtime.launching.rank_watch import State, late, place_of
 
 
 def test_who_has_counted_least_is_late() -> None:
     answers = {
-        0: Answer(9, "finished step 4", "a.py:1 (f)", False),
-        1: Answer(8, "begun step 4", "b.py:2 (load)", False),
+        0: State(9, "finished step 4", "a.py:1 (f)", False),
+        1: State(8, "begun step 4", "b.py:2 (load)", False),
     }
     assert late(answers, 60.4) == (1, "rank 1 has not begun step 4 for 60 s; it is in b.py:2 (load)")
 
 
 def test_of_equals_the_one_that_does_not_wait_is_late() -> None:
     answers = {
-        0: Answer(9, "finished step 4", "a.py:1 (training_step)", True),
-        1: Answer(9, "finished step 4", "b.py:2 (sleep)", False),
+        0: State(9, "finished step 4", "a.py:1 (training_step)", True),
+        1: State(9, "finished step 4", "b.py:2 (sleep)", False),
     }
     rank, sentence = late(answers, 60)
     assert rank == 1
@@ -30,14 +30,14 @@ def test_of_equals_the_one_that_does_not_wait_is_late() -> None:
 
 
 def test_all_that_wait_for_one_another_are_said_to() -> None:
-    waiting = Answer(9, "finished step 4", "a.py:1 (training_step)", True)
+    waiting = State(9, "finished step 4", "a.py:1 (training_step)", True)
     rank, sentence = late({0: waiting, 1: waiting}, 60)
     assert rank == 0
     assert "not all take part in the same" in sentence
 
 
 def test_who_does_not_answer_is_late() -> None:
-    rank, sentence = late({0: Answer(9, "finished step 4", "a.py:1 (f)", True), 1: None}, 60)
+    rank, sentence = late({0: State(9, "finished step 4", "a.py:1 (f)", True), 1: None}, 60)
     assert rank == 1
     assert "does not answer" in sentence
 
