@@ -29,7 +29,7 @@ from insight.models import (
     RelativeBias,
 )
 from insight.models.attention import causal_mask
-from insight.runtime.device import flush_denormals
+from insight.runtime.hardware import flush_denormals
 from insight.runtime.resources import resident_bytes
 
 HIDDEN, HEADS, WINDOW, DOCUMENT = 256, 4, 256, 512

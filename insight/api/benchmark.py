@@ -62,7 +62,7 @@ def compare(
     folder = _output_folder(output)
 
     from insight.optimization.measurement import EvaluationText, compare_models
-    from insight.runtime.device import usable_device
+    from insight.runtime.hardware import usable_device
 
     usable_device(settings.device)
     source = EvaluationText.of_files(text) if text else EvaluationText.of_model(next(iter(paths.values())))

@@ -31,9 +31,15 @@ from insight.api.placement import Placement, accelerator_of, device_number, plac
 from insight.api.run_config import RunConfig
 from insight.callbacks import EndOfTraining, GracefulInterrupt, TimeBudget
 from insight.reporting import MetricsFile, RunTensorBoard
-from insight.runtime.device import flush_denormals
 from insight.runtime.errors import ConfigError, InsightError
-from insight.runtime.hardware import Hardware, choose_num_threads, choose_precision, describe, this_machine
+from insight.runtime.hardware import (
+    Hardware,
+    choose_num_threads,
+    choose_precision,
+    describe,
+    flush_denormals,
+    this_machine,
+)
 from insight.runtime.messages import say
 from insight.runtime.processes import act_alone, shared_cores, this_process
 from insight.runtime.run_folder import RunFolder

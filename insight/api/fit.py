@@ -62,7 +62,7 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
         if not launch.is_first:
             import insight.api.configuration  # noqa: F401 (slow, and the first process decides meanwhile)
 
-            plan = Plan.from_plain(launch.from_first("plan"))
+            plan = Plan(**launch.from_first("plan"))
         resumed = plan.resumed if plan else find_resumed(arguments)
         named = own_packages("fit", given_config(arguments)[0], arguments)
         # Every step of this run may use the packages that the user's own files name.
@@ -105,7 +105,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     else:
         ensure_writable(present.path if present else root / name)
         if launch.meeting is not None:
-            launch.from_first("plan", Plan.of_first(cli, resumed).to_plain())
+            launch.from_first("plan", vars(Plan.of_first(cli, resumed)))
     # Every process prepares its text, since the machines may not share a cache.
     if resumed:
         _use_saved_tokenizer(cli, resumed.checkpoint)

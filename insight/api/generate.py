@@ -37,7 +37,7 @@ def open_text(
 
     from insight.checkpoints.artifact import load_model
     from insight.generation import TextGenerator
-    from insight.runtime.device import usable_device
+    from insight.runtime.hardware import usable_device
 
     loaded = load_model(path, usable_device(device))
     return TextGenerator(loaded.network, loaded.tokenizer, prompt, settings)

@@ -49,11 +49,7 @@ def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
 
 
 def accelerator_of(given: Any) -> str:
-    """The kind of device that ``trainer.accelerator`` means on this machine.
-
-    Raises:
-        ConfigError: torch finds no such device.
-    """
+    """The kind of device that ``trainer.accelerator`` means on this machine."""
     present = present_accelerator()
     if given in (None, "auto"):
         return present

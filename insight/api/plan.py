@@ -33,7 +33,7 @@ _SHOWN = 3
 class Plan:
     """Decisions that every process of a run must share."""
 
-    resumed: Resumed | None  # the checkpoint from which the run continues
+    checkpoint: str | None  # from which the run continues; absolute, as working folders may differ
     num_threads: int  # of each process
     precision: str  # Lightning's name
     identity: dict[str, str]  # code and configuration of the first process
@@ -41,26 +41,17 @@ class Plan:
     @classmethod
     def of_first(cls, cli: InsightCLI, resumed: Resumed | None) -> Plan:
         """The decisions of the first process, once its configuration is parsed."""
+        checkpoint = str(resumed.checkpoint.absolute()) if resumed else None
         chosen = cli.choices  # this enters the choices in the configuration
-        return cls(resumed, chosen.num_threads, chosen.precision, _identity(cli.saved_config()))
+        return cls(checkpoint, chosen.num_threads, chosen.precision, _identity(cli.saved_config()))
 
-    @classmethod
-    def from_plain(cls, value: dict[str, Any]) -> Plan:
-        """Undo :meth:`to_plain`."""
-        resumed = Resumed.from_plain(value["resumed"]) if value["resumed"] else None
-        return cls(**{**value, "resumed": resumed})
-
-    def to_plain(self) -> dict[str, Any]:
-        """This plan as JSON, for another process that may have another working folder."""
-        resumed = self.resumed.to_plain() if self.resumed else None
-        return {**vars(self), "resumed": resumed}
+    @property
+    def resumed(self) -> Resumed | None:
+        """The checkpoint from which the run continues."""
+        return Resumed(Path(self.checkpoint)) if self.checkpoint else None
 
     def follow(self, cli: InsightCLI) -> None:
-        """Apply the decisions in a process that is not the first.
-
-        Raises:
-            LaunchError: This process has different code or another configuration.
-        """
+        """Apply the decisions in a process that is not the first."""
         cli.adopt(self.num_threads, self.precision)
         _check_agreement(self.identity, Plan.of_first(cli, self.resumed).identity)
 

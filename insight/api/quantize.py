@@ -54,7 +54,7 @@ def quantize(
 
     from insight.api.evaluate import cli_for_checkpoint
     from insight.optimization.search import compress
-    from insight.runtime.device import usable_device
+    from insight.runtime.hardware import usable_device
 
     place = usable_device(device)
     options = [] if config is None else ["--config", str(config)]

@@ -176,7 +176,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     silence_libraries()
 
     from insight.checkpoints.artifact import load_model
-    from insight.runtime.device import usable_device
+    from insight.runtime.hardware import usable_device
     from insight.safety import Material
     from insight.safety.material import secrets_of
     from insight.safety.targets import target_of_file

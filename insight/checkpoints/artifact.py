@@ -63,9 +63,6 @@ def write_artifact(
         report: The changes to the model, as plain values.
         folder: The folder to write, which must not exist.
         extra_files: Text files to write beside it, by name.
-
-    Raises:
-        OutputError: The folder exists already or cannot be written.
     """
     reduced = any(getattr(weight, "reduce_range", False) for weight in model.network.parameters())
     with new_folder(folder) as temporary:

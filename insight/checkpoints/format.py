@@ -60,11 +60,7 @@ class CheckpointContent:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> CheckpointContent:
-        """Read the plain form, including that of older versions.
-
-        Raises:
-            TypeError: A required entry is missing.
-        """
+        """Read the plain form, including that of older versions."""
         known = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
         if "random_states" not in known:  # older files contain only the state of the first process
             known["random_states"] = [saved["random_state"]] if "random_state" in saved else []

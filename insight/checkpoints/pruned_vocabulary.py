@@ -31,10 +31,6 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
         pruned: The checkpoint's own tokenizer after pruning.
         fingerprint: The fingerprint of the tokenizer before pruning.
         output: The file to write.
-
-    Raises:
-        CheckpointError: ``path`` cannot be read or was trained with another tokenizer.
-        OutputError: ``output`` cannot be written.
     """
     contents = read_checkpoint(path)
     saved: dict[str, Any] = dict(contents[CONTENT])

@@ -54,11 +54,7 @@ def load_checkpoint(
 def describe(
     contents: dict[str, Any], path: Path | str, allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """The model in a checkpoint that was read, with a network on the ``meta`` device, without weights.
-
-    Raises:
-        CheckpointError: An entry is missing, damaged or not allowed.
-    """
+    """The model in a checkpoint that was read, with a network on the ``meta`` device, without weights."""
     try:
         saved = CheckpointContent.from_dict(contents[CONTENT])
         config = component_from_dict(saved.network, allowed_packages)
@@ -168,11 +164,7 @@ def load_weights(
     path: Path | str,
     load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
 ) -> None:
-    """Copy the weights of a read checkpoint into ``network``; arguments as in :func:`load_weights_into`.
-
-    Raises:
-        CheckpointError: Names or shapes differ; the first difference is named.
-    """
+    """Copy the weights of a read checkpoint into ``network``; arguments as in :func:`load_weights_into`."""
     weights = network_weights(contents)
     differences = differing_tensors(weights, network.state_dict())
     if differences:
@@ -194,11 +186,7 @@ def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, t
 
 
 def tokenizer_of(contents: dict[str, Any], path: Path | str) -> BaseTokenizer:
-    """The tokenizer in a read checkpoint.
-
-    Raises:
-        CheckpointError: The tokenizer is missing or damaged.
-    """
+    """The tokenizer in a read checkpoint."""
     try:
         return load_tokenizer(contents[CONTENT]["tokenizer"])
     except TokenizerError as error:

@@ -26,15 +26,10 @@ class Resumed:
     """The checkpoint that a run resumes from."""
 
     checkpoint: Path
-    run: RunFolder | None  # its run folder, in which the run continues
 
     @classmethod
     def find(cls, text: str, root: Path | str, name: str) -> Resumed | None:
-        """Find the checkpoint for ``--resume text`` of run ``name`` under ``root``; ``None`` for a new run.
-
-        Raises:
-            CheckpointError: There is nothing to resume.
-        """
+        """The checkpoint for ``--resume text`` of run ``name`` under ``root``; ``None`` for a new run."""
         if text == AUTO_OR_NEW:
             # A damaged checkpoint must not start a new run.
             paths = (path for run in list_runs(root, name) for path in run.checkpoints.glob("*.ckpt"))
@@ -42,19 +37,12 @@ class Resumed:
                 say(f"--resume={AUTO_OR_NEW}: no run of {name!r} in {root} to go on with")
                 return None
             text = "auto"
-        checkpoint = find_resumable(text, root, name)
-        return cls(checkpoint, run_of_checkpoint(checkpoint))
+        return cls(find_resumable(text, root, name))
 
-    @classmethod
-    def from_plain(cls, value: dict[str, str | None]) -> Resumed:
-        """The inverse of :meth:`to_plain`."""
-        run = value["run"]
-        return cls(Path(str(value["checkpoint"])), RunFolder(Path(run)) if run else None)
-
-    def to_plain(self) -> dict[str, str | None]:
-        """The plain form for another process, which may have another working directory."""
-        run = str(self.run.path.absolute()) if self.run else None
-        return {"checkpoint": str(self.checkpoint.absolute()), "run": run}
+    @property
+    def run(self) -> RunFolder | None:
+        """Its run folder, in which the run continues; ``None`` if it is in none."""
+        return run_of_checkpoint(self.checkpoint)
 
     @property
     def saved_config(self) -> Path | None:

@@ -105,11 +105,7 @@ class CheckpointWriter:
         self._job = self._thread.submit(job)
 
     def wait(self) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            OutputError: The last file could not be written.
-        """
+        """Wait until everything is written."""
         job, self._job = self._job, None
         if job is not None:
             job.result()

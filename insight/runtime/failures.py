@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from insight.runtime.errors import ConfigError, InsightError, OutputError, SeveralMistakesError
 from insight.runtime.files import FULL, READ_ONLY, output_error
-from insight.runtime.imports import allowed_packages
+from insight.runtime.imports import allowed_packages, restored_variables
 from insight.runtime.messages import plain_line, print_line
 
 _DEBUG_VARIABLE = "INSIGHT_DEBUG"
@@ -25,14 +25,10 @@ _OUT_OF_MEMORY = (
 @contextlib.contextmanager
 def debugging(is_on: bool) -> Iterator[None]:
     """Show tracebacks inside the block and in the processes that are started there, if ``is_on``."""
-    before = os.environ.get(_DEBUG_VARIABLE)
-    if is_on:
-        os.environ[_DEBUG_VARIABLE] = "1"
-    try:
+    with restored_variables(_DEBUG_VARIABLE):
+        if is_on:
+            os.environ[_DEBUG_VARIABLE] = "1"
         yield
-    finally:
-        if is_on and before is None:
-            os.environ.pop(_DEBUG_VARIABLE, None)
 
 
 def is_debugging() -> bool:

@@ -133,9 +133,6 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     Returns:
         Whether ``temporary`` became ``final``. If not, ``final`` existed already, for instance because
         another process was faster: both are unchanged, and the caller removes ``temporary``.
-
-    Raises:
-        OutputError: The folder is read-only or full.
     """
     temporary, final = Path(temporary), Path(final)
     with writing_to(final):
@@ -222,11 +219,7 @@ def require_new(folder: Path, option: str = "--output") -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the name ``folder`` when the block ends without an error.
-
-    Raises:
-        OutputError: ``folder`` exists already or cannot be written.
-    """
+    """A folder to fill that takes the name ``folder`` when the block ends without an error."""
     require_new(folder, "the output folder")
     temporary = _beside(folder, ".tmp")
     try:

@@ -13,20 +13,24 @@ def format_count(count: float) -> str:
         return "unknown"
     if abs(count) < 100_000:
         return f"{count:,.0f}"
-    for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(count) >= 0.9995 * factor:  # a number that would round to 1000 takes the next word
-            return f"{count / factor:.3g} {word}"
-    return f"{count / 1e3:.0f} thousand"
+    words = {1e12: "trillion", 1e9: "billion", 1e6: "million"}
+    return _with_unit(count, words) or f"{count / 1e3:.0f} thousand"
 
 
 def format_bytes(count: float) -> str:
     """A size in decimal units: ``2.9 MB``."""
     if not math.isfinite(count):
         return "unknown"
-    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(count) >= 0.9995 * factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} bytes"
+    units = {1e12: "TB", 1e9: "GB", 1e6: "MB", 1e3: "kB"}
+    return _with_unit(count, units) or f"{count:.0f} bytes"
+
+
+def _with_unit(number: float, units: dict[float, str]) -> str:
+    """Three digits with the largest unit that fits; a number that would round to 1000 takes the next one."""
+    for factor, unit in units.items():
+        if abs(number) >= 0.9995 * factor:
+            return f"{number / factor:.3g} {unit}"
+    return ""
 
 
 def format_duration(seconds: float) -> str:
@@ -96,10 +100,8 @@ def safe_text(text: str, max_characters: int) -> str:
     A note says how many characters are missing. The template escapes HTML, so this function does not.
     """
     missing = len(text) - max_characters
-    if missing > 0:
-        text = text[:max_characters]
-    text = text.replace("\r\n", "\n")
-    text = _HARMFUL.sub("\ufffd", text.translate(_PICTURES))
+    text = text[:max_characters].replace("\r\n", "\n").translate(_PICTURES)
+    text = _HARMFUL.sub("\ufffd", text)
     return f"{text} … [{missing:,} more characters]" if missing > 0 else text
 
 

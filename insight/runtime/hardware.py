@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from insight.runtime.errors import ConfigError
 from insight.runtime.resources import usable_cores, usable_memory_bytes
 
 if TYPE_CHECKING:
@@ -279,3 +280,27 @@ def matmul_rate(precision: str) -> float | None:
     names = {"bf16": "bfloat16", "16": "float16", "32": "float32", "64": "float64"}
     name = names.get(str(precision).split("-")[0])
     return this_machine().matmul_flops.get(name) if name else None
+
+
+def flush_denormals() -> bool:
+    """Make torch's CPU arithmetic treat numbers below 1e-38 as zero, and return whether it does.
+
+    Such numbers arise as softmax weights of far keys where scores fall with the distance (ALiBi), and as old
+    averages of gradients. Threads inherit the setting, so it comes before the first computation.
+    """
+    import torch
+
+    return torch.set_flush_denormal(True)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called ``name``, after a trial; from now on the CPU treats denormal numbers as zero."""
+    import torch
+
+    flush_denormals()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError("torch cannot use it here", "use cpu", option="--device", value=name) from error
+    return device

@@ -66,41 +66,44 @@ def allowed_packages() -> tuple[str, ...]:
 @contextlib.contextmanager
 def allowing(packages: Iterable[str]) -> Iterator[None]:
     """Allow packages inside the block, in addition to those that are allowed already."""
-    before = os.environ.get(_ALLOWED_VARIABLE)
-    names = dict.fromkeys([*allowed_packages(), *packages])
-    if names:
-        os.environ[_ALLOWED_VARIABLE] = ",".join(names)
+    with restored_variables(_ALLOWED_VARIABLE):
+        if names := dict.fromkeys([*allowed_packages(), *packages]):
+            os.environ[_ALLOWED_VARIABLE] = ",".join(names)
+        try:
+            yield
+        except BaseException as error:
+            # With this, the error message can say that the user's own code raised the error.
+            with contextlib.suppress(AttributeError):
+                error.own_packages = allowed_packages()  # type: ignore[attr-defined]
+            raise
+
+
+@contextlib.contextmanager
+def restored_variables(*names: str) -> Iterator[None]:
+    """Restore environment variables at the end of the block."""
+    before = {name: os.environ.get(name) for name in names}
     try:
         yield
-    except BaseException as error:
-        # With this, the error message can say that the user's own code raised the error.
-        with contextlib.suppress(AttributeError):
-            error.own_packages = allowed_packages()  # type: ignore[attr-defined]
-        raise
     finally:
-        if before is None:
-            os.environ.pop(_ALLOWED_VARIABLE, None)
-        else:
-            os.environ[_ALLOWED_VARIABLE] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
 def working_folder_on_path() -> Iterator[None]:
     """Let packages in the working folder be imported inside the block, after all installed ones."""
-    try:
+    added = ""
+    with contextlib.suppress(OSError):  # the folder has been removed
         folder = os.getcwd()
-    except OSError:  # the folder has been removed
-        yield
-        return
-    is_new = folder not in sys.path and "" not in sys.path
-    if is_new:
-        sys.path.append(folder)
+        if folder not in sys.path and "" not in sys.path:
+            sys.path.append(added := folder)
     try:
         yield
     finally:
-        if is_new:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(folder)
+        if added and added in sys.path:
+            sys.path.remove(added)
 
 
 def import_class(path: str, option: str = "class_path") -> Any:

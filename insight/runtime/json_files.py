@@ -53,11 +53,7 @@ def print_json(value: Any, indent: int | None = None) -> None:
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line to a ``.jsonl`` file, after ending a line that a crash left unfinished.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Append one line to a ``.jsonl`` file, after ending a line that a crash left unfinished."""
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         prepare_to_append(path)
@@ -101,9 +97,5 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_object(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a ``.json`` file in one step.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Replace a ``.json`` file in one step."""
     atomic_write_text(path, to_text(value, indent=2) + "\n")

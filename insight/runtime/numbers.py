@@ -33,9 +33,6 @@ def require_number(
         above: See ``at_least``.
         at_most: The largest allowed value; ``below`` excludes the bound itself.
         below: See ``at_most``.
-
-    Raises:
-        ConfigError: The error names option, value, range and example.
     """
     if optional and value is None:
         return

@@ -56,10 +56,6 @@ class RunFolder:
         """Make ``root/name/n`` with the first free ``n`` = 1, 2, ….
 
         ``mkdir`` serves as the lock: two runs that start together get two numbers, and none is overwritten.
-
-        Raises:
-            ConfigError: ``name`` is not one plain folder name.
-            OutputError: The folder cannot be made.
         """
         check_run_name(name)
         parent = Path(root) / name
@@ -124,22 +120,6 @@ def is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def find_checkpoint(text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint") -> Path:
-    """The checkpoint file, or the folder of a quantized model, that a user names.
-
-    Args:
-        text: A ``.ckpt`` file; a folder that ``insight quantize`` wrote; a run folder (its best checkpoint,
-            else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` or
-            ``<name>/<n>`` under ``root``.
-        root: The folder of all runs.
-        option: The option that holds ``text``, for messages.
-
-    Raises:
-        CheckpointError: No checkpoint was found.
-    """
-    return _find(text, Path(root), prefer_best=True, option=option)
-
-
 def find_resumable(text: str, root: Path | str, name: str) -> Path:
     """The checkpoint file from which to continue.
 
@@ -148,12 +128,9 @@ def find_resumable(text: str, root: Path | str, name: str) -> Path:
             :func:`find_checkpoint` takes; a run folder means its newest complete checkpoint, not its best.
         root: The folder of all runs.
         name: Name of the run.
-
-    Raises:
-        CheckpointError: No checkpoint there can be resumed.
     """
     if text != "auto":
-        return _find(text, Path(root), prefer_best=False, option="--resume")
+        return find_checkpoint(text, root, "--resume", prefer_best=False)
     for run in reversed(list_runs(root, name)):
         if newest := run.find_newest_checkpoint():
             return newest
@@ -171,8 +148,23 @@ def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
     return RunFolder(folder.parent) if folder.name == "checkpoints" else None
 
 
-def _find(text: str, root: Path, prefer_best: bool, option: str) -> Path:
-    path = Path(text)
+def find_checkpoint(
+    text: str, root: Path | str = DEFAULT_ROOT, option: str = "--checkpoint", prefer_best: bool = True
+) -> Path:
+    """The checkpoint file, or the folder of a quantized model, that a user names.
+
+    Args:
+        text: A ``.ckpt`` file; a folder that ``insight quantize`` wrote; a run folder (its best checkpoint,
+            else its last); ``runs/<name>`` (the newest run that has a checkpoint); or ``<name>`` or
+            ``<name>/<n>`` under ``root``.
+        root: The folder of all runs.
+        option: The option that holds ``text``, for messages.
+        prefer_best: Whether a run folder means its best checkpoint; otherwise its newest complete one.
+
+    Raises:
+        CheckpointError: No checkpoint was found.
+    """
+    root, path = Path(root), Path(text)
     if not path.exists() and (root / text).exists():
         path = root / text
     if not path.exists():

@@ -15,11 +15,7 @@ _DAMAGED = "the checkpoint is damaged; use another one"
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator with one number.
-
-    Raises:
-        ConfigError: ``seed`` is not between 0 and 2³² − 1.
-    """
+    """Seed every global generator with one number."""
     import numpy as np
     import torch
 
@@ -100,7 +96,7 @@ def capture_random_state() -> dict[str, Any]:
         "python": {"version": version, "words": list(words), "next_gauss": next_gauss},
         "numpy": {
             "algorithm": str(algorithm),
-            "keys": torch.from_numpy(keys.astype(np.int64)),
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
             "position": int(position),
             "has_gauss": int(has_gauss),
             "cached_gauss": float(cached_gauss),

@@ -42,9 +42,6 @@ def wilson_interval(successes: int, n: int) -> Interval:
     """The interval of a share of independent cases (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
     It covers the true share where the usual interval does not: 0 of 20 gives [0, 0.161].
-
-    Raises:
-        ConfigError: There are no cases, or more successes than cases.
     """
     from scipy.stats import binomtest
 
@@ -118,9 +115,6 @@ def cluster_bootstrap(
     the interval is the percentile interval (Efron and Tibshirani 1993).
 
     Only the order in which clusters first appear matters. Equal seeds give equal intervals.
-
-    Raises:
-        ConfigError: There are no values, or a different number of clusters than of values.
     """
     if len(values) != len(clusters):
         problem = f"{len(values)} values, {len(clusters)} clusters: one is needed for each value"
@@ -149,9 +143,6 @@ def paired_ratio_bootstrap(
     cancels (Efron and Tibshirani 1993; percentile interval).
 
     All sequences have one value per case; those of ``denominators`` are not negative.
-
-    Raises:
-        ConfigError: There are no cases, the lengths differ, or the denominators sum to 0.
     """
     first, second, divisors = (
         np.asarray(values, dtype=np.float64) for values in (numerators_a, numerators_b, denominators)

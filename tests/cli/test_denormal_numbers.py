@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from insight.api.configuration import choose_for_this_machine
-from insight.runtime.device import usable_device
+from insight.runtime.hardware import usable_device
 
 
 @pytest.fixture(autouse=True)

@@ -142,4 +142,4 @@ def test_several_processes_of_a_launcher_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="the sweep runs in one process, this run has 2"):
         check_sweep(InsightCLI("fit", arguments), None)
-    check_sweep(InsightCLI("fit", arguments), Resumed(workplace / "last.ckpt", None))
+    check_sweep(InsightCLI("fit", arguments), Resumed(workplace / "last.ckpt"))

@@ -9,7 +9,7 @@ import pytest
 
 _SCRIPT = """
 import torch
-from insight.runtime.device import flush_denormals
+from insight.runtime.hardware import flush_denormals
 if {begins}:
     if not flush_denormals():
         print("unsupported")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from insight.runtime.errors import InsightError, LaunchError, UserError
 from insight.runtime.failures import exit_code_of, is_debugging, translate
+from insight.runtime.imports import restored_variables
 from insight.runtime.launching.meeting import EndedElsewhere, Failure, Meeting
 from insight.runtime.launching.rank_watch import Point
 from insight.runtime.messages import say
@@ -51,7 +52,9 @@ class Launch:
         self.meeting: Meeting | None = None
         self._command = command
         self._seconds = seconds
-        self._environment_before = {name: os.environ.get(name) for name in _VARIABLES}
+        # A program may train again, with any number of processes.
+        self._environment = contextlib.ExitStack()
+        self._environment.enter_context(restored_variables(*_VARIABLES))
 
     @property
     def is_first(self) -> bool:
@@ -75,17 +78,12 @@ class Launch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._environment:
             if self.meeting is not None:
                 try:
                     self._tell(self.meeting, error)
                 finally:
                     self._leave(self.meeting, error)
-        finally:  # a program may train again, with any number of processes
-            for name, value in self._environment_before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
 
     def start_others(self, num_local: int, num_machines: int) -> None:
         """Start the other processes of a run, unless it has one, or a launcher has started them.
@@ -99,12 +97,9 @@ class Launch:
         if self.place.launcher:
             return
         if num_machines > 1:
-            raise LaunchError(
-                "nothing has started the processes of the other machines",
-                "start all of them with torchrun or srun (docs/cluster.md)",
-                option="trainer.num_nodes",
-                value=num_machines,
-            )
+            problem = "nothing has started the processes of the other machines"
+            remedy = "start all of them with torchrun or srun (docs/cluster.md)"
+            raise LaunchError(problem, remedy, option="trainer.num_nodes", value=num_machines)
         if num_local == 1:
             return
         self.place = ProcessPlace(0, num_local, 0, num_local)
@@ -114,8 +109,7 @@ class Launch:
         common = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         for rank in range(1, num_local):
             environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-            meeting.children[rank] = child
+            meeting.children[rank] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
 
     def from_first(self, name: str, value: Any = None) -> Any:
         """The first process's ``value``, returned in all processes; it must be plain JSON."""

@@ -181,7 +181,7 @@ class Meeting:
 
     def check_children(self) -> Failure | None:
         """:meth:`failure`, after a look whether a process that was started here has ended badly."""
-        for rank, child in self.children.items():
+        for rank, child in tuple(self.children.items()):
             code = child.poll()
             if code and code < 0:
                 name = signal.Signals(-code).name
@@ -248,12 +248,12 @@ class Meeting:
         try:
             while not self._closing.wait(self._interval):
                 self._beat()
+                if self._is_training and self.place.rank == 0:
+                    self._judge()
                 # A look remembers the failure before the serving process ends.
                 failure = self.check_children() if self._own.point < Point.LEFT else self.failure()
                 if failure and (self._is_training or failure.stacks):
                     self._end_process(failure)
-                elif self._is_training and self.place.rank == 0:
-                    self._judge()
         except (RuntimeError, OSError):
             # The process that serves the store is gone. Collective operations notice that too, but some only
             # after half an hour.
@@ -274,6 +274,7 @@ class Meeting:
         if answering and seconds > self._seconds:
             rank, message = late(answering, seconds)
             stacks = str(self._folder / "hang")
+            self._write_stacks(stacks)
             self._end_run(rank, f"{message}; stacks of all processes: {stacks}", stacks)
 
     def _end_process(self, failure: Failure) -> None:
@@ -282,17 +283,21 @@ class Meeting:
             if not self._closing.wait(_SECONDS_TO_LEAVE) and self._is_training:
                 os._exit(failure.exit_code)
             return
-        with contextlib.suppress(OSError):
-            path = Path(failure.stacks) / f"rank-{self.place.rank}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8") as file:
-                faulthandler.dump_traceback(file, all_threads=True)
         if self.place.rank == 0:
             with contextlib.suppress(Exception):
                 self._write_down(failure.message)
             time.sleep(3 * self._interval)  # the others must read the failure before the store ends
             self._kill_children()
+        else:
+            self._write_stacks(failure.stacks)
         os._exit(failure.exit_code)
+
+    def _write_stacks(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            path = Path(folder) / f"rank-{self.place.rank}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
 
 
 def _no_store(
