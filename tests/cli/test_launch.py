@@ -364,9 +364,9 @@ def test_a_global_batch_that_cannot_be_shared(
     assert insight(*resume, "--data.batch_size", "2", "--trainer.accumulate_grad_batches", "2").code == 0
 
 
-def test_a_number_of_processes_that_does_not_divide_a_step(one_process: Path) -> None:
+def test_a_number_of_processes_that_does_not_divide_a_step(finished_run: Path) -> None:
     batches = Batches(4, 16, num_readers=3, accumulation=1, per_epoch=1, per_validation=1)
     with pytest.raises(
         CheckpointError, match=r"steps of 4 sequences cannot be shared by 3 .*use 1, 2, 4 proc"
     ):
-        check_global_batch(one_process / "checkpoints/last.ckpt", batches)
+        check_global_batch(finished_run / "checkpoints/last.ckpt", batches)
