@@ -57,12 +57,8 @@ def write_artifact(
 ) -> None:
     """Write a quantized model as a new folder, which appears complete or not at all.
 
-    Args:
-        model: The quantized model.
-        quantization: Its configuration; the fields become ``metadata["quantization"]`` when it is read.
-        report: The changes to the model, as plain values.
-        folder: The folder to write, which must not exist.
-        extra_files: Text files to write beside it, by name.
+    ``report`` tells the changes to the model, as plain values; ``extra_files`` are texts to write beside it,
+    by name. The fields of ``quantization`` become ``metadata["quantization"]`` when the model is read.
     """
     reduced = any(getattr(weight, "reduce_range", False) for weight in model.network.parameters())
     with new_folder(folder) as temporary:

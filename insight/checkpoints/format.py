@@ -26,31 +26,19 @@ EVALUATION_WEIGHTS = "evaluation_weights"
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """The part of a checkpoint that makes it understandable and resumable without its run folder.
+    """The part of a checkpoint that makes it understandable and resumable without its run folder."""
 
-    Args:
-        network: The configuration of the network, as a plain component.
-        tokenizer: The text of its ``tokenizer.json``.
-        vocabulary_size: Number of rows of the embedding.
-        sequence_length: Number of tokens of a training window.
-        random_states: The states of the random generators of every process, in the order of their ranks.
-        num_planned_steps: Planned number of optimizer steps, for the schedule.
-        global_batch_size: Number of samples of a batch over all processes.
-        guard: The state of the guard that judges optimizer steps; ``None`` in older files.
-        canaries: The canaries of :class:`insight.data.CanaryInjection`, for measuring memorisation later;
-            ``None`` without any.
-        open_window: Sums and gradients of an unfinished accumulation window; ``None`` right after a step.
-    """
-
-    network: dict[str, Any]
-    tokenizer: str
-    vocabulary_size: int
-    sequence_length: int
-    random_states: list[dict[str, Any]]
-    num_planned_steps: int | None = None
-    global_batch_size: int | None = None
-    guard: dict[str, Any] | None = None
+    network: dict[str, Any]  # the configuration of the network, as a plain component
+    tokenizer: str  # the text of its tokenizer.json
+    vocabulary_size: int  # number of rows of the embedding
+    sequence_length: int  # number of tokens of a training window
+    random_states: list[dict[str, Any]]  # of every process, by rank
+    num_planned_steps: int | None = None  # number of optimizer steps, for the schedule
+    global_batch_size: int | None = None  # number of samples of a batch over all processes
+    guard: dict[str, Any] | None = None  # the state of the guard that judges optimizer steps
+    # The canaries of insight.data.CanaryInjection, for measuring memorisation later.
     canaries: dict[str, Any] | None = None
+    # Sums and gradients of an unfinished accumulation window; None right after a step.
     open_window: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,11 +26,7 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     1 / (1 - p), where p is the old network's probability of the pruned tokens. It has no optimizer state:
     train it further with ``--init_from``.
 
-    Args:
-        path: The ``.ckpt`` file.
-        pruned: The checkpoint's own tokenizer after pruning.
-        fingerprint: The fingerprint of the tokenizer before pruning.
-        output: The file to write.
+    ``pruned`` is the checkpoint's own tokenizer after pruning, and ``fingerprint`` its fingerprint before.
     """
     contents = read_checkpoint(path)
     saved: dict[str, Any] = dict(contents[CONTENT])

@@ -57,10 +57,7 @@ class CheckpointWriter:
     An asynchronous save copies the state to the host's memory and writes it in a thread. The next save waits
     for it, so there is never more than one copy. The process does not end before the last file is written.
 
-    Args:
-        folder: The local folder.
-        asynchronous: Whether training continues while a file is written.
-        upload_url: The target folder of :class:`CheckpointUpload`.
+    ``upload_url`` is the target folder of :class:`CheckpointUpload`.
     """
 
     def __init__(self, folder: Path, asynchronous: bool = False, upload_url: str | None = None) -> None:

@@ -38,10 +38,7 @@ def measure_matmul_rate(dtype: torch.dtype, device: str = "cpu", seconds: float 
     slower than float32) costs milliseconds, not seconds. The rest of the time repeats the size found. The
     rate is 2·n³ divided by the shortest time of one multiplication.
 
-    Args:
-        dtype: The type of both matrices and of the product.
-        device: The device that multiplies.
-        seconds: The time to spend, warm-up included; it is exceeded by a few multiplications at most.
+    ``seconds`` include the warm-up and are exceeded by a few multiplications at most.
     """
     import torch
 

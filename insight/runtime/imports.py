@@ -24,11 +24,8 @@ def lazy_exports(
 ) -> tuple[Callable[[str], Any], list[str]]:
     """The module ``__getattr__`` (PEP 562) and the ``__all__`` of a package that imports at first use.
 
-    The names are those that ``__init__.py`` imports under ``if TYPE_CHECKING:``.
-
-    Args:
-        package: The ``__name__`` of the package.
-        moved: Names that the package exported once, with their present import paths.
+    The names are those that ``__init__.py`` imports under ``if TYPE_CHECKING:``. Those in ``moved`` were
+    exported once, and have other import paths now.
     """
     file = sys.modules[package].__file__
     assert file is not None

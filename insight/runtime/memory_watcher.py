@@ -65,12 +65,7 @@ class MemoryWatcher:
     references.
 
     It counts how often it took each action, ``"shrink"``, ``"clear"`` and ``"relax"``, in ``num_events``, and
-    keeps the ``newest`` reading.
-
-    Args:
-        thresholds: The fractions at which it acts.
-        read: A function that reads how much memory is in use.
-        interval: Seconds between two looks.
+    keeps the ``newest`` reading. It looks every ``interval`` seconds.
     """
 
     def __init__(

@@ -21,18 +21,10 @@ def require_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a value that is not a finite number within a range; booleans are no numbers.
+    """Refuse a value that is not a finite number within a range with a :class:`ConfigError`.
 
-    Args:
-        option: The option that has the value.
-        value: The value to check.
-        example: A value that works, for the remedy.
-        whole: Whether only integers are allowed.
-        optional: Whether ``None`` is allowed.
-        at_least: The smallest allowed value; ``above`` excludes the bound itself.
-        above: See ``at_least``.
-        at_most: The largest allowed value; ``below`` excludes the bound itself.
-        below: See ``at_most``.
+    Booleans are no numbers. ``at_least`` and ``at_most`` include the bound, ``above`` and ``below`` exclude
+    it; ``example`` is a value that works, for the remedy.
     """
     if optional and value is None:
         return
@@ -44,6 +36,5 @@ def require_number(
     bounds = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
     span = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
     noun = "a whole number" if whole else "a number"
-    raise ConfigError(
-        f"must be {noun}{span and ', '}{span}", f"use for example {example}", option=option, value=value
-    )
+    problem = f"must be {noun}{span and ', '}{span}"
+    raise ConfigError(problem, f"use for example {example}", option=option, value=value)

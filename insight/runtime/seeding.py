@@ -60,11 +60,7 @@ def restore_random_states(
     If the number of processes has changed, the first keeps its saved state, the others begin streams of their
     own from it, as at the start of a run, and a message says so.
 
-    Args:
-        states: The saved states, by rank.
-        rank: Rank of this process.
-        num_processes: Number of processes now.
-        stream: Rank for :func:`begin_stream_of_process` in that case.
+    ``stream`` replaces ``rank`` in that case, for processes that must draw equal numbers.
 
     Raises:
         CheckpointError: The states are incomplete or damaged; no generator has been changed.

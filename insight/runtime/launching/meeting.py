@@ -68,14 +68,8 @@ class Meeting:
     process then names it; each writes the stacks of its threads to ``hang/rank-<rank>.txt`` and ends,
     whatever blocks its main thread. Only the clock of the first process counts.
 
-    Args:
-        place: The place of this process.
-        address: Name or IP address of the first process's machine.
-        port: Port of the store, kept as an attribute; 0 lets the first process choose a free one.
-        seconds: How long to wait for the first process.
-
-    Attributes:
-        children: The processes that this one has started, by rank.
+    The constructor waits for the first process for some ``seconds`` at its ``address``. Port 0 lets the first
+    process choose a free one. ``children`` are the processes that this one has started, by rank.
 
     Raises:
         LaunchError: The port is in use, or no store answers there.
