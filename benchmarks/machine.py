@@ -19,8 +19,10 @@ def describe_machine() -> dict[str, Any]:
 
     from insight.runtime.hardware import choose_num_threads, describe, measure_hardware
 
-    num_threads = choose_num_threads()
-    first, second = measure_hardware(num_threads), measure_hardware(num_threads)
+    num_threads, threads_before = choose_num_threads(), torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    first, second = measure_hardware(), measure_hardware()
+    torch.set_num_threads(threads_before)
     rates = {name: max(rate, second.matmul_flops.get(name, 0.0)) for name, rate in first.matmul_flops.items()}
     return {
         "line": describe(first),
