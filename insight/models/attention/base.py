@@ -15,6 +15,7 @@ from insight.models.checks import require
 from insight.models.masks import Mask
 from insight.models.positions import Position, PositionEncoding, PositionTables
 from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError
 
 MOST_HEADS = 2**14
 
@@ -117,8 +118,9 @@ class Attention(Component):
 
     def check_cross(self, hidden_size: int) -> None:
         """Refuse attention that reads its own sequence only, compares positions or cannot be built."""
+        problem = "it reads its own sequence only"
         remedy = "use GroupedQueryAttention or DifferentialAttention with NoPosition"
-        require(False, "it reads its own sequence only", remedy, cross_attention=self)
+        raise ConfigError(problem, remedy, option="cross_attention", value=type(self).__name__)
 
     def build_cross(
         self, hidden_size: int, encoder_size: int, build_position: BuildPosition, layer: int = 0
