@@ -132,20 +132,17 @@ class LatentModule(AttentionModule):
             key = keys.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
             value = values.unflatten(-1, (self.num_heads, self.value_dim)).transpose(1, 2)
             key = torch.cat([key, rotary_key.expand(-1, self.num_heads, -1, -1)], dim=-1)
-            mixed = self.kernel(
-                torch.cat([query, rotary_query], dim=-1), key, value, mask, self.scale, change
-            )
+            query = torch.cat([query, rotary_query], dim=-1)
+            mixed = self.kernel(query, key, value, mask, self.scale, change)
         else:
             latent, heads = latent.unsqueeze(1), (self.num_heads, -1, self.latent_size)
             to_key, to_value = (part.view(heads).to(query.dtype) for part in self.key_value.parts())
-            key, _, mask = context.cache.append(
-                torch.cat([latent, rotary_key], dim=-1), latent[..., :0], mask
-            )
+            key = torch.cat([latent, rotary_key], dim=-1)
+            key, _, mask = context.cache.append(key, latent[..., :0], mask)
             query = torch.cat([query @ to_key, rotary_query], dim=-1)
+            mixed = self.kernel(query, key, key, mask, self.scale, change)
             # The latent is the first part of the key; the rest of the result is cut off.
-            mixed = (
-                self.kernel(query, key, key, mask, self.scale, change)[..., : self.latent_size] @ to_value.mT
-            )
+            mixed = mixed[..., : self.latent_size] @ to_value.mT
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 
