@@ -23,10 +23,12 @@ class PositionEncoding(nn.Module):
     Attributes:
         extra_channels: Number of channels that :meth:`encode_queries` and :meth:`encode_keys` add to a head.
         has_bias: Whether :meth:`bias` is used.
+        longest_cache: Most tokens whose keys can be kept; ``None`` if later tokens never change earlier keys.
     """
 
     extra_channels = 0
     has_bias = False
+    longest_cache: int | None = None
 
     def tables(self, positions: Tensor) -> PositionTables:
         """Compute all that depends on ``positions`` only, int64 ``(sequence,)`` or ``(batch, sequence)``."""
@@ -50,11 +52,6 @@ class PositionEncoding(nn.Module):
         ``distances`` are positions of queries minus those of keys, int64 ``(batch or 1, queries, keys)``.
         """
         raise NotImplementedError
-
-    @property
-    def longest_cache(self) -> int | None:
-        """Most tokens whose keys can be kept; ``None`` if later tokens never change earlier keys."""
-        return None
 
     def check_cache(self, max_length: int) -> None:
         """Refuse a cache of more tokens than :attr:`longest_cache`."""

@@ -24,16 +24,13 @@ class Alibi(Position):
     """
 
     factor: float = 1.0
+    looks_ahead = False  # the score of a later key would rise with its distance
 
     def __post_init__(self) -> None:
         require_number(0, 1e6, "use 1 for the slopes of the paper", factor=self.factor)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
         return AlibiEncoding(num_heads, self.factor)
-
-    @property
-    def looks_ahead(self) -> bool:
-        return False  # the score of a later key would rise with its distance
 
 
 def alibi_slopes(num_heads: int) -> list[float]:

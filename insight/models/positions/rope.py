@@ -102,6 +102,7 @@ class RotaryEncoding(PositionEncoding):
         super().__init__()
         self.size, self.scaling, self.interleaved = size, scaling, interleaved
         self.frequencies = Frequencies(size, base, scaling)
+        self.longest_cache = None if scaling is None else scaling.longest_cache
 
     def tables(self, positions: Tensor) -> PositionTables:
         """Return cosines and sines, each ``(sequence or batch x sequence, 1, size / 2)``."""
@@ -126,10 +127,6 @@ class RotaryEncoding(PositionEncoding):
             )
         rotated: Tensor = _Rotation.apply(heads, cosine, sine, self.interleaved)  # type: ignore[no-untyped-call]
         return rotated
-
-    @property
-    def longest_cache(self) -> int | None:
-        return None if self.scaling is None else self.scaling.longest_cache
 
 
 class _Rotation(torch.autograd.Function):

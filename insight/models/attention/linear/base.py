@@ -181,6 +181,7 @@ class LinearMixer(Attention):
     head_dim: int | None = None
     value_dim: int | None = None
     norm: Norm = RMSNorm()
+    causal_only = True
 
     def __post_init__(self) -> None:
         require_positive(maximum=MOST_HEADS, num_heads=self.num_heads)
@@ -189,10 +190,6 @@ class LinearMixer(Attention):
     def check(self, hidden_size: int) -> None:
         problem = "a linear mixer has no scores that a bias could be added to"
         require_rotation(self.position_of_heads, self.sizes(hidden_size)[0], self.num_heads, problem)
-
-    @property
-    def causal_only(self) -> bool:
-        return True
 
     @property
     def position_of_heads(self) -> Position:
