@@ -29,22 +29,33 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def train(log_every_n_steps: int) -> None:
+    """A run of 7 steps in the working folder."""
+    options = ["--trainer.max_steps=7", "--trainer.val_check_interval=5"]
+    options += [f"--trainer.log_every_n_steps={log_every_n_steps}", "--trainer.callbacks+=RunCheckpoint"]
+    outcome = run_insight(*FIT, *options, "--trainer.callbacks.keep_every_n_steps=4")
+    assert outcome.code == 0, outcome.err
+    assert "insight: trained 7 steps in " in outcome.err
+    assert "Epoch 0" not in outcome.out + outcome.err
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with two runs of 7 steps: one logs every third step, the other each."""
+    """A working folder with a run that logs every third step."""
     folder = tmp_path_factory.mktemp("figures")
     write_tiny(folder)
     before = Path.cwd()
     os.chdir(folder)
-    for interval in (3, 1):
-        options = ["--trainer.max_steps=7", "--trainer.val_check_interval=5"]
-        options += [f"--trainer.log_every_n_steps={interval}", "--trainer.callbacks+=RunCheckpoint"]
-        outcome = run_insight(*FIT, *options, "--trainer.callbacks.keep_every_n_steps=4")
-        assert outcome.code == 0, outcome.err
-        assert "insight: trained 7 steps in " in outcome.err
-        assert "Epoch 0" not in outcome.out + outcome.err
+    train(log_every_n_steps=3)
     yield folder
     os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def second_run(place: Path) -> Path:
+    """The second run in that folder, which logs each step."""
+    train(log_every_n_steps=1)
+    return Path("runs/tiny/2")
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +64,8 @@ def _there(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rows_are_labelled_by_the_steps_taken() -> None:
-    runs = {interval: rows(Path(f"runs/tiny/{number}")) for interval, number in ((3, 1), (1, 2))}
+def test_rows_are_labelled_by_the_steps_taken(second_run: Path) -> None:
+    runs = {3: rows(Path("runs/tiny/1")), 1: rows(second_run)}
     trained = {
         interval: {row["step"]: row for row in run if "train/loss" in row} for interval, run in runs.items()
     }
@@ -117,19 +128,21 @@ def test_a_run_that_names_its_callbacks_can_be_measured(command: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_copy_leaves_the_original_alone_and_repeats_no_row(tmp_path: Path) -> None:
+def test_a_resumed_copy_leaves_the_original_alone_and_repeats_no_row(
+    tmp_path: Path, second_run: Path
+) -> None:
     """The copy has the files of the original by a second name (``cp -al``)."""
     copy = tmp_path / "copy" / "1"
     copy.parent.mkdir()
-    subprocess.run(["cp", "-al", "runs/tiny/2", str(copy)], check=True)
-    shutil.copy("runs/tiny/2/checkpoints/step-00000004.ckpt", tmp_path / "kept.ckpt")
-    before = contents(Path("runs/tiny/2"))
+    subprocess.run(["cp", "-al", str(second_run), str(copy)], check=True)
+    shutil.copy(second_run / "checkpoints/step-00000004.ckpt", tmp_path / "kept.ckpt")
+    before = contents(second_run)
     for path in (copy / "checkpoints").iterdir():
         path.unlink()
     shutil.copy(tmp_path / "kept.ckpt", copy / "checkpoints" / "last.ckpt")
     outcome = run_insight("fit", "--resume", str(copy))
     assert outcome.code == 0, outcome.err
-    assert contents(Path("runs/tiny/2")) == before
+    assert contents(second_run) == before
     steps = [row["step"] for row in rows(copy) if "train/loss" in row]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
