@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def second_run(place: Path) -> Path:
     """The second run in that folder, which logs each step."""
+    os.chdir(place)
     train(log_every_n_steps=1)
     return Path("runs/tiny/2")
 
