@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from collections.abc import Iterator
 
 from insight.api.early_checks import COMMAND_OPTIONS, GROUP_CLASSES
-from insight.api.source_schema import Parameter, insight_schema
+from insight.api.source_schema import insight_schema
 from insight.cli.commands import COMMANDS
 
 _JSON = {"json": "print what was found as JSON; what is no finite number is null"}
@@ -16,6 +17,7 @@ _OF_OUTPUT: dict[str, dict[str, str]] = {
     "predict": {"output VALUE": "the file to write; standard output if not given"},
 }
 _WIDTH, _INDENT = 110, 6
+_WRITTEN = {"None": "null", "True": "true", "False": "false"}
 
 
 def print_help(command: str, arguments: list[str], template: str | None = None) -> bool:
@@ -32,11 +34,8 @@ def print_help(command: str, arguments: list[str], template: str | None = None) 
 
 def _config_help(command: str, summary: str) -> str:
     lines = [f"usage: insight {command} --config FILE [--GROUP.OPTION VALUE ...]", "", f"{summary}", ""]
-    lines += _entry(
-        "--config FILE",
-        "a YAML file, or the name of one that travels with Insight, such as quickstart; "
-        "given again, later files change earlier ones",
-    )
+    about = "a YAML file, or the name of one that travels with Insight, such as quickstart"
+    lines += _entry("--config FILE", f"{about}; given again, later files change earlier ones")
     for name, text in COMMAND_OPTIONS[command].items():
         lines += _entry(f"--{name} VALUE", text)
     for name, text in _OF_OUTPUT.get(command, _JSON).items():
@@ -56,7 +55,9 @@ def _config_help(command: str, summary: str) -> str:
 def _options(prefix: str, owner: str) -> Iterator[str]:
     schema = insight_schema()
     for name, parameter in (schema.parameters(owner) or {}).items():
-        choices = schema.choices(_kind(parameter))
+        kind = ast.unparse(parameter.annotation) if parameter.annotation else ""
+        classes = [part.strip() for part in kind.split("|")]
+        choices = schema.choices(next((one for one in classes if schema.is_kind(one) and one in schema), ""))
         if len(choices) == 1 and parameter.default not in (None, "None"):
             yield from _options(f"{prefix}.{name}", choices[0])
             continue
@@ -64,31 +65,10 @@ def _options(prefix: str, owner: str) -> Iterator[str]:
         if choices:
             text = f"{text} One of {', '.join(choices)}."
         if parameter.default is not None:
-            text = f"{text} (default: {_default(parameter)})"
-        yield from _entry(f"--{prefix}.{name} {_type(parameter)}", text)
-
-
-def _kind(parameter: Parameter) -> str:
-    """The class whose subclasses may be named, if there is one."""
-    schema = insight_schema()
-    names = [part.strip() for part in _source(parameter).split("|")]
-    return next((name for name in names if schema.is_kind(name) and name in schema), "")
-
-
-def _source(parameter: Parameter) -> str:
-    return ast.unparse(parameter.annotation) if parameter.annotation else ""
-
-
-def _type(parameter: Parameter) -> str:
-    if _kind(parameter):
-        return "CLASS"
-    text = _source(parameter).replace("Optional[", "").replace("Union[", "").replace("Literal[", "")
-    return text.replace("]", "").replace("[", " of ").replace(" | ", "|").replace("'", "").upper()[:40]
-
-
-def _default(parameter: Parameter) -> str:
-    default = parameter.default or ""
-    return {"None": "null", "True": "true", "False": "false"}.get(default, default.removesuffix("()"))
+            default = parameter.default.removesuffix("()")
+            text = f"{text} (default: {_WRITTEN.get(default, default)})"
+        kind = re.sub(r"Optional\[|Union\[|Literal\[|[]']", "", kind).replace("[", " of ").replace(" | ", "|")
+        yield from _entry(f"--{prefix}.{name} {'CLASS' if choices else kind.upper()[:40]}", text)
 
 
 def _entry(option: str, text: str) -> list[str]:
