@@ -202,7 +202,10 @@ def stop_in_saves(attempt: Attempt) -> None:
             pass_moment("before a name")
             file.write(data[len(data) // 2 :])
 
-    def save_halfway(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    def save_halfway(checkpoint: Any, file: BinaryIO, **options: Any) -> None:
+        if options:  # a tensor is pickled for the other processes
+            save(checkpoint, file, **options)
+            return
         if attempt.fault == "full disk" and checkpoint["global_step"] == NUM_STEPS // 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(checkpoint, Halfway(file))
