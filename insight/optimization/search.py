@@ -113,7 +113,8 @@ class QuantizationSearch:
         self._started = time.perf_counter()
         self._has_choice = len(configs) > 1
         reference, size = self._quality_of_original(), weight_bytes(self.model.network)
-        original = Candidate(ORIGINAL, "none", False, disk_bytes=size, bits_per_byte=reference.bits_per_byte)
+        bits = reference.bits_per_byte
+        original = Candidate(ORIGINAL, "none", compiled=False, disk_bytes=size, bits_per_byte=bits)
         candidates, models = {ORIGINAL: original}, {}
         cost = _COMPILE_SECONDS
         for config in configs:

@@ -225,7 +225,9 @@ class ScatterChart:
             source = ColumnDataSource({"x": [point.x], "y": [point.y], "name": [name]})
             right, down = place.offset
             text = plot.text(
-                *("x", "y", "name"),
+                "x",
+                "y",
+                "name",
                 source=source,
                 x_offset=right,
                 y_offset=down,
@@ -288,6 +290,5 @@ def _frame(points: Sequence[Point]) -> _Frame:
     low = min((point.end(0) for point in points), default=0.0)
     high = max((point.end(1) for point in points), default=0.0)
     span = max((1 + _PADDING_Y) * (high - low), _LEAST_SPAN * abs(high), 1e-6)
-    widest = max((point.x for point in points), default=0.0)
-    right = (1 + _PADDING_X) * widest if widest > 0 else 1.0
-    return _Frame(right, (low + high - span) / 2, (low + high + span) / 2)
+    right = (1 + _PADDING_X) * max((point.x for point in points), default=0.0)
+    return _Frame(right if right > 0 else 1.0, (low + high - span) / 2, (low + high + span) / 2)

@@ -65,11 +65,11 @@ def frontier_charts(models: Sequence[ComparedModel], prefix: str, speed_at: str)
 
     sizes = tuple(point(model, model.size / 1e6) for model in models)
     speeds = tuple(point(model, model.tokens_per_second) for model in models)
-    size_label = "MB of weights (less is better)"
-    speed_label = f"tokens per second, {speed_at} (more is better)"
+    unit, size_label = "bits per byte", "MB of weights (less is better)"
+    label = f"tokens per second, {speed_at} (more is better)"
     charts = (
-        ScatterChart(f"{prefix}-size", "Quality against size", "bits per byte", size_label, sizes),
-        ScatterChart(f"{prefix}-speed", "Quality against speed", "bits per byte", speed_label, speeds, True),
+        ScatterChart(f"{prefix}-size", "Quality against size", unit, size_label, sizes),
+        ScatterChart(f"{prefix}-speed", "Quality against speed", unit, label, speeds, more_is_better=True),
     )
     return tuple(chart for chart in charts if chart.num_lost < len(chart.points))
 

@@ -144,10 +144,8 @@ def build_reproduction(run: RunRecord) -> Section | None:
 
 _MAX_NOTES = 200
 # Keys that other sections show, or that come first in this one.
-_TOLD = (
-    *("command", "data", "finished", "hardware", "kernels", "network", "network_sizes", "notes"),
-    *("num_threads", "parameters", "precision", "seconds", "started", "steps", "training_seconds"),
-)
+_TOLD = {"command", "data", "hardware", "kernels", "network", "network_sizes", "num_threads", "parameters"}
+_TOLD |= {"finished", "notes", "precision", "seconds", "started", "steps", "training_seconds"}
 
 
 def build_history(run: RunRecord) -> Section | None:

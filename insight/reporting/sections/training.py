@@ -26,18 +26,19 @@ def build_curves(run: RunRecord) -> Section | None:
 
     loss, gradient = curve(run.metrics, "train/loss"), curve(run.metrics, "train/gradient_norm")
     norms, finite = _noisy("gradient norm", gradient), _finite(gradient.values)
-    spans_decades = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
+    is_wide = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
     speeds = _noisy("throughput", curve(run.metrics, "throughput/tokens_per_second"))
     losses = (*_noisy("training", loss), line("validation", "validation/loss", "--line-2"))
     bits = (line("validation", "validation/bits_per_byte", "--line-2"),)
+    matrices = "of the matrices inside blocks"
     rates = (line("learning rate", "train/learning_rate", "--line-1"),)
     resident = line("resident", "memory/resident_bytes", "--line-1", 1e-9)
     memory = (resident, line("peak", "memory/peak_bytes", "--line-2", 1e-9))
     charts = (
         Chart("chart-loss", "Loss", "nats per token", losses, top=_top_after_start(loss)),
         Chart("chart-bits", "Bits per byte", "of the validation text", bits),
-        Chart("chart-rate", "Learning rate", "of the matrices inside blocks", rates, "0.[000000]", True),
-        Chart("chart-gradient", "Gradient norm", "before clipping", norms, "0.[0000]", False, spans_decades),
+        Chart("chart-rate", "Learning rate", matrices, rates, tick_format="0.[000000]", from_zero=True),
+        Chart("chart-gradient", "Gradient norm", "before clipping", norms, "0.[0000]", logarithmic=is_wide),
         Chart("chart-throughput", "Throughput", "tokens per second", speeds, "0,0", from_zero=True),
         Chart("chart-memory", "Memory", "GB", memory, from_zero=True),
     )
