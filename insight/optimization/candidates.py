@@ -111,21 +111,16 @@ def is_good_enough(candidate: Candidate, original: Candidate, max_quality_loss: 
     difference = candidate.quality_difference
     if difference is None:
         return candidate.name == original.name
-    assert original.bits_per_byte is not None
-    return difference.high <= max_quality_loss * original.bits_per_byte
+    return difference.high <= max_quality_loss * _known(original.bits_per_byte)
 
 
 def describe(candidate: Candidate, original: Candidate) -> str:
     """Speed, size and loss of a candidate in words, and the linear maps that were not quantized."""
-    assert original.disk_bytes
-    assert candidate.disk_bytes
-    assert original.bits_per_byte
-    difference = candidate.quality_difference
+    difference, bits = candidate.quality_difference, _known(original.bits_per_byte)
     assert difference is not None
     faster = _speed(candidate) / _speed(original)
-    smaller = original.disk_bytes / candidate.disk_bytes
-    loss = difference.value / original.bits_per_byte
-    highest = max(0.0, difference.high) / original.bits_per_byte
+    smaller = _known(original.disk_bytes) / _known(candidate.disk_bytes)
+    loss, highest = difference.value / bits, max(0.0, difference.high) / bits
     return (
         f"{candidate.name} writes {faster:.2f} times as fast as the original, is {smaller:.2f} times smaller "
         f"and loses {loss:.2%} of bits per byte (surely at most {highest:.2%}){left_as_they_are(candidate)}"
@@ -153,14 +148,15 @@ def _nothing_good_enough(candidates: Sequence[Candidate], max_quality_loss: floa
     return InsightError(problem, remedy, option="max_quality_loss", value=max_quality_loss)
 
 
+def _known(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
 def _speed(candidate: Candidate) -> float:
-    assert candidate.tokens_per_second is not None
-    return candidate.tokens_per_second
+    return _known(candidate.tokens_per_second)
 
 
 def _values(candidate: Candidate) -> tuple[float, float, float]:
     """Measurements of which smaller is better."""
-    assert candidate.bits_per_byte is not None
-    assert candidate.disk_bytes is not None
-    assert candidate.tokens_per_second is not None
-    return candidate.bits_per_byte, float(candidate.disk_bytes), 1 / candidate.tokens_per_second
+    return _known(candidate.bits_per_byte), _known(candidate.disk_bytes), 1 / _speed(candidate)

@@ -231,8 +231,6 @@ def flatten_options(config: Mapping[str, Any], prefix: str = "") -> dict[str, bo
             options[prefix.removesuffix(".")] = str(value).rpartition(".")[2]
         elif isinstance(value, Mapping):
             options.update(flatten_options(value, f"{prefix}{key}."))
-        elif isinstance(value, (bool, int, float, str)):
-            options[f"{prefix}{key}"] = value
         elif value is not None:
-            options[f"{prefix}{key}"] = str(value)
+            options[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
     return options
