@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from insight.data.tokenizers import tokenizer_json as parts
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, parallel_library
-from insight.data.tokenizers.tokenizer_json import (
-    BYTE_CHARACTERS,
-    NORMALIZATIONS,
-    PRE_TOKENIZERS,
-    is_one_word,
-    losses_of,
-    merge_pairs,
-    pre_tokenizer_of,
-    special_names,
-)
+from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, trained
+from insight.data.tokenizers.tokenizer_json import BYTE_CHARACTERS, NORMALIZATIONS, PRE_TOKENIZERS
 from insight.runtime.errors import ConfigError, TokenizerError, nearest
+from insight.runtime.numbers import require_number
 
 _NUM_BYTES = 256
 
@@ -34,10 +26,6 @@ class BPETokenizer(LibraryTokenizer):
 
     def __init__(self, tokenizer_json: str) -> None:
         super().__init__(tokenizer_json, END_OF_TEXT)
-
-    def _boundaries(self, data: dict[str, Any]) -> str | None:
-        rule = pre_tokenizer_of(data)
-        return rule.boundaries if rule else None
 
 
 @dataclass(frozen=True)
@@ -74,15 +62,9 @@ class BPETokenizerConfig(TokenizerConfig):
         smallest = _NUM_BYTES + 1 + len(self.special_tokens)
         if self.vocabulary_size < smallest:
             special = ", ".join((END_OF_TEXT, *self.special_tokens))
-            raise ConfigError(
-                f"it has to hold {_NUM_BYTES} bytes and {special}",
-                f"use at least {smallest}",
-                option="vocabulary_size",
-                value=self.vocabulary_size,
-            )
-        if self.min_frequency < 1:
-            problem = "a pair must occur at least once"
-            raise ConfigError(problem, "use 1 or more", option="min_frequency", value=self.min_frequency)
+            problem, remedy = f"it has to hold {_NUM_BYTES} bytes and {special}", f"use at least {smallest}"
+            raise ConfigError(problem, remedy, option="vocabulary_size", value=self.vocabulary_size)
+        require_number("min_frequency", self.min_frequency, 2, whole=True, at_least=1)
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON, without newer options that have their default.
@@ -90,9 +72,8 @@ class BPETokenizerConfig(TokenizerConfig):
         The cache key of a trained tokenizer contains these values, so a new option must not change them.
         """
         plain = super().to_dict()
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in ("pre_tokenizer", "normalization", "special_tokens"):
-            if getattr(self, name) == defaults[name]:
+            if getattr(self, name) == getattr(BPETokenizerConfig, name):
                 del plain["init_args"][name]
         return plain
 
@@ -102,64 +83,37 @@ class BPETokenizerConfig(TokenizerConfig):
         Raises:
             TokenizerError: The texts are empty, or support fewer than ``vocabulary_size`` tokens.
         """
-        from tokenizers import Tokenizer, trainers
-
         rule = PRE_TOKENIZERS[self.pre_tokenizer]
-        library: Any = Tokenizer.from_str(json.dumps(self._untrained(rule.to_json()[0])))
+        decoder = parts.byte_level(use_regex=True) | {"add_prefix_space": True}
+        model, normalizer = parts.bpe_model({}, []), NORMALIZATIONS[self.normalization]
+        untrained = parts.document(rule.to_json()[0], decoder, model, normalizer=normalizer)
         # Merges may form the name of a special token that is one word, such as ###. Those merges and the
         # tokens built from the name are removed, so further tokens are trained to replace them.
-        removes_tokens = any(is_one_word(name, rule) for name in self.special_tokens)
-        trainer: Any = trainers.BpeTrainer(
-            vocab_size=self.vocabulary_size * (2 if removes_tokens else 1),
-            min_frequency=self.min_frequency,
-            special_tokens=[END_OF_TEXT, *self.special_tokens],
-            initial_alphabet=list(BYTE_CHARACTERS),
-            show_progress=False,
-        )
-        pieces = TrainingPieces(texts, rule.boundaries, divides_words=True)
-        with parallel_library():
-            library.train_from_iterator(pieces, trainer)
-        pieces.say_divided()
-        if pieces.num_bytes == 0:
-            raise TokenizerError("no text to train the tokenizer on", "give files with text")
-        trained: str = library.to_str(pretty=False)
-        if removes_tokens:
-            trained = _without_special_words(json.loads(trained), self.vocabulary_size)
-        tokenizer = BPETokenizer(trained)
-        if tokenizer.vocabulary_size < self.vocabulary_size:
-            raise TokenizerError(
-                f"{pieces.num_bytes:,} bytes of text with min_frequency={self.min_frequency} support only "
-                f"{tokenizer.vocabulary_size} tokens",
-                f"use {tokenizer.vocabulary_size}, or give more text",
-                option="vocabulary_size",
-                value=self.vocabulary_size,
-            )
-        return tokenizer
-
-    def _untrained(self, pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": NORMALIZATIONS[self.normalization],
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": None,
-            "decoder": {
-                "type": "ByteLevel",
-                "add_prefix_space": True,
-                "trim_offsets": True,
-                "use_regex": True,
-            },
-            "model": {"type": "BPE", "vocab": {}, "merges": []},
+        removes_tokens = any(parts.is_one_word(name, rule) for name in self.special_tokens)
+        options = {
+            "vocab_size": self.vocabulary_size * (2 if removes_tokens else 1),
+            "min_frequency": self.min_frequency,
+            "special_tokens": [END_OF_TEXT, *self.special_tokens],
+            "initial_alphabet": list(BYTE_CHARACTERS),
         }
+        pieces = TrainingPieces(texts, rule.boundaries, divides_words=True)
+        content = trained(untrained, "BpeTrainer", pieces, options)
+        if removes_tokens:
+            content = _without_special_words(json.loads(content), self.vocabulary_size)
+        tokenizer = BPETokenizer(content)
+        size = tokenizer.vocabulary_size
+        if size < self.vocabulary_size:
+            text = f"{pieces.num_bytes:,} bytes of text with min_frequency={self.min_frequency}"
+            problem, remedy = f"{text} support only {size} tokens", f"use {size}, or give more text"
+            raise TokenizerError(problem, remedy, option="vocabulary_size", value=self.vocabulary_size)
+        return tokenizer
 
 
 def _without_special_words(data: dict[str, Any], vocabulary_size: int) -> str:
     """The oldest ``vocabulary_size`` tokens, without those built from the name of a special token."""
-    model, special = data["model"], special_names(data)
+    model, special = data["model"], parts.special_names(data)
     made, merges = set(BYTE_CHARACTERS), []
-    for left, right in merge_pairs(model):
+    for left, right in parts.merge_pairs(model):
         if {left, right} <= made and left + right not in special:
             made.add(left + right)
             merges.append([left, right])
@@ -176,13 +130,13 @@ def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         return False
     return (
-        pre_tokenizer_of(data) is not None
+        parts.pre_tokenizer_of(data) is not None
         and data.get("normalizer") in NORMALIZATIONS.values()
         and isinstance(model, dict)
         and model.get("type") == "BPE"
         and END_OF_TEXT in [token.get("content") for token in added]
         and all(token.get("special") is True for token in added)
-        and not losses_of(data)
+        and not parts.losses_of(data)
     )
 
 

@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.tokenizers.base import (
-    END_OF_TEXT,
-    BaseTokenizer,
-    EncodedBatch,
-    TokenizerConfig,
-)
-from insight.data.tokenizers.tokenizer_json import BYTE_CHARACTERS
+from insight.data.tokenizers import tokenizer_json
+from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, EncodedBatch, TokenizerConfig
 from insight.runtime.numbers import require_number
 
 _END_OF_TEXT_ID = 256
@@ -64,7 +59,7 @@ class ByteTokenizer(BaseTokenizer):
         return EncodedBatch(np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int64), offsets)
 
     def _token_bytes(self) -> list[bytes]:
-        return [bytes([value]) for value in range(256)] + [b""]
+        return [*(bytes([value]) for value in range(256)), b""]
 
 
 @dataclass(frozen=True)
@@ -81,37 +76,10 @@ def is_byte_tokenizer(data: dict[str, Any]) -> bool:
     return data == _TOKENIZER_JSON
 
 
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-_TOKENIZER_JSON: dict[str, Any] = {
-    "version": "1.0",
-    "truncation": None,
-    "padding": None,
-    "added_tokens": [
-        {
-            "id": _END_OF_TEXT_ID,
-            "content": END_OF_TEXT,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-    ],
-    "normalizer": None,
-    "pre_tokenizer": _BYTE_LEVEL,
-    "post_processor": None,
-    "decoder": _BYTE_LEVEL,
-    "model": {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": {character: value for value, character in enumerate(BYTE_CHARACTERS)}
-        | {END_OF_TEXT: _END_OF_TEXT_ID},
-        "merges": [],
-    },
-}
+_NAMES = (*tokenizer_json.BYTE_CHARACTERS, END_OF_TEXT)
+_TOKENIZER_JSON = tokenizer_json.document(
+    tokenizer_json.byte_level(use_regex=False),
+    tokenizer_json.byte_level(use_regex=False),
+    tokenizer_json.bpe_model({name: index for index, name in enumerate(_NAMES)}, []),
+    added=[tokenizer_json.added_token(_END_OF_TEXT_ID, END_OF_TEXT)],
+)

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS, byte_level, end_template
+from insight.data.tokenizers import tokenizer_json
+from insight.data.tokenizers.tokenizer_json import (
+    PRE_TOKENIZERS,
+    SPACE,
+    PreTokenizer,
+    byte_level,
+    sequence,
+)
 from insight.runtime.errors import TokenizerError
 
 MAGIC = b"GGUF"
@@ -39,71 +46,50 @@ def read_gguf_metadata(path: str | Path, prefix: str = "") -> dict[str, Any]:
         with open(path, "rb") as file:
             return _Reader(file, str(path)).metadata(prefix)
     except OSError as error:
-        raise TokenizerError(
-            f"{path}: cannot be read ({error.strerror or error})", "check the file and its permissions"
-        ) from error
+        problem = f"{path}: cannot be read ({error.strerror or error})"
+        raise TokenizerError(problem, "check the file and its permissions") from error
 
 
+@dataclass
 class _Reader:
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
-        self._name = name
+    file: IO[bytes]
+    name: str
 
     def metadata(self, prefix: str) -> dict[str, Any]:
-        if self._file.read(4) != MAGIC:
-            raise TokenizerError(f"{self._name}: not a GGUF file", "give one that begins with GGUF")
+        if self.file.read(4) != MAGIC:
+            raise TokenizerError(f"{self.name}: not a GGUF file", "give one that begins with GGUF")
         version = self._scalar("I")
         if version not in _VERSIONS:
-            raise TokenizerError(
-                f"{self._name}: GGUF version {version}", "convert it again; versions 2 and 3 are read"
-            )
+            problem, remedy = f"GGUF version {version}", "convert it again; versions 2 and 3 are read"
+            raise TokenizerError(f"{self.name}: {problem}", remedy)
         self._scalar("Q")  # Number of tensors.
-        num_pairs = self._count(_MOST_PAIRS, "values")
         found = {}
-        for _ in range(num_pairs):
-            key = self._string()
-            kind = self._scalar("I")
-            if key.startswith(prefix):
-                found[key] = self._value(kind, _MOST_DEPTH)
-            else:
-                self._skip(kind, _MOST_DEPTH)
+        for _ in range(self._count(_MOST_PAIRS, "values")):
+            key = self._value(_STRING)
+            is_wanted = key.startswith(prefix)
+            value = self._value(self._scalar("I"), is_wanted)
+            if is_wanted:
+                found[key] = value
         return found
 
-    def _value(self, kind: int, depth: int) -> Any:
+    def _value(self, kind: int, is_wanted: bool = True, depth: int = _MOST_DEPTH) -> Any:
+        """Read past a value, and return it if it is wanted."""
         if kind == _STRING:
-            return self._string()
+            data = self._bytes(self._count(_MOST_STRING_BYTES, "bytes"))
+            try:
+                return data.decode("utf-8") if is_wanted else None
+            except UnicodeDecodeError:
+                self._damaged("a text that is not UTF-8")
         if kind != _ARRAY:
             return self._scalar(self._code(kind))
-        item_kind, count = self._array_header(depth)
-        if item_kind in (_STRING, _ARRAY):
-            return [self._value(item_kind, depth - 1) for _ in range(count)]
-        dtype = np.dtype(self._code(item_kind)).newbyteorder("<")
-        return np.frombuffer(self._bytes(count * dtype.itemsize), dtype=dtype).tolist()
-
-    def _skip(self, kind: int, depth: int) -> None:
-        if kind == _STRING:
-            self._bytes(self._count(_MOST_STRING_BYTES, "bytes"))
-        elif kind != _ARRAY:
-            self._scalar(self._code(kind))
-        else:
-            item_kind, count = self._array_header(depth)
-            if item_kind in (_STRING, _ARRAY):
-                for _ in range(count):
-                    self._skip(item_kind, depth - 1)
-            else:
-                self._bytes(count * struct.calcsize(self._code(item_kind)))
-
-    def _array_header(self, depth: int) -> tuple[int, int]:
         if depth == 0:
             self._damaged("lists inside lists inside lists")
-        return self._scalar("I"), self._count(_MOST_ITEMS, "items")
-
-    def _string(self) -> str:
-        data = self._bytes(self._count(_MOST_STRING_BYTES, "bytes"))
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            self._damaged("a text that is not UTF-8")
+        item_kind, count = self._scalar("I"), self._count(_MOST_ITEMS, "items")
+        if item_kind in (_STRING, _ARRAY):
+            return [self._value(item_kind, is_wanted, depth - 1) for _ in range(count)]
+        dtype = np.dtype(self._code(item_kind)).newbyteorder("<")
+        data = self._bytes(count * dtype.itemsize)
+        return np.frombuffer(data, dtype=dtype).tolist() if is_wanted else None
 
     def _count(self, most: int, unit: str) -> int:
         count: int = self._scalar("Q")
@@ -120,37 +106,28 @@ class _Reader:
         return struct.unpack(f"<{code}", self._bytes(struct.calcsize(f"<{code}")))[0]
 
     def _bytes(self, count: int) -> bytes:
-        data = self._file.read(count)
+        data = self.file.read(count)
         if len(data) != count:
             self._damaged("it ends too early")
         return data
 
     def _damaged(self, reason: str) -> NoReturn:
-        raise TokenizerError(f"{self._name}: damaged GGUF file ({reason})", "make or fetch it again")
+        raise _damaged(self.name, reason)
+
+
+def _damaged(name: str, reason: str) -> TokenizerError:
+    return TokenizerError(f"{name}: damaged GGUF file ({reason})", "make or fetch it again")
 
 
 _PREFIX = "tokenizer.ggml."
 # Kinds of tokens; 5 means unused, 6 a byte.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_SPACE = "\u2581"
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
 
 _GPT2 = byte_level(use_regex=True)
 _LLAMA3 = PRE_TOKENIZERS["gpt4"].to_json()[0]
 # As in GPT-4's rule, but each digit is a word; published in the tokenizer.json of Qwen 2.
-_QWEN2 = _sequence(
-    _split(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}")), byte_level(use_regex=False)
-)
-_SMOLLM = _sequence(_DIGITS, _GPT2)
+_QWEN2 = PreTokenizer(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}"), "").to_json()[0]
+_SMOLLM = sequence({"type": "Digits", "individual_digits": True}, _GPT2)
 # Name of the rule → (its form in a tokenizer.json, whether words that are tokens skip merges, normalizer).
 _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
     **dict.fromkeys(
@@ -172,18 +149,15 @@ def tokenizer_json_of_gguf(path: str | Path) -> str:
         TokenizerError: The file cannot be read, is damaged, or holds no supported tokenizer.
     """
     found = _Values(read_gguf_metadata(path, _PREFIX), str(path))
-    model = found.text("model")
-    builders: dict[str, Callable[[_Values], dict[str, Any]]] = {
-        "gpt2": _byte_level_bpe,
-        "llama": _sentencepiece,
-    }
+    model = found.get("model", str)
+    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece}
     if model not in builders:
-        raise TokenizerError(
-            f"{path}: its tokenizer is of kind {model!r}",
-            f"known: {', '.join(builders)}; use its tokenizer.json",
-        )
+        problem = f"{path}: its tokenizer is of kind {model!r}"
+        raise TokenizerError(problem, f"known: {', '.join(builders)}; use its tokenizer.json")
     data = builders[model](found)
-    return json.dumps({**data, "post_processor": _template(found)}, ensure_ascii=False)
+    if (end := found.token("eos_token_id")) is not None:
+        data["post_processor"] = tokenizer_json.end_template(end, found.tokens.index(end))
+    return json.dumps(data, ensure_ascii=False)
 
 
 class _Values:
@@ -192,142 +166,102 @@ class _Values:
     def __init__(self, values: dict[str, Any], name: str) -> None:
         self._values = values
         self.name = name
-        self.tokens = self.texts("tokens")
-        self.kinds: list[int] = self.numbers("token_type", [_NORMAL] * len(self.tokens))
-        if len(set(self.tokens)) != len(self.tokens) or not self.tokens:
-            raise self.damaged("tokens that are equal, or none")
+        self.tokens: list[str] = self.get("tokens", list)
+        self.ids = {token: index for index, token in enumerate(self.tokens)}
+        self.kinds = self.numbers("token_type", [_NORMAL] * len(self.tokens))
+        if len(self.ids) != len(self.tokens) or not self.tokens:
+            raise _damaged(name, "tokens that are equal, or none")
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, kind: type[str] | type[list[str]]) -> Any:
+        """The text, or the list of texts, under ``key``."""
+        value = self.optional(key)
+        items = value if kind is list and isinstance(value, list) else [value]
+        if not isinstance(value, kind) or not all(isinstance(item, str) for item in items):
+            raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
+        return value
+
+    def optional(self, key: str, default: Any = None) -> Any:
         return self._values.get(_PREFIX + key, default)
 
-    def text(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str):
-            raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        value = self.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise TokenizerError(f"{self.name}: no {_PREFIX}{key} in it", "give a GGUF file with a tokenizer")
-        return value
-
-    def numbers(self, key: str, default: Sequence[float] | None = None) -> list[Any]:
-        value = self.get(key, default)
+    def numbers(self, key: str, default: list[int] | None = None) -> list[Any]:
+        value = self.optional(key, default)
         if not isinstance(value, list) or len(value) != len(self.tokens):
-            raise self.damaged(f"{_PREFIX}{key} is not a number for each token")
+            raise _damaged(self.name, f"{_PREFIX}{key} is not a number for each token")
         return value
 
     def token(self, key: str) -> str | None:
         """The token whose id is stored under ``key``; ``None`` if the value is missing."""
-        index = self.get(key)
-        if index is None:
-            return None
-        if not isinstance(index, int) or not 0 <= index < len(self.tokens):
-            raise self.damaged(f"{_PREFIX}{key}={index!r} is no token")
-        return self.tokens[index]
+        index = self.optional(key)
+        if index is not None and not (isinstance(index, int) and 0 <= index < len(self.tokens)):
+            raise _damaged(self.name, f"{_PREFIX}{key}={index!r} is no token")
+        return None if index is None else self.tokens[index]
 
-    def damaged(self, reason: str) -> TokenizerError:
-        return TokenizerError(f"{self.name}: damaged GGUF file ({reason})", "make or fetch it again")
+    def added(self, normalized: bool) -> list[dict[str, Any]]:
+        """The special tokens, and those that stand for text but are no part of the model."""
+        return [
+            tokenizer_json.added_token(index, token, special, normalized and not special)
+            for index, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
+            if (special := kind in (_CONTROL, _UNKNOWN)) or kind == _USER_DEFINED
+        ]
 
 
 def _byte_level_bpe(found: _Values) -> dict[str, Any]:
-    rule = found.get("pre")
+    rule = found.optional("pre")
     if rule not in _RULES:
-        raise TokenizerError(
-            f"{found.name}: cuts words by the rule {rule!r}, which is not known",
-            f"known: {', '.join(_RULES)}; use its tokenizer.json",
+        problem, remedy = (
+            f"cuts words by the rule {rule!r}, which is not known",
+            f"known: {', '.join(_RULES)}",
         )
+        raise TokenizerError(f"{found.name}: {problem}", f"{remedy}; use its tokenizer.json")
     pre_tokenizer, ignore_merges, normalizer = _RULES[rule]
-    merges = [merge.split(" ") for merge in found.texts("merges")]
-    vocabulary = {token: index for index, token in enumerate(found.tokens)}
+    merges = [merge.split(" ") for merge in found.get("merges", list)]
     for merge in merges:
-        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocabulary.keys():
-            raise found.damaged(f"a merge of {merge!r}")
-    return {
-        **_frame(found, normalized=False),
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "decoder": byte_level(use_regex=True),
-        "model": {**_bpe(vocabulary, merges), "ignore_merges": ignore_merges},
-    }
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= found.ids.keys():
+            raise _damaged(found.name, f"a merge of {merge!r}")
+    model = tokenizer_json.bpe_model(found.ids, merges, ignore_merges=ignore_merges)
+    added = found.added(normalized=False)
+    return tokenizer_json.document(
+        pre_tokenizer, byte_level(use_regex=True), model, normalizer=normalizer, added=added
+    )
 
 
 def _sentencepiece(found: _Values) -> dict[str, Any]:
     """BPE whose merges follow from the scores of the tokens (Kudo and Richardson 2018)."""
-    scores = found.numbers("scores")
-    vocabulary = {token: index for index, token in enumerate(found.tokens)}
     unknown = found.token("unknown_token_id")
     if unknown is None:
         unknown = next((found.tokens[i] for i, kind in enumerate(found.kinds) if kind == _UNKNOWN), None)
-    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
+    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     undo: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    if found.get("add_space_prefix", True):
-        steps = [{"type": "Prepend", "prepend": _SPACE}, *steps]
+    if found.optional("add_space_prefix", True):
+        steps = [{"type": "Prepend", "prepend": SPACE}, *steps]
         undo = [*undo, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
-    model = _bpe(vocabulary, _merges_by_score(found, vocabulary, scores))
-    return {
-        **_frame(found, normalized=True),
-        "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": undo},
-        "model": {**model, "unk_token": unknown, "fuse_unk": True, "byte_fallback": True},
-    }
+    model = tokenizer_json.bpe_model(
+        found.ids, _merges_by_score(found), unk_token=unknown, fuse_unk=True, byte_fallback=True
+    )
+    return tokenizer_json.document(
+        None,
+        {"type": "Sequence", "decoders": undo},
+        model,
+        normalizer={"type": "Sequence", "normalizers": steps},
+        added=found.added(normalized=True),
+    )
 
 
-def _merges_by_score(found: _Values, vocabulary: dict[str, int], scores: list[float]) -> list[list[str]]:
+def _merges_by_score(found: _Values) -> list[list[str]]:
     """All pairs of tokens that form a token, in the order of that token's score."""
+    scores, ids = found.numbers("scores"), found.ids
     ranked = []
     for index, token in enumerate(found.tokens):
         if found.kinds[index] != _NORMAL:
             continue
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
-            if left in vocabulary and right in vocabulary:
+            if left in ids and right in ids:
                 # A pair of better parts comes before other pairs that form the same token.
-                parts = sorted((vocabulary[left], vocabulary[right]))
+                parts = sorted((ids[left], ids[right]))
                 ranked.append((-scores[index], index, parts, left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]
-
-
-def _frame(found: _Values, normalized: bool) -> dict[str, Any]:
-    added = []
-    for index, (token, kind) in enumerate(zip(found.tokens, found.kinds, strict=True)):
-        is_special = kind in (_CONTROL, _UNKNOWN)
-        if is_special or kind == _USER_DEFINED:
-            added.append(
-                {
-                    "id": index,
-                    "content": token,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": normalized and not is_special,
-                    "special": is_special,
-                }
-            )
-    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
-
-
-def _bpe(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
-
-
-def _template(found: _Values) -> dict[str, Any] | None:
-    end = found.token("eos_token_id")
-    return end_template(end, found.tokens.index(end)) if end is not None else None

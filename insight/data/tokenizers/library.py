@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -14,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from insight.data.sources.cuts import PIECE_CHARACTERS, cut_stream, cut_text, safe_cut
+from insight.data.tokenizers import tokenizer_json as parts
 from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch, utf8_length
 from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
 from insight.data.tokenizers.segments import LRUCache, SegmentEncoder, segment_pattern
-from insight.data.tokenizers.tokenizer_json import parsed, token_text_of, without_run_time_options
 from insight.runtime.errors import TokenizerError
 from insight.runtime.memory_watcher import process_watcher
 from insight.runtime.messages import say
@@ -51,14 +52,11 @@ class LibraryTokenizer(BaseTokenizer):
     """
 
     def __init__(self, tokenizer_json: str, end_of_text: str) -> None:
-        self._start(tokenizer_json, end_of_text)
-
-    def _start(self, tokenizer_json: str, end_of_text: str) -> None:
         from tokenizers import Tokenizer
 
         try:
-            written = parsed(tokenizer_json, "tokenizer.json")
-            cleared = without_run_time_options(written)
+            written = parts.parsed(tokenizer_json, "tokenizer.json")
+            cleared = parts.without_run_time_options(written)
             if cleared is not written:
                 tokenizer_json = json.dumps(cleared, ensure_ascii=False)
             self._library: Any = Tokenizer.from_str(tokenizer_json)
@@ -70,41 +68,38 @@ class LibraryTokenizer(BaseTokenizer):
         self._library.encode_special_tokens = True
         self._json: str = self._library.to_str(pretty=False)
         data = json.loads(self._json)
-        self._special = {
-            token["content"]: int(token["id"]) for token in data["added_tokens"] if token["special"]
-        }
-        self._plain_added = {
-            int(token["id"]): str(token["content"]) for token in data["added_tokens"] if not token["special"]
-        }
+        added = data["added_tokens"]
+        self._special = {token["content"]: int(token["id"]) for token in added if token["special"]}
+        self._plain_added = {int(token["id"]): token["content"] for token in added if not token["special"]}
         if end_of_text not in self._special:
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
         self._end_of_text = end_of_text
         # A pre-tokenizer that writes ▁ for spaces decodes a ▁ of the text as a space.
-        self._changes_text = data.get("normalizer") is not None or "Metaspace" in json.dumps(
-            data.get("pre_tokenizer")
-        )
-        self._text_of = token_text_of(data)
+        has_metaspace = "Metaspace" in json.dumps(data.get("pre_tokenizer"))
+        self._changes_text = data.get("normalizer") is not None or has_metaspace
+        self._text_of = parts.token_text_of(data)
         self._vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         self._size: int = max(self._vocabulary.values()) + 1
-        self._cut_before = self._boundaries(data)
-        self._safe_cut: re.Pattern[str] | None = None
+        self._cut_before = before = self._boundaries(data)
+        self._safe_cut = None if before is None else safe_cut(before)
         self._segments: SegmentEncoder | None = None
-        if self._cut_before is not None:
+        if before is not None:
             cache: LRUCache[str, bytes] = LRUCache(_CACHE_ENTRIES, _CACHE_BYTES)
             process_watcher().register(cache)
-            self._safe_cut = safe_cut(self._cut_before)
-            pattern = segment_pattern(self._cut_before)
-            self._segments = SegmentEncoder(pattern, self._encode_with_library, cache)
+            self._segments = SegmentEncoder(segment_pattern(before), self._encode_with_library, cache)
 
     def __getstate__(self) -> tuple[str, str]:
         return (self._json, self._end_of_text)
 
     def __setstate__(self, state: tuple[str, str]) -> None:
-        self._start(*state)
+        LibraryTokenizer.__init__(self, *state)
 
     def _boundaries(self, data: dict[str, Any]) -> str | None:
         """The white space before which a text may be cut (:attr:`PreTokenizer.boundaries`), or ``None``."""
-        raise NotImplementedError
+        rule = parts.pre_tokenizer_of(data)
+        # Plain text added as a token may contain white space, and is found before words are cut.
+        is_known = data.get("normalizer") in parts.NORMALIZATIONS.values() and not self._plain_added
+        return rule.boundaries if rule and is_known else None
 
     @property
     def vocabulary_size(self) -> int:
@@ -144,9 +139,8 @@ class LibraryTokenizer(BaseTokenizer):
         return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
 
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
-        if self._safe_cut is None:
-            return super().stream_parts(chunks, num_characters)
-        return cut_stream(chunks, num_characters, self._safe_cut)
+        place = self._safe_cut
+        return cut_stream(chunks, num_characters, place) if place else iter(("".join(chunks),))
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
@@ -167,17 +161,14 @@ class LibraryTokenizer(BaseTokenizer):
 
     def _encode_exactly(self, texts: Sequence[str]) -> EncodedBatch:
         if self._segments is None:
-            arrays = [np.array(ids, dtype=np.int64) for ids in self._encode_with_library(list(texts))]
-            offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-            np.cumsum([len(array) for array in arrays], out=offsets[1:])
-            return EncodedBatch(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64), offsets)
+            lists = self._encode_with_library(list(texts))
+            offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+            ids = np.fromiter(itertools.chain.from_iterable(lists), np.int64, offsets[-1])
+            return EncodedBatch(ids, offsets)
         pieces: list[str] = []
         first_piece = [0]
         for text in texts:
-            if len(text) <= PIECE_CHARACTERS:
-                pieces.append(text)
-            else:
-                pieces += self.text_parts(text, PIECE_CHARACTERS)
+            pieces += [text] if len(text) <= PIECE_CHARACTERS else self.text_parts(text, PIECE_CHARACTERS)
             first_piece.append(len(pieces))
         ids, piece_offsets = self._segments.encode(pieces)
         return EncodedBatch(ids, piece_offsets[first_piece])
@@ -191,11 +182,9 @@ class LibraryTokenizer(BaseTokenizer):
     def _token_bytes(self) -> list[bytes]:
         pieces = [b""] * self._size
         for token, index in self._vocabulary.items():
-            pieces[index] = self._text_of(token)
+            pieces[index] = b"" if token in self._special else self._text_of(token)
         for index, content in self._plain_added.items():
             pieces[index] = content.encode("utf-8")
-        for index in self._special.values():
-            pieces[index] = b""
         return pieces
 
 
@@ -217,6 +206,25 @@ def parallel_library() -> Iterator[None]:
             os.environ[name] = before
 
 
+def trained(untrained: dict[str, Any], trainer: str, texts: TrainingPieces, options: dict[str, Any]) -> str:
+    """The content of a ``tokenizer.json`` after training by one of the library's trainers.
+
+    Raises:
+        TokenizerError: The texts are empty.
+    """
+    import tokenizers
+
+    library: Any = tokenizers.Tokenizer.from_str(json.dumps(untrained))
+    with parallel_library():
+        kind = getattr(tokenizers.trainers, trainer)
+        library.train_from_iterator(texts, kind(show_progress=False, **options))
+    texts.say_divided()
+    if texts.num_bytes == 0:
+        raise TokenizerError("no text to train the tokenizer on", "give files with text")
+    content: str = library.to_str(pretty=False)
+    return content
+
+
 class TrainingPieces:
     """Texts in pieces for a trainer, which counts the words of several pieces at a time.
 
@@ -226,9 +234,6 @@ class TrainingPieces:
         divides_words: Whether words of more than 1,024 characters are divided, because training time grows
             with the square of their length. They are encoded data, base sequences or rows of equal characters
             rather than words of a language.
-
-    Attributes:
-        num_bytes: UTF-8 length of the texts yielded so far.
     """
 
     def __init__(self, texts: Iterable[str], boundaries: str, divides_words: bool = False) -> None:
@@ -236,7 +241,7 @@ class TrainingPieces:
         self._place = safe_cut(boundaries)
         self._divides_words = divides_words
         self._num_divided = self._longest = 0
-        self.num_bytes = 0
+        self.num_bytes = 0  # The UTF-8 length of the texts yielded so far.
 
     def __iter__(self) -> Iterator[str]:
         for text in self._texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -9,21 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from insight.data.tokenizers import tokenizer_json as parts
 from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, TokenizerConfig
 from insight.data.tokenizers.bpe import BPETokenizer, is_bpe_tokenizer
 from insight.data.tokenizers.byte import ByteTokenizer, is_byte_tokenizer
 from insight.data.tokenizers.gguf import MAGIC, tokenizer_json_of_gguf
 from insight.data.tokenizers.library import LibraryTokenizer
-from insight.data.tokenizers.tokenizer_json import (
-    NORMALIZATIONS,
-    added_tokens,
-    end_template,
-    last_of_template,
-    losses_of,
-    parsed,
-    pre_tokenizer_of,
-    special_names,
-)
+from insight.data.tokenizers.tokenizer_json import last_of_template, parsed
 from insight.data.tokenizers.word import WordTokenizer, is_word_tokenizer
 from insight.runtime.errors import ConfigError, TokenizerError
 from insight.runtime.files import missing_path_remedy
@@ -62,41 +55,33 @@ class PretrainedTokenizer(LibraryTokenizer):
         data = parsed(tokenizer_json, name)
         if not isinstance(data.get("model"), dict) or not isinstance(data.get("added_tokens"), list):
             raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
-        special = special_names(data)
+        special = parts.special_names(data)
         candidates = (*_END_OF_TEXT_NAMES, last_of_template(data))
         known = [token for token in candidates if token is not None and token in special]
         if not known:
-            raise TokenizerError(
-                f"{name}: no special token that ends a text (it has {', '.join(sorted(special)) or 'none'})",
-                f"add one of {', '.join(_END_OF_TEXT_NAMES)}",
-            )
+            problem = f"no special token that ends a text (it has {', '.join(sorted(special)) or 'none'})"
+            raise TokenizerError(f"{name}: {problem}", f"add one of {', '.join(_END_OF_TEXT_NAMES)}")
         super().__init__(tokenizer_json, known[0])
-        self._check_losses(data, name)
+        loss, remedy = self._find_loss(data)
+        if loss:
+            raise TokenizerError(f"{name}: loses text ({loss})", remedy)
 
-    def _check_losses(self, data: dict[str, Any], name: str) -> None:
-        if loss := losses_of(data):
-            raise TokenizerError(f"{name}: loses text ({loss})", "use a byte-level tokenizer")
+    def _find_loss(self, data: dict[str, Any]) -> tuple[str, str]:
+        """Text that is lost, or ``""``, and the remedy."""
+        remedy = "use a byte-level tokenizer"
+        if loss := parts.losses_of(data):
+            return loss, remedy
         for probe in _PROBES:
-            if (decoded := self.decode(self.encode(probe))) != probe:
-                raise TokenizerError(
-                    f"{name}: loses text ({probe!r} comes back as {decoded!r})",
-                    "it puts a space before every text; use a tokenizer without a dummy prefix"
-                    if decoded == f" {probe}"
-                    else "use a byte-level tokenizer",
-                )
+            decoded = self.decode(self.encode(probe))
+            if decoded == f" {probe}":
+                remedy = "it puts a space before every text; use a tokenizer without a dummy prefix"
+            if decoded != probe:
+                return f"{probe!r} comes back as {decoded!r}", remedy
         # Models other than BPE may have the names of special tokens among their pieces.
-        names = list(self._special)
-        for token, ids in zip(names, self._encode_with_library(names), strict=True):
+        for token, ids in zip(self._special, self._encode_with_library(list(self._special)), strict=True):
             if self._special[token] in ids:
-                reason = f"its special token {token!r} is also made of plain text"
-                raise TokenizerError(f"{name}: loses text ({reason})", "use a byte-level tokenizer")
-
-    def _boundaries(self, data: dict[str, Any]) -> str | None:
-        rule = pre_tokenizer_of(data)
-        # Plain text added as a token may contain white space, and is found before words are cut.
-        plain_added = any(not token["special"] for token in data["added_tokens"])
-        known_normalizer = data.get("normalizer") in NORMALIZATIONS.values()
-        return rule.boundaries if rule and known_normalizer and not plain_added else None
+                return f"its special token {token!r} is also made of plain text", remedy
+        return "", remedy
 
 
 @dataclass(frozen=True)
@@ -164,16 +149,22 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> str:
     config = file / "tokenizer_config.json"
     if not config.is_file():
         return content
-    return _with_end_of_text(parsed(content, str(file)), parsed(_read(config), str(config))) or content
+    data, named = parsed(content, str(file)), parsed(_read(config), str(config)).get("eos_token")
+    name = named.get("content") if isinstance(named, dict) else named
+    special = {
+        token.get("content"): token.get("id") for token in parts.added_tokens(data) if token.get("special")
+    }
+    if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or last_of_template(data) == name:
+        return content
+    template = parts.end_template(str(name), int(special[name] or 0))
+    return json.dumps({**data, "post_processor": template}, ensure_ascii=False)
 
 
 def _is_gguf(file: Path) -> bool:
     """Whether the file begins like a GGUF file, whatever its name is."""
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False  # The next reader of the file reports the error.
+    with contextlib.suppress(OSError), open(file, "rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+    return False  # The next reader of the file reports the error.
 
 
 def _read(file: Path) -> str:
@@ -184,15 +175,3 @@ def _read(file: Path) -> str:
         raise TokenizerError(f"{file}: there is no such file", remedy) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{file}: cannot be read ({error})", "make or fetch it again") from error
-
-
-def _with_end_of_text(data: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """The content with a template that ends in the configured ``eos_token``; ``None`` if it needs none."""
-    named = config.get("eos_token")
-    name = named.get("content") if isinstance(named, dict) else named
-    special = {token.get("content"): token.get("id") for token in added_tokens(data) if token.get("special")}
-    if name not in special or special.keys() & set(_END_OF_TEXT_NAMES) or last_of_template(data) == name:
-        return None
-    return json.dumps(
-        {**data, "post_processor": end_template(str(name), int(special[name] or 0))}, ensure_ascii=False
-    )

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from insight.runtime.errors import TokenizerError
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_SPACE = "\u2581"
+SPACE = "\u2581"
+"""The character that SentencePiece (Kudo and Richardson 2018) writes for a space."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Pre-tokenizers that drop characters. Those with a "behavior" drop them only if it is "Removed".
 _DROPPING = ("BertPreTokenizer", "CharDelimiterSplit", "Whitespace", "WhitespaceSplit")
@@ -26,15 +27,82 @@ def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
     Raises:
         TokenizerError: The content is not JSON or not an object.
     """
+    remedy = "give the file that Hugging Face writes"
     try:
         data = json.loads(tokenizer_json)
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{name}: not JSON ({error})", "give the file that Hugging Face writes"
-        ) from error
+        raise TokenizerError(f"{name}: not JSON ({error})", remedy) from error
     if not isinstance(data, dict):
-        raise TokenizerError(f"{name}: not a tokenizer.json", "give the file that Hugging Face writes")
+        raise TokenizerError(f"{name}: not a tokenizer.json", remedy)
     return data
+
+
+def document(
+    pre_tokenizer: dict[str, Any] | None,
+    decoder: dict[str, Any],
+    model: dict[str, Any],
+    *,
+    normalizer: dict[str, Any] | None = None,
+    added: Sequence[dict[str, Any]] = (),
+    post_processor: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of a ``tokenizer.json``, made of its parts."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": list(added),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": post_processor,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def bpe_model(vocabulary: dict[str, int], merges: list[list[str]], **options: Any) -> dict[str, Any]:
+    """A model of byte-pair encoding, with the options of the library that differ from its defaults."""
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        **options,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
+
+
+def added_token(index: int, name: str, special: bool = True, normalized: bool = False) -> dict[str, Any]:
+    """An entry of ``added_tokens``."""
+    return {
+        "id": index,
+        "content": name,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": normalized,
+        "special": special,
+    }
+
+
+def split(pattern: str) -> dict[str, Any]:
+    """The step that cuts a text into the matches of a regular expression (Oniguruma)."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    """Several steps of a pre-tokenizer, one after the other."""
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+def byte_level(use_regex: bool) -> dict[str, Any]:
+    """The step that writes bytes as characters; with ``use_regex`` it also cuts by GPT-2's rule."""
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
 def added_tokens(data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,24 +116,18 @@ def special_names(data: dict[str, Any]) -> set[str]:
     return {str(token.get("content")) for token in added_tokens(data) if token.get("special")}
 
 
-def _alphabet() -> list[str]:
-    """The character of each byte (Radford et al. 2019, GPT-2): itself if printable, else from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(value) if value in printable else chr(next(others)) for value in range(256)]
-
-
-BYTE_CHARACTERS: tuple[str, ...] = tuple(_alphabet())
-"""``BYTE_CHARACTERS[value]`` is the character that a byte-level ``tokenizer.json`` writes for that byte."""
-
+_PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_OTHERS = iter(range(0x100, 0x200))
+BYTE_CHARACTERS = tuple(chr(value if value in _PRINTABLE else next(_OTHERS)) for value in range(256))
+"""The character that a byte-level ``tokenizer.json`` writes for each byte (Radford et al. 2019, GPT-2)."""
 _BYTE_OF = {character: value for value, character in enumerate(BYTE_CHARACTERS)}
 
 
 def token_text_of(data: dict[str, Any]) -> Callable[[str], bytes]:
     """A function from the name of a token to its bytes, for the content of a ``tokenizer.json``.
 
-    SentencePiece (Kudo and Richardson 2018) writes ``▁`` for a space and ``<0x0A>`` for a byte whose
-    character is not in the vocabulary; all other supported vocabularies are byte-level (GPT-2).
+    SentencePiece writes ``▁`` for a space and ``<0x0A>`` for a byte whose character is not in the vocabulary;
+    all other supported vocabularies are byte-level (GPT-2).
     """
     return _sentencepiece_bytes if "ByteFallback" in _kinds(data.get("decoder"), "decoders") else _level_bytes
 
@@ -79,7 +141,7 @@ def _level_bytes(token: str) -> bytes:
 
 def _sentencepiece_bytes(token: str) -> bytes:
     match = _BYTE.fullmatch(token)
-    return bytes.fromhex(match[1]) if match else token.replace(_SPACE, " ").encode("utf-8")
+    return bytes.fromhex(match[1]) if match else token.replace(SPACE, " ").encode("utf-8")
 
 
 def _steps(step: Any, inner_key: str) -> list[dict[str, Any]]:
@@ -96,7 +158,7 @@ def _kinds(step: Any, inner_key: str) -> list[str]:
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    r"""A rule by which BPE first cuts a text into words; only parts of a word can become one token.
+    """A rule by which BPE first cuts a text into words; only parts of a word can become one token.
 
     Attributes:
         pattern: A regular expression (Oniguruma) whose matches are the words.
@@ -109,20 +171,9 @@ class PreTokenizer:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The forms of this rule in a ``tokenizer.json``; the first one is written."""
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": self.pattern},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        forms = [{"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}]
+        forms = [sequence(split(self.pattern), byte_level(use_regex=False))]
         # GPT-2's rule is built into the library, and that form was written before there were other rules.
         return [byte_level(use_regex=True), *forms] if self.pattern == GPT2_PATTERN else forms
-
-
-def byte_level(use_regex: bool) -> dict[str, Any]:
-    """The step that writes bytes as characters; with ``use_regex`` it also cuts by GPT-2's rule."""
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
@@ -131,8 +182,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     # As GPT-2's, but with one token per digit, so that place value can be learnt (Nogueira et al. 2021, arXiv
     # 2102.13019; PaLM, Chowdhery et al. 2022, arXiv 2204.02311).
     "single_digits": PreTokenizer(
-        r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        r" \t\n\r",
+        r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", r" \t\n\r"
     ),
     # The rule of GPT-4's vocabulary cl100k_base, as published with the library tiktoken. Punctuation includes
     # the line breaks after it, so a text cannot be cut at those.
@@ -170,11 +220,10 @@ def end_template(name: str, index: int) -> dict[str, Any]:
 
 def last_of_template(data: dict[str, Any]) -> str | None:
     """The special token that the template of a ``tokenizer.json`` appends to a text, or ``None``."""
-    processor = data.get("post_processor")
-    single = processor.get("single") if isinstance(processor, dict) else None
-    last = single[-1] if isinstance(single, list) and single else None
-    token = last.get("SpecialToken") if isinstance(last, dict) else None
-    name = token.get("id") if isinstance(token, dict) else None
+    try:
+        name = data["post_processor"]["single"][-1]["SpecialToken"]["id"]
+    except (KeyError, IndexError, TypeError):
+        return None
     return name if isinstance(name, str) else None
 
 
@@ -201,9 +250,7 @@ def without_run_time_options(data: dict[str, Any]) -> dict[str, Any]:
     cleared = data | {key: None for key in ("truncation", "padding") if key in data}
     added = added_tokens(data)
     stripped = [
-        token
-        if token.get("special")
-        else token | {key: False for key in ("lstrip", "rstrip") if key in token}
+        token | {key: False for key in ("lstrip", "rstrip") if key in token and not token.get("special")}
         for token in added
     ]
     if stripped != added:

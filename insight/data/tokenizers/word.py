@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
-from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, parallel_library
-from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS
+from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, trained
+from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS, document, split
 from insight.runtime.errors import ConfigError, TokenizerError
+from insight.runtime.numbers import require_number
 
 UNKNOWN = "<|unknown|>"
 """Name of the token for all words outside the vocabulary."""
+
+
+_RULE = PRE_TOKENIZERS["gpt2"]
+_PRE_TOKENIZER = split(_RULE.pattern)
 
 
 class WordTokenizer(LibraryTokenizer):
@@ -69,9 +73,7 @@ class WordTokenizerConfig(TokenizerConfig):
         if self.vocabulary_size < 3:
             problem = f"it has to hold {END_OF_TEXT}, {UNKNOWN} and a word"
             raise ConfigError(problem, "use at least 3", option="vocabulary_size", value=self.vocabulary_size)
-        if self.min_frequency < 1:
-            problem = "a word must occur at least once"
-            raise ConfigError(problem, "use 1 or more", option="min_frequency", value=self.min_frequency)
+        require_number("min_frequency", self.min_frequency, 2, whole=True, at_least=1)
 
     def build(self, texts: Iterable[str]) -> WordTokenizer:
         """Count the words of ``texts``; the same texts give the same tokenizer on every machine.
@@ -79,28 +81,20 @@ class WordTokenizerConfig(TokenizerConfig):
         Raises:
             TokenizerError: The texts are empty, or no word is frequent enough.
         """
-        from tokenizers import Tokenizer, trainers
-
-        library: Any = Tokenizer.from_str(json.dumps(_untrained(self.lowercase)))
-        trainer: Any = trainers.WordLevelTrainer(
-            vocab_size=self.vocabulary_size,
-            min_frequency=self.min_frequency,
-            special_tokens=[END_OF_TEXT, UNKNOWN],
-            show_progress=False,
-        )
-        counted = TrainingPieces(texts, _RULE.boundaries)
-        with parallel_library():
-            library.train_from_iterator(counted, trainer)
-        if counted.num_bytes == 0:
-            raise TokenizerError("no text to take words from", "give files with text")
-        if library.get_vocab_size() <= 2:
-            raise TokenizerError(
+        model = {"type": "WordLevel", "vocab": {UNKNOWN: 0}, "unk_token": UNKNOWN}
+        normalizer = NORMALIZATIONS["lowercase"] if self.lowercase else None
+        untrained = document(_PRE_TOKENIZER, {"type": "Fuse"}, model, normalizer=normalizer)
+        options = {"vocab_size": self.vocabulary_size, "special_tokens": [END_OF_TEXT, UNKNOWN]}
+        options["min_frequency"] = self.min_frequency
+        pieces = TrainingPieces(texts, _RULE.boundaries)
+        tokenizer = WordTokenizer(trained(untrained, "WordLevelTrainer", pieces, options))
+        if tokenizer.vocabulary_size <= 2:
+            problem, remedy = (
                 "no word of the text occurs that often",
                 "use a smaller number, or give more text",
-                option="min_frequency",
-                value=self.min_frequency,
             )
-        return WordTokenizer(library.to_str(pretty=False))
+            raise TokenizerError(problem, remedy, option="min_frequency", value=self.min_frequency)
+        return tokenizer
 
 
 def is_word_tokenizer(data: dict[str, Any]) -> bool:
@@ -114,26 +108,3 @@ def is_word_tokenizer(data: dict[str, Any]) -> bool:
         and isinstance(added, list)
         and [token.get("content") for token in added if isinstance(token, dict)] == [END_OF_TEXT, UNKNOWN]
     )
-
-
-_RULE = PRE_TOKENIZERS["gpt2"]
-_PRE_TOKENIZER = {
-    "type": "Split",
-    "pattern": {"Regex": _RULE.pattern},
-    "behavior": "Isolated",
-    "invert": False,
-}
-
-
-def _untrained(lowercase: bool) -> dict[str, Any]:
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": {"type": "Lowercase"} if lowercase else None,
-        "pre_tokenizer": _PRE_TOKENIZER,
-        "post_processor": None,
-        "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": {UNKNOWN: 0}, "unk_token": UNKNOWN},
-    }
