@@ -114,9 +114,8 @@ class BaseTokenizer(ABC):
         if isinstance(texts, (str, bytes)):
             raise TokenizerError("encode_batch needs a list of texts, got one", "use encode, or [text]")
         if not isinstance(texts, Sequence):
-            raise TokenizerError(
-                f"encode_batch needs a list of texts, got {type(texts).__name__}", "use list(texts)"
-            )
+            problem = f"encode_batch needs a list of texts, got {type(texts).__name__}"
+            raise TokenizerError(problem, "use list(texts)")
         for index, text in enumerate(texts):
             utf8_length(text, f"texts[{index}]")
         return self._encode(texts)
@@ -128,22 +127,14 @@ class BaseTokenizer(ABC):
     def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
         """Cut ``text`` into parts whose concatenated ids are those of the whole text.
 
-        If this tokenizer allows no cut, the whole text is the only part.
-
-        Args:
-            text: Any text.
-            num_characters: Least length of every part but the last one.
+        Every part but the last has at least ``num_characters``. If no cut is allowed, the text is one part.
         """
         yield text
 
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
-        """Cut a text given in chunks into parts whose concatenated ids are those of the whole text.
+        """Cut a text given in chunks (cut anywhere) into parts, as :meth:`text_parts` does.
 
         If this tokenizer allows no cut, the whole text is the only part and must fit into memory.
-
-        Args:
-            chunks: The text, cut anywhere.
-            num_characters: Approximate length of a part.
 
         Raises:
             TokenizerError: Millions of characters have no place to cut.
@@ -163,32 +154,19 @@ class BaseTokenizer(ABC):
         return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors="replace")
 
     def decode_batch(self, batch: Iterable[TokenIds], skip_special_tokens: bool = True) -> list[str]:
-        """Decode each item as :meth:`decode` does.
-
-        Raises:
-            TokenizerError: An item cannot be decoded, or ``batch`` is not a collection.
-        """
+        """Decode each item as :meth:`decode` does, with its errors."""
         if not isinstance(batch, Iterable):
-            raise TokenizerError(
-                f"decode_batch needs a list of lists of ids, got {type(batch).__name__}", "use decode"
-            )
+            problem = f"decode_batch needs a list of lists of ids, got {type(batch).__name__}"
+            raise TokenizerError(problem, "use decode")
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
     def decode_bytes(self, ids: TokenIds, skip_special_tokens: bool = True) -> bytes:
-        """The exact bytes that ``ids`` stand for, which may end inside a character.
-
-        Raises:
-            TokenizerError: ``ids`` are not integers or not below ``vocabulary_size``.
-        """
+        """The exact bytes that ``ids`` stand for, which may end inside a character; see :meth:`decode`."""
         pieces = self._pieces if skip_special_tokens else self._named_pieces
         return b"".join([pieces[index] for index in self._checked(ids)])
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one id stands for, ``b""`` for a special token.
-
-        Raises:
-            TokenizerError: ``token_id`` is not an integer or not below ``vocabulary_size``.
-        """
+        """The bytes that one id stands for, ``b""`` for a special token; errors as :meth:`decode`."""
         return self._pieces[self._checked([token_id])[0]]
 
     def token_byte_lengths(self) -> npt.NDArray[np.int64]:
@@ -196,8 +174,7 @@ class BaseTokenizer(ABC):
 
         Their sum over the ids of a text is its UTF-8 length, so bits per byte compare across tokenizers.
         """
-        lengths: npt.NDArray[np.int64] = self._lengths.copy()
-        return lengths
+        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
 
     def fingerprint(self) -> str:
         """A hash of everything that decides the ids of a text (xxh3, 128 bits, hexadecimal)."""
@@ -227,10 +204,6 @@ class BaseTokenizer(ABC):
         return pieces
 
     @functools.cached_property
-    def _lengths(self) -> npt.NDArray[np.int64]:
-        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
-
-    @functools.cached_property
     def _fingerprint(self) -> str:
         canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
         return str(xxhash.xxh3_128_hexdigest(canonical.encode("utf-8")))
@@ -240,16 +213,12 @@ class BaseTokenizer(ABC):
         if array.size == 0:
             return []
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise TokenizerError(
-                f"ids must be a list of integers, got {array.dtype.name} of shape {array.shape}",
-                "decode one sequence at a time, or use decode_batch",
-            )
+            problem = f"ids must be a list of integers, got {array.dtype.name} of shape {array.shape}"
+            raise TokenizerError(problem, "decode one sequence at a time, or use decode_batch")
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= self.vocabulary_size:
-            raise TokenizerError(
-                f"id {low if low < 0 else high} is outside 0..{self.vocabulary_size - 1}",
-                "were the ids made by another tokenizer?",
-            )
+            problem = f"id {low if low < 0 else high} is outside 0..{self.vocabulary_size - 1}"
+            raise TokenizerError(problem, "were the ids made by another tokenizer?")
         checked: list[int] = array.tolist()
         return checked
 
@@ -280,11 +249,7 @@ _keep_utf8 = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_
 
 
 def utf8_length(text: str, name: str = "text") -> int:
-    """Length of ``text`` in UTF-8 bytes.
-
-    Raises:
-        TokenizerError: ``text`` is not a ``str``, or holds half a surrogate pair.
-    """
+    """Length of ``text`` in UTF-8 bytes; a TokenizerError if it is no ``str`` or no valid Unicode."""
     if not isinstance(text, str):
         raise TokenizerError(f"{name} must be str, got {type(text).__name__}", "decode bytes as UTF-8 first")
     if text.isascii():
@@ -294,7 +259,6 @@ def utf8_length(text: str, name: str = "text") -> int:
         _keep_utf8(text, ctypes.byref(size))
         return size.value
     except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"{name} has half a surrogate pair at character {error.start}",
-            "remove it, e.g. text.encode('utf-8', 'replace').decode('utf-8')",
-        ) from error
+        problem = f"{name} has half a surrogate pair at character {error.start}"
+        remedy = "remove it, e.g. text.encode('utf-8', 'replace').decode('utf-8')"
+        raise TokenizerError(problem, remedy) from error

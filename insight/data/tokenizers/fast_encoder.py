@@ -38,9 +38,8 @@ _SEED = 20260
 class FastEncoder:
     """Encodes texts without creating an object for each token.
 
-    Raises:
-        ImportError: The library is not installed.
-        ValueError: The library does not support this kind of tokenizer.
+    Raises ImportError without the library, ValueError for a kind of tokenizer that it does not support, and
+    one of ``ENCODING_ERRORS`` for a text beyond its limits.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -49,11 +48,7 @@ class FastEncoder:
         self.name = f"fastokens {importlib.metadata.version('fastokens')}"
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
-        """The ids of every text; names of special tokens in a text are plain text.
-
-        Raises:
-            ValueError, RuntimeError: A text is beyond the library's limits.
-        """
+        """The ids of every text; names of special tokens in a text are plain text."""
         ids, offsets = self.encode_flat(texts)
         return EncodedBatch(ids.astype(np.int64), offsets.astype(np.int64))
 

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from insight.data.tokenizers.base import BaseTokenizer
 from insight.data.tokenizers.pretrained import load_tokenizer
-from insight.data.tokenizers.quality import NamedText, TokenizerQuality, measure_tokenizer, text_batches
+from insight.data.tokenizers.quality import NamedText, measure_tokenizer, text_batches
+from insight.data.tokenizers.tokenizer_json import merge_pairs
 from insight.runtime.errors import ConfigError, TokenizerError
 
 
@@ -74,10 +75,8 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
         ConfigError: The number of counts differs from the vocabulary size.
     """
     if len(counts) != tokenizer.vocabulary_size:
-        raise ConfigError(
-            f"{len(counts)} counts for {tokenizer.vocabulary_size} tokens: one is needed for each",
-            "count with the same tokenizer",
-        )
+        problem = f"{len(counts)} counts for {tokenizer.vocabulary_size} tokens: one is needed for each"
+        raise ConfigError(problem, "count with the same tokenizer")
     merges = _merges(_model(json.loads(tokenizer.to_json())))
     if not merges:
         raise TokenizerError("the tokenizer has no merges, so no token can go", "prune a BPE tokenizer")
@@ -131,20 +130,17 @@ def prune_tokenizer(tokenizer: BaseTokenizer, removed: npt.NDArray[np.int64]) ->
     for left, right, made in merges:
         if made not in gone and (left in gone or right in gone):
             part = left if left in gone else right
-            raise TokenizerError(
-                f"token {part} is part of token {made} and must stay with it", "use plan_pruning"
-            )
+            problem = f"token {part} is part of token {made} and must stay with it"
+            raise TokenizerError(problem, "use plan_pruning")
     added = {int(token["id"]) for token in data["added_tokens"]}
     kept = sorted((set(vocabulary.values()) | added) - gone)
     old_to_new = np.full(tokenizer.vocabulary_size, -1, dtype=np.int64)
     old_to_new[kept] = np.arange(len(kept))
 
-    model["vocab"] = {
-        token: int(old_to_new[index]) for token, index in vocabulary.items() if index not in gone
-    }
-    model["merges"] = [
-        pair for pair, (_, _, made) in zip(model["merges"], merges, strict=True) if made not in gone
-    ]
+    stays = ((token, index) for token, index in vocabulary.items() if index not in gone)
+    model["vocab"] = {token: int(old_to_new[index]) for token, index in stays}
+    pairs = zip(model["merges"], merges, strict=True)
+    model["merges"] = [pair for pair, (_, _, made) in pairs if made not in gone]
     for token in data["added_tokens"]:
         token["id"] = int(old_to_new[token["id"]])
     data["post_processor"] = _renumbered(data.get("post_processor"), old_to_new)
@@ -153,8 +149,7 @@ def prune_tokenizer(tokenizer: BaseTokenizer, removed: npt.NDArray[np.int64]) ->
 
 def _model(data: dict[str, Any]) -> dict[str, Any]:
     model: dict[str, Any] = data["model"]
-    kind = model.get("type")
-    if kind != "BPE":
+    if (kind := model.get("type")) != "BPE":
         raise TokenizerError(f"the tokenizer is {kind}, not byte-pair encoding", "prune a BPE tokenizer")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
@@ -164,9 +159,8 @@ def _model(data: dict[str, Any]) -> dict[str, Any]:
 
 def _merges(model: dict[str, Any]) -> list[tuple[int, int, int]]:
     """``(left, right, made)`` as ids, in the order of the file."""
-    vocabulary = model["vocab"]
-    pairs = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
-    return [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in pairs]
+    ids = model["vocab"]
+    return [(ids[left], ids[right], ids[left + right]) for left, right in merge_pairs(model)]
 
 
 def _renumbered(processor: Any, old_to_new: npt.NDArray[np.int64]) -> Any:
@@ -221,6 +215,8 @@ class PruningSearch:
         before: The measures of the whole tokenizer.
         plan: The order in which tokens are dropped.
         trials: The results by size.
+        smallest_size: The size with only the tokens that must stay.
+        largest_free_size: The smallest size at which the ids of the text stay the same.
 
     Raises:
         DataError: The texts are empty.
@@ -230,21 +226,13 @@ class PruningSearch:
     def __init__(self, tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> None:
         self._tokenizer = tokenizer
         self._texts = texts
-        self.before: TokenizerQuality = measure_tokenizer(tokenizer, texts)
+        self.before = measure_tokenizer(tokenizer, texts)
         self.plan = plan_pruning(tokenizer, self.before.counts)
         self.trials: dict[int, PruningTrial] = {}
         # Ids without a token disappear in any case.
         self._full_size = self._tokenizer_without(0).tokenizer.vocabulary_size
-
-    @property
-    def smallest_size(self) -> int:
-        """Size with only the tokens that must stay."""
-        return self._full_size - len(self.plan.order)
-
-    @property
-    def largest_free_size(self) -> int:
-        """Smallest size at which the ids of the text stay the same."""
-        return self._full_size - self.plan.num_free
+        self.smallest_size = self._full_size - len(self.plan.order)
+        self.largest_free_size = self._full_size - self.plan.num_free
 
     def to_size(self, vocabulary_size: int) -> PrunedTokenizer:
         """The tokenizer with this many tokens.
@@ -253,12 +241,9 @@ class PruningSearch:
             ConfigError: The tokenizer has fewer tokens, or more of them must stay.
         """
         if not self.smallest_size <= vocabulary_size <= self._full_size:
-            raise ConfigError(
-                f"the tokenizer has {self._full_size} tokens, of which {self.smallest_size} must stay",
-                f"use {self.smallest_size} to {self._full_size}",
-                option="vocabulary_size",
-                value=vocabulary_size,
-            )
+            problem = f"the tokenizer has {self._full_size} tokens, of which {self.smallest_size} must stay"
+            remedy = f"use {self.smallest_size} to {self._full_size}"
+            raise ConfigError(problem, remedy, option="vocabulary_size", value=vocabulary_size)
         pruned = self._tokenizer_without(self._full_size - vocabulary_size)
         self._try(pruned)
         return pruned
@@ -266,12 +251,8 @@ class PruningSearch:
     def to_loss(self, max_loss: float) -> PrunedTokenizer:
         """The smallest tokenizer found by encoding that lengthens the text by at most ``max_loss``.
 
-        Args:
-            max_loss: Additional tokens as a fraction of the tokens before, e.g. 0.01 for one per cent more; 0
-                drops only tokens that never occur.
-
-        Raises:
-            ConfigError: ``max_loss`` is negative.
+        ``max_loss`` is a fraction of the tokens before, e.g. 0.01 for one per cent more; 0 drops only tokens
+        that never occur, and a negative one raises a ConfigError.
         """
         if not max_loss >= 0:
             raise ConfigError("must not be negative", "use e.g. 0.01", option="max_loss", value=max_loss)
@@ -302,11 +283,9 @@ class PruningSearch:
     def _try(self, pruned: PrunedTokenizer) -> PruningTrial:
         size = pruned.tokenizer.vocabulary_size
         if size not in self.trials:
-            total = self.before.total
-            num_tokens = sum(
-                len(pruned.tokenizer.encode_batch(batch).ids)
-                for _, read in self._texts
-                for batch, _ in text_batches(pruned.tokenizer, read())
-            )
+            total, num_tokens = self.before.total, 0
+            for _, read in self._texts:
+                for batch, _ in text_batches(pruned.tokenizer, read()):
+                    num_tokens += len(pruned.tokenizer.encode_batch(batch).ids)
             self.trials[size] = PruningTrial(size, num_tokens, total.num_tokens, total.num_bytes)
         return self.trials[size]

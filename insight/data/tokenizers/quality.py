@@ -26,7 +26,7 @@ NamedText = tuple[str, Callable[[], Iterable[str]]]
 """The name of a text, and a function that returns its documents and may be called several times."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextQuality:
     """How a tokenizer encodes one text.
 
@@ -44,15 +44,15 @@ class TextQuality:
     """
 
     name: str
-    num_documents: int
-    num_bytes: int
-    num_words: int
-    num_tokens: int
-    num_known_bytes: int
-    num_fragments: int
-    num_checked: int
-    num_lost: int
-    first_loss: str
+    num_documents: int = 0
+    num_bytes: int = 0
+    num_words: int = 0
+    num_tokens: int = 0
+    num_known_bytes: int = 0
+    num_fragments: int = 0
+    num_checked: int = 0
+    num_lost: int = 0
+    first_loss: str = ""
 
     @property
     def bytes_per_token(self) -> float:
@@ -100,26 +100,24 @@ class TokenizerQuality:
     @property
     def total(self) -> TextQuality:
         """The measures of all texts together."""
-        first_losses = [text.first_loss for text in self.texts if text.first_loss]
-        sums = {
-            name: sum(getattr(text, name) for text in self.texts)
-            for name in TextQuality.__dataclass_fields__
-            if name.startswith("num_")
-        }
-        return TextQuality(name="all", first_loss=next(iter(first_losses), ""), **sums)
+        total = TextQuality(
+            "all", first_loss=next((each.first_loss for each in self.texts if each.first_loss), "")
+        )
+        for name in [name for name in vars(total) if name.startswith("num_")]:
+            setattr(total, name, sum(getattr(text, name) for text in self.texts))
+        return total
 
     def ids_with_counts(self, least: int, below: int) -> npt.NDArray[np.int64]:
         """Ids of the tokens that stand for text and occur from ``least`` to ``below - 1`` times."""
-        ids = self._ordinary_ids
-        counts = self.counts[ids]
-        return ids[(counts >= least) & (counts < below)]
+        is_ordinary = self.tokenizer.token_byte_lengths() > 0
+        return np.flatnonzero(is_ordinary & (self.counts >= least) & (self.counts < below))
 
     def to_dict(self, rare_below: int) -> dict[str, Any]:
         """The measures of all texts and of each one, and the unused and rare tokens, as JSON values.
 
         A token that occurs less often than ``rare_below`` is too rare to learn much about.
         """
-        num_ordinary = max(1, len(self._ordinary_ids))
+        num_ordinary = max(1, int((self.tokenizer.token_byte_lengths() > 0).sum()))
         used: dict[str, Any] = {}
         for name, least, below in (("unused_tokens", 0, 1), ("rare_tokens", 1, rare_below)):
             ids = self.ids_with_counts(least, below)
@@ -128,10 +126,6 @@ class TokenizerQuality:
             used[name] = {"count": len(ids), "share": len(ids) / num_ordinary, "examples": examples}
         files = [{"name": text.name, **text.to_dict()} for text in self.texts]
         return {**self.total.to_dict(), **used, "rare_below": rare_below, "files": files}
-
-    @property
-    def _ordinary_ids(self) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(self.tokenizer.token_byte_lengths() > 0)
 
 
 def describe_tokenizer(tokenizer: BaseTokenizer) -> dict[str, Any]:
@@ -163,10 +157,33 @@ def measure_tokenizer(tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> T
     """
     stretches = _Stretches()
     counts = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
-    measured = tuple(_measure(tokenizer, name, read(), counts, stretches) for name, read in texts)
-    if not sum(text.num_tokens for text in measured):
+    lengths = tokenizer.token_byte_lengths()
+    pieces = [tokenizer.token_bytes(index) for index in range(len(lengths))]
+    is_fragment = np.array([len(piece) == 1 and piece[0] >= 0x80 for piece in pieces])
+    measured = [TextQuality(name) for name, _ in texts]
+    for text, (_, read) in zip(measured, texts, strict=True):
+        unchecked = _CHECKED_CHARACTERS
+        for batch, num_documents in text_batches(tokenizer, read()):
+            encoded = tokenizer.encode_batch(batch)
+            num_bytes = sum(map(utf8_length, batch))
+            token_lengths = lengths[encoded.ids]
+            stretches.add(token_lengths, num_bytes)
+            counts += np.bincount(encoded.ids, minlength=len(counts))
+            text.num_documents += num_documents
+            text.num_bytes += num_bytes
+            text.num_words += sum(len(part.split()) for part in batch)
+            text.num_tokens += len(encoded.ids)
+            text.num_known_bytes += int(token_lengths.sum())
+            text.num_fragments += int(is_fragment[encoded.ids].sum())
+            if unchecked > 0:
+                unchecked -= sum(map(len, batch))
+                losses = _losses(tokenizer, batch, encoded)
+                text.num_checked += len(batch)
+                text.num_lost += len(losses)
+                text.first_loss = text.first_loss or next(iter(losses), "")
+    if not any(text.num_tokens for text in measured):
         raise DataError("there is no text to measure the tokenizer on", "give files with text")
-    return TokenizerQuality(tokenizer, measured, counts, *stretches.arrays())
+    return TokenizerQuality(tokenizer, tuple(measured), counts, *stretches.arrays())
 
 
 def compare_tokenizers(first: TokenizerQuality, second: TokenizerQuality, seed: int = 0) -> Interval:
@@ -179,9 +196,8 @@ def compare_tokenizers(first: TokenizerQuality, second: TokenizerQuality, seed: 
     """
     if not np.array_equal(first.bytes_per_stretch, second.bytes_per_stretch):
         raise DataError("two tokenizers were measured on different texts", "measure both on the same files")
-    return paired_ratio_bootstrap(
-        first.tokens_per_stretch, second.tokens_per_stretch, first.bytes_per_stretch, seed
-    )
+    counts = first.tokens_per_stretch, second.tokens_per_stretch
+    return paired_ratio_bootstrap(*counts, first.bytes_per_stretch, seed)
 
 
 class _Stretches:
@@ -189,8 +205,7 @@ class _Stretches:
 
     def __init__(self) -> None:
         self._num_bytes = 0
-        self._counts: list[npt.NDArray[np.int64]] = []
-        self._first: list[int] = []
+        self._counts: list[tuple[int, npt.NDArray[np.int64]]] = []
 
     def add(self, lengths: npt.NDArray[np.int64], num_bytes: int) -> None:
         """Add a batch, given the bytes of each token and of the text."""
@@ -202,58 +217,18 @@ class _Stretches:
             ends = np.arange(1, len(ends) + 1) * num_bytes // len(ends)
         places = (np.maximum(ends, 1) - 1 + self._num_bytes) // STRETCH_BYTES
         first = self._num_bytes // STRETCH_BYTES
-        self._first.append(first)
-        self._counts.append(np.bincount(places - first).astype(np.int64))
+        self._counts.append((first, np.bincount(places - first)))
         self._num_bytes += num_bytes
 
     def arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         num_stretches = -(-self._num_bytes // STRETCH_BYTES)
         tokens = np.zeros(num_stretches, dtype=np.int64)
-        for first, counts in zip(self._first, self._counts, strict=True):
+        for first, counts in self._counts:
             tokens[first : first + len(counts)] += counts
         sizes = np.full(num_stretches, STRETCH_BYTES, dtype=np.int64)
         if num_stretches:
             sizes[-1] = self._num_bytes - STRETCH_BYTES * (num_stretches - 1)
         return tokens, sizes
-
-
-def _measure(
-    tokenizer: BaseTokenizer,
-    name: str,
-    documents: Iterable[str],
-    counts: npt.NDArray[np.int64],
-    stretches: _Stretches,
-) -> TextQuality:
-    lengths = tokenizer.token_byte_lengths()
-    pieces = [tokenizer.token_bytes(index) for index in range(tokenizer.vocabulary_size)]
-    is_fragment = np.array([len(piece) == 1 and piece[0] >= 0x80 for piece in pieces])
-    sums = dict.fromkeys(("documents", "bytes", "words", "tokens", "known_bytes", "fragments"), 0)
-    checked, lost, first_loss, unchecked = 0, 0, "", _CHECKED_CHARACTERS
-    for batch, num_documents in text_batches(tokenizer, documents):
-        encoded = tokenizer.encode_batch(batch)
-        num_bytes = sum(map(utf8_length, batch))
-        token_lengths = lengths[encoded.ids]
-        stretches.add(token_lengths, num_bytes)
-        counts += np.bincount(encoded.ids, minlength=len(counts))
-        sums["documents"] += num_documents
-        sums["bytes"] += num_bytes
-        sums["words"] += sum(len(text.split()) for text in batch)
-        sums["tokens"] += len(encoded.ids)
-        sums["known_bytes"] += int(token_lengths.sum())
-        sums["fragments"] += int(is_fragment[encoded.ids].sum())
-        if unchecked > 0:
-            unchecked -= sum(map(len, batch))
-            losses = _losses(tokenizer, batch, encoded)
-            checked += len(batch)
-            lost += len(losses)
-            first_loss = first_loss or next(iter(losses), "")
-    return TextQuality(
-        name=name,
-        num_checked=checked,
-        num_lost=lost,
-        first_loss=first_loss,
-        **{f"num_{key}": value for key, value in sums.items()},
-    )
 
 
 def text_batches(tokenizer: BaseTokenizer, documents: Iterable[str]) -> Iterator[tuple[list[str], int]]:

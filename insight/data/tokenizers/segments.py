@@ -6,16 +6,15 @@ import re
 import threading
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from sys import getsizeof
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import cachetools
 import numpy as np
 import numpy.typing as npt
 
-from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -29,17 +28,8 @@ _LONGEST_KEPT = 64
 _ID = np.dtype(np.int32)
 
 
-@dataclass(frozen=True)
-class CacheStatistics:
-    """The content of a cache and its hit counts.
-
-    Attributes:
-        hits: Number of requested keys that were found.
-        misses: Number of requested keys that were not found.
-        evictions: Number of entries dropped to keep the bounds, or by ``shrink``.
-        num_entries: Current number of entries.
-        num_bytes: Their current size as the cache counts it.
-    """
+class CacheStatistics(NamedTuple):
+    """The content of a cache, and how many requested keys it had; ``evictions`` counts dropped entries."""
 
     hits: int
     misses: int
@@ -57,23 +47,16 @@ class LRUCache(Generic[K, V]):
     Args:
         max_entries: Largest number of entries, at least 0; 0 stores nothing.
         max_bytes: Largest total size by ``size_of``; a larger entry is not stored.
-        size_of: Size in bytes of a key and its value.
-
-    Raises:
-        ConfigError: A bound is negative.
+        size_of: Size in bytes of a key and its value; ``None`` means :func:`shallow_size`.
     """
 
     def __init__(
         self, max_entries: int, max_bytes: int, size_of: Callable[[Any, Any], int] | None = None
     ) -> None:
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
-            if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
-                raise ConfigError(
-                    "must be a whole number of at least 0", "0 stores nothing", option=name, value=bound
-                )
+            require_number(name, bound, 1 << 17, whole=True, at_least=0)
         self._settings = (max_entries, max_bytes, size_of)
-        self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._size_of = shallow_size if size_of is None else size_of
+        self._max_entries, self._max_bytes, self._size_of = max_entries, max_bytes, size_of or shallow_size
         self._lock = threading.Lock()
         self._entries: cachetools.LRUCache[K, tuple[V, int]] = cachetools.LRUCache(
             max_bytes, getsizeof=itemgetter(1)
@@ -127,12 +110,8 @@ class LRUCache(Generic[K, V]):
         """Drop the least recently used entries until ``share`` of the current bytes is left.
 
         The bounds stay, so the cache may grow again.
-
-        Raises:
-            ConfigError: ``share`` is not between 0 and 1.
         """
-        if not 0 <= share <= 1:
-            raise ConfigError("must lie between 0 and 1", "use 0.5 to drop half", option="share", value=share)
+        require_number("share", share, "0.5 to drop half", at_least=0, at_most=1)
         with self._lock:
             self._evict(self._max_entries, int(self._entries.currsize * share))
 
@@ -178,26 +157,18 @@ class SegmentEncoder:
 
     def encode(self, pieces: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The ids of all pieces, int64 ``(tokens,)``, and the start of each, int64 ``(pieces + 1,)``."""
-        ids: list[npt.NDArray[np.int64]] = []
-        lengths: list[npt.NDArray[np.int64]] = []
-        for group in _groups(pieces):
-            group_ids, group_lengths = self._encode_group(group)
-            ids.append(group_ids)
-            lengths.append(group_lengths)
-        offsets = np.zeros(len(pieces) + 1, dtype=np.int64)
-        if not ids:
-            return np.zeros(0, dtype=np.int64), offsets
-        np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        return np.concatenate(ids), offsets
+        encoded = [self._encode_group(group) for group in _groups(pieces)] or [self._encode_group([])]
+        ids, lengths = (np.concatenate(arrays) for arrays in zip(*encoded, strict=True))
+        return ids, np.concatenate([[0], np.cumsum(lengths)])
 
     def _encode_group(self, pieces: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         segments: list[str] = []
-        ends = np.zeros(len(pieces) + 1, dtype=np.int64)
-        for index, piece in enumerate(pieces):
+        ends = [0]
+        for piece in pieces:
             segments += self._pattern.findall(piece)
-            ends[index + 1] = len(segments)
+            ends.append(len(segments))
         distinct = list(dict.fromkeys(segments))
-        numbers = dict(zip(distinct, range(len(distinct)), strict=True))
+        numbers = {segment: number for number, segment in enumerate(distinct)}
         rows = np.fromiter(map(numbers.__getitem__, segments), np.int64, len(segments))
 
         encoded = self._encode_distinct(distinct)
@@ -217,7 +188,7 @@ class SegmentEncoder:
         missing = [segment for segment, known in zip(segments, found, strict=True) if known is None]
         if not missing:
             return [ids for ids in found if ids is not None]
-        encoded = [array(_ID.char, ids).tobytes() for ids in self._encode_segments(missing)]
+        encoded = (array(_ID.char, ids).tobytes() for ids in self._encode_segments(missing))
         new = dict(zip(missing, encoded, strict=True))
         self.cache.put_many(pair for pair in new.items() if len(pair[0]) <= _LONGEST_KEPT)
         pairs = zip(segments, found, strict=True)

@@ -35,8 +35,7 @@ class TokenizerCache:
             OutputError: The cache folder cannot be written to.
         """
         file = self._folder / f"{key}.json"
-        found = _read(file)
-        if found is not None:
+        if found := _read(file):
             return found
         try:
             with writing_to(self._root):
@@ -48,8 +47,7 @@ class TokenizerCache:
                     say(f"waiting for another process that is training a tokenizer on {title}")
                     held = lock.acquire()
                 with held:
-                    found = _read(file)
-                    if found is not None:
+                    if found := _read(file):
                         return found
                     if file.exists():
                         say(f"the cached tokenizer {file} is damaged; training it again")
@@ -74,14 +72,10 @@ def _read(file: Path) -> BaseTokenizer | None:
 
 
 def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> BaseTokenizer:
-    """Train one tokenizer on all texts, in their order (Sennrich et al. 2016, arXiv 1508.07909).
+    """Train one tokenizer on the texts of all languages, in their order.
 
-    Languages of one script then share names, loan words and numbers, and source and target embeddings may be
+    This is joint BPE (Sennrich et al. 2016, arXiv 1508.07909). Languages of one script then share names, loan words and numbers, and source and target embeddings may be
     one matrix. A language with more text gets more of the vocabulary.
-
-    Args:
-        config: The kind of tokenizer and its size.
-        texts: The documents of each language, by name.
 
     Raises:
         ConfigError: There is no text, or the tokenizer does not learn from text.
@@ -96,13 +90,7 @@ def separate_vocabularies(
 ) -> dict[str, BaseTokenizer]:
     """Train one tokenizer for each language, so that each has its own vocabulary; the result is by name.
 
-    Args:
-        config: The kind of tokenizer and its size.
-        texts: The documents of each language, by name.
-
-    Raises:
-        ConfigError: There is no text, or the tokenizer does not learn from text.
-        TokenizerError: A text is unsuitable for training.
+    Raises the errors of :func:`joint_vocabulary`.
     """
     _check(config, texts)
     return {name: config.build(documents) for name, documents in texts.items()}
@@ -112,7 +100,5 @@ def _check(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> None:
     if not texts:
         raise ConfigError("texts is empty", "give at least one language")
     if not config.learns_from_text:
-        raise ConfigError(
-            f"{type(config).__name__} does not learn from text",
-            "use BPETokenizerConfig or WordTokenizerConfig",
-        )
+        problem = f"{type(config).__name__} does not learn from text"
+        raise ConfigError(problem, "use BPETokenizerConfig or WordTokenizerConfig")

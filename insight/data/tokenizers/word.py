@@ -89,10 +89,8 @@ class WordTokenizerConfig(TokenizerConfig):
         pieces = TrainingPieces(texts, _RULE.boundaries)
         tokenizer = WordTokenizer(trained(untrained, "WordLevelTrainer", pieces, options))
         if tokenizer.vocabulary_size <= 2:
-            problem, remedy = (
-                "no word of the text occurs that often",
-                "use a smaller number, or give more text",
-            )
+            problem = "no word of the text occurs that often"
+            remedy = "use a smaller number, or give more text"
             raise TokenizerError(problem, remedy, option="min_frequency", value=self.min_frequency)
         return tokenizer
 
