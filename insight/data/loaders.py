@@ -110,16 +110,11 @@ _SAMPLES_AT_ONCE = 4096
 
 
 class BatchLoader:
-    """Iterates over ``num_batches`` batches from the index that ``first_batch`` returns.
+    """Iterates over ``num_batches`` batches from the index that ``first_batch`` returns at that moment.
 
     This is not a ``DataLoader``: each batch is one gather from memory-mapped files without collation, and
-    Lightning must not replace its sampler.
-
-    Args:
-        make_batch: Returns the batch with an index; it must be picklable if there are workers.
-        num_batches: Batches per iteration.
-        first_batch: Returns the index of the first batch; called at the start of each iteration.
-        num_workers: Processes that make batches in advance; 0 makes them in this process.
+    Lightning must not replace its sampler. ``make_batch`` returns the batch with an index, and is picklable
+    if there are ``num_workers`` processes that make batches in advance.
     """
 
     def __init__(
@@ -206,11 +201,12 @@ class TrainingBatches:
         group = max(1, _SAMPLES_AT_ONCE // size)
         place = batch % group
         first = (batch - place) * size
-        if self._newest[0] != (epoch, first):
+        newest = self._newest
+        if newest[0] != (epoch, first):
             # Many samples are named together, since a thousand take little longer than ten.
             positions = np.arange(first, min(first + group * size, num_positions))
-            self._newest = ((epoch, first), self.samples.order(epoch, positions))
-        global_batch = self._newest[1][place * size :][:size]
+            newest = self._newest = ((epoch, first), self.samples.order(epoch, positions))
+        global_batch = newest[1][place * size :][:size]
         rows = self.samples.rows(global_batch[self.rank :: self.world_size])
         shaped = self.sampling.shaped(rows, index)
         return _batch(shaped, None if shaped is rows else len(rows.inputs))

@@ -169,11 +169,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             )
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
-        """Use a finished tokenizer, such as that of a checkpoint, instead of the configured one.
-
-        Raises:
-            ConfigError: Text has been encoded already.
-        """
+        """Use a finished tokenizer, such as that of a checkpoint, unless text has been encoded already."""
         if self._preparation is not None:
             raise ConfigError("use_tokenizer was called after setup", "call it before prepare_data and setup")
         self._tokenizer = tokenizer
@@ -261,11 +257,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
 
     @property
     def tokenizer(self) -> BaseTokenizer:
-        """The tokenizer.
-
-        Raises:
-            DataError: Neither ``prepare_data`` nor ``setup`` has run.
-        """
+        """The tokenizer; a DataError if neither ``prepare_data`` nor ``setup`` has run."""
         return self._prepared.tokenizer
 
     @property
@@ -286,11 +278,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self._stores[split]
 
     def document_places(self, split: str) -> Iterator[DocumentPlace]:
-        """The file and the number of every record of a split, in order; empty records are marked.
-
-        Raises:
-            DataError: The text cannot be read, or ``setup`` has not run.
-        """
+        """The file and the number of every record of a split, in order; empty records are marked."""
         return self._prepared.document_places(split)
 
     def summary(self) -> dict[str, Any]:
@@ -373,21 +361,13 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         return self._cursor.state_dict(self._identity())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the position.
-
-        Raises:
-            CheckpointError: It refers to other data, another order or another batch.
-        """
+        """Restore the position; a CheckpointError if it refers to other data, another order or batch."""
         self._cursor.load_state_dict(state_dict)
         if "train" in self._stores:
             self._cursor.restore(self._identity(), self.global_batch_size)
 
     def check_position(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the saved state of other data or another order, before training processes start.
-
-        Raises:
-            CheckpointError: The data differs; the message names the differences.
-        """
+        """Refuse the saved state of other data or another order, before training processes start."""
         saved = SampleCursor()
         saved.load_state_dict(state_dict)
         saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})

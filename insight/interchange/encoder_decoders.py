@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insight.interchange.name_map import EncoderDecoderNames, NameMap, Rows, both, norms, rows, top
+from insight.interchange.name_map import EncoderDecoderNames, NameMap, Rows, both, norms, top
 
 
 def _t5_block(feed_forward: str) -> dict[str, Rows]:
@@ -56,6 +56,6 @@ _MARIAN_EMBEDDING = both("embedding", "model.shared")
 MARIAN = EncoderDecoderNames(
     encoder=NameMap(_MARIAN_EMBEDDING, _MARIAN_BLOCK, "model.encoder.layers.{layer}."),
     decoder=NameMap(_MARIAN_EMBEDDING, _MARIAN_BLOCK | _MARIAN_CROSS, "model.decoder.layers.{layer}."),
-    top={"logit_bias": rows("final_logits_bias", rearrange=lambda bias: bias.flatten())},
+    top={"logit_bias": Rows("final_logits_bias", rearrange=lambda bias: bias.flatten())},
 )
 """Marian's translation models with one vocabulary for both languages (OPUS-MT)."""

@@ -28,7 +28,7 @@ def _block(
 GPT2 = NameMap(
     top("transformer.wte", "transformer.ln_f") | both("input_position", "transformer.wpe"),
     {
-        name: Rows(source.names, transposed)
+        name: Rows(*source.names, rearrange=transposed)
         for name, source in _block(("attn.c_attn",), "attn.c_proj", "mlp.c_fc", "mlp.c_proj").items()
     }
     | norms("ln_1", "ln_2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, rows, top, transposed
+from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, top, transposed
 
 _TOP = top("model.embed_tokens", "model.norm") | both("head", "lm_head")
 _OUTPUT = both("attention.output", "self_attn.o_proj")
@@ -31,8 +31,8 @@ def _gated(ours: str, theirs: str) -> dict[str, Rows]:
 
 def _experts(theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
     return {
-        "feed_forward.expert_gate_up.weight": rows(f"{theirs}.gate_up_proj", rearrange=rearrange),
-        "feed_forward.expert_down.weight": rows(f"{theirs}.down_proj", rearrange=rearrange),
+        "feed_forward.expert_gate_up.weight": Rows(f"{theirs}.gate_up_proj", rearrange=rearrange),
+        "feed_forward.expert_down.weight": Rows(f"{theirs}.down_proj", rearrange=rearrange),
     }
 
 
@@ -101,7 +101,7 @@ PHI3 = NameMap(
 DIFFLLAMA = NameMap(
     _TOP,
     {
-        f"attention.weight_{ours}_{number}": rows(f"self_attn.lambda_{theirs}{number}")
+        f"attention.weight_{ours}_{number}": Rows(f"self_attn.lambda_{theirs}{number}")
         for ours, theirs in (("query", "q"), ("key", "k"))
         for number in (1, 2)
     }
@@ -146,7 +146,7 @@ def deepseek_v3_names(
         | both("attention.latent_norm", "self_attn.kv_a_layernorm")
         | both("attention.key_value", "self_attn.kv_b_proj", rearrange=keys_before_values)
         | _ROUTER
-        | {"feed_forward.router.choice_bias": rows("mlp.gate.e_score_correction_bias")}
+        | {"feed_forward.router.choice_bias": Rows("mlp.gate.e_score_correction_bias")}
         | _experts("mlp.experts")
         | _gated("feed_forward.shared", "mlp.shared_experts"),
     )
@@ -163,13 +163,13 @@ GPT_OSS = NameMap(
     | _PRE_NORM
     | both("feed_forward.router.projection", "mlp.router")
     | {
-        "attention.sinks": rows("self_attn.sinks"),
-        "feed_forward.expert_gate_up.weight": rows(
+        "attention.sinks": Rows("self_attn.sinks"),
+        "feed_forward.expert_gate_up.weight": Rows(
             "mlp.experts.gate_up_proj", rearrange=lambda tensor: _gate_before_up(tensor.mT)
         ),
-        "feed_forward.expert_gate_up.bias": rows("mlp.experts.gate_up_proj_bias", rearrange=_gate_before_up),
-        "feed_forward.expert_down.weight": rows("mlp.experts.down_proj", rearrange=transposed),
-        "feed_forward.expert_down.bias": rows("mlp.experts.down_proj_bias"),
+        "feed_forward.expert_gate_up.bias": Rows("mlp.experts.gate_up_proj_bias", rearrange=_gate_before_up),
+        "feed_forward.expert_down.weight": Rows("mlp.experts.down_proj", rearrange=transposed),
+        "feed_forward.expert_down.bias": Rows("mlp.experts.down_proj_bias"),
     },
 )
 """gpt-oss, whose experts are stored transposed, with the channels of gate and up alternating."""

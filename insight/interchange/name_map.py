@@ -11,15 +11,14 @@ Rearrange = Callable[[torch.Tensor], torch.Tensor]
 """A linear rearrangement of a tensor's numbers, so that it also turns gradients into gradients."""
 
 
-@dataclass(frozen=True)
 class Rows:
     """The source of one of our tensors: the other library's tensors whose rows are concatenated in it.
 
     ``rearrange`` is applied to the result, if it is given.
     """
 
-    names: tuple[str, ...]
-    rearrange: Rearrange | None = None
+    def __init__(self, *names: str, rearrange: Rearrange | None = None) -> None:
+        self.names, self.rearrange = names, rearrange
 
     def read(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
         """Our tensor, or ``None`` where the other library has no such tensors."""
@@ -30,15 +29,12 @@ class Rows:
         return joined if self.rearrange is None else self.rearrange(joined)
 
 
-def rows(*names: str, rearrange: Rearrange | None = None) -> Rows:
-    """An entry of a table; see :class:`Rows`."""
-    return Rows(names, rearrange)
-
-
 def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
     """The entries for the weight and the bias of a module of ours; either may be missing."""
-    kinds = ("weight", "bias")
-    return {f"{ours}.{kind}": Rows(tuple(f"{name}.{kind}" for name in theirs), rearrange) for kind in kinds}
+    return {
+        f"{ours}.{kind}": Rows(*(f"{name}.{kind}" for name in theirs), rearrange=rearrange)
+        for kind in ("weight", "bias")
+    }
 
 
 def top(embedding: str, norm: str) -> dict[str, Rows]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from insight.interchange.name_map import NameMap, rows, transposed, unpacked
+from insight.interchange.name_map import NameMap, Rows, transposed, unpacked
 
 
 def test_rows_are_joined_in_order_and_layers_counted() -> None:
     names = NameMap(
-        {"embedding.weight": rows("tokens")},
-        {"both": rows("a", "b"), "missing": rows("a", "c"), "turned": rows("b", rearrange=transposed)},
+        {"embedding.weight": Rows("tokens")},
+        {"both": Rows("a", "b"), "missing": Rows("a", "c"), "turned": Rows("b", rearrange=transposed)},
         "layer.{layer}.",
     )
     tensors = {

@@ -17,14 +17,7 @@ def list_corpora() -> list[str]:
 
 
 def corpus_path(name: str) -> Path:
-    """The file of an embedded corpus.
-
-    Args:
-        name: A name from :func:`list_corpora`.
-
-    Raises:
-        DataError: There is no such corpus.
-    """
+    """The file of an embedded corpus; a DataError names the corpora if there is none of this name."""
     known = list_corpora()
     if name not in known:
         match = nearest(name, known)
@@ -34,9 +27,5 @@ def corpus_path(name: str) -> Path:
 
 
 def read_corpus(name: str) -> str:
-    """The whole text of an embedded corpus.
-
-    Raises:
-        DataError: There is no such corpus.
-    """
+    """The whole text of an embedded corpus; a DataError if there is no such corpus."""
     return lzma.decompress(corpus_path(name).read_bytes()).decode("utf-8")

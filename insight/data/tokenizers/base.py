@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from insight.data.sources.cuts import cut_stream, cut_text
 from insight.runtime.component import Component
 from insight.runtime.errors import TokenizerError
 from insight.runtime.files import atomic_write_text
@@ -40,15 +42,23 @@ class EncodedBatch(NamedTuple):
 class BaseTokenizer(ABC):
     """Turns text into token ids and back; instances are thread-safe and picklable.
 
-    If ``is_lossless`` is true, decoding returns any text exactly. Other tokenizers lose text on purpose: they
-    normalize it, or know only some words. The name of a special token inside a text is plain text and never
-    becomes the special id, so a document cannot forge the end of another.
+    The name of a special token inside a text is plain text and never becomes the special id, so a document
+    cannot forge the end of another.
+
+    Attributes:
+        vocabulary_size: Number of ids; every id is below it.
+        end_of_text_id: Id of the token that ends a document.
+        is_lossless: Whether decoding returns every text exactly. Other tokenizers lose text on purpose: they
+            normalize it, or know only some words.
+        boundaries: White space before which, after another character, a text may be cut without changing any
+            id, as characters of a regular expression; ``None`` if no such place is known.
     """
 
-    @property
-    @abstractmethod
-    def vocabulary_size(self) -> int:
-        """Number of ids; every id is below it."""
+    vocabulary_size: int
+    end_of_text_id: int
+    is_lossless: bool = True
+    boundaries: str | None = None
+    _safe_cut: re.Pattern[str] | None = None
 
     @property
     @abstractmethod
@@ -56,26 +66,8 @@ class BaseTokenizer(ABC):
         """The ids of the tokens that stand for no text, by name."""
 
     @property
-    @abstractmethod
-    def end_of_text_id(self) -> int:
-        """Id of the token that ends a document."""
-
-    @property
-    def is_lossless(self) -> bool:
-        """Whether decoding returns every text exactly."""
-        return True
-
-    @property
     def unknown_id(self) -> int | None:
         """Id of the token for unknown words; ``None`` if every text can be encoded."""
-        return None
-
-    @property
-    def boundaries(self) -> str | None:
-        """White space before which, after another character, a text may be cut without changing any id.
-
-        The value is characters of a regular expression; ``None`` if no such place is known.
-        """
         return None
 
     @property
@@ -129,7 +121,7 @@ class BaseTokenizer(ABC):
 
         Every part but the last has at least ``num_characters``. If no cut is allowed, the text is one part.
         """
-        yield text
+        return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
 
     def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
         """Cut a text given in chunks (cut anywhere) into parts, as :meth:`text_parts` does.
@@ -139,7 +131,8 @@ class BaseTokenizer(ABC):
         Raises:
             TokenizerError: Millions of characters have no place to cut.
         """
-        yield "".join(chunks)
+        place = self._safe_cut
+        return cut_stream(chunks, num_characters, place) if place else iter(("".join(chunks),))
 
     def decode(self, ids: TokenIds, skip_special_tokens: bool = True) -> str:
         """The text that ``ids`` stand for; bytes that are not UTF-8 become ``U+FFFD``.

@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from insight.data.tokenizers import tokenizer_json
-from insight.data.tokenizers.base import END_OF_TEXT, BaseTokenizer, EncodedBatch, TokenizerConfig
+from insight.data.tokenizers.base import (
+    END_OF_TEXT,
+    BaseTokenizer,
+    EncodedBatch,
+    TokenizerConfig,
+    utf8_length,
+)
 from insight.runtime.numbers import require_number
 
 _END_OF_TEXT_ID = 256
@@ -20,21 +26,13 @@ _END_OF_TEXT_ID = 256
 class ByteTokenizer(BaseTokenizer):
     """A tokenizer whose ids 0 to 255 are the bytes of the UTF-8 text; 256 ends a document."""
 
-    @property
-    def vocabulary_size(self) -> int:
-        return _END_OF_TEXT_ID + 1
+    vocabulary_size = _END_OF_TEXT_ID + 1
+    end_of_text_id = _END_OF_TEXT_ID
+    boundaries = r" \t\n\r"
 
     @property
     def special_tokens(self) -> dict[str, int]:
         return {END_OF_TEXT: _END_OF_TEXT_ID}
-
-    @property
-    def end_of_text_id(self) -> int:
-        return _END_OF_TEXT_ID
-
-    @property
-    def boundaries(self) -> str:
-        return r" \t\n\r"
 
     def to_json(self) -> str:
         """The content of a byte-level BPE without merges, which gives the same ids in other libraries."""
@@ -53,10 +51,9 @@ class ByteTokenizer(BaseTokenizer):
         return np.frombuffer("".join(pieces).encode("utf-8"), dtype=np.uint8)
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
-        encoded = [text.encode("utf-8") for text in texts]
-        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(data) for data in encoded], out=offsets[1:])
-        return EncodedBatch(np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int64), offsets)
+        offsets = np.cumsum([0, *map(utf8_length, texts)], dtype=np.int64)
+        data = "".join(texts).encode("utf-8")
+        return EncodedBatch(np.frombuffer(data, dtype=np.uint8).astype(np.int64), offsets)
 
     def _token_bytes(self) -> list[bytes]:
         return [*(bytes([value]) for value in range(256)), b""]

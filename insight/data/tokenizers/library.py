@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.sources.cuts import PIECE_CHARACTERS, cut_stream, cut_text, safe_cut
+from insight.data.sources.cuts import PIECE_CHARACTERS, cut_text, safe_cut
 from insight.data.tokenizers import tokenizer_json as parts
 from insight.data.tokenizers.base import BaseTokenizer, EncodedBatch, utf8_length
 from insight.data.tokenizers.fast_encoder import ENCODING_ERRORS, FastEncoder, proven_encoder
@@ -73,23 +73,25 @@ class LibraryTokenizer(BaseTokenizer):
         self._plain_added = {int(token["id"]): token["content"] for token in added if not token["special"]}
         if end_of_text not in self._special:
             raise TokenizerError(f"no special token {end_of_text!r} in this tokenizer", "add it")
-        self._end_of_text = end_of_text
+        self._state = (self._json, end_of_text)
+        self.end_of_text_id = self._special[end_of_text]
         # A pre-tokenizer that writes ▁ for spaces decodes a ▁ of the text as a space.
         has_metaspace = "Metaspace" in json.dumps(data.get("pre_tokenizer"))
-        self._changes_text = data.get("normalizer") is not None or has_metaspace
+        changes_text = data.get("normalizer") is not None or has_metaspace
+        self.is_lossless = type(self).is_lossless and not changes_text
         self._text_of = parts.token_text_of(data)
         self._vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
-        self._size: int = max(self._vocabulary.values()) + 1
-        self._cut_before = before = self._boundaries(data)
-        self._safe_cut = None if before is None else safe_cut(before)
+        self.vocabulary_size = max(self._vocabulary.values()) + 1
+        self.boundaries = before = self._boundaries(data)
         self._segments: SegmentEncoder | None = None
         if before is not None:
+            self._safe_cut = safe_cut(before)
             cache: LRUCache[str, bytes] = LRUCache(_CACHE_ENTRIES, _CACHE_BYTES)
             process_watcher().register(cache)
             self._segments = SegmentEncoder(segment_pattern(before), self._encode_with_library, cache)
 
     def __getstate__(self) -> tuple[str, str]:
-        return (self._json, self._end_of_text)
+        return self._state
 
     def __setstate__(self, state: tuple[str, str]) -> None:
         LibraryTokenizer.__init__(self, *state)
@@ -102,24 +104,8 @@ class LibraryTokenizer(BaseTokenizer):
         return rule.boundaries if rule and is_known else None
 
     @property
-    def vocabulary_size(self) -> int:
-        return self._size
-
-    @property
     def special_tokens(self) -> dict[str, int]:
         return dict(self._special)
-
-    @property
-    def end_of_text_id(self) -> int:
-        return self._special[self._end_of_text]
-
-    @property
-    def is_lossless(self) -> bool:
-        return not self._changes_text
-
-    @property
-    def boundaries(self) -> str | None:
-        return self._cut_before
 
     @property
     def cache(self) -> LRUCache[str, bytes] | None:
@@ -134,13 +120,6 @@ class LibraryTokenizer(BaseTokenizer):
 
     def to_json(self) -> str:
         return self._json
-
-    def text_parts(self, text: str, num_characters: int) -> Iterator[str]:
-        return cut_text(text, num_characters, self._safe_cut) if self._safe_cut else iter((text,))
-
-    def stream_parts(self, chunks: Iterable[str], num_characters: int) -> Iterator[str]:
-        place = self._safe_cut
-        return cut_stream(chunks, num_characters, place) if place else iter(("".join(chunks),))
 
     def _encode(self, texts: Sequence[str]) -> EncodedBatch:
         if sum(map(len, texts)) >= _FAST_FROM_CHARACTERS and self._fast:
@@ -180,7 +159,7 @@ class LibraryTokenizer(BaseTokenizer):
         return [item.ids for item in encoded]
 
     def _token_bytes(self) -> list[bytes]:
-        pieces = [b""] * self._size
+        pieces = [b""] * self.vocabulary_size
         for token, index in self._vocabulary.items():
             pieces[index] = b"" if token in self._special else self._text_of(token)
         for index, content in self._plain_added.items():

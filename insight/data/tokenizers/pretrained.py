@@ -99,11 +99,7 @@ class PretrainedTokenizerConfig(TokenizerConfig):
             raise ConfigError("names no tokenizer", _WHAT_TO_GIVE, option="path", value=self.path)
 
     def build(self, texts: Iterable[str]) -> BaseTokenizer:
-        """Read the file; ``texts`` are not read.
-
-        Raises:
-            TokenizerError: The file is missing or damaged, or its tokenizer loses text.
-        """
+        """Read the file, with the errors of :func:`load_tokenizer`; ``texts`` are not read."""
         return load_tokenizer(self.path)
 
 

@@ -72,7 +72,6 @@ def plan_pruning(tokenizer: BaseTokenizer, counts: npt.NDArray[np.int64]) -> Pru
 
     Raises:
         TokenizerError: The tokenizer is not a byte-pair encoding that can be pruned, or has no merges.
-        ConfigError: The number of counts differs from the vocabulary size.
     """
     if len(counts) != tokenizer.vocabulary_size:
         problem = f"{len(counts)} counts for {tokenizer.vocabulary_size} tokens: one is needed for each"

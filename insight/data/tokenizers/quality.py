@@ -100,9 +100,8 @@ class TokenizerQuality:
     @property
     def total(self) -> TextQuality:
         """The measures of all texts together."""
-        total = TextQuality(
-            "all", first_loss=next((each.first_loss for each in self.texts if each.first_loss), "")
-        )
+        first_losses = (text.first_loss for text in self.texts if text.first_loss)
+        total = TextQuality("all", first_loss=next(first_losses, ""))
         for name in [name for name in vars(total) if name.startswith("num_")]:
             setattr(total, name, sum(getattr(text, name) for text in self.texts))
         return total

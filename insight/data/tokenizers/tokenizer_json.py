@@ -22,11 +22,7 @@ _DROPPING = ("BertPreTokenizer", "CharDelimiterSplit", "Whitespace", "Whitespace
 
 
 def parsed(tokenizer_json: str, name: str) -> dict[str, Any]:
-    """The JSON object in ``tokenizer_json``; messages use ``name``.
-
-    Raises:
-        TokenizerError: The content is not JSON or not an object.
-    """
+    """The JSON object in ``tokenizer_json``, or a TokenizerError that begins with ``name``."""
     remedy = "give the file that Hugging Face writes"
     try:
         data = json.loads(tokenizer_json)
@@ -44,50 +40,24 @@ def document(
     *,
     normalizer: dict[str, Any] | None = None,
     added: Sequence[dict[str, Any]] = (),
-    post_processor: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of a ``tokenizer.json``, made of its parts."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": list(added),
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": post_processor,
-        "decoder": decoder,
-        "model": model,
-    }
+    start = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": list(added)}
+    steps = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": None}
+    return {**start, **steps, "decoder": decoder, "model": model}
 
 
 def bpe_model(vocabulary: dict[str, int], merges: list[list[str]], **options: Any) -> dict[str, Any]:
     """A model of byte-pair encoding, with the options of the library that differ from its defaults."""
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        **options,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
+    unset = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
+    off = dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
+    return {"type": "BPE", **unset, **off, **options, "vocab": vocabulary, "merges": merges}
 
 
 def added_token(index: int, name: str, special: bool = True, normalized: bool = False) -> dict[str, Any]:
     """An entry of ``added_tokens``."""
-    return {
-        "id": index,
-        "content": name,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": normalized,
-        "special": special,
-    }
+    off = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    return {"id": index, "content": name, **off, "normalized": normalized, "special": special}
 
 
 def split(pattern: str) -> dict[str, Any]:

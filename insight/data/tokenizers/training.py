@@ -74,8 +74,8 @@ def _read(file: Path) -> BaseTokenizer | None:
 def joint_vocabulary(config: TokenizerConfig, texts: Mapping[str, Iterable[str]]) -> BaseTokenizer:
     """Train one tokenizer on the texts of all languages, in their order.
 
-    This is joint BPE (Sennrich et al. 2016, arXiv 1508.07909). Languages of one script then share names, loan words and numbers, and source and target embeddings may be
-    one matrix. A language with more text gets more of the vocabulary.
+    Languages of one script then share names, loan words and numbers, and source and target embeddings may be
+    one matrix (Sennrich et al. 2016, arXiv 1508.07909). More text of a language gets it more tokens.
 
     Raises:
         ConfigError: There is no text, or the tokenizer does not learn from text.

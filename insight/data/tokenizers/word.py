@@ -32,12 +32,10 @@ class WordTokenizer(LibraryTokenizer):
         TokenizerError: The content is damaged.
     """
 
+    is_lossless = False
+
     def __init__(self, tokenizer_json: str) -> None:
         super().__init__(tokenizer_json, END_OF_TEXT)
-
-    @property
-    def is_lossless(self) -> bool:
-        return False
 
     @property
     def unknown_id(self) -> int:
@@ -47,7 +45,7 @@ class WordTokenizer(LibraryTokenizer):
         return _RULE.boundaries
 
     def _token_bytes(self) -> list[bytes]:
-        pieces = [b""] * self._size
+        pieces = [b""] * self.vocabulary_size
         for word, index in self._vocabulary.items():
             pieces[index] = b"" if word in self._special else word.encode("utf-8")
         return pieces
