@@ -48,7 +48,7 @@ def test_long_texts_are_encoded_fast_and_alike() -> None:
 
 
 @installed
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(
         st.one_of(

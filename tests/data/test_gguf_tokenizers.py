@@ -118,7 +118,7 @@ def test_byte_level_bpe(tmp_path: Path, rule: str) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_digits_apart(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "smollm.gguf"
@@ -261,7 +261,7 @@ def test_damaged_files(tmp_path: Path, edit: Callable[[bytes], bytes], said: str
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_any_damage_ends_in_a_typed_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

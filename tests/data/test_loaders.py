@@ -168,7 +168,7 @@ def test_seeds_give_other_batches(store: TokenStore) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.text("ab é", max_size=30), min_size=1, max_size=8),
     st.integers(1, 40),

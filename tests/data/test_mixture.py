@@ -18,7 +18,7 @@ from insight.data.sampling.mixture import MixedSamples, proportional_turns, whol
 from insight.runtime.errors import ConfigError
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=7))
 def test_everybody_has_had_their_share_at_every_moment(weights: list[int]) -> None:
     turns = proportional_turns(weights)
@@ -39,7 +39,7 @@ def test_planted_fault_turns_in_blocks_are_not_fair() -> None:
     assert np.abs(counts * 8 - np.arange(1, 9)[:, None] * weights).max() >= 8
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.decimals("0.001", "50", places=3), min_size=1, max_size=5))
 def test_decimals_are_taken_as_they_are_written(weights: list[object]) -> None:
     exact = [Fraction(str(weight)) for weight in weights]
@@ -103,7 +103,7 @@ def test_each_corpus_is_read_in_whole_epochs(stores: dict[str, TokenStore], samp
         assert len({tuple(order) for order in orders}) == len(orders)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**12), st.integers(1, 50))
 def test_positions_far_ahead_cost_nothing_and_agree(start: int, count: int) -> None:
     class Counting(Samples):

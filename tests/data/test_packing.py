@@ -69,7 +69,7 @@ def epoch_of(store: TokenStore, length: int, epoch: int = 0) -> list[tuple[list[
     return [pair for index in range(batches.num_batches) for pair in segments(batches(first + index))]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=25),
     st.integers(1, 17),
@@ -107,7 +107,7 @@ def one_by_one(lengths: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(1, 40), st.data())
 def test_items_of_one_length_together_pack_as_one_by_one(capacity: int, data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(1, capacity), max_size=60))

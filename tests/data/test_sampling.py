@@ -12,7 +12,7 @@ from insight.runtime.errors import ConfigError
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.integers(1, 700), st.integers(0, 2**70), st.integers(0, 10**9))
 def test_every_index_once(size: int, seed: int, epoch: int) -> None:
     images = permute(np.arange(size), size, seed, epoch)
@@ -62,7 +62,7 @@ def test_random_integers_are_spread() -> None:
     assert max(np.bincount(drawn)) < 150
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(2, 400), st.integers(1, 50), st.integers(0, 100), st.integers(0, 5))
 def test_windows_of_an_epoch_cover_the_text(num_tokens: int, length: int, seed: int, epoch: int) -> None:
     if num_tokens <= length:

@@ -24,7 +24,7 @@ def order_of(lengths: object, extra: int, seed: int, pool: int) -> TokenBudgetOr
     return TokenBudgetOrder(array, largest + extra, seed, pool)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(LENGTHS, st.integers(0, 100), st.integers(0, 9), st.integers(1, 70), st.integers(0, 3))
 def test_an_epoch_has_every_sample_once_within_the_budget(
     lengths: list[object], extra: int, seed: int, pool: int, epoch: int
@@ -38,7 +38,7 @@ def test_an_epoch_has_every_sample_once_within_the_budget(
     assert 0 <= order.padding(epoch) < 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(LENGTHS, st.integers(0, 100), st.integers(1, 70), st.integers(1, 5), st.integers(0, 2))
 def test_ranks_have_as_many_batches_and_together_the_global_one(
     lengths: list[object], extra: int, pool: int, world: int, epoch: int
@@ -59,7 +59,7 @@ def test_ranks_have_as_many_batches_and_together_the_global_one(
         assert found == sorted(batch.tolist())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(LENGTHS, st.integers(0, 60), st.integers(1, 70), st.integers(1, 40))
 def test_a_position_is_enough_to_go_on(lengths: list[object], extra: int, pool: int, num_before: int) -> None:
     order = order_of(lengths, extra, 0, pool)

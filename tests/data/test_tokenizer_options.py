@@ -57,7 +57,7 @@ def reference(tokenizer: BPETokenizer | WordTokenizer | PretrainedTokenizer) -> 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(st.lists(st.one_of(awkward, any_text), max_size=4))
 def test_ids_are_those_of_the_library(texts: list[str]) -> None:
     """Cutting texts into words and looking those up changes no id, for any rule and normalization."""
@@ -69,7 +69,7 @@ def test_ids_are_those_of_the_library(texts: list[str]) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.one_of(awkward, any_text), st.integers(1, 5))
 def test_cutting_changes_no_id(text: str, size: int) -> None:
     for tokenizer in (*BUILT.values(), WORDS):
@@ -78,7 +78,7 @@ def test_cutting_changes_no_id(text: str, size: int) -> None:
         assert [index for part in parts for index in tokenizer.encode(part)] == tokenizer.encode(text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.one_of(awkward, any_text))
 def test_segments_leave_nothing_out(text: str) -> None:
     for rule in PRE_TOKENIZERS.values():

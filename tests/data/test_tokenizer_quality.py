@@ -31,7 +31,7 @@ def named(*texts: Iterable[str]) -> list[NamedText]:
     return [(f"text {number}", lambda text=list(text): text) for number, text in enumerate(texts)]  # type: ignore[misc]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(documents, min_size=1, max_size=3), st.sampled_from([BPE, ByteTokenizer(), WORDS]))
 def test_figures_are_those_of_counting_by_hand(texts: list[list[str]], tokenizer: BaseTokenizer) -> None:
     quality = measure_tokenizer(tokenizer, named(*texts))
@@ -59,7 +59,7 @@ def test_figures_are_those_of_counting_by_hand(texts: list[list[str]], tokenizer
         assert total.num_checked == sum(map(len, texts))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(documents, st.integers(1, 12))
 def test_stretches_are_cut_by_bytes(texts: list[str], size: int) -> None:
     """A token belongs to the stretch that its last byte lies in, whatever the batches were."""

@@ -53,7 +53,7 @@ def test_texts_round_trip(tokenizer: BaseTokenizer, text: str) -> None:
     check(tokenizer, text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(any_text)
 def test_any_text_round_trips(text: str) -> None:
     for tokenizer in ALL:
@@ -68,7 +68,7 @@ def check(tokenizer: BaseTokenizer, text: str) -> None:
     assert tokenizer.end_of_text_id not in ids
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(any_text, max_size=6))
 def test_batch_is_the_texts_one_by_one(texts: list[str]) -> None:
     for tokenizer in ALL:
@@ -80,7 +80,7 @@ def test_batch_is_the_texts_one_by_one(texts: list[str]) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.sampled_from(["a", "'s", " ", "\n", "1", "é", "。", "\u2003", "!", "\t", "it"])).map("".join),
     st.integers(1, 6),
