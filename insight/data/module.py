@@ -163,10 +163,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             remedy = "name validation_files, or set validation_fraction to 0"
             raise ConfigError(problem, remedy, option="validation_fraction", value=fraction)
         if self.canaries is not None:
-            raise ConfigError(
-                "canaries: they are planted in one stream, and train_files names corpora",
-                "list the files without names, or leave the canaries out",
-            )
+            problem = "canaries: they are planted in one stream, and train_files names corpora"
+            raise ConfigError(problem, "list the files without names, or leave the canaries out")
 
     def use_tokenizer(self, tokenizer: BaseTokenizer) -> None:
         """Use a finished tokenizer, such as that of a checkpoint, unless text has been encoded already."""

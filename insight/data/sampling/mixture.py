@@ -50,17 +50,14 @@ def proportional_turns(weights: Sequence[int]) -> Turns:
     The k-th turn of an owner with share w lies in the slots from floor((k-1)/w) to ceil(k/w) - 1; the owner
     whose last possible slot comes first has the next turn. The theorem of proportionate fairness proves that
     this always succeeds (Baruah, Cohen, Plaxton and Varvel 1996, Algorithmica 15; Tijdeman 1980 calls it the
-    chairman assignment problem).
-
-    Raises:
-        ConfigError: The sum of the weights, which is the period, is above ``MAX_PERIOD``.
+    chairman assignment problem). The period is the sum of the weights, at most ``MAX_PERIOD``.
     """
     period = sum(weights)
     if period > MAX_PERIOD:
-        raise ConfigError(
-            f"weights in the proportions {' : '.join(map(str, weights))} repeat after {period:,} samples",
-            f"round them, so that the whole numbers in their proportion add up to {MAX_PERIOD:,} or less",
-        )
+        proportions = " : ".join(map(str, weights))
+        problem = f"weights in the proportions {proportions} repeat after {period:,} samples"
+        remedy = f"round them, so that the whole numbers in their proportion add up to {MAX_PERIOD:,} or less"
+        raise ConfigError(problem, remedy)
     owner = np.empty(period, dtype=np.int64)
     nth = np.empty(period, dtype=np.int64)
     had = [0] * len(weights)
@@ -121,10 +118,9 @@ class Mixture(SamplingConfig):
     def check(self, names: Sequence[str], sequence_length: int) -> None:
         if set(names) != set(self.weights):
             given = ", ".join(name or "files without a name" for name in names)
-            raise ConfigError(
-                f"weights names {', '.join(self.weights)}, and train_files {given}",
-                "give every corpus a name in train_files and a weight: train_files: {a: FILES, b: FILES}",
-            )
+            problem = f"weights names {', '.join(self.weights)}, and train_files {given}"
+            remedy = "give every corpus a name in train_files and a weight: train_files: {a: FILES, b: FILES}"
+            raise ConfigError(problem, remedy)
         self.sampling.check(names[:1], sequence_length)
 
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:

@@ -31,10 +31,8 @@ def best_fit_decreasing(lengths: Int64, capacity: int) -> Int64:
         int64 ``(items,)``, bin numbers from 0 without gaps.
     """
     if len(lengths) and not (lengths.min() >= 1 and lengths.max() <= capacity):
-        raise ConfigError(
-            f"lengths from {lengths.min()} to {lengths.max()}: each must lie in 1..{capacity}",
-            "split longer items",
-        )
+        problem = f"lengths from {lengths.min()} to {lengths.max()}: each must lie in 1..{capacity}"
+        raise ConfigError(problem, "split longer items")
     by_length = np.argsort(-lengths, kind="stable")
     counts = np.bincount(lengths, minlength=capacity + 1)
     bins = np.empty(len(lengths), dtype=np.int64)

@@ -19,13 +19,7 @@ IGNORED_TARGET = -100
 
 
 class Corpus(NamedTuple):
-    """Text to train on.
-
-    Attributes:
-        name: Name of the corpus in ``train_files``; ``""`` if corpora have no names.
-        title: Name of the corpus in messages.
-        store: Tokens of the corpus.
-    """
+    """Text to train on: ``name`` in ``train_files`` (``""`` if it has none) and ``title`` in messages."""
 
     name: str
     title: str
@@ -108,17 +102,12 @@ class SamplingConfig(Component):
     counts_batches: ClassVar[bool] = False
 
     def check(self, names: Sequence[str], sequence_length: int) -> None:
-        """Refuse options that cannot work, before any text is read.
-
-        Raises:
-            ConfigError: The sampling does not support the corpora or the length.
-        """
+        """Refuse corpora or a length that cannot work (ConfigError), before any text is read."""
         if len(names) > 1:
-            raise ConfigError(
-                f"train_files names {len(names)} corpora ({', '.join(names)}), and "
-                f"sampling={type(self).__name__} takes one",
-                "use sampling=Mixture with their weights, or list the files without names",
-            )
+            corpora = f"train_files names {len(names)} corpora ({', '.join(names)})"
+            problem = f"{corpora}, and sampling={type(self).__name__} takes one"
+            remedy = "use sampling=Mixture with their weights, or list the files without names"
+            raise ConfigError(problem, remedy)
 
     @abstractmethod
     def build(self, corpora: Sequence[Corpus], sequence_length: int, seed: int) -> Samples:

@@ -91,8 +91,7 @@ class TokenBudgetOrder:
     def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
         """Yield the batches of one rank without end, after the samples that all ranks have consumed.
 
-        Raises:
-            ConfigError: The position is inside a batch, or the rank is not below ``world_size``.
+        A ConfigError refuses a position inside a batch, and a rank that is not below ``world_size``.
         """
         require_number("rank", rank, 0, whole=True, at_least=0, below=world_size)
         epoch, before = divmod(num_samples_consumed, self.num_samples)

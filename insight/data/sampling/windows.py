@@ -39,10 +39,9 @@ class WindowOrder:
     def __post_init__(self) -> None:
         require_number("sequence_length", self.sequence_length, 256, whole=True, at_least=1)
         if self.num_tokens <= self.sequence_length:
-            raise ConfigError(
-                f"{self.num_tokens} tokens, fewer than one sequence of {self.sequence_length} + 1",
-                f"use sequence_length={max(1, self.num_tokens - 1)} or less, or more text",
-            )
+            problem = f"{self.num_tokens} tokens, fewer than one sequence of {self.sequence_length} + 1"
+            most = max(1, self.num_tokens - 1)
+            raise ConfigError(problem, f"use sequence_length={most} or less, or more text")
 
     @property
     def num_windows(self) -> int:
@@ -81,10 +80,8 @@ class Windows(SamplingConfig):
         (corpus,) = corpora
         num_tokens = corpus.store.num_tokens
         if num_tokens <= sequence_length:
-            raise DataError(
-                f"{corpus.title}: {num_tokens} tokens, fewer than one sequence of {sequence_length} + 1",
-                f"give more text or use sequence_length={num_tokens - 1} or less",
-            )
+            problem = f"{corpus.title}: {num_tokens} tokens, fewer than one sequence of {sequence_length} + 1"
+            raise DataError(problem, f"give more text or use sequence_length={num_tokens - 1} or less")
         return WindowSamples(corpus.store, WindowOrder(num_tokens, sequence_length, seed, self.random_offset))
 
 

@@ -98,11 +98,7 @@ class BaseTokenizer(ABC):
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
-        """The ids of every text in one flat array.
-
-        Raises:
-            TokenizerError: ``texts`` is not a list, or one of them is not a ``str`` or not valid Unicode.
-        """
+        """The ids of every text of a list in one flat array, with the errors of :meth:`encode`."""
         if isinstance(texts, (str, bytes)):
             raise TokenizerError("encode_batch needs a list of texts, got one", "use encode, or [text]")
         if not isinstance(texts, Sequence):

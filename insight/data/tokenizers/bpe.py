@@ -126,9 +126,7 @@ def _without_special_words(data: dict[str, Any], vocabulary_size: int) -> str:
 
 def is_bpe_tokenizer(data: dict[str, Any]) -> bool:
     """Whether the content of a ``tokenizer.json`` has the form that :class:`BPETokenizer` writes."""
-    added, model = data.get("added_tokens"), data.get("model")
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        return False
+    added, model = parts.added_tokens(data), data.get("model")
     return (
         parts.pre_tokenizer_of(data) is not None
         and data.get("normalizer") in NORMALIZATIONS.values()

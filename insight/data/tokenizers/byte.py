@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insight.data.tokenizers import tokenizer_json
+from insight.data.tokenizers import tokenizer_json as parts
 from insight.data.tokenizers.base import (
     END_OF_TEXT,
     BaseTokenizer,
@@ -73,10 +73,10 @@ def is_byte_tokenizer(data: dict[str, Any]) -> bool:
     return data == _TOKENIZER_JSON
 
 
-_NAMES = (*tokenizer_json.BYTE_CHARACTERS, END_OF_TEXT)
-_TOKENIZER_JSON = tokenizer_json.document(
-    tokenizer_json.byte_level(use_regex=False),
-    tokenizer_json.byte_level(use_regex=False),
-    tokenizer_json.bpe_model({name: index for index, name in enumerate(_NAMES)}, []),
-    added=[tokenizer_json.added_token(_END_OF_TEXT_ID, END_OF_TEXT)],
+_NAMES = (*parts.BYTE_CHARACTERS, END_OF_TEXT)
+_TOKENIZER_JSON = parts.document(
+    parts.byte_level(use_regex=False),
+    parts.byte_level(use_regex=False),
+    parts.bpe_model({name: index for index, name in enumerate(_NAMES)}, []),
+    added=[parts.added_token(_END_OF_TEXT_ID, END_OF_TEXT)],
 )

@@ -11,18 +11,12 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 
-from insight.data.tokenizers import tokenizer_json
-from insight.data.tokenizers.tokenizer_json import (
-    PRE_TOKENIZERS,
-    SPACE,
-    PreTokenizer,
-    byte_level,
-    sequence,
-)
+from insight.data.tokenizers import tokenizer_json as parts
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS, SPACE, byte_level
 from insight.runtime.errors import TokenizerError
 
 MAGIC = b"GGUF"
@@ -78,12 +72,12 @@ class _Reader:
             data = self._bytes(self._count(_MOST_STRING_BYTES, "bytes"))
             try:
                 return data.decode("utf-8") if is_wanted else None
-            except UnicodeDecodeError:
-                self._damaged("a text that is not UTF-8")
+            except UnicodeDecodeError as error:
+                raise _damaged(self.name, "a text that is not UTF-8") from error
         if kind != _ARRAY:
             return self._scalar(self._code(kind))
         if depth == 0:
-            self._damaged("lists inside lists inside lists")
+            raise _damaged(self.name, "lists inside lists inside lists")
         item_kind, count = self._scalar("I"), self._count(_MOST_ITEMS, "items")
         if item_kind in (_STRING, _ARRAY):
             return [self._value(item_kind, is_wanted, depth - 1) for _ in range(count)]
@@ -94,12 +88,12 @@ class _Reader:
     def _count(self, most: int, unit: str) -> int:
         count: int = self._scalar("Q")
         if count > most:
-            self._damaged(f"{count:,} {unit}")
+            raise _damaged(self.name, f"{count:,} {unit}")
         return count
 
     def _code(self, kind: int) -> str:
         if kind not in _SCALARS:
-            self._damaged(f"a value of type {kind}")
+            raise _damaged(self.name, f"a value of type {kind}")
         return _SCALARS[kind]
 
     def _scalar(self, code: str) -> Any:
@@ -108,11 +102,8 @@ class _Reader:
     def _bytes(self, count: int) -> bytes:
         data = self.file.read(count)
         if len(data) != count:
-            self._damaged("it ends too early")
+            raise _damaged(self.name, "it ends too early")
         return data
-
-    def _damaged(self, reason: str) -> NoReturn:
-        raise _damaged(self.name, reason)
 
 
 def _damaged(name: str, reason: str) -> TokenizerError:
@@ -126,13 +117,12 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 _GPT2 = byte_level(use_regex=True)
 _LLAMA3 = PRE_TOKENIZERS["gpt4"].to_json()[0]
 # As in GPT-4's rule, but each digit is a word; published in the tokenizer.json of Qwen 2.
-_QWEN2 = PreTokenizer(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}"), "").to_json()[0]
-_SMOLLM = sequence({"type": "Digits", "individual_digits": True}, _GPT2)
+_QWEN2 = parts.PreTokenizer(PRE_TOKENIZERS["gpt4"].pattern.replace(r"\p{N}{1,3}", r"\p{N}"), "").to_json()[0]
+_SMOLLM = parts.sequence({"type": "Digits", "individual_digits": True}, _GPT2)
 # Name of the rule → (its form in a tokenizer.json, whether words that are tokens skip merges, normalizer).
 _RULES: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None]] = {
-    **dict.fromkeys(
-        ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "granite-docling"), (_GPT2, False, None)
-    ),
+    **dict.fromkeys(("gpt-2", "gpt2", "phi-2", "mpt", "olmo"), (_GPT2, False, None)),
+    **dict.fromkeys(("jais", "granite-docling"), (_GPT2, False, None)),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3, True, None)),
     **dict.fromkeys(("dbrx", "smaug-bpe"), (_LLAMA3, False, None)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_QWEN2, False, {"type": "NFC"})),
@@ -156,7 +146,7 @@ def tokenizer_json_of_gguf(path: str | Path) -> str:
         raise TokenizerError(problem, f"known: {', '.join(builders)}; use its tokenizer.json")
     data = builders[model](found)
     if (end := found.token("eos_token_id")) is not None:
-        data["post_processor"] = tokenizer_json.end_template(end, found.tokens.index(end))
+        data["post_processor"] = parts.end_template(end, found.tokens.index(end))
     return json.dumps(data, ensure_ascii=False)
 
 
@@ -199,7 +189,7 @@ class _Values:
     def added(self, normalized: bool) -> list[dict[str, Any]]:
         """The special tokens, and those that stand for text but are no part of the model."""
         return [
-            tokenizer_json.added_token(index, token, special, normalized and not special)
+            parts.added_token(index, token, special, normalized and not special)
             for index, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
             if (special := kind in (_CONTROL, _UNKNOWN)) or kind == _USER_DEFINED
         ]
@@ -208,19 +198,16 @@ class _Values:
 def _byte_level_bpe(found: _Values) -> dict[str, Any]:
     rule = found.optional("pre")
     if rule not in _RULES:
-        problem, remedy = (
-            f"cuts words by the rule {rule!r}, which is not known",
-            f"known: {', '.join(_RULES)}",
-        )
-        raise TokenizerError(f"{found.name}: {problem}", f"{remedy}; use its tokenizer.json")
+        problem = f"{found.name}: cuts words by the rule {rule!r}, which is not known"
+        raise TokenizerError(problem, f"known: {', '.join(_RULES)}; use its tokenizer.json")
     pre_tokenizer, ignore_merges, normalizer = _RULES[rule]
     merges = [merge.split(" ") for merge in found.get("merges", list)]
     for merge in merges:
         if len(merge) != 2 or not {*merge, "".join(merge)} <= found.ids.keys():
             raise _damaged(found.name, f"a merge of {merge!r}")
-    model = tokenizer_json.bpe_model(found.ids, merges, ignore_merges=ignore_merges)
+    model = parts.bpe_model(found.ids, merges, ignore_merges=ignore_merges)
     added = found.added(normalized=False)
-    return tokenizer_json.document(
+    return parts.document(
         pre_tokenizer, byte_level(use_regex=True), model, normalizer=normalizer, added=added
     )
 
@@ -239,10 +226,10 @@ def _sentencepiece(found: _Values) -> dict[str, Any]:
     if found.optional("add_space_prefix", True):
         steps = [{"type": "Prepend", "prepend": SPACE}, *steps]
         undo = [*undo, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
-    model = tokenizer_json.bpe_model(
+    model = parts.bpe_model(
         found.ids, _merges_by_score(found), unk_token=unknown, fuse_unk=True, byte_fallback=True
     )
-    return tokenizer_json.document(
+    return parts.document(
         None,
         {"type": "Sequence", "decoders": undo},
         model,
@@ -262,6 +249,6 @@ def _merges_by_score(found: _Values) -> list[list[str]]:
             left, right = token[:cut], token[cut:]
             if left in ids and right in ids:
                 # A pair of better parts comes before other pairs that form the same token.
-                parts = sorted((ids[left], ids[right]))
-                ranked.append((-scores[index], index, parts, left, right))
+                pair = sorted((ids[left], ids[right]))
+                ranked.append((-scores[index], index, pair, left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]

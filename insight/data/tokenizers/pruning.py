@@ -192,19 +192,14 @@ class PruningTrial:
     Attributes:
         vocabulary_size: Number of remaining tokens.
         num_tokens: Number of tokens of the text.
-        num_tokens_before: Number of tokens of the text with the whole vocabulary.
         num_bytes: Length of the text in bytes.
+        loss: Additional tokens of the text, as a fraction of the number with the whole vocabulary.
     """
 
     vocabulary_size: int
     num_tokens: int
-    num_tokens_before: int
     num_bytes: int
-
-    @property
-    def loss(self) -> float:
-        """Additional tokens of the text, as a fraction of the number before."""
-        return self.num_tokens / self.num_tokens_before - 1
+    loss: float
 
 
 class PruningSearch:
@@ -286,5 +281,6 @@ class PruningSearch:
             for _, read in self._texts:
                 for batch, _ in text_batches(pruned.tokenizer, read()):
                     num_tokens += len(pruned.tokenizer.encode_batch(batch).ids)
-            self.trials[size] = PruningTrial(size, num_tokens, total.num_tokens, total.num_bytes)
+            loss = num_tokens / total.num_tokens - 1
+            self.trials[size] = PruningTrial(size, num_tokens, total.num_bytes, loss)
         return self.trials[size]

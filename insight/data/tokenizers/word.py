@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from insight.data.tokenizers.base import END_OF_TEXT, TokenizerConfig
 from insight.data.tokenizers.library import LibraryTokenizer, TrainingPieces, trained
-from insight.data.tokenizers.tokenizer_json import NORMALIZATIONS, PRE_TOKENIZERS, document, split
+from insight.data.tokenizers.tokenizer_json import PRE_TOKENIZERS, added_tokens, document, split
 from insight.runtime.errors import ConfigError, TokenizerError
 from insight.runtime.numbers import require_number
 
@@ -80,7 +80,7 @@ class WordTokenizerConfig(TokenizerConfig):
             TokenizerError: The texts are empty, or no word is frequent enough.
         """
         model = {"type": "WordLevel", "vocab": {UNKNOWN: 0}, "unk_token": UNKNOWN}
-        normalizer = NORMALIZATIONS["lowercase"] if self.lowercase else None
+        normalizer = {"type": "Lowercase"} if self.lowercase else None
         untrained = document(_PRE_TOKENIZER, {"type": "Fuse"}, model, normalizer=normalizer)
         options = {"vocab_size": self.vocabulary_size, "special_tokens": [END_OF_TEXT, UNKNOWN]}
         options["min_frequency"] = self.min_frequency
@@ -95,12 +95,11 @@ class WordTokenizerConfig(TokenizerConfig):
 
 def is_word_tokenizer(data: dict[str, Any]) -> bool:
     """Whether the content of a ``tokenizer.json`` was written by :class:`WordTokenizer`."""
-    added, model = data.get("added_tokens"), data.get("model")
+    model = data.get("model")
     return (
         isinstance(model, dict)
         and model.get("type") == "WordLevel"
         and model.get("unk_token") == UNKNOWN
         and data.get("pre_tokenizer") == _PRE_TOKENIZER
-        and isinstance(added, list)
-        and [token.get("content") for token in added if isinstance(token, dict)] == [END_OF_TEXT, UNKNOWN]
+        and [token.get("content") for token in added_tokens(data)] == [END_OF_TEXT, UNKNOWN]
     )
