@@ -173,10 +173,7 @@ class TrainingBatches:
     the samples of a step do not depend on how many batches it is divided into.
 
     Args:
-        samples: The samples in training order.
         global_batch_size: Samples per batch on all ranks together.
-        rank: Rank of this process.
-        world_size: Number of processes; divides ``global_batch_size``.
         samples_per_step: Samples per optimizer step on all ranks; ``None`` for one batch per step.
         sampling: The sampling of the samples, which may reshape those of a batch.
     """

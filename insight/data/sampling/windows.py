@@ -27,7 +27,6 @@ class WindowOrder:
     Args:
         num_tokens: Length of the stream, at least ``sequence_length + 1``.
         sequence_length: Inputs per window, at least 1.
-        seed: Chooses offsets and permutations.
         random_offset: Whether each epoch has its own offset; otherwise all epochs begin at the first token.
     """
 

@@ -208,7 +208,6 @@ class TrainingPieces:
     """Texts in pieces for a trainer, which counts the words of several pieces at a time.
 
     Args:
-        texts: Any texts.
         boundaries: White space before which they may be cut.
         divides_words: Whether words of more than 1,024 characters are divided, because training time grows
             with the square of their length. They are encoded data, base sequences or rows of equal characters

@@ -51,7 +51,6 @@ class PrunedTokenizer:
     """A tokenizer with fewer tokens.
 
     Attributes:
-        tokenizer: The new tokenizer.
         old_to_new: int64 ``(old vocabulary_size,)``: the new id of each old one, -1 if it was dropped.
     """
 
@@ -190,9 +189,6 @@ class PruningTrial:
     """The result for one vocabulary size, found by encoding the text.
 
     Attributes:
-        vocabulary_size: Number of remaining tokens.
-        num_tokens: Number of tokens of the text.
-        num_bytes: Length of the text in bytes.
         loss: Additional tokens of the text, as a fraction of the number with the whole vocabulary.
     """
 

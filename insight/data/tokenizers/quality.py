@@ -31,9 +31,6 @@ class TextQuality:
     """How a tokenizer encodes one text.
 
     Attributes:
-        name: Name of the text.
-        num_documents: Number of documents.
-        num_bytes: Length of the documents in UTF-8 bytes.
         num_words: Number of runs of characters without white space.
         num_tokens: Number of tokens without end-of-text tokens.
         num_known_bytes: Number of bytes that the tokens stand for.
@@ -84,8 +81,6 @@ class TokenizerQuality:
     """How a tokenizer encodes several texts.
 
     Attributes:
-        tokenizer: The tokenizer.
-        texts: The measures of each text.
         counts: Number of occurrences of each token in all texts, int64 ``(vocabulary_size,)``.
         tokens_per_stretch: Number of tokens that end in each stretch of the concatenated texts.
         bytes_per_stretch: Lengths of the stretches.

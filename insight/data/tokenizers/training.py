@@ -29,7 +29,6 @@ class TokenizerCache:
         Args:
             key: A hash of everything that decides the tokenizer.
             build: Trains the tokenizer; one process at a time calls it while the others wait.
-            title: Name of the text in messages.
 
         Raises:
             OutputError: The cache folder cannot be written to.
