@@ -18,11 +18,7 @@ _NUM_BYTES = 256
 
 
 class BPETokenizer(LibraryTokenizer):
-    """A byte-level BPE tokenizer of the form that Insight trains; ``<|endoftext|>`` ends a document.
-
-    Raises:
-        TokenizerError: The content is damaged.
-    """
+    """A byte-level BPE tokenizer of the form that Insight trains; ``<|endoftext|>`` ends a document."""
 
     def __init__(self, tokenizer_json: str) -> None:
         super().__init__(tokenizer_json, END_OF_TEXT)
@@ -78,10 +74,9 @@ class BPETokenizerConfig(TokenizerConfig):
         return plain
 
     def build(self, texts: Iterable[str]) -> BPETokenizer:
-        """Train on ``texts``; the same texts give the same tokenizer on every machine.
+        """Train on ``texts``, which must support ``vocabulary_size`` tokens.
 
-        Raises:
-            TokenizerError: The texts are empty, or support fewer than ``vocabulary_size`` tokens.
+        The same texts give the same tokenizer on every machine.
         """
         rule = PRE_TOKENIZERS[self.pre_tokenizer]
         decoder = parts.byte_level(use_regex=True) | {"add_prefix_space": True}

@@ -207,10 +207,6 @@ class PruningSearch:
         trials: The results by size.
         smallest_size: The size with only the tokens that must stay.
         largest_free_size: The smallest size at which the ids of the text stay the same.
-
-    Raises:
-        DataError: The texts are empty.
-        TokenizerError: The tokenizer cannot be pruned.
     """
 
     def __init__(self, tokenizer: BaseTokenizer, texts: Sequence[NamedText]) -> None:

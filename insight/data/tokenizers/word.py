@@ -27,9 +27,6 @@ class WordTokenizer(LibraryTokenizer):
     space are separate. Known text is decoded exactly; an unknown word is lost and counts no bytes. So the
     bits per byte of a model over text with unknown words omit the cost of those words and are not comparable
     with those of a lossless tokenizer: report the fraction of unknown words with them.
-
-    Raises:
-        TokenizerError: The content is damaged.
     """
 
     is_lossless = False
@@ -74,11 +71,7 @@ class WordTokenizerConfig(TokenizerConfig):
         require_number("min_frequency", self.min_frequency, 2, whole=True, at_least=1)
 
     def build(self, texts: Iterable[str]) -> WordTokenizer:
-        """Count the words of ``texts``; the same texts give the same tokenizer on every machine.
-
-        Raises:
-            TokenizerError: The texts are empty, or no word is frequent enough.
-        """
+        """Count the words of ``texts``; the same texts give the same tokenizer on every machine."""
         model = {"type": "WordLevel", "vocab": {UNKNOWN: 0}, "unk_token": UNKNOWN}
         normalizer = {"type": "Lowercase"} if self.lowercase else None
         untrained = document(_PRE_TOKENIZER, {"type": "Fuse"}, model, normalizer=normalizer)
