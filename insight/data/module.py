@@ -50,7 +50,8 @@ def _joined(train_files: TrainFiles) -> Named:
     for name, files in train_files.items():
         if not isinstance(files, (str, list)):
             problem, option = "is neither a file nor a list of files", f"train_files.{name}"
-            raise ConfigError(problem, _WHAT_TO_NAME, option=option, value=files)
+            remedy = "name files, folders, globs or corpus:NAME"
+            raise ConfigError(problem, remedy, option=option, value=files)
         joined += [files] if isinstance(files, str) else files
     return joined
 
