@@ -25,9 +25,10 @@ from insight.api.config_files import (
     texts,
     with_default_classes,
 )
-from insight.api.run_config import range_mistake
+from insight.api.run_config import value_mistake
 from insight.api.source_schema import Parameter, insight_schema, listed
-from insight.runtime.errors import ConfigError, InsightError, nearest
+from insight.runtime.errors import ConfigError, InsightError, OutputError, nearest
+from insight.runtime.files import ensure_writable
 from insight.runtime.imports import OWN_PACKAGES, allowed_packages, import_class
 
 _CHECKPOINT = {
@@ -113,6 +114,8 @@ def with_options(config: dict[str, Any], options: list[tuple[str, str | None]]) 
         is_value = value is not None and name.startswith("--") and not name.endswith(("+", ".help"))
         if not is_value or not keys or keys[0] not in ("seed", *GROUP_CLASSES):
             continue
+        if keys[-1] == "class_path":  # naming the class is giving the option its value
+            keys.pop()
         place = result
         for depth, key in enumerate(keys[:-1]):
             inner = place.get(key)
@@ -189,6 +192,8 @@ class _Checker:
         data = config.get("data")
         if isinstance(data, dict) and class_name(data) == GROUP_CLASSES["data"]:
             yield from _missing_files(data.get("init_args"))
+        if self.command in ("fit", "check"):
+            yield from _unwritable_folders(config)
 
     def check_flags(self, options: list[tuple[str, str | None]]) -> Iterator[InsightError]:
         """Options that name no group and no option of the command, and words that are no options."""
@@ -232,12 +237,20 @@ class _Checker:
         match = nearest(name, known)
         is_option = any(f"{given}.".startswith(f"--{path}.") for given in self.given)
         dashes = "--" if is_option else ""
-        if match is None and not prefix:  # the user may have left out the group of the option
-            groups = {group: self.schema.parameters(owner) or () for group, owner in GROUP_CLASSES.items()}
-            inside = {option: f"{group}." for group, options in groups.items() for option in options}
-            match = name if name in inside else nearest(name, inside)
-            dot = inside[match] if match else dot
-        if match:
+        inner = self._option_path(name, owner)
+        if inner is None and (match is None or not prefix):  # the option may be another group's
+            paths = {group: self._option_path(name, of_group) for group, of_group in GROUP_CLASSES.items()}
+            inner = next((f"{group}.{path}" for group, path in paths.items() if path), None)
+            dot = "" if inner else dot
+        if match is None and inner is None and not prefix:
+            groups = {
+                group: self.schema.parameters(of_group) or () for group, of_group in GROUP_CLASSES.items()
+            }
+            options = {option: f"{group}.{option}" for group, inside in groups.items() for option in inside}
+            inner = options.get(nearest(name, options) or "")
+        if inner:
+            remedy = f"did you mean '{dashes}{dot}{inner}'?"
+        elif match:
             whole = prefix in ("", "trainer", "run")
             remedy = f"did you mean '{dashes}{dot}{match}'?" if whole else f"did you mean {match!r}?"
         else:
@@ -252,6 +265,17 @@ class _Checker:
         error.option = path
         return error
 
+    def _option_path(self, name: str, owner: str, depth: int = 4) -> str | None:
+        """The path of an option of this name in a class or its default parts, or ``None``."""
+        parameters = (self.schema.parameters(owner) or {}) if depth else {}
+        if name in parameters:
+            return name
+        inside = (
+            (key, self._option_path(name, _default_class(parameter), depth - 1))
+            for key, parameter in parameters.items()
+        )
+        return next((f"{key}.{path}" for key, path in inside if path), None)
+
     def _value(
         self, value: Any, annotation: ast.expr | None, parameter: Parameter | None, path: str
     ) -> Iterator[InsightError]:
@@ -263,7 +287,7 @@ class _Checker:
         for member in members:
             complaints.append(list(self._member(value, member, parameter, path)))
             if not complaints[-1]:
-                mistake = range_mistake(path, value)
+                mistake = value_mistake(path, value)
                 if mistake:
                     yield mistake
                 return
@@ -318,8 +342,7 @@ class _Checker:
             return
         named = value.get("class_path") if isinstance(value, dict) else value
         if named is None:
-            default = (parameter.default if parameter else None) or ""  # such as Rope(base=500)
-            name = default.partition("(")[0].rpartition(".")[2] if "(" in default else ""
+            name = _default_class(parameter)
             yield from self._described(value, name if name in self.schema else kind, path)
             return
         if not isinstance(named, str):
@@ -361,7 +384,27 @@ def _missing_files(options: Any) -> Iterator[InsightError]:
             try:
                 expand_sources(pattern, name)
             except InsightError as error:
-                yield error
+                yield error.below("data")
+
+
+def _default_class(parameter: Parameter | None) -> str:
+    """The class that constructs a default such as ``Rope(base=500)``."""
+    default = (parameter.default if parameter else None) or ""
+    return default.partition("(")[0].rpartition(".")[2] if "(" in default else ""
+
+
+def _unwritable_folders(config: dict[str, Any]) -> Iterator[InsightError]:
+    """Errors for the folders of the runs and of the cache that are named and cannot be written."""
+    run, data = config.get("run"), config.get("data")
+    arguments = data.get("init_args") if isinstance(data, dict) else None
+    for group, option, options in (("run", "root", run), ("data", "cache_dir", arguments)):
+        folder = options.get(option) if isinstance(options, dict) else None
+        if isinstance(folder, str) and not _NULL.fullmatch(folder):
+            try:
+                ensure_writable(Path(folder).expanduser())
+            except OutputError as error:
+                problem = error.problem.partition(": ")[2]
+                yield OutputError(problem, error.remedy, option=f"{group}.{option}", value=folder)
 
 
 def _no_mapping(path: str, value: Any) -> ConfigError:

@@ -1,4 +1,4 @@
-"""The ``run`` group of a configuration, and the ranges of all numbers in a run's options."""
+"""The ``run`` group of a configuration, and the values that cannot work in any group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import check_run_name
 
@@ -21,6 +21,7 @@ _COUNT = (1, 10**9, 1)
 _SHARE = (0, 10**12, 1.0)
 # Outside these ranges, an option of Lightning's Trainer causes a division by zero, or trains uphill.
 _OPTIONS: dict[str, tuple[float | None, float, float]] = {
+    "seed": (0, 2**32 - 1, 0),
     "run.time_budget": _SECONDS,
     "run.time_limit": _SECONDS,
     "run.hang_timeout": _SECONDS,
@@ -29,6 +30,7 @@ _OPTIONS: dict[str, tuple[float | None, float, float]] = {
     "run.find_learning_rate": (20, 10**6, 100),
     "trainer.accumulate_grad_batches": (1, 10**6, 1),
     "trainer.check_val_every_n_epoch": _COUNT,
+    "trainer.devices": (-1, 10**5, 1),
     "trainer.gradient_clip_val": (0, 10**30, 1.0),
     "trainer.limit_predict_batches": _SHARE,
     "trainer.limit_test_batches": _SHARE,
@@ -48,7 +50,9 @@ _OPTIONS: dict[str, tuple[float | None, float, float]] = {
 # These options are checked by their last name anywhere. Beyond the range an allocation or a hang ends the
 # process.
 _NAMES: dict[str, tuple[float | None, float, float]] = {
+    "attention_dropout": (0, 1, 0.1),
     "batch_size": (1, 10**6, 16),
+    "dropout": (0, 1, 0.1),
     "hidden_size": (1, 10**6, 256),
     "max_sequence_length": (1, 10**8, 1024),
     "num_experts": (1, 10**5, 8),
@@ -57,31 +61,41 @@ _NAMES: dict[str, tuple[float | None, float, float]] = {
     "num_workers": (0, 1024, 0),
     "sequence_length": (1, 10**8, 256),
     "validation_batch_size": (1, 10**6, 32),
+    "validation_fraction": (0, 1, 0.05),
     "vocabulary_size": (1, 10**7, 2048),
+    "label_smoothing": (0, 1, 0.1),
     "learning_rate": (0, 10**6, 0.003),
     "adam_learning_rate": (0, 10**6, 0.003),
     "embedding_learning_rate": (0, 10**6, 0.01),
     "weight_decay": (0, 10**6, 0.1),
 }
-
-
+# Lightning's own names, which it tells only after it is imported.
+_CHOICES = {
+    "trainer.accelerator": ("auto", "cpu", "cuda", "gpu", "mps"),
+    "trainer.gradient_clip_algorithm": ("norm", "value"),
+    "trainer.precision": (
+        *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"),
+        *("transformer-engine-float16", "32", "16", "bf16", "64"),
+    ),
+}
 # Values inside the range with which a run would do nothing.
 _USELESS: dict[tuple[str, float], tuple[str, str]] = {
     ("trainer.barebones", True): ("leaves out checkpoints, metrics and the report", "leave it out"),
+    ("trainer.devices", 0): ("leaves no device to train on", "use 1 or more, or auto"),
     ("trainer.max_epochs", 0): ("trains nothing", "use 1 or more, or -1 for no limit"),
     ("trainer.max_steps", 0): ("trains nothing", "use 1 or more, or -1 for no limit"),
 }
 
 
-def range_mistake(option: str, value: Any) -> ConfigError | None:
-    """The mistake in the size of a number, or ``None``; text that is no number is checked elsewhere."""
+def value_mistake(option: str, value: Any) -> ConfigError | None:
+    """The mistake in a value that is known not to work, or ``None``; types are checked elsewhere."""
     try:
         number = yaml.safe_load(value) if isinstance(value, str) else value
         number = float(value) if isinstance(number, str) else number
     except (yaml.YAMLError, ValueError):
-        return None
-    if not isinstance(number, (int, float)):
-        return None
+        return _text_mistake(option, value)
+    if option in _CHOICES or not isinstance(number, (int, float)):
+        return _text_mistake(option, str(value)) if isinstance(value, (str, int)) else None
     if (option, number) in _USELESS:
         return ConfigError(*_USELESS[option, number], option=option, value=value)
     allowed = _OPTIONS.get(option) or _NAMES.get(option.rpartition(".")[2])
@@ -93,6 +107,20 @@ def range_mistake(option: str, value: Any) -> ConfigError | None:
     except ConfigError as error:
         return error
     return None
+
+
+def _text_mistake(option: str, value: str) -> ConfigError | None:
+    if option == "run.name":
+        try:
+            check_run_name(value)
+        except ConfigError as error:
+            return error
+    choices = _CHOICES.get(option, (value,))
+    if value in (*choices, "null"):
+        return None
+    match = nearest(value, choices)
+    remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(choices)}"
+    return ConfigError("is not one of the choices", remedy, option=option, value=value)
 
 
 def duration_in_seconds(option: str, value: float | str) -> float:
@@ -155,7 +183,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_run_name(self.name)
         for name, value in vars(self).items():
-            mistake = range_mistake(f"run.{name}", value)
+            mistake = value_mistake(f"run.{name}", value)
             if mistake and name != "time_limit":
                 raise mistake
         if self.time_limit is not None:
