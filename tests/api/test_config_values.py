@@ -11,7 +11,7 @@ import yaml
 from insight.api.config_files import given_config, parse_yaml, read_config, yaml_text
 from insight.api.configuration import InsightCLI
 from insight.api.early_checks import check_early, early_mistakes
-from insight.runtime.errors import ConfigError, InsightError, SeveralMistakesError
+from insight.runtime.errors import ConfigError, InsightError, SeveralMistakesError, UserError
 from insight.training import AdamW, OneCycle
 
 TINY = ("--config", "tiny.yaml")
@@ -160,10 +160,13 @@ def test_files_that_no_option_can_hold(tmp_path: Path, content: str, said: str) 
             "run.num_threads=1000000000", "seed=null", "model.optimizer.learning_rate=1e308",
             "model.network.hidden_size=1000000000", "model.network.num_layers=1000000000",
             "data.validation_batch_size=1000000000", "data.batch_size=0", "trainer.barebones=true",
+            "data.validation_fraction=2", "trainer.precision=bf17", "trainer.accelerator=foo",
+            "trainer.gradient_clip_algorithm=foo", "trainer.devices=-3", "run.name=a/b", "run.root=train.txt/runs",
+            "data.cache_dir=train.txt/cache", "model.network.dropout=1.5", "model.network.attention=Groupd",
         ),
         (
             "trainer.gradient_clip_val=.nan", "run.time_budget=.nan", "model.network=null",
-            "trainer.max_steps=0", "trainer.max_epochs=0",
+            "trainer.max_steps=0", "trainer.max_epochs=0", "trainer.devices=0", "seed=-1",
         ),
         ("run=[]", "trainer=null", "data=null", "model=null"),
     ],
@@ -171,11 +174,35 @@ def test_files_that_no_option_can_hold(tmp_path: Path, content: str, said: str) 
 def test_values_that_nobody_means_are_told_at_once(workplace: Path, options: tuple[str, ...]) -> None:
     told = []
     for option in options:
-        with pytest.raises(ConfigError) as raised:
+        with pytest.raises(UserError) as raised:
             check_early("fit", [*TINY, f"--{option}"])
         assert raised.value.option == option.partition("=")[0]
         told.append(str(raised.value))
     assert set(told) <= set(mistakes(*(f"--{option}" for option in options)))
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("model.network.num_heads", "model.network.attention.num_heads"),
+        ("model.learning_rate", "model.optimizer.learning_rate"),
+        ("trainer.learning_rate", "model.optimizer.learning_rate"),
+        ("run.max_steps", "trainer.max_steps"),
+        ("num_heads", "model.network.attention.num_heads"),
+        ("max_step", "trainer.max_steps"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_found_where_it_is(workplace: Path, option: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_early("fit", [*TINY, f"--{option}=4"])
+    assert (raised.value.option, raised.value.remedy) == (option, f"did you mean '--{meant}'?")
+
+
+@pytest.mark.parametrize("name", ["model.schedule", "model.network.attention"])
+def test_a_class_that_is_named_by_its_class_path(workplace: Path, name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_early("fit", [*TINY, f"--{name}.class_path=Groupd"])
+    assert (raised.value.option, raised.value.value) == (name, "Groupd")
 
 
 def test_a_vocabulary_that_fits_no_memory_is_refused_before_it_is_tried(workplace: Path) -> None:

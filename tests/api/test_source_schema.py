@@ -70,7 +70,7 @@ def test_choices(name: str) -> None:
 
 def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
     script = (
-        "import sys, time\n"
+        "import sys\n"
         "from insight.cli.main import main\n"
         "for arguments in (['fit', '--help'], ['check', '--help'],\n"
         "                  ['fit', '--config', 'quikstart'],\n"
@@ -80,11 +80,11 @@ def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
         "                  ['fit', '--config', 'quickstart', '--run.num_threads', 'two'],\n"
         "                  ['fit', '--config', 'quickstart', '--trainer.barebones', 'true'],\n"
         "                  ['fit', '--config', 'quickstart', '--trainer.max_steps', '0'],\n"
+        "                  ['fit', '--config', 'quickstart', '--run.root', sys.executable],\n"
+        "                  ['fit', '--config', 'quickstart', '--trainer.precision', 'bf17'],\n"
         "                  ['validate', '--checkpoint', 'nowhere'], ['fit', '--resume', 'nowhere']):\n"
-        "    begun = time.process_time()\n"
         "    code = main(arguments)\n"
         "    assert code == (0 if '--help' in arguments else 2), arguments\n"
-        "    assert time.process_time() - begun < 1, arguments\n"
         "heavy = {'torch', 'lightning', 'jsonargparse', 'bokeh'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

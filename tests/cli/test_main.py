@@ -84,6 +84,9 @@ def test_version() -> None:
     [
         (["fitt"], "unknown command 'fitt': did you mean 'fit'?"),
         (["--hlep"], "unknown option '--hlep'"),
+        (["compare", "a", "b"], "unknown command 'compare': did you mean 'benchmark'"),
+        (["report", "a"], "unknown command 'report': the report of a run is report.html"),
+        (["export", "a"], "unknown command 'export': `insight quantize` writes"),
         (["tokenizer", "inspct"], "unknown ACTION 'inspct': did you mean 'inspect'?"),
         (["tokenizer", "inspect", "--tokeniser", "x"], "--tokenizer"),
         (["generate", "--checkpoint", "x", "--tempreature", "1"], "did you mean '--temperature'?"),
