@@ -149,7 +149,8 @@ class InsightCLI(LightningCLI):
         for mistake in self.mistakes:
             given, rest, _ = without(given, rest, mistake.option)
         config, mistakes = parse(parser, given, rest)
-        self.mistakes += mistakes
+        told = tuple(f"{mistake.option} is missing" for mistake in self.mistakes)
+        self.mistakes += [mistake for mistake in mistakes if not str(mistake).startswith(told)]
         if config is None:
             raise_all(self.mistakes)
         self.config = config
