@@ -174,6 +174,7 @@ class _Checker:
         self.own_classes: dict[str, str] = {}
         """The classes of other packages than Insight that were named, by option."""
         self._known = ("seed", *GROUP_CLASSES, *COMMAND_OPTIONS[command])
+        self._writes = command in ("fit", "check")
 
     def check(self, config: dict[str, Any]) -> Iterator[InsightError]:
         for key, value in config.items():
@@ -192,7 +193,7 @@ class _Checker:
         data = config.get("data")
         if isinstance(data, dict) and class_name(data) == GROUP_CLASSES["data"]:
             yield from _missing_files(data.get("init_args"))
-        if self.command in ("fit", "check"):
+        if self._writes:
             yield from _unwritable_folders(config)
 
     def check_flags(self, options: list[tuple[str, str | None]]) -> Iterator[InsightError]:
