@@ -162,7 +162,8 @@ def test_files_that_no_option_can_hold(tmp_path: Path, content: str, said: str) 
             "data.validation_batch_size=1000000000", "data.batch_size=0", "trainer.barebones=true",
             "data.validation_fraction=2", "trainer.precision=bf17", "trainer.accelerator=foo",
             "trainer.gradient_clip_algorithm=foo", "trainer.devices=-3", "run.name=a/b",
-            "run.root=train.txt/runs", "data.cache_dir=train.txt/cache", "model.network.dropout=1.5", "model.network.attention=Groupd",
+            "run.root=train.txt/runs", "data.cache_dir=train.txt/cache", "model.network.dropout=1.5",
+            "model.network.attention=Groupd",
         ),
         (
             "trainer.gradient_clip_val=.nan", "run.time_budget=.nan", "model.network=null",
