@@ -77,8 +77,9 @@ def test_startup_counts_from_the_start_of_the_process(
     start = clock.seconds
     tiny_fit(tmp_path, [TimeBudget(60), Workload(clock)], **ENDLESS)
     assert 18 <= clock.seconds - start <= 20
-    with pytest.raises(ConfigError, match=r"seconds=30.*before the first step.*include_startup"):
+    with pytest.raises(ConfigError) as error:
         tiny_fit(tmp_path, [TimeBudget(30), Workload(clock)], **ENDLESS)
+    assert (error.value.option, error.value.value) == ("seconds", 30)
 
 
 def test_slow_batches_before_the_first_measurement_do_not_run_away(tmp_path: Path, clock: FakeClock) -> None:

@@ -140,6 +140,7 @@ def test_several_processes_of_a_launcher_are_refused(
     launched = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     for name, value in (launched | {"LOCAL_WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="the sweep runs in one process, this run has 2"):
+    with pytest.raises(ConfigError) as error:
         check_sweep(InsightCLI("fit", arguments), None)
+    assert (error.value.option, error.value.value) == ("run.find_learning_rate", 40)
     check_sweep(InsightCLI("fit", arguments), Resumed(workplace / "last.ckpt"))

@@ -151,9 +151,12 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, text: Path) -> None:
 
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no Dask scheduler answers"):
+    with pytest.raises(ConfigError) as error:
         DaskCluster("tcp://127.0.0.1:1", patience=1).build(1)
-    with pytest.raises(ConfigError, match="no Dask scheduler answers"):
+    assert error.value.option == "scheduler"
+    with pytest.raises(ConfigError) as error:
         DaskCluster("nonsense://nowhere", patience=1).build(1)
-    with pytest.raises(ConfigError, match="no such file"):
+    assert error.value.option == "scheduler"
+    with pytest.raises(ConfigError) as error:
         DaskCluster(str(tmp_path / "missing.json"), patience=1).build(1)
+    assert error.value.option == "scheduler"

@@ -175,13 +175,15 @@ def test_setup_opens_what_the_stage_needs(make: Make, tmp_path: Path) -> None:
     assert len(data.test_dataloader()) > 0
     with pytest.raises(DataError, match="call setup"):
         data.train_dataloader()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError) as error:
         data.setup("fit")
+    assert error.value.option == "train_files"
 
 
 def test_missing_test_file_is_found_before_training(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"test_files=.*no such file"):
+    with pytest.raises(DataError) as error:
         make(test_files=str(tmp_path / "gone.txt")).setup("fit")
+    assert error.value.option == "test_files"
     assert not (tmp_path / "cache" / "stores").exists()
 
 
@@ -331,8 +333,9 @@ def test_short_evaluation_text_is_one_padded_window(make: Make, tmp_path: Path) 
 
 
 def test_vocabulary_too_large_for_the_text(make: Make) -> None:
-    with pytest.raises(TokenizerError, match=r"vocabulary_size=9000: .* support only \d+ tokens"):
+    with pytest.raises(TokenizerError) as error:
         make(tokenizer=BPETokenizerConfig(9000)).setup("fit")
+    assert (error.value.option, error.value.value) == ("data.tokenizer.vocabulary_size", 9000)
 
 
 def test_cache_folder_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
@@ -389,8 +392,9 @@ def test_cursor_moves_the_loader(make: Make) -> None:
     other.load_state_dict(state)  # before or after setup
     other.setup("fit")
     assert next(iter(other.train_dataloader())).input_ids.tolist() == whole[3]
-    with pytest.raises(ConfigError, match="num_samples_global=0"):
+    with pytest.raises(ConfigError) as error:
         data.advance(0)
+    assert (error.value.option, error.value.value) == ("num_samples_global", 0)
 
 
 def test_state_of_something_else_is_refused(make: Make) -> None:

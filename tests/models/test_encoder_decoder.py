@@ -285,8 +285,9 @@ def test_vocabularies_may_differ() -> None:
     network = build(config(), source_vocabulary_size=70)
     assert network.encoder.embedding.weight.shape == (70, 32)
     assert network.logits(network(source() + 20, target())).shape == (3, 9, VOCABULARY)
-    with pytest.raises(ConfigError, match="source_vocabulary_size=70"):
+    with pytest.raises(ConfigError) as error:
         config(share_embeddings=True).build(VOCABULARY, 70)
+    assert (error.value.option, error.value.value) == ("source_vocabulary_size", 70)
     with pytest.raises(ConfigError, match="token id 69: the vocabulary has 50 tokens"):
         build(config())(source(1) * 0 + 69, target(1))
 

@@ -260,9 +260,12 @@ def _with_few_layers(config: Any) -> Any:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match="batch_size=0"):
+    with pytest.raises(ConfigError) as error:
         training_memory(SMALL, VOCABULARY, 0, 8)
-    with pytest.raises(ConfigError, match="sequence_length=-1"):
+    assert (error.value.option, error.value.value) == ("batch_size", 0)
+    with pytest.raises(ConfigError) as error:
         network_size(SMALL, VOCABULARY, -1)
-    with pytest.raises(ConfigError, match="vocabulary_size=0"):
+    assert (error.value.option, error.value.value) == ("sequence_length", -1)
+    with pytest.raises(ConfigError) as error:
         training_memory(SMALL, 0, 1, 8)
+    assert (error.value.option, error.value.value) == ("vocabulary_size", 0)

@@ -27,5 +27,6 @@ def test_durations(text: float | str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", [0, -1, "00:00:00", "an hour", "1:2:3:4", "", "nan", "inf", "1h"])
 def test_what_is_no_duration_is_refused(text: float | str) -> None:
-    with pytest.raises(ConfigError, match=r"run\.time_limit=.*: must be a positive time"):
+    with pytest.raises(ConfigError) as error:
         duration_in_seconds("run.time_limit", text)
+    assert error.value.option == "run.time_limit"

@@ -157,8 +157,9 @@ def test_weights_sum_to_one_less_the_sink() -> None:
 
 def test_a_fused_kernel_never_drops_a_cap_silently() -> None:
     query = torch.zeros(1, 1, 2, 4)
-    with pytest.raises(ConfigError, match=r"score_soft_cap=1\.0"):
+    with pytest.raises(ConfigError) as error:
         SDPAKernel()(query, query, query, CausalMask(), 1.0, ScoreChange(soft_cap=1.0))
+    assert (error.value.option, error.value.value) == ("score_soft_cap", 1.0)
 
 
 def test_full_width_differs_from_per_head_in_shape_and_result() -> None:
@@ -252,8 +253,9 @@ def test_unusual_calls_are_named() -> None:
         network(torch.tensor([[1, -1]]))
     with pytest.raises(ConfigError, match="there is no token"):
         network(torch.zeros(2, 0, dtype=torch.int64))
-    with pytest.raises(ConfigError, match="max_rollback=-1"):
+    with pytest.raises(ConfigError) as error:
         network.make_cache(1, max_rollback=-1)
+    assert (error.value.option, error.value.value) == ("max_rollback", -1)
     with pytest.raises(ConfigError, match="prefix_lengths has shape"):
         network(ids(), prefix_lengths=torch.tensor([1]))
     with pytest.raises(ConfigError, match="prefix_lengths with document_ids"):

@@ -136,8 +136,9 @@ def test_longrope_keeps_no_cache_over_which_its_factors_change() -> None:
         return config.build(20)
 
     network(scaling).make_cache(1, max_length=16)
-    with pytest.raises(ConfigError, match="max_length=17"):
+    with pytest.raises(ConfigError) as error:
         network(scaling).make_cache(1, max_length=17)
+    assert (error.value.option, error.value.value) == ("max_length", 17)
     long = network(replace(scaling, always_long=True)).eval()
     ids, cache = torch.arange(20)[None], long.make_cache(1)
     with torch.no_grad():
@@ -175,8 +176,9 @@ def test_dynamic_scaling_has_no_cache_beyond_the_original_length() -> None:
     attention = GroupedQueryAttention(2, position=Rope(scaling=DynamicNTKScaling(2.0, 16)))
     network = DecoderConfig(hidden_size=16, num_layers=1, attention=attention).build(20)
     network.make_cache(1, max_length=16)
-    with pytest.raises(ConfigError, match="max_length=17"):
+    with pytest.raises(ConfigError) as error:
         network.make_cache(1, max_length=17)
+    assert (error.value.option, error.value.value) == ("max_length", 17)
 
 
 @pytest.mark.parametrize("scaling", [Llama3Scaling(32.0), LONGROPE])
