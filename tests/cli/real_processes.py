@@ -19,6 +19,7 @@ from insight.reporting import read_metrics
 
 SECONDS = 150
 PYTHON_INSIGHT = (sys.executable, "-m", "insight")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Of a launcher above the tests, or left from others.
 _VARIABLES = (
     "RANK",

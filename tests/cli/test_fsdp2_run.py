@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run_insight
-from real_processes import PYTHON_INSIGHT, losses, started
+from real_processes import PYTHON_INSIGHT, TORCHRUN, losses, started
 
 from insight.checkpoints import load_checkpoint
 from insight.reporting import read_samples
@@ -17,10 +17,14 @@ ONE = ("--data.batch_size", "4", "--trainer.devices", "1", "--trainer.strategy",
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_two_processes_then_one(workplace: Path, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "precision"),
+    [(PYTHON_INSIGHT, "32-true"), ((*TORCHRUN, "-m", "insight"), "bf16-mixed")],
+    ids=["insight", "torchrun"],
+)
+def test_two_processes_then_one(workplace: Path, start: tuple[str, ...], precision: str) -> None:
     fit = ("fit", "--config", "tiny.yaml", "--config", "fsdp2", *TWO, precision, "--trainer.max_steps", "6")
-    with started([*PYTHON_INSIGHT, *fit], workplace, "fsdp2") as running:
+    with started([*start, *fit], workplace, "fsdp2") as running:
         outcome = running.wait()
     assert outcome.code == 0, outcome.err
     run = workplace / "runs/fsdp2/1"

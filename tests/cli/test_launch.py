@@ -13,7 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 from command_line import Outcome, run_insight, write_tiny
-from real_processes import PYTHON_INSIGHT, free_port, losses, ranks, run_together, started, wait_until_there
+from real_processes import (
+    PYTHON_INSIGHT,
+    TORCHRUN,
+    free_port,
+    losses,
+    ranks,
+    run_together,
+    started,
+    wait_until_there,
+)
 from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
@@ -49,7 +58,6 @@ accumulated = {{"trainer.accumulate_grad_batches": 2, "trainer.val_check_interva
 insight.fit("tiny.yaml", common | accumulated | {{"data.batch_size": 1}})
 print("variables:", [name for name in ("RANK", "WORLD_SIZE", "MASTER_PORT") if name in os.environ])
 """
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Two sequences on each of two processes are the four of the configuration.
 HALF = ("--data.batch_size", "2")
 
