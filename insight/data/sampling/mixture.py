@@ -156,7 +156,7 @@ class MixedSamples(Samples):
         for number, (part, base) in enumerate(zip(self.parts, self._bases[:-1].tolist(), strict=True)):
             chosen = np.flatnonzero(owners == number)
             epochs, places = np.divmod(nth[chosen], part.num_samples)
-            for own_epoch in np.unique(epochs).tolist():
+            for own_epoch in sorted({*epochs.tolist()}):
                 now = epochs == own_epoch
                 named[chosen[now]] = base + part.order(own_epoch, places[now])
         return named
@@ -164,7 +164,7 @@ class MixedSamples(Samples):
     def rows(self, names: Int64) -> Rows:
         owners = np.searchsorted(self._bases, names, side="right") - 1
         chosen, found = [], []
-        for number in np.unique(owners).tolist():
+        for number in sorted({*owners.tolist()}):
             chosen.append(np.flatnonzero(owners == number))
             found.append(self.parts[number].rows(names[chosen[-1]] - self._bases[number]))
         # Put the rows back into the order of the names.

@@ -105,7 +105,7 @@ class MappedStream:
     def _groups(self, parts: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield the index of an array and places to read from it together; a part of -1 is left out."""
         size = max(1, len(parts)) if self._is_small else _PLACES_HELD
-        for part in np.unique(parts[parts >= 0]).tolist():
+        for part in sorted({*parts.tolist()} - {-1}):  # np.unique would import numpy.ma first
             of_part = np.flatnonzero(parts == part)
             for first in range(0, len(of_part), size):
                 group = of_part[first : first + size]
