@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from operator import itemgetter
 from sys import getsizeof
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import cachetools
 import numpy as np
 import numpy.typing as npt
 
@@ -41,8 +40,7 @@ class CacheStatistics(NamedTuple):
 class LRUCache(Generic[K, V]):
     """A cache bounded by entries and bytes; the least recently used entries are dropped first.
 
-    The order and the bound by bytes come from ``cachetools.LRUCache``; this class adds the bound by entries,
-    the counts and a lock, which makes all methods thread-safe. Pickling keeps only the bounds.
+    A lock makes all methods thread-safe. Pickling keeps only the bounds.
 
     Args:
         max_entries: Largest number of entries, at least 0; 0 stores nothing.
@@ -58,9 +56,8 @@ class LRUCache(Generic[K, V]):
         self._settings = (max_entries, max_bytes, size_of)
         self._max_entries, self._max_bytes, self._size_of = max_entries, max_bytes, size_of or shallow_size
         self._lock = threading.Lock()
-        self._entries: cachetools.LRUCache[K, tuple[V, int]] = cachetools.LRUCache(
-            max_bytes, getsizeof=itemgetter(1)
-        )
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()  # from the oldest use to the newest
+        self._num_bytes = 0
         self._hits = self._misses = self._evictions = 0
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -79,7 +76,11 @@ class LRUCache(Generic[K, V]):
     def get_many(self, keys: Sequence[K]) -> list[V | None]:
         """:meth:`get` of each key, in order, as one atomic step."""
         with self._lock:
-            found = [self._entries.get(key) for key in keys]
+            entries = self._entries
+            found = [entries.get(key) for key in keys]
+            for key, entry in zip(keys, found, strict=True):
+                if entry is not None:
+                    entries.move_to_end(key)
             num_missing = found.count(None)
             self._misses += num_missing
             self._hits += len(found) - num_missing
@@ -93,18 +94,20 @@ class LRUCache(Generic[K, V]):
         """:meth:`put` of each pair, in order, as one atomic step."""
         sized = [(key, value, self._size_of(key, value)) for key, value in items]
         with self._lock:
+            entries = self._entries
             for key, value, num_bytes in sized:
-                # The library makes room for a new value before it subtracts the size of the old one.
-                self._entries.pop(key, None)
-                if num_bytes <= self._max_bytes:
-                    self._evict(self._max_entries - 1, self._max_bytes - num_bytes)
-                    if self._max_entries:
-                        self._entries[key] = (value, num_bytes)
+                if key in entries:
+                    self._num_bytes -= entries.pop(key)[1]
+                if num_bytes <= self._max_bytes and self._max_entries:
+                    entries[key] = (value, num_bytes)
+                    self._num_bytes += num_bytes
+                    self._evict(self._max_entries, self._max_bytes)
 
     def clear(self) -> None:
         """Drop all entries; the counts stay, and dropped entries do not count as evictions."""
         with self._lock:
             self._entries.clear()
+            self._num_bytes = 0
 
     def shrink(self, share: float) -> None:
         """Drop the least recently used entries until ``share`` of the current bytes is left.
@@ -113,18 +116,17 @@ class LRUCache(Generic[K, V]):
         """
         require_number("share", share, "0.5 to drop half", at_least=0, at_most=1)
         with self._lock:
-            self._evict(self._max_entries, int(self._entries.currsize * share))
+            self._evict(self._max_entries, int(self._num_bytes * share))
 
     def statistics(self) -> CacheStatistics:
         """Consistent counts and sizes."""
         with self._lock:
-            num_bytes = int(self._entries.currsize)
-            return CacheStatistics(self._hits, self._misses, self._evictions, len(self._entries), num_bytes)
+            counts = self._hits, self._misses, self._evictions
+            return CacheStatistics(*counts, len(self._entries), self._num_bytes)
 
     def _evict(self, max_entries: int, max_bytes: int) -> None:
-        entries = self._entries
-        while entries and (len(entries) > max_entries or entries.currsize > max_bytes):
-            entries.popitem()
+        while len(self._entries) > max_entries or self._num_bytes > max_bytes:
+            self._num_bytes -= self._entries.popitem(last=False)[1][1]
             self._evictions += 1
 
 
