@@ -113,9 +113,10 @@ class ForgetsTheOldValue(LRUCache[str, int]):
 
 @pytest.mark.parametrize("broken", [ForgetsToMove, ForgetsTheOldValue])
 def test_planted_fault_is_seen(broken: type[LRUCache[str, int]]) -> None:
-    # Finding it once is enough; the smallest example is for people.
+    # Finding it once is enough; the smallest example is for people. Chance would miss it once in ten times.
     @settings(
         deadline=None,
+        derandomize=True,
         max_examples=300,
         database=None,
         phases=[Phase.generate],
