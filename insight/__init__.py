@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.checkpoints.artifact import load_model as load_model
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule
+    from insight.data import TranslationDataModule as TranslationDataModule
     from insight.data import load_tokenizer as load_tokenizer
     from insight.generation import GenerationSettings as GenerationSettings
     from insight.generation import generate as generate
     from insight.generation import stream as stream
     from insight.models import DecoderConfig as DecoderConfig
+    from insight.models import EncoderDecoderConfig as EncoderDecoderConfig
     from insight.optimization import QuantizationConfig as QuantizationConfig
     from insight.reporting import read_metrics as read_metrics
     from insight.reporting import read_summary as read_summary
@@ -32,5 +34,6 @@ if TYPE_CHECKING:
     from insight.runtime.run_folder import RunFolder as RunFolder
     from insight.runtime.run_folder import find_checkpoint as find_checkpoint
     from insight.training import LanguageModelingModule as LanguageModelingModule
+    from insight.training import TranslationModule as TranslationModule
 
 __getattr__, __all__ = lazy_exports(__name__)

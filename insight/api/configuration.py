@@ -21,7 +21,8 @@ from lightning.pytorch.loggers import Logger
 
 # Short class names in a configuration are looked up among the subclasses that have been imported.
 import insight.callbacks
-import insight.data
+import insight.data.module
+import insight.data.translation
 import insight.models
 import insight.training  # noqa: F401
 from insight.api.config_files import DEFAULT_CLASSES, given_config, yaml_text

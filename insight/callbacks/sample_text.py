@@ -15,18 +15,20 @@ from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.training.parallel import is_sharded
+from insight.training.translation import TranslationModule
 
 _NUM_WORDS, _NUM_TOKENS = 4, 64
 
 
 class SampleText(TrainingState):
-    """Continues some prompts after validations and when training ends.
+    """Continues some prompts, or translates them, after validations and when training ends.
 
     The texts are written to ``samples.jsonl``, TensorBoard and the report. The sampler has its own random
     generator, so training is bit for bit the same with and without samples.
 
     Args:
-        prompts: Prompts to continue; if empty, the first words of the validation text.
+        prompts: Prompts to continue, or sentences to translate; if empty, the beginning of the validation
+            text.
         every_n_validations: Number of validations between two samples.
         settings: Length, temperature and the other options of the sampler.
     """
@@ -78,9 +80,13 @@ class SampleText(TrainingState):
         if not (trainer.is_global_zero or is_sharded(network)):  # a sharded network needs all processes
             return
         with generating(trainer, network):
-            for prompt in self.prompts or [_first_words(datamodule_of(trainer))]:
+            first = _first_sentence if isinstance(module, TranslationModule) else _first_words
+            for prompt in self.prompts or [first(datamodule_of(trainer))]:
                 try:
-                    text = generate(network, tokenizer, prompt, self.settings).text
+                    if isinstance(module, TranslationModule):
+                        text = module.translator().translate([prompt], module.translation)[0].text
+                    else:
+                        text = generate(network, tokenizer, prompt, self.settings).text
                 except CheckpointError as error:  # the network has diverged, which a guard has to judge
                     say(f"sample: {error.problem}")
                     return
@@ -91,6 +97,12 @@ class SampleText(TrainingState):
                 for logger in trainer.loggers:
                     if isinstance(logger, RunTensorBoard):
                         logger.log_sample(sample)
+
+
+def _first_sentence(data: Any) -> str:
+    """The first source sentence of the validation text, or of the training text if there is none."""
+    split = "validation" if data.has("validation") else "train"
+    return str(next(iter(data.preparation.pairs(split)))[0])
 
 
 def _first_words(data: Any) -> str:

@@ -38,6 +38,8 @@ class CheckpointContent:
     guard: dict[str, Any] | None = None  # the state of the guard that judges optimizer steps
     # The canaries of insight.data.CanaryInjection, for measuring memorisation later.
     canaries: dict[str, Any] | None = None
+    source_tokenizer: str | None = None  # of a translation model with a tokenizer for each side
+    languages: list[str] | None = None  # source, target and directions of a translation model
     # Sums and gradients of an unfinished accumulation window; None right after a step.
     open_window: dict[str, Any] | None = None
 

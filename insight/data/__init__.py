@@ -7,6 +7,7 @@ from insight.runtime.imports import lazy_exports
 if TYPE_CHECKING:
     from insight.data.canaries import Canary as Canary
     from insight.data.canaries import CanaryInjection as CanaryInjection
+    from insight.data.cleaning import PairFilters as PairFilters
     from insight.data.corpora import list_corpora as list_corpora
     from insight.data.corpora import read_corpus as read_corpus
     from insight.data.encoding.executors import DaskCluster as DaskCluster
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from insight.data.encoding.executors import LocalProcesses as LocalProcesses
     from insight.data.loaders import LanguageModelBatch as LanguageModelBatch
     from insight.data.module import LanguageModelingDataModule as LanguageModelingDataModule
+    from insight.data.pairs import TranslationBatch as TranslationBatch
     from insight.data.preparation import Preparation as Preparation
     from insight.data.preparation import TextFiles as TextFiles
     from insight.data.sampling import IGNORED_TARGET as IGNORED_TARGET
@@ -41,5 +43,6 @@ if TYPE_CHECKING:
     from insight.data.tokenizers import load_tokenizer as load_tokenizer
     from insight.data.tokenizers.training import joint_vocabulary as joint_vocabulary
     from insight.data.tokenizers.training import separate_vocabularies as separate_vocabularies
+    from insight.data.translation import TranslationDataModule as TranslationDataModule
 
 __getattr__, __all__ = lazy_exports(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -109,7 +109,10 @@ def _with_fingerprint(identity: Mapping[str, Any]) -> dict[str, Any]:
 _SAMPLES_AT_ONCE = 4096
 
 
-class BatchLoader:
+BatchType = TypeVar("BatchType")
+
+
+class BatchLoader(Generic[BatchType]):
     """Iterates over ``num_batches`` batches from the index that ``first_batch`` returns at that moment.
 
     This is not a ``DataLoader``: each batch is one gather from memory-mapped files without collation, and
@@ -119,7 +122,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        make_batch: Callable[[int], LanguageModelBatch],
+        make_batch: Callable[[int], BatchType],
         num_batches: int,
         first_batch: Callable[[], int] = int,
         num_workers: int = 0,
@@ -132,7 +135,7 @@ class BatchLoader:
     def __len__(self) -> int:
         return self._num_batches
 
-    def __iter__(self) -> Iterator[LanguageModelBatch]:
+    def __iter__(self) -> Iterator[BatchType]:
         first = self._first_batch()
         indices = range(first, first + self._num_batches)
         if self._num_workers == 0:
@@ -157,10 +160,10 @@ class BatchLoader:
 
 
 @dataclass
-class _Batches(Dataset[LanguageModelBatch]):
-    make_batch: Callable[[int], LanguageModelBatch]
+class _Batches(Dataset[BatchType]):
+    make_batch: Callable[[int], BatchType]
 
-    def __getitem__(self, index: int) -> LanguageModelBatch:
+    def __getitem__(self, index: int) -> BatchType:
         return self.make_batch(index)
 
 

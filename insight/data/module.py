@@ -11,7 +11,14 @@ import lightning.pytorch as pl
 
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
-from insight.data.loaders import BatchLoader, EvaluationBatches, SampleCursor, TrainingBatches, text_hash
+from insight.data.loaders import (
+    BatchLoader,
+    EvaluationBatches,
+    LanguageModelBatch,
+    SampleCursor,
+    TrainingBatches,
+    text_hash,
+)
 from insight.data.preparation import DocumentPlace, Named, Preparation, TextFiles
 from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingConfig, Windows
 from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, require_corpus_names
@@ -305,7 +312,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             **more,
         }
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader[LanguageModelBatch]:
         """One epoch of training batches, beginning at the saved position.
 
         ``len()`` is always that of a whole epoch, even if iteration begins inside one: only Lightning counts
@@ -324,17 +331,17 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         assert self._samples is not None
         return self._samples
 
-    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+    def val_dataloader(self) -> BatchLoader[LanguageModelBatch] | list[BatchLoader[LanguageModelBatch]]:
         """The validation text with each token a target once; ``[]`` if ``validation_fraction`` is 0."""
         if self._preparation is not None and not self._preparation.has("validation"):
             return []
         return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> BatchLoader:
+    def test_dataloader(self) -> BatchLoader[LanguageModelBatch]:
         """The test text with each token a target once."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
+    def predict_dataloader(self) -> BatchLoader[LanguageModelBatch]:
         """The text to predict with each token a target once."""
         return self._evaluation_loader("predict")
 
@@ -394,7 +401,7 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     def _first_batch(self) -> int:
         return self._cursor.num_consumed // self.global_batch_size
 
-    def _evaluation_loader(self, split: str) -> BatchLoader:
+    def _evaluation_loader(self, split: str) -> BatchLoader[LanguageModelBatch]:
         windows = EvaluationWindows(self.store(split), self.sequence_length)
         batches = EvaluationBatches(windows, self.validation_batch_size, self._rank, self._world_size)
         return BatchLoader(batches, batches.num_batches, num_workers=self.num_workers)

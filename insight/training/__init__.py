@@ -28,3 +28,4 @@ from insight.training.stopping import Patience as Patience
 from insight.training.stopping import Plateau as Plateau
 from insight.training.stopping import TargetReached as TargetReached
 from insight.training.stopping import TokenBudget as TokenBudget
+from insight.training.translation import TranslationModule as TranslationModule

@@ -188,7 +188,12 @@ class TrainingModule(pl.LightningModule):
             # A later measurement of memorisation needs this record.
             canaries=None if canaries is None else canaries.record(),
             **self.step.state_dict(),
+            **self.checkpoint_content(),
         ).to_dict()
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """Entries that only the checkpoints of this kind of model have."""
+        return {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the plan and the state of the steps."""

@@ -101,9 +101,11 @@ class TrainingStep:
         if self.guard.config.judges_every_step:
             self._window.batches.append(batch)
         # Before any callback can save, since the position in a checkpoint must be after this batch.
-        num_samples = batch.num_samples or len(batch.targets)
         trainer = self._module.trainer
-        trainer.datamodule.advance(num_samples * num_replicas(trainer))
+        num_samples = getattr(batch, "num_samples_global", None)
+        if num_samples is None:  # every replica has as many
+            num_samples = (batch.num_samples or len(batch.targets)) * num_replicas(trainer)
+        trainer.datamodule.advance(num_samples)
         return self._window.add(summed)
 
     def finish(self, optimizer: torch.optim.Optimizer, clip_to: float | None, by_value: bool) -> None:

@@ -15,10 +15,19 @@ BYTES = {
     "austen-prideprejudice": 684_768,
     "austen-sensesensibility": 673_688,
 }
+VERSES = {"kjv-rv1909-test": 879, "kjv-rv1909-train": 29_805, "kjv-rv1909-validation": 400}
 
 
-def test_all_six_novels_are_listed() -> None:
-    assert list_corpora() == sorted(BYTES)
+def test_every_corpus_is_listed() -> None:
+    assert list_corpora() == sorted([*BYTES, *VERSES])
+
+
+@pytest.mark.parametrize("name", sorted(VERSES))
+def test_every_verse_is_there_in_both_languages(name: str) -> None:
+    header, *verses = read_corpus(name).splitlines()
+    assert header.split("\t") == ["reference", "en", "es"]
+    assert len(verses) == VERSES[name]
+    assert all(len(verse.split("\t")) == 3 for verse in verses)
 
 
 @pytest.mark.parametrize("name", sorted(BYTES))

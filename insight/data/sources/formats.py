@@ -190,9 +190,11 @@ class Source(TextSource):
             if self.format == "txt":
                 yield from _text(file, decoder, span)
             elif self.format == "jsonl":
-                yield from _json_lines(_lines(file, self.name, span), self.name, decoder, reading, repairs)
+                yield from _json_lines(
+                    read_lines(file, self.name, span), self.name, decoder, reading, repairs
+                )
             elif self.format == "tsv":
-                yield from _table_rows(_lines(file, self.name, span), self.name, decoder, reading)
+                yield from _table_rows(read_lines(file, self.name, span), self.name, decoder, reading)
             else:
                 # Parquet is read from its end, so a compressed file is unpacked first.
                 table = io.BytesIO(file.read()) if self.compression else file
@@ -211,8 +213,8 @@ def _text(file: IO[bytes], decoder: TextDecoder, span: ByteRange) -> Iterator[Te
         yield TextPart(decoder.decode(data, is_last), is_last)
 
 
-def _lines(file: IO[bytes], name: str, span: ByteRange) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers."""
+def read_lines(file: IO[bytes], name: str, span: ByteRange = _WHOLE) -> Iterator[tuple[int, bytes]]:
+    """The lines, which end with a newline alone, with their numbers."""
     position = span.start
     for number in itertools.count(span.first_line):
         if position >= span.stop or not (data := file.readline(_MOST_LINE_BYTES + 1)):

@@ -1,0 +1,368 @@
+"""The LightningDataModule of translation: pairs of sentences to token stores to batches of a token budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from insight.data.cleaning import PairFilters
+from insight.data.loaders import BatchLoader, SampleCursor, text_hash
+from insight.data.pair_preparation import PairFiles, PairPreparation
+from insight.data.pairs import BudgetBatches, EvaluationPairs, PairStores, TranslationBatch
+from insight.data.sampling import TokenBudgetOrder
+from insight.data.store import TokenStore, cache_limit, default_cache_dir
+from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
+from insight.runtime.errors import ConfigError, DataError
+
+SPLITS = ("train", "validation", "test", "predict")
+_SPLITS_OF_STAGE = {
+    # A test set that cannot be read is found before the training, not after it.
+    "fit": ("train", "validation", "test"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+
+
+class TranslationDataModule(pl.LightningDataModule):
+    """Pairs of sentences for training, validating and testing a translation model.
+
+    Tokenizers and token ids are made once and cached. The order of the training batches is a pure function of
+    the seed; the position in it is one number of samples, kept in checkpoints.
+
+    Args:
+        train_files: Pairs to train on: ``.tsv``, ``.jsonl``, ``.parquet`` or ``.tmx`` files with both sides,
+            or ``{source: FILE, target: FILE}`` of aligned files with a sentence in each line; each also
+            ``.gz``, ``.xz`` or ``.zst``; or ``corpus:NAME``.
+        validation_files: Pairs to validate on; none if not given.
+        test_files: Pairs for the final measurement.
+        predict_files: Pairs for ``predict``.
+        source_field: Column, field or language of the source sentences; with aligned files a name for people.
+        target_field: Column, field or language of the target sentences.
+        tokenizer: How sentences become token ids.
+        vocabulary: ``joint`` trains one tokenizer on both sides, ``separate`` one for each.
+        directions: ``forward`` translates source to target; ``both`` trains one model for both directions,
+            with a tag in front of each source sentence that names the language to translate into.
+        filters: Which training pairs are kept.
+        max_source_length: Most tokens of a source sentence, its end-of-text id included.
+        max_target_length: Most tokens of a target sentence, its end-of-text id included.
+        too_long: ``skip`` leaves out training pairs with a longer side, ``truncate`` cuts it. Sentences to
+            measure on are always cut.
+        max_test_overlap: Validation and test pairs of which a larger share of word 4-grams occurs in the
+            training text are left out, since their scores would flatter; ``null`` keeps all.
+        batch_tokens: Most padded tokens of a training batch, source and target together, on each rank.
+        validation_batch_tokens: Most padded tokens of a batch when measuring; ``batch_tokens`` if not given.
+        pool_size: Pairs that are sorted by length together; a larger pool means less padding.
+        seed: Chooses the order of the training pairs.
+        num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
+        invalid_text: The treatment of bytes that are no UTF-8: ``error``, ``replace`` or ``skip``.
+        cache_gigabytes: Most gigabytes that cached token ids of all runs may take; no limit if not given.
+        cache_dir: Where tokenizers and token ids are kept; ``$INSIGHT_CACHE_DIR`` or ``~/.cache/insight``
+            if not given.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+
+    canaries = None
+
+    def __init__(
+        self,
+        train_files: str | list[str] | dict[str, str | list[str]],
+        validation_files: str | list[str] | dict[str, str | list[str]] | None = None,
+        test_files: str | list[str] | dict[str, str | list[str]] | None = None,
+        predict_files: str | list[str] | dict[str, str | list[str]] | None = None,
+        source_field: str = "source",
+        target_field: str = "target",
+        tokenizer: TokenizerConfig = BPETokenizerConfig(),
+        vocabulary: Literal["joint", "separate"] = "joint",
+        directions: Literal["forward", "both"] = "forward",
+        filters: PairFilters = PairFilters(),
+        max_source_length: int = 128,
+        max_target_length: int = 128,
+        too_long: Literal["skip", "truncate"] = "skip",
+        max_test_overlap: float | None = None,
+        batch_tokens: int = 4096,
+        validation_batch_tokens: int | None = None,
+        pool_size: int = 16384,
+        seed: int = 0,
+        num_workers: int = 0,
+        invalid_text: str = "error",
+        cache_gigabytes: float | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("max_source_length", max_source_length, 2),
+            ("max_target_length", max_target_length, 2),
+            ("pool_size", pool_size, 1),
+            ("num_workers", num_workers, 0),
+            ("batch_tokens", batch_tokens, max_source_length + max_target_length),
+            ("validation_batch_tokens", validation_batch_tokens, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(
+                    f"must be at least {least}", f"use {least} or more", option=name, value=value
+                )
+        if max_test_overlap is not None and not 0 <= max_test_overlap <= 1:
+            raise ConfigError(
+                "must be from 0 to 1", "use 0.5", option="max_test_overlap", value=max_test_overlap
+            )
+        if directions == "both" and vocabulary != "joint":
+            raise ConfigError(
+                "one model for both directions needs one vocabulary",
+                "use vocabulary: joint",
+                option="vocabulary",
+                value=vocabulary,
+            )
+        files = PairFiles(
+            train_files,
+            validation_files,
+            test_files,
+            predict_files,
+            source_field,
+            target_field,
+            vocabulary,
+            directions,
+            filters,
+            max_source_length,
+            max_target_length,
+            too_long,
+            max_test_overlap,
+            invalid_text,
+        )
+        folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.preparation = PairPreparation(files, tokenizer, folder, cache_limit(cache_gigabytes))
+        self.source_field, self.target_field, self.directions = source_field, target_field, directions
+        self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        self.batch_tokens = batch_tokens
+        self.validation_batch_tokens = validation_batch_tokens or batch_tokens
+        self.pool_size = pool_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self._stores: dict[str, PairStores] = {}
+        self._order: TokenBudgetOrder | None = None
+        self._cursor = SampleCursor()
+
+    def has(self, split: str) -> bool:
+        """Whether the configuration names text for a split."""
+        return self.preparation.has(split)
+
+    def use_tokenizer(self, tokenizer: BaseTokenizer, source_tokenizer: BaseTokenizer | None = None) -> None:
+        """Use finished tokenizers, such as those of a checkpoint; see :class:`PairPreparation`."""
+        self.preparation.use_tokenizer(tokenizer, source_tokenizer)
+
+    @property
+    def tokenizer(self) -> BaseTokenizer:
+        """The tokenizer of the target."""
+        return self.preparation.tokenizers[1]
+
+    @property
+    def source_tokenizer(self) -> BaseTokenizer:
+        """The tokenizer of the source; that of the target where the vocabulary is joint."""
+        return self.preparation.tokenizers[0]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids of the target."""
+        return self.tokenizer.vocabulary_size
+
+    @property
+    def source_vocabulary_size(self) -> int:
+        """Number of token ids of the source."""
+        return self.source_tokenizer.vocabulary_size
+
+    # ------------------------------------------------------------------ stores
+
+    def prepare_data(self) -> None:
+        """Make tokenizers and token ids if the cache lacks them (one process a machine).
+
+        Raises:
+            DataError: Text cannot be read.
+            TokenizerError: The text does not support the tokenizer.
+            OutputError: The cache cannot be written to.
+        """
+        self._open(self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else None)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the token ids of what the stage needs (``None``: of everything); may be called again.
+
+        Raises:
+            DataError, TokenizerError, OutputError: As :meth:`prepare_data`.
+        """
+        self._open(stage)
+        if "train" in self._stores:
+            self._order = TokenBudgetOrder(
+                self._stores["train"].lengths, self.batch_tokens * self._world_size, self.seed, self.pool_size
+            )
+            self._cursor.restore(self._identity())
+
+    def _open(self, stage: str | None) -> None:
+        wanted = [split for split in (_SPLITS_OF_STAGE[stage] if stage else SPLITS) if self.has(split)]
+        for split in wanted:
+            self.preparation.sources(split)  # every missing file is found before any work
+        for split in wanted:
+            if split not in self._stores:
+                self._stores[split] = self.preparation.stores(split)
+        if "train" in wanted and "validation" in wanted:
+            self.preparation.warn_if_swapped()
+
+    # ------------------------------------------------------------------ what others ask for
+
+    def store(self, split: str) -> TokenStore:
+        """The target tokens of a split, such as a measure of the target's bits per byte needs."""
+        return self.pair_stores(split).target
+
+    def pair_stores(self, split: str) -> PairStores:
+        """The tokens of both sides of a split.
+
+        Raises:
+            DataError: There is no text for it, or ``setup`` has not run for it.
+        """
+        if split not in self._stores:
+            remedy = "call setup() first" if self.has(split) else "name a file with both sides"
+            raise DataError("is not set up", remedy, option=f"{split}_files")
+        return self._stores[split]
+
+    def summary(self) -> dict[str, Any]:
+        """The data in plain JSON values, for reports."""
+        splits = {
+            split: {
+                "files": [source.name for source in self.preparation.sources(split)],
+                "division": stores.source.manifest.origin["division"],
+                "documents": stores.target.num_documents,
+                "bytes": stores.source.num_bytes + stores.target.num_bytes,
+                "tokens": stores.source.num_tokens + stores.target.num_tokens,
+            }
+            for split, stores in self._stores.items()
+        }
+        more: dict[str, Any] = {}
+        if self._order is not None:
+            more = {
+                "samples": {"pairs": self._order.num_samples, "padding": round(self._order.padding(0), 4)}
+            }
+        return {
+            "tokenizer": {
+                "kind": type(self.tokenizer).__name__,
+                "vocabulary_size": self.vocabulary_size,
+                "fingerprint": self.tokenizer.fingerprint(),
+            },
+            "source_tokenizer": {
+                "vocabulary_size": self.source_vocabulary_size,
+                "fingerprint": self.source_tokenizer.fingerprint(),
+            },
+            "batch_tokens": self.batch_tokens,
+            "splits": splits,
+            **more,
+        }
+
+    # ------------------------------------------------------------------ batches
+
+    def train_dataloader(self) -> BatchLoader[TranslationBatch]:
+        """One epoch of training batches, beginning at the cursor."""
+        self.pair_stores("train")
+        assert self._order is not None
+        batches = BudgetBatches(self._stores["train"], self._order, self._rank, self._world_size)
+        return BatchLoader(
+            batches,
+            batches.num_batches,
+            lambda: batches.index_of(self._cursor.num_consumed),
+            self.num_workers,
+        )
+
+    def val_dataloader(self) -> BatchLoader[TranslationBatch] | list[BatchLoader[TranslationBatch]]:
+        """The validation pairs, each once; ``[]`` where there are none."""
+        return self._evaluation_loader("validation") if self.has("validation") else []
+
+    def test_dataloader(self) -> BatchLoader[TranslationBatch]:
+        """The test pairs, each once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> BatchLoader[TranslationBatch]:
+        """The pairs to predict, each once."""
+        return self._evaluation_loader("predict")
+
+    def evaluation_pairs(self, split: str) -> EvaluationPairs:
+        """The batches of a split to measure on, and which pairs are in each."""
+        return EvaluationPairs(
+            self.pair_stores(split), self.validation_batch_tokens, self._rank, self._world_size
+        )
+
+    def _evaluation_loader(self, split: str) -> BatchLoader[TranslationBatch]:
+        batches = self.evaluation_pairs(split)
+        return BatchLoader(batches, batches.num_batches, num_workers=self.num_workers)
+
+    @property
+    def num_training_samples(self) -> int:
+        """Training pairs in one pass over the text."""
+        self.pair_stores("train")
+        assert self._order is not None
+        return self._order.num_samples
+
+    @property
+    def sequence_length(self) -> int:
+        """Most tokens of one side of a pair."""
+        return max(self.max_source_length, self.max_target_length)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Padded tokens of a batch on one rank, about."""
+        return self.batch_tokens
+
+    def advance(self, num_samples_global: int) -> None:
+        """Count a training batch as done; called before any callback may save a checkpoint.
+
+        Args:
+            num_samples_global: Its samples on all ranks together.
+        """
+        self._cursor.advance(num_samples_global)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor and what it counts in; the same on every rank."""
+        return self._cursor.state_dict(self._identity()) if "train" in self._stores else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the cursor.
+
+        Raises:
+            CheckpointError: It counts in other data, another order or another batch.
+        """
+        self._cursor.load_state_dict(state_dict)
+        if "train" in self._stores:
+            self._cursor.restore(self._identity())
+
+    def check_position(self, state_dict: dict[str, Any]) -> None:
+        """Refuse the saved state of other data or another order, before there are processes to train on.
+
+        Raises:
+            CheckpointError: It is one; what differs is named.
+        """
+        saved = SampleCursor()
+        saved.load_state_dict(state_dict)
+        saved.restore(self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        """All that decides which samples a cursor stands between."""
+        stores = self._stores["train"]
+        shards = [
+            shard.tokens_hash for side in (stores.source, stores.target) for shard in side.manifest.shards
+        ]
+        return {
+            "training_text": text_hash("".join(shards)),
+            "tokenizer": self.tokenizer.fingerprint()[:16],
+            "global_batch_tokens": self.batch_tokens * self._world_size,
+            "pool_size": self.pool_size,
+            "seed": self.seed,
+        }
+
+    @property
+    def _rank(self) -> int:
+        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return int(placed["rank"]) if placed else 0
+
+    @property
+    def _world_size(self) -> int:
+        placed = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return int(placed["num_replicas"]) if placed else 1

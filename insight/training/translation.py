@@ -1,0 +1,269 @@
+"""The LightningModule of translation: batches of pairs, their loss, validation by loss and by translating."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import distributed, nn
+
+from insight.data.pairs import TranslationBatch
+from insight.data.sampling import IGNORED_TARGET
+from insight.generation.translator import TranslationSettings, Translator
+from insight.models import EncoderDecoder, EncoderDecoderConfig
+from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.messages import say
+from insight.training.guards import Guard
+from insight.training.losses import TextLikelihood, linear_cross_entropy, token_losses
+from insight.training.module import TrainingModule
+from insight.training.optimizers import MuonAdamW, OptimizerConfig, OptimizerFactory
+from insight.training.optimizers.base import freeze_parameters
+from insight.training.parallel import is_sharded
+from insight.training.schedules import ScheduleConfig, WarmupStableDecay
+from insight.training.translation_metrics import NAMES, score_translations
+
+
+class TranslationModule(TrainingModule):
+    """Trains and measures an encoder-decoder on pairs of sentences.
+
+    The gradient of an optimizer step is that of the mean over all its valid target tokens, whatever batches,
+    accumulation or processes they came in.
+
+    Args:
+        network: The encoder-decoder.
+        optimizer: The optimizer: one of Insight's, or any optimizer class that can be imported.
+        schedule: How the learning rates change over the run.
+        compile: ``torch.compile`` the training step's network: ``on``, ``off`` or ``auto``.
+        z_loss: Factor of the squared logarithm of the softmax's denominator; 0 for none.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary; the losses that are
+            logged are without it.
+        r_drop: Factor of the symmetric divergence between two passes with different dropout (R-Drop, Wu et
+            al. 2021, arXiv 2106.14448); 0 for one pass.
+        freeze: Names of parameters or modules that are left as they are.
+        guard: The reaction to a step whose loss or gradient is not finite, or whose loss is far off.
+        translation: How sentences are translated in validation and test.
+        translate_in_validation: Most validation sentences that are translated at each validation; 0 validates
+            by the loss alone, ``null`` translates all.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+
+    network: EncoderDecoder
+
+    def __init__(
+        self,
+        network: EncoderDecoderConfig = EncoderDecoderConfig(),
+        optimizer: OptimizerConfig | OptimizerFactory = MuonAdamW(),
+        schedule: ScheduleConfig = WarmupStableDecay(),
+        compile: Literal["auto", "on", "off"] = "off",
+        z_loss: float = 0.0,
+        label_smoothing: float = 0.1,
+        r_drop: float = 0.0,
+        freeze: tuple[str, ...] = (),
+        guard: Guard = Guard(),
+        translation: TranslationSettings = TranslationSettings(),
+        translate_in_validation: int | None = None,
+    ) -> None:
+        super().__init__(network, optimizer, schedule, compile, z_loss, label_smoothing, freeze, guard)
+        self.likelihood = TextLikelihood()
+        if not 0 <= r_drop < 1e6:
+            raise ConfigError("must be at least 0", "use 1, or 0 for one pass", option="r_drop", value=r_drop)
+        if translate_in_validation is not None and translate_in_validation < 0:
+            raise ConfigError(
+                "must be at least 0",
+                "use null for all sentences",
+                option="translate_in_validation",
+                value=translate_in_validation,
+            )
+        if network.logit_bias:
+            raise ConfigError(
+                "the fused loss has no bias of the scores",
+                "use logit_bias: false",
+                option="network.logit_bias",
+                value=True,
+            )
+        self.r_drop = r_drop
+        self.translation = translation
+        self.translate_in_validation = translate_in_validation
+        self.translations: dict[str, list[str]] = {}
+        """The newest translations of each split, in the order of its sentences; on every rank."""
+
+    # ------------------------------------------------------------------ building
+
+    def check_data(self) -> None:
+        """Refuse sentences that are longer than the network can hold."""
+        for side, config in (
+            ("source", self.network_config.encoder),
+            ("target", self.network_config.decoder),
+        ):
+            length, longest = getattr(self.data, f"max_{side}_length"), config.max_sequence_length
+            if length > longest:
+                part = "encoder" if side == "source" else "decoder"
+                raise ConfigError(
+                    f"the {part} holds max_sequence_length={longest}",
+                    f"use --data.max_{side}_length {longest} or "
+                    f"--model.network.{part}.max_sequence_length {length}",
+                    option=f"data.max_{side}_length",
+                    value=length,
+                )
+
+    def _build(self) -> nn.Module:
+        sizes = self.data.vocabulary_size, self.data.source_vocabulary_size
+        network: nn.Module = self.network_config.build(*sizes)
+        freeze_parameters(network, self.freeze_patterns)
+        return network
+
+    @property
+    def _tokens_per_step(self) -> int:
+        return int(self.data.batch_tokens * self.trainer.accumulate_grad_batches)
+
+    def _estimated_seconds(self, flops_per_second: float) -> float:
+        assert self.num_planned_steps is not None
+        lengths = self.data.max_source_length // 4, self.data.max_target_length // 4  # of a usual sentence
+        flops_per_token = self.network.flops_per_pair(*lengths) / sum(lengths)
+        return float(flops_per_token * self._tokens_per_step * self.num_planned_steps / flops_per_second)
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """Fields that only a checkpoint of a translation model has."""
+        data = self.data
+        separate = data.source_tokenizer is not data.tokenizer
+        return {
+            "source_tokenizer": data.source_tokenizer.to_json() if separate else None,
+            "languages": [data.source_field, data.target_field, data.directions],
+        }
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: TranslationBatch, batch_idx: int) -> torch.Tensor:
+        """The loss of a micro-batch, scaled so that the gradients of a window add up."""
+        self._check_ids(batch)
+        source_ids, source_mask, target_ids, targets = (
+            batch.source_ids,
+            batch.source_mask,
+            batch.target_ids,
+            batch.targets,
+        )
+        if self.r_drop:
+            twice = [
+                value if value is None else torch.cat([value, value])
+                for value in (source_ids, source_mask, target_ids, targets)
+            ]
+            source_ids, source_mask, target_ids, targets = twice  # type: ignore[assignment]
+        hidden = self.training_network(source_ids, target_ids, source_mask=source_mask)
+        valid = targets != IGNORED_TARGET
+        # Padding is left out before the projection to the vocabulary, the largest product of all.
+        summed = linear_cross_entropy(
+            *self.network.head_product(hidden[valid]),
+            targets[valid],
+            soft_cap=self.network_config.decoder.logit_soft_cap,
+            z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
+        )
+        if self.r_drop:
+            divergence = self._divergence(hidden, valid)
+            summed = summed._replace(
+                loss=(summed.loss + self.r_drop * divergence) / 2,
+                negative_log_likelihood=summed.negative_log_likelihood / 2,
+                num_valid=summed.num_valid // 2,
+            )
+        return self.step.add(summed, batch)
+
+    def _divergence(self, hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Mean of the two Kullback-Leibler divergences between the passes, summed over the tokens."""
+        first, second = hidden.chunk(2)
+        kept = valid[: len(first)]
+        scores = [
+            self.network.decoder.logits(states[kept]).float().log_softmax(-1) for states in (first, second)
+        ]
+        forward = F.kl_div(scores[0], scores[1], log_target=True, reduction="sum")
+        backward = F.kl_div(scores[1], scores[0], log_target=True, reduction="sum")
+        return forward + backward
+
+    # ------------------------------------------------------------------ measuring
+
+    def validation_step(self, batch: TranslationBatch, batch_idx: int) -> torch.Tensor:
+        """Add the batch to the sums; return its hidden states ``(batch, target, hidden_size)``."""
+        hidden = self._hidden(batch)
+        head, soft_cap = self.network.head_product, self.network_config.decoder.logit_soft_cap
+        summed = linear_cross_entropy(*head(hidden), batch.targets, soft_cap=soft_cap)
+        valid = batch.targets != IGNORED_TARGET
+        lengths = cast(torch.Tensor, self.token_byte_lengths)
+        num_bytes = (lengths[batch.targets.where(valid, 0)] * valid).sum()
+        self.likelihood.update(summed.negative_log_likelihood, summed.num_valid, num_bytes)
+        return hidden
+
+    test_step = validation_step
+
+    def predict_step(self, batch: TranslationBatch, batch_idx: int) -> torch.Tensor:
+        """Negative log-likelihood of every target in nats, 0 where ignored: ``(batch, target)``."""
+        head, soft_cap = self.network.head_product, self.network_config.decoder.logit_soft_cap
+        return token_losses(*head(self._hidden(batch)), batch.targets, soft_cap=soft_cap)
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset the sums."""
+        self.likelihood.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, perplexity and bits per byte of the targets, and BLEU, chrF++ and TER."""
+        split = "test" if self.trainer.testing else "validation"
+        self.log_dict({f"{split}/{name}": value for name, value in self.likelihood.compute().items()})
+        if split == "test":
+            self._translate("test", None, num_resamples=1000)
+        elif self.translate_in_validation != 0 and not self.trainer.sanity_checking:
+            self._translate("validation", self.translate_in_validation, num_resamples=1)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def translator(self) -> Translator:
+        """A translator with the present weights, from the source language into the target language."""
+        data = self.data
+        tag = data.preparation.tag_id(data.target_field) if data.directions == "both" else None
+        return Translator(self.network, data.source_tokenizer, data.tokenizer, tag)
+
+    def _translate(self, split: str, limit: int | None, num_resamples: int) -> None:
+        """Translate a split, every rank a part of it, and log the scores of the whole."""
+        trainer = self.trainer
+        sources, references = self.data.preparation.sentences(split)
+        sources, references = sources[:limit], references[:limit]
+        # Sharded weights are gathered by all ranks together: each of them then translates everything.
+        shares = trainer.world_size > 1 and not is_sharded(self.network)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if shares else (0, 1)
+        own = self.translator().translate(sources[rank::world_size], self.translation)
+        texts = [translation.text for translation in own]
+        if world_size > 1:
+            # Whole sentences are gathered: a mean of scores would not be the score of the whole.
+            parts: list[list[str]] = [[] for _ in range(world_size)]
+            distributed.all_gather_object(parts, texts)
+            gathered = [""] * len(sources)
+            for number, part in enumerate(parts):
+                gathered[number::world_size] = part
+            texts = gathered
+        self.translations[split] = texts
+        scores = score_translations(texts, references, NAMES, num_resamples)
+        self.log_dict({f"{split}/{name}": score.value for name, score in scores.items()})
+        if trainer.is_global_zero and split == "test":
+            for name, score in scores.items():
+                say(
+                    f"{split}: {NAMES[name]} {score.value:.1f} [{score.low:.1f}, {score.high:.1f}] "
+                    f"{score.signature}; decoding: {self.translation.signature}"
+                )
+
+    def _hidden(self, batch: TranslationBatch) -> torch.Tensor:
+        self._check_ids(batch)
+        hidden: torch.Tensor = self.network(batch.source_ids, batch.target_ids, source_mask=batch.source_mask)
+        return hidden
+
+    def _check_ids(self, batch: TranslationBatch) -> None:
+        """Refuse ids that the network does not know, which would end in an IndexError."""
+        for ids, known in (
+            (batch.source_ids, self.network.source_vocabulary_size),
+            (batch.target_ids, self.network.vocabulary_size),
+        ):
+            largest = int(ids.max()) if ids.device.type == "cpu" else 0
+            if largest >= known:
+                problem = f"the data holds token id {largest}, the network knows 0 to {known - 1}"
+                raise DataError(problem, "use the tokenizer that the network was built for")
