@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from insight.api.config_files import CONFIG_OPTIONS, as_options, option_value, split_options
 from insight.api.early_checks import check_early, refuse_foreign_classes
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from insight.api.configuration import InsightCLI
-    from insight.checkpoints import LoadedCheckpoint
+    from insight.checkpoints import LoadedCheckpoint, LoadedTranslationModel
     from insight.data.preparation import DocumentPlace
     from insight.optimization.measurement import Quality
 
 
 _SPLITS = {"validate": "validation", "test": "test"}
+Loaded = TypeVar("Loaded", bound="LoadedCheckpoint | LoadedTranslationModel")
 
 
 def validate(
@@ -78,12 +79,14 @@ def _arguments(
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     """:func:`validate` or :func:`test` (by ``name``) for a command line without the command itself."""
     silence_libraries()
-    cli, checkpoint, loaded = cli_for_checkpoint(name, arguments)
+    from insight.checkpoints.artifact import load_any_model
+
+    cli, checkpoint, loaded = cli_for_checkpoint(name, arguments, load_any_model)
     if not cli.has_files(_SPLITS[name]):
         option = f"data.{_SPLITS[name]}_files"
         raise ConfigError(f"{option} is not set", f"give --{option} FILES")
     if checkpoint.is_dir():
-        return _measure_artifact(cli, name, loaded)
+        return _measure_artifact(cli, name, cast("LoadedCheckpoint", loaded))
     # A validation is only a measurement. A test belongs in the record of the run, unless it used another text
     # or other settings.
     given = {option for option, _ in split_options(arguments)}
@@ -102,14 +105,20 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
 def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
     """:func:`predict` for a command line without the command itself."""
     silence_libraries()
-    cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments)
+    from insight.checkpoints.artifact import load_any_model
+
+    cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments, load_any_model)
     if not cli.has_files("predict"):
         raise ConfigError("data.predict_files is not set", "give --data.predict_files FILES")
     return list(_documents(cli, checkpoint, loaded))
 
 
-def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Path, LoadedCheckpoint]:
+def cli_for_checkpoint(
+    name: str, arguments: list[str], load: Callable[[Path], Loaded]
+) -> tuple[InsightCLI, Path, Loaded]:
     """Parse a command that measures a checkpoint, by default with the configuration of its run.
+
+    ``load`` reads the model, of the kinds that the command knows.
 
     Returns:
         The parsed configuration, the path of the checkpoint (a folder for a quantized model), and the model.
@@ -136,14 +145,13 @@ def cli_for_checkpoint(name: str, arguments: list[str]) -> tuple[InsightCLI, Pat
     say(f"checkpoint: {checkpoint}")
 
     from insight.api.configuration import InsightCLI
-    from insight.checkpoints.artifact import load_model
 
-    loaded = load_model(checkpoint)
+    loaded = load(checkpoint)
     cli = InsightCLI(name, arguments)
     if cli.model.network_config != loaded.network_config:
         problem = f"--checkpoint={text!r} holds another network than the configuration describes"
         raise CheckpointError(problem, "leave --config and --model out: both are in the run folder")
-    cli.datamodule.use_tokenizer(loaded.tokenizer)
+    cli.datamodule.use_tokenizer(*loaded.tokenizers)
     return cli, checkpoint, loaded
 
 
@@ -186,12 +194,15 @@ def _measure_artifact(cli: InsightCLI, name: str, loaded: LoadedCheckpoint) -> d
     return {f"{split}/{metric}": value for metric, value in values.items()}
 
 
-def _documents(cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint) -> Iterator[dict[str, Any]]:
+def _documents(
+    cli: InsightCLI, checkpoint: Path, loaded: LoadedCheckpoint | LoadedTranslationModel
+) -> Iterator[dict[str, Any]]:
     """One record per document, in the order of the files."""
     import torch
 
     if checkpoint.is_dir():
-        losses = torch.from_numpy(artifact_quality(cli, "predict", "predict", loaded).token_nats)
+        quantized = cast("LoadedCheckpoint", loaded)
+        losses = torch.from_numpy(artifact_quality(cli, "predict", "predict", quantized).token_nats)
     else:
         losses = _predicted_losses(cli, checkpoint)
     store = cli.datamodule.store("predict")

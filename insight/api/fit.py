@@ -139,13 +139,13 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
 
 def _use_saved_tokenizer(cli: InsightCLI, checkpoint: Path) -> None:
     """Use the tokenizer of the checkpoint if the file that the configuration names no longer exists."""
-    from insight.checkpoints.reader import read_checkpoint, tokenizer_of
+    from insight.checkpoints.reader import read_checkpoint, saved_tokenizers
 
     configured = cli.config.data.get("init_args.tokenizer")
     path = configured.get("init_args.path") if hasattr(configured, "get") else None
     if isinstance(path, str) and not Path(path).expanduser().exists():
         say(f"data.tokenizer.path={path} has gone; the tokenizer of the checkpoint is used")
-        cli.datamodule.use_tokenizer(tokenizer_of(read_checkpoint(checkpoint), checkpoint))
+        cli.datamodule.use_tokenizer(*saved_tokenizers(read_checkpoint(checkpoint), checkpoint))
 
 
 def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed | None) -> None:

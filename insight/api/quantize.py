@@ -53,12 +53,15 @@ def quantize(
     configs = plan(method, compile, dtype, group_size)
 
     from insight.api.evaluate import cli_for_checkpoint
+    from insight.checkpoints.artifact import load_model
     from insight.optimization.search import compress
     from insight.runtime.hardware import usable_device
 
     place = usable_device(device)
     options = [] if config is None else ["--config", str(config)]
-    cli, path, loaded = cli_for_checkpoint("validate", ["--checkpoint", str(checkpoint), *options])
+    cli, path, loaded = cli_for_checkpoint(
+        "validate", ["--checkpoint", str(checkpoint), *options], load_model
+    )
     loaded.network.to(place)
     cli.datamodule.setup("fit")
     run = run_of_checkpoint(path)

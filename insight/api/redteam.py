@@ -198,10 +198,11 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
 def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
     """The model, and the texts of its run if they can still be read."""
     from insight.api.evaluate import cli_for_checkpoint
+    from insight.checkpoints.artifact import load_model
     from insight.safety.material import material_of
 
     options = ["--config", str(config)] if config else []
-    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options])
+    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options], load_model)
     try:
         cli.datamodule.setup("fit")
     except DataError as error:

@@ -19,6 +19,7 @@ from insight.callbacks.trainer import (
     run_folder_of,
 )
 from insight.checkpoints import load_weights_into
+from insight.checkpoints.reader import tokenizers_of
 from insight.checkpoints.upload import check_upload_url, upload_folder
 from insight.checkpoints.writer import (
     BEST,
@@ -267,5 +268,6 @@ class InitialWeights(Callback):
             named = {f"network.{name}": tensor for name, tensor in weights.items()}
             trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
 
-        load_weights_into(cast(Any, pl_module).network, path, datamodule_of(trainer).tokenizer, load)
+        tokenizer, *of_source = tokenizers_of(datamodule_of(trainer))
+        load_weights_into(cast(Any, pl_module).network, path, tokenizer, load, *of_source)
         say(f"initial weights: {path}")

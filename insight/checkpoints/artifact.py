@@ -13,7 +13,14 @@ from typing import Any
 import torch
 import xxhash
 
-from insight.checkpoints.reader import LoadedCheckpoint, load_checkpoint, load_plain, require_version
+from insight.checkpoints.reader import (
+    LoadedCheckpoint,
+    LoadedTranslationModel,
+    load_any_checkpoint,
+    load_checkpoint,
+    load_plain,
+    require_version,
+)
 from insight.data.tokenizers import load_tokenizer
 from insight.models import DecoderConfig
 from insight.models.compilation import compile_network
@@ -34,7 +41,7 @@ _INTEGER_PRODUCTS = ("int8_dynamic", "int8_static")
 def load_model(
     path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """The model at ``path``, ready to run as it was measured.
+    """The decoder at ``path``, ready to run as it was measured.
 
     Args:
         path: A ``.ckpt`` file, or a folder that ``insight quantize`` wrote.
@@ -46,6 +53,11 @@ def load_model(
     """
     load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_checkpoint
     return load(path, device, allowed_packages)
+
+
+def load_any_model(path: Path | str) -> LoadedCheckpoint | LoadedTranslationModel:
+    """The decoder or the translation model at ``path``; as :func:`load_model`, on the CPU."""
+    return load_artifact(path) if (Path(path) / DESCRIPTION).is_file() else load_any_checkpoint(path)
 
 
 def write_artifact(

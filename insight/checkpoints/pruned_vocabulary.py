@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from insight.checkpoints.format import CONTENT
-from insight.checkpoints.reader import read_checkpoint, tokenizer_of
+from insight.checkpoints.reader import read_checkpoint, saved_tokenizers
 from insight.data.tokenizers.pruning import PrunedTokenizer
 from insight.runtime.errors import CheckpointError
 from insight.runtime.files import atomic_file
@@ -30,7 +30,7 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     """
     contents = read_checkpoint(path)
     saved: dict[str, Any] = dict(contents[CONTENT])
-    if tokenizer_of(contents, path).fingerprint() != fingerprint:
+    if saved_tokenizers(contents, path)[0].fingerprint() != fingerprint:
         problem = f"{path}: was trained with another tokenizer than the one that was pruned"
         raise CheckpointError(problem, "prune the tokenizer.json of its run")
     kept = torch.from_numpy(pruned.kept_ids)

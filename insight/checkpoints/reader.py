@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from insight.checkpoints.format import CONTENT, FORMAT_VERSION, CheckpointContent
 from insight.data.tokenizers import BaseTokenizer, load_tokenizer
-from insight.models import Decoder, DecoderConfig
+from insight.models import Decoder, DecoderConfig, EncoderDecoder, EncoderDecoderConfig
 from insight.runtime.component import component_from_dict
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 
@@ -22,18 +22,41 @@ _PREFIX = "network."
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """The model in a checkpoint, and the tokenizer that it was trained with."""
+    """The decoder in a checkpoint, and the tokenizer that it was trained with."""
 
     network: Decoder  # with its weights, in evaluation mode
     network_config: DecoderConfig
     tokenizer: BaseTokenizer
     metadata: dict[str, Any]  # sequence_length, step, vocabulary_size and canaries, as in CheckpointContent
 
+    @property
+    def tokenizers(self) -> tuple[BaseTokenizer, ...]:
+        """The tokenizers, in the order in which data modules take them."""
+        return (self.tokenizer,)
+
+
+@dataclass(frozen=True)
+class LoadedTranslationModel:
+    """The encoder-decoder in a checkpoint, and the tokenizers that it was trained with."""
+
+    network: EncoderDecoder  # with its weights, in evaluation mode
+    network_config: EncoderDecoderConfig
+    tokenizer: BaseTokenizer  # of the target
+    source_tokenizer: BaseTokenizer  # that of the target where the vocabulary is joint
+    languages: tuple[str, str]  # names of the source and of the target
+    directions: str  # "forward", or "both": the source then begins with a tag of the language to write
+    metadata: dict[str, Any]  # as in LoadedCheckpoint
+
+    @property
+    def tokenizers(self) -> tuple[BaseTokenizer, ...]:
+        """The tokenizers, in the order in which data modules take them."""
+        return self.tokenizer, self.source_tokenizer
+
 
 def load_checkpoint(
     path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint:
-    """Read a checkpoint that a run wrote.
+    """Read a checkpoint of a decoder that a run wrote.
 
     Args:
         path: The ``.ckpt`` file.
@@ -41,46 +64,93 @@ def load_checkpoint(
         allowed_packages: Packages that class paths in the file may point into.
 
     Raises:
-        CheckpointError: The file is missing, not a checkpoint, truncated or of another version, contains
-            code, or its weights do not fit its network.
+        CheckpointError: The file is missing, not a checkpoint of a decoder, truncated or of another version,
+            contains code, or its weights do not fit its network.
     """
+    loaded = load_any_checkpoint(path, device, allowed_packages)
+    if not isinstance(loaded, LoadedCheckpoint):
+        problem = f"{path}: holds a translation model, not a decoder that continues text"
+        raise CheckpointError(problem, "use it with `insight translate`, or name the run of a decoder")
+    return loaded
+
+
+def load_translation_model(
+    path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
+) -> LoadedTranslationModel:
+    """Read a checkpoint of a translation model; arguments and errors as in :func:`load_checkpoint`."""
+    loaded = load_any_checkpoint(path, device, allowed_packages)
+    if not isinstance(loaded, LoadedTranslationModel):
+        problem = f"{path}: holds a decoder, not a translation model"
+        raise CheckpointError(problem, "name a run with model: TranslationModule")
+    return loaded
+
+
+def load_any_checkpoint(
+    path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
+) -> LoadedCheckpoint | LoadedTranslationModel:
+    """Read a checkpoint of either kind; arguments and errors as in :func:`load_checkpoint`."""
     contents = read_checkpoint(Path(path))
     described = describe(contents, path, allowed_packages)
-    network = described.network.to_empty(device=device)
+    network: Any = described.network.to_empty(device=device)
     load_weights(network, contents, path)
     return replace(described, network=network.eval())
 
 
 def describe(
     contents: dict[str, Any], path: Path | str, allowed_packages: tuple[str, ...] = ("insight",)
-) -> LoadedCheckpoint:
+) -> LoadedCheckpoint | LoadedTranslationModel:
     """The model in a checkpoint that was read, with a network on the ``meta`` device, without weights."""
     try:
         saved = CheckpointContent.from_dict(contents[CONTENT])
         config = component_from_dict(saved.network, allowed_packages)
-        if not isinstance(config, DecoderConfig):
-            problem = f"{path}: holds a {type(config).__name__}, not a decoder"
-            raise CheckpointError(problem, "use a run of insight fit")
-        with torch.device("meta"):
-            network = config.build(saved.vocabulary_size)
+        tokenizers = saved_tokenizers(contents, path)
         metadata = {
             "sequence_length": saved.sequence_length,
             "vocabulary_size": saved.vocabulary_size,
             "step": contents.get("global_step", 0),
             "canaries": saved.canaries,
         }
-        return LoadedCheckpoint(network, config, load_tokenizer(saved.tokenizer), metadata)
-    except (ConfigError, TokenizerError) as error:
+        if isinstance(config, DecoderConfig):
+            with torch.device("meta"):
+                network = config.build(saved.vocabulary_size)
+            return LoadedCheckpoint(network, config, tokenizers[0], metadata)
+        if not isinstance(config, EncoderDecoderConfig) or saved.languages is None:
+            problem = f"{path}: holds a {type(config).__name__}, which no run trains"
+            raise CheckpointError(problem, "use a run of insight fit")
+        tokenizer, of_source = tokenizers
+        separate = None if saved.source_tokenizer is None else of_source.vocabulary_size
+        with torch.device("meta"):
+            pair = config.build(saved.vocabulary_size, separate)
+        source, target, directions = saved.languages
+        languages = (source, target)
+        return LoadedTranslationModel(pair, config, tokenizer, of_source, languages, directions, metadata)
+    except ConfigError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 
+def tokenizers_of(data: Any) -> tuple[BaseTokenizer, ...]:
+    """The tokenizers of a data module; one of your own may have only ``tokenizer``."""
+    tokenizers: tuple[BaseTokenizer, ...] = getattr(data, "tokenizers", None) or (data.tokenizer,)
+    return tokenizers
+
+
+def other_tokenizer(saved: Sequence[BaseTokenizer], present: Sequence[BaseTokenizer]) -> str | None:
+    """The first difference between the tokenizers of a checkpoint and those of a run, as a phrase."""
+    for theirs, ours, side in zip(saved, present, ("", " of the source"), strict=False):
+        if theirs.fingerprint() != ours.fingerprint():
+            sizes = f"{theirs.vocabulary_size} tokens, this one has {ours.vocabulary_size}"
+            return f"was trained with another tokenizer{side} ({sizes})"
+    return None
+
+
 def load_weights_into(
-    network: Decoder,
+    network: Decoder | EncoderDecoder,
     path: Path | str,
     tokenizer: BaseTokenizer | None = None,
     load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
+    source_tokenizer: BaseTokenizer | None = None,
 ) -> None:
     """Load only the weights of a checkpoint into a network.
 
@@ -89,18 +159,18 @@ def load_weights_into(
         path: The ``.ckpt`` file.
         tokenizer: The tokenizer that the network will be used with; another one gives ids other meanings.
         load: A function that loads the weights, by name, into a sharded network.
+        source_tokenizer: The tokenizer of the source that a translation model will be used with.
 
     Raises:
         CheckpointError: As for :func:`load_checkpoint`, or the checkpoint is of another network or tokenizer;
             the network is unchanged then.
     """
     contents = read_checkpoint(Path(path))
-    if tokenizer is not None:
-        theirs = tokenizer_of(contents, path)
-        if theirs.fingerprint() != tokenizer.fingerprint():
-            sizes = f"{theirs.vocabulary_size} tokens, this one has {tokenizer.vocabulary_size}"
-            problem = f"{path}: was trained with another tokenizer ({sizes})"
-            raise CheckpointError(problem, "use the tokenizer of its run")
+    present = [tokenizer for tokenizer in (tokenizer, source_tokenizer) if tokenizer is not None]
+    if present:
+        problem = other_tokenizer(saved_tokenizers(contents, path), present)
+        if problem:
+            raise CheckpointError(f"{path}: {problem}", "use the tokenizer of its run")
     load_weights(network, contents, path, load)
 
 
@@ -159,7 +229,7 @@ def network_weights(contents: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def load_weights(
-    network: Decoder,
+    network: Decoder | EncoderDecoder,
     contents: dict[str, Any],
     path: Path | str,
     load: Callable[[dict[str, torch.Tensor]], Any] | None = None,
@@ -185,13 +255,21 @@ def differing_tensors(saved: Mapping[str, torch.Tensor], present: Mapping[str, t
     return [*differences, *(f"the network has no tensor {name}" for name in unknown)]
 
 
-def tokenizer_of(contents: dict[str, Any], path: Path | str) -> BaseTokenizer:
-    """The tokenizer in a read checkpoint."""
+def saved_tokenizers(contents: dict[str, Any], path: Path | str) -> tuple[BaseTokenizer, ...]:
+    """The tokenizers in a read checkpoint, in the order in which data modules take them.
+
+    That of a decoder comes alone; of a translation model, that of the target and that of the source.
+    """
     try:
-        return load_tokenizer(contents[CONTENT]["tokenizer"])
+        saved = contents[CONTENT]
+        tokenizer = load_tokenizer(saved["tokenizer"])
+        if saved.get("languages") is None:
+            return (tokenizer,)
+        of_source = saved.get("source_tokenizer")
+        return tokenizer, tokenizer if of_source is None else load_tokenizer(of_source)
     except TokenizerError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from insight.runtime.run_folder import RunFolder, find_resumable, list_runs, run
 
 if TYPE_CHECKING:
     from insight.data.tokenizers import BaseTokenizer
-    from insight.models import DecoderConfig
 
 AUTO_OR_NEW = "auto_or_new"
 """The value of ``--resume`` for a job script, which starts the first and all later jobs of a run alike."""
@@ -60,25 +60,35 @@ class Resumed:
 
 
 def check_fits(
-    contents: dict[str, Any], path: Path, config: DecoderConfig, tokenizer: BaseTokenizer, option: str
+    contents: dict[str, Any],
+    path: Path,
+    config: Any,
+    tokenizers: Sequence[BaseTokenizer],
+    option: str,
 ) -> None:
-    """Check that a checkpoint that was read has the network and the tokenizer of a run.
+    """Check that a checkpoint that was read has the network and the tokenizers of a run.
+
+    ``config`` is the network's; ``tokenizers`` are in the order of the data module, that of the target first.
 
     Raises:
         CheckpointError: It is damaged, or of another network or tokenizer; ``option`` holds its ``path``.
     """
     import torch
 
-    from insight.checkpoints.reader import describe, differing_tensors, network_weights
+    from insight.checkpoints.reader import describe, differing_tensors, network_weights, other_tokenizer
 
     saved = describe(contents, path)
     weights = network_weights(contents)
     damage = differing_tensors(weights, saved.network.state_dict())
     if damage:
         raise CheckpointError(f"{path}: {damage[0]}", "use another checkpoint of the run")
-    if saved.tokenizer.fingerprint() != tokenizer.fingerprint():
-        sizes = f"{saved.tokenizer.vocabulary_size} tokens, this one has {tokenizer.vocabulary_size}"
-        problem = f"was trained with another tokenizer ({sizes})"
+    kinds = [_kind(one) for one in (saved.network_config, config)]
+    if kinds[0] != kinds[1]:
+        problem = f"holds {kinds[0]}, and this run trains {kinds[1]}"
+        raise CheckpointError(problem, f"name a checkpoint of {kinds[1]}", option=option, value=path)
+    other = other_tokenizer(saved.tokenizers, tokenizers)
+    if other is not None:
+        problem = other
         remedy = "use the data and tokenizer settings of its run"
     elif saved.network_config != config:
         before, now = saved.network_config.to_dict()["init_args"], config.to_dict()["init_args"]
@@ -88,12 +98,18 @@ def check_fits(
     else:
         return
     with torch.device("meta"):
-        present = config.build(tokenizer.vocabulary_size)
+        present = config.build(*(tokenizer.vocabulary_size for tokenizer in tokenizers))
     tensors = differing_tensors(weights, present.state_dict())
     problem = "; ".join([problem, *tensors[:_NUM_SHOWN]])
     if len(tensors) > _NUM_SHOWN:
         problem += f"; {len(tensors) - _NUM_SHOWN} more"
     raise CheckpointError(problem, remedy, option=option, value=path)
+
+
+def _kind(config: Any) -> str:
+    from insight.models import EncoderDecoderConfig
+
+    return "a translation model" if isinstance(config, EncoderDecoderConfig) else "a decoder"
 
 
 def say_differences(saved: str, present: str) -> None:

@@ -155,6 +155,11 @@ class TranslationDataModule(pl.LightningDataModule):
         self.preparation.use_tokenizer(tokenizer, source_tokenizer)
 
     @property
+    def tokenizers(self) -> tuple[BaseTokenizer, BaseTokenizer]:
+        """The tokenizers of the target and of the source, as :meth:`use_tokenizer` takes them."""
+        return self.tokenizer, self.source_tokenizer
+
+    @property
     def tokenizer(self) -> BaseTokenizer:
         """The tokenizer of the target."""
         return self.preparation.tokenizers[1]

@@ -124,8 +124,13 @@ class TrainingModule(pl.LightningModule):
     def check_data(self) -> None:
         """Refuse data that does not fit the network, before it is built."""
 
+    @property
+    def _vocabulary_sizes(self) -> tuple[int, ...]:
+        """The vocabulary sizes that the network is built for."""
+        return (self.data.vocabulary_size,)
+
     def _build(self) -> Any:
-        network = self.network_config.build(self.data.vocabulary_size)
+        network = self.network_config.build(*self._vocabulary_sizes)
         freeze_parameters(network, self.freeze_patterns)
         return network
 

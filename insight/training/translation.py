@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import distributed, nn
+from torch import distributed
 
 from insight.data.pairs import TranslationBatch
 from insight.data.sampling import IGNORED_TARGET
@@ -18,7 +18,6 @@ from insight.training.guards import Guard
 from insight.training.losses import TextLikelihood, linear_cross_entropy, token_losses
 from insight.training.module import TrainingModule
 from insight.training.optimizers import MuonAdamW, OptimizerConfig, OptimizerFactory
-from insight.training.optimizers.base import freeze_parameters
 from insight.training.parallel import is_sharded
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 from insight.training.translation_metrics import NAMES, score_translations
@@ -109,11 +108,9 @@ class TranslationModule(TrainingModule):
                     value=length,
                 )
 
-    def _build(self) -> nn.Module:
-        sizes = self.data.vocabulary_size, self.data.source_vocabulary_size
-        network: nn.Module = self.network_config.build(*sizes)
-        freeze_parameters(network, self.freeze_patterns)
-        return network
+    @property
+    def _vocabulary_sizes(self) -> tuple[int, ...]:
+        return self.data.vocabulary_size, self.data.source_vocabulary_size
 
     @property
     def _tokens_per_step(self) -> int:

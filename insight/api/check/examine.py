@@ -35,7 +35,7 @@ from insight.api.check.trial import (
     without_clocks_and_files,
 )
 from insight.callbacks import RunCheckpoint
-from insight.checkpoints.reader import read_checkpoint
+from insight.checkpoints.reader import read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
 from insight.data import LanguageModelingDataModule
 from insight.runtime.errors import CheckpointError, ConfigError
@@ -120,7 +120,7 @@ def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str
         problem = f"{option}={checkpoint}: is a quantized model, which cannot be trained"
         raise CheckpointError(problem, "name the checkpoint that it was made from")
     contents = read_checkpoint(checkpoint)
-    check_fits(contents, checkpoint, cli.model.network_config, cli.datamodule.tokenizer, option)
+    check_fits(contents, checkpoint, cli.model.network_config, tokenizers_of(cli.datamodule), option)
     return contents
 
 
