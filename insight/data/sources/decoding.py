@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from insight.runtime.errors import ConfigError, DataError, nearest
 
@@ -207,9 +207,13 @@ class Reading:
     text_field: str = "text"
     invalid_text: str = "error"
 
+    field_option: ClassVar[str] = "text_field"
+    """The option that names the field, for messages."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.text_field, str) or not self.text_field:
-            raise ConfigError("names no field", "use e.g. text", option="text_field", value=self.text_field)
+            option, value = self.field_option, self.text_field
+            raise ConfigError("names no field", "use e.g. text", option=option, value=value)
         if self.invalid_text not in INVALID_TEXT:
             match = nearest(str(self.invalid_text), INVALID_TEXT)
             remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(INVALID_TEXT)}"
@@ -297,7 +301,8 @@ def checked_text(value: object, where: str, reading: Reading, repairs: TextRepai
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where} is {type(value).__name__}, not text", "choose another text_field")
+        remedy = f"choose another {reading.field_option}"
+        raise DataError(f"{where} is {type(value).__name__}, not text", remedy)
     if value.isascii() or (first := _SURROGATES.search(value)) is None:
         return value
     if reading.invalid_text == "error":

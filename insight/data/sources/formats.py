@@ -248,7 +248,7 @@ def _json_lines(
             remedy = f'each line must be like {{"{text_field}": "..."}}'
             raise DataError(f"{name}: line {number} is not a JSON object", remedy)
         if text_field not in record:
-            remedy = choose_field(text_field, list(record))
+            remedy = choose_field(reading, list(record))
             raise DataError(f"{name}: line {number} has no field {text_field!r}", remedy)
         text = record[text_field]
         if type(text) is not str or not text.isascii():
@@ -267,7 +267,7 @@ def _table_rows(
     column = int(field) - 1 if field.isdecimal() else None
     if column == -1:
         problem = f"{name}: columns are counted from 1"
-        raise DataError(problem, "use 1 or more", option="text_field", value="0")
+        raise DataError(problem, "use 1 or more", option=reading.field_option, value="0")
     num_columns = 0
     for number, data in lines:
         line = decoder.decode(data, is_last=True, line=number).removesuffix("\n")
@@ -279,7 +279,7 @@ def _table_rows(
             if field not in fields:
                 remedy = "or give the number of a column of a file whose first line is no header"
                 problem = f"{name}: no column {field!r} in its first line"
-                raise DataError(problem, f"{choose_field(field, fields)}; {remedy}")
+                raise DataError(problem, f"{choose_field(reading, fields)}; {remedy}")
             column = fields.index(field)
             continue
         if column >= num_columns:
@@ -299,7 +299,7 @@ def _parquet_rows(file: IO[bytes], name: str, reading: Reading, repairs: TextRep
         table = pyarrow.parquet.ParquetFile(file, buffer_size=_CHUNK_BYTES)
         columns = table.schema_arrow.names
         if text_field not in columns:
-            raise DataError(f"{name}: no column {text_field!r}", choose_field(text_field, columns))
+            raise DataError(f"{name}: no column {text_field!r}", choose_field(reading, columns))
         row = 0
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[text_field]):
             column: Any = batch.column(0)
@@ -321,10 +321,10 @@ def _parquet_rows(file: IO[bytes], name: str, reading: Reading, repairs: TextRep
         raise DataError(f"{name}: damaged .parquet file ({reason})", "make or fetch it again") from error
 
 
-def choose_field(text_field: str, existing: list[str]) -> str:
+def choose_field(reading: Reading, existing: list[str]) -> str:
     """A remedy for a missing field."""
-    match = nearest(text_field, existing)
-    suggestion = f"text_field={match!r}?" if match else "set text_field to one of them"
+    match, option = nearest(reading.text_field, existing), reading.field_option
+    suggestion = f"{option}={match!r}?" if match else f"set {option} to one of them"
     return f"it has {', '.join(map(repr, existing)) or 'none'}; {suggestion}"
 
 
@@ -368,7 +368,7 @@ class Texts(TextSource):
             if isinstance(document, Mapping):
                 field = reading.text_field
                 if field not in document:
-                    remedy = choose_field(field, [str(name) for name in document])
+                    remedy = choose_field(reading, [str(name) for name in document])
                     raise DataError(f"{where} has no field {field!r}", remedy)
                 where = f"{where}, field {field!r}"
                 document = document[field]
