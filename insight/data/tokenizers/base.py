@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import json
 import re
 from abc import ABC, abstractmethod
@@ -194,7 +195,14 @@ class BaseTokenizer(ABC):
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
+        # The garbage collector would search the many lists of merges in vain, a third of the time.
+        is_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
+        finally:
+            if is_enabled:
+                gc.enable()
         return str(xxhash.xxh3_128_hexdigest(canonical.encode("utf-8")))
 
     def _checked(self, ids: TokenIds) -> list[int]:
