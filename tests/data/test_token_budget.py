@@ -101,6 +101,16 @@ def test_sorting_in_pools_saves_padding_and_partners_change() -> None:
     assert abs(np.corrcoef(sizes, np.arange(len(sizes)))[0, 1]) < 0.2
 
 
+def test_both_sides_of_neighbours_are_alike_and_not_only_their_sum() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.integers(10, 50, 8000)
+    lengths = np.stack([source, np.clip(source + rng.integers(-8, 9, 8000), 1, None)], axis=1)
+    order = TokenBudgetOrder(lengths, 4096, 0)
+    totals = TokenBudgetOrder(lengths.sum(axis=1), 4096, 0).epoch(0)
+    padded = sum(len(batch) * int(lengths[batch].max(axis=0).sum()) for batch in totals)
+    assert 1 - lengths.sum() / padded > 2 * order.padding(0)
+
+
 @pytest.mark.parametrize(
     ("lengths", "options", "named"),
     [

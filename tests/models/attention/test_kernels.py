@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from insight.models import CausalMask, Kernel, ReferenceKernel, SDPAKernel, TiledKernel
+from insight.models import (
+    BidirectionalMask,
+    CausalMask,
+    Kernel,
+    Mask,
+    ReferenceKernel,
+    SDPAKernel,
+    TiledKernel,
+)
 from insight.models.attention.kernels import AutoKernel, make_kernel
-from insight.models.attention.kernels.fused import _tiled_attention, _tiles
+from insight.models.attention.kernels.fused import _MOST_KEYS, _tiled_attention, _tiles
+from insight.models.masks import padding_mask
 
 KERNELS = {"sdpa": SDPAKernel(), "tiled": TiledKernel(), "auto": AutoKernel()}
 
@@ -32,8 +41,8 @@ def inputs(
     ]
 
 
-def run(kernel: Kernel, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    output = kernel(*tensors, CausalMask(), 0.4)
+def run(kernel: Kernel, tensors: list[torch.Tensor], mask: Mask = CausalMask()) -> list[torch.Tensor]:
+    output = kernel(*tensors, mask, 0.4)
     weights = torch.linspace(-1, 1, 8, dtype=output.dtype)
     (output * weights).square().sum().backward()
     return [output.detach(), *(tensor.grad for tensor in tensors if tensor.grad is not None)]
@@ -71,17 +80,56 @@ def test_tiled_gradient_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda q, k, v: TiledKernel()(q, k, v, CausalMask(), 0.4), tensors)
 
 
+@pytest.mark.parametrize("hides", [True, False], ids=["padding", "no padding"])
+@pytest.mark.parametrize(("num_heads", "num_key_heads"), [(4, 4), (4, 2), (3, 1)])
+@pytest.mark.parametrize(("length", "keys"), [(7, 7), (1, 5), (140, 9), (6, 140)])
+def test_tiles_without_a_triangle_hide_padding(
+    num_heads: int, num_key_heads: int, length: int, keys: int, hides: bool
+) -> None:
+    tokens = torch.ones(2, keys, dtype=torch.bool)
+    tokens[0, -3:] = tokens[1, :2] = False  # on either side
+    mask: Mask = padding_mask(tokens if hides else None)
+    ours, fused, expected = (
+        run(kernel, inputs(length, num_heads, num_key_heads, keys=keys), mask)
+        for kernel in (TiledKernel(), SDPAKernel(), ReferenceKernel())
+    )
+    for result, other, reference in zip(ours, fused, expected, strict=True):
+        torch.testing.assert_close(result, reference, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(other, reference, rtol=1e-9, atol=1e-9)
+    for gradient in ours[2:]:
+        assert bool((gradient.transpose(1, 2)[~tokens] == 0).all()) == hides
+
+
+def test_tiles_compute_what_hides_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused: list[str] = []
+    monkeypatch.setattr(
+        SDPAKernel, "attend", lambda self, query, key, value, **options: fused.append("") or query
+    )
+    for mask, keys, is_fused in (
+        (BidirectionalMask(), 9, False),
+        (padding_mask(torch.arange(9).expand(2, 9) < 7), 9, False),
+        (BidirectionalMask(), _MOST_KEYS + 1, True),  # whole squares of weights would be kept
+        (BidirectionalMask(window=1), 9, True),
+    ):
+        fused.clear()
+        TiledKernel()(*inputs(9, 4, 2, keys=keys), mask, 0.4)
+        assert bool(fused) == is_fused
+
+
 def test_tiles_cover_every_query_once() -> None:
     for length in (1, 64, 128, 129, 200, 1024):
-        covered = [query for start, stop in _tiles(length) for query in range(start, stop)]
-        assert covered == list(range(length))
+        for is_causal in (True, False):
+            tiles = _tiles(length, length, is_causal)
+            assert [query for start, stop, _ in tiles for query in range(start, stop)] == list(range(length))
 
 
 @pytest.mark.slow
 def test_tiled_operator_keeps_the_rules_of_torch() -> None:
     for length in (6, 150):
         query, key, value = inputs(length, 4, 2, torch.float32)
-        torch.library.opcheck(_tiled_attention, (query, key, value, 0.4))
+        torch.library.opcheck(_tiled_attention, (query, key, value, None, True, 0.4))
+    query, key, value = inputs(6, 4, 2, torch.float32, keys=9)
+    torch.library.opcheck(_tiled_attention, (query, key, value, torch.arange(18).view(2, 9) < 16, False, 0.4))
 
 
 def test_reference_weights_are_a_causal_distribution() -> None:

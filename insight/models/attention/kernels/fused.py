@@ -10,6 +10,9 @@ from torch import Tensor
 
 from insight.models.attention.kernels.base import MaskedKernel
 
+# Without a triangle nothing is skipped, so the kept weights grow with the whole square.
+_MOST_KEYS = 512
+
 
 class SDPAKernel(MaskedKernel):
     """``scaled_dot_product_attention`` (Dao et al. 2022, arXiv 2205.14135).
@@ -29,89 +32,133 @@ class SDPAKernel(MaskedKernel):
 
 
 class TiledKernel(SDPAKernel):
-    """Each tile of queries meets only the keys before its end, so most of the masked square is skipped.
+    """Large batched products of tiles of queries with the keys that they may see.
 
     The backward of torch's fused kernel makes many small products; large batched ones use the matrix units
     of a CPU better, in bfloat16 by far. In return the softmax weights are kept for the backward (half a
-    square for each head), and scores are rounded to the dtype of the queries. Calls that are not causal with
-    equal lengths go to the fused kernel.
+    square for each head if causal), and scores are rounded to the dtype of the queries. A causal tile meets
+    only the keys before its end, so most of the masked square is skipped. Calls whose mask does more than
+    hide keys, with a bias, or with more keys than :data:`_MOST_KEYS` that are not causal go to the fused
+    kernel.
     """
 
     name = "tiled"
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        if not options.get("is_causal") or options.get("dropout_p"):
+        mask, is_causal = options.get("attn_mask"), bool(options.get("is_causal"))
+        hides_keys = mask is not None and mask.dtype == torch.bool and mask.shape[1] == mask.shape[2] == 1
+        fits = is_causal or ((mask is None or hides_keys) and key.shape[2] <= _MOST_KEYS)
+        if not fits or options.get("dropout_p"):
             return super().attend(query, key, value, **options)
-        output: Tensor = _tiled_attention(query, key, value, options["scale"])[0]
+        tokens = None if mask is None else mask[:, 0, 0].expand(query.shape[0], -1)
+        output: Tensor = _tiled_attention(query, key, value, tokens, is_causal, options["scale"])[0]
         return output
 
 
 # These are custom operators so that a compiled network calls them as they are: traced, the writes into
 # slices would become copies of whole tensors.
 @torch.library.custom_op("insight::tiled_attention", mutates_args=())
-def _tiled_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, list[Tensor]]:
+def _tiled_attention(
+    query: Tensor, key: Tensor, value: Tensor, tokens: Tensor | None, is_causal: bool, scale: float
+) -> tuple[Tensor, list[Tensor]]:
     """Return an output like ``query``, and softmax weights ``(batch * key heads, rows, keys)`` for each tile.
 
-    Heads that share keys are stacked: ``(batch * key heads, group, queries, dim)``.
+    Heads that share keys are stacked: ``(batch * key heads, group, queries, dim)``. ``tokens`` is bool
+    ``(batch, keys)``, False at keys that nobody sees, and not with ``is_causal``.
     """
     stacks, group, length, dim = _stacked_shape(query, key)
     queries = query.reshape(stacks, group, length, dim)
-    keys, values = key.reshape(stacks, length, dim), value.reshape(stacks, length, dim)
+    keys, values = (x.reshape(stacks, -1, dim) for x in (key, value))
     output = torch.empty_like(queries, memory_format=torch.contiguous_format)
     weights = []
-    for start, stop in _tiles(length):
-        hidden = query.new_full((stop - start, stop), float("-inf")).triu_(start + 1).repeat(group, 1)
-        scores = torch.baddbmm(hidden, _rows(queries, start, stop), keys[:, :stop].mT, alpha=scale)
+    for start, stop, seen in _tiles(length, key.shape[2], is_causal):
+        rows, columns = _rows(queries, start, stop), keys[:, :seen].mT
+        hidden = _hidden_scores(query, key, tokens, (start, stop) if is_causal else None)
+        if hidden is None:
+            scores = query.new_empty(stacks, rows.shape[1], seen)
+            scores.baddbmm_(rows, columns, beta=0, alpha=scale)  # with beta 0 the memory is not read
+        else:
+            scores = torch.baddbmm(hidden, rows, columns, alpha=scale)
         weights.append(torch.softmax(scores, dim=-1))
-        _write_rows(output, start, stop, weights[-1], values[:, :stop])
+        _write_rows(output, start, stop, weights[-1], values[:, :seen])
     return output.view(query.shape), weights
 
 
+def _hidden_scores(
+    query: Tensor, key: Tensor, tokens: Tensor | None, causal_rows: tuple[int, int] | None
+) -> Tensor | None:
+    """Return -inf where a key is hidden and 0 elsewhere, to be broadcast over the scores of a tile."""
+    if causal_rows is not None:
+        start, stop = causal_rows
+        square = query.new_full((stop - start, stop), float("-inf")).triu_(start + 1)
+        return square.repeat(query.shape[1] // key.shape[1], 1)
+    if tokens is None:
+        return None
+    row = query.new_zeros(tokens.shape).masked_fill_(~tokens, float("-inf"))
+    return row.repeat_interleave(key.shape[1], dim=0).unsqueeze(1)
+
+
 @_tiled_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, list[Tensor]]:
+def _(
+    query: Tensor, key: Tensor, value: Tensor, tokens: Tensor | None, is_causal: bool, scale: float
+) -> tuple[Tensor, list[Tensor]]:
     stacks, group, length, _ = _stacked_shape(query, key)
-    weights = [query.new_empty(stacks, group * (stop - start), stop) for start, stop in _tiles(length)]
+    tiles = _tiles(length, key.shape[2], is_causal)
+    weights = [query.new_empty(stacks, group * (stop - start), seen) for start, stop, seen in tiles]
     return query.new_empty(query.shape), weights
 
 
 @torch.library.custom_op("insight::tiled_attention_backward", mutates_args=())
 def _tiled_attention_backward(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, weights: list[Tensor], scale: float
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weights: list[Tensor],
+    is_causal: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     stacks, group, length, dim = _stacked_shape(query, key)
     queries, gradients = (x.reshape(stacks, group, length, dim) for x in (query, gradient))
-    keys, values = (x.reshape(stacks, length, dim) for x in (key, value))
+    keys, values = (x.reshape(stacks, -1, dim) for x in (key, value))
     query_gradient = torch.empty_like(queries, memory_format=torch.contiguous_format)
     key_gradient, value_gradient = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (keys, values)
     )
-    for (start, stop), weight in reversed(list(zip(_tiles(length), weights, strict=True))):
+    tiles = _tiles(length, key.shape[2], is_causal)
+    for (start, stop, seen), weight in reversed(list(zip(tiles, weights, strict=True))):
         rows, row_gradients = _rows(queries, start, stop), _rows(gradients, start, stop)
-        weight_gradient = torch.bmm(row_gradients, values[:, :stop].mT)
+        weight_gradient = torch.bmm(row_gradients, values[:, :seen].mT)
         score_gradient = torch._softmax_backward_data(weight_gradient, weight, -1, weight.dtype)
         beta = 0 if stop == length else 1  # the last tile is the first here and reaches every key
-        value_gradient[:, :stop].baddbmm_(weight.mT, row_gradients, beta=beta)
-        key_gradient[:, :stop].baddbmm_(score_gradient.mT, rows, beta=beta, alpha=scale)
-        _write_rows(query_gradient, start, stop, score_gradient, keys[:, :stop], scale)
+        value_gradient[:, :seen].baddbmm_(weight.mT, row_gradients, beta=beta)
+        key_gradient[:, :seen].baddbmm_(score_gradient.mT, rows, beta=beta, alpha=scale)
+        _write_rows(query_gradient, start, stop, score_gradient, keys[:, :seen], scale)
     return query_gradient.view(query.shape), key_gradient.view(key.shape), value_gradient.view(value.shape)
 
 
 @_tiled_attention_backward.register_fake
 def _(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, weights: list[Tensor], scale: float
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weights: list[Tensor],
+    is_causal: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
-    query, key, value, scale = inputs
+    query, key, value, _, ctx.is_causal, ctx.scale = inputs
     ctx.save_for_backward(query, key, value, *output[1])
-    ctx.scale = scale
 
 
-def _backward(ctx: Any, gradient: Tensor, _: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, None]:
+def _backward(ctx: Any, gradient: Tensor, _: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
     query, key, value, *weights = ctx.saved_tensors
-    return (*_tiled_attention_backward(gradient, query, key, value, weights, ctx.scale), None)
+    gradients = _tiled_attention_backward(gradient, query, key, value, weights, ctx.is_causal, ctx.scale)
+    return (*gradients, None, None, None)
 
 
 _tiled_attention.register_autograd(_backward, setup_context=_setup_context)
@@ -123,10 +170,16 @@ def _stacked_shape(query: Tensor, key: Tensor) -> tuple[int, int, int, int]:
     return batch * num_key_heads, num_heads // num_key_heads, length, dim
 
 
-def _tiles(length: int) -> list[tuple[int, int]]:
-    """Start and stop of each tile; small tiles skip more of the square, but few tokens need only one."""
-    size = 128 if length <= 128 else 64
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+def _tiles(num_queries: int, num_keys: int, is_causal: bool) -> list[tuple[int, int, int]]:
+    """Start and stop of the queries of each tile, and the number of keys that it meets.
+
+    Small causal tiles skip more of the square, but few tokens need only one.
+    """
+    if not is_causal:
+        return [(0, num_queries, num_keys)]
+    size = 128 if num_queries <= 128 else 64
+    starts = range(0, num_queries, size)
+    return [(start, stop, stop) for start in starts for stop in (min(start + size, num_queries),)]
 
 
 def _rows(stack: Tensor, start: int, stop: int) -> Tensor:
