@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from insight.api.redteam import redteam as redteam
     from insight.api.tokenize import encode_files as encode_files
     from insight.api.tokenize import train_tokenizer as train_tokenizer
+    from insight.api.translate import translate as translate
+    from insight.api.translate import translate_file as translate_file
     from insight.checkpoints import load_checkpoint as load_checkpoint
     from insight.checkpoints.artifact import load_model as load_model
     from insight.data import LanguageModelingDataModule as LanguageModelingDataModule

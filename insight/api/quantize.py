@@ -53,14 +53,14 @@ def quantize(
     configs = plan(method, compile, dtype, group_size)
 
     from insight.api.evaluate import cli_for_checkpoint
-    from insight.checkpoints.artifact import load_model
+    from insight.checkpoints.artifact import load_decoder
     from insight.optimization.search import compress
     from insight.runtime.hardware import usable_device
 
     place = usable_device(device)
     options = [] if config is None else ["--config", str(config)]
     cli, path, loaded = cli_for_checkpoint(
-        "validate", ["--checkpoint", str(checkpoint), *options], load_model
+        "validate", ["--checkpoint", str(checkpoint), *options], load_decoder
     )
     loaded.network.to(place)
     cli.datamodule.setup("fit")

@@ -175,7 +175,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     path = find_checkpoint(text)
     silence_libraries()
 
-    from insight.checkpoints.artifact import load_model
+    from insight.checkpoints.artifact import load_decoder
     from insight.runtime.hardware import usable_device
     from insight.safety import Material
     from insight.safety.material import secrets_of
@@ -188,7 +188,7 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     if config or (folder and folder.config_path.is_file()):
         loaded, material = _with_text(text, config)
     if loaded is None or device.type != "cpu":
-        loaded = load_model(path, device)
+        loaded = load_decoder(path, device)
     if material is None:
         material = Material(secrets=secrets_of(loaded.metadata.get("canaries")))
     name = f"{text} ({path})" if str(path) != text else text
@@ -198,11 +198,11 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
 def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
     """The model, and the texts of its run if they can still be read."""
     from insight.api.evaluate import cli_for_checkpoint
-    from insight.checkpoints.artifact import load_model
+    from insight.checkpoints.artifact import load_decoder
     from insight.safety.material import material_of
 
     options = ["--config", str(config)] if config else []
-    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options], load_model)
+    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options], load_decoder)
     try:
         cli.datamodule.setup("fit")
     except DataError as error:

@@ -20,7 +20,7 @@ from insight.callbacks.trainer import (
     is_trial,
     run_folder_of,
 )
-from insight.checkpoints.artifact import load_model
+from insight.checkpoints.artifact import load_decoder
 from insight.optimization import plan
 from insight.optimization.config import check_search
 from insight.reporting import Metric, update_summary
@@ -98,7 +98,7 @@ class QuantizeAtEnd(AfterTraining):
         folder = run.path / "quantization"
         shutil.rmtree(folder, ignore_errors=True)  # left by this run before it was resumed
         result = compress(
-            load_model(checkpoint),
+            load_decoder(checkpoint),
             plan(self.method, self.compile),
             validation=data.store("validation"),
             train=data.store("train"),
@@ -275,7 +275,7 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
         say(f"safety: quantized against original: {', '.join(known) or 'nothing to compare'}")
 
     def _of_file(self, path: Path, material: Material, output: Path, device: torch.device) -> Results:
-        loaded = load_model(path, device)
+        loaded = load_decoder(path, device)
         target = target_of_file(loaded.network, loaded.tokenizer, path)
         return red_team(target, self.final_suite, material, self.seed, output)
 

@@ -40,8 +40,8 @@ _INTEGER_PRODUCTS = ("int8_dynamic", "int8_static")
 
 def load_model(
     path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
-) -> LoadedCheckpoint:
-    """The decoder at ``path``, ready to run as it was measured.
+) -> LoadedCheckpoint | LoadedTranslationModel:
+    """The model at ``path``, ready to run as it was measured.
 
     Args:
         path: A ``.ckpt`` file, or a folder that ``insight quantize`` wrote.
@@ -51,13 +51,14 @@ def load_model(
     Raises:
         CheckpointError: The model is missing, damaged, unsafe, of another version, or cannot run here.
     """
-    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_checkpoint
+    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_any_checkpoint
     return load(path, device, allowed_packages)
 
 
-def load_any_model(path: Path | str) -> LoadedCheckpoint | LoadedTranslationModel:
-    """The decoder or the translation model at ``path``; as :func:`load_model`, on the CPU."""
-    return load_artifact(path) if (Path(path) / DESCRIPTION).is_file() else load_any_checkpoint(path)
+def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> LoadedCheckpoint:
+    """:func:`load_model` for work that continues a text; a model that translates is refused."""
+    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_checkpoint
+    return load(path, device)
 
 
 def write_artifact(

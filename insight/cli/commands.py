@@ -32,6 +32,7 @@ COMMANDS = {
         Command("cache", "text", "list, verify, pin and clear the token stores that were kept", "cache"),
         Command("model", "network", "list published networks, show one, estimate what one takes", "model"),
         Command("generate", "use", "write text with a checkpoint", "generate"),
+        Command("translate", "use", "translate a file or standard input, line by line", "translate"),
         Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
         Command("benchmark", "compress", "compare models: quality, size, memory and speed", "benchmark"),
         Command("redteam", "safety", "measure what a model can be made to do; compare two models", "redteam"),

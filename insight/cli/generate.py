@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from insight.api.generate import GenerationSettings, open_text
+from insight.api.generate import GenerationSettings, TranslatedPrompt, open_text
 from insight.cli.arguments import CommandParser, add_parameters, chosen, read_standard_input, text_argument
 from insight.cli.commands import COMMANDS
 from insight.runtime.formats import safe_text
@@ -27,6 +27,8 @@ def run(name: str, arguments: list[str]) -> int:
         result = writer.result
         print_json({"prompt": prompt, "text": result.text, "finish_reason": result.finish_reason})
         return 0
+    if isinstance(writer, TranslatedPrompt):
+        prompt = ""  # a translation does not continue it
     _print(prompt)
     for piece in writer:
         _print(piece)

@@ -197,20 +197,8 @@ class PairPreparation:
         return TokenizerCache(self._cache_dir).find_or_build(key, build, self._title("train"))
 
     def tag_id(self, language: str) -> int:
-        """The id of the tag that asks for a translation into a language.
-
-        Raises:
-            ConfigError: The model was not trained in both directions, or does not know the language.
-        """
-        tag, known = _tag(language), self.tokenizers[0].special_tokens
-        if tag not in known:
-            raise ConfigError(
-                "the model has no such language",
-                f"use {' or '.join(name[2:-1] for name in known if name.startswith('<2')) or 'no option'}",
-                option="to",
-                value=language,
-            )
-        return known[tag]
+        """The id of the tag that asks for a translation into a language; see :func:`tag_id`."""
+        return tag_id(self.tokenizers[0], language)
 
     def stores(self, split: str) -> PairStores:
         self.sources(split)
@@ -336,6 +324,20 @@ def _chunks(pairs: Iterator[Pair], size: int) -> Iterator[list[Pair]]:
 def _ids(tokenizer: BaseTokenizer, texts: list[str]) -> list[npt.NDArray[np.int64]]:
     batch = tokenizer.encode_batch(texts)
     return np.split(batch.ids, batch.offsets[1:-1])
+
+
+def tag_id(source_tokenizer: BaseTokenizer, language: str) -> int:
+    """The id of the tag that asks a model of both directions for a translation into a language.
+
+    Raises:
+        ConfigError: The model was not trained in both directions, or does not know the language.
+    """
+    tag, known = _tag(language), source_tokenizer.special_tokens
+    if tag not in known:
+        names = [name.removeprefix("<2").removesuffix(">") for name in known if name.startswith("<2")]
+        remedy = f"use {' or '.join(names) or 'no option'}"
+        raise ConfigError("the model has no such language", remedy, option="to", value=language)
+    return known[tag]
 
 
 def _tag(language: str) -> str:

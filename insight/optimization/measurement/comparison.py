@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from insight.checkpoints.artifact import load_model
+from insight.checkpoints.artifact import load_decoder
 from insight.optimization.measurement.footprint import Footprint, measure_footprint, weight_bytes
 from insight.optimization.measurement.quality import EvaluationText, MeasuredText, Quality, compare_quality
 from insight.optimization.measurement.settings import ComparisonSettings
@@ -61,7 +61,7 @@ def compare_models(
         DataError: The text cannot be read.
         InsightError: A fresh process could not load a model.
     """
-    loaded = {label: load_model(path, settings.device) for label, path in paths.items()}
+    loaded = {label: load_decoder(path, settings.device) for label, path in paths.items()}
     networks = {label: model.network for label, model in loaded.items()}
     settings = settings.for_context(min(net.config.max_sequence_length for net in networks.values()))
     assert settings.prompt_length is not None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from insight.checkpoints.artifact import load_model
+from insight.checkpoints.artifact import load_decoder
 from insight.optimization.measurement.speed import turns
 from insight.runtime.errors import InsightError
 from insight.runtime.json_files import print_json
@@ -128,7 +128,7 @@ def _load_and_print(path: Path, device: str) -> None:
     """The fresh process: load one model, read one token, and print the measurements as JSON."""
     before = resident_bytes()
     started = time.perf_counter()
-    loaded = load_model(path, device)
+    loaded = load_decoder(path, device)
     load_seconds = time.perf_counter() - started
     # The pages of a weight count as resident once they have been read. Loading does not include compiling.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
