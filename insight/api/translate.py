@@ -87,7 +87,7 @@ class TranslationOptions:
             object.__setattr__(self, name, texts)
 
     def settings(self) -> TranslationSettings:
-        """The same as settings of a translator."""
+        """These options in the form that a translator takes."""
         from insight.generation.search import SearchSettings
         from insight.generation.translator import TranslationSettings
 
@@ -121,7 +121,7 @@ class TranslationOptions:
 
 @dataclass(frozen=True)
 class TranslatedFile:
-    """What :func:`translate_file` did.
+    """The result of :func:`translate_file`.
 
     Attributes:
         num_lines: Lines of the source, those of an earlier call included.
