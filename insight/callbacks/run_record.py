@@ -38,8 +38,11 @@ from insight.runtime.errors import OutputError
 from insight.runtime.hardware import this_machine
 from insight.runtime.messages import say
 from insight.runtime.version import __version__
+from insight.training.translation import TranslationModule
+from insight.training.translation_evaluation import TranslationEvaluation
 
 _SPEEDS = ("throughput/tokens_per_second", "throughput/matmul_share")
+_LOGGED_TRANSLATIONS = 10
 _KEPT = ("validation/", "test/", *_SPEEDS, "memory/peak_bytes")
 
 
@@ -48,8 +51,9 @@ class RunRecord(Callback):
 
     ``run.json`` is written when training starts (command, versions, machine, data, network, precision,
     threads, attention kernels); interruptions and resumes become notes in it. ``summary.json`` and
-    ``report.html`` are written when training or testing ends, even if it was interrupted. The options and
-    the final metrics are logged to TensorBoard.
+    ``report.html`` are written when training or testing ends, even if it was interrupted, and
+    ``translations/`` when a translation model was tested. The options, the final metrics and the first
+    translations are logged to TensorBoard.
 
     Args:
         report: Whether to write ``report.html``, which takes about a second.
@@ -90,6 +94,8 @@ class RunRecord(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # `insight test` on a checkpoint outside a run folder has no record to add to.
         if run_folder_of(trainer).info_path.is_file():
+            if trainer.is_global_zero and (evaluation := _evaluation(pl_module)):
+                _keep_translations(trainer, evaluation)
             self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -122,6 +128,23 @@ class RunRecord(Callback):
                 logger.log_outcome(options or {}, outcome, _step_of_weights(trainer))
         if self.report:
             write_report(run)
+
+
+def _evaluation(module: LightningModule) -> TranslationEvaluation | None:
+    """The newest evaluation of translations, of a model that translates."""
+    return module.evaluation if isinstance(module, TranslationModule) else None
+
+
+def _keep_translations(trainer: Trainer, evaluation: TranslationEvaluation) -> None:
+    """Write all translations to the run folder, and the first ones to TensorBoard."""
+    evaluation.write(run_folder_of(trainer).translations)
+    text = "\n\n".join(
+        f"{sentence.source}\n{sentence.translation}\n({sentence.reference})"
+        for sentence in evaluation.sentences[:_LOGGED_TRANSLATIONS]
+    )
+    for logger in trainer.loggers:
+        if isinstance(logger, RunTensorBoard):
+            logger.log_text(f"translations/{evaluation.split}", text, _step_of_weights(trainer))
 
 
 def run_facts(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -191,8 +214,13 @@ def _sizes(network: Any) -> dict[str, int]:
 
 def _final_metrics(trainer: Trainer) -> dict[str, Metric]:
     metrics = trainer.callback_metrics.items()
+    evaluation = _evaluation(trainer.lightning_module)
+    intervals = evaluation.intervals if evaluation else {}
     values = {name: float(value) for name, value in metrics if name.startswith(_KEPT)}
-    found = {name: Metric(value, unit=unit_of(name)) for name, value in values.items()}
+    found = {}
+    for name, value in values.items():
+        interval, n = intervals.get(name, (None, None))
+        found[name] = Metric(value, interval, n, unit_of(name))
     for checkpoint in callbacks_of(trainer, RunCheckpoint):
         monitor, best = checkpoint.monitor, checkpoint.best_model_score
         if best is not None and trainer.state.fn == "fit":

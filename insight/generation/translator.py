@@ -121,7 +121,7 @@ class Translator:
             encoded.ids[start:stop].tolist()
             for start, stop in zip(encoded.offsets, encoded.offsets[1:], strict=False)
         ]
-        most = self.network.config.encoder.max_sequence_length - 1 - len(self._tag)
+        most = self._most_source_tokens
         order = sorted(
             (index for index in range(len(texts)) if texts[index].strip()),
             key=lambda index: (-len(ids[index]), index),
@@ -134,9 +134,7 @@ class Translator:
             width = min(len(ids[order[start]]), most) + 1 + len(self._tag)
             chosen = order[start : start + max(1, settings.batch_tokens // width)]
             start += len(chosen)
-            rows = [
-                [*self._tag, *ids[index][:most], self.source_tokenizer.end_of_text_id] for index in chosen
-            ]
+            rows = [self._row(ids[index]) for index in chosen]
             sentences = [
                 self._sentence(
                     len(row),
@@ -165,6 +163,17 @@ class Translator:
                     )
                 pairs = tuple((self.tokenizer.decode(one.token_ids), one) for one in hypotheses)
                 yield index, Translation(pairs[0][0], pairs, len(row), len(ids[index]) > most)
+
+    def source_ids(self, text: str) -> list[int]:
+        """The token ids of a source as the network reads it: tag, text, as far as it fits, and end."""
+        return self._row(self.source_tokenizer.encode(text))
+
+    def _row(self, ids: list[int]) -> list[int]:
+        return [*self._tag, *ids[: self._most_source_tokens], self.source_tokenizer.end_of_text_id]
+
+    @property
+    def _most_source_tokens(self) -> int:
+        return self.network.config.encoder.max_sequence_length - 1 - len(self._tag)
 
     def _sentence(
         self, source_length: int, settings: TranslationSettings, prefix: str, must_contain: Sequence[str]

@@ -192,14 +192,18 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
 
     @rank_zero_only
     def log_sample(self, sample: Sample) -> None:
-        """Show a sampled text verbatim in the TEXT tab.
+        """Show a sampled text verbatim in the TEXT tab."""
+        tag = safe_text(" ".join(sample.prompt.split()), 60) or "no prompt"
+        self.log_text(f"samples/{tag}", f"{sample.prompt} ⟶ {sample.text}", sample.step)
+
+    @rank_zero_only
+    def log_text(self, tag: str, text: str, step: int) -> None:
+        """Show a text verbatim in the TEXT tab.
 
         TensorBoard renders Markdown; no text can end a code block that is indented by four spaces.
         """
-        text = f"{sample.prompt} ⟶ {sample.text}"
         lines = safe_text(text, _SAMPLE_CHARACTERS).split("\n")
-        tag = safe_text(" ".join(sample.prompt.split()), 60) or "no prompt"
-        self.experiment.add_text(f"samples/{tag}", "\n".join(f"    {line}" for line in lines), sample.step)
+        self.experiment.add_text(tag, "\n".join(f"    {line}" for line in lines), step)
 
     @rank_zero_only
     def save(self) -> None:

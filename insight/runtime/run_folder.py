@@ -44,6 +44,7 @@ class RunFolder:
     checkpoints = _InRun("checkpoints")  # the folder of best.ckpt and last.ckpt
     metrics_path = _InRun("metrics.jsonl")  # one JSON object per logged step
     samples_path = _InRun("samples.jsonl")  # one JSON object per sampled text
+    translations = _InRun("translations")  # the folder of the translated test text and its evaluation
     summary_path = _InRun("summary.json")  # the final metrics with value, interval, n and unit
     info_path = _InRun("run.json")  # the command, versions, machine, data and network of the run
     early_stopping_path = _InRun("early_stopping.json")  # evidence and decision at the newest validation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -10,7 +12,7 @@ from torch import distributed
 
 from insight.data.pairs import TranslationBatch
 from insight.data.sampling import IGNORED_TARGET
-from insight.generation.translator import TranslationSettings, Translator
+from insight.generation.translator import Translation, TranslationSettings, Translator
 from insight.models import EncoderDecoder, EncoderDecoderConfig
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.messages import say
@@ -20,7 +22,10 @@ from insight.training.module import TrainingModule
 from insight.training.optimizers import MuonAdamW, OptimizerConfig, OptimizerFactory
 from insight.training.parallel import is_sharded
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
-from insight.training.translation_metrics import NAMES, score_translations
+from insight.training.translation_evaluation import TranslationEvaluation, evaluate_translations
+from insight.training.translation_metrics import score_translations
+
+_MOST_COUNTED_PAIRS = 1_000_000
 
 
 class TranslationModule(TrainingModule):
@@ -88,6 +93,8 @@ class TranslationModule(TrainingModule):
         self.translate_in_validation = translate_in_validation
         self.translations: dict[str, list[str]] = {}
         """The newest translations of each split, in the order of its sentences; on every rank."""
+        self.evaluation: TranslationEvaluation | None = None
+        """The newest evaluation of the test text; on every rank."""
 
     # ------------------------------------------------------------------ building
 
@@ -209,9 +216,9 @@ class TranslationModule(TrainingModule):
         split = "test" if self.trainer.testing else "validation"
         self.log_dict({f"{split}/{name}": value for name, value in self.likelihood.compute().items()})
         if split == "test":
-            self._translate("test", None, num_resamples=1000)
+            self._translate("test")
         elif self.translate_in_validation != 0 and not self.trainer.sanity_checking:
-            self._translate("validation", self.translate_in_validation, num_resamples=1)
+            self._translate("validation", self.translate_in_validation)
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -221,33 +228,47 @@ class TranslationModule(TrainingModule):
         tag = data.preparation.tag_id(data.target_field) if data.directions == "both" else None
         return Translator(self.network, data.source_tokenizer, data.tokenizer, tag)
 
-    def _translate(self, split: str, limit: int | None, num_resamples: int) -> None:
+    def _translate(self, split: str, limit: int | None = None) -> None:
         """Translate a split, every rank a part of it, and log the scores of the whole."""
-        trainer = self.trainer
-        sources, references = self.data.preparation.sentences(split)
-        sources, references = sources[:limit], references[:limit]
-        # Sharded weights are gathered by all ranks together: each of them then translates everything.
-        shares = trainer.world_size > 1 and not is_sharded(self.network)
-        rank, world_size = (trainer.global_rank, trainer.world_size) if shares else (0, 1)
-        own = self.translator().translate(sources[rank::world_size], self.translation)
-        texts = [translation.text for translation in own]
-        if world_size > 1:
-            # Whole sentences are gathered: a mean of scores would not be the score of the whole.
-            parts: list[list[str]] = [[] for _ in range(world_size)]
-            distributed.all_gather_object(parts, texts)
-            gathered = [""] * len(sources)
-            for number, part in enumerate(parts):
-                gathered[number::world_size] = part
-            texts = gathered
+        sources, references = (texts[:limit] for texts in self.data.preparation.sentences(split))
+        translations = self._translated(sources)
+        texts = [translation.text for translation in translations]
         self.translations[split] = texts
-        scores = score_translations(texts, references, NAMES, num_resamples)
+        if split == "test":
+            # Sharded weights are gathered for the alignments too, so that every rank does this.
+            self.evaluation = evaluate_translations(
+                split,
+                self.translator(),
+                self.translation.signature,
+                sources,
+                references,
+                translations,
+                self._training_sources(),
+            )
+            scores = self.evaluation.scores
+            for line in self.evaluation.table():
+                say(line)
+        else:
+            scores = score_translations(texts, references, num_resamples=1)
         self.log_dict({f"{split}/{name}": score.value for name, score in scores.items()})
-        if trainer.is_global_zero and split == "test":
-            for name, score in scores.items():
-                say(
-                    f"{split}: {NAMES[name]} {score.value:.1f} [{score.low:.1f}, {score.high:.1f}] "
-                    f"{score.signature}; decoding: {self.translation.signature}"
-                )
+
+    def _translated(self, sources: list[str]) -> list[Translation]:
+        """The translations of all sentences, on every rank."""
+        trainer = self.trainer
+        # Sharded weights are gathered by all ranks together: each of them then translates everything.
+        if trainer.world_size == 1 or is_sharded(self.network):
+            return self.translator().translate(sources, self.translation)
+        rank, world_size = trainer.global_rank, trainer.world_size
+        own = self.translator().translate(sources[rank::world_size], self.translation)
+        # Whole sentences are gathered: a mean of scores would not be the score of the whole.
+        parts: list[list[Translation]] = [[] for _ in range(world_size)]
+        distributed.all_gather_object(parts, own)
+        return [parts[number % world_size][number // world_size] for number in range(len(sources))]
+
+    def _training_sources(self) -> Iterator[str]:
+        """The source sentences of the training text, or of its beginning."""
+        pairs = itertools.islice(self.data.preparation.pairs("train"), _MOST_COUNTED_PAIRS)
+        return (source for source, _ in pairs)
 
     def _hidden(self, batch: TranslationBatch) -> torch.Tensor:
         self._check_ids(batch)
