@@ -56,7 +56,7 @@ class TranslatedSentence:
 
 @dataclass(frozen=True)
 class TranslationEvaluation:
-    """What is known about the translations of a split.
+    """Translations of a split with their scores, and what explains them.
 
     Attributes:
         split: The split of the data.
