@@ -13,11 +13,18 @@ RUN := $(BIN)/python -m
 .PHONY: help
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## install, then train, compress, test and sample a small model (5 minutes)
 	$(RUN) insight demo
+
+.PHONY: demo-translation
+demo-translation: $(VENV)/.installed  ## install, then train a translation model, English to Spanish (8 minutes)
+	$(RUN) insight fit --config configs/translation.yaml
+	printf '%s\n' "In the beginning was the Word, and the Word was with God." \
+		"And he said unto them, Come and see." "The people did not believe him, and went away." \
+		| $(RUN) insight translate --checkpoint runs/translation -
 
 .PHONY: test
 test: $(VENV)/.installed-test  ## install, then run ruff, mypy, import-linter and pytest
