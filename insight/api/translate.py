@@ -26,7 +26,7 @@ from insight.runtime.run_folder import ARTIFACT_DESCRIPTION, find_checkpoint
 if TYPE_CHECKING:
     from insight.checkpoints import LoadedTranslationModel
     from insight.data.sources.sentences import SentenceLines
-    from insight.generation.search import LengthRule
+    from insight.generation.scores import LengthRule
     from insight.generation.translator import Translation, TranslationSettings, Translator
     from insight.runtime.resumable_lines import ResumableLines
 
@@ -78,7 +78,7 @@ class TranslationOptions:
         if self.n_best > self.num_beams:
             problem, remedy = f"exceeds num_beams={self.num_beams}", f"use --num_beams {self.n_best}"
             raise ConfigError(problem, remedy, option="n_best", value=self.n_best)
-        require_number("length_penalty", self.length_penalty, 1, optional=True, at_least=-100, at_most=100)
+        require_number("length_penalty", self.length_penalty, 1, optional=True, at_least=-20, at_most=20)
         for name in ("must_contain", "must_not_contain"):
             texts = getattr(self, name)
             texts = (texts,) if isinstance(texts, str) else tuple(texts)
@@ -105,13 +105,13 @@ class TranslationOptions:
         )
 
     def _rule(self) -> LengthRule:
-        from insight.generation import search
+        from insight.generation import scores
 
         rules: dict[str, Callable[..., LengthRule]] = {
-            "mean": search.MeanLogProbability,
-            "gnmt": search.GNMTLength,
-            "marian": search.MarianLength,
-            "ctranslate2": search.CTranslate2Length,
+            "mean": scores.MeanLogProbability,
+            "gnmt": scores.GNMTLength,
+            "marian": scores.MarianLength,
+            "ctranslate2": scores.CTranslate2Length,
         }
         if self.length_rule not in rules:
             remedy = f"choose one of {', '.join(rules)}"

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insight.generation.search import (
+from insight.generation.constraints import Sentence
+from insight.generation.scores import (
     CTranslate2Length,
+    EnoughFinished,
+    ExactStop,
     GNMTLength,
-    Hypothesis,
     LengthRule,
     MarianLength,
     MeanLogProbability,
-    SearchSettings,
-    Sentence,
-    beam_search,
 )
+from insight.generation.search import Hypothesis, SearchSettings, beam_search
 from insight.runtime.errors import ConfigError
 
 END = 0
@@ -33,6 +33,7 @@ class TableModel:
     def __init__(self, seeds: Sequence[int], vocabulary_size: int) -> None:
         self.rows: list[tuple[int, tuple[int, ...]]] = [(seed, ()) for seed in seeds]
         self.vocabulary_size = vocabulary_size
+        self.num_sentences = len(seeds)
 
     def table(self, seed: int, history: tuple[int, ...]) -> torch.Tensor:
         generator = torch.Generator().manual_seed(hash((seed, *history)) % 2**31)
@@ -48,8 +49,20 @@ class TableModel:
         ]
         return self.first_scores()
 
-    def reorder(self, rows: torch.Tensor) -> None:
-        self.rows = [self.rows[row] for row in rows.tolist()]
+    def continue_beams(self, beams: torch.Tensor, sentences: torch.Tensor | None) -> None:
+        width = len(self.rows) // (len(beams) if sentences is None else self.num_sentences)
+        kept = range(len(beams)) if sentences is None else sentences.tolist()
+        self.rows = [
+            self.rows[sentence * width + beam]
+            for sentence, row in zip(kept, beams.tolist(), strict=True)
+            for beam in row
+        ]
+        self.num_sentences = len(beams)
+
+    def coverage(self) -> torch.Tensor:
+        """A stand-in for attention: each row has read a part of its source that depends on its tokens."""
+        read = [math.log(1 / (1 + (seed + sum(past)) % 3)) for seed, past in self.rows]
+        return torch.tensor(read, dtype=torch.float64)
 
 
 class WorkedExample(TableModel):
@@ -94,8 +107,7 @@ def enumerated(
         )
         if not (all(has) and all(avoids) and begins and len(set(grams)) == len(grams)):
             continue
-        length = torch.tensor(float(len(tokens) + (ended and rule.counts_end)), dtype=torch.float64)
-        score = float(rule.score(torch.tensor(total, dtype=torch.float64), length))
+        score = rule.score(total, len(tokens) + (ended and rule.counts_end))
         found.append(Hypothesis(tokens, score, total, ended))
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
@@ -118,7 +130,7 @@ def test_a_wide_beam_finds_what_enumeration_finds(
     model = TableModel([seed], size)
     expected = enumerated(model, seed, Sentence(length), rule)
     num_best = min(4, len(expected))
-    found = beam_search(model, [Sentence(length)], END, SearchSettings(200, num_best, rule))[0]
+    found = beam_search(model, [Sentence(length)], END, SearchSettings(200, num_best, rule, ExactStop()))[0]
     assert [one.token_ids for one in found] == [one.token_ids for one in expected[:num_best]]
     for one, other in zip(found, expected, strict=False):
         assert one.score == pytest.approx(other.score, abs=1e-12)
@@ -166,7 +178,9 @@ def test_the_worked_example() -> None:
         ((2,), -0.7032),
         ((), -0.9163),
     ]
-    gnmt = beam_search(WorkedExample([0], 3), [sentence], END, SearchSettings(15, 3, GNMTLength(0.6)))[0]
+    gnmt = beam_search(
+        WorkedExample([0], 3), [sentence], END, SearchSettings(15, 3, GNMTLength(0.6), ExactStop())
+    )[0]
     assert [(one.token_ids, round(one.score, 4)) for one in gnmt] == [
         ((), -0.9163),
         ((1, 2), -1.0607),
@@ -228,7 +242,7 @@ def test_a_beam_wider_than_the_vocabulary_and_impossible_constraints() -> None:
 
 def test_patience_stops_earlier() -> None:
     exact = SearchSettings(4, 1, MeanLogProbability(2.0))
-    patient = SearchSettings(4, 1, MeanLogProbability(2.0), patience=0.25)
+    patient = SearchSettings(4, 1, MeanLogProbability(2.0), stop=EnoughFinished(0.25))
     differ = 0
     for seed in range(30):
         one = beam_search(TableModel([seed], 4), [Sentence(8)], END, exact)[0][0]
@@ -239,14 +253,14 @@ def test_patience_stops_earlier() -> None:
 
 
 def test_signature_and_wrong_settings() -> None:
-    assert (
-        SearchSettings(5, 1, GNMTLength(0.6)).signature == "beam:5|score:sum/((5+L)/6)^0.6|end:yes|stop:exact"
-    )
-    assert "stop:finished:4|norepeat:3" in SearchSettings(4, patience=1.0, no_repeat_ngram=3).signature
+    gnmt = SearchSettings(5, 1, GNMTLength(0.6)).signature
+    assert gnmt == "beam:5|score:sum/((5+L)/6)^0.6|end:yes|stop:pruned:3"
+    patient = SearchSettings(4, stop=EnoughFinished(), no_repeat_ngram=3).signature
+    assert patient.endswith("stop:finished:1x|norepeat:3")
     for options, name in (
         ({"beam_size": 0}, "beam_size"),
         ({"num_best": 9}, "num_best"),
-        ({"patience": -1.0}, "patience"),
+        ({"coverage_penalty": -1.0}, "coverage_penalty"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram"),
     ):
         with pytest.raises(ConfigError) as error:

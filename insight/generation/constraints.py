@@ -1,0 +1,147 @@
+"""Constraints of hypotheses: forced beginnings, forbidden and required phrases, repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The limits and constraints of one sentence of a batch.
+
+    Args:
+        max_length: Most tokens of the hypothesis, the end token included.
+        prefix: Token ids that every hypothesis begins with, scored as if they had been chosen.
+        must_contain: Token sequences that every hypothesis contains.
+        must_not_contain: Token sequences that no hypothesis contains.
+        seed: Seed of its samples.
+    """
+
+    max_length: int
+    prefix: TokenIds = ()
+    must_contain: tuple[TokenIds, ...] = ()
+    must_not_contain: tuple[TokenIds, ...] = ()
+    seed: int = 0
+
+
+class Constraints:
+    """The constraints of a sentence on the next token of its hypotheses.
+
+    Args:
+        sentence: The sentence.
+        no_repeat_ngram: Length of token sequences that may not occur twice; 0 allows all.
+        end_id: The token that ends a hypothesis.
+    """
+
+    def __init__(self, sentence: Sentence, no_repeat_ngram: int, end_id: int) -> None:
+        self.prefix, self.required = sentence.prefix, sentence.must_contain
+        self._forbidden = sentence.must_not_contain
+        self._no_repeat, self._end_id = no_repeat_ngram, end_id
+        self.forbids = bool(self._forbidden or no_repeat_ngram)
+
+    def forbidden(self, history: TokenIds) -> Iterator[int]:
+        """Yield the tokens that may not follow a history."""
+        if self._no_repeat:
+            yield from _repeating(history, self._no_repeat)
+        for phrase in self._forbidden:
+            if history[len(history) - len(phrase) + 1 :] == phrase[:-1]:
+                yield phrase[-1]
+
+    def are_met(self, history: TokenIds) -> bool:
+        """Whether a history contains all that it must."""
+        return all(_contains(history, phrase) for phrase in self.required)
+
+    def helpful(self, history: TokenIds) -> Iterable[int]:
+        """The tokens that begin a phrase which is still missing, or go on with it."""
+        return {phrase[_begun(history, phrase)] for phrase in self._missing(history)}
+
+    def share(
+        self, found: list[tuple[float, int, int]], histories: Sequence[TokenIds], count: int
+    ) -> list[int]:
+        """Share the beam over how much of the constraints is met (Post and Vilar 2018, arXiv 1804.06609).
+
+        Args:
+            found: Extensions as sums, running hypotheses and tokens, best first.
+            histories: The running hypotheses.
+            count: Most extensions to take.
+
+        Returns:
+            The numbers of the extensions that are taken. Those that meet most choose first, in turns.
+        """
+        banks: dict[int, list[int]] = {}
+        for number, (_, parent, token) in enumerate(found):
+            if token != self._end_id:
+                banks.setdefault(self._num_met((*histories[parent], token)), []).append(number)
+            elif self.are_met(histories[parent]):
+                banks.setdefault(self._num_met(histories[parent]), []).append(number)
+        queues = [iter(banks[met]) for met in sorted(banks, reverse=True)]
+        chosen: list[int] = []
+        while queues and len(chosen) < count:
+            heads = [(next(queue, None), queue) for queue in queues]
+            queues = [queue for head, queue in heads if head is not None]
+            chosen += [head for head, _ in heads if head is not None]
+        return chosen[:count]
+
+    def _missing(self, history: TokenIds) -> list[TokenIds]:
+        return [phrase for phrase in self.required if not _contains(history, phrase)]
+
+    def _num_met(self, history: TokenIds) -> int:
+        """Tokens of the constraints that a history meets, counting the furthest of the unfinished phrases."""
+        missing = self._missing(history)
+        met = sum(map(len, self.required)) - sum(map(len, missing))
+        return met + max((_begun(history, phrase) for phrase in missing), default=0)
+
+
+def forbid(
+    scores: Tensor, constraints: Sequence[Constraints], histories: Sequence[Sequence[TokenIds]]
+) -> None:
+    """Give tokens that are not allowed a score of minus infinity, in place.
+
+    Args:
+        scores: Log-probabilities ``(sentences, beams, vocabulary_size)``.
+        constraints: Those of each sentence.
+        histories: The running hypotheses of each sentence.
+    """
+    banned: list[tuple[int, int, int]] = []
+    forced: list[tuple[int, int, int]] = []
+    for row, (constraint, beams) in enumerate(zip(constraints, histories, strict=True)):
+        if constraint.forbids:
+            for beam, history in enumerate(beams):
+                banned += [(row, beam, token) for token in constraint.forbidden(history)]
+        length = len(beams[0])
+        if length < len(constraint.prefix):
+            forced += [(row, beam, constraint.prefix[length]) for beam in range(len(beams))]
+    if banned:
+        rows, columns, tokens = map(list, zip(*banned, strict=True))
+        scores[rows, columns, tokens] = float("-inf")
+    if forced:
+        rows, columns, tokens = map(list, zip(*forced, strict=True))
+        kept = scores[rows, columns, tokens]
+        scores[rows, columns] = float("-inf")
+        scores[rows, columns, tokens] = kept
+
+
+def _repeating(history: TokenIds, size: int) -> Iterator[int]:
+    """Yield the tokens that would complete a sequence of ``size`` tokens which the history has already."""
+    newest = history[len(history) - size + 1 :] if size > 1 else ()
+    if len(history) < size:
+        return
+    for start in range(len(history) - size + 1):
+        if history[start : start + size - 1] == newest:
+            yield history[start + size - 1]
+
+
+def _contains(token_ids: TokenIds, phrase: TokenIds) -> bool:
+    size = len(phrase)
+    return any(token_ids[start : start + size] == phrase for start in range(len(token_ids) - size + 1))
+
+
+def _begun(history: TokenIds, phrase: TokenIds) -> int:
+    """How many tokens of a phrase stand at the end of a history, fewer than all."""
+    counts = range(min(len(phrase) - 1, len(history)), 0, -1)
+    return next((count for count in counts if history[-count:] == phrase[:count]), 0)
