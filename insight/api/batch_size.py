@@ -1,4 +1,4 @@
-"""``--data.batch_size auto``: the largest batch of training text that fits into memory."""
+"""``--data.batch_size auto`` or ``--data.batch_tokens auto``: the largest batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from insight.api.estimate import estimate_network
 from insight.callbacks.trainer import run_folder_of
+from insight.models.estimate import decoder_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.failures import is_out_of_memory
 from insight.runtime.files import atomic_write_text
@@ -30,9 +31,10 @@ _LEAST_STEPS_AN_EPOCH = 100
 
 
 def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
-    """Replace ``data.batch_size=auto``, if it is set, in the data module and in the configuration.
+    """Replace ``auto``, if it is set, by the largest batch that fits, in data module and configuration.
 
-    The data of ``cli`` is set up; ``saved`` is the size that the resumed run found.
+    The option is ``data.batch_size`` or ``data.batch_tokens``. The data of ``cli`` is set up; ``saved`` is
+    the size that the resumed run found.
     """
     data: Any = cli.datamodule
     if not getattr(data, "chooses_batch_size", False):
@@ -40,18 +42,19 @@ def choose_batch_size(cli: InsightCLI, saved: int | None = None) -> None:
     if saved is None:
         trainer = cli.make_trainer()
         batches_a_step = trainer.num_devices * trainer.num_nodes * trainer.accumulate_grad_batches
-        most = max(1, data.num_training_samples // (batches_a_step * _LEAST_STEPS_AN_EPOCH))
-        size = largest_that_fits(_test_of(cli, trainer), most)
+        # In rows as long as can be, of which an epoch of shorter pairs has fewer.
+        most = data.num_training_rows // (batches_a_step * _LEAST_STEPS_AN_EPOCH)
+        size = data.size_of(largest_that_fits(_test_of(cli, trainer), max(1, most), data.size_option))
         reason = f"fits into memory and leaves {_LEAST_STEPS_AN_EPOCH} steps an epoch"
-        say(f"data.batch_size: {size} on each process, the most that {reason}")
+        say(f"data.{data.size_option}: {size} on each process, the most that {reason}")
     else:
         size = saved
-        say(f"data.batch_size: {size}, as the run has found it")
+        say(f"data.{data.size_option}: {size}, as the run has found it")
     _settle(cli, size)
     cli.callbacks.append(AgreedBatchSize(cli))
 
 
-def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
+def largest_that_fits(fits: Callable[[int], bool], most: int, option: str = "batch_size") -> int:
     """The largest of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that fits and is at most ``most``.
 
     The size is doubled as long as it fits; then the quarters in between are tried. If a size fits, all
@@ -62,8 +65,9 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     """
     if not fits(1):
         raise _auto_fails(
+            option,
             "not even one sequence fits into memory",
-            "lower data.sequence_length or the network's size, or set model.network.activation_checkpointing",
+            "use shorter sequences or a smaller network, or set activation_checkpointing in model.network",
         )
     size = 1
     while 2 * size <= most and fits(2 * size):
@@ -75,8 +79,8 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     return size
 
 
-def _auto_fails(problem: str, remedy: str) -> ConfigError:
-    return ConfigError(problem, remedy, option="data.batch_size", value="auto")
+def _auto_fails(option: str, problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, remedy, option=f"data.{option}", value="auto")
 
 
 class AgreedBatchSize(Callback):
@@ -89,27 +93,29 @@ class AgreedBatchSize(Callback):
         """Ask the other processes, before any loader is made."""
         if trainer.world_size == 1 or stage != "fit":
             return
-        own = self.cli.datamodule.batch_size
+        data = self.cli.datamodule
+        own = getattr(data, data.size_option)
         found = torch.tensor(own, device=trainer.strategy.root_device)
         smallest = int(trainer.strategy.reduce(found, reduce_op="min"))
         if smallest == own:
             return
         _settle(self.cli, smallest)
-        say(f"data.batch_size: {smallest}, which is what fits on every process")
+        say(f"data.{data.size_option}: {smallest}, which is what fits on every process")
         if trainer.is_global_zero:
             atomic_write_text(run_folder_of(trainer).config_path, self.cli.saved_config())
 
 
 def _settle(cli: InsightCLI, size: int) -> None:
     cli.datamodule.use_batch_size(size)
-    cli.config.data.init_args.batch_size = size
+    cli.config.data.init_args[cli.datamodule.size_option] = size
 
 
 def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
     strategy: Any = trainer.strategy
     is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy))
     if is_sharded or not hasattr(cli.model, "network_config"):
-        raise _auto_fails("cannot be tried with a sharded network or a module of your own", "name a number")
+        problem = "cannot be tried with a sharded network or a module of your own"
+        raise _auto_fails(cli.datamodule.size_option, problem, "name a number")
     if strategy.root_device.type == "cuda":
         return lambda size: _runs(cli, trainer, size)
     # A failed trial on a CPU does not raise an error but ends the process, so the memory is computed first.
@@ -117,8 +123,9 @@ def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:
     precision = cli.choices.precision
 
     def fits(size: int) -> bool:
-        network = (module.network_config, data.vocabulary_size, size, data.sequence_length)
-        estimate = estimate_network(*network, precision, module.optimizer_config)
+        vocabulary_size, *of_source = (tokenizer.vocabulary_size for tokenizer in data.tokenizers)
+        network = (module.network_config, vocabulary_size, size, data.sequence_length)
+        estimate = estimate_network(*network, precision, module.optimizer_config, *of_source)
         needed = (int(estimate["peak_bytes"]) + resident_bytes()) * num_sharing
         return needed <= _SHARE_OF_MEMORY * usable_memory_bytes()
 
@@ -145,13 +152,17 @@ def _runs(cli: InsightCLI, trainer: Trainer, size: int) -> bool:
 
 def _one_pass(cli: InsightCLI, trainer: Trainer, size: int, device: torch.device) -> None:
     data, module = cli.datamodule, cli.model
-    network: Any = module.network_config.build(data.vocabulary_size)
+    network: Any = module.network_config.build(*(one.vocabulary_size for one in data.tokenizers))
     network = trainer.precision_plugin.convert_module(network).to(device).train()
     states = [torch.empty_like(parameter) for parameter in network.parameters() for _ in range(2)]
-    ids = torch.randint(data.vocabulary_size, (size, data.sequence_length), device=device)
+    sides = [
+        torch.randint(one.vocabulary_size, (size, data.sequence_length), device=device)
+        for one in reversed(data.tokenizers)
+    ]
+    ids = sides[-1]
     with trainer.precision_plugin.forward_context():
-        hidden, head_weight = network.head_product(network(ids))
-        soft_cap = module.network_config.logit_soft_cap
+        hidden, head_weight = network.head_product(network(*sides))
+        soft_cap = decoder_of(module.network_config).logit_soft_cap
         summed = linear_cross_entropy(hidden, head_weight, ids, soft_cap=soft_cap, z_loss=module.z_loss)
     torch.autograd.backward(summed.loss)
     del states

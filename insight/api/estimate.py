@@ -98,14 +98,14 @@ def estimate(
     """
     chosen = choose_network(name, config)
 
-    from insight.models.estimate import decoder_of
+    from insight.models.estimate import longest_of
     from insight.training import AdamW, MuonAdamW
 
     named: dict[str, OptimizerConfig] = {"adamw": AdamW(), "muon": MuonAdamW()}
     known = _first(vocabulary_size, chosen.vocabulary_size)
     if known is None:
         raise ConfigError("the number of tokens is not known without the data", "give --vocabulary_size")
-    length = min(decoder_of(chosen.config).max_sequence_length, _LONGEST_BY_DEFAULT)
+    length = min(longest_of(chosen.config), _LONGEST_BY_DEFAULT)
     numbers = estimate_network(
         chosen.config,
         known,
@@ -129,6 +129,7 @@ def estimate_network(
     sequence_length: int,
     precision: str,
     optimizer: OptimizerConfig,
+    source_vocabulary_size: int | None = None,
 ) -> dict[str, Any]:
     """The numbers of ``insight model estimate --json``.
 
@@ -140,21 +141,28 @@ def estimate_network(
     """
     import torch
 
-    from insight.models.estimate import build_without_memory, decoder_of, network_size, training_memory
+    from insight.models.estimate import (
+        build_without_memory,
+        decoder_of,
+        longest_of,
+        network_size,
+        training_memory,
+    )
     from insight.training.losses import loss_memory
     from insight.training.optimizers import parameter_groups
 
-    decoder = decoder_of(config)
-    if sequence_length > decoder.max_sequence_length:
-        problem = f"exceeds max_sequence_length={decoder.max_sequence_length}"
+    decoder, longest = decoder_of(config), longest_of(config)
+    if sequence_length > longest:
+        problem = f"exceeds max_sequence_length={longest}"
         remedy = "estimate a shorter sequence, or a network with a longer context"
         raise ConfigError(problem, remedy, option="sequence_length", value=sequence_length)
     dtype = torch.bfloat16 if precision.endswith("16-true") else torch.float32
     products = torch.float32 if precision == "32-true" else torch.bfloat16
-    size = network_size(config, vocabulary_size, sequence_length, dtype)
+    size = network_size(config, vocabulary_size, sequence_length, dtype, source_vocabulary_size)
     mixed = products if precision.endswith("16-mixed") else None
-    memory = training_memory(config, vocabulary_size, batch_size, sequence_length, dtype, mixed)
-    groups = parameter_groups(build_without_memory(config, vocabulary_size))
+    shape = (batch_size, sequence_length)
+    memory = training_memory(config, vocabulary_size, *shape, dtype, mixed, source_vocabulary_size)
+    groups = parameter_groups(build_without_memory(config, vocabulary_size, source_vocabulary_size))
     numbers = {group.role: sum(p.numel() for p in group.parameters.values()) for group in groups}
     weights = size.num_parameters * dtype.itemsize
     states = sum(count * optimizer.numbers_kept(role) for role, count in numbers.items()) * dtype.itemsize
@@ -237,11 +245,19 @@ def _of_run(arguments: list[str], title: str) -> NetworkChoice:
         title,
         cli.model.network_config,
         _vocabulary_size(cli.config.data.init_args.get("tokenizer")),
-        getattr(cli.datamodule, "batch_size", None),
-        getattr(cli.datamodule, "sequence_length", None),
+        *_batch_shape(cli.datamodule),
         cli.config.trainer.precision,
         cli.model.optimizer_config,
     )
+
+
+def _batch_shape(data: Any) -> tuple[int | None, int | None]:
+    """Rows of a batch and tokens of a row, as far as the configuration states them."""
+    from insight.data.text_data_module import TextDataModule
+
+    if isinstance(data, TextDataModule):
+        return data.batch_shape
+    return getattr(data, "batch_size", None), getattr(data, "sequence_length", None)
 
 
 def _vocabulary_size(tokenizer: Any) -> int | None:

@@ -239,13 +239,11 @@ def _without_text(number: int, place: DocumentPlace) -> dict[str, Any]:
 
 def _predicted_losses(cli: InsightCLI, checkpoint: Path) -> torch.Tensor:
     """Negative log-likelihood of every token in nats, float64."""
-    import torch
 
     from insight import callbacks
 
     trainer = cli.make_trainer(default_callbacks=[callbacks.GracefulInterrupt(), callbacks.ProgressLine()])
     path = str(checkpoint)
     batches: Any = trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
-    # Windows come in the order of the text, and only the last one is padded.
-    num_tokens = cli.datamodule.store("predict").num_tokens
-    return torch.cat([batch.flatten() for batch in batches])[:num_tokens].double().cpu()
+    losses: torch.Tensor = cli.datamodule.in_text_order("predict", batches)
+    return losses.double().cpu()

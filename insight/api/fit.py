@@ -132,7 +132,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
         best = launch.from_first("best", str(best) if best else None)
         trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     if trainer.is_global_zero:
-        _write_end(folder)
+        _write_end(folder, cli.model)
         refuse_failures(trainer, folder)
     return folder
 
@@ -204,6 +204,7 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
 
 
 def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
+    from insight.checkpoints.reader import tokenizers_of
     from insight.reporting import update_run_info
 
     config = cli.saved_config()
@@ -216,22 +217,31 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
     if cli.placement.num_processes > 1:
         say(f"training in {cli.placement}")
     atomic_write_text(folder.config_path, config)
-    cli.datamodule.tokenizer.save(folder.path)
+    tokenizer, *of_source = tokenizers_of(cli.datamodule)
+    tokenizer.save(folder.path)
+    for other in of_source:
+        if other is not tokenizer:
+            other.save(folder.path / "source_tokenizer.json")
     update_run_info(folder.info_path, notes=cli.choices.notes)
 
 
-def _write_end(folder: RunFolder) -> None:
+def _write_end(folder: RunFolder, model: Any) -> None:
     from insight.reporting import read_samples, write_report
+    from insight.training.module import TrainingModule
 
     # RunRecord has written the report already, unless something was added to the run since.
     last = max(folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     report = last if last == folder.report_path else write_report(folder)
     samples = read_samples(folder.path)
     newest = [sample for sample in samples if sample.step == samples[-1].step]
+    if not isinstance(model, TrainingModule):  # it is the user's own, and so is what it writes
+        print(report, flush=True)
+        return
     if newest:
-        print(f"\n{safe_text(newest[0].prompt + newest[0].text, _SHOWN_CHARACTERS)}\n", flush=True)
+        text = model.joined(newest[0].prompt, newest[0].text)
+        print(f"\n{safe_text(text, _SHOWN_CHARACTERS)}\n", flush=True)
     prompt = newest[0].prompt if newest else "Once"
-    print(f'{report}  (more text: insight generate --checkpoint {folder.path} "{prompt}")', flush=True)
+    print(f"{report}  (more text: {model.use_of(folder.path, prompt)})", flush=True)
 
 
 @contextlib.contextmanager
@@ -242,12 +252,16 @@ def explained_memory_errors(datamodule: Any) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        names = filter(functools.partial(hasattr, datamodule), ("batch_size", "sequence_length"))
+        size, length = getattr(datamodule, "size_option", "batch_size"), "sequence_length"
+        lengths = ("max_source_length", "max_target_length") if size == "batch_tokens" else (length,)
+        names = filter(functools.partial(hasattr, datamodule), (size, *lengths))
         shape = ", ".join(f"data.{name}={getattr(datamodule, name)}" for name in names)
+        network = "network.decoder" if size == "batch_tokens" else "network"
         raise InsightError(
             f"out of memory in training ({shape})",
-            "lower --data.batch_size and raise --trainer.accumulate_grad_batches by as much, lower "
-            "--data.sequence_length, or set --model.network.activation_checkpointing ActivationCheckpointing",
+            f"lower --data.{size} and raise --trainer.accumulate_grad_batches by as much, lower "
+            f"--data.{lengths[-1]}, or set --model.{network}.activation_checkpointing "
+            "ActivationCheckpointing",
         ) from error
 
 

@@ -15,7 +15,6 @@ from insight.callbacks.start_and_end import AfterTraining
 from insight.callbacks.trainer import (
     TrainingState,
     datamodule_of,
-    generating,
     is_training,
     is_trial,
     run_folder_of,
@@ -34,7 +33,7 @@ from insight.safety.material import material_of
 from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import check_options, unfinished_folder
 from insight.safety.targets import target_of_file
-from insight.training.parallel import is_sharded
+from insight.training.parallel import generating, is_sharded
 
 if TYPE_CHECKING:
     from insight.optimization import SearchResult

@@ -16,6 +16,7 @@ from insight.callbacks.trainer import (
     newest_value,
     planned_steps,
     run_folder_of,
+    tokens_of,
 )
 from insight.reporting.run_files import stopping_record
 from insight.runtime.errors import ConfigError
@@ -85,7 +86,7 @@ class EarlyStopping(TrainingState):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._num_tokens += batch.input_ids.numel() * num_replicas(trainer)
+        self._num_tokens += tokens_of(batch) * num_replicas(trainer)
         loss = trainer.callback_metrics.get(_TRAINING)
         if loss is not None and step_completed(trainer):
             # Without waiting for the device.

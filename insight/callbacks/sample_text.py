@@ -7,14 +7,15 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer import TrainingState, datamodule_of, generating, is_training, run_folder_of
+from insight.callbacks.trainer import TrainingState, datamodule_of, is_training, run_folder_of
+from insight.data import TranslationDataModule
 from insight.generation import GenerationSettings, generate
 from insight.reporting.loggers import RunTensorBoard
 from insight.reporting.run_files import Sample, append_sample, read_samples
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
-from insight.training.parallel import is_sharded
+from insight.training.parallel import generating, is_sharded
 from insight.training.translation import TranslationModule
 
 _NUM_WORDS, _NUM_TOKENS = 4, 64
@@ -80,8 +81,7 @@ class SampleText(TrainingState):
         if not (trainer.is_global_zero or is_sharded(network)):  # a sharded network needs all processes
             return
         with generating(trainer, network):
-            first = _first_sentence if isinstance(module, TranslationModule) else _first_words
-            for prompt in self.prompts or [first(datamodule_of(trainer))]:
+            for prompt in self.prompts or [_beginning(datamodule_of(trainer))]:
                 try:
                     if isinstance(module, TranslationModule):
                         text = module.translator().translate([prompt], module.translation)[0].text
@@ -99,14 +99,10 @@ class SampleText(TrainingState):
                         logger.log_sample(sample)
 
 
-def _first_sentence(data: Any) -> str:
-    """The first source sentence of the validation text, or of the training text if there is none."""
-    split = "validation" if data.has("validation") else "train"
-    return str(next(iter(data.preparation.pairs(split)))[0])
-
-
-def _first_words(data: Any) -> str:
-    """The first words of the validation text, or of the training text if there is no validation text."""
+def _beginning(data: Any) -> str:
+    """The first words or source sentence of the validation text, or of the training text without one."""
+    if isinstance(data, TranslationDataModule):
+        return data.first_sentence("validation" if data.has("validation") else "train")
     try:
         store = data.store("validation")
     except DataError:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import psutil
 from lightning.pytorch import LightningModule, Trainer
 
-from insight.callbacks.trainer import TrainingState, planned_steps, steps_per_validation
+from insight.callbacks.trainer import TrainingState, planned_steps, steps_per_validation, tokens_of
 from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import matmul_rate
 from insight.runtime.messages import say
@@ -23,6 +23,7 @@ from insight.training.lightning_internals import (
     step_completed,
     validate_after_this_batch,
 )
+from insight.training.module import TrainingModule
 from insight.training.parallel import num_replicas
 
 # The first steps choose kernels, compile and fill caches, so they are not representative.
@@ -130,9 +131,7 @@ class StepTiming(TrainingState):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        targets = getattr(batch, "targets", None)
-        if targets is not None:
-            self.clock.count_tokens(targets.numel() * num_replicas(trainer))
+        self.clock.count_tokens(tokens_of(batch) * num_replicas(trainer))
         self._between_steps = step_completed(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -152,10 +151,18 @@ def seconds_left(trainer: Trainer, module: LightningModule, clock: StepClock) ->
     return left * (per_step + clock.seconds_per_step_for_saving + pauses)
 
 
+def _flops_per_token(module: LightningModule, batch: Any) -> int | None:
+    if isinstance(module, TrainingModule):
+        return module.flops_per_token(batch)
+    count = getattr(getattr(module, "network", None), "flops_per_token", None)
+    return int(count(batch.targets.shape[-1])) if callable(count) and hasattr(batch, "targets") else None
+
+
 class ThroughputMonitor(StepTiming):
     """Logs ``throughput/tokens_per_second``, ``throughput/matmul_share`` and ``throughput/seconds_left``.
 
-    Tokens per second are averaged over a window of steps, without validations, samples and checkpoints. The
+    Tokens per second, those of source and target together for a translation model, are averaged over a window
+    of steps, without validations, samples and checkpoints. The
     matmul share is the network's matmul FLOPs per second divided by the rate that this machine reached in a
     short measurement with the type of training; it is not logged if that rate could not be measured.
 
@@ -191,9 +198,8 @@ class ThroughputMonitor(StepTiming):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        count = getattr(getattr(pl_module, "network", None), "flops_per_token", None)
-        if self._flops_per_token is None and callable(count) and hasattr(batch, "targets"):
-            self._flops_per_token = int(count(batch.targets.shape[-1]))
+        if self._flops_per_token is None:
+            self._flops_per_token = _flops_per_token(pl_module, batch)
         if not logs_this_batch(trainer):
             return
         values = {

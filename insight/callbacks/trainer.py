@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 
 from insight.runtime.errors import ConfigError, nearest
 from insight.runtime.run_folder import RunFolder
 from insight.training.module import steps_of_limits
-from insight.training.parallel import is_sharded
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
 
@@ -81,17 +77,12 @@ def newest_value(trainer: Trainer, monitor: str) -> torch.Tensor:
     return metrics[monitor]
 
 
-@contextlib.contextmanager
-def generating(trainer: Trainer, network: nn.Module) -> Iterator[None]:
-    """Let a network in training generate text inside the ``with`` block.
-
-    The network runs eagerly, since it would be compiled again for every length of the growing text. A sharded
-    network runs under the precision of training, in which its blocks gather their weights.
-    """
-    with torch.compiler.set_stance("force_eager"), contextlib.ExitStack() as precision:
-        if is_sharded(network):
-            precision.enter_context(trainer.precision_plugin.forward_context())
-        yield
+def tokens_of(batch: Any) -> int:
+    """Tokens of a batch on this process, source and target together; 0 for a batch of unknown kind."""
+    if hasattr(batch, "num_tokens"):
+        return int(batch.num_tokens)
+    targets = getattr(batch, "targets", None)
+    return 0 if targets is None else int(targets.numel())
 
 
 def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:

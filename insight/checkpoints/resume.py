@@ -55,7 +55,8 @@ class Resumed:
         if self.saved_config is None:
             return None
         saved = yaml.safe_load(self.saved_config.read_text(encoding="utf-8")) or {}
-        size = saved.get("data", {}).get("init_args", {}).get("batch_size")
+        options = saved.get("data", {}).get("init_args", {})
+        size = options.get("batch_size", options.get("batch_tokens"))
         return size if isinstance(size, int) else None
 
 

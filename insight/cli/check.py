@@ -69,6 +69,8 @@ def _machine(machine: dict[str, Any]) -> Rows:
 
 def _batches(batches: dict[str, Any]) -> Rows:
     factors = [f"{batches['batch_size']:,} sequences", f"{batches['sequence_length']:,} tokens"]
+    if batches["token_budget"]:
+        factors = [f"at most {batches['token_budget']:,} tokens of both sides"]
     if batches["num_readers"] > 1:
         factors.append(f"{batches['num_readers']} processes")
     if batches["accumulation"] > 1:

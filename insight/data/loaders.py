@@ -38,6 +38,11 @@ class LanguageModelBatch:
     position_ids: torch.Tensor | None = None
     num_samples: int | None = None
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the batch."""
+        return self.input_ids.numel()
+
 
 class SampleCursor:
     """The number of samples that all processes together have trained on.

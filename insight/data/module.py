@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
+import torch
 
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
@@ -24,8 +24,9 @@ from insight.data.sampling import Corpus, EvaluationWindows, Samples, SamplingCo
 from insight.data.sampling.samples import MAX_SEQUENCE_LENGTH, require_corpus_names
 from insight.data.store import TokenStore, cache_limit, default_cache_dir
 from insight.data.store.reader import JoinedStore
+from insight.data.text_data_module import TextDataModule
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
-from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 
@@ -35,6 +36,7 @@ TrainFiles = Named | dict[str, Files]
 MAX_BATCH_TOKENS = 1 << 24
 """Upper limit of the tokens in a batch on one process; the states of more would not fit into memory."""
 MAX_LOADER_WORKERS = 1024
+_NUM_NUMBERS = 12  # shown at most
 _WHAT_TO_NAME = "name at least one file, folder, glob or corpus:NAME"
 _SPLITS_OF_STAGE = {
     # An unreadable test set is reported before training rather than after it.
@@ -63,7 +65,7 @@ def _joined(train_files: TrainFiles) -> Named:
     return joined
 
 
-class LanguageModelingDataModule(pl.LightningDataModule):
+class LanguageModelingDataModule(TextDataModule):
     """Text files for training, validating and testing a language model.
 
     The tokenizer and the token ids are made once and cached. The order of the training batches is a pure
@@ -101,6 +103,8 @@ class LanguageModelingDataModule(pl.LightningDataModule):
     Raises:
         ConfigError: A value cannot work.
     """
+
+    size_option = "batch_size"
 
     def __init__(
         self,
@@ -154,7 +158,6 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         self._corpora: list[Corpus] = []
         self._samples: Samples | None = None
         self._samples_per_step = self.batch_size
-        self._cursor = SampleCursor()
         self._has_said_counts = False
 
     def _check_sampling(self) -> None:
@@ -177,15 +180,24 @@ class LanguageModelingDataModule(pl.LightningDataModule):
             raise ConfigError("use_tokenizer was called after setup", "call it before prepare_data and setup")
         self._tokenizer = tokenizer
 
-    def use_batch_size(self, batch_size: int) -> None:
-        """Train on batches of this many samples instead of ``auto``."""
-        self.batch_size, self.chooses_batch_size = batch_size, False
+    @property
+    def batch_shape(self) -> tuple[int, int]:
+        return self.batch_size, self.sequence_length
+
+    @property
+    def tokens_per_batch(self) -> int:
+        return self.batch_size * self.sequence_length
+
+    def size_of(self, num_rows: int) -> int:
+        return num_rows
+
+    def use_batch_size(self, size: int) -> None:
+        self.batch_size, self.chooses_batch_size = size, False
         if "train" in self._stores:
             self._samples_per_step = self._count_samples_per_step()
 
     @property
-    def num_training_samples(self) -> int:
-        """Number of samples in one pass over the training text."""
+    def num_training_rows(self) -> int:
         return self._training_samples().num_samples
 
     @property
@@ -350,13 +362,6 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         """Samples per batch on all ranks together."""
         return self.batch_size * self._world_size
 
-    def advance(self, num_samples_global: int) -> None:
-        """Count the samples of a training batch on all ranks together as consumed.
-
-        Called at the end of ``training_step``, before any callback may save a checkpoint.
-        """
-        self._cursor.advance(num_samples_global)
-
     def state_dict(self) -> dict[str, Any]:
         """The position and the identity of the data that it refers to, equal on every rank."""
         if "train" not in self._stores:
@@ -374,6 +379,29 @@ class LanguageModelingDataModule(pl.LightningDataModule):
         saved = SampleCursor()
         saved.load_state_dict(state_dict)
         saved.restore(self._identity() | {"global_batch_size": state_dict.get("global_batch_size")})
+
+    def check_processes(self, state_dict: dict[str, Any], num_readers: int, accumulation: int) -> None:
+        saved, size = state_dict.get("global_batch_size"), self.batch_size
+        here = size * accumulation * num_readers
+        if not isinstance(saved, int) or saved in (here, size * num_readers):
+            return
+        if saved % num_readers:
+            numbers = [str(number) for number in range(1, saved + 1) if saved % number == 0]
+            raise CheckpointError(
+                f"its steps of {saved} sequences cannot be shared by {num_readers} processes",
+                f"use {', '.join(numbers[:_NUM_NUMBERS])} processes",
+            )
+        share = saved // num_readers
+        raise CheckpointError(
+            f"its steps take {saved} sequences, and data.batch_size={size} times accumulation "
+            f"{accumulation} times {num_readers} processes is {here}",
+            f"use --data.batch_size {share} and --trainer.accumulate_grad_batches 1, or another "
+            f"product of {share}",
+        )
+
+    def in_text_order(self, split: str, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        # Windows come in the order of the text, and only the last one is padded.
+        return torch.cat([batch.flatten() for batch in batches])[: self.store(split).num_tokens]
 
     def _identity(self) -> dict[str, Any]:
         manifest = self._stores["train"].manifest

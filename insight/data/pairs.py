@@ -24,6 +24,7 @@ class TranslationBatch:
         target_ids: int64 ``(batch, target)``: the end-of-text id, then the target, as the decoder reads it.
         targets: int64 ``(batch, target)``: the target, then the end-of-text id; ``IGNORED_TARGET`` at pads.
         num_samples_global: Samples of the batch on all ranks together, by which the data's position moves on.
+        num_tokens: Tokens of both sides on this rank, without padding.
     """
 
     source_ids: torch.Tensor
@@ -31,6 +32,7 @@ class TranslationBatch:
     target_ids: torch.Tensor
     targets: torch.Tensor
     num_samples_global: int
+    num_tokens: int
 
 
 class PairStores:
@@ -64,6 +66,7 @@ class PairStores:
             torch.from_numpy(np.ascontiguousarray(target_ids)),
             torch.from_numpy(targets),
             num_samples_global,
+            int(source_mask[counted].sum() + target_mask[counted].sum()),
         )
 
 
@@ -147,7 +150,7 @@ class EvaluationPairs:
     """
 
     def __init__(self, stores: PairStores, max_tokens: int, rank: int, world_size: int) -> None:
-        self._stores = stores
+        self.stores = stores
         totals = stores.lengths.sum(axis=1)
         order = np.argsort(-totals, kind="stable")
         own = [order[number::world_size] for number in range(world_size)]
@@ -171,4 +174,4 @@ class EvaluationPairs:
     def __call__(self, index: int) -> TranslationBatch:
         """A batch; one that is empty on this rank holds a pair that does not count."""
         pairs = self._batches[index]
-        return self._stores.batch(pairs if len(pairs) else np.array([-1]), len(pairs))
+        return self.stores.batch(pairs if len(pairs) else np.array([-1]), len(pairs))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
+import torch
 
 from insight.data.cleaning import PairFilters
 from insight.data.loaders import BatchLoader, SampleCursor, text_hash
@@ -13,8 +14,9 @@ from insight.data.pair_preparation import PairFiles, PairPreparation
 from insight.data.pairs import BudgetBatches, EvaluationPairs, PairStores, TranslationBatch
 from insight.data.sampling import TokenBudgetOrder
 from insight.data.store import TokenStore, cache_limit, default_cache_dir
+from insight.data.text_data_module import TextDataModule
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
-from insight.runtime.errors import ConfigError, DataError
+from insight.runtime.errors import CheckpointError, ConfigError, DataError
 
 SPLITS = ("train", "validation", "test", "predict")
 _SPLITS_OF_STAGE = {
@@ -26,7 +28,7 @@ _SPLITS_OF_STAGE = {
 }
 
 
-class TranslationDataModule(pl.LightningDataModule):
+class TranslationDataModule(TextDataModule):
     """Pairs of sentences for training, validating and testing a translation model.
 
     Tokenizers and token ids are made once and cached. The order of the training batches is a pure function of
@@ -52,7 +54,8 @@ class TranslationDataModule(pl.LightningDataModule):
             measure on are always cut.
         max_test_overlap: Validation and test pairs of which a larger share of word 4-grams occurs in the
             training text are left out, since their scores would flatter; ``null`` keeps all.
-        batch_tokens: Most padded tokens of a training batch, source and target together, on each rank.
+        batch_tokens: Most padded tokens of a training batch, source and target together, on each rank;
+            ``auto`` for as many as fit into memory.
         validation_batch_tokens: Most padded tokens of a batch when measuring; ``batch_tokens`` if not given.
         pool_size: Pairs that are sorted by length together; a larger pool means less padding.
         seed: Chooses the order of the training pairs.
@@ -67,6 +70,7 @@ class TranslationDataModule(pl.LightningDataModule):
     """
 
     canaries = None
+    size_option = "batch_tokens"
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class TranslationDataModule(pl.LightningDataModule):
         max_target_length: int = 128,
         too_long: Literal["skip", "truncate"] = "skip",
         max_test_overlap: float | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int | Literal["auto"] = 4096,
         validation_batch_tokens: int | None = None,
         pool_size: int = 16384,
         seed: int = 0,
@@ -94,12 +98,15 @@ class TranslationDataModule(pl.LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
+        self.chooses_batch_size = batch_tokens == "auto"
+        longest = max_source_length + max_target_length
+        tokens = longest if batch_tokens == "auto" else batch_tokens
         for name, value, least in (
             ("max_source_length", max_source_length, 2),
             ("max_target_length", max_target_length, 2),
             ("pool_size", pool_size, 1),
             ("num_workers", num_workers, 0),
-            ("batch_tokens", batch_tokens, max_source_length + max_target_length),
+            ("batch_tokens", tokens, longest),
             ("validation_batch_tokens", validation_batch_tokens, 1),
         ):
             if value is not None and value < least:
@@ -137,18 +144,38 @@ class TranslationDataModule(pl.LightningDataModule):
         self.preparation = PairPreparation(files, tokenizer, folder, cache_limit(cache_gigabytes))
         self.source_field, self.target_field, self.directions = source_field, target_field, directions
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
-        self.batch_tokens = batch_tokens
-        self.validation_batch_tokens = validation_batch_tokens or batch_tokens
+        self.batch_tokens = tokens
+        self._validation_batch_tokens = validation_batch_tokens
         self.pool_size = pool_size
         self.seed = seed
         self.num_workers = num_workers
         self._stores: dict[str, PairStores] = {}
         self._order: TokenBudgetOrder | None = None
-        self._cursor = SampleCursor()
 
     def has(self, split: str) -> bool:
         """Whether the configuration names text for a split."""
         return self.preparation.has(split)
+
+    def use_batch_size(self, size: int) -> None:
+        self.batch_tokens, self.chooses_batch_size = size, False
+        if "train" in self._stores:
+            self._order = self._ordered()
+
+    def size_of(self, num_rows: int) -> int:
+        return num_rows * (self.max_source_length + self.max_target_length)
+
+    @property
+    def batch_shape(self) -> tuple[int, int]:
+        return max(1, self.batch_tokens // self.size_of(1)), self.sequence_length
+
+    @property
+    def tokens_per_batch(self) -> int:
+        return self.batch_tokens
+
+    @property
+    def validation_batch_tokens(self) -> int:
+        """Most padded tokens of a batch when measuring."""
+        return self._validation_batch_tokens or self.batch_tokens
 
     def use_tokenizer(self, tokenizer: BaseTokenizer, source_tokenizer: BaseTokenizer | None = None) -> None:
         """Use finished tokenizers, such as those of a checkpoint; see :class:`PairPreparation`."""
@@ -199,10 +226,12 @@ class TranslationDataModule(pl.LightningDataModule):
         """
         self._open(stage)
         if "train" in self._stores:
-            self._order = TokenBudgetOrder(
-                self._stores["train"].lengths, self.batch_tokens * self._world_size, self.seed, self.pool_size
-            )
+            self._order = self._ordered()
             self._cursor.restore(self._identity())
+
+    def _ordered(self) -> TokenBudgetOrder:
+        lengths, max_tokens = self._stores["train"].lengths, self.batch_tokens * self._world_size
+        return TokenBudgetOrder(lengths, max_tokens, self.seed, self.pool_size)
 
     def _open(self, stage: str | None) -> None:
         wanted = [split for split in (_SPLITS_OF_STAGE[stage] if stage else SPLITS) if self.has(split)]
@@ -230,6 +259,10 @@ class TranslationDataModule(pl.LightningDataModule):
             remedy = "call setup() first" if self.has(split) else "name a file with both sides"
             raise DataError("is not set up", remedy, option=f"{split}_files")
         return self._stores[split]
+
+    def first_sentence(self, split: str) -> str:
+        """The first source sentence of a split."""
+        return next(iter(self.preparation.pairs(split)))[0]
 
     def summary(self) -> dict[str, Any]:
         """The data in plain JSON values, for reports."""
@@ -268,6 +301,9 @@ class TranslationDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> BatchLoader[TranslationBatch]:
         """One epoch of training batches, beginning at the cursor."""
         self.pair_stores("train")
+        if self.chooses_batch_size:
+            remedy = "use insight fit, or name one"
+            raise ConfigError("nothing has chosen a number", remedy, option="batch_tokens", value="auto")
         assert self._order is not None
         batches = BudgetBatches(self._stores["train"], self._order, self._rank, self._world_size)
         return BatchLoader(
@@ -300,29 +336,13 @@ class TranslationDataModule(pl.LightningDataModule):
         return BatchLoader(batches, batches.num_batches, num_workers=self.num_workers)
 
     @property
-    def num_training_samples(self) -> int:
-        """Training pairs in one pass over the text."""
-        self.pair_stores("train")
-        assert self._order is not None
-        return self._order.num_samples
+    def num_training_rows(self) -> int:
+        return int(self.pair_stores("train").lengths.sum()) // self.size_of(1)
 
     @property
     def sequence_length(self) -> int:
         """Most tokens of one side of a pair."""
         return max(self.max_source_length, self.max_target_length)
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Padded tokens of a batch on one rank, about."""
-        return self.batch_tokens
-
-    def advance(self, num_samples_global: int) -> None:
-        """Count a training batch as done; called before any callback may save a checkpoint.
-
-        Args:
-            num_samples_global: Its samples on all ranks together.
-        """
-        self._cursor.advance(num_samples_global)
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor and what it counts in; the same on every rank."""
@@ -339,14 +359,34 @@ class TranslationDataModule(pl.LightningDataModule):
             self._cursor.restore(self._identity())
 
     def check_position(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the saved state of other data or another order, before there are processes to train on.
-
-        Raises:
-            CheckpointError: It is one; what differs is named.
-        """
         saved = SampleCursor()
         saved.load_state_dict(state_dict)
-        saved.restore(self._identity())
+        # The number of processes is not known yet; check_processes judges the tokens of a batch.
+        saved.restore(self._identity() | {"global_batch_tokens": state_dict.get("global_batch_tokens")})
+
+    def check_processes(self, state_dict: dict[str, Any], num_readers: int, accumulation: int) -> None:
+        saved, here = state_dict.get("global_batch_tokens"), self.batch_tokens * num_readers
+        if not isinstance(saved, int) or saved == here:
+            return
+        if saved % num_readers:
+            remedy = f"use a number of processes that divides {saved}"
+        else:
+            remedy = f"use --data.batch_tokens {saved // num_readers}"
+        raise CheckpointError(
+            f"its batches hold {saved} tokens, and data.batch_tokens={self.batch_tokens} times {num_readers} "
+            f"processes is {here}",
+            remedy,
+        )
+
+    def in_text_order(self, split: str, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        pairs = self.evaluation_pairs(split)
+        starts = pairs.stores.target.document_starts()
+        ordered = torch.zeros(int(starts[-1]), dtype=batches[0].dtype)
+        for index, values in enumerate(batches):
+            for row, pair in enumerate(pairs.pairs(index).tolist()):
+                begin, end = int(starts[pair]), int(starts[pair + 1])
+                ordered[begin:end] = values[row, : end - begin].cpu()
+        return ordered
 
     def _identity(self) -> dict[str, Any]:
         """All that decides which samples a cursor stands between."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from insight.models.attention import Attention, GroupedQueryAttention
+from insight.models.blocks import Block
 from insight.models.caches import DecoderCache, EncoderStates
 from insight.models.checks import require, require_flags
 from insight.models.decoder import Decoder, DecoderConfig
@@ -191,6 +193,11 @@ class EncoderDecoder(Network):
         """Scores of the next token ``(..., vocabulary_size)`` for hidden states ``(..., hidden_size)``."""
         scores = self.decoder.logits(hidden)
         return scores if self.logit_bias is None else scores + self.logit_bias.to(scores.dtype)
+
+    def layers(self) -> Iterator[Block]:
+        """The blocks of the encoder, then those of the decoder."""
+        yield from self.encoder.layers()
+        yield from self.decoder.layers()
 
     def head_product(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return two factors of the scores; see :meth:`Decoder.head_product`."""

@@ -72,7 +72,11 @@ class NetworkSize(NamedTuple):
 
 
 def network_size(
-    config: NetworkConfig, vocabulary_size: int, sequence_length: int, dtype: torch.dtype = torch.float32
+    config: NetworkConfig,
+    vocabulary_size: int,
+    sequence_length: int,
+    dtype: torch.dtype = torch.float32,
+    source_vocabulary_size: int | None = None,
 ) -> NetworkSize:
     """Count parameters, operations, and a cache of ``dtype`` for that many tokens, also of a source.
 
@@ -80,7 +84,7 @@ def network_size(
         ConfigError: A number is below 1.
     """
     require_positive(sequence_length=sequence_length)
-    network = build_without_memory(config, vocabulary_size)
+    network = build_without_memory(config, vocabulary_size, source_vocabulary_size)
     if isinstance(network, EncoderDecoder):
         flops = network.flops_per_pair(sequence_length, sequence_length) // (3 * sequence_length)
     else:
@@ -98,9 +102,24 @@ def decoder_of(config: NetworkConfig) -> DecoderConfig:
     return config.decoder if isinstance(config, EncoderDecoderConfig) else config
 
 
-def build_without_memory(config: NetworkConfig, vocabulary_size: int) -> Network:
-    """Build the network on the meta device, which needs no memory at any size."""
+def longest_of(config: NetworkConfig) -> int:
+    """Return the most tokens of a sequence, on either side."""
+    longest = decoder_of(config).max_sequence_length
+    if isinstance(config, EncoderDecoderConfig):
+        return min(longest, config.encoder.max_sequence_length)
+    return longest
+
+
+def build_without_memory(
+    config: NetworkConfig, vocabulary_size: int, source_vocabulary_size: int | None = None
+) -> Network:
+    """Build the network on the meta device, which needs no memory at any size.
+
+    ``source_vocabulary_size`` is that of an encoder with a vocabulary of its own.
+    """
     with torch.device("meta"):
+        if isinstance(config, EncoderDecoderConfig):
+            return config.build(vocabulary_size, source_vocabulary_size)
         return config.build(vocabulary_size)
 
 
@@ -111,6 +130,7 @@ def training_memory(
     sequence_length: int,
     dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
+    source_vocabulary_size: int | None = None,
 ) -> TrainingMemory:
     """Run a training step on stand-ins, with the kernels that this machine's CPU would use, not compiled.
 
@@ -122,7 +142,7 @@ def training_memory(
         ConfigError: A number is below 1, or the network's memory depends on the text.
     """
     require_positive(batch_size=batch_size, sequence_length=sequence_length)
-    network = build_without_memory(config, vocabulary_size).to(dtype).train()
+    network = build_without_memory(config, vocabulary_size, source_vocabulary_size).to(dtype).train()
     try:
         with FakeTensorMode():
             _give_stand_ins(network)

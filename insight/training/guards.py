@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from insight.checkpoints.format import use_training_weights
+from insight.data.pairs import TranslationBatch
+from insight.data.sampling import IGNORED_TARGET
 from insight.runtime.component import Component
 from insight.runtime.errors import CheckpointError, ConfigError, InsightError
 from insight.runtime.files import own_file, writing_to
@@ -248,19 +250,43 @@ def samples_of(batches: Sequence[Any], data: Any, replica: int, num_of_replicas:
     ``batches`` are the last ones that ``data`` has counted, the oldest first. ``replica`` reads every
     ``num_of_replicas``-th sample.
     """
-    counts = [batch.num_samples or len(batch.input_ids) for batch in batches]
-    position = int(data.state_dict()["num_samples_consumed"]) - sum(counts) * num_of_replicas
+    counts = [num_samples_of(batch, num_of_replicas) for batch in batches]
+    position = int(data.state_dict()["num_samples_consumed"]) - sum(counts)
     rows = []
     for batch, count in zip(batches, counts, strict=True):
-        inputs = batch.input_ids.cpu()
-        documents = None if batch.document_ids is None else batch.document_ids.cpu()
-        for row, ids in enumerate(inputs):
-            # A sample may consist of several rows.
-            sample = position + row * count // len(inputs) * num_of_replicas + replica
-            own = None if documents is None else documents[row]
-            rows.append({"sample": sample, "row": row, "documents": document_heads(ids, own, data.tokenizer)})
-        position += count * num_of_replicas
+        heads = _pair_heads(batch, data) if isinstance(batch, TranslationBatch) else _row_heads(batch, data)
+        # A sample of windows may consist of several rows; each pair is one, and ranks may differ by one pair.
+        own = len(heads) if isinstance(batch, TranslationBatch) else count // num_of_replicas
+        for row, documents in enumerate(heads):
+            sample = position + row * own // len(heads) * num_of_replicas + replica
+            rows.append({"sample": sample, "row": row, "documents": documents})
+        position += count
     return rows
+
+
+def num_samples_of(batch: Any, num_of_replicas: int) -> int:
+    """Samples of a training batch on all replicas together."""
+    everywhere = getattr(batch, "num_samples_global", None)
+    if everywhere is not None:
+        return int(everywhere)
+    return int(batch.num_samples or len(batch.targets)) * num_of_replicas
+
+
+def _row_heads(batch: Any, data: Any) -> list[list[str]]:
+    inputs = batch.input_ids.cpu()
+    documents = [None] * len(inputs) if batch.document_ids is None else batch.document_ids.cpu()
+    return [document_heads(ids, own, data.tokenizer) for ids, own in zip(inputs, documents, strict=True)]
+
+
+def _pair_heads(batch: TranslationBatch, data: Any) -> list[list[str]]:
+    """The beginnings of the source and of the target of each pair that counts."""
+    counted = (batch.targets != IGNORED_TARGET).any(1).tolist()
+    target, source = data.tokenizers
+    return [
+        [*document_heads(ids, None, source)[:1], *document_heads(written, None, target)[:1]]
+        for ids, written, counts in zip(batch.source_ids.cpu(), batch.target_ids.cpu(), counted, strict=True)
+        if counts
+    ]
 
 
 def document_heads(input_ids: torch.Tensor, document_ids: torch.Tensor | None, tokenizer: Any) -> list[str]:

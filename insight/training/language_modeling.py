@@ -9,6 +9,7 @@ import torch
 
 from insight.data.loaders import LanguageModelBatch
 from insight.data.sampling import IGNORED_TARGET
+from insight.generation import GenerationSettings, generate
 from insight.models import Decoder, DecoderConfig
 from insight.runtime.errors import ConfigError, DataError
 from insight.training.guards import Guard
@@ -57,12 +58,22 @@ class LanguageModelingModule(TrainingModule):
         super().__init__(network, optimizer, schedule, compile, z_loss, label_smoothing, freeze, guard)
         self.likelihood = TextLikelihood()
 
-    def check_data(self) -> None:
-        longest, window = self.network_config.max_sequence_length, self.data.sequence_length
-        if window > longest:
-            problem = f"the network holds max_sequence_length={longest}"
+    def check_data(self, data: Any) -> None:
+        longest = getattr(self.network_config, "max_sequence_length", None)  # of a network of your own
+        window = getattr(data, "sequence_length", None)
+        if longest is not None and window is not None and window > longest:
+            problem = f"exceeds model.network.max_sequence_length={longest}"
             remedy = f"use --data.sequence_length {longest} or --model.network.max_sequence_length {window}"
             raise ConfigError(problem, remedy, option="data.sequence_length", value=window)
+
+    def try_to_write(self) -> None:
+        """Continue training text by one token."""
+        if not (isinstance(self.network, Decoder) and hasattr(self.data, "store")):
+            return  # these are the user's own parts
+        store = self.data.store("train")
+        length = min(self.data.sequence_length, store.num_tokens)
+        prompt = self.data.tokenizer.decode(store.tokens(0, length).tolist())
+        generate(self.network, self.data.tokenizer, prompt, GenerationSettings(max_new_tokens=1))
 
     def training_step(self, batch: LanguageModelBatch, batch_idx: int) -> torch.Tensor:
         """The loss of a micro-batch, scaled so that the gradients of an accumulation window add up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -109,7 +110,7 @@ class TrainingModule(pl.LightningModule):
         """Build the network for the vocabulary of the data module, once."""
         if hasattr(self, "network"):
             return
-        self.check_data()
+        self.check_data(self.data)
         if self.device_mesh is None:
             self.network = self._build()
         else:
@@ -121,8 +122,11 @@ class TrainingModule(pl.LightningModule):
         lengths = torch.from_numpy(self.data.tokenizer.token_byte_lengths())
         self.register_buffer("token_byte_lengths", lengths, persistent=False)
 
-    def check_data(self) -> None:
+    def check_data(self, data: Any) -> None:
         """Refuse data that does not fit the network, before it is built."""
+
+    def try_to_write(self) -> None:
+        """Write a little with the network, which may be trained and not able to write."""
 
     @property
     def _vocabulary_sizes(self) -> tuple[int, ...]:
@@ -168,6 +172,22 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         """Rescale, judge and clip the gradients and set the learning rates, before Lightning's update."""
         self.step.finish(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+
+    def flops_per_token(self, batch: Any) -> int | None:
+        """Matrix-product FLOPs of a training step for each token of a batch, forward and backward.
+
+        ``None`` for a network that does not count them.
+        """
+        count = getattr(self.network, "flops_per_token", None)
+        return int(count(batch.targets.shape[-1])) if callable(count) else None
+
+    def use_of(self, folder: Path, prompt: str) -> str:
+        """The command that lets the trained model of a run write more."""
+        return f'insight generate --checkpoint {folder} "{prompt}"'
+
+    def joined(self, prompt: str, text: str) -> str:
+        """A prompt and the text that the network wrote for it, for people to read."""
+        return prompt + text
 
     @property
     def _tokens_per_step(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -24,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.optim import Optimizer
 
-from insight.models import Decoder, row_orders, row_orders_by_parameter
+from insight.models import Decoder, EncoderDecoder, row_orders, row_orders_by_parameter
 from insight.models.attention import AttentionModule
 from insight.models.attention.grouped_query import GroupedQueryModule
 from insight.models.linear import Projection
@@ -37,6 +38,8 @@ from insight.training.lightning_internals import (
     tensor_parallel_size,
     use_timeout_in_mesh,
 )
+
+_Network = TypeVar("_Network", Decoder, EncoderDecoder)
 
 
 def share_matrices(network: Decoder, mesh: DeviceMesh) -> None:
@@ -96,7 +99,7 @@ def _refused(what: str, remedy: str) -> ConfigError:
     return ConfigError(problem, f"{remedy}, or --trainer.strategy fsdp2")
 
 
-def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
+def shard_network(network: Decoder | EncoderDecoder, mesh: DeviceMesh, precision: str) -> None:
     """Cut every parameter along its first dimension over the processes of ``mesh["data_parallel"]``.
 
     Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3; Zhao et al. 2023,
@@ -119,6 +122,8 @@ def shard_network(network: Decoder, mesh: DeviceMesh, precision: str) -> None:
                 remedy = "use --trainer.strategy ddp, or positions without weights such as Rope"
                 raise ConfigError(problem, remedy)
     if mesh["tensor_parallel"].size() > 1:
+        if isinstance(network, EncoderDecoder):
+            raise _refused("an encoder-decoder", "set it to 1")
         share_matrices(network, mesh["tensor_parallel"])
     reduce_dtype = torch.float32 if precision.startswith(("bf16", "16")) else None
     # The residual stream keeps its type: the inputs of a block are not cast.
@@ -141,8 +146,40 @@ def is_sharded(network: nn.Module) -> bool:
     return isinstance(network, FSDPModule)
 
 
+@contextlib.contextmanager
+def generating(trainer: Any, network: nn.Module) -> Iterator[None]:
+    """Let a network in training write text inside the ``with`` block.
+
+    The network runs eagerly, since it would be compiled again for every length of the growing text. A sharded
+    network runs under the precision of training, in which its blocks gather their weights. A sharded
+    encoder-decoder is gathered as a whole instead, so that each process can translate other sentences; all
+    processes must enter and leave together.
+    """
+    with torch.compiler.set_stance("force_eager"), contextlib.ExitStack() as contexts:
+        if is_sharded(network):
+            contexts.enter_context(trainer.precision_plugin.forward_context())
+            if isinstance(network, EncoderDecoder):
+                contexts.enter_context(_gathered(network))
+        yield
+
+
+@contextlib.contextmanager
+def _gathered(network: nn.Module) -> Iterator[None]:
+    """Keep all weights of a sharded network whole on every process inside the ``with`` block."""
+    parts = [module for module in network.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not network, recurse=False)
+            part.reshard()
+
+
 @torch.no_grad()
-def build_in_parts(build: Callable[[], Decoder], mesh: DeviceMesh, trainer: Any) -> Decoder:
+def build_in_parts(build: Callable[[], _Network], mesh: DeviceMesh, trainer: Any) -> _Network:
     """A network sharded by :func:`shard_network`, with the initial values that a single process would draw.
 
     The first process draws them, in main memory, and broadcasts them tensor by tensor; each takes its part.

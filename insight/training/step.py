@@ -16,7 +16,7 @@ from insight.models import Router, row_orders
 from insight.runtime.errors import DataError
 from insight.runtime.seeding import begin_stream_of_process, capture_random_states, restore_random_states
 from insight.runtime.sharded_tensors import local, part_like, whole
-from insight.training.guards import Guard, StepGuard
+from insight.training.guards import Guard, StepGuard, num_samples_of
 from insight.training.lightning_internals import forget_older_values, logs_this_step
 from insight.training.losses import LinearCrossEntropy
 from insight.training.parallel import num_replicas, replica_rank, sum_over_replicas
@@ -91,7 +91,9 @@ class TrainingStep:
         The result is the scalar to differentiate, scaled so that the gradients of the window add up.
         """
         if self._window is None:
-            self._window = AccumulationWindow(batch.targets.numel(), batch.targets.device)
+            # The ranks must have the same divisor, and their pairs of sentences have different lengths.
+            divisor = getattr(batch, "num_samples_global", batch.targets.numel())
+            self._window = AccumulationWindow(divisor, batch.targets.device)
         routed = self._expert_load.collect()
         if routed is not None:
             penalty, counts = routed
@@ -102,10 +104,7 @@ class TrainingStep:
             self._window.batches.append(batch)
         # Before any callback can save, since the position in a checkpoint must be after this batch.
         trainer = self._module.trainer
-        num_samples = getattr(batch, "num_samples_global", None)
-        if num_samples is None:  # every replica has as many
-            num_samples = (batch.num_samples or len(batch.targets)) * num_replicas(trainer)
-        trainer.datamodule.advance(num_samples)
+        trainer.datamodule.advance(num_samples_of(batch, num_replicas(trainer)))
         return self._window.add(summed)
 
     def finish(self, optimizer: torch.optim.Optimizer, clip_to: float | None, by_value: bool) -> None:
@@ -190,7 +189,8 @@ class AccumulationWindow:
 
     All summed losses of a window are divided by ``divisor``, so that their gradients add up;
     :meth:`gradient_factor` corrects for it. The number of targets of the first micro-batch is a good scale
-    for 16-bit types, and needs no correction without accumulation and ignored targets.
+    for 16-bit types, and needs no correction without accumulation and ignored targets; it has to be the same
+    on every process.
     """
 
     def __init__(self, divisor: int, device: torch.device) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -20,7 +22,7 @@ from insight.training.guards import Guard
 from insight.training.losses import TextLikelihood, linear_cross_entropy, token_losses
 from insight.training.module import TrainingModule
 from insight.training.optimizers import MuonAdamW, OptimizerConfig, OptimizerFactory
-from insight.training.parallel import is_sharded
+from insight.training.parallel import generating
 from insight.training.schedules import ScheduleConfig, WarmupStableDecay
 from insight.training.translation_evaluation import TranslationEvaluation, evaluate_translations
 from insight.training.translation_metrics import score_translations
@@ -98,13 +100,13 @@ class TranslationModule(TrainingModule):
 
     # ------------------------------------------------------------------ building
 
-    def check_data(self) -> None:
+    def check_data(self, data: Any) -> None:
         """Refuse sentences that are longer than the network can hold."""
         for side, config in (
             ("source", self.network_config.encoder),
             ("target", self.network_config.decoder),
         ):
-            length, longest = getattr(self.data, f"max_{side}_length"), config.max_sequence_length
+            length, longest = getattr(data, f"max_{side}_length"), config.max_sequence_length
             if length > longest:
                 part = "encoder" if side == "source" else "decoder"
                 raise ConfigError(
@@ -129,6 +131,20 @@ class TranslationModule(TrainingModule):
         flops_per_token = self.network.flops_per_pair(*lengths) / sum(lengths)
         return float(flops_per_token * self._tokens_per_step * self.num_planned_steps / flops_per_second)
 
+    def flops_per_token(self, batch: TranslationBatch) -> int:
+        """Matrix-product FLOPs of a training step, its padding included, for each token of both sides."""
+        rows, target_length = batch.targets.shape
+        flops: int = self.network.flops_per_pair(batch.source_ids.shape[1], target_length) * rows
+        return (2 if self.r_drop else 1) * flops // batch.num_tokens
+
+    def use_of(self, folder: Path, prompt: str) -> str:
+        """The command that translates with the trained model of a run."""
+        return f"echo {shlex.quote(prompt)} | insight translate --checkpoint {folder} -"
+
+    def joined(self, prompt: str, text: str) -> str:
+        """A sentence and, below, its translation."""
+        return f"{prompt}\n{text}"
+
     def checkpoint_content(self) -> dict[str, Any]:
         """Fields that only a checkpoint of a translation model has."""
         data = self.data
@@ -137,6 +153,11 @@ class TranslationModule(TrainingModule):
             "source_tokenizer": data.source_tokenizer.to_json() if separate else None,
             "languages": [data.source_field, data.target_field, data.directions],
         }
+
+    def try_to_write(self) -> None:
+        """Translate a training sentence."""
+        with generating(self.trainer, self.network):
+            self.translator().translate([self.data.first_sentence("train")], self.translation)
 
     # ------------------------------------------------------------------ training
 
@@ -155,8 +176,9 @@ class TranslationModule(TrainingModule):
                 for value in (source_ids, source_mask, target_ids, targets)
             ]
             source_ids, source_mask, target_ids, targets = twice  # type: ignore[assignment]
-        hidden = self.training_network(source_ids, target_ids, source_mask=source_mask)
         valid = targets != IGNORED_TARGET
+        # Routers of experts do not count padding.
+        hidden = self.training_network(source_ids, target_ids, source_mask=source_mask, target_mask=valid)
         # Padding is left out before the projection to the vocabulary, the largest product of all.
         summed = linear_cross_entropy(
             *self.network.head_product(hidden[valid]),
@@ -183,7 +205,7 @@ class TranslationModule(TrainingModule):
         ]
         forward = F.kl_div(scores[0], scores[1], log_target=True, reduction="sum")
         backward = F.kl_div(scores[1], scores[0], log_target=True, reduction="sum")
-        return forward + backward
+        return (forward + backward) / 2
 
     # ------------------------------------------------------------------ measuring
 
@@ -231,20 +253,22 @@ class TranslationModule(TrainingModule):
     def _translate(self, split: str, limit: int | None = None) -> None:
         """Translate a split, every rank a part of it, and log the scores of the whole."""
         sources, references = (texts[:limit] for texts in self.data.preparation.sentences(split))
-        translations = self._translated(sources)
+        with generating(self.trainer, self.network):
+            translations = self._translated(sources)
         texts = [translation.text for translation in translations]
         self.translations[split] = texts
         if split == "test":
             # Sharded weights are gathered for the alignments too, so that every rank does this.
-            self.evaluation = evaluate_translations(
-                split,
-                self.translator(),
-                self.translation.signature,
-                sources,
-                references,
-                translations,
-                self._training_sources(),
-            )
+            with generating(self.trainer, self.network):
+                self.evaluation = evaluate_translations(
+                    split,
+                    self.translator(),
+                    self.translation.signature,
+                    sources,
+                    references,
+                    translations,
+                    self._training_sources(),
+                )
             scores = self.evaluation.scores
             for line in self.evaluation.table():
                 say(line)
@@ -255,8 +279,7 @@ class TranslationModule(TrainingModule):
     def _translated(self, sources: list[str]) -> list[Translation]:
         """The translations of all sentences, on every rank."""
         trainer = self.trainer
-        # Sharded weights are gathered by all ranks together: each of them then translates everything.
-        if trainer.world_size == 1 or is_sharded(self.network):
+        if trainer.world_size == 1:
             return self.translator().translate(sources, self.translation)
         rank, world_size = trainer.global_rank, trainer.world_size
         own = self.translator().translate(sources[rank::world_size], self.translation)

@@ -26,8 +26,8 @@ from real_processes import (
 from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
-from insight.api.check.batches import Batches
 from insight.api.check.examine import check_global_batch
+from insight.data import LanguageModelingDataModule
 from insight.reporting import read_summary
 from insight.runtime.errors import CheckpointError, InsightError
 from insight.runtime.launching import launch
@@ -373,8 +373,8 @@ def test_a_global_batch_that_cannot_be_shared(
 
 
 def test_a_number_of_processes_that_does_not_divide_a_step(finished_run: Path) -> None:
-    batches = Batches(4, 16, num_readers=3, accumulation=1, per_epoch=1, per_validation=1)
+    data = LanguageModelingDataModule("train.txt", batch_size=4, sequence_length=16)
     with pytest.raises(
         CheckpointError, match=r"steps of 4 sequences cannot be shared by 3 .*use 1, 2, 4 proc"
     ):
-        check_global_batch(finished_run / "checkpoints/last.ckpt", batches)
+        check_global_batch(finished_run / "checkpoints/last.ckpt", data, num_readers=3, accumulation=1)

@@ -92,18 +92,24 @@ class Batches:
     accumulation: int  # batches per optimizer step
     per_epoch: int  # batches of one process
     per_validation: int  # batches of one process
+    token_budget: int | None = None  # tokens of a batch of pairs, which is not rows times columns
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens of a batch on one process."""
+        return self.token_budget or self.batch_size * self.sequence_length
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens per optimizer step, over all processes and batches."""
-        return self.batch_size * self.sequence_length * self.num_readers * self.accumulation
+        return self.tokens_per_batch * self.num_readers * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch; the last may have fewer batches."""
         return math.ceil(self.per_epoch / self.accumulation)
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, int | None]:
         """Plain numbers."""
         more = {"tokens_per_step": self.tokens_per_step, "steps_per_epoch": self.steps_per_epoch}
         return dataclasses.asdict(self) | more
@@ -114,7 +120,10 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
     whole = len(datamodule.train_dataloader())
     # A global batch has a batch of each process. Dividing in two steps rounds down to the same number.
     per_epoch = whole // processes.num_readers
-    if not per_epoch:
+    budget = datamodule.tokens_per_batch if datamodule.size_option == "batch_tokens" else None
+    if budget is not None:
+        per_epoch = max(1, per_epoch)  # a batch may be smaller than its budget
+    elif not per_epoch:
         size, num_readers = datamodule.batch_size, processes.num_readers
         raise DataError(
             f"data.batch_size={size} on each of {num_readers} processes: a step takes {size * num_readers} "
@@ -128,13 +137,15 @@ def batches_of(datamodule: Any, trainer: Trainer, processes: Processes) -> Batch
     loaders = datamodule.val_dataloader()
     sizes = map(len, loaders if isinstance(loaders, list) else [loaders])
     per_validation = sum(math.ceil(size / processes.num_readers) for size in sizes)
+    rows, length = datamodule.batch_shape
     return Batches(
-        batch_size=datamodule.batch_size,
-        sequence_length=datamodule.sequence_length,
+        batch_size=rows,
+        sequence_length=length,
         num_readers=processes.num_readers,
         accumulation=accumulation,
         per_epoch=_limited(per_epoch, trainer.limit_train_batches),
         per_validation=_limited(per_validation, trainer.limit_val_batches),
+        token_budget=budget,
     )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from insight.api.batch_size import choose_batch_size
 from insight.api.check.batches import (
-    Batches,
     Processes,
     batches_of,
     check_batches,
@@ -37,17 +36,15 @@ from insight.api.check.trial import (
 from insight.callbacks import RunCheckpoint
 from insight.checkpoints.reader import read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
-from insight.data import LanguageModelingDataModule
-from insight.runtime.errors import CheckpointError, ConfigError
+from insight.data.text_data_module import TextDataModule
+from insight.runtime.errors import CheckpointError
 from insight.runtime.run_folder import find_checkpoint
+from insight.training.module import TrainingModule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from insight.api.configuration import InsightCLI
-
-
-_NUM_NUMBERS = 12
 
 
 def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
@@ -67,8 +64,8 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: b
 def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
     if resumed is not None:
         contents = check_checkpoint(cli, resumed, "--resume")
-        if isinstance(cli.datamodule, LanguageModelingDataModule):
-            cli.datamodule.check_position(contents.get(type(cli.datamodule).__qualname__, {}))
+        if isinstance(cli.datamodule, TextDataModule):
+            cli.datamodule.check_position(position_in(contents, cli.datamodule))
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
 
@@ -77,41 +74,35 @@ def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) ->
     """Refuse processes and batches that do not fit together, and print warnings about odd settings."""
     processes, findings = processes_of(trainer), Findings()
     check_processes(processes, findings)
-    if isinstance(cli.datamodule, LanguageModelingDataModule):
+    if isinstance(cli.datamodule, TextDataModule):
         batches = batches_of(cli.datamodule, trainer, processes)
         check_batches(batches, trainer, findings)
         if checkpoint is not None:
-            check_global_batch(checkpoint, batches)
+            check_global_batch(checkpoint, cli.datamodule, processes.num_readers, batches.accumulation)
     _heed(findings)
 
 
-def check_global_batch(checkpoint: Path, batches: Batches) -> None:
+def check_global_batch(
+    checkpoint: Path, datamodule: TextDataModule, num_readers: int, accumulation: int
+) -> None:
     """Refuse processes that cannot share the samples of a step, by which a resumed run counts."""
-    position = read_checkpoint(checkpoint).get(LanguageModelingDataModule.__qualname__, {})
-    saved, each = position.get("global_batch_size"), batches.batch_size * batches.accumulation
-    processes, beginning = batches.num_readers, f"--resume={checkpoint}: its steps"
-    if not isinstance(saved, int) or saved in (each * processes, batches.batch_size * processes):
-        return
-    if saved % processes:
-        numbers = [str(number) for number in range(1, saved + 1) if saved % number == 0]
-        problem = f"{beginning} of {saved} sequences cannot be shared by {processes} processes"
-        raise CheckpointError(problem, f"use {', '.join(numbers[:_NUM_NUMBERS])} processes")
-    raise CheckpointError(
-        f"{beginning} take {saved} sequences, and data.batch_size={batches.batch_size} times accumulation "
-        f"{batches.accumulation} times {processes} processes is {each * processes}",
-        f"use --data.batch_size {saved // processes} and --trainer.accumulate_grad_batches 1, or another "
-        f"product of {saved // processes}",
-    )
+    try:
+        position = position_in(read_checkpoint(checkpoint), datamodule)
+        datamodule.check_processes(position, num_readers, accumulation)
+    except CheckpointError as error:
+        raise CheckpointError(error.problem, error.remedy, option="--resume", value=checkpoint) from error
+
+
+def position_in(contents: dict[str, Any], datamodule: TextDataModule) -> dict[str, Any]:
+    """The position in the data that a read checkpoint holds under the name of the data module's class."""
+    position: dict[str, Any] = contents.get(type(datamodule).__qualname__, {})
+    return position
 
 
 def check_sequence_length(cli: InsightCLI) -> None:
     """Refuse data whose sequences are longer than the context of the network."""
-    longest = getattr(getattr(cli.model, "network_config", None), "max_sequence_length", None)
-    length = getattr(cli.datamodule, "sequence_length", None)
-    if longest is not None and length is not None and length > longest:
-        problem = f"exceeds model.network.max_sequence_length={longest}"
-        remedy = f"use --model.network.max_sequence_length {length}"
-        raise ConfigError(problem, remedy, option="data.sequence_length", value=length)
+    if isinstance(cli.model, TrainingModule):
+        cli.model.check_data(cli.datamodule)
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from insight.api.check.batches import Batches, Processes
 from insight.api.check.findings import Findings
 from insight.api.estimate import estimate_network
 from insight.callbacks import AveragedWeights, RunCheckpoint
+from insight.checkpoints.reader import tokenizers_of
 from insight.data.store.format import OFFSET_DTYPE, token_dtype
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import ensure_writable
@@ -74,8 +75,9 @@ def memory_of(
     if config is None or optimizer is None or precision not in _KNOWN_PRECISIONS:
         return None
     try:
-        shape = (cli.datamodule.vocabulary_size, batches.batch_size, batches.sequence_length)
-        estimate = estimate_network(config, *shape, precision, optimizer)
+        sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers_of(cli.datamodule)]
+        shape = (sizes[0], batches.batch_size, batches.sequence_length)
+        estimate = estimate_network(config, *shape, precision, optimizer, *sizes[1:])
     except ConfigError as error:
         findings.warn(error.problem, error.remedy)
         return None
@@ -152,7 +154,7 @@ def disk_of(
     """
     checkpoint = None
     if memory is not None:
-        tokenizer = len(cli.datamodule.tokenizer.to_json().encode("utf-8"))
+        tokenizer = sum(len(one.to_json().encode("utf-8")) for one in set(tokenizers_of(cli.datamodule)))
         averages = memory["average_bytes"] // 2
         checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + averages + tokenizer
     num_checkpoints = 0

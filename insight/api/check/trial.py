@@ -18,11 +18,10 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from insight.api.check.batches import Batches, Processes, batches_per_validation
 from insight.api.check.findings import Findings
 from insight.callbacks import TimeBudget
-from insight.data import LanguageModelingDataModule
-from insight.generation import GenerationSettings, generate
-from insight.models import Decoder
+from insight.data.text_data_module import TextDataModule
 from insight.runtime.errors import InsightError
 from insight.training import InverseSquareRoot, ScheduleConfig
+from insight.training.module import TrainingModule
 
 if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
@@ -61,8 +60,14 @@ def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> 
     num_sequences = min(_NUM_SEQUENCES, batches.batch_size * batches.per_epoch)
     # Compilation takes a minute, and these batches do not come again.
     eager = _replaced(cli.model, compile_choice="off")
-    with eager, _replaced(cli.datamodule, batch_size=num_sequences):
+    data: Any = cli.datamodule
+    small = {"batch_size": num_sequences}
+    if isinstance(data, TextDataModule):
+        small = {data.size_option: data.size_of(num_sequences)}
+    with eager, _replaced(data, **small):
         trainer = _train(cli, 1, observer)
+    if isinstance(data, TextDataModule):
+        data.start_over()  # since the position counts in batches of another size
     loss = float(trainer.callback_metrics.get("train/loss", math.nan))
     if not math.isfinite(loss):
         problem = f"the loss of the first {num_sequences} sequences is {loss}"
@@ -71,18 +76,9 @@ def try_two_sequences(cli: InsightCLI, batches: Batches, findings: Findings) -> 
         problem = f"{len(names)} parameters get no gradient ({', '.join(names[:_NAMES_SHOWN])}, …)"
         remedy = "several processes need --trainer.strategy ddp_find_unused_parameters_true for that"
         findings.warn(problem, remedy)
-    _write_one_token(cli)
-    return {"num_sequences": num_sequences, "loss": loss}
-
-
-def _write_one_token(cli: InsightCLI) -> None:
-    """Let the network, which may be trained and not able to write, continue training text by one token."""
-    network, data = getattr(cli.model, "network", None), cli.datamodule
-    if not isinstance(network, Decoder) or not isinstance(data, LanguageModelingDataModule):
-        return  # these are the user's own parts
-    length = min(data.sequence_length, data.store("train").num_tokens)
-    prompt = data.tokenizer.decode(data.store("train").tokens(0, length).tolist())
-    generate(network, data.tokenizer, prompt, GenerationSettings(max_new_tokens=1))
+    if isinstance(cli.model, TrainingModule):
+        cli.model.try_to_write()
+    return {"num_sequences": observer.num_sequences or num_sequences, "loss": loss}
 
 
 def time_two_steps(cli: InsightCLI) -> StepTimes:
@@ -124,6 +120,12 @@ class _GradientObserver(Callback):
 
     def __init__(self) -> None:
         self.without_gradient: list[str] = []
+        self.num_sequences = 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.num_sequences = len(getattr(batch, "targets", ()))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
