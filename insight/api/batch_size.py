@@ -107,7 +107,7 @@ class AgreedBatchSize(Callback):
 
 def _settle(cli: InsightCLI, size: int) -> None:
     cli.datamodule.use_batch_size(size)
-    cli.config.data.init_args[cli.datamodule.size_option] = size
+    setattr(cli.config.data.init_args, cli.datamodule.size_option, size)
 
 
 def _test_of(cli: InsightCLI, trainer: Trainer) -> Callable[[int], bool]:

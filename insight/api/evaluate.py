@@ -79,9 +79,7 @@ def _arguments(
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     """:func:`validate` or :func:`test` (by ``name``) for a command line without the command itself."""
     silence_libraries()
-    from insight.checkpoints.artifact import load_model
-
-    cli, checkpoint, loaded = cli_for_checkpoint(name, arguments, load_model)
+    cli, checkpoint, loaded = cli_for_checkpoint(name, arguments, _load_any)
     if not cli.has_files(_SPLITS[name]):
         option = f"data.{_SPLITS[name]}_files"
         raise ConfigError(f"{option} is not set", f"give --{option} FILES")
@@ -105,12 +103,16 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
 def predict_arguments(arguments: list[str]) -> list[dict[str, Any]]:
     """:func:`predict` for a command line without the command itself."""
     silence_libraries()
-    from insight.checkpoints.artifact import load_model
-
-    cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments, load_model)
+    cli, checkpoint, loaded = cli_for_checkpoint("predict", arguments, _load_any)
     if not cli.has_files("predict"):
         raise ConfigError("data.predict_files is not set", "give --data.predict_files FILES")
     return list(_documents(cli, checkpoint, loaded))
+
+
+def _load_any(path: Path) -> LoadedCheckpoint | LoadedTranslationModel:
+    from insight.checkpoints.artifact import load_model  # with torch, after the command line is checked
+
+    return load_model(path)
 
 
 def cli_for_checkpoint(

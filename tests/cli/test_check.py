@@ -359,5 +359,5 @@ def test_a_network_that_can_be_trained_and_not_write(
         assert len(prompt) > 8
         raise ConfigError("cannot write", "mend it", option="position", value="Broken")
 
-    monkeypatch.setattr("insight.api.check.trial.generate", refuse)
+    monkeypatch.setattr("insight.training.language_modeling.generate", refuse)
     assert "position=Broken: cannot write: mend it" in refused()
