@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import xxhash
 
-from insight.data.sources.parallel import Pair
+from insight.data.sources.parallel import SIDES, Pair
 from insight.runtime.component import Component
-from insight.runtime.errors import ConfigError
+from insight.runtime.errors import ConfigError, did_you_mean
+from insight.runtime.numbers import require_number
+
+_JUDGED_CHARACTERS = 20
+_MOSTLY = 0.5
+_OVERLAP_WORDS = 4
+# Nats by which two characters are likelier with the sides exchanged; English and Spanish differ by 2.1 nats.
+_CLEAR_DIFFERENCE = 0.3
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,12 @@ class PairFilters(Component):
             of fewer than 20 characters are not judged. ``None`` for no limit.
         drop_identical: Whether pairs with equal sides are dropped.
         drop_duplicates: Whether a pair that occurred before is dropped.
-        source_script: Script that most letters of the source have, such as ``LATIN`` or ``CYRILLIC``;
-            ``None`` for any.
-        target_script: Script that most letters of the target have; ``None`` for any.
+        source_script: Script that at least half of the letters of the source have, such as ``LATIN``,
+            ``CYRILLIC`` or ``CJK+HIRAGANA+KATAKANA``; ``None`` for any.
+        target_script: Script that at least half of the letters of the target have; ``None`` for any.
+
+    Raises:
+        ConfigError: A value cannot work.
     """
 
     max_words: int | None = None
@@ -40,26 +51,14 @@ class PairFilters(Component):
     target_script: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_words is not None and self.max_words < 1:
-            raise ConfigError("must be at least 1", "use 250", option="max_words", value=self.max_words)
-        ratio = self.max_length_ratio
-        if ratio is not None and not 1 <= ratio < math.inf:
-            raise ConfigError("must be at least 1", "use 3", option="max_length_ratio", value=ratio)
-        for name in ("source_script", "target_script"):
-            script = getattr(self, name)
-            if script is not None and script != script.upper():
-                raise ConfigError(
-                    "must be the name of a script in capitals",
-                    f"use {script.upper()}",
-                    option=name,
-                    value=script,
-                )
-
-
-RECOMMENDED_FILTERS = PairFilters(
-    max_words=250, max_length_ratio=3.0, drop_identical=True, drop_duplicates=True
-)
-"""The filters of ``insight tokenizer clean`` where no option says otherwise."""
+        require_number("max_words", self.max_words, 250, whole=True, optional=True, at_least=1)
+        require_number("max_length_ratio", self.max_length_ratio, 3, optional=True, at_least=1)
+        for side in SIDES:
+            option = f"{side}_script"
+            for script in _scripts_in(getattr(self, option)):
+                if script not in _known_scripts():
+                    remedy = did_you_mean(script, _known_scripts(), "use e.g. LATIN, CYRILLIC or CJK")
+                    raise ConfigError("is no script", remedy, option=option, value=script)
 
 
 class FilterCounts:
@@ -122,22 +121,31 @@ def _reason_to_drop(source: str, target: str, filters: PairFilters) -> str:
         shorter, longer = sorted((len(source), len(target)))
         if longer >= _JUDGED_CHARACTERS and longer > filters.max_length_ratio * shorter:
             return f"with a length ratio above {filters.max_length_ratio:g}"
-    for text, script, side in (
-        (source, filters.source_script, "source"),
-        (target, filters.target_script, "target"),
-    ):
-        if script is not None and share_of_script(text, script) < 0.5:
+    for side, text in zip(SIDES, (source, target), strict=True):
+        script = getattr(filters, f"{side}_script")
+        if script is not None and share_of_script(text, script) < _MOSTLY:
             return f"whose {side} is not mostly {script}"
     return ""
 
 
-_JUDGED_CHARACTERS = 20
-
-
 def share_of_script(text: str, script: str) -> float:
-    """Fraction of the letters of a text that belong to a script; 1 where it has no letters."""
+    """Fraction of the letters of a text that belong to a script, or to one of several joined by ``+``.
+
+    A text without letters has fraction 1.
+    """
+    wanted = _scripts_in(script)
     scripts = [_script(character) for character in text if character.isalpha()]
-    return scripts.count(script) / len(scripts) if scripts else 1.0
+    return sum(each in wanted for each in scripts) / len(scripts) if scripts else 1.0
+
+
+def _scripts_in(script: str | None) -> list[str]:
+    return script.upper().split("+") if script is not None else []
+
+
+@cache
+def _known_scripts() -> frozenset[str]:
+    letters = (chr(code) for code in range(0x110000) if chr(code).isalpha())
+    return frozenset(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -176,11 +184,12 @@ class LanguageProfile:
 
 
 def looks_swapped(source: LanguageProfile, target: LanguageProfile, pairs: Iterable[Pair]) -> bool:
-    """Whether pairs fit the profiles of the training text better with their sides exchanged."""
+    """Whether pairs clearly fit the profiles of other text better with their sides exchanged."""
     given = list(pairs)
     first, second = [pair[0] for pair in given], [pair[1] for pair in given]
     as_given = source.log_likelihood(first) + target.log_likelihood(second)
-    return source.log_likelihood(second) + target.log_likelihood(first) > as_given
+    exchanged = source.log_likelihood(second) + target.log_likelihood(first)
+    return exchanged > as_given + _CLEAR_DIFFERENCE
 
 
 def _bigrams(text: str) -> Iterator[str]:
@@ -188,55 +197,30 @@ def _bigrams(text: str) -> Iterator[str]:
     return (padded[place : place + 2] for place in range(len(padded) - 1))
 
 
-def drop_overlapping(
-    held_out: list[Pair], training: Iterable[Pair], max_overlap: float, size: int = 4
-) -> tuple[list[Pair], int]:
-    """Leave out held-out pairs that recur nearly word for word in the training text.
+def overlaps(held_out: list[Pair], training: Iterable[Pair], size: int = _OVERLAP_WORDS) -> list[float]:
+    """How much of each held-out pair occurs in the training text, from 0 to 1.
 
-    A pair is dropped where more than ``max_overlap`` of the word n-grams of either side occur anywhere in the
-    training text of that side. A side that is shorter than an n-gram is compared as a whole.
+    It is the share of a sentence's word n-grams that occur anywhere in the training text of the same side;
+    the side with the larger share counts. A sentence of fewer words is compared as a whole.
 
     Args:
         held_out: Pairs to measure on.
         training: Pairs to train on; read once.
-        max_overlap: Largest share of n-grams that may occur.
         size: Words in an n-gram.
-
-    Returns:
-        The pairs that are kept, and the number of those dropped.
     """
-    wanted = [{gram for pair in held_out for gram in _word_grams(pair[side], size)} for side in (0, 1)]
-    seen: list[set[tuple[str, ...]]] = [set(), set()]
+    grams = [[_word_grams(pair[side], size) for pair in held_out] for side in (0, 1)]
+    wanted = [{gram for of_sentence in of_side for gram in of_sentence} for of_side in grams]
+    seen: tuple[set[tuple[str, ...]], ...] = (set(), set())
     for pair in training:
         for side in (0, 1):
-            grams = _word_grams(pair[side], size)
-            seen[side].update(gram for gram in grams if gram in wanted[side])
-            whole = tuple(_words(pair[side]))
-            if len(whole) < size and whole in wanted[side]:
-                seen[side].add(whole)
-    kept = [
-        pair
-        for pair in held_out
-        if max(_share(_word_grams(pair[side], size), seen[side]) for side in (0, 1)) <= max_overlap
+            seen[side].update(wanted[side].intersection(_word_grams(pair[side], size)))
+    shares = [
+        [sum(gram in seen[side] for gram in of_sentence) / len(of_sentence) for of_sentence in grams[side]]
+        for side in (0, 1)
     ]
-    return kept, len(held_out) - len(kept)
-
-
-def _share(grams: list[tuple[str, ...]], seen: set[tuple[str, ...]]) -> float:
-    return sum(gram in seen for gram in grams) / len(grams)
-
-
-def _words(text: str) -> list[str]:
-    kept = "".join(character if character.isalnum() else " " for character in text.casefold())
-    return kept.split()
+    return [max(pair) for pair in zip(*shares, strict=True)]
 
 
 def _word_grams(text: str, size: int) -> list[tuple[str, ...]]:
-    words = _words(text)
-    return [tuple(words[start : start + size]) for start in range(len(words) - size + 1)] or [tuple(words)]
-
-
-def merged(filters: PairFilters, **options: object) -> PairFilters:
-    """``filters`` with the options that are given, ``None`` keeping a value."""
-    changed = {name: value for name, value in options.items() if value is not None}
-    return dataclasses.replace(filters, **changed)  # type: ignore[arg-type]
+    words = _WORD.findall(text.casefold())
+    return list(zip(*(words[start:] for start in range(size)), strict=False)) or [tuple(words)]

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -110,53 +110,84 @@ class StoreCache:
             DataError: ``key`` is not a valid key.
             OutputError: The cache folder cannot be written to.
         """
-        checked_key(key)
+        return self.find_or_build_together([key], build, title)[0]
+
+    def find_or_build_together(
+        self, keys: Sequence[str], build: Callable[..., None], title: str
+    ) -> list[TokenStore]:
+        """The stores with these keys, which always belong together; all are built if one is missing.
+
+        Args:
+            keys: The key of each store.
+            build: Writes the stores into the empty folders that are its arguments, in the order of the keys.
+            title: Name of the text in messages.
+
+        Raises:
+            DataError: A key is not valid.
+            OutputError: The cache folder cannot be written to.
+        """
+        for key in keys:
+            checked_key(key)
         # The process that holds the lock checks a damaged store again and replaces it.
         with contextlib.suppress(DataError):
-            if (found := self.find(key)) is not None:
+            if found := self._find_all(keys):
                 return found
         try:
             with writing_to(self.root):
                 self._stores.mkdir(parents=True, exist_ok=True)
                 # The lock file stays: if it were removed, two processes could hold the lock at once.
-                lock = FileLock(self._stores / f"{key}.lock")
+                lock = FileLock(self._stores / f"{keys[0]}.lock")
                 try:
                     held = lock.acquire(timeout=0)
                 except Timeout:
                     say(f"waiting for another process that is encoding {title}")
                     held = lock.acquire()
                 with held:
-                    try:
-                        if (found := self.find(key)) is not None:
-                            return found
-                    except DataError as error:
-                        self._quarantine(key, error, title)
-                    store = self._build(key, build)
-                self._evict(key)
-                return store
+                    for key in keys:
+                        try:
+                            self.find(key)
+                        except DataError as error:
+                            self._quarantine(key, error, title)
+                    stores = self._find_all(keys) or self._build(keys, build)
+                self._evict(keys)
+                return stores
         except OutputError as error:
             raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
 
-    def _build(self, key: str, build: Callable[[Path], None]) -> TokenStore:
-        # With the lock held, temporary folders of this key are leftovers of killed processes.
-        for stale in self._stores.glob(f".{key}.*.tmp"):
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=self._stores))
-        try:
-            build(temporary)
-            os.chmod(temporary, 0o755)
-            is_ours = publish_folder(temporary, self._stores / key)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if (store := self.find(key, is_known=is_ours)) is None:
-            problem = f"{self._stores / key}: vanished while it was built"
-            raise DataError(problem, "is something clearing the cache?")
-        return store
+    def _find_all(self, keys: Sequence[str]) -> list[TokenStore]:
+        """The stores with these keys; none if one is missing."""
+        found = [store for key in keys if (store := self.find(key)) is not None]
+        return found if len(found) == len(keys) else []
 
-    def _evict(self, key: str) -> None:
+    def _build(self, keys: Sequence[str], build: Callable[..., None]) -> list[TokenStore]:
+        # With the lock held, temporary folders of this key are leftovers of killed processes.
+        for stale in self._stores.glob(f".{keys[0]}.*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+        # All are named by the key whose lock is held.
+        temporary = [
+            Path(tempfile.mkdtemp(prefix=f".{keys[0]}.", suffix=".tmp", dir=self._stores)) for _ in keys
+        ]
+        try:
+            build(*temporary)
+            are_ours = []
+            for folder, key in zip(temporary, keys, strict=True):
+                os.chmod(folder, 0o755)
+                are_ours.append(publish_folder(folder, self._stores / key))
+        finally:
+            for folder in temporary:
+                shutil.rmtree(folder, ignore_errors=True)
+        stores = []
+        for key, is_ours in zip(keys, are_ours, strict=True):
+            if (store := self.find(key, is_known=is_ours)) is None:
+                problem = f"{self._stores / key}: vanished while it was built"
+                raise DataError(problem, "is something clearing the cache?")
+            stores.append(store)
+        return stores
+
+    def _evict(self, keys: Sequence[str]) -> None:
         if self._max_bytes is None:
             return
-        for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=(key,)):
+        for removal in StoreInventory(self.root).shrink(self._max_bytes, keep=keys):
             tokens = f"the tokens {removal.entry.key} ({removal.entry.num_bytes / 1e6:,.1f} MB)"
             if removal.kept_because:
                 say(f"the cache is over its limit; {tokens} are {removal.kept_because}")
