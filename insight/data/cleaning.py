@@ -67,11 +67,13 @@ class FilterCounts:
     Attributes:
         num_read: Pairs that were read.
         dropped: Pairs that each filter dropped, by its reason; a pair counts for the first reason only.
+        num_cut: Pairs of which a side was cut to the limit of length.
     """
 
     def __init__(self) -> None:
         self.num_read = 0
         self.dropped: Counter[str] = Counter()
+        self.num_cut = 0
 
     @property
     def num_kept(self) -> int:
@@ -80,10 +82,11 @@ class FilterCounts:
 
     def describe(self) -> str:
         """One line for people."""
+        cut = f"; {self.num_cut:,} are cut to the limits of length" if self.num_cut else ""
         if not self.dropped:
-            return f"all {self.num_read:,} pairs are kept"
+            return f"all {self.num_read:,} pairs are kept{cut}"
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.most_common())
-        return f"{self.num_kept:,} of {self.num_read:,} pairs are kept; dropped: {reasons}"
+        return f"{self.num_kept:,} of {self.num_read:,} pairs are kept; left out: {reasons}{cut}"
 
 
 def filter_pairs(pairs: Iterable[Pair], filters: PairFilters, counts: FilterCounts) -> Iterator[Pair]:

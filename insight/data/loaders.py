@@ -111,6 +111,7 @@ def _with_fingerprint(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, "fingerprint": text_hash(repr(dict(identity)))}
 
 
+MAX_LOADER_WORKERS = 1024
 _SAMPLES_AT_ONCE = 4096
 
 

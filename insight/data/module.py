@@ -12,6 +12,7 @@ import torch
 from insight.data.canaries import CanaryInjection
 from insight.data.encoding.executors import ExecutorConfig, LocalProcesses
 from insight.data.loaders import (
+    MAX_LOADER_WORKERS,
     BatchLoader,
     EvaluationBatches,
     LanguageModelBatch,
@@ -35,7 +36,6 @@ TrainFiles = Named | dict[str, Files]
 
 MAX_BATCH_TOKENS = 1 << 24
 """Upper limit of the tokens in a batch on one process; the states of more would not fit into memory."""
-MAX_LOADER_WORKERS = 1024
 _NUM_NUMBERS = 12  # shown at most
 _WHAT_TO_NAME = "name at least one file, folder, glob or corpus:NAME"
 _SPLITS_OF_STAGE = {

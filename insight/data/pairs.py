@@ -11,7 +11,6 @@ import torch
 
 from insight.data.sampling import IGNORED_TARGET, TokenBudgetOrder
 from insight.data.store import TokenStore
-from insight.runtime.errors import ConfigError
 
 
 @dataclass
@@ -41,40 +40,53 @@ class PairStores:
     Args:
         source: One document for each source sentence.
         target: One document for each target sentence.
+        text: The bytes of the whole sentences, source and target in turn; ``None`` for training pairs.
     """
 
-    def __init__(self, source: TokenStore, target: TokenStore) -> None:
-        self.source, self.target = source, target
+    def __init__(self, source: TokenStore, target: TokenStore, text: TokenStore | None = None) -> None:
+        self.source, self.target, self.text = source, target, text
+
+    @functools.cached_property
+    def starts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where each sentence of the source and of the target begins, and where the last one ends."""
+        return self.source.document_starts(), self.target.document_starts()
 
     @functools.cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each side with the end-of-text id: int64 ``(pairs, 2)``."""
-        return np.stack([np.diff(store.document_starts()) for store in (self.source, self.target)], axis=1)
+        return np.stack([np.diff(starts) for starts in self.starts], axis=1)
 
-    def batch(self, pairs: npt.NDArray[np.int64], num_samples_global: int) -> TranslationBatch:
-        """Pairs by their numbers, padded to the longest; -1 stands for a pair that does not count."""
-        counted = pairs >= 0
-        rows = np.where(counted, pairs, 0)
-        source_ids, source_mask = _padded(self.source, rows)
-        targets, target_mask = _padded(self.target, rows)
+    def batch(self, pairs: npt.NDArray[np.int64], rank: int = 0, world_size: int = 1) -> TranslationBatch:
+        """The pairs of one rank in a global batch, padded to the longest of them.
+
+        A rank that no pair is left for gets one whose targets do not count, since all take part in a step.
+
+        Args:
+            pairs: Numbers of the pairs of all ranks together.
+            rank: The data-parallel rank.
+            world_size: Number of data-parallel ranks.
+        """
+        own = pairs[rank::world_size]
+        rows = own if len(own) else pairs[:1]
+        source_ids, source_mask = _padded(self.source, self.starts[0], rows)
+        targets, target_mask = _padded(self.target, self.starts[1], rows)
         begin = np.full((len(rows), 1), self.target.end_of_text_id, dtype=np.int64)
         target_ids = np.concatenate([begin, targets[:, :-1]], axis=1)
-        targets = np.where(target_mask & counted[:, None], targets, IGNORED_TARGET)
+        targets = np.where(target_mask if len(own) else False, targets, IGNORED_TARGET)
         return TranslationBatch(
             torch.from_numpy(source_ids),
             None if source_mask.all() else torch.from_numpy(source_mask),
-            torch.from_numpy(np.ascontiguousarray(target_ids)),
+            torch.from_numpy(target_ids),
             torch.from_numpy(targets),
-            num_samples_global,
-            int(source_mask[counted].sum() + target_mask[counted].sum()),
+            len(pairs),
+            int(source_mask.sum() + target_mask.sum()) if len(own) else 0,
         )
 
 
 def _padded(
-    store: TokenStore, rows: npt.NDArray[np.int64]
+    store: TokenStore, starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """The documents of ``rows`` with their end-of-text ids, and where they stand: ``(rows, longest)``."""
-    starts = store.document_starts()
     begins = starts[rows]
     lengths = starts[rows + 1] - begins
     mask = np.arange(lengths.max()) < lengths[:, None]
@@ -88,55 +100,23 @@ class BudgetBatches:
 
     Args:
         stores: The training pairs.
-        order: The order of the pairs, cut into batches.
+        order: The order of the pairs, cut into global batches; a rank takes every ``world_size``-th pair.
         rank: The data-parallel rank of this process.
         world_size: Number of data-parallel ranks.
     """
 
     def __init__(self, stores: PairStores, order: TokenBudgetOrder, rank: int, world_size: int) -> None:
-        self._stores, self._order = stores, order
+        self.stores, self._order = stores, order
         self._rank, self._world_size = rank, world_size
-        self._ends: list[int] = []
 
     @property
     def num_batches(self) -> int:
         """Batches of the first epoch; the other epochs have about as many."""
         return len(self._order.epoch(0))
 
-    def index_of(self, num_samples: int) -> int:
-        """The index of the batch that begins behind ``num_samples`` samples.
-
-        Raises:
-            ConfigError: The position lies inside a batch.
-        """
-        epoch, before = divmod(num_samples, self._order.num_samples)
-        ends = np.cumsum([len(batch) for batch in self._order.epoch(epoch)])
-        inside = int(np.searchsorted(ends, before, side="right")) if before else 0
-        if before and int(ends[inside - 1]) != before:
-            raise ConfigError(
-                "lies inside a batch",
-                "resume with the lengths, budget, pool size and seed of the run",
-                option="num_samples_consumed",
-                value=num_samples,
-            )
-        return (self._end_of(epoch - 1) if epoch else 0) + inside
-
     def __call__(self, index: int) -> TranslationBatch:
         """The samples of this rank in batch ``index`` of the run."""
-        epoch = 0
-        while index >= self._end_of(epoch):
-            epoch += 1
-        first = self._end_of(epoch - 1) if epoch else 0
-        batch = self._order.epoch(epoch)[index - first]
-        own = batch[self._rank :: self._world_size]
-        return self._stores.batch(own if len(own) else np.array([-1]), len(batch))
-
-    def _end_of(self, epoch: int) -> int:
-        """Index behind the last batch of an epoch."""
-        while len(self._ends) <= epoch:
-            before = self._ends[-1] if self._ends else 0
-            self._ends.append(before + len(self._order.epoch(len(self._ends))))
-        return self._ends[epoch]
+        return self.stores.batch(self._order.batch(index), self._rank, self._world_size)
 
 
 class EvaluationPairs:
@@ -144,23 +124,14 @@ class EvaluationPairs:
 
     Args:
         stores: The pairs of the split.
-        max_tokens: Most padded tokens of a batch on one rank.
+        max_tokens: Most padded tokens of a batch on one rank, on average over the ranks.
         rank: The data-parallel rank of this process.
         world_size: Number of data-parallel ranks.
     """
 
     def __init__(self, stores: PairStores, max_tokens: int, rank: int, world_size: int) -> None:
-        self.stores = stores
-        totals = stores.lengths.sum(axis=1)
-        order = np.argsort(-totals, kind="stable")
-        own = [order[number::world_size] for number in range(world_size)]
-        # Rank 0 has the longest pairs, so its cuts fit the others.
-        self._batches: list[npt.NDArray[np.int64]] = []
-        start = 0
-        while start < len(own[0]):
-            count = max(1, max_tokens // int(stores.lengths[own[0][start:]].max(axis=0).sum()))
-            self._batches.append(own[rank][start : start + count])
-            start += count
+        self.stores, self._rank, self._world_size = stores, rank, world_size
+        self._batches = TokenBudgetOrder(stores.lengths, max_tokens * world_size, seed=0).by_length()
 
     @property
     def num_batches(self) -> int:
@@ -168,10 +139,9 @@ class EvaluationPairs:
         return len(self._batches)
 
     def pairs(self, index: int) -> npt.NDArray[np.int64]:
-        """Numbers of the pairs in a batch."""
-        return self._batches[index]
+        """Numbers of the pairs in a batch of this rank."""
+        return self._batches[index][self._rank :: self._world_size]
 
     def __call__(self, index: int) -> TranslationBatch:
-        """A batch; one that is empty on this rank holds a pair that does not count."""
-        pairs = self._batches[index]
-        return self.stores.batch(pairs if len(pairs) else np.array([-1]), len(pairs))
+        """Batch ``index`` of this rank."""
+        return self.stores.batch(self._batches[index], self._rank, self._world_size)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from insight.data.cleaning import PairFilters
-from insight.data.loaders import BatchLoader, SampleCursor, text_hash
+from insight.data.loaders import MAX_LOADER_WORKERS, BatchLoader, SampleCursor, text_hash
 from insight.data.pair_preparation import PairFiles, PairPreparation
 from insight.data.pairs import BudgetBatches, EvaluationPairs, PairStores, TranslationBatch
 from insight.data.sampling import TokenBudgetOrder
@@ -17,6 +17,7 @@ from insight.data.store import TokenStore, cache_limit, default_cache_dir
 from insight.data.text_data_module import TextDataModule
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, TokenizerConfig
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
+from insight.runtime.numbers import require_number
 
 SPLITS = ("train", "validation", "test", "predict")
 _SPLITS_OF_STAGE = {
@@ -36,9 +37,9 @@ class TranslationDataModule(TextDataModule):
 
     Args:
         train_files: Pairs to train on: ``.tsv``, ``.jsonl``, ``.parquet`` or ``.tmx`` files with both sides,
-            or ``{source: FILE, target: FILE}`` of aligned files with a sentence in each line; each also
-            ``.gz``, ``.xz`` or ``.zst``; or ``corpus:NAME``.
-        validation_files: Pairs to validate on; none if not given.
+            or ``{source: FILES, target: FILES}`` of aligned files with a sentence in each line; each also
+            ``.gz``, ``.bz2``, ``.xz`` or ``.zst``, a glob or a list; or ``corpus:NAME``.
+        validation_files: Pairs to validate on; if not given, a part of the training pairs is set aside.
         test_files: Pairs for the final measurement.
         predict_files: Pairs for ``predict``.
         source_field: Column, field or language of the source sentences; with aligned files a name for people.
@@ -54,11 +55,13 @@ class TranslationDataModule(TextDataModule):
             measure on are always cut.
         max_test_overlap: Validation and test pairs of which a larger share of word 4-grams occurs in the
             training text are left out, since their scores would flatter; ``null`` keeps all.
+        validation_fraction: Fraction of the training pairs to set aside if there are no ``validation_files``,
+            at most 500 pairs; 0 for none.
         batch_tokens: Most padded tokens of a training batch, source and target together, on each rank;
             ``auto`` for as many as fit into memory.
         validation_batch_tokens: Most padded tokens of a batch when measuring; ``batch_tokens`` if not given.
         pool_size: Pairs that are sorted by length together; a larger pool means less padding.
-        seed: Chooses the order of the training pairs.
+        seed: Chooses the order of the training pairs, and the pairs that are set aside.
         num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
         invalid_text: The treatment of bytes that are no UTF-8: ``error``, ``replace`` or ``skip``.
         cache_gigabytes: Most gigabytes that cached token ids of all runs may take; no limit if not given.
@@ -88,6 +91,7 @@ class TranslationDataModule(TextDataModule):
         max_target_length: int = 128,
         too_long: Literal["skip", "truncate"] = "skip",
         max_test_overlap: float | None = None,
+        validation_fraction: float = 0.01,
         batch_tokens: int | Literal["auto"] = 4096,
         validation_batch_tokens: int | None = None,
         pool_size: int = 16384,
@@ -102,28 +106,13 @@ class TranslationDataModule(TextDataModule):
         longest = max_source_length + max_target_length
         tokens = longest if batch_tokens == "auto" else batch_tokens
         for name, value, least in (
-            ("max_source_length", max_source_length, 2),
-            ("max_target_length", max_target_length, 2),
-            ("pool_size", pool_size, 1),
-            ("num_workers", num_workers, 0),
             ("batch_tokens", tokens, longest),
-            ("validation_batch_tokens", validation_batch_tokens, 1),
+            ("validation_batch_tokens", validation_batch_tokens, longest),
+            ("pool_size", pool_size, 1),
         ):
-            if value is not None and value < least:
-                raise ConfigError(
-                    f"must be at least {least}", f"use {least} or more", option=name, value=value
-                )
-        if max_test_overlap is not None and not 0 <= max_test_overlap <= 1:
-            raise ConfigError(
-                "must be from 0 to 1", "use 0.5", option="max_test_overlap", value=max_test_overlap
-            )
-        if directions == "both" and vocabulary != "joint":
-            raise ConfigError(
-                "one model for both directions needs one vocabulary",
-                "use vocabulary: joint",
-                option="vocabulary",
-                value=vocabulary,
-            )
+            require_number(name, value, max(least, 4096), whole=True, optional=True, at_least=least)
+        require_number("seed", seed, 0, whole=True, at_least=-(1 << 63), below=1 << 64)
+        require_number("num_workers", num_workers, 2, whole=True, at_least=0, at_most=MAX_LOADER_WORKERS)
         files = PairFiles(
             train_files,
             validation_files,
@@ -139,6 +128,8 @@ class TranslationDataModule(TextDataModule):
             too_long,
             max_test_overlap,
             invalid_text,
+            validation_fraction,
+            seed,
         )
         folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.preparation = PairPreparation(files, tokenizer, folder, cache_limit(cache_gigabytes))
@@ -150,6 +141,7 @@ class TranslationDataModule(TextDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self._stores: dict[str, PairStores] = {}
+        self._has_compared_languages = False
         self._order: TokenBudgetOrder | None = None
 
     def has(self, split: str) -> bool:
@@ -237,11 +229,11 @@ class TranslationDataModule(TextDataModule):
         wanted = [split for split in (_SPLITS_OF_STAGE[stage] if stage else SPLITS) if self.has(split)]
         for split in wanted:
             self.preparation.sources(split)  # every missing file is found before any work
-        for split in wanted:
-            if split not in self._stores:
-                self._stores[split] = self.preparation.stores(split)
-        if "train" in wanted and "validation" in wanted:
+        if "train" in wanted and not self._has_compared_languages:
+            self._has_compared_languages = True
             self.preparation.warn_if_swapped()
+        for split in wanted:
+            self._stores[split] = self.preparation.stores(split)
 
     # ------------------------------------------------------------------ what others ask for
 
@@ -304,12 +296,13 @@ class TranslationDataModule(TextDataModule):
         if self.chooses_batch_size:
             remedy = "use insight fit, or name one"
             raise ConfigError("nothing has chosen a number", remedy, option="batch_tokens", value="auto")
-        assert self._order is not None
-        batches = BudgetBatches(self._stores["train"], self._order, self._rank, self._world_size)
+        order = self._order
+        assert order is not None
+        batches = BudgetBatches(self._stores["train"], order, self._rank, self._world_size)
         return BatchLoader(
             batches,
             batches.num_batches,
-            lambda: batches.index_of(self._cursor.num_consumed),
+            lambda: order.index_after(self._cursor.num_consumed),
             self.num_workers,
         )
 

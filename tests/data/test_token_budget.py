@@ -39,45 +39,51 @@ def test_an_epoch_has_every_sample_once_within_the_budget(
 
 
 @settings(deadline=None, max_examples=50)
-@given(LENGTHS, st.integers(0, 100), st.integers(1, 70), st.integers(1, 5), st.integers(0, 2))
-def test_ranks_have_as_many_batches_and_together_the_global_one(
-    lengths: list[object], extra: int, pool: int, world: int, epoch: int
+@given(LENGTHS, st.integers(0, 100), st.integers(1, 70), st.integers(1, 4))
+def test_batches_by_index_are_those_of_one_epoch_after_the_other(
+    lengths: list[object], extra: int, pool: int, num_epochs: int
 ) -> None:
     order = order_of(lengths, extra, 0, pool)
-    expected = [*order.epoch(epoch), *order.epoch(epoch + 1)]
-    start = epoch * len(lengths)
-    ranks = [
-        list(itertools.islice(order.batches(start, rank, world), len(expected))) for rank in range(world)
-    ]
-    assert {len(batches) for batches in ranks} == {len(expected)}
-    for number, batch in enumerate(expected):
-        own = [ranks[rank][number] for rank in range(world)]
-        assert {one.num_samples_global for one in own} == {len(batch)}
-        sizes = [len(one.samples) for one in own]
-        assert max(sizes) - min(sizes) <= 1
-        found = sorted(sample for one in own for sample in one.samples.tolist() if sample >= 0)
-        assert found == sorted(batch.tolist())
+    expected = [batch.tolist() for epoch in range(num_epochs) for batch in order.epoch(epoch)]
+    fresh = order_of(lengths, extra, 0, pool)
+    found = [fresh.batch(index).tolist() for index in range(len(expected))]
+    assert found == expected
+    # No batch crosses from one epoch into the next.
+    ends = set(itertools.accumulate(map(len, found)))
+    assert {epoch * len(lengths) for epoch in range(1, num_epochs + 1)} <= ends
 
 
 @settings(deadline=None, max_examples=30)
-@given(LENGTHS, st.integers(0, 60), st.integers(1, 70), st.integers(1, 40))
+@given(LENGTHS, st.integers(0, 60), st.integers(1, 70), st.integers(0, 40))
 def test_a_position_is_enough_to_go_on(lengths: list[object], extra: int, pool: int, num_before: int) -> None:
     order = order_of(lengths, extra, 0, pool)
-    whole = list(itertools.islice(order.batches(0, 0, 1), num_before + 5))
-    position = sum(batch.num_samples_global for batch in whole[:num_before])
-    rest = list(itertools.islice(order_of(lengths, extra, 0, pool).batches(position, 0, 1), 5))
-    assert [batch.samples.tolist() for batch in rest] == [
-        batch.samples.tolist() for batch in whole[num_before:]
-    ]
+    whole = [order.batch(index).tolist() for index in range(num_before + 5)]
+    position = sum(len(batch) for batch in whole[:num_before])
+    resumed = order_of(lengths, extra, 0, pool)
+    first = resumed.index_after(position)
+    assert [resumed.batch(index).tolist() for index in range(first, first + 5)] == whole[num_before:]
 
 
 def test_planted_fault_a_position_that_is_off_by_one_is_refused() -> None:
     order = order_of([3] * 40, 20, 0, 16)
-    inside = order.epoch(0)[0].size - 1
-    assert inside > 0
-    with pytest.raises(ConfigError) as error:
-        next(order.batches(inside, 0, 1))
-    assert (error.value.option, error.value.value) == ("num_samples_consumed", 6)
+    for epoch in (0, 3):
+        first = order.epoch(epoch)[0].size
+        assert first > 1
+        before = sum(len(order.epoch(number)) for number in range(epoch))
+        assert order.index_after(epoch * 40 + first) == before + 1
+        with pytest.raises(ConfigError) as error:
+            order.index_after(epoch * 40 + first - 1)
+        assert (error.value.option, error.value.value) == ("num_samples_consumed", epoch * 40 + first - 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(LENGTHS, st.integers(0, 100))
+def test_batches_for_measuring_hold_every_sample_once(lengths: list[object], extra: int) -> None:
+    order = order_of(lengths, extra, 0, 1)
+    batches = order.by_length()
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert all(len(batch) * order.lengths[batch].max(axis=0).sum() <= order.max_tokens for batch in batches)
+    assert len(batches) <= len(order_of(lengths, extra, 0, len(lengths)).epoch(0))
 
 
 def test_sorting_in_pools_saves_padding_and_partners_change() -> None:
@@ -126,9 +132,3 @@ def test_wrong_values(lengths: list[object], options: dict[str, int], named: str
     with pytest.raises(ConfigError) as caught:
         TokenBudgetOrder(np.array(lengths), **({"max_tokens": 100, "seed": 0} | options))
     assert named in str(caught.value)
-
-
-def test_no_such_rank() -> None:
-    with pytest.raises(ConfigError) as caught:
-        next(order_of([1], 0, 0, 1).batches(0, 2, 2))
-    assert (caught.value.option, caught.value.value) == ("rank", 2)

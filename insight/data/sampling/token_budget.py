@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import numpy as np
 
 from insight.data.sampling.permutation import Int64, permute
@@ -12,18 +9,6 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 
 _POOLS, _BATCHES = range(2)
-
-
-class BudgetBatch(NamedTuple):
-    """The part of a batch that one rank gets.
-
-    Attributes:
-        samples: Numbers of the samples; ``[-1]`` (a row without targets) if samples are too few.
-        num_samples_global: Samples on all ranks together, by which the position advances.
-    """
-
-    samples: Int64
-    num_samples_global: int
 
 
 class TokenBudgetOrder:
@@ -72,6 +57,7 @@ class TokenBudgetOrder:
             self.num_samples
         )
         self._newest: tuple[int, list[Int64]] = (-1, [])
+        self._ends: list[int] = []
 
     def epoch(self, epoch: int) -> list[Int64]:
         """The global batches of an epoch, each as an array of sample numbers."""
@@ -91,25 +77,38 @@ class TokenBudgetOrder:
         padded = sum(len(batch) * int(self.lengths[batch].max(axis=0).sum()) for batch in self.epoch(epoch))
         return 1 - int(self.lengths.sum()) / padded
 
-    def batches(self, num_samples_consumed: int, rank: int, world_size: int) -> Iterator[BudgetBatch]:
-        """Yield the batches of one rank without end, after the samples that all ranks have consumed.
+    def batch(self, index: int) -> Int64:
+        """The samples of the global batch ``index``, counted over all epochs."""
+        epoch = 0
+        while index >= self._end_of(epoch):
+            epoch += 1
+        return self.epoch(epoch)[index - self._end_of(epoch - 1)]
 
-        A ConfigError refuses a position inside a batch, and a rank that is not below ``world_size``.
+    def index_after(self, num_samples: int) -> int:
+        """The index of the batch that begins after this many samples of the run.
+
+        Raises:
+            ConfigError: The position lies inside a batch.
         """
-        require_number("rank", rank, 0, whole=True, at_least=0, below=world_size)
-        epoch, before = divmod(num_samples_consumed, self.num_samples)
-        while True:
-            batches = self.epoch(epoch)
-            ends = np.cumsum([len(batch) for batch in batches])
-            first = int(np.searchsorted(ends, before, side="right")) if before else 0
-            if before and int(ends[first - 1]) != before:
-                remedy = "resume with the lengths, budget, pool size and seed of the run"
-                option, value = "num_samples_consumed", num_samples_consumed
-                raise ConfigError("lies inside a batch", remedy, option=option, value=value)
-            for batch in batches[first:]:
-                own = batch[rank::world_size]
-                yield BudgetBatch(own if len(own) else np.array([-1]), len(batch))
-            epoch, before = epoch + 1, 0
+        epoch, before = divmod(num_samples, self.num_samples)
+        ends = np.cumsum([0, *map(len, self.epoch(epoch))])
+        inside = int(np.searchsorted(ends, before))
+        if ends[inside] != before:
+            remedy = "resume with the lengths, budget, pool size and seed of the run"
+            option, value = "num_samples_consumed", num_samples
+            raise ConfigError("lies inside a batch", remedy, option=option, value=value)
+        return self._end_of(epoch - 1) + inside
+
+    def by_length(self) -> list[Int64]:
+        """All samples in batches within the budget, from the longest to the shortest, for measuring."""
+        return self._cut(np.argsort(-self._ranks))
+
+    def _end_of(self, epoch: int) -> int:
+        """Index after the last batch of an epoch; 0 before the first epoch."""
+        while len(self._ends) <= epoch:
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + len(self.epoch(len(self._ends))))
+        return self._ends[epoch] if epoch >= 0 else 0
 
     def _cut(self, pool: Int64) -> list[Int64]:
         """Cut a pool, sorted from longest to shortest, into batches as large as the budget allows."""

@@ -130,8 +130,9 @@ class StoreCache:
             checked_key(key)
         # The process that holds the lock checks a damaged store again and replaces it.
         with contextlib.suppress(DataError):
-            if found := self._find_all(keys):
-                return found
+            found = [self.find(key) for key in keys]
+            if None not in found:
+                return [store for store in found if store is not None]
         try:
             with writing_to(self.root):
                 self._stores.mkdir(parents=True, exist_ok=True)
@@ -143,23 +144,23 @@ class StoreCache:
                     say(f"waiting for another process that is encoding {title}")
                     held = lock.acquire()
                 with held:
-                    for key in keys:
-                        try:
-                            self.find(key)
-                        except DataError as error:
-                            self._quarantine(key, error, title)
-                    stores = self._find_all(keys) or self._build(keys, build)
+                    found = [self._find_sound(key, title) for key in keys]
+                    if None in found:
+                        found = self._build(keys, build)
                 self._evict(keys)
-                return stores
+                return [store for store in found if store is not None]
         except OutputError as error:
             raise OutputError(f"cache_dir={error.problem}", "set cache_dir or INSIGHT_CACHE_DIR") from error
 
-    def _find_all(self, keys: Sequence[str]) -> list[TokenStore]:
-        """The stores with these keys; none if one is missing."""
-        found = [store for key in keys if (store := self.find(key)) is not None]
-        return found if len(found) == len(keys) else []
+    def _find_sound(self, key: str, title: str) -> TokenStore | None:
+        """The store with this key, or ``None``; a damaged one is set aside."""
+        try:
+            return self.find(key)
+        except DataError as error:
+            self._quarantine(key, error, title)
+            return None
 
-    def _build(self, keys: Sequence[str], build: Callable[..., None]) -> list[TokenStore]:
+    def _build(self, keys: Sequence[str], build: Callable[..., None]) -> list[TokenStore | None]:
         # With the lock held, temporary folders of this key are leftovers of killed processes.
         for stale in self._stores.glob(f".{keys[0]}.*.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -176,7 +177,7 @@ class StoreCache:
         finally:
             for folder in temporary:
                 shutil.rmtree(folder, ignore_errors=True)
-        stores = []
+        stores: list[TokenStore | None] = []
         for key, is_ours in zip(keys, are_ours, strict=True):
             if (store := self.find(key, is_known=is_ours)) is None:
                 problem = f"{self._stores / key}: vanished while it was built"
