@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from unittest.mock import patch
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from tiny_training import NUM_BYTES, make_trainer
+from tiny_training import make_trainer
+from torch.multiprocessing import start_processes
 
 from insight.callbacks import AveragedWeights
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
@@ -46,8 +47,11 @@ from insight.training.parallel import FSDP2Strategy
 from insight.training.step import AccumulationWindow
 
 GLOBAL_BATCH_SIZE = 8
+NUM_BYTES = 3_000
+# Epochs end on the way, also in the shorter trainings, which validate twice after what they save.
 NUM_STEPS = 30
-SAVED_STEP = 12
+FEWER_STEPS = 15
+SAVED_STEP = 6
 OPTIMIZERS: dict[str, OptimizerConfig] = {
     "adamw": AdamW(learning_rate=3e-3),
     "muon": MuonAdamW(precision="float32", weight_decay=0.01),  # bfloat16 blows last bits up
@@ -86,7 +90,7 @@ class Scenario:
     precision: str = "32-true"
     averages: bool = False
     freeze: tuple[str, ...] = ()
-    num_steps: int = NUM_STEPS
+    num_steps: int = FEWER_STEPS
     saves: bool = False
     resume: str | None = None
     fault: str | None = None
@@ -146,7 +150,7 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         gradient_clip_algorithm=scenario.clip,
         log_every_n_steps=1,
         limit_val_batches=None,
-        val_check_interval=10 * scenario.accumulate,
+        val_check_interval=scenario.num_steps // 3 * scenario.accumulate,
         check_val_every_n_epoch=None,
     )
     module = LanguageModelingModule(
@@ -277,42 +281,48 @@ def _nothing_sent(value: torch.Tensor, part: torch.Tensor, row_order: torch.Tens
 
 def launch(folder: Path, num_processes: int, scenarios: list[Scenario]) -> dict[str, list[dict[str, Any]]]:
     """Do the trainings one after the other in so many processes; results by name, then by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     plan = json.dumps([dataclasses.asdict(scenario) for scenario in scenarios])
-    processes = []
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(folder), str(num_processes), plan],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        for rank in range(num_processes):
-            place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, __file__, str(folder), str(num_processes), plan],
-                    env={**os.environ, **place, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-                    stdout=subprocess.DEVNULL,
-                    stderr=(folder / f"errors-{rank}.txt").open("w"),
-                )
-            )
-        deadline = time.monotonic() + 600
-        while any(process.poll() is None for process in processes):
-            # One that fails leaves the others waiting for it.
-            failed = [rank for rank, process in enumerate(processes) if process.poll()]
-            assert not failed, (folder / f"errors-{failed[0]}.txt").read_text()[-3000:]
-            assert time.monotonic() < deadline, "the processes hang"
-            time.sleep(0.1)
-        assert not any(process.returncode for process in processes)
+        err = process.communicate(timeout=600)[1]
     finally:
-        for process in processes:
-            process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    assert process.returncode == 0, err[-3000:]
     by_rank = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(num_processes)]
     return {scenario.name: [results[scenario.name] for results in by_rank] for scenario in scenarios}
+
+
+def train_all(rank: int, folder: Path, num_processes: int, port: int, scenarios: list[Scenario]) -> None:
+    """The trainings of one process."""
+    os.environ |= {
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    done = {scenario.name: train(folder, scenario, num_processes) for scenario in scenarios}
+    (folder / f"results-{rank}.json").write_text(json.dumps(done))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place, world = Path(sys.argv[1]), int(sys.argv[2])
-    done = {
-        plan["name"]: train(place, Scenario(**plan), num_processes=world) for plan in json.loads(sys.argv[3])
-    }
-    (place / f"results-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(done))
+    plans = [Scenario(**plan) for plan in json.loads(sys.argv[3])]
+    # Forked, they need not import everything again; when one fails, the others are ended.
+    start_processes(train_all, (place, world, free_port(), plans), world, start_method="fork")
