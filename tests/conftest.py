@@ -32,6 +32,21 @@ def _denormal_numbers() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_transformers_in_other_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands that tests start find no transformers, as those of users do who never installed it.
+
+    torchmetrics imports it whole wherever it finds a recent one, which takes about as long as torch.
+    """
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "transformers-0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: transformers\nVersion: 0\n"
+    (folder / "transformers-0.dist-info" / "METADATA").write_text(metadata, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[str]]]:
     """The address of a browser's proxy, and every address that pages asked it for."""

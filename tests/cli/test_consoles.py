@@ -13,14 +13,32 @@ import pytest
 ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
 LATIN = {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
 POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+# One interpreter imports everything once for several commands, and says where the text of each ends.
+END = "-- end of a command --"
+SEVERAL = f"""\
+import json, sys
+from insight.cli.main import main
+
+for command in json.loads(sys.argv[1]):
+    if main(command) != 0:
+        sys.exit(command[0])
+    print("{END}", end="", flush=True)
+"""
 
 
 def run(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return run_python(folder, variables, "-m", "insight", *arguments)
+
+
+def run_python(
+    folder: Path, variables: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    path = os.pathsep.join([os.environ["PYTHONPATH"], *sys.path])
     return subprocess.run(
-        [sys.executable, "-m", "insight", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
+        env=environment | {"PYTHONPATH": path} | variables,
         capture_output=True,
         check=False,
         timeout=240,
@@ -54,13 +72,18 @@ def test_a_run_and_its_text(workplace: Path, variables: dict[str, str]) -> None:
     tiny = (workplace / "tiny.yaml").read_text(encoding="utf-8")
     text = "# \u2603\n" + tiny.replace("[It is]", '["\u2603 It"]')
     (workplace / "tiny.yaml").write_text(text, encoding="utf-8")
-    done = run(workplace, variables, "fit", "--config", "tiny.yaml")
+    run_of = ("--checkpoint", "runs/tiny/1")
+    commands = [
+        ("fit", "--config", "tiny.yaml"),
+        ("generate", "\u2603", *run_of, "--temperature", "3"),
+        ("validate", *run_of, "--json"),
+        ("test", *run_of, "--json"),
+    ]
+    done = run_python(workplace, variables, "-c", SEVERAL, json.dumps(commands))
     assert done.returncode == 0, done.stderr
-    done = run(
-        workplace, variables, "generate", "\u2603", "--checkpoint", "runs/tiny/1", "--temperature", "3"
-    )
-    assert done.returncode == 0, done.stderr
-    for command in ("validate", "test"):
-        done = run(workplace, variables, command, "--checkpoint", "runs/tiny/1", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)
+    report, text, validated, tested, rest = done.stdout.split(END.encode())
+    assert report
+    assert text
+    assert not rest
+    assert json.loads(validated)
+    assert json.loads(tested)

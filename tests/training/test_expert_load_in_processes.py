@@ -39,15 +39,28 @@ def run(folder: Path, processes: int, batch_size: int) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What both trainings of the same two processes left behind."""
+    folder = tmp_path_factory.mktemp("two")
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> dict[str, Any]:
+    """One process."""
+    return run(folder, 1, batch_size=8)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["none", "local counts"])
-def test_two_processes_move_the_bias_as_one(tmp_path: Path, fault: str) -> None:
+def test_two_processes_move_the_bias_as_one(folder: Path, one: dict[str, Any], fault: str) -> None:
     """With the planted fault, each process moves its bias by the tokens that it saw itself."""
-    command = [sys.executable, __file__, str(tmp_path), fault]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = json.loads((tmp_path / "result.json").read_text())
-    one = run(tmp_path, 1, batch_size=8)
+    two = json.loads((folder / f"{fault}.json").read_text())
     assert any(value for bias in one["biases"] for value in bias)
     same = torch.allclose(torch.tensor(one["biases"]), torch.tensor(two["biases"]), atol=1e-6)
     assert same == (fault == "none")
@@ -56,8 +69,10 @@ def test_two_processes_move_the_bias_as_one(tmp_path: Path, fault: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "local counts":
-        AccumulationWindow.expert_totals = lambda self, *_: self.expert_counts  # type: ignore[method-assign]
-    result = run(Path(sys.argv[1]), 2, batch_size=4)
-    if result["rank"] == 0:
-        (Path(sys.argv[1]) / "result.json").write_text(json.dumps(result))
+    place = Path(sys.argv[1])
+    for fault in ("none", "local counts"):
+        if fault == "local counts":
+            AccumulationWindow.expert_totals = lambda self, *_: self.expert_counts  # type: ignore[method-assign]
+        result = run(place, 2, batch_size=4)
+        if result["rank"] == 0:
+            (place / f"{fault}.json").write_text(json.dumps(result))

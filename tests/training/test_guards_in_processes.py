@@ -84,12 +84,24 @@ def run_sharded(folder: Path) -> dict[str, Any]:
     return {"rank": trainer.global_rank, "sizes": sizes.sizes}
 
 
-@pytest.mark.slow
-def test_a_network_in_two_parts_goes_back(tmp_path: Path) -> None:
-    command = [sys.executable, __file__, str(tmp_path), "sharded"]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What three trainings left behind, all done by the same two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, __file__, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text())["sizes"] for rank in (0, 1))
+    return folder
+
+
+def results(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What both processes tell about a training."""
+    return [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_a_network_in_two_parts_goes_back(folder: Path) -> None:
+    first, second = (result["sizes"] for result in results(folder, "sharded"))
     assert first == second
     assert len(first) == 9
     assert first[5] == first[6]
@@ -112,12 +124,9 @@ def run(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["none", "local losses"])
-def test_both_leave_the_step_out(tmp_path: Path, fault: str) -> None:
+def test_both_leave_the_step_out(folder: Path, fault: str) -> None:
     """With the planted fault, each process judges the loss of its own rows."""
-    command = [sys.executable, __file__, str(tmp_path), fault]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    first, second = results(folder, fault)
     assert len(first["weights"]) == NUM_STEPS
     if fault == "none":
         assert first["weights"] == second["weights"]
@@ -128,7 +137,7 @@ def test_both_leave_the_step_out(tmp_path: Path, fault: str) -> None:
             assert first["weights"][step + 1] != first["weights"][step]
         # Each wrote down its own rows.
         for name, rank in (("suspicious_batches.jsonl", 0), ("suspicious_batches.rank1.jsonl", 1)):
-            records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+            records = [json.loads(line) for line in (folder / fault / name).read_text().splitlines()]
             assert [record["step"] for record in records] == [NAN_STEP, SPIKE_STEP]
             samples = [sample["sample"] for sample in records[1]["samples"]]
             assert samples == [8 * SPIKE_STEP + 2 * row + rank for row in range(4)]
@@ -141,7 +150,10 @@ def own_totals(self: AccumulationWindow, *_: Any) -> tuple[torch.Tensor, torch.T
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "local losses":
-        AccumulationWindow.totals = own_totals  # type: ignore[method-assign]
-    result = (run_sharded if sys.argv[2] == "sharded" else run)(Path(sys.argv[1]))
-    (Path(sys.argv[1]) / f"{result['rank']}.json").write_text(json.dumps(result))
+    place = Path(sys.argv[1])
+    for name in ("sharded", "none", "local losses"):
+        if name == "local losses":
+            AccumulationWindow.totals = own_totals  # type: ignore[method-assign]
+        (place / name).mkdir(exist_ok=True)
+        result = (run_sharded if name == "sharded" else run)(place / name)
+        (place / f"{name}-{result['rank']}.json").write_text(json.dumps(result))
