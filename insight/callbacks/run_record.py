@@ -29,7 +29,6 @@ from insight.reporting import (
     read_summary,
     update_run_info,
     update_summary,
-    write_report,
 )
 from insight.reporting.loggers import MetricsFile, StepLabels
 from insight.reporting.run_files import unit_of
@@ -127,6 +126,9 @@ class RunRecord(Callback):
                 outcome = {name: metric.value for name, metric in read_summary(run.path).items()}
                 logger.log_outcome(options or {}, outcome, _step_of_weights(trainer))
         if self.report:
+            # The charts' library takes long to import, and most commands and processes write no page.
+            from insight.reporting import write_report
+
             write_report(run)
 
 
