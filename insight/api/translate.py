@@ -47,7 +47,8 @@ class TranslationOptions:
         num_beams: Running hypotheses for each sentence; 1 is greedy search, which is faster.
         n_best: Translations of each sentence, best first, in the output of json.
         length_rule: How the score of a hypothesis follows from the sum of its log-probabilities and its
-            length: ``mean`` (transformers), ``gnmt``, ``marian`` or ``ctranslate2``.
+            length, and when a search stops: ``mean`` (transformers' score, an exact stop), ``gnmt``,
+            ``marian`` or ``ctranslate2``.
         length_penalty: Exponent of the length in that rule; more favours longer translations. Without it the
             rule's own.
         no_repeat_ngram: Length of token sequences that may not occur twice in a translation; 0 allows all.

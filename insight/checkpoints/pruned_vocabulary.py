@@ -30,6 +30,9 @@ def write_pruned_checkpoint(path: Path, pruned: PrunedTokenizer, fingerprint: st
     """
     contents = read_checkpoint(path)
     saved: dict[str, Any] = dict(contents[CONTENT])
+    if saved.get("languages") is not None:
+        problem = f"{path}: is a translation model, whose rows cannot be sliced"
+        raise CheckpointError(problem, "train it with a smaller data.tokenizer.vocabulary_size")
     if saved_tokenizers(contents, path)[0].fingerprint() != fingerprint:
         problem = f"{path}: was trained with another tokenizer than the one that was pruned"
         raise CheckpointError(problem, "prune the tokenizer.json of its run")

@@ -33,6 +33,8 @@ def run(name: str, arguments: list[str]) -> int:
     """Run the command."""
     options = _parser().parse_args(arguments)
     source = _only_source(options.files)
+    if options.output == "":
+        raise ConfigError("is empty", "name a file, or leave the option out", option="--output", value="")
     settings = TranslationOptions(**chosen(options, TranslationOptions))
     silence_libraries()
     if source == STANDARD_INPUT and sys.stdin.isatty():
@@ -72,12 +74,15 @@ def _only_source(files: Sequence[str]) -> str:
     """The one file that the user named; nothing is standard input."""
     if not files:
         return STANDARD_INPUT
+    if not all(files):
+        raise ConfigError("is empty", "name a file, or leave it out", option="FILE", value="")
     source = files[0]
     if source != STANDARD_INPUT and " " in " ".join(files) and not Path(source).exists():
         sentence = " ".join(files)
         remedy = f"to translate these words: echo {shlex.quote(sentence)} | insight translate ... -"
         raise DataError(f"FILE={source}: there is no such file", remedy)
     if len(files) > 1:
+        # One output for each would need names for them, which a loop of the shell gives.
         problem = f"{len(files)} files are named, and one is translated at a time"
         remedy = "use a loop: for file in ...; do insight translate ... $file --output $file.out; done"
         raise ConfigError(problem, remedy, option="FILE", value=" ".join(files))
@@ -142,6 +147,6 @@ class _PlainProgress:
             return
         self._next = now + _SECONDS_BETWEEN_LINES
         began, before = self._first
-        rate = (done - before) / (now - began)
+        rate = (done - before) / (now - began) if now > began else 0.0
         left = f", {format_duration((total - done) / rate)} left" if total and rate else ""
         say(f"translated {done:,}{f'/{total:,}' if total else ''} lines{left}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tiny_translation import WORDS, train_numbers
 
 import insight
 from insight.api.translate import TranslationOptions, translate_file
+from insight.checkpoints import LoadedCheckpoint, LoadedTranslationModel
 from insight.runtime import resumable_lines as resumable
 from insight.runtime.errors import ConfigError, OutputError
 
@@ -117,7 +120,7 @@ def test_directions_and_constraints(command) -> None:
 
 def test_search_options_reach_the_search(command) -> None:
     err = command("in.txt", "--num_beams", "2", "--length_rule", "gnmt", "--length_penalty", "0.5").err
-    assert "decoding: beam:2|score:sum/((5+L)/6)^0.5|" in err
+    assert "decoding: beam:2|score:sum/((5+L)/6)^0.5|end:yes|stop:pruned:3|" in err
     options = TranslationOptions(length_rule="marian", no_repeat_ngram=3, num_beams=1)
     assert "beam:1|score:(sum-0L)/L^1|" in options.settings().signature
 
@@ -245,6 +248,35 @@ def test_a_killed_process_goes_on(run_folder: Path, command, folder: Path, alone
     ]
 
 
+def test_after_an_interruption_the_user_reads_how_to_go_on(
+    command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interrupting(shows_bar: bool) -> Iterator[Callable[[int, int | None], None]]:
+        yield interrupt
+
+    _use_blocks_of_two(monkeypatch)
+    monkeypatch.setattr("insight.cli.translate._progress", interrupting)
+    outcome = command("in.txt", "--output", "out.txt")
+    assert outcome.code == 130
+    assert "2 of 8 lines are kept in out.txt.part; the same command goes on from there" in outcome.err
+    outcome = command("in.txt")
+    assert outcome.code == 130
+    assert "interrupted; with --output FILE the same command would go on" in outcome.err
+
+
+def test_progress_is_told_with_the_time_left(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    _use_blocks_of_two(monkeypatch)
+    monkeypatch.setattr("insight.cli.translate._SECONDS_BETWEEN_LINES", 0.0)
+    lines = command("in.txt").err.splitlines()
+    assert lines[0] == "insight: translated 2/8 lines"
+    assert re.fullmatch(r"insight: translated 6/8 lines, [\d.]+ s left", lines[2])
+    assert lines[3].startswith("insight: translated 8 lines in")
+
+
 # ------------------------------------------------------------ streams
 
 
@@ -281,6 +313,40 @@ def test_standard_input(command, monkeypatch: pytest.MonkeyPatch, alone: dict[st
     assert Path("out.txt").read_text(encoding="utf-8") == alone["one"] + "\n"
 
 
+# ------------------------------------------------------------ other commands, and other models
+
+
+def test_generate_translates_line_by_line(run_folder: Path, alone: dict[str, str]) -> None:
+    generate = ("generate", "--checkpoint", str(run_folder))
+    outcome = run_insight(*generate, "one two\n\nthree")
+    assert outcome.out == f"{alone['one two']}\n\n{alone['three']}\n"
+    record = json.loads(run_insight(*generate, "--json", "one two").out)
+    assert record["text"] == alone["one two"]
+    line = run_insight(*generate, "--temperature", "0.5", "one two").error_line
+    assert "--temperature=0.5: belongs to models that continue text" in line
+
+
+def test_commands_for_other_models_refuse_in_one_line(
+    run_folder: Path, finished_run: Path, folder: Path
+) -> None:
+    run = str(run_folder)
+    (folder / "words.txt").write_text("one two three\n" * 50, encoding="utf-8")
+    prune = ("tokenizer", "prune", "words.txt", "--max_loss", "0.1", "--output", "pruned")
+    for arguments, words in (
+        (("quantize", "--checkpoint", run, "--output", "small"), "holds a translation model"),
+        (("benchmark", run, "--output", "compared"), "holds a translation model"),
+        (("redteam", "run", "--checkpoint", run), "holds a translation model"),
+        ((*prune, "--tokenizer", f"{run}/tokenizer.json", "--checkpoint", run), "is a translation model"),
+        (("translate", "--checkpoint", str(finished_run), "in.txt"), "continues text and does not translate"),
+    ):
+        outcome = run_insight(*arguments)
+        assert outcome.code == 2, (arguments, outcome.err)
+        assert words in outcome.error_line, arguments
+    assert sorted(path.name for path in folder.iterdir()) == ["in.txt", "words.txt"]
+    assert isinstance(insight.load_model(insight.find_checkpoint(str(finished_run))), LoadedCheckpoint)
+    assert isinstance(insight.load_model(insight.find_checkpoint(run)), LoadedTranslationModel)
+
+
 # ------------------------------------------------------------ what a tired person types
 
 
@@ -305,6 +371,8 @@ def test_mistakes_end_in_one_line(command, folder: Path) -> None:
         (("in.txt", "--length_penalty", "nan"), "length_penalty=nan"),
         (("in.txt", "--output", "file/out.txt"), "is not a folder"),
         (("in.txt", "--output", "in.txt"), "exists already"),
+        (("in.txt", "--output", ""), "--output=: is empty"),
+        (("",), "FILE=: is empty"),
         (("in.txt", "--device", "cuda:99"), "cuda:99"),
         (("in.txt", "--checkpoint", "nowhere"), "--checkpoint=nowhere: does not exist"),
     ):
