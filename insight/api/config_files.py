@@ -165,10 +165,11 @@ def given_config(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     earlier file no longer fit. They are left out, so that a part of the user's text is set aside instead, and
     so are the prompts, which begin like their sentences.
     """
-    contents = [with_default_classes(read_config(path)) for path in config_paths(arguments)]
+    contents = [read_config(path) for path in config_paths(arguments)]
     config: dict[str, Any] = {}
     for content in contents:
-        config = merge(config, content)
+        # A later file that names no class gives options to the class of the earlier ones.
+        config = with_default_classes(merge(config, content))
     data = config.get("data")
     options = data.get("init_args") if isinstance(data, dict) else None
     trained = _last_to_give(contents, arguments, "data.train_files")

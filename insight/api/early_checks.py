@@ -52,6 +52,10 @@ GROUP_CLASSES = {
     "trainer": "Trainer",
 }
 """The classes whose options the groups of a configuration have."""
+_MODEL_OF_DATA = {
+    "LanguageModelingDataModule": "LanguageModelingModule",
+    "TranslationDataModule": "TranslationModule",
+}
 _FILE_OPTIONS = ("train_files", "validation_files", "test_files", "predict_files")
 _FLOAT = (
     r"[+-]?(\d[\d_]*\.?[\d_]*(e[+-]?\d+)?|\.\d[\d_]*(e[+-]?\d+)?|\.?inf(inity)?|0x[\da-f_]+)|\.?nan"
@@ -190,9 +194,8 @@ class _Checker:
                 is_class = isinstance(value, str) and not _NULL.fullmatch(value)
                 if not (is_class and key in DEFAULT_CLASSES):
                     yield _no_mapping(key, value)
-        data = config.get("data")
-        if isinstance(data, dict) and class_name(data) == GROUP_CLASSES["data"]:
-            yield from _missing_files(data.get("init_args"))
+        yield from _missing_files(config.get("data"))
+        yield from _mismatched_classes(config)
         if self._writes:
             yield from _unwritable_folders(config)
 
@@ -374,18 +377,38 @@ def _class_paths(value: Any) -> Iterator[str]:
         yield from _class_paths(inner)
 
 
-def _missing_files(options: Any) -> Iterator[InsightError]:
+def _missing_files(data: Any) -> Iterator[InsightError]:
     """Errors for named text files that do not exist; folders are searched later."""
     from insight.data.sources.files import expand_sources
+    from insight.data.sources.parallel import expand_parallel
 
-    for name in _FILE_OPTIONS if isinstance(options, dict) else ():
-        for pattern in texts(options.get(name)):
-            if pattern.lower() in ("null", "~"):
+    name = class_name(data) if isinstance(data, dict) else None
+    options = data.get("init_args") if name in _MODEL_OF_DATA else None
+    for option in _FILE_OPTIONS if isinstance(options, dict) else ():
+        value = options.get(option)
+        # Aligned files can only be judged together.
+        together = name == "TranslationDataModule"
+        for files in [value] if together and any(texts(value)) else texts(value):
+            if isinstance(files, str) and files.lower() in ("null", "~"):
                 continue
             try:
-                expand_sources(pattern, name)
+                if together:
+                    expand_parallel(files, "", "", option)
+                else:
+                    expand_sources(files, option)
             except InsightError as error:
                 yield error.below("data")
+
+
+def _mismatched_classes(config: dict[str, Any]) -> Iterator[InsightError]:
+    """An error if data and model are for different tasks; a group that is left out has its default class."""
+    model, data = (class_name(config.get(group)) or GROUP_CLASSES[group] for group in ("model", "data"))
+    fitting = _MODEL_OF_DATA.get(data)
+    if fitting is not None and model != fitting and model in _MODEL_OF_DATA.values():
+        other = next(name for name, of_data in _MODEL_OF_DATA.items() if of_data == model)
+        problem = f"makes no batches for model.class_path={model}"
+        remedy = f"use model.class_path: {fitting}, or data.class_path: {other}"
+        yield ConfigError(problem, remedy, option="data.class_path", value=data)
 
 
 def _default_class(parameter: Parameter | None) -> str:
