@@ -8,6 +8,7 @@ from insight.runtime.version import __version__ as __version__
 if TYPE_CHECKING:
     from insight.api.benchmark import benchmark as benchmark
     from insight.api.check import check as check
+    from insight.api.clean import clean_pairs as clean_pairs
     from insight.api.estimate import estimate as estimate
     from insight.api.evaluate import predict as predict
     from insight.api.evaluate import test as test

@@ -382,8 +382,8 @@ def _missing_files(data: Any) -> Iterator[InsightError]:
     from insight.data.sources.files import expand_sources
     from insight.data.sources.parallel import expand_parallel
 
-    name = class_name(data) if isinstance(data, dict) else None
-    options = data.get("init_args") if name in _MODEL_OF_DATA else None
+    name = class_name(data)
+    options = data.get("init_args") if isinstance(data, dict) and name in _MODEL_OF_DATA else None
     for option in _FILE_OPTIONS if isinstance(options, dict) else ():
         value = options.get(option)
         # Aligned files can only be judged together.

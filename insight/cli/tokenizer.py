@@ -1,4 +1,4 @@
-"""``insight tokenizer``: train a tokenizer, encode and decode with it, inspect and prune it; no torch."""
+"""``insight tokenizer``: train a tokenizer, encode, decode, inspect, prune, clean parallel text; no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from insight.api.clean import clean_pairs, pair_filters
 from insight.api.tokenize import (
     Reading,
     decode_ids,
@@ -72,6 +73,11 @@ def _parser() -> CommandParser:
     add_parameters(prune, prune_tokenizer, ("files", "tokenizer", "checkpoint", "output"), ("files",))
     goal = prune.add_mutually_exclusive_group(required=True)
     add_parameters(goal, prune_tokenizer, ("vocabulary_size", "max_loss"))
+
+    clean = add_action(actions, "clean", "leave out pairs of parallel text that teach nothing", _clean)
+    names = ("files", "source", "target", "source_field", "target_field", "output", "invalid_text")
+    add_parameters(clean, clean_pairs, names, ("files",))
+    add_parameters(clean, pair_filters)
 
     for action in (train, encode, inspect, prune):
         add_parameters(action, Reading)
@@ -183,3 +189,18 @@ def _prune(options: argparse.Namespace) -> None:
         rows.append((*figures, mark))
     print(aligned(rows, words=(3,)))
     print(f"\n{Path(options.output) / 'report.html'}")
+
+
+def _clean(options: argparse.Namespace) -> None:
+    filters = pair_filters(**chosen(options, pair_filters))
+    cleaned = clean_pairs(**chosen(options, clean_pairs), filters=filters)
+    if options.json:
+        print_json(dataclasses.asdict(cleaned))
+        return
+    rows = [("pairs read", f"{cleaned.num_read:,}")]
+    rows += [(f"  {reason}", f"-{count:,}") for reason, count in cleaned.dropped.items()]
+    rows += [("pairs written", f"{cleaned.num_kept:,}")]
+    print(aligned(rows))
+    if cleaned.num_changed:
+        print(f"{cleaned.num_changed:,} sentences had tabs or line breaks, which became spaces")
+    print("\n" + "\n".join(cleaned.files))

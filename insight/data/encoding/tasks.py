@@ -275,7 +275,8 @@ def _tokenizer(file: Path, fingerprint: str) -> BaseTokenizer:
 class EncodingProgress:
     """Counts bytes and prints a line every ``interval`` seconds, so that a short encoding prints none.
 
-    ``total_bytes`` is ``None`` if unknown, as for compressed files; ``clock`` returns monotonic seconds.
+    ``total_bytes`` is ``None`` if unknown, as for compressed files; ``clock`` returns monotonic seconds;
+    ``work`` names the activity in the line.
     """
 
     def __init__(
@@ -284,8 +285,9 @@ class EncodingProgress:
         total_bytes: int | None = None,
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
+        work: str = "encoding",
     ) -> None:
-        self._title = title
+        self._title = f"{work} {title}"
         self._total = total_bytes
         self._interval = interval
         self._clock = clock
@@ -303,7 +305,7 @@ class EncodingProgress:
         size = f"{self._done / 1e6:,.0f} MB of text"
         if self._total:
             size = f"{min(1.0, self._done / self._total):.0%} of {self._total / 1e6:,.0f} MB"
-        say(f"encoding {self._title}: {size}, {rate:.0f} MB/s")
+        say(f"{self._title}: {size}, {rate:.0f} MB/s")
 
     def watch(self, parts: Iterable[TextPart]) -> Iterator[TextPart]:
         """Yield ``parts``, and count each one when the next is requested."""

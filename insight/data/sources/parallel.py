@@ -150,7 +150,7 @@ def expand_parallel(
     for path, name in _found_files(files, option):
         kind, _ = _format_of(path)
         if kind == _LINES_FORMAT:
-            remedy = f"supported are {_SUPPORTED}; for aligned files write {{source: FILE, target: FILE}}"
+            remedy = f"supported are {_SUPPORTED}; of aligned files name both, as source and target"
             raise DataError("does not hold both sides", remedy, option=option, value=name)
         sources.setdefault(path, ParallelSource(path, path, kind, fields, (name, name)))
     return list(sources.values())
