@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from insight.runtime.errors import ConfigError, nearest
+from insight.runtime.errors import ConfigError
 from insight.runtime.hardware import present_accelerator
 from insight.runtime.processes import ProcessPlace
-
-_SHARDED = ("fsdp2", "model_parallel")
-_DDP = "use ddp: every process parses the command itself"
-_REPLACED = {"fsdp": "use fsdp2", "fsdp_cpu_offload": "use fsdp2"}
-_REPLACED |= dict.fromkeys(("ddp_spawn", "ddp_fork", "ddp_notebook"), _DDP)
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ def placement_of(trainer: Any, place: ProcessPlace) -> Placement:
         ConfigError: A device, strategy or number of processes is unavailable, or they do not fit together.
     """
     accelerator = accelerator_of(trainer.accelerator)
-    _check_strategy(trainer.strategy, trainer.precision)
+    _check_precision(trainer.precision, trainer.strategy)
     devices = _num_devices(trainer.devices, accelerator)
     if place.launcher:
         _check_launched(trainer, devices, place)
@@ -94,25 +89,15 @@ def _num_devices(given: Any, accelerator: str) -> int:
     return wanted
 
 
-def _check_strategy(given: Any, precision: Any) -> None:
-    from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+def _check_precision(precision: Any, strategy: Any) -> None:
+    """Refuse a precision that the strategy cannot use; names of strategies are checked early."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
 
-    name = getattr(given, "class_path", given)
-    if isinstance(given, str):
-        known = ["auto", *StrategyRegistry.available_strategies()]
-        base = given.partition("_find_unused")[0]
-        if base in _REPLACED:
-            raise _mistake("strategy", given, "cannot be used here", _REPLACED[base])
-        if given not in known:
-            match = nearest(given, known)
-            remedy = f"did you mean {match!r}?" if match else "use auto, ddp or fsdp2"
-            raise _mistake("strategy", given, "there is no such strategy", remedy)
-        is_sharded = given in _SHARDED
-    else:
-        kinds: list[type] = [ModelParallelStrategy, *ModelParallelStrategy.__subclasses__()]
-        is_sharded = isinstance(given, ModelParallelStrategy) or (
-            isinstance(name, str) and name.rpartition(".")[2] in {kind.__name__ for kind in kinds}
-        )
+    name = getattr(strategy, "class_path", strategy)
+    kinds: list[type] = [ModelParallelStrategy, *ModelParallelStrategy.__subclasses__()]
+    is_sharded = isinstance(strategy, ModelParallelStrategy) or (
+        isinstance(name, str) and name.rpartition(".")[2] in ("fsdp2", *(kind.__name__ for kind in kinds))
+    )
     # The gradient scaler of 16-mixed would have to inspect the gradients of all shards.
     if is_sharded and str(precision) in ("16-mixed", "16"):
         remedy = "use bf16-mixed, 16-true or 32-true, or strategy ddp"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,19 @@ _CHOICES = {
         *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"),
         *("transformer-engine-float16", "32", "16", "bf16", "64"),
     ),
+    "trainer.strategy": (
+        *("auto", "ddp", "fsdp2", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
+        *("deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload"),
+        *("deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
+        *("single_device", "single_tpu", "single_xla", "xla", "xla_debug"),
+    ),
+}
+# Strategies of Lightning that do not go with Insight, and what to use instead.
+_REPLACED_STRATEGIES = {
+    **dict.fromkeys(("fsdp", "fsdp_cpu_offload"), "use fsdp2"),
+    **dict.fromkeys(
+        ("ddp_spawn", "ddp_fork", "ddp_notebook"), "use ddp: every process parses the command itself"
+    ),
 }
 # Values inside the range with which a run would do nothing.
 _USELESS: dict[tuple[str, float], tuple[str, str]] = {
@@ -118,9 +132,20 @@ def _text_mistake(option: str, value: str) -> ConfigError | None:
     choices = _CHOICES.get(option, (value,))
     if value in (*choices, "null"):
         return None
+    if option == "trainer.strategy":
+        return _strategy_mistake(value, choices)
     match = nearest(value, choices)
     remedy = f"did you mean {match!r}?" if match else f"choose one of {', '.join(choices)}"
     return ConfigError("is not one of the choices", remedy, option=option, value=value)
+
+
+def _strategy_mistake(value: str, choices: Sequence[str]) -> ConfigError:
+    replaced = _REPLACED_STRATEGIES.get(value.partition("_find_unused")[0])
+    if replaced:
+        return ConfigError("cannot be used here", replaced, option="trainer.strategy", value=value)
+    match = nearest(value, choices)
+    remedy = f"did you mean {match!r}?" if match else "use auto, ddp or fsdp2"
+    return ConfigError("there is no such strategy", remedy, option="trainer.strategy", value=value)
 
 
 def duration_in_seconds(option: str, value: float | str) -> float:

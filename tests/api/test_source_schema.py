@@ -82,6 +82,8 @@ def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
         "                  ['fit', '--config', 'quickstart', '--trainer.max_steps', '0'],\n"
         "                  ['fit', '--config', 'quickstart', '--run.root', sys.executable],\n"
         "                  ['fit', '--config', 'quickstart', '--trainer.precision', 'bf17'],\n"
+        "                  ['fit', '--config', 'quickstart', '--trainer.strategy', 'foo'],\n"
+        "                  ['fit', '--config', 'quickstart', '--trainer.strategy', 'fspd2'],\n"
         "                  ['validate', '--checkpoint', 'nowhere'], ['fit', '--resume', 'nowhere']):\n"
         "    code = main(arguments)\n"
         "    assert code == (0 if '--help' in arguments else 2), arguments\n"
@@ -94,5 +96,7 @@ def test_help_and_mistakes_come_without_torch(tmp_path: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "did you mean 'AdamW'?" in done.stderr
     assert "trainer.barebones=true: " in done.stderr
+    assert "trainer.strategy=foo: there is no such strategy: use auto, ddp or fsdp2" in done.stderr
+    assert "trainer.strategy=fspd2: there is no such strategy: did you mean 'fsdp2'?" in done.stderr
     assert "trainer.max_steps=0: trains nothing: use 1 or more, or -1 for no limit" in done.stderr
     assert "--model.network.hidden_size" in done.stdout

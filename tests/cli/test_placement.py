@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from command_line import Outcome
+from lightning.pytorch.strategies import StrategyRegistry
 
 from insight.api.placement import device_number
+from insight.api.run_config import value_mistake
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,17 @@ def test_numbers_that_the_trainer_cannot_work_with(
             assert outcome.code == 2, outcome.err
             assert f"trainer.{name}=" in outcome.err
             assert "use for example" in outcome.err
+
+
+def test_every_strategy_of_lightning_is_known_by_name() -> None:
+    """The early check has a list of its own; each name is allowed, or refused with what to use instead."""
+    import insight.training.parallel  # noqa: F401 (registers fsdp2)
+
+    names = ["auto", *StrategyRegistry.available_strategies()]
+    mistakes = {name: value_mistake("trainer.strategy", name) for name in names}
+    replaced = {name for name, mistake in mistakes.items() if mistake}
+    assert all("cannot be used here: use " in str(mistake) for mistake in mistakes.values() if mistake)
+    assert {name.partition("_find")[0] for name in replaced} == {
+        *("fsdp", "fsdp_cpu_offload", "ddp_spawn", "ddp_fork", "ddp_notebook")
+    }
+    assert value_mistake("trainer.strategy", "ddp2")
