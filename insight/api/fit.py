@@ -109,7 +109,8 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     # Every process prepares its text, since the machines may not share a cache.
     if resumed:
         _use_saved_tokenizer(cli, resumed.checkpoint)
-    check_data_and_network(cli, resumed.checkpoint if resumed else None, launch.is_first)
+    checkpoint = resumed.checkpoint if resumed else None
+    position = check_data_and_network(cli, checkpoint, launch.is_first)
     choose_batch_size(cli, resumed.saved_batch_size if resumed else None)
     if plan:
         present = RunFolder(Path(launch.from_first("folder")))
@@ -118,7 +119,7 @@ def _train(cli: InsightCLI, launch: Launch, resumed: Resumed | None, plan: Plan 
     with _new_or(present, root, name) as folder:
         trainer = cli.make_trainer(folder.path, _default_callbacks(cli))
         if launch.is_first:
-            check_trainer(cli, trainer, resumed.checkpoint if resumed else None)
+            check_trainer(cli, trainer, checkpoint, position)
             _write_start(cli, folder, resumed)
             launch.from_first("folder", str(folder.path.absolute()))
         watch_ranks(cli, launch, trainer)

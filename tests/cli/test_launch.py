@@ -26,7 +26,8 @@ from real_processes import (
 from torch.distributed import DistBackendError, DistNetworkError
 
 import insight
-from insight.api.check.examine import check_global_batch
+from insight.api.check import examine
+from insight.checkpoints.reader import read_checkpoint
 from insight.data import LanguageModelingDataModule
 from insight.reporting import read_summary
 from insight.runtime.errors import CheckpointError, InsightError
@@ -360,21 +361,28 @@ def test_a_launcher_that_started_another_number(
 
 @pytest.mark.slow
 def test_a_global_batch_that_cannot_be_shared(
-    insight: Callable[..., Outcome], workplace: Path, one_process: Path
+    insight: Callable[..., Outcome], workplace: Path, one_process: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused before any process is started in vain: the position counts in steps of four sequences."""
+    read: list[Path] = []
+    monkeypatch.setattr(
+        examine, "read_checkpoint", lambda path: (read.append(path), read_checkpoint(path))[1]
+    )
     shutil.copytree(one_process, workplace / "runs/tiny/1")
     resume = (*FIT, "--resume", "auto", "--trainer.max_steps", "8")
     outcome = insight(*resume, "--data.batch_size", "3")
     assert outcome.code == 2
     assert "its steps take 4 sequences" in outcome.error_line
     assert "use --data.batch_size 4" in outcome.error_line
+    read.clear()
     assert insight(*resume, "--data.batch_size", "2", "--trainer.accumulate_grad_batches", "2").code == 0
+    assert len(read) == 1  # for network, tokenizer and position
 
 
 def test_a_number_of_processes_that_does_not_divide_a_step(finished_run: Path) -> None:
     data = LanguageModelingDataModule("train.txt", batch_size=4, sequence_length=16)
+    position = read_checkpoint(finished_run / "checkpoints/last.ckpt")["LanguageModelingDataModule"]
     with pytest.raises(
         CheckpointError, match=r"steps of 4 sequences cannot be shared by 3 .*use 1, 2, 4 proc"
     ):
-        check_global_batch(finished_run / "checkpoints/last.ckpt", data, num_readers=3, accumulation=1)
+        data.check_processes(position, 3, 1)

@@ -47,56 +47,56 @@ if TYPE_CHECKING:
     from insight.api.configuration import InsightCLI
 
 
-def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> None:
+def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: bool = True) -> dict[str, Any]:
     """Prepare the data, and refuse a network or a checkpoint to resume from that does not fit it.
 
     Only the first process reads checkpoints, for all: they are whole networks that fill its memory.
+
+    Returns:
+        The position in the data from which the run resumes; empty if there is none, or it was not read.
     """
     check_sequence_length(cli)
     cli.datamodule.setup("fit")
-    if is_first:
-        _check_checkpoints(cli, checkpoint)
+    position = _check_checkpoints(cli, checkpoint) if is_first else {}
     findings = Findings()
     check_precision(cli.choices.precision, cli.placement.accelerator, cli.choices.hardware, findings)
     _heed(findings)
+    return position
 
 
-def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> None:
+def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> dict[str, Any]:
+    position: dict[str, Any] = {}
     if resumed is not None:
         contents = check_checkpoint(cli, resumed, "--resume")
         if isinstance(cli.datamodule, TextDataModule):
-            cli.datamodule.check_position(position_in(contents, cli.datamodule))
+            # The position is saved under the name of the data module's class.
+            position = contents.get(type(cli.datamodule).__qualname__, {})
+            cli.datamodule.check_position(position)
     if cli.config.get("init_from"):
         check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
+    return position
 
 
-def check_trainer(cli: InsightCLI, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Refuse processes and batches that do not fit together, and print warnings about odd settings."""
+def check_trainer(
+    cli: InsightCLI, trainer: Trainer, checkpoint: Path | None, position: dict[str, Any]
+) -> None:
+    """Refuse processes and batches that do not fit together, and print warnings about odd settings.
+
+    ``position`` is that of the checkpoint to resume from, as :func:`check_data_and_network` returns it.
+    """
     processes, findings = processes_of(trainer), Findings()
     check_processes(processes, findings)
     if isinstance(cli.datamodule, TextDataModule):
         batches = batches_of(cli.datamodule, trainer, processes)
         check_batches(batches, trainer, findings)
         if checkpoint is not None:
-            check_global_batch(checkpoint, cli.datamodule, processes.num_readers, batches.accumulation)
+            try:  # samples of a step, by which a resumed run counts, that these processes cannot share
+                cli.datamodule.check_processes(position, processes.num_readers, batches.accumulation)
+            except CheckpointError as error:
+                raise CheckpointError(
+                    error.problem, error.remedy, option="--resume", value=checkpoint
+                ) from error
     _heed(findings)
-
-
-def check_global_batch(
-    checkpoint: Path, datamodule: TextDataModule, num_readers: int, accumulation: int
-) -> None:
-    """Refuse processes that cannot share the samples of a step, by which a resumed run counts."""
-    try:
-        position = position_in(read_checkpoint(checkpoint), datamodule)
-        datamodule.check_processes(position, num_readers, accumulation)
-    except CheckpointError as error:
-        raise CheckpointError(error.problem, error.remedy, option="--resume", value=checkpoint) from error
-
-
-def position_in(contents: dict[str, Any], datamodule: TextDataModule) -> dict[str, Any]:
-    """The position in the data that a read checkpoint holds under the name of the data module's class."""
-    position: dict[str, Any] = contents.get(type(datamodule).__qualname__, {})
-    return position
 
 
 def check_sequence_length(cli: InsightCLI) -> None:
