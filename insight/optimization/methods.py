@@ -22,6 +22,7 @@ from torchao.quantization import (
 from torchao.utils import should_reduce_range
 
 from insight.models import Decoder, RouterProjection, StackedProjection
+from insight.models.attention.latent import LatentModule
 from insight.optimization.measurement.quality import Calibration
 
 if TYPE_CHECKING:
@@ -188,6 +189,9 @@ def _select_linear_maps(network: Decoder, group_size: int | None, keeps_head: st
     """
     quantized: dict[str, nn.Module] = {}
     kept = []
+    read_in_parts = {
+        f"{name}.key_value" for name, module in network.named_modules() if isinstance(module, LatentModule)
+    }
     for name, module in modules_with_parameters(network):
         is_linear = isinstance(module, (RouterProjection, StackedProjection, nn.Linear))
         if isinstance(module, RouterProjection):
@@ -198,6 +202,8 @@ def _select_linear_maps(network: Decoder, group_size: int | None, keeps_head: st
             reason = "its rows are looked up, not multiplied"
         elif not isinstance(module, nn.Linear):
             reason = "not a linear map"
+        elif name in read_in_parts:
+            reason = "generating multiplies by parts of its matrix, which only a plain one has"
         elif group_size is not None and module.in_features % group_size:
             reason = f"group_size={group_size} does not divide its {module.in_features} inputs"
         else:

@@ -1,4 +1,4 @@
-"""Quantization of linear mixers: every matrix, and nothing that makes decays."""
+"""Quantization of attentions with matrices of their own kind: linear mixers, and latent attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from tiny_model import calibration, scores, some_ids, untrained
 
 from insight.checkpoints.artifact import load_artifact
-from insight.models import GatedDeltaNet, GroupedQueryAttention, LayerPattern
+from insight.models import GatedDeltaNet, GroupedQueryAttention, LatentAttention, LayerPattern
 from insight.optimization import METHODS, QuantizationConfig, Quantizer, save_artifact
 
 HYBRID = LayerPattern((GatedDeltaNet(4), GroupedQueryAttention(4, 2)))
@@ -36,3 +36,19 @@ def test_a_hybrid_by_every_method(method: str, tmp_path: Path) -> None:
     save_artifact(optimized, tmp_path / "small")
     loaded = load_artifact(tmp_path / "small")
     assert torch.equal(scores(loaded, some_ids()), scores(optimized.checkpoint, some_ids()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_latent_attention_generates_as_it_reads(method: str) -> None:
+    """With a cache it multiplies by parts of one matrix, which therefore stays plain."""
+    model = untrained(attention=LatentAttention(4, latent_size=16, head_dim=8, rotary_dim=4, value_dim=8))
+    optimized = Quantizer(QuantizationConfig(method)).apply(model, calibration(model.tokenizer))
+    kept = {one.name for one in optimized.report.modules_kept}
+    assert (f"{PREFIX}key_value" in kept) == (method != "bf16")
+    assert f"{PREFIX}output" in optimized.report.modules_quantized
+    network = optimized.checkpoint.network
+    cache = network.make_cache(len(some_ids()))
+    with torch.no_grad():
+        steps = [network(part, cache=cache) for part in some_ids().split(1, dim=1)]
+        whole = network(some_ids())
+    assert (torch.cat(steps, dim=1) - whole).float().norm() < 0.05 * whole.float().norm()
