@@ -23,6 +23,7 @@ from insight.optimization.measurement.quality import Calibration, MeasuredText
 from insight.optimization.quantizer import OptimizedModel, save_artifact
 from insight.runtime.errors import ConfigError, InsightError
 from insight.runtime.files import new_folder
+from insight.runtime.formats import format_duration
 from insight.runtime.hardware import measure_hardware
 from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
@@ -117,8 +118,9 @@ class QuantizationSearch:
         original = Candidate(ORIGINAL, "none", compiled=False, disk_bytes=size, bits_per_byte=bits)
         candidates, models = {ORIGINAL: original}, {}
         cost = _COMPILE_SECONDS
-        for config in configs:
+        for number, config in enumerate(configs, 1):
             begun = time.perf_counter()
+            self._say_time(f"candidate {number} of {len(configs)}, {config.name}")
             try:
                 if config.name in problems:
                     raise problems[config.name]
@@ -130,6 +132,7 @@ class QuantizationSearch:
                 candidates[config.name] = refused
             if config.compile and (spent := time.perf_counter() - begun) > 1:  # something was compiled
                 cost = spent
+        self._say_time(f"speed of {len(models) + 1} models")
         self._add_speeds(candidates, models)
         table = mark_front(list(candidates.values()))
         chosen, reason = choose(table, self.max_quality_loss, may_keep=may_keep)
@@ -144,6 +147,12 @@ class QuantizationSearch:
         seconds = time.perf_counter() - self._started
         loss, model = self.max_quality_loss, models.get(chosen)
         return SearchResult(tuple(table), chosen, reason, model, loss, text, machine, seconds)
+
+    def _say_time(self, work: str) -> None:
+        """Print what is measured next, with the time spent and the time left."""
+        spent = time.perf_counter() - self._started
+        left = max(0.0, self.seconds - spent)
+        say(f"quantization: {work} ({format_duration(spent)} spent, about {format_duration(left)} left)")
 
     def _require_time(self, seconds: float) -> None:
         """Raise an InsightError if compiling would leave no time for speed, except for a single candidate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from insight.optimization.candidates import Candidate
 from insight.reporting import read_summary
 
 Insight = Callable[..., Outcome]
+METHODS_IN_ORDER = ("int8_dynamic", "bf16", "int8_weight_only", "int8_static")
 QUICK = ("--compile", "off", "--seconds", "1", "--max-quality-loss", "0.5")
 
 
@@ -87,6 +89,14 @@ def test_auto_prints_the_table_and_what_follows(
     for name in ("original", "bf16", "int8_weight_only", "int8_dynamic", "int8_static"):
         assert any(line[2:].startswith(name) for line in outcome.out.splitlines()), outcome.out
     assert "*" in outcome.out
+    # Nobody watches a terminal here: each step of the search says how long it has taken and will take.
+    said = [
+        line for line in outcome.err.splitlines() if re.search(r"\(\S+ s spent, about \S+ s left\)$", line)
+    ]
+    assert len(said) == 5
+    for number, (line, method) in enumerate(zip(said, METHODS_IN_ORDER, strict=False), 1):
+        assert line.startswith(f"insight: quantization: candidate {number} of 4, {method} (")
+    assert said[-1].startswith("insight: quantization: speed of 5 models (")
     report = json.loads((workplace / "best" / "report.json").read_text())
     assert report["reason"] in outcome.out
     assert (workplace / "best" / "weights.pt").exists() == (report["chosen"] != "original")
