@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Outcome
+from real_processes import PYTHON_INSIGHT, started
 
 from insight.callbacks import QuantizeAtEnd, SafetyEvaluation
 from insight.reporting import read_run_info
@@ -17,6 +18,25 @@ from insight.runtime.run_folder import RunFolder
 
 FIRST = {"class_path": "QuantizeAtEnd", "init_args": {"method": "int8_weight_only"}}
 SECOND = {"class_path": "SafetyEvaluation", "init_args": {"every_n_validations": 9}}
+
+
+OWN_CALLBACK = """\
+from insight.callbacks.start_and_end import AfterTraining
+
+
+class Planted(AfterTraining):
+    noun = "planted"
+
+    def work_on(self, checkpoint, trainer, module):
+        raise RuntimeError("a planted fault")
+"""
+TWO_PROCESSES = {
+    "devices": 2,
+    "strategy": "ddp",
+    "accelerator": "cpu",
+    "max_steps": 1,
+    "val_check_interval": 1,
+}
 
 
 def failing(error: Exception, done: list[str]) -> Callable[..., None]:
@@ -64,3 +84,25 @@ def test_work_that_succeeds_ends_with_0(
     (workplace / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     monkeypatch.setattr(QuantizeAtEnd, "work_on", lambda *_: None)
     assert insight("fit", "--config", "tiny.yaml").code == 0
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_fails_alone(workplace: Path) -> None:
+    """Only the first process does such work; both leave, and the command says once what failed."""
+    config = yaml.safe_load((workplace / "tiny.yaml").read_text(encoding="utf-8"))
+    config["trainer"] |= {**TWO_PROCESSES, "callbacks": [{"class_path": "own.Planted"}]}
+    (workplace / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (workplace / "own.py").write_text(OWN_CALLBACK, encoding="utf-8")
+    with started([*PYTHON_INSIGHT, "fit", "--config", "tiny.yaml"], workplace, "two") as running:
+        outcome = running.wait()
+    assert outcome.code == 1, outcome.err
+    assert "training in 2 processes" in outcome.err
+    assert outcome.err.count("planted: RuntimeError: a planted fault") == 1
+    errors = [line for line in outcome.err.splitlines() if line.startswith("insight: error: ")]
+    assert errors == [
+        "insight: error: after training, Planted failed: see above; the trained model and its report are "
+        "complete in runs/tiny/1"
+    ]
+    assert "Traceback" not in outcome.err
+    assert (workplace / "runs/tiny/1/report.html").is_file()
+    assert (workplace / "runs/tiny/1/checkpoints/best.ckpt").is_file()
