@@ -331,6 +331,7 @@ def prune_tokenizer(
         vocabulary_size: Number of tokens to keep; or else ``max_loss``.
         max_loss: Keep as few as make the text at most this share longer; 0 drops what never occurs.
         checkpoint: A model with this tokenizer; a copy with the embedding rows of the kept tokens is written.
+            Their logits stay the same; their log-probabilities rise, since the pruned ones had a share.
         reading: How the files are read.
 
     Returns:

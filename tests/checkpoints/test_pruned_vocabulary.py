@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import insight
+from insight.api.tokenize import prune_tokenizer as prune_command
 from insight.checkpoints import load_checkpoint, load_weights_into
 from insight.checkpoints.pruned_vocabulary import write_pruned_checkpoint
 from insight.data import BPETokenizerConfig, ByteTokenizer, read_corpus
@@ -84,6 +87,28 @@ def test_same_scores_for_text_without_pruned_tokens(models: tuple[Path, Path], t
     gained = scores.log_softmax(-1) - whole.log_softmax(-1)[..., PRUNED.kept_ids]
     torch.testing.assert_close(gained, -torch.log1p(-pruned).expand_as(gained), rtol=1e-3, atol=1e-5)
     assert (pruned > 0).all()
+
+
+def test_log_probabilities_rise_by_what_the_pruned_tokens_had(models: tuple[Path, Path]) -> None:
+    """Logits stay, probabilities do not: they are shared among fewer tokens, as page and help say."""
+    old, new = (load_checkpoint(path) for path in models)
+    before, after = (torch.tensor([loaded.tokenizer.encode("xqzx")]) for loaded in (old, new))
+    with torch.inference_mode():
+        whole = old.network.logits(old.network(before)).double()
+        scores = new.network.logits(new.network(after)).double()
+    rise = scores.log_softmax(-1) - whole.log_softmax(-1)[..., PRUNED.kept_ids]
+    share = whole.softmax(-1)[..., REMOVED].sum(-1, keepdim=True)
+    torch.testing.assert_close(rise, -torch.log1p(-share).expand_as(rise), rtol=1e-4, atol=1e-6)
+    assert rise.min() > 0.03  # it is no rounding
+    page = (Path(insight.__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    section = " ".join(
+        re.split(r"^## ", page, flags=re.MULTILINE)[
+            page.count("\n## ", 0, page.index("insight tokenizer prune"))
+        ].split()
+    )
+    assert "is never lower than before; it is higher by `-log(1 - p)`" in section
+    assert "scores it as before" not in section
+    assert "their log-probabilities rise" in " ".join((prune_command.__doc__ or "").split())
 
 
 def test_planted_fault_is_seen(models: tuple[Path, Path]) -> None:
