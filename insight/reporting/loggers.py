@@ -133,6 +133,7 @@ _SAMPLE_CHARACTERS = 20_000
 # Columns of the HPARAMS tab in every run. TensorBoard reads the list of columns once, at the end of
 # training, so columns of the later test must be announced then.
 _MEASURES = ("bits_per_byte", "perplexity", "loss")
+_TRANSLATION_MEASURES = ("chrf", "bleu", "ter")
 _COLUMNS = tuple(f"{split}/{measure}" for split in ("validation", "test") for measure in _MEASURES)
 
 
@@ -185,7 +186,8 @@ class RunTensorBoard(StepLabels, TensorBoardLogger):
         options = flatten_options(config)
         super().log_metrics(dict(metrics), step)
         writer = self.experiment._get_file_writer()
-        columns = {**dict.fromkeys(_COLUMNS, 0.0), **metrics}  # only their names are used
+        later = (f"test/{name}" for name in _TRANSLATION_MEASURES if f"validation/{name}" in metrics)
+        columns = {**dict.fromkeys((*_COLUMNS, *later), 0.0), **metrics}  # only their names are used
         for summary in hparams(options, columns):  # type: ignore[no-untyped-call]
             writer.add_summary(summary, step)
         self.experiment.flush()

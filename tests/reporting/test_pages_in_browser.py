@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_translation_section import write_translations
 from watched_browser import NEEDS_BROWSER, Page
 
 from insight.reporting import write_report
@@ -107,6 +108,12 @@ def test_no_page_scrolls_sideways(browser: Page, tmp_path: Path, name: str) -> N
 
 
 def test_the_report_of_a_run_does_not_scroll_sideways(browser: Page, finished_run: RunFolder) -> None:
+    assert scrolls(browser, write_report(finished_run, SECTIONS)) == []
+
+
+def test_translations_do_not_scroll_sideways(browser: Page, finished_run: RunFolder) -> None:
+    """The longest sentences that are aligned, and words that break nowhere."""
+    write_translations(finished_run, f"Nebuchadnezzar's {LONG.replace(' ', '')} was", num_words=48)
     assert scrolls(browser, write_report(finished_run, SECTIONS)) == []
 
 

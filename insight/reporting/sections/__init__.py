@@ -14,10 +14,12 @@ from insight.reporting.sections.setup import (
     build_reproduction,
 )
 from insight.reporting.sections.training import build_curves, build_learning_rate, build_stopping
+from insight.reporting.sections.translation import build_translation
 
 SECTIONS: tuple[SectionBuilder, ...] = (
     build_outcome,
     build_samples,
+    build_translation,
     build_curves,
     build_stopping,
     build_learning_rate,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from insight.reporting.run_files import Metric, RunRecord, Sample, curve, unit_of
 from insight.reporting.sections.section import Section, number
+from insight.reporting.sections.translation import TRANSLATION_METRICS
 from insight.runtime.formats import (
     format_bytes,
     format_count,
@@ -26,6 +28,11 @@ _MEASURES = (
     ),
     ("perplexity", "Perplexity", "Between how many tokens the model hesitates; depends on the tokenizer."),
     ("loss", "Loss", "Mean negative log-likelihood in nats per token; depends on the tokenizer."),
+)
+# The measure of the headline with its form: that of translations where there is one.
+_HEADLINES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("chrf", "chrF++", "{:.1f}".format),
+    ("bits_per_byte", "bits per byte", format_value),
 )
 _SPLITS = ("test", "validation")
 _SHOWN_ELSEWHERE = ("throughput/", "memory/", "quantization/", "safety/")
@@ -51,6 +58,9 @@ def build_outcome(run: RunRecord) -> Section:
         """Whether it is already shown under another name, as the best validation often is."""
         return any(name.endswith(key) and metric.value == value for key, value in shown_values)
 
+    def is_shown_elsewhere(name: str) -> bool:
+        return name.startswith(_SHOWN_ELSEWHERE) or name.rpartition("/")[2] in TRANSLATION_METRICS
+
     content = {
         "sentence": _sentence(run),
         "headline": _headline(finals),
@@ -59,7 +69,7 @@ def build_outcome(run: RunRecord) -> Section:
         "others": [
             {"label": re.sub("[/_]", " ", name), **_cell(name, metric)}
             for name, metric in finals.items()
-            if name not in tabled and not name.startswith(_SHOWN_ELSEWHERE) and not repeats(name, metric)
+            if not (name in tabled or is_shown_elsewhere(name) or repeats(name, metric))
         ],
         "stop_reason": str(run.info.get("stop_reason") or ""),
         "started": format_time(run.info["started"]) if run.info.get("started") else "",
@@ -92,10 +102,12 @@ def _sentence(run: RunRecord) -> str:
 
 def _headline(finals: dict[str, Metric]) -> dict[str, str] | None:
     places = ("on the test text, which it has never seen", "on the validation text")
-    for split, place in zip(_SPLITS, places, strict=True):
-        metric = finals.get(f"{split}/bits_per_byte")
-        if metric is not None and math.isfinite(metric.value):
-            return {"value": format_value(metric.value), "place": place, "interval": _interval(metric)}
+    for key, unit, shown in _HEADLINES:
+        for split, place in zip(_SPLITS, places, strict=True):
+            metric = finals.get(f"{split}/{key}")
+            if metric is not None and math.isfinite(metric.value):
+                interval = " to ".join(map(shown, metric.interval or ()))
+                return {"value": shown(metric.value), "unit": unit, "place": place, "interval": interval}
     return None
 
 
