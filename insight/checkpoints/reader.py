@@ -74,17 +74,6 @@ def load_checkpoint(
     return loaded
 
 
-def load_translation_model(
-    path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
-) -> LoadedTranslationModel:
-    """Read a checkpoint of a translation model; arguments and errors as in :func:`load_checkpoint`."""
-    loaded = load_any_checkpoint(path, device, allowed_packages)
-    if not isinstance(loaded, LoadedTranslationModel):
-        problem = f"{path}: holds a decoder, not a translation model"
-        raise CheckpointError(problem, "name a run with model: TranslationModule")
-    return loaded
-
-
 def load_any_checkpoint(
     path: Path | str, device: torch.device | str = "cpu", allowed_packages: tuple[str, ...] = ("insight",)
 ) -> LoadedCheckpoint | LoadedTranslationModel:

@@ -44,7 +44,7 @@ def run(name: str, arguments: list[str]) -> int:
         with _progress(shows_bar=options.output is not None or not sys.stdout.isatty()) as progress:
             done = translate_file(**{"output": _print, **given, "progress": progress})
     except KeyboardInterrupt as error:
-        if options.output is None:
+        if options.output is None and source != STANDARD_INPUT:
             error.add_note("with --output FILE the same command would go on where it was")
         raise
     say(_summary(done))

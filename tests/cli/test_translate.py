@@ -243,6 +243,7 @@ def test_a_killed_process_goes_on(run_folder: Path, command, folder: Path, alone
     outcome = command("many.txt", "--output", "out.txt")
     assert outcome.code == 0, outcome.err
     assert f"going on after {kept:,} of 4,000 lines" in outcome.err
+    assert sorted(path.name for path in folder.glob("out*")) == ["out.txt"]
     assert (folder / "out.txt").read_text(encoding="utf-8").split("\n")[:-1] == [
         alone[line] for line in lines
     ]
