@@ -32,7 +32,7 @@ test: $(VENV)/.installed-test  ## install, then run ruff, mypy, import-linter an
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGUMENTS)
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGUMENTS)
 
 .PHONY: check
 check: $(VENV)/.installed-test  ## the same without the slow tests, for everyday work (4 minutes on 2 cores)

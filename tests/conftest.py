@@ -13,6 +13,12 @@ _PLACES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", 
 _PLACES_AT_FIRST = {name: os.environ.get(name) for name in _PLACES}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no worker is alone with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _place_among_processes() -> Iterator[None]:
     """A process that a later test starts would take these for its own place, and wait for the others."""

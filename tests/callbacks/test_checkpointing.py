@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from saving_always import save_always
 from tiny_run import StopAt, TinyData, TinyModule, tiny_fit, weights
+from warm_processes import kill, start_warm
 
 from insight.callbacks.checkpointing import RunCheckpoint
 from insight.checkpoints import writer
@@ -237,47 +238,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         tiny_fit(tmp_path, [RunCheckpoint()])
 
 
-SAVE_ALWAYS = textwrap.dedent("""
-    import sys, time
-    from pathlib import Path
-    sys.path.insert(0, sys.argv[1])
-    import torch
-    from tiny_run import TinyModule, tiny_fit
-    from insight.callbacks import checkpointing
-    from insight.checkpoints import writer
-
-    def ballast(self):
-        self.register_buffer("ballast", torch.zeros(1_000_000))
-
-    def in_place(source, target):
-        data = source.read_bytes()
-        with target.open("wb") as file:
-            file.write(data[: len(data) // 2])
-            file.flush()
-            time.sleep(60 if target.name == "best.ckpt" else 0)
-            file.write(data[len(data) // 2 :])
-
-    TinyModule.configure_model = ballast
-    if sys.argv[3] == "in place":
-        writer.publish_copy = in_place
-    checkpoint = checkpointing.RunCheckpoint(every_n_steps=1)
-    tiny_fit(Path(sys.argv[2]), [checkpoint], max_steps=100_000, val_check_interval=3)
-""")
-
-
 def kill_while_saving(folder: Path, seconds_after_first_save: float, how: str = "atomic") -> None:
     """Start a run that saves all the time, and kill it some time after its first ``best.ckpt``."""
     best = folder / "checkpoints/best.ckpt"
     before = best.stat().st_mtime_ns if best.exists() else 0
-    command = [sys.executable, "-W", "ignore", "-c", SAVE_ALWAYS, str(HERE), str(folder), how]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_warm(save_always, folder, how)
     try:
-        while process.poll() is None and not (best.exists() and best.stat().st_mtime_ns > before):
+        while process.is_alive() and not (best.exists() and best.stat().st_mtime_ns > before):
             time.sleep(0.01)
         time.sleep(seconds_after_first_save)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill(process)
 
 
 @pytest.mark.slow

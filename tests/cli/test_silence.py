@@ -33,7 +33,8 @@ class SlowTokenizer(ByteTokenizerConfig):
     def build(self, texts):
         end = time.monotonic() + {SECONDS + 5}
         while time.monotonic() < end:
-            sum(range(10_000))
+            sum(range(1_000_000))
+            time.sleep(0.02)
         return super().build(texts)
 
 

@@ -9,23 +9,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+import warm_processes
+from preparing import prepare
+from warm_processes import start_warm
 
 from insight.data import BPETokenizerConfig, Preparation, TextFiles, TokenStore, read_corpus
 from insight.runtime.errors import DataError
 
-PREPARE = """
+PREPARE = f"""
 import sys
 from pathlib import Path
-from insight.data import BPETokenizerConfig, Preparation, TextFiles
-files = TextFiles(sys.argv[1], None, None, None, "text", 0.1, 0)
-preparation = Preparation(files, BPETokenizerConfig(500), Path(sys.argv[2]))
-print("ready", flush=True)
-for split in ("train", "validation"):
-    store = preparation.store(split)
-    print(split, store.path.name, store.num_tokens)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from preparing import prepare
+prepare(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 # A writer that says a store is complete before it is.
@@ -56,6 +57,11 @@ def start(text: Path, cache: Path, fault: str = "") -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def prepare_and_tell(text: Path, cache: Path, begun: Connection) -> None:
+    """A process that is to be killed says through a pipe that it begins."""
+    prepare(text, cache, lambda: begun.send("ready"))
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -135,11 +141,12 @@ def test_killed_at_random_moments(
     num_published = set()
     for attempt in range(num_kills):
         cache = tmp_path / str(attempt)
-        process = start(text, cache)
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
+        ready, begun = Pipe(duplex=False)
+        process = start_warm(prepare_and_tell, text, cache, begun)
+        begun.close()
+        assert ready.recv() == "ready"
         time.sleep(moments.uniform(0, seconds))
-        kill(process)
+        warm_processes.kill(process)
         assert torn(cache) == []
         num_published.add(len(published(cache)))
         next_start(text, cache)  # finds the old stores, or makes complete new ones
