@@ -36,6 +36,8 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "insight/configs/quickstart.yaml" in names
     assert sum(name.endswith(".txt.xz") for name in names) == 6
+    assert sum(name.endswith(".tsv.xz") for name in names) == 3
+    assert wheel.stat().st_size < 5e6
     assert any(name.endswith("PROVENANCE.md") for name in names)
     assert any(name.endswith(".j2") for name in names)
     assert {"insight/safety/data/toxicity_model.json", "insight/safety/data/bias_pairs.txt"} <= set(names)

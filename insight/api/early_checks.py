@@ -383,8 +383,10 @@ def _missing_files(data: Any) -> Iterator[InsightError]:
     from insight.data.sources.parallel import expand_parallel
 
     name = class_name(data)
-    options = data.get("init_args") if isinstance(data, dict) and name in _MODEL_OF_DATA else None
-    for option in _FILE_OPTIONS if isinstance(options, dict) else ():
+    options = data.get("init_args") if isinstance(data, dict) else None
+    if name not in _MODEL_OF_DATA or not isinstance(options, dict):
+        return
+    for option in _FILE_OPTIONS:
         value = options.get(option)
         # Aligned files can only be judged together.
         together = name == "TranslationDataModule"
