@@ -30,6 +30,19 @@ def test_every_verse_is_there_in_both_languages(name: str) -> None:
     assert all(len(verse.split("\t")) == 3 for verse in verses)
 
 
+def test_verses_are_divided_by_book_and_john_is_the_test() -> None:
+    books, references = {}, []
+    for name in VERSES:
+        found = [line.split("\t")[0] for line in read_corpus(name).splitlines()[1:]]
+        references += found
+        books[name.rpartition("-")[2]] = {reference.rpartition(" ")[0] for reference in found}
+    assert books["test"] == {"John"}
+    assert books["validation"] == {"Ruth", "Jonah", "Habakkuk", "Philippians", "James"}
+    assert not books["train"] & (books["test"] | books["validation"])
+    assert len(books["train"]) == 60
+    assert len(set(references)) == len(references) == 31_084
+
+
 @pytest.mark.parametrize("name", sorted(BYTES))
 def test_novel_is_whole(name: str) -> None:
     assert len(read_corpus(name).encode("utf-8")) == BYTES[name]
