@@ -387,10 +387,10 @@ def _missing_files(data: Any) -> Iterator[InsightError]:
     if name not in _MODEL_OF_DATA or not isinstance(options, dict):
         return
     for option in _FILE_OPTIONS:
-        value = options.get(option)
+        named: list[Any] = list(texts(options.get(option)))
         # Aligned files can only be judged together.
         together = name == "TranslationDataModule"
-        for files in [value] if together and any(texts(value)) else texts(value):
+        for files in [options[option]] if together and named else named:
             if isinstance(files, str) and files.lower() in ("null", "~"):
                 continue
             try:
