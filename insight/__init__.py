@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from insight.api.benchmark import benchmark as benchmark
     from insight.api.check import check as check
     from insight.api.clean import clean_pairs as clean_pairs
+    from insight.api.compare_translations import compare_translations as compare_translations
     from insight.api.estimate import estimate as estimate
     from insight.api.evaluate import predict as predict
     from insight.api.evaluate import test as test

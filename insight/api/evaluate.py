@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from insight.api.compare_translations import TestedTranslations
 from insight.api.config_files import CONFIG_OPTIONS, as_options, option_value, split_options
 from insight.api.early_checks import check_early, refuse_foreign_classes
 from insight.runtime.errors import CheckpointError, ConfigError, OutputError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from insight.checkpoints import LoadedCheckpoint, LoadedTranslationModel
     from insight.data.preparation import DocumentPlace
     from insight.optimization.measurement import Quality
+    from insight.training.translation_metrics import SystemDifference
 
 
 _SPLITS = {"validate": "validation", "test": "test"}
@@ -78,13 +80,49 @@ def _arguments(
 @one_command()
 def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
     """:func:`validate` or :func:`test` (by ``name``) for a command line without the command itself."""
+    return _evaluate(name, arguments)[0]
+
+
+@one_command()
+def test_against(arguments: list[str], against: str) -> tuple[dict[str, float], dict[str, SystemDifference]]:
+    """:func:`test` for a command line, and how its translations differ from those that a run kept.
+
+    Args:
+        arguments: The command line of ``insight test``.
+        against: The baseline, as :func:`insight.compare_translations` takes it.
+
+    Raises:
+        CheckpointError: The baseline has not been tested, or the model does not translate.
+        DataError: The baseline was tested on other references.
+    """
+    baseline = TestedTranslations.read(against, "--against")
+
+    def check(cli: InsightCLI, checkpoint: Path) -> None:
+        from insight.training import TranslationModule
+
+        if not isinstance(cli.model, TranslationModule) or checkpoint.is_dir():
+            problem = "compares translations, and this checkpoint was not trained to translate"
+            remedy = "leave it out, or use insight benchmark"
+            raise ConfigError(problem, remedy, option="--against", value=against)
+        baseline.require_references(cli.datamodule.preparation.sentences("test")[1], str(checkpoint))
+
+    metrics, cli = _evaluate("test", arguments, check)
+    return metrics, baseline.differences(cli.model.translations["test"])
+
+
+def _evaluate(
+    name: str, arguments: list[str], check: Callable[[InsightCLI, Path], None] | None = None
+) -> tuple[dict[str, float], InsightCLI]:
+    """Measure a checkpoint; ``check`` may refuse before that."""
     silence_libraries()
     cli, checkpoint, loaded = cli_for_checkpoint(name, arguments, _load_any)
     if not cli.has_files(_SPLITS[name]):
         option = f"data.{_SPLITS[name]}_files"
         raise ConfigError(f"{option} is not set", f"give --{option} FILES")
+    if check is not None:
+        check(cli, checkpoint)
     if checkpoint.is_dir():
-        return _measure_artifact(cli, name, cast("LoadedCheckpoint", loaded))
+        return _measure_artifact(cli, name, cast("LoadedCheckpoint", loaded)), cli
     # A validation is only a measurement. A test belongs in the record of the run, unless it used another text
     # or other settings.
     given = {option for option, _ in split_options(arguments)}
@@ -96,7 +134,7 @@ def evaluate_arguments(name: str, arguments: list[str]) -> dict[str, float]:
         except OutputError as error:
             say(f"the result is not recorded: {error}")
             folder = None
-    return _measure(cli, name, checkpoint, folder)
+    return _measure(cli, name, checkpoint, folder), cli
 
 
 @one_command()

@@ -14,6 +14,11 @@ from insight.cli.commands import COMMANDS
 _JSON = {"json": "print what was found as JSON; what is no finite number is null"}
 _OF_OUTPUT: dict[str, dict[str, str]] = {
     "fit": {},
+    "test": {
+        "against RUN": "a tested translation run: also say whether the translations differ from its by more "
+        "than chance",
+        **_JSON,
+    },
     "predict": {"output VALUE": "the file to write; standard output if not given"},
 }
 _WIDTH, _INDENT = 110, 6

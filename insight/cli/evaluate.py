@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from insight.cli.arguments import take_flag, take_option
 from insight.cli.config_help import print_help
 from insight.runtime.errors import ConfigError
 from insight.runtime.files import atomic_write_text, ensure_writable, require_new
 from insight.runtime.json_files import print_json, to_line
-from insight.runtime.messages import say
+from insight.runtime.messages import aligned, plain_line, say
+
+if TYPE_CHECKING:
+    from insight.training.translation_metrics import SystemDifference
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -22,15 +27,35 @@ def run(name: str, arguments: list[str]) -> int:
         _predict(arguments)
         return 0
 
-    from insight.api.evaluate import evaluate_arguments
+    from insight.api.evaluate import evaluate_arguments, test_against
 
-    metrics = evaluate_arguments(name, arguments)
-    if as_json:
-        print_json(metrics)
+    given: list[str] = []
+    if name == "test":
+        arguments, given = take_option(arguments, "--against")
+    if "" in given:
+        raise ConfigError("--against: a value is missing", "name a run that was tested")
+    differences: dict[str, SystemDifference] = {}
+    if given:
+        metrics, differences = test_against(arguments, given[-1])
     else:
-        for metric, value in metrics.items():
-            print(f"{metric:26} {value:.4f}")
+        metrics = evaluate_arguments(name, arguments)
+    if as_json:
+        print_json({**metrics, "against": differences} if given else metrics)
+        return 0
+    for metric, value in metrics.items():
+        print(f"{metric:26} {value:.4f}")
+    if given:
+        print(f"\nagainst {plain_line(given[-1])}, on the same sentences:")
+        print(_comparison(differences))
     return 0
+
+
+def _comparison(differences: Mapping[str, SystemDifference]) -> str:
+    rows = [("", "against", "this", "difference", "p (randomisation)", "p (bootstrap)")]
+    for metric, one in differences.items():
+        scores = f"{one.first:.2f}", f"{one.other:.2f}", f"{one.other - one.first:+.2f}"
+        rows.append((metric, *scores, f"{one.p_value:.4f}", f"{one.bootstrap_p_value:.4f}"))
+    return aligned(rows)
 
 
 def _predict(arguments: list[str]) -> None:

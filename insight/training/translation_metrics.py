@@ -212,20 +212,6 @@ def score_translations(
     return ScoredTranslations(translations, references, metrics).scores(num_resamples)
 
 
-def compare_translations(
-    first: Sequence[str],
-    other: Sequence[str],
-    references: Sequence[str],
-    metrics: Iterable[str] = tuple(NAMES),
-    num_trials: int = 10_000,
-    num_resamples: int = 1000,
-) -> dict[str, SystemDifference]:
-    """Test whether two systems differ on the same sentences; see :meth:`ScoredTranslations.compare`."""
-    names = tuple(metrics)
-    scored = (ScoredTranslations(texts, references, names) for texts in (first, other))
-    return next(scored).compare(next(scored), num_trials, num_resamples)
-
-
 def rarest_word_counts(texts: Sequence[str], training_texts: Iterable[str]) -> list[int]:
     """How often the rarest word of each text occurs in the training texts; 0 for a text without words."""
     counts = Counter(word for text in training_texts for word in _words(text))

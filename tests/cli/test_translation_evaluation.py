@@ -6,13 +6,16 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run_insight
 
-from insight.runtime.json_files import read_object, read_records
+import insight
+from insight.runtime.errors import DataError
+from insight.runtime.json_files import read_object, read_records, to_line
 from insight.training.translation_metrics import score_translations
 
 pytestmark = pytest.mark.slow
@@ -110,11 +113,44 @@ def test_the_table_is_printed_once(folder: Path) -> None:
 
 
 def test_testing_again_gives_the_same(folder: Path) -> None:
+    """Also that it does not differ from itself, and differs from what its references are."""
     run = folder / "runs" / "counting" / "1"
     before = (run / "translations" / "test.jsonl").read_bytes()
-    outcome = run_insight("test", "--checkpoint", str(run), "--json")
+    sentences = read_records(run / "translations" / "test.jsonl")
+    perfect = [{**one, "translation": one["reference"]} for one in sentences]
+    Path("perfect.jsonl").write_text("".join(map(to_line, perfect)), encoding="utf-8")
+    outcome = run_insight("test", "--checkpoint", "counting", "--against", "perfect.jsonl", "--json")
     assert outcome.code == 0, outcome.err
     metrics: dict[str, Any] = json.loads(outcome.out)
     kept = read_object(run / "summary.json")["metrics"]
     assert metrics["test/chrf"] == pytest.approx(kept["test/chrf"]["value"])
     assert (run / "translations" / "test.jsonl").read_bytes() == before
+    assert metrics["against"]["chrf"]["first"] == pytest.approx(100)
+    assert metrics["against"]["chrf"]["other"] == pytest.approx(metrics["test/chrf"], rel=1e-6)
+    assert metrics["against"]["chrf"]["p_value"] < 0.01
+    found = insight.compare_translations("perfect.jsonl", "counting/1")
+    assert {name: asdict(one) for name, one in found.items()} == metrics["against"]
+    assert insight.compare_translations("counting", run)["bleu"].p_value == 1.0
+
+
+def test_runs_that_cannot_be_compared_are_refused_before_any_work(folder: Path) -> None:
+    run = folder / "runs" / "counting" / "1"
+    sentences = read_records(run / "translations" / "test.jsonl")
+    changed = [*sentences[:4], {**sentences[4], "reference": "otro"}, *sentences[5:]]
+    Path("changed.jsonl").write_text("".join(map(to_line, changed)), encoding="utf-8")
+    Path("shorter.jsonl").write_text("".join(map(to_line, sentences[:9])), encoding="utf-8")
+    for against, words in (
+        ("changed.jsonl", "sentence 5 differs"),
+        (
+            "shorter.jsonl",
+            "was tested on 9 sentences, runs/counting/1/checkpoints/best.ckpt on 39",
+        ),
+        ("nowhere", "holds no translations of a test"),
+    ):
+        outcome = run_insight("test", "--checkpoint", "counting", "--against", against)
+        assert outcome.code == 2
+        assert f"--against={against}" in outcome.error_line or f"--against='{against}'" in outcome.error_line
+        assert words in outcome.error_line
+        assert outcome.out == ""
+    with pytest.raises(DataError, match="sentence 5 differs"):
+        insight.compare_translations("changed.jsonl", "counting")
