@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import run_insight
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import insight
 from insight.runtime.errors import DataError
@@ -104,6 +105,31 @@ def test_a_run_keeps_its_translations_and_their_scores(folder: Path) -> None:
     for alignment in summary["alignments"]:
         assert sentences[alignment["sentence"]]["translation"].split() == alignment["target"]
     assert all(one["tokens"] > 0 and one["source_tokens"] > 1 for one in sentences)
+
+
+def test_tensorboard_has_the_scores_and_some_sentences(folder: Path) -> None:
+    run = folder / "runs" / "counting" / "1"
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = events.Tags()
+    for name in ("bleu", "chrf", "ter"):
+        assert {f"test/{name}", f"validation/{name}"} <= set(tags["scalars"])
+    [shown] = events.Tensors("translations/test/text_summary")
+    first = read_records(run / "translations" / "test.jsonl")[0]
+    text = shown.tensor_proto.string_val[0].decode()
+    assert first["source"] in text
+    assert f"({first['reference']})" in text
+
+
+def test_the_report_has_the_section(folder: Path) -> None:
+    page = (folder / "runs" / "counting" / "1" / "report.html").read_text(encoding="utf-8")
+    for expected in (
+        'id="translation"',
+        "39 sentences were translated",
+        "The 10 best sentences",
+        'class="alignment"',
+    ):
+        assert expected in page
 
 
 def test_the_table_is_printed_once(folder: Path) -> None:
