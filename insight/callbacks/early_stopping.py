@@ -25,8 +25,11 @@ from insight.runtime.messages import say
 from insight.training.lightning_internals import step_completed
 from insight.training.parallel import num_replicas
 from insight.training.stopping import Advice, Criterion, History, Patience, Validation, single_advice
+from insight.training.translation_metrics import NAMES
 
 _TRAINING, _VALIDATION = "train/loss", "validation/loss"
+# No loss of training tokens can be converted to these scores of whole translations.
+_OF_SENTENCES = tuple(f"validation/{name}" for name in NAMES)
 
 
 class EarlyStopping(TrainingState):
@@ -144,7 +147,8 @@ class EarlyStopping(TrainingState):
     def _remember(self, trainer: Trainer, module: LightningModule) -> None:
         metrics, training = trainer.callback_metrics, None
         value = float(newest_value(trainer, self.monitor))
-        if self._num_losses and _VALIDATION in metrics and float(metrics[_VALIDATION]):
+        of_loss = self.monitor not in _OF_SENTENCES
+        if of_loss and self._num_losses and _VALIDATION in metrics and float(metrics[_VALIDATION]):
             # Converted to the unit of the monitored metric: both come from one loss.
             unit = value / float(metrics[_VALIDATION])
             training = self.sign * unit * float(self._training_loss) / self._num_losses

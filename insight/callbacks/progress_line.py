@@ -49,6 +49,7 @@ class ProgressLine(StepTiming, ProgressBar):
         self._next_time = self._began = 0.0
         self._first_step = 0
         self._bits_per_byte: float | None = None
+        self._chrf: float | None = None  # of a model that translates in validation
 
     def enable(self) -> None:
         self._enabled = True
@@ -63,7 +64,8 @@ class ProgressLine(StepTiming, ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._open()
-        self._bits_per_byte, self._first_step = None, trainer.global_step
+        self._bits_per_byte = self._chrf = None
+        self._first_step = trainer.global_step
         self._show("train", trainer.global_step, planned_steps(trainer, pl_module), ["first step"])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -81,6 +83,8 @@ class ProgressLine(StepTiming, ProgressBar):
             facts.append(f"{self.clock.tokens_per_second:,.0f} tokens/s")
         if self._bits_per_byte is not None:
             facts.append(f"{self._bits_per_byte:.3f} bits per byte")
+        if self._chrf is not None:
+            facts.append(f"chrF++ {self._chrf:.1f}")
         if self._enabled:
             say(", ".join(facts))
 
@@ -128,6 +132,7 @@ class ProgressLine(StepTiming, ProgressBar):
             (loss, "loss {:.3f}"),
             (None if left is None else duration(left), "{} left"),
             (self._bits_per_byte, "{:.3f} bits/byte"),
+            (self._chrf, "chrF++ {:.1f}"),
             (self.clock.tokens_per_second, "{:,.0f} tokens/s"),
             *((share, "{:.0%} of the machine") for share in shares),
         )
@@ -137,6 +142,7 @@ class ProgressLine(StepTiming, ProgressBar):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if stage == "validation":
             self._bits_per_byte = metrics.get("validation/bits_per_byte")
+            self._chrf = metrics.get("validation/chrf")
         facts = measured(metrics, stage)
         where = f"step {trainer.global_step:,}: " if trainer.state.fn == "fit" else ""
         if facts and self._enabled:
@@ -217,7 +223,7 @@ class FittedLine:
 def measured(metrics: Mapping[str, float], stage: str) -> list[str]:
     """The metrics of a validation or test as text, if they were logged."""
     forms = {"bits_per_byte": "{:.4f} bits per byte", "loss": "loss {:.4f}"}
-    forms["perplexity"] = "perplexity {:,.2f}"
+    forms |= {"perplexity": "perplexity {:,.2f}", "chrf": "chrF++ {:.1f}", "bleu": "BLEU {:.1f}"}
     values = {form: metrics.get(f"{stage}/{name}") for name, form in forms.items()}
     return [form.format(value) for form, value in values.items() if value is not None]
 

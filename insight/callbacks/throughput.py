@@ -253,6 +253,7 @@ class TimeBudget(StepTiming):
         self.planned_steps: int | None = None  # before the first measurement
         self.frozen = self._told_slower = False  # frozen: the plan is final
         self._limit = -1
+        self._translation_seconds = 0.0  # of a validation; before the first one
         self.step_seconds = self._elapsed_before = 0.0
         self._start = time.monotonic()
 
@@ -289,6 +290,11 @@ class TimeBudget(StepTiming):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.include_startup:
             self._start = time.monotonic()
+        if isinstance(pl_module, TrainingModule) and not self.frozen:
+            self._translation_seconds = pl_module.expected_translation_seconds()
+            if self._translation_seconds >= 1:
+                seconds = self._translation_seconds
+                say(f"time budget: translating takes about {seconds:.0f} s of each validation, which count")
         if self.planned_steps is None:
             pl_module.num_planned_steps = self._limit if self._limit > 0 else _STEPS_BEFORE_PLANNING  # type: ignore[assignment]
         if self.frozen:
@@ -326,6 +332,7 @@ class TimeBudget(StepTiming):
                 # Estimate it before the first validation: a forward pass is about a third of a training step.
                 batches = trainer.num_val_batches
                 validation = sum(batches if isinstance(batches, list) else [batches]) * per_step / 3
+                validation += self._translation_seconds
             cost = per_step + self.clock.seconds_per_step_for_saving
             cost += validation / steps_per_validation(trainer)
             left = self.seconds * (1 - _RESERVED_SHARE) - self.elapsed - validation

@@ -173,6 +173,10 @@ class TrainingModule(pl.LightningModule):
         """Rescale, judge and clip the gradients and set the learning rates, before Lightning's update."""
         self.step.finish(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
+    def expected_translation_seconds(self) -> float:
+        """Seconds that a validation takes beside its batches, for a model that then translates."""
+        return 0.0
+
     def flops_per_token(self, batch: Any) -> int | None:
         """Matrix-product FLOPs of a training step for each token of a batch, forward and backward.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +30,8 @@ from insight.training.translation_evaluation import TranslationEvaluation, evalu
 from insight.training.translation_metrics import score_translations
 
 _MOST_COUNTED_PAIRS = 1_000_000
+_TIMED_SENTENCES, _TIMED_TOKENS = 16, 6
+_TRIED_SENTENCES = 2  # in a trial of a few batches
 
 
 class TranslationModule(TrainingModule):
@@ -250,8 +254,28 @@ class TranslationModule(TrainingModule):
         tag = data.preparation.tag_id(data.target_field) if data.directions == "both" else None
         return Translator(self.network, data.source_tokenizer, data.tokenizer, tag)
 
+    def expected_translation_seconds(self) -> float:
+        """Seconds of a validation for translating, by a short measurement; every rank must call this.
+
+        A few sentences are translated as far as some tokens, and the time is scaled to the sentences and to
+        the tokens of their references.
+        """
+        if self.translate_in_validation == 0 or not self.data.has("validation"):
+            return 0.0
+        sources = self.data.preparation.sentences("validation")[0][: self.translate_in_validation]
+        lengths = self.data.pair_stores("validation").lengths[: self.translate_in_validation, 1]
+        sample = sources[:: max(1, len(sources) // _TIMED_SENTENCES)][:_TIMED_SENTENCES]
+        short = replace(self.translation, max_length_factor=0.0, max_length_offset=_TIMED_TOKENS)
+        with generating(self.trainer, self.network):
+            began = time.monotonic()
+            self.translator().translate(sample, short)
+            seconds = (time.monotonic() - began) / (len(sample) * _TIMED_TOKENS)
+        return float(seconds * len(sources) * lengths.mean() / self.trainer.world_size)
+
     def _translate(self, split: str, limit: int | None = None) -> None:
         """Translate a split, every rank a part of it, and log the scores of the whole."""
+        if getattr(self.trainer, "fast_dev_run", False):
+            limit = _TRIED_SENTENCES
         sources, references = (texts[:limit] for texts in self.data.preparation.sentences(split))
         with generating(self.trainer, self.network):
             translations = self._translated(sources)
