@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from insight.runtime.errors import CheckpointError
+from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.messages import say
 from insight.runtime.run_folder import RunFolder, find_resumable, list_runs, run_of_checkpoint
 
@@ -98,9 +99,10 @@ def check_fits(
         remedy = "use the model settings of its run"
     else:
         return
-    with torch.device("meta"):
+    tensors: list[str] = []
+    with torch.device("meta"), contextlib.suppress(ConfigError):  # of vocabularies that do not fit it
         present = config.build(*(tokenizer.vocabulary_size for tokenizer in tokenizers))
-    tensors = differing_tensors(weights, present.state_dict())
+        tensors = differing_tensors(weights, present.state_dict())
     problem = "; ".join([problem, *tensors[:_NUM_SHOWN]])
     if len(tensors) > _NUM_SHOWN:
         problem += f"; {len(tensors) - _NUM_SHOWN} more"
