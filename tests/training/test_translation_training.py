@@ -19,7 +19,12 @@ from tiny_translation_training import make_data, make_module, make_network
 from torch.utils.data import DataLoader
 
 from insight.callbacks import AveragedWeights, EarlyStopping, RunCheckpoint
-from insight.checkpoints.reader import load_checkpoint, load_translation_model, read_checkpoint
+from insight.checkpoints.reader import (
+    LoadedTranslationModel,
+    load_any_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+)
 from insight.checkpoints.resume import check_fits
 from insight.data import BPETokenizerConfig, ByteTokenizerConfig
 from insight.models import DecoderConfig, EncoderConfig, EncoderDecoderConfig, GroupedQueryAttention
@@ -94,7 +99,8 @@ def test_a_fault_in_the_saved_state_is_noticed(whole: Whole, tmp_path: Path, fau
 def test_checkpoints_of_two_kinds_are_not_confused(whole: Whole) -> None:
     _, module, folder = whole
     path = folder / "checkpoints" / "best.ckpt"  # chosen by chrF++
-    loaded = load_translation_model(path)
+    loaded = load_any_checkpoint(path)
+    assert isinstance(loaded, LoadedTranslationModel)
     assert loaded.languages == ("en", "es")
     assert loaded.source_tokenizer.fingerprint() == module.data.tokenizer.fingerprint()
     with pytest.raises(CheckpointError, match="holds a translation model, not a decoder"):
@@ -232,7 +238,8 @@ def test_vocabularies_and_directions(tmp_path: Path, vocabulary: str, directions
             "tokenizer": BPETokenizerConfig(vocabulary_size=275),
         },
     )  # fmt: skip
-    loaded = load_translation_model(path)
+    loaded = load_any_checkpoint(path)
+    assert isinstance(loaded, LoadedTranslationModel)
     assert (loaded.source_tokenizer is loaded.tokenizer) is (vocabulary == "joint")
     assert loaded.directions == directions
     assert loaded.network.source_vocabulary_size == loaded.source_tokenizer.vocabulary_size
