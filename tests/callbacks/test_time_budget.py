@@ -118,7 +118,7 @@ def resumed(folder: Path, clock: FakeClock, step: int, kind: type[TimeBudget]) -
     with pytest.raises(RuntimeError, match="stopped"):
         tiny_fit(
             folder,
-            [kind(30, False), Workload(clock), RunCheckpoint(every_n_steps=1), StopAt(step)],
+            [kind(30, False), Workload(clock), RunCheckpoint(every_n_steps=step), StopAt(step)],
             **ENDLESS,
         )
     trainer, module = tiny_fit(
@@ -137,7 +137,7 @@ def test_a_resumed_run_ends_at_the_same_step_with_the_same_rates(
 ) -> None:
     trainer, whole = tiny_fit(
         tmp_path / "whole",
-        [TimeBudget(30, False), Workload(clock), RunCheckpoint(every_n_steps=1)],
+        [TimeBudget(30, False), Workload(clock), RunCheckpoint()],
         **ENDLESS,
     )
     assert 280 < trainer.global_step <= 300

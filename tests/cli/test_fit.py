@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import Outcome
+from command_line import Outcome, run_insight, write_tiny
 
 from insight.reporting import read_metrics, read_samples, read_summary
 
@@ -115,10 +116,21 @@ def _losses(run: Path) -> dict[int, float]:
     return {record["step"]: record["train/loss"] for record in read_metrics(run) if "train/loss" in record}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """A folder with the runs of 12 steps and of 5."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_tiny(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for number in (12, 5):
+            assert run_insight(*FIT, *EXACT, f"--trainer.max_steps={number}").code == 0
+    return folder
+
+
 @pytest.mark.slow
-def test_resuming_is_exact(insight: Insight, workplace: Path) -> None:
-    assert insight(*FIT, *EXACT, "--trainer.max_steps=12").code == 0
-    assert insight(*FIT, *EXACT, "--trainer.max_steps=5").code == 0
+def test_resuming_is_exact(insight: Insight, workplace: Path, trained: Path) -> None:
+    shutil.copytree(trained / "runs", workplace / "runs")
     outcome = insight("fit", "--resume", "runs/tiny/2", "--trainer.max_steps=12")
     assert outcome.code == 0, outcome.err
     assert "differs from the saved configuration: trainer.max_steps=12 (saved: 5)" in outcome.err
@@ -131,10 +143,11 @@ def test_resuming_is_exact(insight: Insight, workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_resuming_with_a_lost_random_state_is_noticed(insight: Insight, workplace: Path) -> None:
+def test_resuming_with_a_lost_random_state_is_noticed(
+    insight: Insight, workplace: Path, trained: Path
+) -> None:
     """The twin of the test above: with this fault planted, the losses must differ."""
-    assert insight(*FIT, *EXACT, "--trainer.max_steps=12").code == 0
-    assert insight(*FIT, *EXACT, "--trainer.max_steps=5").code == 0
+    shutil.copytree(trained / "runs", workplace / "runs")
     path = workplace / "runs/tiny/2/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["insight"]["random_states"][0]["torch"] = torch.Generator().manual_seed(99).get_state()
@@ -216,17 +229,8 @@ def test_interrupted_runs_stop_cleanly_and_go_on(workplace: Path, number: signal
     assert "Traceback" not in err
     assert err.splitlines()[-1].endswith("go on with: insight fit --resume runs/tiny/1")
     step = torch.load(last, weights_only=True)["global_step"]
-    more = [
-        sys.executable,
-        "-m",
-        "insight",
-        "fit",
-        "--resume",
-        "runs/tiny/1",
-        f"--trainer.max_steps={step + 3}",
-    ]
-    done = subprocess.run(more, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_insight("fit", "--resume", "runs/tiny/1", f"--trainer.max_steps={step + 3}")
+    assert done.code == 0, done.err
     assert torch.load(last, weights_only=True)["global_step"] == step + 3
 
 
