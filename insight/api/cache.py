@@ -167,14 +167,16 @@ def unpin_stores(keys: Sequence[str], cache_dir: str | Path | None = None) -> li
 
 
 def _chosen(inventory: StoreInventory, keys: Iterable[str]) -> list[StoreEntry]:
-    """The stores whose keys begin with ``keys``, each of which must identify one store."""
+    """The stores whose keys begin with ``keys``; each must identify one store, or the sides of one text."""
     entries = inventory.entries()
     chosen: dict[str, StoreEntry] = {}
     for key in keys:
         found = [entry for entry in entries if key and entry.key.startswith(key)]
-        if len(found) != 1:
-            number = f"{len(found)} stores" if found else "no store"
+        # The stores of parallel text share a key, which the name of each side follows.
+        num_texts = len({entry.key.partition("-")[0] for entry in found})
+        if num_texts != 1:
+            number = f"{num_texts} stores" if found else "no store"
             problem = f"{number} of {inventory.root} with this beginning"
             raise ConfigError(problem, "see `insight cache list`", option="KEY", value=repr(key))
-        chosen[found[0].key] = found[0]
+        chosen |= {entry.key: entry for entry in found}
     return list(chosen.values())

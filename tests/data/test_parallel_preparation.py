@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from insight.api.cache import pin_stores
 from insight.data import BPETokenizerConfig, ByteTokenizer, ByteTokenizerConfig, TranslationDataModule
 from insight.data.cleaning import PairFilters
 from insight.data.pair_preparation import MOST_SET_ASIDE
@@ -104,6 +105,17 @@ def test_a_second_module_finds_what_the_first_made(
     assert second.preparation.sentences("test") == first.preparation.sentences("test")
     assert second.tokenizer.fingerprint() == first.tokenizer.fingerprint()
     assert second.store("train").path == first.store("train").path
+
+
+def test_the_key_names_all_sides_together(module: Module, tmp_path: Path) -> None:
+    data = module(sentences(20), test_files=sentences(5, 1))
+    data.setup("fit")
+    keys = {split: data.pair_stores(split).source.path.name.partition("-")[0] for split in ("train", "test")}
+    pinned = pin_stores([keys["test"][:12]], tmp_path / "cache")
+    assert sorted(pinned) == [f"{keys['test']}-{side}" for side in ("source", "target", "text")]
+    assert len(pin_stores(list(keys.values()), tmp_path / "cache")) == 5
+    with pytest.raises(ConfigError):
+        pin_stores(["x"], tmp_path / "cache")
 
 
 def test_a_missing_side_is_built_again_with_the_other(module: Module) -> None:
