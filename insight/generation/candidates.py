@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 _BLOCK = 64
 """Tokens of a block. Only the blocks with the largest maxima are sorted, which reads the scores once."""
+_NEVER = float("-inf")
 
 
-def best_extensions(scores: Tensor, totals: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+class Extensions(NamedTuple):
+    """Extensions of one sentence's running hypotheses, best first.
+
+    Attributes:
+        totals: Sums of log-probabilities.
+        parents: The running hypotheses that they continue.
+        tokens: Their new tokens.
+    """
+
+    totals: list[float]
+    parents: list[int]
+    tokens: list[int]
+
+
+def best_extensions(scores: Tensor, totals: Tensor, count: int) -> list[Extensions]:
     """Find the largest sums of a running hypothesis's total and the score of its next token.
 
     Args:
@@ -18,26 +35,27 @@ def best_extensions(scores: Tensor, totals: Tensor, count: int) -> tuple[list[li
         count: Most extensions of a sentence.
 
     Returns:
-        For each sentence the sums, largest first, and where they are: ``beam * vocabulary_size + token``. Of
-        equal sums the lowest places are taken, in their order.
+        The extensions of each sentence. Of equal sums those of the lowest beam are taken, then those of the
+        lowest token, in this order.
     """
-    values, places, tied = _candidates(scores, totals, count)
-    rows, numbers = values.tolist(), places.tolist()
-    for row in tied.nonzero().flatten().tolist():
-        rows[row], numbers[row] = _sorted_exactly(scores[row], totals[row], count)
-    sums, found = [], []
-    for row, number in zip(rows, numbers, strict=True):
-        order = sorted((-value, place) for value, place in zip(row, number, strict=True) if value > _NEVER)
-        sums.append([-value for value, _ in order])
-        found.append([place for _, place in order])
-    return sums, found
-
-
-_NEVER = float("-inf")
+    if count == scores.shape[1] == 1:  # greedy search: of equal scores the first is found
+        best, tokens = scores.max(2)
+        sums = (best + totals).tolist()
+        return [
+            Extensions(total, [0], token) if total[0] > _NEVER else Extensions([], [], [])
+            for total, token in zip(sums, tokens.tolist(), strict=True)
+        ]
+    values, places, unsure = _candidates(scores, totals, count)
+    size = scores.shape[2]
+    rows = zip(values.tolist(), (places // size).tolist(), (places % size).tolist(), strict=True)
+    found = [Extensions(*row) for row in rows]
+    for row in unsure.nonzero().flatten().tolist():
+        found[row] = _sorted_exactly(scores[row], totals[row], count)
+    return found
 
 
 def _candidates(scores: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sums, places, and for which sentences others that equal the smallest were left out."""
+    """Return sums, places, and for which sentences ties or impossible extensions need a closer look."""
     num_sentences, num_beams, size = scores.shape
     num_blocks = size // _BLOCK
     blocked = num_blocks * _BLOCK
@@ -46,11 +64,11 @@ def _candidates(scores: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Ten
     beams = torch.arange(num_beams, device=scores.device)
     places = (beams.unsqueeze(1) * size + tokens).flatten().expand(num_sentences, -1)
     sums = (scores[:, :, blocked:] + totals.unsqueeze(2)).flatten(1)
-    tied = torch.zeros(num_sentences, dtype=torch.bool, device=scores.device)
+    unsure = None
     if num_blocks:
         blocks = scores[:, :, :blocked].view(num_sentences, num_beams, num_blocks, _BLOCK)
         maxima = (blocks.amax(3) + totals.unsqueeze(2)).flatten(1)
-        taken, tied = _largest(maxima, min(count, maxima.shape[1]))
+        _, taken, unsure = _largest(maxima, count)
         beam, block = taken // num_blocks, taken % num_blocks
         rows = torch.arange(num_sentences, device=scores.device).unsqueeze(1)
         inside = (blocks[rows, beam, block] + totals.gather(1, beam).unsqueeze(2)).flatten(1)
@@ -58,19 +76,25 @@ def _candidates(scores: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Ten
         offsets = torch.arange(_BLOCK, device=scores.device)
         sums = torch.cat([inside, sums], dim=1)
         places = torch.cat([(first.unsqueeze(2) + offsets).flatten(1), places], dim=1)
-    chosen, also_tied = _largest(sums, min(count, sums.shape[1]))
-    return sums.gather(1, chosen), places.gather(1, chosen), tied | also_tied
+    values, chosen, also_unsure = _largest(sums, count)
+    return values, places.gather(1, chosen), also_unsure if unsure is None else unsure | also_unsure
 
 
-def _largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return where the largest values of each row are, and whether ``topk`` chose among equal ones."""
-    found, where = values.topk(count, dim=1)
-    smallest = found[:, -1:]
-    return where, ((values >= smallest).sum(1) > count) & (smallest.squeeze(1) > _NEVER)
+def _largest(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest values of each row in order, their places, and whether that leaves doubt.
+
+    ``topk`` orders equal values as it likes and chooses among those that equal the smallest one it takes.
+    """
+    found, places = values.topk(min(count + 1, values.shape[1]), dim=1)
+    # Minus infinity lies in doubt too: it equals itself, or makes NaN of its difference.
+    unsure = ~(found[:, :-1] > found[:, 1:]).all(1) | (found[:, -1] == _NEVER)
+    return found[:, :count], places[:, :count], unsure
 
 
-def _sorted_exactly(scores: Tensor, totals: Tensor, count: int) -> tuple[list[float], list[int]]:
-    """The slow way for one sentence: a stable sort of everything."""
+def _sorted_exactly(scores: Tensor, totals: Tensor, count: int) -> Extensions:
+    """The slow way for one sentence: a stable sort of everything that is possible."""
     sums = (scores + totals.unsqueeze(1)).flatten()
-    values, order = sums.sort(descending=True, stable=True)
-    return values[:count].tolist(), order[:count].tolist()
+    possible = (sums > _NEVER).nonzero().flatten()
+    values, order = sums[possible].sort(descending=True, stable=True)
+    places, size = possible[order[:count]], scores.shape[1]
+    return Extensions(values[:count].tolist(), (places // size).tolist(), (places % size).tolist())

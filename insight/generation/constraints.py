@@ -10,6 +10,44 @@ from torch import Tensor
 TokenIds = tuple[int, ...]
 
 
+class ForbiddenTexts:
+    """Texts that no hypothesis contains, whatever tokens they are made of.
+
+    Args:
+        texts: The texts; none is empty.
+        token_bytes: The bytes of every token.
+    """
+
+    def __init__(self, texts: Sequence[str], token_bytes: Sequence[bytes]) -> None:
+        self._token_bytes = token_bytes
+        # For each text and each number of its bytes that stand at the end of a hypothesis: the tokens that
+        # would bring in the rest.
+        self._texts: list[tuple[bytes, list[list[int]]]] = []
+        for text in texts:
+            data = text.encode()
+            completing: list[list[int]] = [[] for _ in data]
+            for token, piece in enumerate(token_bytes):
+                if data in piece:
+                    completing[0].append(token)
+                for begun in range(max(1, len(data) - len(piece)), len(data)):
+                    if piece.startswith(data[begun:]):
+                        completing[begun].append(token)
+            self._texts.append((data, completing))
+
+    def tokens_after(self, history: TokenIds) -> Iterator[int]:
+        """Yield the tokens that would complete one of the texts."""
+        longest = max(len(data) for data, _ in self._texts) - 1
+        end = b""
+        for token in reversed(history):
+            if len(end) >= longest:
+                break
+            end = self._token_bytes[token] + end
+        for data, completing in self._texts:
+            for begun, tokens in enumerate(completing):
+                if tokens and end.endswith(data[:begun]):
+                    yield from tokens
+
+
 @dataclass(frozen=True)
 class Sentence:
     """The limits and constraints of one sentence of a batch.
@@ -19,6 +57,7 @@ class Sentence:
         prefix: Token ids that every hypothesis begins with, scored as if they had been chosen.
         must_contain: Token sequences that every hypothesis contains.
         must_not_contain: Token sequences that no hypothesis contains.
+        forbidden_texts: Texts that no hypothesis contains.
         seed: Seed of its samples.
     """
 
@@ -26,6 +65,7 @@ class Sentence:
     prefix: TokenIds = ()
     must_contain: tuple[TokenIds, ...] = ()
     must_not_contain: tuple[TokenIds, ...] = ()
+    forbidden_texts: ForbiddenTexts | None = None
     seed: int = 0
 
 
@@ -40,9 +80,9 @@ class Constraints:
 
     def __init__(self, sentence: Sentence, no_repeat_ngram: int, end_id: int) -> None:
         self.prefix, self.required = sentence.prefix, sentence.must_contain
-        self._forbidden = sentence.must_not_contain
+        self._forbidden, self._texts = sentence.must_not_contain, sentence.forbidden_texts
         self._no_repeat, self._end_id = no_repeat_ngram, end_id
-        self.forbids = bool(self._forbidden or no_repeat_ngram)
+        self.forbids = bool(self._forbidden or self._texts or no_repeat_ngram)
 
     def forbidden(self, history: TokenIds) -> Iterator[int]:
         """Yield the tokens that may not follow a history."""
@@ -51,6 +91,8 @@ class Constraints:
         for phrase in self._forbidden:
             if history[len(history) - len(phrase) + 1 :] == phrase[:-1]:
                 yield phrase[-1]
+        if self._texts is not None:
+            yield from self._texts.tokens_after(history)
 
     def are_met(self, history: TokenIds) -> bool:
         """Whether a history contains all that it must."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from insight.generation.settings import GenerationSettings
+from insight.generation.settings import GenerationSettings, Sampling
 from insight.runtime.errors import CheckpointError
 
 
-def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
+def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSettings | Sampling) -> torch.Tensor:
     """Log-probabilities after temperature (above 0) and filters; minus infinity where a token is ruled out.
 
     Each filter looks at the whole distribution after the temperature, and a token must pass all of them.
@@ -35,7 +35,9 @@ def filtered_log_probabilities(scores: torch.Tensor, settings: GenerationSetting
     return torch.empty_like(filtered).scatter(-1, order, filtered).log_softmax(-1)
 
 
-def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
+def sample(
+    scores: torch.Tensor, settings: GenerationSettings | Sampling, generator: torch.Generator
+) -> torch.Tensor:
     """Sample one token for each row of scores with the Gumbel-max trick (Gumbel 1954).
 
     Temperature 0 takes the most likely token, and the lowest id of a tie. Shapes: ``(batch,
@@ -48,7 +50,7 @@ def sample(scores: torch.Tensor, settings: GenerationSettings, generator: torch.
 
 
 def sample_rows(
-    scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
+    scores: torch.Tensor, settings: GenerationSettings | Sampling, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
     """:func:`sample` with a generator for each row, so that a row's sample does not depend on the others."""
     return _choose(scores, settings, generators)
@@ -66,7 +68,7 @@ def require_finite(scores: torch.Tensor) -> None:
 
 
 def _choose(
-    scores: torch.Tensor, settings: GenerationSettings, generators: Sequence[torch.Generator]
+    scores: torch.Tensor, settings: GenerationSettings | Sampling, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
     """The most likely tokens, or samples with random numbers of one generator for all rows or for each."""
     require_finite(scores)

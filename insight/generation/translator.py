@@ -6,15 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import xxhash
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.constraints import Sentence
+from insight.generation.constraints import ForbiddenTexts, Sentence
 from insight.generation.generator import evaluation_mode
+from insight.generation.packing import PackedWeights
 from insight.generation.scorers import EncoderDecoderScorer
 from insight.generation.search import Hypothesis, SearchSettings, beam_search
 from insight.models import EncoderDecoder
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
+from insight.runtime.numbers import require_number
+
+
+def _refuse_empty_texts(option: str, texts: Sequence[str]) -> None:
+    if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigError("must be texts that are not empty", "leave it out", option=option, value=texts)
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class TranslationSettings(Component):
         max_length_factor: Most tokens of a translation for each token of its source ...
         max_length_offset: ... and so many more. Limits are those of each sentence, never of its batch.
         batch_tokens: Most padded source tokens that are translated side by side, beams not counted.
-        must_not_contain: Texts that no translation contains.
+        must_not_contain: Texts that no translation contains, in any division into tokens.
+        batch_size: Most sentences that are translated side by side; null for no bound.
     """
 
     search: SearchSettings = SearchSettings()
@@ -34,19 +43,22 @@ class TranslationSettings(Component):
     max_length_offset: int = 20
     batch_tokens: int = 2048
     must_not_contain: tuple[str, ...] = ()
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_length_factor", 0), ("max_length_offset", 1), ("batch_tokens", 1)):
-            value = getattr(self, name)
-            if not least <= value < 1e6:
-                raise ConfigError(
-                    f"must be at least {least}", f"use {least or 2} or more", option=name, value=value
-                )
+        require_number("batch_size", self.batch_size, 32, whole=True, optional=True, at_least=1)
+        _refuse_empty_texts("must_not_contain", self.must_not_contain)
+        require_number("max_length_factor", self.max_length_factor, 2, at_least=0, below=1e6)
+        require_number("max_length_offset", self.max_length_offset, 20, whole=True, at_least=1, below=1e6)
+        require_number("batch_tokens", self.batch_tokens, 2048, whole=True, at_least=1)
 
     @property
     def signature(self) -> str:
         """All settings that decide the translations: the signature of the search and the length rule."""
-        return f"{self.search.signature}|max:{self.max_length_factor:g}x+{self.max_length_offset}"
+        parts = [self.search.signature, f"max:{self.max_length_factor:g}x+{self.max_length_offset}"]
+        if self.must_not_contain:
+            parts.append(f"without:{len(self.must_not_contain)}")
+        return "|".join(parts)
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,14 @@ class Translation:
         hypotheses: All hypotheses that were asked for with their texts, best first.
         num_source_tokens: Tokens of the source that were read.
         was_cut: Whether the source was longer than the network can read, so that its end was left out.
+        signature: All settings that decided the translation, in the form of sacrebleu's signatures.
     """
 
     text: str
     hypotheses: tuple[tuple[str, Hypothesis], ...]
     num_source_tokens: int
     was_cut: bool
+    signature: str = ""
 
 
 class Translator:
@@ -86,6 +100,7 @@ class Translator:
         self.network = network
         self.source_tokenizer, self.tokenizer = source_tokenizer, tokenizer
         self._tag = [] if tag_id is None else [tag_id]
+        self._weights = PackedWeights(network)
 
     def translate(
         self,
@@ -100,71 +115,90 @@ class Translator:
             texts: The sentences. An empty one has the empty translation.
             settings: How to translate.
             prefixes: The text that each translation begins with.
-            must_contain: Texts that each translation contains.
+            must_contain: Texts that each translation contains, each in the tokens that the tokenizer makes of
+                it alone: in the middle of a sentence most words begin with their space.
 
         Raises:
-            ConfigError: The constraints of a sentence cannot be met within its length.
+            ConfigError: The beam is wider than the vocabulary, an option has not one value for each sentence,
+                or the constraints of a sentence contradict each other or its length.
             CheckpointError: The network's scores are not finite.
         """
-        results: list[Translation | None] = [None] * len(texts)
-        for index, translation in self._translated(texts, settings, prefixes, must_contain):
-            results[index] = translation
-        return [translation for translation in results if translation is not None]
+        requests = self._requests(texts, settings, prefixes, must_contain)
+        results = [Translation("", (), 0, False, settings.signature)] * len(texts)
+        with evaluation_mode(self.network), self._weights.used(), torch.inference_mode():
+            for batch in _batches(requests, settings):
+                for request, translation in zip(batch, self._translated(batch, settings), strict=True):
+                    results[request.index] = translation
+        return results
 
-    def _translated(
+    def _requests(
         self,
         texts: Sequence[str],
         settings: TranslationSettings,
         prefixes: Sequence[str] | None,
         must_contain: Sequence[Sequence[str]] | None,
-    ) -> Iterator[tuple[int, Translation]]:
+    ) -> list[_Request]:
+        """The sentences that are not empty, the longest first."""
+        for name, values in (("prefixes", prefixes), ("must_contain", must_contain)):
+            if values is not None and len(values) != len(texts):
+                problem, remedy = f"there are {len(texts)} sentences", "give one value for each sentence"
+                raise ConfigError(problem, remedy, option=name, value=f"{len(values)} values")
+        beam_size, size = settings.search.beam_size, self.tokenizer.vocabulary_size
+        if beam_size > size:
+            problem, remedy = f"the vocabulary has {size} tokens", f"use at most {size}"
+            raise ConfigError(problem, remedy, option="beam_size", value=beam_size)
+        forbidden = None
+        if settings.must_not_contain:
+            pieces = [self.tokenizer.token_bytes(token) for token in range(size)]
+            forbidden = ForbiddenTexts(settings.must_not_contain, pieces)
         encoded = self.source_tokenizer.encode_batch(list(texts))
-        ids = [
-            encoded.ids[start:stop].tolist()
-            for start, stop in zip(encoded.offsets, encoded.offsets[1:], strict=False)
-        ]
-        most = self._most_source_tokens
-        order = sorted(
-            (index for index in range(len(texts)) if texts[index].strip()),
-            key=lambda index: (-len(ids[index]), index),
+        requests = []
+        for index, text in enumerate(texts):
+            if not text.strip():
+                continue
+            ids = encoded.ids[encoded.offsets[index] : encoded.offsets[index + 1]].tolist()
+            row = self._row(ids)
+            longest = int(settings.max_length_factor * len(row) + settings.max_length_offset)
+            prefix = prefixes[index] if prefixes is not None else ""
+            required = tuple(must_contain[index]) if must_contain is not None else ()
+            _check_constraints(prefix, required, settings.must_not_contain)
+            sentence = Sentence(
+                min(longest, self.network.config.decoder.max_sequence_length - 1),
+                tuple(self.tokenizer.encode(prefix)) if prefix else (),
+                tuple(tuple(self.tokenizer.encode(phrase)) for phrase in required),
+                forbidden_texts=forbidden,
+                seed=_seed(row, settings.search),
+            )
+            _check_lengths(sentence, prefix, required)
+            requests.append(_Request(index, text, row, len(ids) > self._most_source_tokens, sentence))
+        return sorted(requests, key=lambda request: -len(request.row))
+
+    def _translated(self, batch: Sequence[_Request], settings: TranslationSettings) -> Iterator[Translation]:
+        """Translate sentences side by side."""
+        sentences = [request.sentence for request in batch]
+        end_id = self.tokenizer.end_of_text_id
+        scorer = EncoderDecoderScorer(
+            self.network,
+            [request.row for request in batch],
+            max(sentence.max_length for sentence in sentences),
+            end_id,
+            self.tokenizer.vocabulary_size,
+            self._weights,
+            settings.search.coverage_penalty > 0,
         )
-        for index in range(len(texts)):
-            if not texts[index].strip():
-                yield index, Translation("", (), 0, False)
-        start = 0
-        while start < len(order):
-            width = min(len(ids[order[start]]), most) + 1 + len(self._tag)
-            chosen = order[start : start + max(1, settings.batch_tokens // width)]
-            start += len(chosen)
-            rows = [self._row(ids[index]) for index in chosen]
-            sentences = [
-                self._sentence(
-                    len(row),
-                    settings,
-                    prefixes[index] if prefixes else "",
-                    must_contain[index] if must_contain else (),
-                )
-                for row, index in zip(rows, chosen, strict=True)
-            ]
-            with evaluation_mode(self.network), torch.inference_mode():
-                scorer = EncoderDecoderScorer(
-                    self.network,
-                    rows,
-                    max(one.max_length for one in sentences),
-                    self.tokenizer.end_of_text_id,
-                    self.tokenizer.vocabulary_size,
-                )
-                found = beam_search(scorer, sentences, self.tokenizer.end_of_text_id, settings.search)
-            for index, row, hypotheses in zip(chosen, rows, found, strict=True):
-                if not hypotheses:
-                    raise ConfigError(
-                        "cannot be met within the length of the translation",
-                        "loosen the constraints or raise max_length_offset",
-                        option="must_contain",
-                        value=texts[index][:40],
-                    )
-                pairs = tuple((self.tokenizer.decode(one.token_ids), one) for one in hypotheses)
-                yield index, Translation(pairs[0][0], pairs, len(row), len(ids[index]) > most)
+        found = beam_search(scorer, sentences, end_id, settings.search)
+        for request, hypotheses in zip(batch, found, strict=True):
+            sentence = request.sentence
+            if not hypotheses:
+                option = "must_contain" if sentence.must_contain else "must_not_contain"
+                problem = f"cannot be met in {sentence.max_length} tokens for {request.text[:40]!r}"
+                remedy = "loosen the constraints or raise max_length_offset"
+                raise ConfigError(problem, remedy, option=option, value="set")
+            signature = settings.signature
+            signature += "|prefix:yes" if sentence.prefix else ""
+            signature += f"|with:{len(sentence.must_contain)}" if sentence.must_contain else ""
+            pairs = tuple((self.tokenizer.decode(one.token_ids), one) for one in hypotheses)
+            yield Translation(pairs[0][0], pairs, len(request.row), request.was_cut, signature)
 
     def source_ids(self, text: str) -> list[int]:
         """The token ids of a source as the network reads it: tag, text, as far as it fits, and end."""
@@ -177,13 +211,55 @@ class Translator:
     def _most_source_tokens(self) -> int:
         return self.network.config.encoder.max_sequence_length - 1 - len(self._tag)
 
-    def _sentence(
-        self, source_length: int, settings: TranslationSettings, prefix: str, must_contain: Sequence[str]
-    ) -> Sentence:
-        longest = int(settings.max_length_factor * source_length + settings.max_length_offset)
-        return Sentence(
-            min(longest, self.network.config.decoder.max_sequence_length - 1),
-            tuple(self.tokenizer.encode(prefix)) if prefix else (),
-            tuple(tuple(self.tokenizer.encode(text)) for text in must_contain),
-            tuple(tuple(self.tokenizer.encode(text)) for text in settings.must_not_contain),
-        )
+
+@dataclass(frozen=True)
+class _Request:
+    """A sentence to translate: its place among the texts, and its source as the network reads it."""
+
+    index: int
+    text: str
+    row: list[int]
+    was_cut: bool
+    sentence: Sentence
+
+
+def _batches(requests: Sequence[_Request], settings: TranslationSettings) -> Iterator[Sequence[_Request]]:
+    """Cut requests, the longest first, into batches."""
+    start = 0
+    while start < len(requests):
+        count = max(1, settings.batch_tokens // len(requests[start].row))
+        count = min(count, settings.batch_size or count)
+        yield requests[start : start + count]
+        start += count
+
+
+def _seed(row: Sequence[int], search: SearchSettings) -> int:
+    """The seed of a sentence's samples, which follows from its own tokens."""
+    if search.sampling is None:
+        return 0
+    data = repr((search.sampling.seed, list(row))).encode()
+    return xxhash.xxh3_64_intdigest(data) >> 1
+
+
+def _check_constraints(prefix: str, required: Sequence[str], forbidden: Sequence[str]) -> None:
+    """Refuse constraints of which one forbids what another asks for."""
+    _refuse_empty_texts("must_contain", required)
+    for option, texts in (("prefix", (prefix,)), ("must_contain", required)):
+        for text in texts:
+            for other in forbidden:
+                if other in text:
+                    problem = f"must_not_contain={other!r} forbids it"
+                    raise ConfigError(problem, "leave one of them out", option=option, value=text)
+
+
+def _check_lengths(sentence: Sentence, prefix: str, required: Sequence[str]) -> None:
+    """Refuse what does not fit into the longest translation of a sentence."""
+    longest = sentence.max_length
+    remedy = "raise max_length_offset or shorten it"
+    if len(sentence.prefix) >= longest:
+        problem = f"it has {len(sentence.prefix)} tokens, and the translation ends after {longest}"
+        raise ConfigError(problem, remedy, option="prefix", value=prefix)
+    for text, phrase in zip(required, sentence.must_contain, strict=True):
+        if len(phrase) > longest:
+            problem = f"it has {len(phrase)} tokens, and the translation ends after {longest}"
+            raise ConfigError(problem, remedy, option="must_contain", value=text)

@@ -28,6 +28,7 @@ from insight.models.blocks import ParallelResidual as ParallelResidual
 from insight.models.blocks import PostNorm as PostNorm
 from insight.models.blocks import PreNorm as PreNorm
 from insight.models.blocks import SandwichNorm as SandwichNorm
+from insight.models.caches import BeamCache as BeamCache
 from insight.models.caches import CacheStep as CacheStep
 from insight.models.caches import CrossCache as CrossCache
 from insight.models.caches import DecoderCache as DecoderCache

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from insight.models.attention import Attention
 from insight.models.attention.kernels import soft_cap
-from insight.models.caches import CacheShape, CrossCache, DecoderCache, EncoderStates
+from insight.models.caches import (
+    BeamCache,
+    BeamTree,
+    CacheShape,
+    CrossCache,
+    DecoderCache,
+    EncoderStates,
+    LayerCache,
+)
 from insight.models.checks import require, require_flags, require_number, require_positive
 from insight.models.input_checks import check_encoder_states, check_inputs
 from insight.models.linear import OutputHead, TokenEmbedding
@@ -169,17 +177,42 @@ class Decoder(TokenStack):
         max_length = self.config.max_sequence_length if max_length is None else max_length
         require_positive(batch_size=batch_size, max_length=max_length)
         require_positive(minimum=0, max_rollback=max_rollback)
-        check_encoder_states(self.reads_encoder, encoder_states, None, batch_size)
         weight = self.embedding.weight
-        stored = dtype or weight.dtype
-        shape = CacheShape(batch_size, max_length, stored, weight.device, max_rollback)
+        shape = CacheShape(batch_size, max_length, dtype or weight.dtype, weight.device, max_rollback)
+        layers, cross_caches = self._caches(shape, encoder_states)
+        return DecoderCache(layers, batch_size, max_length, cross_caches)
+
+    def make_beam_cache(
+        self,
+        num_sentences: int,
+        max_length: int | None = None,
+        dtype: torch.dtype | None = None,
+        encoder_states: EncoderStates | None = None,
+    ) -> BeamCache:
+        """Make an empty cache for a beam search, with one beam for each sentence at first.
+
+        Arguments and errors are those of :meth:`make_cache`.
+        """
+        max_length = self.config.max_sequence_length if max_length is None else max_length
+        require_positive(num_sentences=num_sentences, max_length=max_length)
+        weight = self.embedding.weight
+        tree = BeamTree(num_sentences, weight.device)
+        shape = CacheShape(num_sentences, max_length, dtype or weight.dtype, weight.device, tree=tree)
+        layers, cross_caches = self._caches(shape, encoder_states)
+        return BeamCache(layers, tree, max_length, cross_caches)
+
+    def _caches(
+        self, shape: CacheShape, states: EncoderStates | None
+    ) -> tuple[list[LayerCache], list[CrossCache]]:
+        """Return the caches of all layers, and the keys and values of the encoder's states for each."""
+        check_encoder_states(self.reads_encoder, states, None, shape.batch_size)
         layers = [block.attention.make_cache(shape) for block in self.layers()]
         cross_caches = [
-            CrossCache(encoder_states, block.cross_attention.project_states, stored)
+            CrossCache(states, block.cross_attention.project_states, shape.dtype)
             for block in self.layers()
-            if encoder_states is not None and block.cross_attention is not None
+            if states is not None and block.cross_attention is not None
         ]
-        return DecoderCache(layers, batch_size, max_length, cross_caches)
+        return layers, cross_caches
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> int:
         """Matrix-product FLOPs of one trained token: those of :meth:`forward_flops` and the head, times 3."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from insight.models.attention import Attention, GroupedQueryAttention
 from insight.models.blocks import Block
-from insight.models.caches import DecoderCache, EncoderStates
+from insight.models.caches import BeamCache, DecoderCache, EncoderStates
 from insight.models.checks import require, require_flags
 from insight.models.decoder import Decoder, DecoderConfig
 from insight.models.encoder import Encoder, EncoderConfig
@@ -213,14 +213,21 @@ class EncoderDecoder(Network):
         """Make a cache for targets of these sources; the states themselves are then no longer needed.
 
         Args:
-            encoder_states: Result of :meth:`encode`, one row for each target. For several beams of a source,
-                make the cache first and repeat its rows with ``cache.reorder``.
+            encoder_states: Result of :meth:`encode`, one row for each target. For a beam search,
+                use :meth:`make_beam_cache`.
             max_length: Target tokens that fit; ``None`` = the decoder's ``max_sequence_length``.
             dtype: Data type of the stored keys and values; ``None`` = that of the weights.
             max_rollback: Newest tokens that can be removed again where sliding windows drop old ones.
         """
         batch_size = encoder_states.states.shape[0]
         return self.decoder.make_cache(batch_size, max_length, dtype, max_rollback, encoder_states)
+
+    def make_beam_cache(
+        self, encoder_states: EncoderStates, max_length: int | None = None, dtype: torch.dtype | None = None
+    ) -> BeamCache:
+        """Make a cache for a beam search over these sources; arguments as in :meth:`make_cache`."""
+        num_sentences = encoder_states.states.shape[0]
+        return self.decoder.make_beam_cache(num_sentences, max_length, dtype, encoder_states)
 
     def flops_per_pair(self, source_length: int, target_length: int) -> int:
         """Matrix-product FLOPs of one trained pair, as in :meth:`Decoder.flops_per_token`."""

@@ -78,6 +78,8 @@ class OffsetLayerNorm(_EpsNorm):
 
 class _LayerNorm(nn.LayerNorm):
     def forward(self, hidden: Tensor) -> Tensor:
+        if self.weight is None or self.weight.dtype == hidden.dtype:
+            return F.layer_norm(hidden, self.normalized_shape, self.weight, self.bias, self.eps)
         # The kernel accepts weights of another dtype than the input only for some pairs of dtypes.
         weight, bias = (None if x is None else x.to(hidden.dtype) for x in (self.weight, self.bias))
         return F.layer_norm(hidden, self.normalized_shape, weight, bias, self.eps)

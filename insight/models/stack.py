@@ -187,8 +187,10 @@ class TokenStack(Network):
         """
         hidden = self._look_up(input_ids)
         if self.config.embedding_scale is not None:
-            # The factor is rounded to the dtype first, as in Gemma's training.
-            scale = torch.tensor(self.config.embedding_scale, dtype=hidden.dtype, device=hidden.device)
+            scale: float | Tensor = self.config.embedding_scale
+            if hidden.dtype != torch.float32:
+                # The factor is rounded to the dtype first, as in Gemma's training; float32 does so itself.
+                scale = torch.tensor(scale, dtype=hidden.dtype, device=hidden.device)
             hidden = hidden * scale
         if self.input_position is not None:
             check_positions(position_ids, self.input_position.num_positions)

@@ -20,7 +20,7 @@ from insight.models.attention.base import (
     head_size,
 )
 from insight.models.attention.kernels import KernelName, ScoreChange, Situation, check_kernel, make_kernel
-from insight.models.caches import CacheShape, LayerCache, make_layer_cache
+from insight.models.caches import BeamLayerCache, CacheShape, LayerCache, make_layer_cache
 from insight.models.checks import require, require_divisor, require_flags, require_number, require_positive
 from insight.models.linear import Projection
 from insight.models.masks import CausalMask, Mask
@@ -201,7 +201,10 @@ class GroupedQueryModule(CrossAttentionModule):
             encode = self.position.encode_queries
             query = self._encode(heads, self.query_norm, encode, context.tables, self.scale)
             key, value = (x.to(query.dtype) for x in states.keys_and_values(self.project_states))
-        mixed = self.mix(query, key, value, mask).transpose(1, 2).flatten(2)
+        beams = query.shape[0] // key.shape[0]
+        if beams > 1:  # the beams of a sentence are queries of one row, since they share its keys
+            query = query.view(-1, beams, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        mixed = self.mix(query, key, value, mask).transpose(1, 2).reshape(*hidden.shape[:2], -1)
         if self.gate is not None:
             mixed = mixed * torch.sigmoid(self.gate(hidden))
         output: Tensor = self.output(mixed)
@@ -225,7 +228,11 @@ class GroupedQueryModule(CrossAttentionModule):
         """Norm and position; ``(batch, sequence, heads, …)`` becomes ``(batch, heads, sequence, …)``."""
         # In float32 even under bfloat16: the result is rounded once, and no operation mixes dtypes, which
         # is slow on a CPU.
-        wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
+        wide = (
+            heads
+            if heads.dtype == torch.float32
+            else heads.to(torch.promote_types(heads.dtype, torch.float32))
+        )
         after = self.norm_after_position
         encoded = norm(encode(wide, *others)) if after else encode(norm(wide), *others)
         result: Tensor = encoded.to(heads.dtype).transpose(1, 2)
@@ -251,6 +258,9 @@ class GroupedQueryModule(CrossAttentionModule):
         self.position.check_cache(shape.max_length)
         window = self.window if self.chunk_size is None else None  # a ring would forget where a chunk began
         extra_channels = self.position.extra_channels
+        if shape.tree is not None and self.window is None and self.chunk_size is None:
+            heads = self.num_key_value_heads
+            return BeamLayerCache(shape, shape.tree, heads, self.head_dim, extra_channels)
         return make_layer_cache(shape, self.num_key_value_heads, self.head_dim, extra_channels, window)
 
     def flops_per_token(self, sequence_length: int) -> int:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from insight.models.caches.trees import BeamTree
 from insight.models.masks import BidirectionalMask, Mask, PaddingMask
 from insight.runtime.errors import ConfigError
 
@@ -27,6 +28,7 @@ class CacheShape:
         dtype: Data type of the stored keys and values.
         device: Device of the buffers.
         max_rollback: Newest tokens that :meth:`LayerCache.truncate` can remove where old ones are dropped.
+        tree: The tree of a beam search, for layers that can share the tokens of beams.
     """
 
     batch_size: int
@@ -34,6 +36,7 @@ class CacheShape:
     dtype: torch.dtype
     device: torch.device
     max_rollback: int = 0
+    tree: BeamTree | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,14 @@ class EncoderStates:
 class CrossCache:
     """Keys and values of an encoder's states for one layer, computed once and read in every step.
 
-    They are ``(batch, num_key_value_heads, source, head_dim)`` and do not grow with the decoded text.
+    They are ``(batch, num_key_value_heads, source, head_dim)`` and do not grow with the decoded text. The
+    beams of a sentence share its row.
     """
 
     def __init__(self, encoder_states: EncoderStates, project: ProjectStates, dtype: torch.dtype) -> None:
         keys, values = encoder_states.keys_and_values(project)
-        self.keys, self.values = keys.to(dtype), values.to(dtype)
+        # In one piece, since every step reads them.
+        self.keys, self.values = keys.to(dtype).contiguous(), values.to(dtype).contiguous()
         self.mask = encoder_states.mask
 
     def keys_and_values(self, project: ProjectStates) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,8 @@ class AutoKernel(Kernel):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, change: ScoreChange = PLAIN
     ) -> Tensor:
         trains = query.requires_grad and torch.is_grad_enabled()
+        if not trains and query.device.type == "cpu" and change.soft_cap is None:
+            return self.sdpa(query, key, value, mask, scale, change)  # without a look at the rest, for speed
         device, wide_keys = query.device.type, key.shape[-1] > value.shape[-1]
         situation = Situation(device, query.dtype, query.shape[2], trains, mask, change, wide_keys)
         return self.choose(situation)[0](query, key, value, mask, scale, change)
