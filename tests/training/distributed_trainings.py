@@ -19,6 +19,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from tiny_training import make_trainer
+from tiny_translation_training import make_data as make_pairs
+from tiny_translation_training import make_module as make_translation_module
 from torch.multiprocessing import start_processes
 
 from insight.callbacks import AveragedWeights
@@ -45,7 +47,9 @@ from insight.runtime.sharded_tensors import local, part_like, whole
 from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
 from insight.training.parallel import FSDP2Strategy
 from insight.training.step import AccumulationWindow
+from insight.training.translation_metrics import TranslationScore, score_translations
 
+_INITIALIZE = AccumulationWindow.__init__
 GLOBAL_BATCH_SIZE = 8
 NUM_BYTES = 3_000
 # Epochs end on the way, also in the shorter trainings, which validate twice after what they save.
@@ -77,6 +81,7 @@ class Scenario:
         num_steps: Where it ends.
         saves: Whether it saves after ``SAVED_STEP`` steps, inside a window where there are some.
         resume: Checkpoint that it goes on from.
+        translates: Whether it is one of a translation model, which has a ``network`` of its own.
         fault: What is done wrongly; see :func:`planted`.
     """
 
@@ -93,6 +98,7 @@ class Scenario:
     num_steps: int = FEWER_STEPS
     saves: bool = False
     resume: str | None = None
+    translates: bool = False
     fault: str | None = None
 
 
@@ -108,7 +114,7 @@ class Observer(pl.Callback):
         self.has_saved = False
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if self.scenario.packed:
+        if self.scenario.packed or self.scenario.translates:
             return
         for row, row_id in enumerate(batch.input_ids.sum(1).tolist()):
             batch.targets[row, row_id % 29 :] = -100
@@ -153,21 +159,8 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         val_check_interval=scenario.num_steps // 3 * scenario.accumulate,
         check_val_every_n_epoch=None,
     )
-    module = LanguageModelingModule(
-        network_of(scenario.network),
-        optimizer=OPTIMIZERS[scenario.optimizer],
-        schedule=WarmupStableDecay(warmup_steps=3),
-        freeze=scenario.freeze,
-        compile="off",
-    )
-    data = LanguageModelingDataModule(
-        str(documents(folder)),
-        tokenizer=ByteTokenizerConfig(),
-        sampling=Packing() if scenario.packed else Windows(),
-        sequence_length=32,
-        batch_size=GLOBAL_BATCH_SIZE * num_sharing // num_processes,
-        validation_fraction=0.2,
-        cache_dir=str(folder / "cache"),
+    module, data = (pair_parts if scenario.translates else text_parts)(
+        folder, scenario, num_processes // num_sharing
     )
     with planted(scenario.fault):
         if num_processes > 1 and os.environ["LOCAL_RANK"] != "0":
@@ -183,7 +176,35 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
         "consumed": data.state_dict()["num_samples_consumed"],
         "weight": float(sum(weight.abs().sum() for weight in weights)),
         "numbers_held": sum(local(parameter).numel() for parameter in module.network.parameters()),
+        "translations": getattr(module, "translations", {}).get("validation"),
     }
+
+
+def pair_parts(folder: Path, scenario: Scenario, num_readers: int) -> tuple[Any, Any]:
+    """Module and data of a translation training."""
+    module = make_translation_module(optimizer=OPTIMIZERS[scenario.optimizer])
+    return module, make_pairs(folder, batch_tokens=256 // num_readers)
+
+
+def text_parts(folder: Path, scenario: Scenario, num_readers: int) -> tuple[Any, Any]:
+    """Module and data of a language modeling training."""
+    module = LanguageModelingModule(
+        network_of(scenario.network),
+        optimizer=OPTIMIZERS[scenario.optimizer],
+        schedule=WarmupStableDecay(warmup_steps=3),
+        freeze=scenario.freeze,
+        compile="off",
+    )
+    data = LanguageModelingDataModule(
+        str(documents(folder)),
+        tokenizer=ByteTokenizerConfig(),
+        sampling=Packing() if scenario.packed else Windows(),
+        sequence_length=32,
+        batch_size=GLOBAL_BATCH_SIZE // num_readers,
+        validation_fraction=0.2,
+        cache_dir=str(folder / "cache"),
+    )
+    return module, data
 
 
 def _by_name(values: dict[int, Any]) -> dict[str, Any]:
@@ -234,7 +255,9 @@ def planted(fault: str | None) -> Iterator[None]:
             of its own part; ``repeated tail``: surplus rows of a validation repeat the last one;
             ``no optimizer state``: it is not loaded; ``other world``: an open window is continued as if as
             many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one;
-            ``no values``: what the first process drew does not reach the others.
+            ``no values``: what the first process drew does not reach the others; ``own divisor``: each
+            process scales its loss by its own targets; ``mean of scores``: each scores its own translations,
+            and the scores are averaged.
     """
     if fault is None:
         yield
@@ -260,6 +283,12 @@ def planted(fault: str | None) -> Iterator[None]:
             "rows_by_process",
             lambda splits, size: torch.arange(sum(splits)),
         ),
+        "own divisor": (AccumulationWindow, "__init__", _own_divisor),
+        "mean of scores": (
+            sys.modules["insight.training.translation"],
+            "score_translations",
+            _mean_of_scores,
+        ),
         "no values": (sys.modules["insight.training.parallel"], "part_like", _nothing_sent),
     }
     owner, name, wrong = places[fault]
@@ -269,6 +298,18 @@ def planted(fault: str | None) -> Iterator[None]:
 
 def _local_totals(self: AccumulationWindow, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return self.negative_log_likelihood, self.num_valid.to(torch.float32) * trainer.world_size
+
+
+def _own_divisor(self: AccumulationWindow, divisor: int, device: torch.device) -> None:
+    _INITIALIZE(self, divisor + 5 * int(os.environ["LOCAL_RANK"]), device)
+
+
+def _mean_of_scores(texts: list[str], references: list[str], **options: Any) -> dict[str, TranslationScore]:
+    halves = [score_translations(texts[rank::2], references[rank::2], **options) for rank in (0, 1)]
+    return {
+        name: dataclasses.replace(score, value=(score.value + halves[1][name].value) / 2)
+        for name, score in halves[0].items()
+    }
 
 
 def _local_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
