@@ -51,6 +51,14 @@ class TranslationOptions:
             ``marian`` or ``ctranslate2``.
         length_penalty: Exponent of the length in that rule; more favours longer translations. Without it the
             rule's own.
+        coverage_penalty: Factor by which a translation that leaves words of its source unread loses; 0 for
+            none.
+        temperature: Draw ``n_best`` translations at random, the wilder the higher, instead of searching;
+            without it the likeliest are searched.
+        top_k: Number of the most likely tokens to draw from.
+        top_p: Draw only from the likeliest tokens that together reach this probability.
+        min_p: Draw only from tokens at least this share as likely as the most likely one.
+        seed: Seed of what is drawn; equal sentences get equal translations.
         no_repeat_ngram: Length of token sequences that may not occur twice in a translation; 0 allows all.
         prefix: Text that every translation begins with.
         must_contain: Text that every translation contains; may be given again.
@@ -65,6 +73,12 @@ class TranslationOptions:
     n_best: int = 1
     length_rule: Literal["mean", "gnmt", "marian", "ctranslate2"] = "mean"
     length_penalty: float | None = None
+    coverage_penalty: float = 0.0
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int = 0
     no_repeat_ngram: int = 0
     prefix: str | None = None
     must_contain: Sequence[str] = ()
@@ -76,7 +90,8 @@ class TranslationOptions:
     def __post_init__(self) -> None:
         require_number("num_beams", self.num_beams, "1 for greedy search, or 5", whole=True, at_least=1)
         require_number("n_best", self.n_best, 1, whole=True, at_least=1)
-        if self.n_best > self.num_beams:
+        self._check_sampling()
+        if self.temperature is None and self.n_best > self.num_beams:
             problem, remedy = f"exceeds num_beams={self.num_beams}", f"use --num_beams {self.n_best}"
             raise ConfigError(problem, remedy, option="n_best", value=self.n_best)
         require_number("length_penalty", self.length_penalty, 1, optional=True, at_least=-20, at_most=20)
@@ -87,17 +102,30 @@ class TranslationOptions:
                 raise ConfigError("holds an empty text", "leave it out", option=name, value=texts)
             object.__setattr__(self, name, texts)
 
+    def _check_sampling(self) -> None:
+        for name in ("top_k", "top_p", "min_p"):
+            value = getattr(self, name)
+            if self.temperature is None and value is not None:
+                problem, remedy = "belongs to drawing at random", "add --temperature 1, or leave it out"
+                raise ConfigError(problem, remedy, option=name, value=value)
+
     def settings(self) -> TranslationSettings:
         """These options in the form that a translator takes."""
         from insight.generation.search import SearchSettings
+        from insight.generation.settings import Sampling
         from insight.generation.translator import TranslationSettings
 
+        sampling = None
+        if self.temperature is not None:
+            sampling = Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.seed)
         return TranslationSettings(
             SearchSettings(
-                beam_size=self.num_beams,
+                beam_size=self.num_beams if sampling is None else self.n_best,
                 num_best=self.n_best,
                 length_rule=self._rule(),
+                coverage_penalty=self.coverage_penalty,
                 no_repeat_ngram=self.no_repeat_ngram,
+                sampling=sampling,
             ),
             max_length_factor=self.max_length_factor,
             max_length_offset=self.max_length_offset,

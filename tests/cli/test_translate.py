@@ -122,8 +122,24 @@ def test_directions_and_constraints(command) -> None:
 def test_search_options_reach_the_search(command) -> None:
     err = command("in.txt", "--num_beams", "2", "--length_rule", "gnmt", "--length_penalty", "0.5").err
     assert "decoding: beam:2|score:sum/((5+L)/6)^0.5|end:yes|stop:pruned:3|" in err
+    assert "|coverage:0.2|" in command("in.txt", "--coverage_penalty", "0.2").err
     options = TranslationOptions(length_rule="marian", no_repeat_ngram=3, num_beams=1)
     assert "beam:1|score:(sum-0L)/L^1|" in options.settings().signature
+
+
+def test_samples_follow_from_the_seed_and_the_sentence(command) -> None:
+    def drawn(*arguments: str) -> list[str]:
+        return command("in.txt", "--temperature", "3", *arguments).out.split("\n")
+
+    first = drawn("--seed", "1")
+    assert drawn("--seed", "1", "--batch_tokens", "1") == first  # whatever the neighbours
+    assert drawn("--seed", "2") != first
+    assert len(first) == len(LINES) + 1
+    line = command("in.txt", "--temperature", "1", "--n_best", "7", "--json").out.split("\n")[0]
+    assert len(json.loads(line)["hypotheses"]) == 7
+    assert "samples:7|" in json.loads(line)["decoding"]
+    assert "temperature=0.0: must be a number, above 0" in command("in.txt", "--temperature", "0").error_line
+    assert "top_k=5: belongs to drawing at random" in command("in.txt", "--top_k", "5").error_line
 
 
 def test_a_long_sentence_is_cut_and_counted(command) -> None:

@@ -15,7 +15,7 @@ run: {name: numbers, num_threads: 1, test: false}
 data:
   class_path: TranslationDataModule
   init_args:
-    train_files: pairs.tsv
+    train_files: FOLDER/pairs.tsv
     source_field: en
     target_field: es
     tokenizer: {class_path: BPETokenizerConfig, init_args: {vocabulary_size: 290}}
@@ -48,6 +48,7 @@ def train_numbers(folder: Path, steps: int = 150, directions: str = "forward") -
     rows = [f"{' '.join(words)}\t{' '.join(WORDS[word] for word in words)}" for words in chosen]
     (folder / "pairs.tsv").write_text("en\tes\n" + "".join(f"{row}\n" for row in rows), encoding="utf-8")
     text = CONFIG.replace("DIRECTIONS", directions).replace("STEPS", str(steps))
+    text = text.replace("FOLDER", str(folder))
     (folder / "numbers.yaml").write_text(text, encoding="utf-8")
     before = Path.cwd()
     os.chdir(folder)
