@@ -256,7 +256,12 @@ def test_vocabularies_and_directions(tmp_path: Path, vocabulary: str, directions
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_without_a_validation_text(tmp_path: Path, precision: str) -> None:
     recorder, module, _ = train(
-        tmp_path, 2, data={"validation_files": None}, precision=precision, module=make_module()
+        tmp_path,
+        2,
+        data={"validation_files": None, "validation_fraction": 0.0},
+        precision=precision,
+        module=make_module(),
+        val_check_interval=1,
     )
     assert len(recorder.losses) == 2
     assert not module.translations
