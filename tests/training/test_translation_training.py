@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_resume import SaveAt
 from tiny_training import LossRecorder, make_trainer, same_weights
-from tiny_translation_training import make_data, make_module, make_network
+from tiny_translation_training import WORDS, make_data, make_module, make_network
 from torch.utils.data import DataLoader
 
 from insight.callbacks import AveragedWeights, EarlyStopping, RunCheckpoint
@@ -32,6 +32,7 @@ from insight.models.positions import Alibi, NoPosition, RelativeBias, Rope, Sinu
 from insight.runtime.errors import CheckpointError
 from insight.runtime.seeding import seed_everything
 from insight.training import TranslationModule
+from insight.training.guards import samples_of
 from insight.training.step import AccumulationWindow
 
 SAVED, END = 5, 12
@@ -132,6 +133,29 @@ def test_scores_are_those_of_sacrebleus_command_line(whole: Whole, tmp_path: Pat
     metrics = module.trainer.callback_metrics
     for theirs, name in zip(json.loads(done.stdout), ("bleu", "chrf", "ter"), strict=True):
         assert float(metrics[f"validation/{name}"]) == pytest.approx(theirs["score"], rel=1e-5, abs=1e-6)
+
+
+def test_values_of_sorted_batches_come_back_in_the_order_of_the_text(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    data.setup("validate")
+    pairs, target = data.evaluation_pairs("validation"), data.pair_stores("validation").target
+    assert pairs.num_batches > 1
+    batches = [pairs(index).targets for index in range(pairs.num_batches)]
+    ordered = data.in_text_order("validation", batches)
+    assert ordered.tolist() == target.tokens(0, target.num_tokens).tolist()
+
+
+def test_suspects_of_a_guard_are_pairs(tmp_path: Path) -> None:
+    """Every pair of a step, with its number in the run and the beginnings of both sides."""
+    data = make_data(tmp_path)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    data.advance(batch.num_samples_global)
+    found = samples_of([batch], data, 0, 1)
+    assert [sample["sample"] for sample in found] == list(range(len(batch.targets)))
+    for sample in found:
+        source, target = sample["documents"]
+        assert target.split() == [WORDS[word] for word in source.split()][: len(target.split())]
 
 
 @pytest.mark.parametrize(("number", "expected"), [(5, 5), (0, None), (None, 18)])
