@@ -1,4 +1,4 @@
-"""Every file of ``configs/attention/`` trains by itself and over the quickstart, changing only YAML."""
+"""Every file of ``configs/attention/`` builds over the quickstart, changing only YAML; some train here."""
 
 from __future__ import annotations
 
@@ -60,12 +60,11 @@ def test_over_the_quickstart_at_full_size(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+# test_documented_commands.py trains all of them over the quickstart.
 QUICK = ("alibi", "differential", "latent", "learned")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", QUICK)
 def test_trains_and_writes(name: str, insight: Insight, workplace: Path) -> None:
     options = ("--run.test=false", "--model.network.hidden_size=32")
     outcome = insight("fit", "--config", "tiny.yaml", "--config", f"attention/{name}", *options)
