@@ -51,6 +51,23 @@ def _start_from_own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -
 # jsonargparse's own functions look it up under this name.
 _typehints.discard_init_args_on_class_path_change = _start_from_own_defaults
 
+_sort_types: Any = _typehints.sort_subtypes_for_union
+
+
+def _try_int_before_float(types: Any, *others: Any) -> list[Any]:
+    """Order the types of a union as jsonargparse does, but try whole numbers before others.
+
+    ``typing`` keeps whichever order of the two it met first, and one batch is not all of them (1.0).
+    """
+    found = list(_sort_types(types, *others))
+    if int in found and float in found[: found.index(int)]:
+        first, second = found.index(float), found.index(int)
+        found[first], found[second] = int, float
+    return found
+
+
+_typehints.sort_subtypes_for_union = _try_int_before_float
+
 _Path: Any = _paths.Path
 _open_path = _Path.__init__
 

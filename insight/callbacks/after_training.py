@@ -23,6 +23,7 @@ from insight.checkpoints.artifact import load_decoder
 from insight.optimization import plan
 from insight.optimization.config import check_search
 from insight.reporting import Metric, update_summary
+from insight.runtime.errors import ConfigError
 from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
@@ -34,6 +35,7 @@ from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import check_options, unfinished_folder
 from insight.safety.targets import target_of_file
 from insight.training.parallel import generating, is_sharded
+from insight.training.translation import TranslationModule
 
 if TYPE_CHECKING:
     from insight.optimization import SearchResult
@@ -41,6 +43,16 @@ if TYPE_CHECKING:
 
 # The default time for measuring.
 _SHARE_OF_TRAINING, _FEWEST_SECONDS, _MOST_SECONDS = 0.4, 5.0, 60.0
+
+
+def _require_decoder(callback: AfterTraining, module: LightningModule) -> None:
+    if isinstance(module, TranslationModule):
+        problem, remedy = (
+            "works on models that continue text",
+            "leave it out of this run",
+        )
+        name = type(callback).__name__
+        raise ConfigError(problem, remedy, option="trainer.callbacks", value=name)
 
 
 class QuantizeAtEnd(AfterTraining):
@@ -79,6 +91,9 @@ class QuantizeAtEnd(AfterTraining):
 
     def on_train_end(self, *_: Any) -> None:
         self._trained_seconds = time.monotonic() - self._began
+
+    def check_module(self, module: LightningModule) -> None:
+        _require_decoder(self, module)
 
     def what_follows(self) -> str:
         return f"compression ({self._allowed_seconds:.0f} s)"
@@ -210,6 +225,9 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
         self._trained_before, self._started = self.trained_seconds, None
         if self._may_shorten and self.trained_seconds < _SECONDS_WORTH_A_WHOLE_SUITE:
             self.final_suite = self.suite
+
+    def check_module(self, module: LightningModule) -> None:
+        _require_decoder(self, module)
 
     def what_follows(self) -> str:
         text = f"the safety suite {self.final_suite.name}"

@@ -55,6 +55,7 @@ from insight.runtime.numbers import require_number
 
 MOST_SET_ASIDE = 500
 """Most pairs that are set aside for validation if there are no validation files."""
+_RECURRING = "that recur nearly word for word in the training text"
 _PROFILED_PAIRS = 500
 _PAIRS_AT_ONCE = 4096
 _Ids = npt.NDArray[np.int64]
@@ -231,7 +232,7 @@ class PairPreparation:
         training = self._kept("train", FilterCounts())
         for pair, overlap in zip(held_out, overlaps(held_out, training), strict=True):
             if overlap > self.files.max_test_overlap:
-                counts.dropped["that recur nearly word for word in the training text"] += 1
+                counts.dropped[_RECURRING] += 1
             else:
                 yield pair
 
@@ -461,7 +462,10 @@ class PairPreparation:
             rule = f"{share} of the training pairs, at most {MOST_SET_ASIDE},"
             note, option = f"no validation_files, so {rule} are set aside: {note}", "train_files"
         if not counts.num_kept:
-            raise DataError(f"{option}: {note}", "give other text, or loosen filters and limits")
+            remedy = "give other text, or loosen filters and limits"
+            if _RECURRING in counts.dropped:
+                remedy = "give other text, or set max_test_overlap to null to measure on these pairs too"
+            raise DataError(f"{option}: {note}", remedy)
         return note
 
 

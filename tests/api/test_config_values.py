@@ -275,3 +275,15 @@ def test_what_the_user_names_is_kept(workplace: Path, options: list[str]) -> Non
     assert left_out == ([] if len(options) < 3 else left_out)
     assert not any(line.startswith("data.validation_files") for line in left_out)
     assert config["data"]["init_args"]["validation_files"] == "corpus:austen-persuasion"
+
+
+def test_one_batch_is_not_all_of_them(workplace: Path) -> None:
+    given = (
+        "--trainer.limit_val_batches=1",
+        "--trainer.limit_test_batches=1.0",
+        "--trainer.overfit_batches=2",
+    )
+    trainer = configured(*given, "--trainer.val_check_interval=0.5").config.trainer
+    numbers = [trainer.limit_val_batches, trainer.limit_test_batches, trainer.overfit_batches]
+    assert [(type(number), number) for number in numbers] == [(int, 1), (float, 1.0), (int, 2)]
+    assert trainer.val_check_interval == 0.5

@@ -27,7 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         text = [f"{lines[number % 4]} {words[number % 6]} {number}" for number in range(120)]
         (tmp_path / name).write_text("\n".join(text) + "\n", encoding="utf-8")
     text = CONFIG.replace("DIRECTIONS", "forward").replace("STEPS", "3")
-    text = text.replace("pairs.tsv", "{source: a.en, target: a.es}").replace("_length: 24", "_length: 64")
+    text = text.replace("FOLDER/pairs.tsv", "{source: a.en, target: a.es}")
+    text = text.replace("_length: 24", "_length: 64")
     (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
     return tmp_path
 
@@ -65,3 +66,29 @@ def test_one_line_and_no_run(folder: Path, options: list[str], said: str) -> Non
     assert done.code == 2
     assert said in done.error_line
     assert not os.path.exists("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["QuantizeAtEnd", "SafetyEvaluation"])
+@pytest.mark.parametrize("command", ["fit", "check"])
+def test_work_that_only_decoders_allow_is_refused_before_training(
+    folder: Path, command: str, name: str
+) -> None:
+    callbacks = f"--trainer.callbacks=[{{class_path: {name}}}]"
+    done = run_insight(command, "--config", "own.yaml", callbacks)
+    assert done.code == 2, done.err
+    assert f"trainer.callbacks={name}: works on models that continue text" in done.out + done.err
+    assert not list(folder.glob("runs/*"))
+
+
+def test_pairs_that_all_recur_name_the_option(folder: Path) -> None:
+    (folder / "same.en").write_text("one two three four five six\n" * 9, encoding="utf-8")
+    (folder / "same.es").write_text(
+        "".join(f"uno dos tres cuatro cinco {n}\n" for n in range(9)), encoding="utf-8"
+    )
+    same = "--data.train_files={source: same.en, target: same.es}"
+    done = fit(
+        same, "--data.validation_files=null", "--data.validation_fraction=0.1", "--data.max_test_overlap=0.1"
+    )
+    assert done.code == 2
+    assert "set max_test_overlap to null" in done.err

@@ -34,6 +34,7 @@ from insight.api.check.trial import (
     without_clocks_and_files,
 )
 from insight.callbacks import RunCheckpoint
+from insight.callbacks.start_and_end import AfterTraining
 from insight.checkpoints.reader import read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
 from insight.data.text_data_module import TextDataModule
@@ -55,7 +56,7 @@ def check_data_and_network(cli: InsightCLI, checkpoint: Path | None, is_first: b
     Returns:
         The position in the data from which the run resumes; empty if there is none, or it was not read.
     """
-    check_sequence_length(cli)
+    check_parts(cli)
     cli.datamodule.setup("fit")
     position = _check_checkpoints(cli, checkpoint) if is_first else {}
     findings = Findings()
@@ -99,10 +100,13 @@ def check_trainer(
     _heed(findings)
 
 
-def check_sequence_length(cli: InsightCLI) -> None:
-    """Refuse data whose sequences are longer than the context of the network."""
+def check_parts(cli: InsightCLI) -> None:
+    """Refuse sequences longer than the context of the network, and callbacks that cannot work on its kind."""
     if isinstance(cli.model, TrainingModule):
         cli.model.check_data(cli.datamodule)
+    for callback in cli.callbacks:
+        if isinstance(callback, AfterTraining):
+            callback.check_module(cli.model)
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def _heed(findings: Findings) -> None:
 def examine_rest(cli: InsightCLI, findings: Findings) -> None:
     """Look for further mistakes when defaults stand in for refused values of the configuration."""
     more = Findings()
-    more.accepts(check_sequence_length, cli)
+    more.accepts(check_parts, cli)
     _set_up_data(cli, more)
     more.accepts(check_disk, cli, None)
     for mistake in more.mistakes:
@@ -138,7 +142,7 @@ def examine(cli: InsightCLI, findings: Findings) -> dict[str, Any]:
     Returns:
         Plain JSON values, one mapping per part; parts that could not be determined are missing.
     """
-    fits = findings.accepts(check_sequence_length, cli)
+    fits = findings.accepts(check_parts, cli)
     numbers: dict[str, Any] = {}
     if _set_up_data(cli, findings):
         tokenizer = {**cli.datamodule.summary()["tokenizer"], "encoder": cli.datamodule.tokenizer.encoder}
