@@ -267,6 +267,7 @@ class TranslationModule(TrainingModule):
         sample = sources[:: max(1, len(sources) // _TIMED_SENTENCES)][:_TIMED_SENTENCES]
         short = replace(self.translation, max_length_factor=0.0, max_length_offset=_TIMED_TOKENS)
         with generating(self.trainer, self.network):
+            self.translator().translate(sample, short)  # the first call takes many times as long as others
             began = time.monotonic()
             self.translator().translate(sample, short)
             seconds = (time.monotonic() - began) / (len(sample) * _TIMED_TOKENS)
