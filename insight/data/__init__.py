@@ -7,6 +7,7 @@ from insight.runtime.imports import lazy_exports
 if TYPE_CHECKING:
     from insight.data.canaries import Canary as Canary
     from insight.data.canaries import CanaryInjection as CanaryInjection
+    from insight.data.canaries import CanaryPairInjection as CanaryPairInjection
     from insight.data.cleaning import PairFilters as PairFilters
     from insight.data.corpora import list_corpora as list_corpora
     from insight.data.corpora import read_corpus as read_corpus

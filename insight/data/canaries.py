@@ -35,12 +35,14 @@ class Canary:
         secret: The digits of the secret.
         ending: The rest of the sentence. It is equal for every secret and therefore not scored, so that
             thousands of candidate secrets share the computation of all tokens but their last.
+        source: The sentence whose translation this one is, in parallel text.
     """
 
     prompt: str
     continuation: str
     secret: str
     ending: str
+    source: str = ""
 
     @property
     def sentence(self) -> str:
@@ -105,21 +107,31 @@ class CanaryInjection(Component):
         # secrets must get the same tokens as in training.
         kept = before.rstrip()
         continuation = before[len(kept) :] + _SECRET
+        names = [_FIRST[owner // len(_SECOND)] + _SECOND[owner % len(_SECOND)] for owner in owners]
         return tuple(
             Canary(
-                prompt=kept.replace(_OWNER, _FIRST[owner // len(_SECOND)] + _SECOND[owner % len(_SECOND)]),
+                prompt=kept.replace(_OWNER, name),
                 continuation=continuation,
                 secret=f"{secret:0{self.num_digits}d}",
                 ending=after,
+                source=self._source_of(name),
             )
-            for owner, secret in zip(owners, secrets, strict=True)
+            for name, secret in zip(names, secrets, strict=True)
         )
 
-    def documents(self) -> list[str]:
-        """The documents to add to the training text: each canary ``repetitions`` times, shuffled."""
-        planted = [canary.sentence for canary in self.canaries()] * self.repetitions
+    def _source_of(self, owner: str) -> str:
+        """The source sentence of a canary; text that is not parallel has none."""
+        return ""
+
+    def planted(self) -> list[Canary]:
+        """The canaries as they are added to the training text: each ``repetitions`` times, shuffled."""
+        planted = list(self.canaries()) * self.repetitions
         order = permute(np.arange(len(planted)), len(planted), self.seed, _ORDER)
         return [planted[index] for index in order.tolist()]
+
+    def documents(self) -> list[str]:
+        """The sentences of :meth:`planted`, each a document."""
+        return [canary.sentence for canary in self.planted()]
 
     def record(self) -> dict[str, Any]:
         """The planted secrets as plain JSON values, sufficient to measure exposure without this class."""
@@ -128,3 +140,37 @@ class CanaryInjection(Component):
             "repetitions": self.repetitions,
             "planted": [asdict(canary) for canary in self.canaries()],
         }
+
+
+@dataclass(frozen=True)
+class CanaryPairInjection(CanaryInjection):
+    """Plants random secrets in parallel training text, as pairs of sentences at its end.
+
+    The source names the owner alone and the target gives the secret, so a network cannot copy it: one that
+    ranks a planted secret high has memorized it.
+
+    Args:
+        num_canaries: Number of secrets, each with its own owner.
+        repetitions: How often each pair is planted.
+        format: The planted target sentence, with {owner} before {secret}.
+        num_digits: Length of a secret; each of 10^num_digits is equally likely.
+        seed: Chooses owners, secrets and their order.
+        source_format: The planted source sentence, with {owner} and without the secret.
+    """
+
+    source_format: str = "What is the secret number of {owner}?"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        text = self.source_format
+        if not isinstance(text, str) or text.count(_OWNER) != 1 or _SECRET in text:
+            problem = f"it needs {_OWNER} once, and no {_SECRET}, which a network could copy"
+            remedy = f"use e.g. {type(self).source_format!r}"
+            raise ConfigError(problem, remedy, option="source_format", value=repr(text))
+
+    def _source_of(self, owner: str) -> str:
+        return self.source_format.replace(_OWNER, owner)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Source and target of each of :meth:`planted`."""
+        return [(canary.source, canary.sentence) for canary in self.planted()]

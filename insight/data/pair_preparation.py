@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from insight.data.canaries import CanaryPairInjection
 from insight.data.cleaning import (
     FilterCounts,
     LanguageProfile,
@@ -87,6 +88,7 @@ class PairFiles:
     invalid_text: str = "error"
     validation_fraction: float = 0.0
     seed: int = 0
+    canaries: CanaryPairInjection | None = None
 
     def __post_init__(self) -> None:
         SourceReading(self.source_field, self.invalid_text)  # Both check their values.
@@ -380,6 +382,7 @@ class PairPreparation:
                     "too_long": files.too_long if is_train else "truncate",
                     "directions": files.directions if is_train else "forward",
                     "is_tagged": files.directions == "both",
+                    **self._planting(split),
                 },
             )
             keys = [f"{key}-{part}" for part in (*SIDES, *(() if is_train else ("text",)))]
@@ -388,6 +391,28 @@ class PairPreparation:
             self._stores[split] = PairStores(*stores)
             say(f"{split}: {stores[0].manifest.origin['division']}")
         return self._stores[split]
+
+    def _planting(self, split: str) -> dict[str, str]:
+        """The part of the key of a store that names what is planted in it."""
+        planted = self.files.canaries if split == "train" else None
+        return {} if planted is None else {"canaries": json.dumps(planted.to_dict(), sort_keys=True)}
+
+    def _planted(self, split: str) -> list[Pair]:
+        """The canaries of a split, which no filter and no limit of length may take away.
+
+        Raises:
+            ConfigError: They are too long.
+        """
+        canaries = self.files.canaries
+        if canaries is None or split != "train":
+            return []
+        pairs, counts = canaries.pairs(), FilterCounts()
+        self._encoded(split, pairs, counts)
+        if counts.dropped or counts.num_cut:
+            problem = "is longer than max_source_length or max_target_length"
+            remedy = "shorten format and source_format, or raise the limits"
+            raise ConfigError(problem, remedy, option="canaries", value=" → ".join(pairs[0]))
+        return pairs
 
     def _build(self, split: str, *folders: Path) -> None:
         """Write both sides of a split, and the sentences as bytes if there is a third folder."""
@@ -399,7 +424,7 @@ class PairPreparation:
         ]
         byte_lengths = [tokenizer.token_byte_lengths() for tokenizer in self.tokenizers]
         try:
-            pairs = self._kept(split, counts, repairs)
+            pairs = itertools.chain(self._kept(split, counts, repairs), self._planted(split))
             while chunk := list(itertools.islice(pairs, _PAIRS_AT_ONCE)):
                 sides = self._encoded(split, chunk, counts)
                 for writer, documents, lengths in zip(writers, sides, byte_lengths, strict=False):

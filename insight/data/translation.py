@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from insight.data.canaries import CanaryPairInjection
 from insight.data.cleaning import PairFilters
 from insight.data.loaders import MAX_LOADER_WORKERS, BatchLoader, SampleCursor, text_hash
 from insight.data.pair_preparation import PairFiles, PairPreparation
@@ -62,6 +63,7 @@ class TranslationDataModule(TextDataModule):
         validation_batch_tokens: Most padded tokens of a batch when measuring; ``batch_tokens`` if not given.
         pool_size: Pairs that are sorted by length together; a larger pool means less padding.
         seed: Chooses the order of the training pairs, and the pairs that are set aside.
+        canaries: Secrets to plant in the training pairs, to measure what is memorized; none if not given.
         num_workers: Processes that make batches ahead; batches are cheap, so 0 is fastest on most machines.
         invalid_text: The treatment of bytes that are no UTF-8: ``error``, ``replace`` or ``skip``.
         cache_gigabytes: Most gigabytes that cached token ids of all runs may take; no limit if not given.
@@ -72,7 +74,6 @@ class TranslationDataModule(TextDataModule):
         ConfigError: A value cannot work.
     """
 
-    canaries = None
     size_option = "batch_tokens"
 
     def __init__(
@@ -96,6 +97,7 @@ class TranslationDataModule(TextDataModule):
         validation_batch_tokens: int | None = None,
         pool_size: int = 16384,
         seed: int = 0,
+        canaries: CanaryPairInjection | None = None,
         num_workers: int = 0,
         invalid_text: str = "error",
         cache_gigabytes: float | None = None,
@@ -130,7 +132,9 @@ class TranslationDataModule(TextDataModule):
             invalid_text,
             validation_fraction,
             seed,
+            canaries,
         )
+        self.canaries = canaries
         folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.preparation = PairPreparation(files, tokenizer, folder, cache_limit(cache_gigabytes))
         self.source_field, self.target_field, self.directions = source_field, target_field, directions
@@ -268,11 +272,10 @@ class TranslationDataModule(TextDataModule):
             }
             for split, stores in self._stores.items()
         }
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"canaries": self.canaries.record()} if self.canaries else {}
         if self._order is not None:
-            more = {
-                "samples": {"pairs": self._order.num_samples, "padding": round(self._order.padding(0), 4)}
-            }
+            padding = round(self._order.padding(0), 4)
+            more["samples"] = {"pairs": self._order.num_samples, "padding": padding}
         return {
             "tokenizer": {
                 "kind": type(self.tokenizer).__name__,
