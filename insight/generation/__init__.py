@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from insight.generation.scores import PrunedStop as PrunedStop
     from insight.generation.scores import StopRule as StopRule
     from insight.generation.scoring import log_likelihoods as log_likelihoods
+    from insight.generation.scoring import translation_log_likelihoods as translation_log_likelihoods
     from insight.generation.search import Hypothesis as Hypothesis
     from insight.generation.search import SearchSettings as SearchSettings
     from insight.generation.search import beam_search as beam_search

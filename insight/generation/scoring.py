@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from insight.data.tokenizers import BaseTokenizer
 from insight.generation.generator import evaluation_mode
 from insight.generation.sampler import require_finite
-from insight.models import Decoder
+from insight.generation.translator import Translator
+from insight.models import Decoder, EncoderStates
 from insight.runtime.errors import ConfigError
 
 # Most tokens of one pass through the network, padding included, and most rows of scores held at once.
 _TOKENS_A_PASS = 4096
 _SCORES_AT_ONCE = 1024
+_Layer = Callable[[Tensor], Tensor]
 
 
 def log_likelihoods(
@@ -50,15 +53,52 @@ def log_likelihoods(
         for prompt, options in zip(prompts, continuations, strict=True)
         for ids, start in _tokenized(tokenizer, prompt, options)
     ]
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for index, case in enumerate(cases):
-        rows.setdefault(case.inputs, []).append(index)
-    sums = [0.0] * len(cases)
+
+    def read(ids: Tensor) -> Tensor:
+        hidden: Tensor = network(ids.to(network.head_weight.device))
+        return hidden
+
     with evaluation_mode(network), torch.inference_mode():
-        for chosen in _passes(list(rows)):
-            _score(network, tokenizer.vocabulary_size, [(row, rows[row]) for row in chosen], cases, sums)
-    found = iter(sums)
+        found = iter(_sums(read, network.logits, tokenizer.vocabulary_size, cases))
     return [[next(found) for _ in options] for options in continuations]
+
+
+def translation_log_likelihoods(
+    translator: Translator, sources: Sequence[str], continuations: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Natural logarithm of the probability that a translation of a source begins with each of some texts.
+
+    Each source is read once, and beginnings share computation as in :func:`log_likelihoods`.
+
+    Args:
+        translator: The model with its tokenizers.
+        sources: Sentences to translate.
+        continuations: At least one beginning of a translation for each source; none may be empty.
+
+    Raises:
+        ConfigError: A text is empty, or does not fit into what the network reads or writes.
+        CheckpointError: The network's scores are not finite.
+    """
+    network, tokenizer = translator.network, translator.tokenizer
+    device, context = network.decoder.head_weight.device, network.config.decoder.max_sequence_length
+    cases = [
+        [_case(ids, start, context) for ids, start in _tokenized(tokenizer, "", options)]
+        for options in continuations
+    ]
+    for source in filter(translator.is_cut, sources):
+        problem = f"{source[:40]!r} is longer than the network reads"
+        raise ConfigError(problem, "use a shorter sentence", option="sources")
+    found = []
+    with evaluation_mode(network), torch.inference_mode():
+        for source, own in zip(sources, cases, strict=True):
+            states = network.encode(torch.tensor([translator.source_ids(source)], device=device))
+
+            def read(ids: Tensor, states: EncoderStates = states) -> Tensor:
+                repeated = states.states.expand(len(ids), -1, -1)
+                return network.decode(ids.to(device), EncoderStates(repeated, states.mask))
+
+            found.append(_sums(read, network.logits, tokenizer.vocabulary_size, own))
+    return found
 
 
 @dataclass(frozen=True)
@@ -110,15 +150,26 @@ def _passes(rows: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
     return passes
 
 
+def _sums(read: _Layer, logits: _Layer, num_tokens: int, cases: Sequence[_Case]) -> list[float]:
+    """The log-probability of each case, from the hidden states that ``read`` computes of rows of ids."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for index, case in enumerate(cases):
+        rows.setdefault(case.inputs, []).append(index)
+    sums = [0.0] * len(cases)
+    for chosen in _passes(list(rows)):
+        _score(read, logits, num_tokens, [(row, rows[row]) for row in chosen], cases, sums)
+    return sums
+
+
 def _score(
-    network: Decoder,
+    read: _Layer,
+    logits: _Layer,
     num_tokens: int,
     chosen: list[tuple[tuple[int, ...], list[int]]],
     cases: Sequence[_Case],
     sums: list[float],
 ) -> None:
     """Add to ``sums`` the log-probabilities of the cases whose rows one pass reads."""
-    device = network.head_weight.device
     padded = torch.zeros(len(chosen), len(chosen[-1][0]), dtype=torch.int64)
     # One row of scores for each position that something is predicted from, however many cases need it.
     lines: dict[tuple[int, int], int] = {}
@@ -129,12 +180,13 @@ def _score(
             for position, target in enumerate(cases[case].targets, cases[case].first):
                 wanted.append((lines.setdefault((index, position), len(lines)), target, case))
     wanted.sort()
-    hidden = network(padded.to(device))
+    hidden = read(padded)
+    device = hidden.device
     positions = torch.tensor(list(lines), device=device)
     at = 0
     for first in range(0, len(lines), _SCORES_AT_ONCE):
         some = positions[first : first + _SCORES_AT_ONCE]
-        scores = network.logits(hidden[some[:, 0], some[:, 1]])[:, :num_tokens]
+        scores = logits(hidden[some[:, 0], some[:, 1]])[:, :num_tokens]
         require_finite(scores)
         log_probabilities = scores.float().log_softmax(-1)
         stop = bisect.bisect_left(wanted, (first + len(some),), at)

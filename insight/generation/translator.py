@@ -204,6 +204,10 @@ class Translator:
         """The token ids of a source as the network reads it: tag, text, as far as it fits, and end."""
         return self._row(self.source_tokenizer.encode(text))
 
+    def is_cut(self, text: str) -> bool:
+        """Whether a source is longer than the network reads, so that its end is left out."""
+        return len(self.source_tokenizer.encode(text)) > self._most_source_tokens
+
     def _row(self, ids: list[int]) -> list[int]:
         return [*self._tag, *ids[: self._most_source_tokens], self.source_tokenizer.end_of_text_id]
 

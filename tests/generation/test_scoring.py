@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from shaken_networks import build_shaken
 
 from insight.data.tokenizers import BaseTokenizer, BPETokenizerConfig, ByteTokenizer
-from insight.generation import log_likelihoods, scoring
-from insight.models import Decoder, DecoderConfig, GroupedQueryAttention
+from insight.generation import log_likelihoods, scoring, translation_log_likelihoods
+from insight.generation.translator import Translator
+from insight.models import (
+    Decoder,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    GroupedQueryAttention,
+    NoPosition,
+)
 from insight.runtime.errors import ConfigError
 
 CONTEXT = 48
@@ -109,3 +120,41 @@ def test_mode_and_random_state_are_untouched() -> None:
     assert first == log_likelihoods(network, BYTES, ["Emma"], [[" was"]])  # no dropout
     assert network.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_layers": 1, "max_sequence_length": CONTEXT}
+    sizes["attention"] = GroupedQueryAttention(num_heads=4)
+    cross = GroupedQueryAttention(num_heads=4, position=NoPosition())
+    config = EncoderDecoderConfig(EncoderConfig(**sizes), DecoderConfig(**sizes, dropout=0.5), cross)
+    network = build_shaken(config, BPE.vocabulary_size, noise=0.3)
+    assert isinstance(network, EncoderDecoder)
+    return Translator(network.double(), BPE, BPE, tag_id=7)
+
+
+def test_translations_are_as_likely_as_a_pass_over_each_pair_says(translator: Translator) -> None:
+    sources = ["It is a truth", "She was", "the youngest of the two"]
+    options = [["She was", "She was the youngest", "daughters"], ["It"], ["truth is", "universally is"]]
+    network = translator.network.eval()
+    for source, texts, values in zip(
+        sources, options, translation_log_likelihoods(translator, sources, options), strict=True
+    ):
+        rows = torch.tensor([[7, *BPE.encode(source), BPE.end_of_text_id]])
+        for text, value in zip(texts, values, strict=True):
+            ids = [BPE.end_of_text_id, *BPE.encode(text)]
+            with torch.no_grad():
+                hidden = network(rows, torch.tensor([ids[:-1]]))
+                scores = network.logits(hidden).float().log_softmax(-1)[0]
+            expected = sum(float(scores[at - 1, ids[at]]) for at in range(1, len(ids)))
+            assert value == pytest.approx(expected, rel=1e-5)
+    # Another source gives other values, so the source is read.
+    (other,) = translation_log_likelihoods(translator, sources[1:2], options[:1])
+    (first,) = translation_log_likelihoods(translator, sources[:1], options[:1])
+    assert all(abs(one - two) > 1e-3 for one, two in zip(first, other, strict=True))
+
+
+def test_pairs_that_do_not_fit_are_refused(translator: Translator) -> None:
+    for sources, options in ((["x" * 60], [["a"]]), (["a"], [["x" * 60]]), (["a"], [[""]])):
+        with pytest.raises(ConfigError):
+            translation_log_likelihoods(translator, sources, options)
