@@ -16,7 +16,7 @@ from insight.runtime.processes import one_command
 from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
 if TYPE_CHECKING:
-    from insight.checkpoints import LoadedCheckpoint
+    from insight.checkpoints import LoadedCheckpoint, LoadedTranslationModel
     from insight.safety import Comparisons, Material, Results, Target
 
 
@@ -175,34 +175,36 @@ def _checkpoint_target(text: str, config: str | Path | None, device_name: str) -
     path = find_checkpoint(text)
     silence_libraries()
 
-    from insight.checkpoints.artifact import load_decoder
+    from insight.callbacks.after_training import target_of_model
+    from insight.checkpoints.artifact import load_model
     from insight.runtime.hardware import usable_device
     from insight.safety import Material
     from insight.safety.material import secrets_of
-    from insight.safety.targets import target_of_file
 
     device = usable_device(device_name)
     folder = RunFolder(path) if path.is_dir() else run_of_checkpoint(path)
-    loaded: LoadedCheckpoint | None = None
+    loaded: LoadedCheckpoint | LoadedTranslationModel | None = None
     material: Material | None = None
     if config or (folder and folder.config_path.is_file()):
         loaded, material = _with_text(text, config)
     if loaded is None or device.type != "cpu":
-        loaded = load_decoder(path, device)
+        loaded = load_model(path, device)
     if material is None:
         material = Material(secrets=secrets_of(loaded.metadata.get("canaries")))
     name = f"{text} ({path})" if str(path) != text else text
-    return target_of_file(loaded.network, loaded.tokenizer, path, name), material
+    return target_of_model(loaded, path, name), material
 
 
-def _with_text(text: str, config: str | Path | None) -> tuple[LoadedCheckpoint, Material | None]:
+def _with_text(
+    text: str, config: str | Path | None
+) -> tuple[LoadedCheckpoint | LoadedTranslationModel, Material | None]:
     """The model, and the texts of its run if they can still be read."""
     from insight.api.evaluate import cli_for_checkpoint
-    from insight.checkpoints.artifact import load_decoder
+    from insight.checkpoints.artifact import load_model
     from insight.safety.material import material_of
 
     options = ["--config", str(config)] if config else []
-    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options], load_decoder)
+    cli, _, loaded = cli_for_checkpoint("validate", ["--checkpoint", text, *options], load_model)
     try:
         cli.datamodule.setup("fit")
     except DataError as error:

@@ -19,7 +19,10 @@ from insight.callbacks.trainer import (
     is_trial,
     run_folder_of,
 )
-from insight.checkpoints.artifact import load_decoder
+from insight.checkpoints.artifact import load_decoder, load_model
+from insight.checkpoints.reader import LoadedCheckpoint, LoadedTranslationModel
+from insight.data.pair_preparation import tag_id
+from insight.generation.translator import Translator
 from insight.optimization import plan
 from insight.optimization.config import check_search
 from insight.reporting import Metric, update_summary
@@ -28,12 +31,21 @@ from insight.runtime.json_files import write_object
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
-from insight.safety import Material, NetworkTarget, Results, compare_folders, find_suite, red_team
+from insight.safety import (
+    Material,
+    NetworkTarget,
+    Results,
+    Target,
+    TranslatorTarget,
+    compare_folders,
+    find_suite,
+    red_team,
+)
 from insight.safety.compare import SafetyGate
 from insight.safety.material import material_of
+from insight.safety.network_targets import target_of_file, translator_target_of_file
 from insight.safety.records import MeasureSummary
 from insight.safety.red_teaming import check_options, unfinished_folder
-from insight.safety.targets import target_of_file
 from insight.training.parallel import generating, is_sharded
 from insight.training.translation import TranslationModule
 
@@ -92,7 +104,7 @@ class QuantizeAtEnd(AfterTraining):
     def on_train_end(self, *_: Any) -> None:
         self._trained_seconds = time.monotonic() - self._began
 
-    def check_module(self, module: LightningModule) -> None:
+    def check_module(self, module: LightningModule, data: Any) -> None:
         _require_decoder(self, module)
 
     def what_follows(self) -> str:
@@ -226,8 +238,9 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
         if self._may_shorten and self.trained_seconds < _SECONDS_WORTH_A_WHOLE_SUITE:
             self.final_suite = self.suite
 
-    def check_module(self, module: LightningModule) -> None:
-        _require_decoder(self, module)
+    def check_module(self, module: LightningModule, data: Any) -> None:
+        if self.gate and isinstance(module, TranslationModule):
+            self.gate.check_languages(data.source_field, data.target_field)
 
     def what_follows(self) -> str:
         text = f"the safety suite {self.final_suite.name}"
@@ -262,8 +275,12 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
             logger.log_metrics(scalars, trainer.global_step)
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
-        network, tokenizer = cast(Any, module).network, datamodule_of(trainer).tokenizer
-        target = NetworkTarget(network, tokenizer, "training", f"step {trainer.global_step}")
+        network, data = cast(Any, module).network, datamodule_of(trainer)
+        name, identity = "training", f"step {trainer.global_step}"
+        target: Target = NetworkTarget(network, data.tokenizer, name, identity)
+        if isinstance(module, TranslationModule):
+            languages = (data.source_field, data.target_field)
+            target = TranslatorTarget(module.translator(), languages, name, identity)
         with generating(trainer, network):
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
@@ -292,14 +309,23 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
         say(f"safety: quantized against original: {', '.join(known) or 'nothing to compare'}")
 
     def _of_file(self, path: Path, material: Material, output: Path, device: torch.device) -> Results:
-        loaded = load_decoder(path, device)
-        target = target_of_file(loaded.network, loaded.tokenizer, path)
+        target = target_of_model(load_model(path, device), path)
         return red_team(target, self.final_suite, material, self.seed, output)
 
     def _material_of(self, trainer: Trainer) -> Material:
         if self._material is None:
             self._material = material_of(datamodule_of(trainer))
         return self._material
+
+
+def target_of_model(loaded: LoadedCheckpoint | LoadedTranslationModel, path: Path, name: str = "") -> Target:
+    """The target of a model read from ``path``; see :func:`insight.safety.network_targets.target_of_file`."""
+    if isinstance(loaded, LoadedCheckpoint):
+        return target_of_file(loaded.network, loaded.tokenizer, path, name)
+    to = loaded.languages[1]
+    tag = tag_id(loaded.source_tokenizer, to) if loaded.directions == "both" else None
+    translator = Translator(loaded.network, loaded.source_tokenizer, loaded.tokenizer, tag)
+    return translator_target_of_file(translator, loaded.languages, path, name)
 
 
 def _scalars(results: Results) -> dict[str, float]:

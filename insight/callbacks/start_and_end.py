@@ -103,8 +103,8 @@ class AfterTraining(Callback):
     """The name of the work, with which its lines begin."""
     failure: Exception | None = None
 
-    def check_module(self, module: LightningModule) -> None:
-        """Refuse a module on whose model the work is not possible, before there is a run."""
+    def check_module(self, module: LightningModule, data: Any) -> None:
+        """Refuse a module or a data module with which the work is not possible, before there is a run."""
 
     def what_follows(self) -> str:
         """The work of this callback after training, for the announcement."""

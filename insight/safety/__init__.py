@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from insight.safety.compare import compare_results as compare_results
     from insight.safety.compare import read_results as read_results
     from insight.safety.material import Material as Material
+    from insight.safety.network_targets import NetworkTarget as NetworkTarget
+    from insight.safety.network_targets import TranslatorTarget as TranslatorTarget
     from insight.safety.records import Figure as Figure
     from insight.safety.records import Item as Item
     from insight.safety.records import MeasureSummary as MeasureSummary
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from insight.safety.suite import Suite as Suite
     from insight.safety.suite import find_suite as find_suite
     from insight.safety.targets import CallableTarget as CallableTarget
-    from insight.safety.targets import NetworkTarget as NetworkTarget
     from insight.safety.targets import Target as Target
+    from insight.safety.targets import TranslationTarget as TranslationTarget
 
 __getattr__, __all__ = lazy_exports(__name__)

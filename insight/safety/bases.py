@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class NotApplicable(Exception):  # noqa: N818 (an answer, not a failure)
     """A measure has nothing to ask, for the reason in the message. It is never reported as passed."""
 
 
+_ASKS_FOR_CONTINUATIONS = "the attack asks for continuations of a text, and the model translates"
+
+
+def is_english(language: str) -> bool:
+    """Whether the name of a language, such as ``en``, ``en-GB`` or ``english``, is that of English."""
+    return re.split("[-_]", language.casefold())[0] in ("en", "eng", "english")
+
+
 def require_new_tokens(option: str, value: int) -> None:
     """Refuse a length of answers that is no whole number, below 1, or would keep a run busy for hours."""
     require_number(option, value, 20, whole=True, at_least=1, at_most=MOST_NEW_TOKENS)
@@ -38,7 +47,8 @@ class Attack(Component):
     """Makes the items of a measure for targets with a capability.
 
     Items are a pure function of the fields, the material and the seed: they may not depend on a clock, a
-    global random generator, ``hash()`` or the target's answers.
+    global random generator, ``hash()`` or the target's answers. An attack that also has questions for models
+    that translate overrides :meth:`check_languages` and :meth:`translation_items`.
     """
 
     capability: ClassVar[Capability] = "generate"
@@ -50,6 +60,18 @@ class Attack(Component):
         Raises:
             NotApplicable: The material lacks what the attack needs.
         """
+
+    def check_languages(self, source: str, target: str) -> None:
+        """Refuse to ask a model that translates between these languages, by the names that its run gave them.
+
+        Raises:
+            NotApplicable: The attack has no questions for such a model; by default it has none for any.
+        """
+        raise NotApplicable(_ASKS_FOR_CONTINUATIONS)
+
+    def translation_items(self, material: Material, seed: int) -> Sequence[Item]:
+        """The items for a model that translates; as :meth:`items`, and with the same meaning of figures."""
+        raise NotApplicable(_ASKS_FOR_CONTINUATIONS)
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,9 @@ class Evaluator(Component):
         The function must be pure. An item becomes ``unscorable`` if this raises, or if the score is NaN or
         infinite or, for a binary evaluator, neither 0 nor 1.
         """
+
+    def check_languages(self, source: str, target: str) -> None:
+        """Refuse to judge translations between two languages; as of :class:`Attack`, but by default none."""
 
     def summarize(self, scored: Sequence[ScoredItem], seed: int) -> tuple[Figure, ...]:
         """The figures, headline first; by default only the mean score of the probes and of the controls.
@@ -148,6 +173,10 @@ class TextClassifier(Component):
     @abstractmethod
     def probabilities(self, texts: Sequence[str]) -> list[float]:
         """One probability per text, which depends on that text alone."""
+
+    def reads(self, language: str) -> bool:
+        """Whether it can judge texts of a language, by a name of it; by default all."""
+        return True
 
     @abstractmethod
     def error_rates(self) -> ErrorRates:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from insight.runtime.errors import DataError
 from insight.runtime.statistics import wilson_interval
-from insight.safety.bases import Attack, Evaluator
+from insight.safety.bases import Attack, Evaluator, NotApplicable
 from insight.safety.material import Material, lines_of
 from insight.safety.records import Capability, Figure, Item, Response, Role, Score, ScoredItem
 
@@ -88,6 +88,12 @@ class StereotypePairs(Attack):
     capability: ClassVar[Capability] = "log_likelihood"
 
     pairs: str = ""
+
+    def check_languages(self, source: str, target: str) -> None:
+        """Refuse all models that translate."""
+        raise NotApplicable(
+            "its pairs ask what a model expects next in a text, and a translation says what its source says"
+        )
 
     def items(self, material: Material, seed: int) -> Sequence[Item]:
         path = Path(self.pairs).expanduser() if self.pairs else PAIRS_PATH

@@ -21,6 +21,8 @@ from insight.safety.records import Capability, Figure, Item, Response, Score, Sc
 class PlantedSecrets(Attack):
     """Makes one item per canary; its continuations are all the secrets that could have been planted.
 
+    A model that translates is asked for their probabilities as translations of the canary's source.
+
     Args:
         num_secrets: Most canaries to measure; the first recorded ones are taken.
         num_controls: Number of secrets never planted anywhere that are ranked as controls of each canary.
@@ -41,17 +43,37 @@ class PlantedSecrets(Attack):
         Raises:
             NotApplicable: No canaries were planted.
         """
+        asked = [(secret.prompt, secret.candidates()) for secret in material.secrets[: self.num_secrets]]
+        return self._items(material, asked, seed)
+
+    def check_languages(self, source: str, target: str) -> None:
+        """Canaries of all languages will do."""
+
+    def translation_items(self, material: Material, seed: int) -> Sequence[Item]:
+        """The canaries in order; their continuations are translations of the source up to the secret.
+
+        Raises:
+            NotApplicable: No canaries were planted.
+        """
+        asked = [
+            (secret.source, tuple(secret.prompt + candidate for candidate in secret.candidates()))
+            for secret in material.secrets[: self.num_secrets]
+        ]
+        return self._items(material, asked, seed)
+
+    def _items(
+        self, material: Material, asked: Sequence[tuple[str, tuple[str, ...]]], seed: int
+    ) -> Sequence[Item]:
         if not material.secrets:
             raise NotApplicable("no canaries were planted in the training text (data.canaries)")
         generator = np.random.default_rng([seed, 2])
         planted = {int(secret.secret) for secret in material.secrets}
         items = []
-        for index, secret in enumerate(material.secrets[: self.num_secrets]):
-            candidates = secret.candidates()
+        for index, (secret, (prompt, candidates)) in enumerate(zip(material.secrets, asked, strict=False)):
             free = [number for number in range(len(candidates)) if number not in planted]
             drawn = generator.choice(free, min(self.num_controls, len(free)), replace=False).tolist()
             key, about = f"canary/{index:03d}", {"planted": int(secret.secret), "never_planted": drawn}
-            items.append(Item(key, "log_likelihood", secret.prompt, candidates, reference=about))
+            items.append(Item(key, "log_likelihood", prompt, candidates, reference=about))
         return items
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from insight.runtime.errors import ConfigError, DataError, did_you_mean
 from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval, mcnemar_exact, paired_ratio_bootstrap, sign_flip_test
+from insight.safety.bases import NotApplicable
 from insight.safety.results import Results
 from insight.safety.suite import Suite
 
@@ -190,16 +191,31 @@ class SafetyGate:
     """
 
     def __init__(self, bounds: Mapping[str, float], suite: Suite) -> None:
-        headlines = {
-            f"{measure.name}/{measure.evaluator.figure}": measure.evaluator for measure in suite.measures
-        }
+        headlines = {f"{measure.name}/{measure.evaluator.figure}": measure for measure in suite.measures}
         for name, bound in bounds.items():
             if name not in headlines:
                 problem = f"the suite {suite.name!r} has no such headline figure"
                 remedy = did_you_mean(name, headlines, f"it has {', '.join(headlines)}")
                 raise ConfigError(problem, remedy, option=f"gate.{name}", value=bound)
             require_number(f"gate.{name}", bound, 0.05, at_least=0)
-        self._bounds = {name: (float(bound), headlines[name].ideal) for name, bound in bounds.items()}
+        self._measures = {name: headlines[name] for name in bounds}
+        self._bounds = {
+            name: (float(bound), headlines[name].evaluator.ideal) for name, bound in bounds.items()
+        }
+
+    def check_languages(self, source: str, target: str) -> None:
+        """Refuse bounds of figures that a model which translates between two languages never has.
+
+        Raises:
+            ConfigError: A measure does not apply, so no checkpoint could pass.
+        """
+        for name, measure in self._measures.items():
+            try:
+                measure.check_languages(source, target)
+            except NotApplicable as reason:
+                problem = f"does not apply to this model, so no checkpoint would pass: {reason}"
+                bound = self._bounds[name][0]
+                raise ConfigError(problem, "leave it out", option=f"gate.{name}", value=bound) from reason
 
     def failures(self, results: Results) -> list[str]:
         """One line for each figure that fails."""

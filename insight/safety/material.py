@@ -19,12 +19,14 @@ SECRET = "{secret}"
 class PlantedSecret:
     """One canary: a sentence of the training text up to its secret, and its rest with ``{secret}``.
 
-    The secret is made of digits; every number with as many digits could have been planted.
+    The secret is made of digits; every number with as many digits could have been planted. In parallel text
+    the sentence is the translation of ``source``.
     """
 
     prompt: str
     continuation: str
     secret: str
+    source: str = ""
 
     def candidates(self) -> tuple[str, ...]:
         """All possible texts after the prompt up to the end of the secret, in numeric order.
@@ -40,23 +42,28 @@ class PlantedSecret:
 class Material:
     """Documents that a model was trained on, others of the same kind (the controls), and planted canaries.
 
-    What is not known is empty.
+    Of a model that translates, pairs of source and target take the place of documents. What is not known is
+    empty.
     """
 
     training_texts: tuple[str, ...] = ()
     unseen_texts: tuple[str, ...] = ()
     secrets: tuple[PlantedSecret, ...] = ()
+    training_pairs: tuple[tuple[str, str], ...] = ()
+    unseen_pairs: tuple[tuple[str, str], ...] = ()
 
 
 def secrets_of(record: Mapping[str, Any] | None) -> tuple[PlantedSecret, ...]:
     """The canaries in a run's record of them (``data.canaries`` of its summary); empty without a record."""
     planted = (record or {}).get("planted") or ()
-    return tuple(PlantedSecret(entry["prompt"], entry["continuation"], entry["secret"]) for entry in planted)
+    keys = ("prompt", "continuation", "secret", "source")  # checkpoints of old have no source
+    return tuple(PlantedSecret(*(entry.get(key, "") for key in keys)) for entry in planted)
 
 
-# At most this many stretches of this many tokens each are read, which is enough text for any suite.
+# At most this many stretches of this many tokens each, or pairs, are read: enough text for any suite.
 _NUM_STRETCHES = 256
 _STRETCH_TOKENS = 1024
+_NUM_PAIRS = 2048
 
 
 def material_of(data: Any) -> Material:
@@ -65,8 +72,33 @@ def material_of(data: Any) -> Material:
     Training text is decoded from the token store, so it excludes text set aside for validation. Unseen
     text comes from the test split, or from the validation split if there is no test split.
     """
-    canaries, unseen = getattr(data, "canaries", None), _texts(data, "test") or _texts(data, "validation")
-    return Material(_texts(data, "train"), unseen, secrets_of(canaries.record() if canaries else None))
+    canaries = getattr(data, "canaries", None)
+    secrets = secrets_of(canaries.record() if canaries else None)
+    if not hasattr(data, "pair_stores"):
+        unseen = _texts(data, "test") or _texts(data, "validation")
+        return Material(_texts(data, "train"), unseen, secrets)
+    planted = {secret.source for secret in secrets}
+    trained = tuple(pair for pair in _pairs(data, "train") if pair[0] not in planted)
+    unseen_pairs = _pairs(data, "test") or _pairs(data, "validation")
+    return Material(secrets=secrets, training_pairs=trained, unseen_pairs=unseen_pairs)
+
+
+def _pairs(data: Any, split: str) -> tuple[tuple[str, str], ...]:
+    """Pairs spread evenly over a split, as the model reads and writes them; empty if the split is missing."""
+    try:
+        stores = data.pair_stores(split)
+    except DataError:
+        return ()
+    # A model of both directions trains on each pair twice; the second time the sides are exchanged.
+    step = 2 if data.directions == "both" and split == "train" else 1
+    rows = range(0, stores.target.num_documents, step)
+    rows = rows[:: max(1, len(rows) // _NUM_PAIRS)]
+    # Tokenizers leave out the tag of a direction, which is special.
+    targets, sources = (
+        [tokenizer.decode(store.document(row)) for row in rows]
+        for tokenizer, store in zip(data.tokenizers, (stores.target, stores.source), strict=True)
+    )
+    return tuple(zip(sources, targets, strict=True))
 
 
 def _texts(data: Any, split: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from insight.runtime.errors import ConfigError
 from insight.safety.bases import NotApplicable
 from insight.safety.material import Material
 from insight.safety.records import ROLES, Capability, Item, Role
-from insight.safety.suite import Suite
+from insight.safety.suite import Measure, Suite
 
 # Most texts and continuations in a batch. Floating-point sums depend on what is computed together, so
 # batches are cut here, from the whole plan, and never by the code that runs them.
@@ -40,7 +40,8 @@ class Plan:
     """Everything that will be asked.
 
     ``batches`` holds the indices of the items that are asked together; each item is in one batch. Measures
-    that have nothing to ask are in ``not_applicable``, with the reason.
+    that have nothing to ask are in ``not_applicable``, with the reason. ``languages`` are the source and the
+    target language of a model that translates.
     """
 
     suite: Suite
@@ -48,6 +49,7 @@ class Plan:
     items: tuple[PlannedItem, ...]
     batches: tuple[tuple[int, ...], ...]
     not_applicable: dict[str, str]
+    languages: tuple[str, str] | None = None
 
     @property
     def key(self) -> str:
@@ -57,10 +59,18 @@ class Plan:
         return content_hash({"suite": self.suite.to_dict(), "items": items, **rest})
 
 
-def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capability], seed: int) -> Plan:
+def make_plan(
+    suite: Suite,
+    material: Material,
+    capabilities: Iterable[Capability],
+    seed: int,
+    languages: tuple[str, str] | None = None,
+) -> Plan:
     """Make the plan from the items of every attack; equal arguments give equal plans.
 
     A measure that needs a capability outside of ``capabilities``, those of the target, is not applicable.
+    ``languages`` are those of a target that translates, which gets other items. Of a measure with items of
+    several capabilities, those that the target can answer are asked.
 
     Raises:
         ConfigError: An attack made two items with one key, or no probe.
@@ -73,15 +83,23 @@ def make_plan(suite: Suite, material: Material, capabilities: Iterable[Capabilit
             not_applicable[measure.name] = f"the target cannot {needed.replace('_', '-')}"
             continue
         try:
-            made = list(measure.attack.items(material, seed))
+            made = _items(measure, material, seed, languages)
         except NotApplicable as reason:
             not_applicable[measure.name] = str(reason)
             continue
         if len({item.key for item in made}) < len(made) or not any(item.role == "probe" for item in made):
             problem = f"the {len(made)} items of its attack hold no probe, or a key twice"
             raise ConfigError(f"measure {measure.name!r}: {problem}", "repair the attack")
+        made = [item for item in made if item.capability in able]
         items += [_with_seeds(measure.name, item, seed) for item in _some(made, measure.max_items)]
-    return Plan(suite, seed, tuple(items), _batches(items), not_applicable)
+    return Plan(suite, seed, tuple(items), _batches(items), not_applicable, languages)
+
+
+def _items(measure: Measure, material: Material, seed: int, languages: tuple[str, str] | None) -> list[Item]:
+    if languages is None:
+        return list(measure.attack.items(material, seed))
+    measure.check_languages(*languages)
+    return list(measure.attack.translation_items(material, seed))
 
 
 def content_hash(value: Any) -> str:
@@ -103,9 +121,12 @@ def _some(items: list[Item], most: int | None) -> list[Item]:
 
 
 def _with_seeds(measure: str, item: Item, seed: int) -> PlannedItem:
-    wanted = {"measure": measure, "seed": seed, "item": dataclasses.asdict(item)}
+    plain = dataclasses.asdict(item)
+    if not item.beginning:
+        del plain["beginning"]  # results from before there were beginnings stay comparable
+    wanted = {"measure": measure, "seed": seed, "item": plain}
     seeds: tuple[int, ...] = ()
-    if item.capability == "generate":
+    if item.is_written:
         base = content_hash(wanted)
         digests = (hashlib.sha256(f"{base}/{sample}".encode()).digest() for sample in range(item.num_samples))
         seeds = tuple(int.from_bytes(digest[:8], "big") >> 1 for digest in digests)
@@ -117,8 +138,8 @@ def _batches(items: Sequence[PlannedItem]) -> tuple[tuple[int, ...], ...]:
     size, kind_before = 0, None
     for index, planned in enumerate(items):
         item = planned.item
-        asks = item.num_samples if item.capability == "generate" else len(item.continuations)
-        most = _TEXTS_A_BATCH if item.capability == "generate" else _CONTINUATIONS_A_BATCH
+        asks = item.num_samples if item.is_written else len(item.continuations)
+        most = _TEXTS_A_BATCH if item.is_written else _CONTINUATIONS_A_BATCH
         kind = (planned.measure, item.capability, item.settings)
         if batches and kind == kind_before and size + asks <= most:
             batches[-1].append(index)

@@ -12,8 +12,9 @@ from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
 from insight.runtime.statistics import Interval
 
-Capability = Literal["generate", "log_likelihood"]
-"""Requests that a target may answer: continue a prompt, or return how likely continuations are."""
+Capability = Literal["generate", "log_likelihood", "complete"]
+"""Requests that a target may answer: continue a prompt, return how likely continuations are, or go on with
+the beginning of a translation. A model that translates continues a sentence with its translation."""
 Role = Literal["probe", "control"]
 """A probe looks for the weakness; a control is a similar question in which the weakness cannot show."""
 ROLES: tuple[Role, ...] = ("probe", "control")
@@ -34,13 +35,14 @@ class Item:
     Attributes:
         key: Name, unique within its attack and equal for every target; two models are compared on equal keys.
         capability: Kind of the question.
-        prompt: Text to continue; may be empty.
+        prompt: Text to continue, which may be empty, or sentence to translate.
         continuations: For ``log_likelihood``: texts after the prompt, at least one, none empty.
-        settings: For ``generate``: the sampler's settings. Its seed is replaced by one per sample.
-        num_samples: For ``generate``: number of texts.
+        settings: For generated text: the sampler's settings. Its seed is replaced by one per sample.
+        num_samples: For generated text: number of texts.
         group: Name shared by items that were drawn together (e.g. from one text); intervals treat a group
             as one case. Empty for an independent item.
         reference: Plain JSON values that the answer is judged by.
+        beginning: For ``complete``: the text that the translation begins with.
     """
 
     key: str
@@ -52,12 +54,21 @@ class Item:
     role: Role = "probe"
     group: str = ""
     reference: Mapping[str, Any] = field(default_factory=dict)
+    beginning: str = ""
 
     def __post_init__(self) -> None:
+        if (self.capability == "complete") != bool(self.beginning):
+            problem = f"item {self.key!r}: complete, and nothing else, has a beginning"
+            raise ConfigError(problem, "give the text that the translation begins with")
         if self.capability == "log_likelihood" and not (self.continuations and all(self.continuations)):
             problem = f"item {self.key!r}: log_likelihood needs continuations that are not empty"
             raise ConfigError(problem, "give at least one")
         require_number("num_samples", self.num_samples, 8, whole=True, at_least=1, at_most=MOST_SAMPLES)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the answer is text."""
+        return self.capability != "log_likelihood"
 
     @property
     def cluster(self) -> str:
@@ -75,7 +86,7 @@ def has_text(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Response:
-    """The answer of a target to one item: one text per sample, without the prompt, or log-likelihoods.
+    """The answer of a target to one item: one text per sample, without prompt and beginning, or likelihoods.
 
     The latter are natural logarithms of the continuations' probabilities after the prompt, in the order of
     the item. ``message`` says why the status is not ``ok``.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from insight.runtime.errors import ConfigError, OutputError
 from insight.runtime.files import ensure_writable, publish_folder, writing_to
@@ -16,7 +17,7 @@ from insight.safety.plan import Plan, make_plan
 from insight.safety.records import Item, Response
 from insight.safety.results import Results, evaluate, write_results
 from insight.safety.suite import Suite, find_suite
-from insight.safety.targets import Target, Unanswered, in_one_line
+from insight.safety.targets import Target, TranslationTarget, Unanswered, in_one_line, languages_of
 
 
 def ask(
@@ -61,10 +62,15 @@ def _ask_batch(plan: Plan, target: Target, batch: Sequence[int]) -> list[Respons
     planned = [plan.items[index] for index in batch]
     items = [entry.item for entry in planned]
     try:
-        if items[0].capability == "generate":
-            asked = [(entry.item.prompt, seed) for entry in planned for seed in entry.seeds]
-            prompts, seeds = [prompt for prompt, _ in asked], [seed for _, seed in asked]
-            texts = target.generate(prompts, items[0].settings, seeds)
+        if items[0].is_written:
+            asked = [(entry.item, seed) for entry in planned for seed in entry.seeds]
+            prompts, seeds = [item.prompt for item, _ in asked], [seed for _, seed in asked]
+            texts: Sequence[str | Unanswered]
+            if items[0].capability == "complete":
+                translator, beginnings = cast(TranslationTarget, target), [one.beginning for one, _ in asked]
+                texts = translator.complete(prompts, beginnings, items[0].settings, seeds)
+            else:
+                texts = target.generate(prompts, items[0].settings, seeds)
             found = iter(zip(texts, asked, strict=True))
             return [_written([next(found)[0] for _ in entry.seeds]) for entry in planned]
         prompts = [item.prompt for item in items]
@@ -127,7 +133,7 @@ def red_team(
     if output is not None and output.exists():
         raise OutputError(f"{output}: exists already", "choose another output folder, or remove it")
     chosen = find_suite(suite) if isinstance(suite, str) else suite
-    plan = make_plan(chosen, material, target.capabilities, seed)
+    plan = make_plan(chosen, material, target.capabilities, seed, languages_of(target))
     if output is None:
         return evaluate(plan, ask(plan, target, None, num_workers, progress), target)
     ensure_writable(output)

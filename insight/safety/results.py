@@ -63,7 +63,11 @@ class Results:
             "suite": self.plan.suite.name,
             "seed": self.plan.seed,
             "plan": self.plan.key,
-            "target": {"name": self.target_name, "identity": self.target_identity},
+            "target": {
+                "name": self.target_name,
+                "identity": self.target_identity,
+                **({"languages": languages} if (languages := self.plan.languages) else {}),
+            },
             "metrics": {
                 f"safety/{name}": {**_interval(figure.interval), "unit": figure.unit}
                 for name, figure in self.figures().items()
@@ -98,8 +102,9 @@ def write_results(folder: Path, results: Results) -> None:
         OutputError: A file cannot be written.
     """
     binary = {measure.name: measure.evaluator.binary for measure in results.plan.suite.measures}
-    lines = [to_line(_record(outcome, binary[outcome.planned.measure])) for outcome in results.outcomes]
-    atomic_write_text(folder / "results.jsonl", "".join(lines))
+    translates = results.plan.languages is not None
+    records = [_record(one, binary[one.planned.measure], translates) for one in results.outcomes]
+    atomic_write_text(folder / "results.jsonl", "".join(map(to_line, records)))
     write_object(folder / "summary.json", results.to_record())
 
 
@@ -142,11 +147,12 @@ def _summarize(measure: Measure, plan: Plan, outcomes: Sequence[Outcome]) -> Mea
     return MeasureSummary(measure.name, "measured", "", figures, coverage, notes)
 
 
-def _record(outcome: Outcome, binary: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, binary: bool, translates: bool) -> dict[str, Any]:
     item, response = outcome.planned.item, outcome.response
     answer: dict[str, Any] = {}
-    if item.capability == "generate":
-        answer = {"texts": response.texts}
+    if item.is_written:
+        answer = {"beginning": item.beginning} if translates else {}
+        answer["texts"] = response.texts
     elif len(item.continuations) <= _RECORDED_CONTINUATIONS:
         answer = {"continuations": item.continuations, "log_likelihoods": response.log_likelihoods}
     return {

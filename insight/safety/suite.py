@@ -35,6 +35,15 @@ class Measure(Component):
             "max_items", self.max_items, 20, whole=True, optional=True, at_least=1, at_most=1_000_000
         )
 
+    def check_languages(self, source: str, target: str) -> None:
+        """Refuse to measure a model that translates between two languages.
+
+        Raises:
+            NotApplicable: The attack has no questions for it, or the evaluator cannot judge its answers.
+        """
+        self.attack.check_languages(source, target)
+        self.evaluator.check_languages(source, target)
+
 
 @dataclass(frozen=True)
 class Suite(Component):

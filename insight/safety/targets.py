@@ -1,29 +1,23 @@
-"""Models under test: the protocol, targets of Python functions and targets of Insight's networks."""
+"""Models under test: the protocol, and targets of Python functions."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import os
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from insight.generation.settings import GenerationSettings
 from insight.runtime.errors import ConfigError, did_you_mean
 from insight.safety.records import Capability
-
-if TYPE_CHECKING:
-    from insight.data.tokenizers import BaseTokenizer
-    from insight.models import Decoder
 
 
 class Blocked(Exception):  # noqa: N818 (an answer, not a failure)
@@ -67,6 +61,29 @@ class Target(Protocol):
         """Natural logarithm of the probability of each continuation after its prompt."""
 
 
+class TranslationTarget(Target, Protocol):
+    """A model that translates: its prompts are source sentences, and their continuations translations."""
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Names of the source and of the target language."""
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        beginnings: Sequence[str],
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+    ) -> Sequence[str | Unanswered]:
+        """The rest of a translation of each prompt that has a given beginning."""
+
+
+def languages_of(target: Target) -> tuple[str, str] | None:
+    """The languages of a target that translates; ``None`` for one that continues text."""
+    languages: tuple[str, str] | None = getattr(target, "languages", None)
+    return languages
+
+
 Answer = TypeVar("Answer")
 _LIBRARIES = frozenset({*sys.stdlib_module_names, "insight"})
 
@@ -83,6 +100,8 @@ class CallableTarget:
         identity: Exact identity of the model, so that an interrupted run is never finished with another
             model. If empty, it is the name with a hash of the functions' code (:func:`code_identity`); set
             it if the answers also depend on something else, such as a remote model or a file of weights.
+        languages: Names of the source and of the target language, such as ``("en", "es")``, of a model that
+            translates. Its prompts are then source sentences, and continuations are translations.
     """
 
     def __init__(
@@ -91,10 +110,11 @@ class CallableTarget:
         generate: Callable[[str, GenerationSettings], str] | None = None,
         log_likelihood: Callable[[str, str], float] | None = None,
         identity: str = "",
+        languages: tuple[str, str] | None = None,
     ) -> None:
         if generate is None and log_likelihood is None:
             raise ConfigError(f"target {name!r} can do nothing", "give generate or log_likelihood")
-        self.name = name
+        self.name, self.languages = name, languages
         self.identity = identity or f"{name} {code_identity(generate, log_likelihood)}"
         self._generate = generate
         self._log_likelihood = log_likelihood
@@ -272,88 +292,3 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
         return (cell.cell_contents,)
     except ValueError:  # the cell is empty
         return ()
-
-
-def target_of_file(network: Decoder, tokenizer: BaseTokenizer, path: Path, name: str = "") -> NetworkTarget:
-    """The target of a network read from ``path``, a checkpoint file or the folder of a quantized model.
-
-    Its identity is a hash of the bytes there. The network is put into evaluation mode.
-    """
-    device = next((tensor.device.type for tensor in network.parameters()), "cpu")
-    # Kinds of devices round differently, so their answers must not be mixed in one ledger.
-    identity = path_identity(path) + ("" if device == "cpu" else f" on {device}")
-    return NetworkTarget(network.eval(), tokenizer, name or str(path), identity)
-
-
-def path_identity(path: Path) -> str:
-    """SHA-256 of a checkpoint file, or of the files of an artefact folder with their names."""
-    digest = hashlib.sha256()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:32]
-
-
-class NetworkTarget:
-    """A network and its tokenizer; the identity of its weights is for example a hash of their file.
-
-    One call runs at a time: a network uses all cores, and its mode, which is restored afterwards as the
-    global random state is, changes while it answers.
-    """
-
-    capabilities: frozenset[Capability] = frozenset({"generate", "log_likelihood"})
-
-    def __init__(self, network: Decoder, tokenizer: BaseTokenizer, name: str, identity: str) -> None:
-        import torch
-
-        self.name = name
-        self.identity = identity
-        self._network = network
-        self._tokenizer = tokenizer
-        self._num_threads = torch.get_num_threads()
-        self._lock = threading.Lock()
-
-    def generate(
-        self, prompts: Sequence[str], settings: GenerationSettings, seeds: Sequence[int]
-    ) -> list[str]:
-        """Continue all prompts in one batch."""
-        from insight.generation import generate_batch
-
-        with self._running():
-            generations = generate_batch(self._network, self._tokenizer, prompts, settings, seeds)
-        return [generation.text for generation in generations]
-
-    def log_likelihood(
-        self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]
-    ) -> list[list[float] | Unanswered]:
-        """Compute shared prefixes once; an item that does not fit into the context fails alone."""
-        from insight.generation import log_likelihoods
-
-        def alone(prompt: str, options: Sequence[str]) -> list[float] | Unanswered:
-            try:
-                return log_likelihoods(self._network, self._tokenizer, [prompt], [options])[0]
-            except ConfigError as error:
-                return Unanswered("error", error.problem)
-
-        with self._running():
-            try:
-                return [*log_likelihoods(self._network, self._tokenizer, prompts, continuations)]
-            except ConfigError:
-                return [alone(*one) for one in zip(prompts, continuations, strict=True)]
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """One call at a time, with the same number of threads.
-
-        OpenMP keeps that number per calling thread, and it changes the order of sums.
-        """
-        import torch
-
-        with self._lock:
-            if torch.get_num_threads() != self._num_threads:
-                torch.set_num_threads(self._num_threads)
-            yield

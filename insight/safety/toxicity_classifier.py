@@ -23,7 +23,7 @@ import numpy.typing as npt
 from insight.runtime.errors import ConfigError, DataError
 from insight.runtime.files import atomic_write_text
 from insight.runtime.statistics import wilson_interval
-from insight.safety.bases import ErrorRates, TextClassifier
+from insight.safety.bases import ErrorRates, TextClassifier, is_english
 from insight.safety.material import lines_of
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -161,6 +161,10 @@ class NgramClassifier(TextClassifier):
             max((model.probability(piece) for piece in sentences(text[:MAX_CHARACTERS])), default=0.0)
             for text in texts
         ]
+
+    def reads(self, language: str) -> bool:
+        """Whether the language is English."""
+        return is_english(language)
 
     def error_rates(self) -> ErrorRates:
         """Rates on the held-out sentences, which share no template with the training sentences."""

@@ -30,7 +30,7 @@ from insight.checkpoints.reader import load_checkpoint
 from insight.reporting import write_report
 from insight.runtime.run_folder import RunFolder
 from insight.safety import NetworkTarget, find_suite, red_team
-from insight.safety.targets import path_identity
+from insight.safety.network_targets import path_identity
 
 torch.set_num_threads(1)
 checkpoint, run = Path(sys.argv[1]), RunFolder(Path(sys.argv[2]))

@@ -16,7 +16,8 @@ from insight.generation import GenerationSettings
 from insight.models import DecoderConfig, GroupedQueryAttention
 from insight.runtime.errors import ConfigError
 from insight.safety import CallableTarget, NetworkTarget
-from insight.safety.targets import Unanswered, code_identity, path_identity, python_target
+from insight.safety.network_targets import path_identity
+from insight.safety.targets import Unanswered, code_identity, python_target
 
 TOKENIZER = ByteTokenizer()
 

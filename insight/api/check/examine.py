@@ -106,7 +106,7 @@ def check_parts(cli: InsightCLI) -> None:
         cli.model.check_data(cli.datamodule)
     for callback in cli.callbacks:
         if isinstance(callback, AfterTraining):
-            callback.check_module(cli.model)
+            callback.check_module(cli.model, cli.datamodule)
 
 
 def check_checkpoint(cli: InsightCLI, checkpoint: Path, option: str) -> dict[str, Any]:

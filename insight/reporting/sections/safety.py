@@ -166,7 +166,7 @@ def _item(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: text_of(record.get(key), _DETAIL_CHARACTERS) for key in ("key", "role", "status", "message")},
         "score": record.get("score"),
-        "prompt": text_of(record.get("prompt"), _ANSWER_CHARACTERS),
+        "prompt": _prompt(record),
         "texts": [
             (text_of(text, _ANSWER_CHARACTERS), f"{number(labels[index]):.2f}" if labels else "")
             for index, text in enumerate(texts[:_MAX_TEXTS])
@@ -182,6 +182,12 @@ def _item(record: Mapping[str, Any]) -> dict[str, Any]:
             if not (name == "probabilities" and labels)
         ],
     }
+
+
+def _prompt(record: Mapping[str, Any]) -> str:
+    """The prompt as it stands before the answer; a translation, with its beginning, has a line of its own."""
+    prompt = text_of(record.get("prompt"), _ANSWER_CHARACTERS)
+    return f"{prompt}\n{text_of(record['beginning'])}" if "beginning" in record else prompt
 
 
 def _charts(run: RunRecord, measures: list[Mapping[str, Any]]) -> tuple[Chart, ...]:
