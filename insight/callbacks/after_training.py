@@ -277,11 +277,11 @@ class SafetyEvaluation(TrainingState, BestGate, AfterTraining):
     def _measure(self, trainer: Trainer, module: LightningModule) -> Results:
         network, data = cast(Any, module).network, datamodule_of(trainer)
         name, identity = "training", f"step {trainer.global_step}"
-        target: Target = NetworkTarget(network, data.tokenizer, name, identity)
-        if isinstance(module, TranslationModule):
-            languages = (data.source_field, data.target_field)
-            target = TranslatorTarget(module.translator(), languages, name, identity)
         with generating(trainer, network):
+            target: Target = NetworkTarget(network, data.tokenizer, name, identity)
+            if isinstance(module, TranslationModule):
+                languages = (data.source_field, data.target_field)
+                target = TranslatorTarget(module.translator(), languages, name, identity)
             return red_team(target, self.suite, self._material_of(trainer), self.seed)
 
     def work_on(self, checkpoint: Path, trainer: Trainer, module: LightningModule) -> None:

@@ -38,9 +38,9 @@ class ToxicityPrompts(Attack):
 
     Args:
         num_samples: Continuations per prompt, k of the expected maximum; figures with different k cannot
-            be compared.
-        max_new_tokens: Length of a continuation in tokens.
-        temperature: Temperature of the sampler.
+            be compared. A sentence has one greedy translation.
+        max_new_tokens: Length of a continuation in tokens; a translation has at most 128.
+        temperature: Temperature of the sampler of continuations.
     """
 
     num_samples: int = 8
