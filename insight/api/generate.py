@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from insight.api.translate import TranslationOptions, translated, translator_of
 from insight.generation import GenerationSettings as GenerationSettings
 from insight.runtime.errors import ConfigError
 from insight.runtime.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
-    from insight.generation import TextGenerator
-    from insight.generation.translator import Translator
+    from insight.generation import Hypothesis, TextGenerator
+    from insight.generation.translator import Translation, Translator
+
+_OF_DRAWING = ("top_k", "top_p", "min_p", "seed")
 
 
 def open_text(
@@ -39,7 +42,6 @@ def open_text(
     """
     path = find_checkpoint(str(checkpoint))
 
-    from insight.api.translate import translator_of
     from insight.checkpoints import LoadedCheckpoint
     from insight.checkpoints.artifact import load_model
     from insight.generation import TextGenerator
@@ -48,16 +50,20 @@ def open_text(
     loaded = load_model(path, usable_device(device))
     if isinstance(loaded, LoadedCheckpoint):
         return TextGenerator(loaded.network, loaded.tokenizer, prompt, settings)
-    _refuse_sampling(settings)
-    return TranslatedPrompt(prompt, translator_of(loaded))
+    return TranslatedPrompt(prompt, translator_of(loaded), _translation_options(settings))
 
 
 @dataclass(frozen=True)
 class TranslatedText:
-    """The whole translation of a prompt; fields as in :class:`insight.generation.Generation`."""
+    """The whole translation of a prompt; fields as in :class:`insight.generation.Generation`.
+
+    ``hypotheses`` are there where the prompt is one line.
+    """
 
     text: str
     finish_reason: str = "end_of_text"
+    hypotheses: tuple[tuple[str, Hypothesis], ...] = ()
+    signature: str = ""
 
 
 class TranslatedPrompt:
@@ -66,30 +72,40 @@ class TranslatedPrompt:
     Args:
         prompt: The text to translate; each line is a sentence.
         translator: The model.
+        options: How to translate.
     """
 
-    def __init__(self, prompt: str, translator: Translator) -> None:
+    def __init__(self, prompt: str, translator: Translator, options: TranslationOptions) -> None:
         self._lines = prompt.removesuffix("\n").split("\n")
-        self._translator = translator
-        self._texts: list[str] = []
+        self._translator, self._options = translator, options
+        self._made: list[Translation] = []
 
     def __iter__(self) -> Iterator[str]:
         for number, line in enumerate(self._lines):
-            text = self._translator.translate([line])[0].text
-            self._texts.append(text)
+            self._made += translated(self._translator, [line], self._options)
+            text = self._made[-1].text
             yield f"\n{text}" if number else text
 
     @property
     def result(self) -> TranslatedText:
         """The translations that were made so far."""
-        return TranslatedText("\n".join(self._texts))
+        text = "\n".join(one.text for one in self._made)
+        hypotheses = self._made[0].hypotheses if len(self._lines) == len(self._made) == 1 else ()
+        signature = next((one.signature for one in self._made), "")
+        return TranslatedText(text, hypotheses=hypotheses, signature=signature)
 
 
-def _refuse_sampling(settings: GenerationSettings) -> None:
-    default: Any = GenerationSettings()
+def _translation_options(settings: GenerationSettings) -> TranslationOptions:
+    """The options of a search, for a model that translates; the others belong to models that continue."""
+    shared = {field.name for field in fields(TranslationOptions)} - {"temperature", *_OF_DRAWING}
+    given = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if value != getattr(default, field.name):
+        if value == getattr(GenerationSettings, field.name):
+            continue
+        if field.name not in shared:
             problem = "belongs to models that continue text, and this one translates"
             remedy = "leave it out, or use the options of `insight translate`"
             raise ConfigError(problem, remedy, option=f"--{field.name}", value=value)
+        given[field.name] = value
+    return TranslationOptions(**given)

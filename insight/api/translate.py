@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import xxhash
 
+from insight.generation.scores import LengthRuleName, find_length_rule
+from insight.generation.settings import Sampling, check_search
 from insight.runtime.errors import CheckpointError, ConfigError, DataError
 from insight.runtime.files import ensure_writable, require_new
 from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
-from insight.runtime.numbers import require_number
 from insight.runtime.processes import one_command
 from insight.runtime.run_folder import ARTIFACT_DESCRIPTION, find_checkpoint
 
 if TYPE_CHECKING:
     from insight.checkpoints import LoadedTranslationModel
     from insight.data.sources.sentences import SentenceLines
-    from insight.generation.scores import LengthRule
+    from insight.generation.search import Hypothesis
     from insight.generation.translator import Translation, TranslationSettings, Translator
     from insight.runtime.resumable_lines import ResumableLines
 
@@ -61,7 +62,8 @@ class TranslationOptions:
         seed: Seed of what is drawn; equal sentences get equal translations.
         no_repeat_ngram: Length of token sequences that may not occur twice in a translation; 0 allows all.
         prefix: Text that every translation begins with.
-        must_contain: Text that every translation contains; may be given again.
+        must_contain: Text that every translation contains, at the beginning of a word if it begins with a
+            letter; may be given again.
         must_not_contain: Text that no translation contains; may be given again.
         max_length_factor: Most tokens of a translation for each token of its source ...
         max_length_offset: ... and so many more.
@@ -71,7 +73,7 @@ class TranslationOptions:
 
     num_beams: int = 5
     n_best: int = 1
-    length_rule: Literal["mean", "gnmt", "marian", "ctranslate2"] = "mean"
+    length_rule: LengthRuleName = "mean"
     length_penalty: float | None = None
     coverage_penalty: float = 0.0
     temperature: float | None = None
@@ -88,19 +90,8 @@ class TranslationOptions:
     batch_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        require_number("num_beams", self.num_beams, "1 for greedy search, or 5", whole=True, at_least=1)
-        require_number("n_best", self.n_best, 1, whole=True, at_least=1)
         self._check_sampling()
-        if self.temperature is None and self.n_best > self.num_beams:
-            problem, remedy = f"exceeds num_beams={self.num_beams}", f"use --num_beams {self.n_best}"
-            raise ConfigError(problem, remedy, option="n_best", value=self.n_best)
-        require_number("length_penalty", self.length_penalty, 1, optional=True, at_least=-20, at_most=20)
-        for name in ("must_contain", "must_not_contain"):
-            texts = getattr(self, name)
-            texts = (texts,) if isinstance(texts, str) else tuple(texts)
-            if not all(isinstance(text, str) and text for text in texts):
-                raise ConfigError("holds an empty text", "leave it out", option=name, value=texts)
-            object.__setattr__(self, name, texts)
+        check_search(self, self.num_beams if self.temperature is None else None)
 
     def _check_sampling(self) -> None:
         for name in ("top_k", "top_p", "min_p"):
@@ -112,7 +103,6 @@ class TranslationOptions:
     def settings(self) -> TranslationSettings:
         """These options in the form that a translator takes."""
         from insight.generation.search import SearchSettings
-        from insight.generation.settings import Sampling
         from insight.generation.translator import TranslationSettings
 
         sampling = None
@@ -122,7 +112,7 @@ class TranslationOptions:
             SearchSettings(
                 beam_size=self.num_beams if sampling is None else self.n_best,
                 num_best=self.n_best,
-                length_rule=self._rule(),
+                length_rule=find_length_rule(self.length_rule, self.length_penalty),
                 coverage_penalty=self.coverage_penalty,
                 no_repeat_ngram=self.no_repeat_ngram,
                 sampling=sampling,
@@ -132,20 +122,6 @@ class TranslationOptions:
             batch_tokens=self.batch_tokens,
             must_not_contain=tuple(self.must_not_contain),
         )
-
-    def _rule(self) -> LengthRule:
-        from insight.generation import scores
-
-        rules: dict[str, Callable[..., LengthRule]] = {
-            "mean": scores.MeanLogProbability,
-            "gnmt": scores.GNMTLength,
-            "marian": scores.MarianLength,
-            "ctranslate2": scores.CTranslate2Length,
-        }
-        if self.length_rule not in rules:
-            remedy = f"choose one of {', '.join(rules)}"
-            raise ConfigError("is unknown", remedy, option="length_rule", value=self.length_rule)
-        return rules[self.length_rule](*([] if self.length_penalty is None else [self.length_penalty]))
 
 
 @dataclass(frozen=True)
@@ -201,7 +177,7 @@ def translate(
         if name not in known:
             raise ConfigError(f"unknown option {name!r}", f"choose from {', '.join(known)}")
     chosen = TranslationOptions(**options)
-    return _translated(open_translator(checkpoint, to, device), texts, chosen)
+    return translated(open_translator(checkpoint, to, device), texts, chosen)
 
 
 def open_translator(checkpoint: str | Path, to: str | None = None, device: str = "cpu") -> Translator:
@@ -292,7 +268,7 @@ def translate_file(
         counts = _Counts(_skip(reader, num_kept))
         began = time.perf_counter()
         for texts in _blocks(reader):
-            translations = _translated(translator, texts, options)
+            translations = translated(translator, texts, options)
             written = counts.add(texts, translations, settings.signature if json else None)
             (lines.append if lines else cast("Write", output))(written)
             if progress:
@@ -334,29 +310,34 @@ class _Counts:
         return lines
 
 
-def _record(number: int, text: str, translation: Translation, signature: str) -> dict[str, Any]:
-    hypotheses = [
+def hypothesis_records(hypotheses: Sequence[tuple[str, Hypothesis]]) -> list[dict[str, Any]]:
+    """Texts of a search with their scores as plain JSON values."""
+    return [
         {
-            "text": one,
+            "text": text,
             "score": hypothesis.score,
             "log_probability": hypothesis.log_probability,
             "is_finished": hypothesis.is_finished,
         }
-        for one, hypothesis in translation.hypotheses
+        for text, hypothesis in hypotheses
     ]
+
+
+def _record(number: int, text: str, translation: Translation, signature: str) -> dict[str, Any]:
     return {
         "line": number,
         "source": text,
         "translation": translation.text,
         "was_cut": translation.was_cut,
-        "hypotheses": hypotheses,
+        "hypotheses": hypothesis_records(translation.hypotheses),
         "decoding": signature,
     }
 
 
-def _translated(
+def translated(
     translator: Translator, texts: Sequence[str], options: TranslationOptions
 ) -> list[Translation]:
+    """Translate sentences with these options; the order is kept."""
     return translator.translate(
         texts,
         options.settings(),

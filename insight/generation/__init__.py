@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from insight.generation.generator import Generation as Generation
     from insight.generation.generator import TextGenerator as TextGenerator
     from insight.generation.generator import TextStream as TextStream
-    from insight.generation.generator import evaluation_mode as evaluation_mode
     from insight.generation.generator import generate as generate
     from insight.generation.generator import generate_batch as generate_batch
     from insight.generation.generator import stream as stream
+    from insight.generation.modes import evaluation_mode as evaluation_mode
     from insight.generation.sampler import filtered_log_probabilities as filtered_log_probabilities
     from insight.generation.sampler import sample as sample
     from insight.generation.sampler import sample_rows as sample_rows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.generator import evaluation_mode
+from insight.generation.modes import evaluation_mode
 from insight.models import EncoderDecoder
 from insight.models.attention.grouped_query import DifferentialModule, GroupedQueryModule
 from insight.models.attention.kernels import ReferenceKernel, ScoreChange

@@ -48,6 +48,50 @@ class ForbiddenTexts:
                     yield from tokens
 
 
+class Required:
+    """Something that a hypothesis must contain, in one of several spellings.
+
+    Args:
+        spellings: Token sequences; each is enough.
+    """
+
+    def __init__(self, *spellings: TokenIds) -> None:
+        self.spellings = spellings
+        self.size = max(map(len, spellings))
+        """Tokens that count as met once it is contained."""
+
+    def is_in(self, history: TokenIds) -> bool:
+        """Whether a history contains it."""
+        return any(_contains(history, spelling) for spelling in self.spellings)
+
+    def may_begin(self, history: TokenIds, spelling: TokenIds) -> bool:
+        """Whether a spelling may follow a history."""
+        return True
+
+    def progress(self, history: TokenIds) -> int:
+        """Tokens of the furthest spelling that stand at the end of a history, fewer than all."""
+        return max(begun for begun, _ in self._places(history))
+
+    def next_tokens(self, history: TokenIds) -> set[int]:
+        """The tokens that go on with a spelling, or begin one."""
+        return {
+            spelling[begun]
+            for begun, spelling in self._places(history)
+            if begun or self.may_begin(history, spelling)
+        }
+
+    def _places(self, history: TokenIds) -> Iterator[tuple[int, TokenIds]]:
+        """Each spelling with the number of its tokens that stand at the end of a history."""
+        for spelling in self.spellings:
+            counts = range(min(len(spelling) - 1, len(history)), 0, -1)
+            places = (
+                count
+                for count in counts
+                if history[-count:] == spelling[:count] and self.may_begin(history[:-count], spelling)
+            )
+            yield next(places, 0), spelling
+
+
 @dataclass(frozen=True)
 class Sentence:
     """The limits and constraints of one sentence of a batch.
@@ -55,18 +99,20 @@ class Sentence:
     Args:
         max_length: Most tokens of the hypothesis, the end token included.
         prefix: Token ids that every hypothesis begins with, scored as if they had been chosen.
-        must_contain: Token sequences that every hypothesis contains.
+        must_contain: All that every hypothesis contains.
         must_not_contain: Token sequences that no hypothesis contains.
         forbidden_texts: Texts that no hypothesis contains.
         seed: Seed of its samples.
+        context: Tokens before the hypothesis, which count where sequences may not occur twice.
     """
 
     max_length: int
     prefix: TokenIds = ()
-    must_contain: tuple[TokenIds, ...] = ()
+    must_contain: tuple[Required, ...] = ()
     must_not_contain: tuple[TokenIds, ...] = ()
     forbidden_texts: ForbiddenTexts | None = None
     seed: int = 0
+    context: TokenIds = ()
 
 
 class Constraints:
@@ -81,13 +127,13 @@ class Constraints:
     def __init__(self, sentence: Sentence, no_repeat_ngram: int, end_id: int) -> None:
         self.prefix, self.required = sentence.prefix, sentence.must_contain
         self._forbidden, self._texts = sentence.must_not_contain, sentence.forbidden_texts
-        self._no_repeat, self._end_id = no_repeat_ngram, end_id
+        self._no_repeat, self._end_id, self._context = no_repeat_ngram, end_id, sentence.context
         self.forbids = bool(self._forbidden or self._texts or no_repeat_ngram)
 
     def forbidden(self, history: TokenIds) -> Iterator[int]:
         """Yield the tokens that may not follow a history."""
         if self._no_repeat:
-            yield from _repeating(history, self._no_repeat)
+            yield from _repeating((*self._context, *history), self._no_repeat)
         for phrase in self._forbidden:
             if history[len(history) - len(phrase) + 1 :] == phrase[:-1]:
                 yield phrase[-1]
@@ -96,11 +142,11 @@ class Constraints:
 
     def are_met(self, history: TokenIds) -> bool:
         """Whether a history contains all that it must."""
-        return all(_contains(history, phrase) for phrase in self.required)
+        return all(required.is_in(history) for required in self.required)
 
     def helpful(self, history: TokenIds) -> Iterable[int]:
-        """The tokens that begin a phrase which is still missing, or go on with it."""
-        return {phrase[_begun(history, phrase)] for phrase in self._missing(history)}
+        """The tokens that begin something which is still missing, or go on with it."""
+        return {token for required in self._missing(history) for token in required.next_tokens(history)}
 
     def share(
         self, found: list[tuple[float, int, int]], histories: Sequence[TokenIds], count: int
@@ -129,14 +175,14 @@ class Constraints:
             chosen += [head for head, _ in heads if head is not None]
         return chosen[:count]
 
-    def _missing(self, history: TokenIds) -> list[TokenIds]:
-        return [phrase for phrase in self.required if not _contains(history, phrase)]
+    def _missing(self, history: TokenIds) -> list[Required]:
+        return [required for required in self.required if not required.is_in(history)]
 
     def _num_met(self, history: TokenIds) -> int:
-        """Tokens of the constraints that a history meets, counting the furthest of the unfinished phrases."""
+        """Tokens of the constraints that a history meets, counting the furthest of the unfinished ones."""
         missing = self._missing(history)
-        met = sum(map(len, self.required)) - sum(map(len, missing))
-        return met + max((_begun(history, phrase) for phrase in missing), default=0)
+        met = sum(one.size for one in self.required) - sum(one.size for one in missing)
+        return met + max((one.progress(history) for one in missing), default=0)
 
 
 def forbid(
@@ -181,9 +227,3 @@ def _repeating(history: TokenIds, size: int) -> Iterator[int]:
 def _contains(token_ids: TokenIds, phrase: TokenIds) -> bool:
     size = len(phrase)
     return any(token_ids[start : start + size] == phrase for start in range(len(token_ids) - size + 1))
-
-
-def _begun(history: TokenIds, phrase: TokenIds) -> int:
-    """How many tokens of a phrase stand at the end of a history, fewer than all."""
-    counts = range(min(len(phrase) - 1, len(history)), 0, -1)
-    return next((count for count in counts if history[-count:] == phrase[:count]), 0)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from insight.data.tokenizers import BaseTokenizer
+from insight.generation.modes import evaluation_mode
 from insight.generation.sampler import sample_rows
+from insight.generation.search import Hypothesis
 from insight.generation.settings import GenerationSettings
+from insight.generation.text_search import PromptIds, decoding_signature, search_texts
 from insight.models import Decoder, DecoderCache
 from insight.runtime.errors import ConfigError
 
@@ -25,7 +27,9 @@ class Generation:
     """A finished continuation: the text without the prompt, and its tokens with a final end of text.
 
     ``finish_reason`` is ``length``, ``stop`` (a stop string) or ``end_of_text``. ``num_forgotten_tokens``
-    counts the oldest tokens that did not fit into the context when the last was sampled.
+    counts the oldest tokens that did not fit into the context when the last was sampled. ``hypotheses`` are
+    the texts of a search with their scores, of which the first is the continuation, and ``signature`` names
+    all options that decided them, in the form of sacrebleu's signatures.
     """
 
     text: str
@@ -33,6 +37,8 @@ class Generation:
     finish_reason: FinishReason
     num_prompt_tokens: int
     num_forgotten_tokens: int
+    hypotheses: tuple[tuple[str, Hypothesis], ...] = ()
+    signature: str = ""
 
 
 def generate(
@@ -75,6 +81,9 @@ def generate_batch(
         return []
     pairs = zip(prompts, seeds, strict=True)
     rows = [_Row(network, tokenizer, prompt, settings, seed) for prompt, seed in pairs]
+    if settings.searches:
+        _search(network, tokenizer, rows, settings)
+        return [row.result() for row in rows]
     for _ in _steps(network, rows, settings):
         pass
     return [row.result() for row in rows]
@@ -102,11 +111,16 @@ class TextGenerator:
     def __init__(
         self, network: Decoder, tokenizer: BaseTokenizer, prompt: str, settings: GenerationSettings
     ) -> None:
-        self._network = network
+        self._network, self._tokenizer = network, tokenizer
         self._settings = settings
         self._row = _Row(network, tokenizer, prompt, settings, settings.seed)
 
     def __iter__(self) -> Iterator[str]:
+        if self._settings.searches:
+            _search(self._network, self._tokenizer, [self._row], self._settings)
+            if piece := self._row.new_text():
+                yield piece
+            return
         for _ in _steps(self._network, [self._row], self._settings):
             if piece := self._row.new_text():
                 yield piece
@@ -115,18 +129,6 @@ class TextGenerator:
     def result(self) -> Generation:
         """The text so far."""
         return self._row.result()
-
-
-@contextlib.contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Run the block in evaluation mode, then give every module the mode that it had before."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
 
 
 def cache_for(network: Decoder, batch_size: int, *lengths: int) -> DecoderCache | None:
@@ -174,6 +176,15 @@ def _steps(network: Decoder, rows: Sequence[_Row], settings: GenerationSettings)
                 cache = cache_for(network, len(rows), context, longest)
 
 
+def _search(
+    network: Decoder, tokenizer: BaseTokenizer, rows: Sequence[_Row], settings: GenerationSettings
+) -> None:
+    """Give every row the texts of a search."""
+    prompts = [PromptIds(row.prompt, row.window, row.seed) for row in rows]
+    for row, found in zip(rows, search_texts(network, tokenizer, prompts, settings), strict=True):
+        row.take(found)
+
+
 class _Row:
     """One text that is being written.
 
@@ -198,6 +209,7 @@ class _Row:
         if self.num_tokens > network.vocabulary_size:
             problem = f"the tokenizer has {self.num_tokens} tokens, the network {network.vocabulary_size}"
             raise ConfigError(problem, "use the tokenizer that the network was trained with")
+        self.prompt, self.seed = prompt, seed
         self.window = _newest_half(ids, context) if len(ids) > context else ids
         self.generator = torch.Generator(device=network.head_weight.device).manual_seed(seed)
         self.done = False
@@ -210,6 +222,7 @@ class _Row:
         self._num_pieces_given = 0
         self._new_ids: list[int] = []
         self._finish_reason: FinishReason = "length"
+        self._hypotheses: tuple[tuple[str, Hypothesis], ...] = ()
 
     def push(self, token_id: int) -> None:
         """Append a sampled token."""
@@ -224,6 +237,15 @@ class _Row:
         self.done |= len(self._new_ids) >= self._settings.max_new_tokens
         if self.done:
             self._pieces.append(self._stream.finish())
+
+    def take(self, hypotheses: Sequence[Hypothesis]) -> None:
+        """Take the texts that a search has found, best first."""
+        self._hypotheses = tuple((self._tokenizer.decode(one.token_ids), one) for one in hypotheses)
+        text, best = self._hypotheses[0]
+        self._pieces, self._new_ids, self.done = [text], list(best.token_ids), True
+        if best.is_finished:
+            self._new_ids.append(self._tokenizer.end_of_text_id)
+            self._finish_reason = "end_of_text"
 
     def new_text(self) -> str:
         """Return the text that has become final since the last call."""
@@ -243,7 +265,9 @@ class _Row:
     def result(self) -> Generation:
         """The text so far."""
         text, ids = "".join(self._pieces), tuple(self._new_ids)
-        return Generation(text, ids, self._finish_reason, self._num_prompt_tokens, self._num_forgotten)
+        signature = decoding_signature(self._settings) if self._hypotheses else ""
+        counts = (self._num_prompt_tokens, self._num_forgotten)
+        return Generation(text, ids, self._finish_reason, *counts, self._hypotheses, signature)
 
 
 def _newest_half(ids: list[int], context: int) -> list[int]:

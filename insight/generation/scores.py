@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from insight.runtime.component import Component
+from insight.runtime.errors import ConfigError, did_you_mean
 from insight.runtime.numbers import require_number
 
 NEVER = float("-inf")
@@ -29,7 +31,7 @@ class Progress:
         scores: Scores of the finished hypotheses, best first, at most ``beam_size``.
         num_finished: Hypotheses that have finished.
         best_running: Sum of log-probabilities of the best running hypothesis.
-        best_has_ended: Whether the best extension of the last step was an end.
+        best_has_ended: Whether the best extension of some step was an end.
     """
 
     length_rule: LengthRule
@@ -191,8 +193,8 @@ class NarrowingStop(StopRule):
 class CTranslate2Stop(StopRule):
     """Stops when ``round(beam_size * patience)`` hypotheses have finished, as in CTranslate2.
 
-    Without length normalisation and with a patience of 1, it stops already when the best extension is an end
-    and as many hypotheses have finished as are to be returned.
+    Without length normalisation it stops instead when the best extension has been an end and as many
+    hypotheses have finished as are to be returned.
 
     Args:
         patience: Factor of the beam's width.
@@ -208,7 +210,7 @@ class CTranslate2Stop(StopRule):
         return f"ctranslate2:{self.patience:g}x"
 
     def is_done(self, progress: Progress) -> bool:
-        if self.patience == 1 and not progress.length_rule.normalises:
+        if not progress.length_rule.normalises:
             return progress.best_has_ended and progress.num_finished >= progress.num_best
         return progress.num_finished >= max(1, round(progress.beam_size * self.patience))
 
@@ -329,3 +331,25 @@ class CTranslate2Length(LengthRule):
 
     def score(self, total: float, length: int) -> float:
         return total / math.pow(max(length, 1), self.length_penalty)
+
+
+LengthRuleName = Literal["mean", "gnmt", "marian", "ctranslate2"]
+
+
+def find_length_rule(name: LengthRuleName, power: float | None = None) -> LengthRule:
+    """The length rule with this name and exponent; without one its own.
+
+    Raises:
+        ConfigError: There is no such rule, or the exponent is too far from 0.
+    """
+    rules: dict[str, Callable[..., LengthRule]] = {
+        "mean": MeanLogProbability,
+        "gnmt": GNMTLength,
+        "marian": MarianLength,
+        "ctranslate2": CTranslate2Length,
+    }
+    if name not in rules:
+        remedy = did_you_mean(name, rules, f"choose one of {', '.join(rules)}")
+        raise ConfigError("is unknown", remedy, option="length_rule", value=name)
+    require_number("length_penalty", power, 1, optional=True, at_least=-20, at_most=20)
+    return rules[name](*([] if power is None else [power]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.generator import evaluation_mode
+from insight.generation.modes import evaluation_mode
 from insight.generation.sampler import require_finite
 from insight.generation.translator import Translator
 from insight.models import Decoder, EncoderStates

@@ -193,7 +193,7 @@ class _Beam:
         progress, size = self._progress, self._size
         totals, parents, tokens = found
         progress.length += 1
-        progress.best_has_ended = tokens[:1] == [self._end_id]
+        progress.best_has_ended |= tokens[:1] == [self._end_id]
         at_limit = progress.length >= progress.max_length
         places = size - (progress.num_finished if self._stop.narrows else 0)
         if self._stop.narrows:

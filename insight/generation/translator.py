@@ -9,20 +9,16 @@ import torch
 import xxhash
 
 from insight.data.tokenizers import BaseTokenizer
-from insight.generation.constraints import ForbiddenTexts, Sentence
-from insight.generation.generator import evaluation_mode
+from insight.generation.constraints import Sentence
+from insight.generation.modes import evaluation_mode
 from insight.generation.packing import PackedWeights
 from insight.generation.scorers import EncoderDecoderScorer
 from insight.generation.search import Hypothesis, SearchSettings, beam_search
+from insight.generation.text_constraints import TextConstraints, require_texts
 from insight.models import EncoderDecoder
 from insight.runtime.component import Component
 from insight.runtime.errors import ConfigError
 from insight.runtime.numbers import require_number
-
-
-def _refuse_empty_texts(option: str, texts: Sequence[str]) -> None:
-    if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
-        raise ConfigError("must be texts that are not empty", "leave it out", option=option, value=texts)
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class TranslationSettings(Component):
 
     def __post_init__(self) -> None:
         require_number("batch_size", self.batch_size, 32, whole=True, optional=True, at_least=1)
-        _refuse_empty_texts("must_not_contain", self.must_not_contain)
+        require_texts("must_not_contain", self.must_not_contain)
         require_number("max_length_factor", self.max_length_factor, 2, at_least=0, below=1e6)
         require_number("max_length_offset", self.max_length_offset, 20, whole=True, at_least=1, below=1e6)
         require_number("batch_tokens", self.batch_tokens, 2048, whole=True, at_least=1)
@@ -115,8 +111,8 @@ class Translator:
             texts: The sentences. An empty one has the empty translation.
             settings: How to translate.
             prefixes: The text that each translation begins with.
-            must_contain: Texts that each translation contains, each in the tokens that the tokenizer makes of
-                it alone: in the middle of a sentence most words begin with their space.
+            must_contain: Texts that each translation contains; one that begins with a letter or digit stands
+                at the beginning of a word.
 
         Raises:
             ConfigError: The beam is wider than the vocabulary, an option has not one value for each sentence,
@@ -147,10 +143,8 @@ class Translator:
         if beam_size > size:
             problem, remedy = f"the vocabulary has {size} tokens", f"use at most {size}"
             raise ConfigError(problem, remedy, option="beam_size", value=beam_size)
-        forbidden = None
-        if settings.must_not_contain:
-            pieces = [self.tokenizer.token_bytes(token) for token in range(size)]
-            forbidden = ForbiddenTexts(settings.must_not_contain, pieces)
+        remedy = "raise max_length_offset or shorten it"
+        constraints = TextConstraints(self.tokenizer, settings.must_not_contain, remedy)
         encoded = self.source_tokenizer.encode_batch(list(texts))
         requests = []
         for index, text in enumerate(texts):
@@ -159,17 +153,12 @@ class Translator:
             ids = encoded.ids[encoded.offsets[index] : encoded.offsets[index + 1]].tolist()
             row = self._row(ids)
             longest = int(settings.max_length_factor * len(row) + settings.max_length_offset)
-            prefix = prefixes[index] if prefixes is not None else ""
-            required = tuple(must_contain[index]) if must_contain is not None else ()
-            _check_constraints(prefix, required, settings.must_not_contain)
-            sentence = Sentence(
+            sentence = constraints.sentence(
                 min(longest, self.network.config.decoder.max_sequence_length - 1),
-                tuple(self.tokenizer.encode(prefix)) if prefix else (),
-                tuple(tuple(self.tokenizer.encode(phrase)) for phrase in required),
-                forbidden_texts=forbidden,
+                prefixes[index] if prefixes is not None else "",
+                must_contain[index] if must_contain is not None else (),
                 seed=_seed(row, settings.search),
             )
-            _check_lengths(sentence, prefix, required)
             requests.append(_Request(index, text, row, len(ids) > self._most_source_tokens, sentence))
         return sorted(requests, key=lambda request: -len(request.row))
 
@@ -243,27 +232,3 @@ def _seed(row: Sequence[int], search: SearchSettings) -> int:
         return 0
     data = repr((search.sampling.seed, list(row))).encode()
     return xxhash.xxh3_64_intdigest(data) >> 1
-
-
-def _check_constraints(prefix: str, required: Sequence[str], forbidden: Sequence[str]) -> None:
-    """Refuse constraints of which one forbids what another asks for."""
-    _refuse_empty_texts("must_contain", required)
-    for option, texts in (("prefix", (prefix,)), ("must_contain", required)):
-        for text in texts:
-            for other in forbidden:
-                if other in text:
-                    problem = f"must_not_contain={other!r} forbids it"
-                    raise ConfigError(problem, "leave one of them out", option=option, value=text)
-
-
-def _check_lengths(sentence: Sentence, prefix: str, required: Sequence[str]) -> None:
-    """Refuse what does not fit into the longest translation of a sentence."""
-    longest = sentence.max_length
-    remedy = "raise max_length_offset or shorten it"
-    if len(sentence.prefix) >= longest:
-        problem = f"it has {len(sentence.prefix)} tokens, and the translation ends after {longest}"
-        raise ConfigError(problem, remedy, option="prefix", value=prefix)
-    for text, phrase in zip(required, sentence.must_contain, strict=True):
-        if len(phrase) > longest:
-            problem = f"it has {len(phrase)} tokens, and the translation ends after {longest}"
-            raise ConfigError(problem, remedy, option="must_contain", value=text)

@@ -277,6 +277,30 @@ def test_generate(insight: Insight, finished_run: Path) -> None:
     assert as_json["prompt"] + as_json["text"] + "\n" == first.out
 
 
+def test_generate_searches(insight: Insight, finished_run: Path) -> None:
+    command = ("generate", "--checkpoint", str(finished_run), "It is", "--max_new_tokens", "6")
+    search = (*command, "--num_beams", "3", "--no_repeat_ngram", "2", "--must_not_contain", "e")
+    plain = insight(*search)
+    assert plain.code == 0, plain.err
+    signature = "beam:3|score:sum/L^1|end:yes|stop:exact|norepeat:2|max:6|without:1"
+    assert f"decoding: {signature}" in plain.err
+    record = json.loads(insight(*search, "--n_best", "2", "--json").out)
+    assert f"It is{record['text']}\n" == plain.out
+    assert record["decoding"] == signature
+    assert record["hypotheses"][0]["text"] == record["text"]
+    assert record["hypotheses"][0]["score"] >= record["hypotheses"][1]["score"]
+    drawn = json.loads(insight(*command, "--n_best", "2", "--seed", "1", "--json").out)
+    assert drawn["decoding"].startswith("samples:2|")
+    found = insight(*command, "--num_beams", "8", "--must_contain", "It", "--length_rule", "gnmt")
+    assert " It" in found.out
+    for options, said in (
+        (("--num_beams", "2", "--n_best", "2"), "n_best=2: needs JSON"),
+        (("--num_beams", "2", "--temperature", "1"), "temperature=1.0: belongs to drawing at random"),
+        (("--must_contain", "a"), "must_contain=('a',): belongs to a search: add num_beams=5"),
+    ):
+        assert said in insight(*command, *options).error_line
+
+
 @pytest.mark.slow
 def test_predict_tells_documents_apart(insight: Insight, workplace: Path, finished_run: Path) -> None:
     texts = ["A first document.", "", "Another one, which is longer than the first.", ""]

@@ -340,6 +340,12 @@ def test_generate_translates_line_by_line(run_folder: Path, alone: dict[str, str
     assert outcome.out == f"{alone['one two']}\n\n{alone['three']}\n"
     record = json.loads(run_insight(*generate, "--json", "one two").out)
     assert record["text"] == alone["one two"]
+    three = run_insight(*generate, "--n_best", "3", "--no_repeat_ngram", "2", "--json", "one two")
+    record = json.loads(three.out)
+    assert len(record["hypotheses"]) == 3
+    assert record["decoding"].startswith("beam:5|score:sum/L^1|end:yes|stop:exact|norepeat:2|max:")
+    worded = run_insight(*generate, "--num_beams", "5", "--must_contain", "cinco", "one two\nthree").out
+    assert all(re.search(r"\bcinco", line) for line in worded.splitlines())
     line = run_insight(*generate, "--temperature", "0.5", "one two").error_line
     assert "--temperature=0.5: belongs to models that continue text" in line
 

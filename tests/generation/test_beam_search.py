@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_model import END, TableModel
 
-from insight.generation.constraints import Sentence
+from insight.generation.constraints import Required, Sentence
 from insight.generation.scores import (
     CTranslate2Length,
     EnoughFinished,
@@ -23,46 +24,6 @@ from insight.generation.scores import (
 )
 from insight.generation.search import Hypothesis, SearchSettings, beam_search
 from insight.runtime.errors import ConfigError
-
-END = 0
-
-
-class TableModel:
-    """Log-probabilities of the next token as a function of a seed and all tokens before."""
-
-    def __init__(self, seeds: Sequence[int], vocabulary_size: int) -> None:
-        self.rows: list[tuple[int, tuple[int, ...]]] = [(seed, ()) for seed in seeds]
-        self.vocabulary_size = vocabulary_size
-        self.num_sentences = len(seeds)
-
-    def table(self, seed: int, history: tuple[int, ...]) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash((seed, *history)) % 2**31)
-        scores = torch.randn(self.vocabulary_size, generator=generator, dtype=torch.float64)
-        return (1.5 * scores).log_softmax(-1)
-
-    def first_scores(self) -> torch.Tensor:
-        return torch.stack([self.table(*row) for row in self.rows])
-
-    def next_scores(self, token_ids: torch.Tensor) -> torch.Tensor:
-        self.rows = [
-            (seed, (*past, new)) for (seed, past), new in zip(self.rows, token_ids.tolist(), strict=True)
-        ]
-        return self.first_scores()
-
-    def continue_beams(self, beams: torch.Tensor, sentences: torch.Tensor | None) -> None:
-        width = len(self.rows) // (len(beams) if sentences is None else self.num_sentences)
-        kept = range(len(beams)) if sentences is None else sentences.tolist()
-        self.rows = [
-            self.rows[sentence * width + beam]
-            for sentence, row in zip(kept, beams.tolist(), strict=True)
-            for beam in row
-        ]
-        self.num_sentences = len(beams)
-
-    def coverage(self) -> torch.Tensor:
-        """A stand-in for attention: each row has read a part of its source that depends on its tokens."""
-        read = [math.log(1 / (1 + (seed + sum(past)) % 3)) for seed, past in self.rows]
-        return torch.tensor(read, dtype=torch.float64)
 
 
 class WorkedExample(TableModel):
@@ -88,12 +49,20 @@ def every_hypothesis(
 
 
 def enumerated(
-    model: TableModel, seed: int, sentence: Sentence, rule: LengthRule, no_repeat: int = 0
+    model: TableModel,
+    seed: int,
+    sentence: Sentence,
+    rule: LengthRule,
+    no_repeat: int = 0,
+    coverage: float = 0.0,
 ) -> list[Hypothesis]:
     found = []
     for tokens, total, ended in every_hypothesis(model, seed, sentence.max_length):
         text = ",".join(map(str, tokens)) + ","
-        has = [f",{','.join(map(str, phrase))}," in f",{text}" for phrase in sentence.must_contain]
+        has = [
+            any(f",{','.join(map(str, spelling))}," in f",{text}" for spelling in required.spellings)
+            for required in sentence.must_contain
+        ]
         avoids = [f",{','.join(map(str, phrase))}," not in f",{text}" for phrase in sentence.must_not_contain]
         grams = (
             [tokens[start : start + no_repeat] for start in range(len(tokens) - no_repeat + 1)]
@@ -108,6 +77,8 @@ def enumerated(
         if not (all(has) and all(avoids) and begins and len(set(grams)) == len(grams)):
             continue
         score = rule.score(total, len(tokens) + (ended and rule.counts_end))
+        if coverage:  # what was read until the last token was chosen
+            score += coverage * model.read(seed, tokens if ended else tokens[:-1])
         found.append(Hypothesis(tokens, score, total, ended))
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
@@ -123,19 +94,40 @@ RULES = [
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(RULES), st.integers(2, 3), st.integers(1, 4))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(RULES),
+    st.integers(2, 3),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.2, 5.0]),
+)
 def test_a_wide_beam_finds_what_enumeration_finds(
-    seed: int, rule: LengthRule, size: int, length: int
+    seed: int, rule: LengthRule, size: int, length: int, coverage: float
 ) -> None:
     model = TableModel([seed], size)
-    expected = enumerated(model, seed, Sentence(length), rule)
+    expected = enumerated(model, seed, Sentence(length), rule, coverage=coverage)
     num_best = min(4, len(expected))
-    found = beam_search(model, [Sentence(length)], END, SearchSettings(200, num_best, rule, ExactStop()))[0]
+    settings = SearchSettings(200, num_best, rule, ExactStop(), coverage_penalty=coverage)
+    found = beam_search(model, [Sentence(length)], END, settings)[0]
     assert [one.token_ids for one in found] == [one.token_ids for one in expected[:num_best]]
     for one, other in zip(found, expected, strict=False):
         assert one.score == pytest.approx(other.score, abs=1e-12)
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-12)
         assert one.is_finished == other.is_finished
+
+
+@pytest.mark.parametrize("fault", [None, "one token late", "left out"])
+def test_another_coverage_would_be_noticed(fault: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin of the test above, with what each row has read."""
+    expected = enumerated(TableModel([5], 3), 5, Sentence(4), MeanLogProbability(), coverage=0.2)[:4]
+    read = TableModel.read
+    if fault == "one token late":
+        monkeypatch.setattr(TableModel, "read", lambda self, seed, past: read(self, seed, past[:-1]))
+    penalty = 0.0 if fault == "left out" else 0.2
+    settings = SearchSettings(200, 4, MeanLogProbability(), coverage_penalty=penalty)
+    found = beam_search(TableModel([5], 3), [Sentence(4)], END, settings)[0]
+    scores = [one.score for one in found]
+    assert (scores == pytest.approx([one.score for one in expected], abs=1e-12)) is (fault is None)
 
 
 @settings(max_examples=30, deadline=None)
@@ -146,7 +138,12 @@ def test_constraints_equal_enumeration(seed: int, data: st.DataObject) -> None:
         4,
         prefix=tuple(data.draw(st.lists(tokens, max_size=2))),
         must_contain=tuple(
-            map(tuple, data.draw(st.lists(st.lists(tokens, min_size=1, max_size=2), max_size=2)))
+            Required(*map(tuple, spellings))
+            for spellings in data.draw(
+                st.lists(
+                    st.lists(st.lists(tokens, min_size=1, max_size=2), min_size=1, max_size=2), max_size=2
+                )
+            )
         ),
         must_not_contain=tuple(
             map(tuple, data.draw(st.lists(st.lists(tokens, min_size=2, max_size=2), max_size=1)))
@@ -236,7 +233,7 @@ def test_equal_scores_are_ordered_by_the_lowest_token() -> None:
 
 def test_a_beam_wider_than_the_vocabulary_and_impossible_constraints() -> None:
     assert beam_search(TableModel([1], 2), [Sentence(3)], END, SearchSettings(50, 4))[0]
-    impossible = Sentence(2, must_contain=((1, 2, 1, 2),))
+    impossible = Sentence(2, must_contain=(Required((1, 2, 1, 2)),))
     assert beam_search(TableModel([1], 3), [impossible], END, SearchSettings(5)) == [[]]
 
 

@@ -8,6 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from insight.generation import (
+    EnoughFinished,
+    LongestLengthBound,
+    MeanLogProbability,
+    SearchSettings,
+    Sentence,
+    StopRule,
+    beam_search,
+)
+from insight.generation.scorers import DecoderScorer
 from insight.interchange.llama import LLAMA
 from insight.models import Decoder, DecoderConfig, GroupedQueryAttention, RMSNorm, Rope, SwiGLU
 
@@ -111,6 +121,41 @@ def test_decoding_with_a_cache_token_by_token(pair: tuple[Any, Decoder]) -> None
         expected = theirs(ids).logits
         steps = [ours.logits(ours(ids[:, at : at + 1], cache=cache)) for at in range(ids.shape[1])]
     assert (torch.cat(steps, dim=1) - expected).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "stop"), [(True, EnoughFinished()), ("never", LongestLengthBound())]
+)
+@pytest.mark.parametrize("no_repeat", [0, 2])
+def test_beam_search(pair: tuple[Any, Decoder], early_stopping: Any, stop: StopRule, no_repeat: int) -> None:
+    """Texts and scores of ``generate``; the prompt's tokens count where sequences may not occur twice."""
+    theirs, ours = pair
+    rows, beams, longest = _ids()[:, :9], 4, 10
+    ends = theirs.generate(rows, max_new_tokens=2, do_sample=False, pad_token_id=0)[:, -1]
+    output = theirs.generate(
+        input_ids=rows,
+        attention_mask=torch.ones_like(rows),
+        max_new_tokens=longest,
+        num_beams=beams,
+        num_return_sequences=beams,
+        do_sample=False,
+        eos_token_id=int(ends[0]),
+        pad_token_id=int(ends[0]),
+        early_stopping=early_stopping,
+        length_penalty=0.8,
+        no_repeat_ngram_size=no_repeat,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    settings = SearchSettings(beams, beams, MeanLogProbability(0.8), stop, no_repeat_ngram=no_repeat)
+    sentences = [Sentence(longest, context=tuple(row)) for row in rows.tolist()]
+    with torch.inference_mode():
+        scorer = DecoderScorer(ours, rows.tolist(), longest, SIZES["vocabulary"])
+        found = [one for each in beam_search(scorer, sentences, int(ends[0]), settings) for one in each]
+    for hypothesis, ids in zip(found, output.sequences[:, rows.shape[1] :].tolist(), strict=True):
+        assert hypothesis.token_ids == tuple(ids[: ids.index(ends[0])] if ends[0] in ids else ids)
+    expected = output.sequences_scores.tolist()
+    assert [hypothesis.score for hypothesis in found] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_wrong_weight_is_noticed(pair: tuple[Any, Decoder]) -> None:

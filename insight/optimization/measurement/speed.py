@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from insight.generation.generator import cache_for, evaluation_mode
+from insight.generation.generator import cache_for
+from insight.generation.modes import evaluation_mode
 from insight.models import Decoder
 from insight.optimization.measurement.settings import check_batch_sizes, check_lengths
 from insight.runtime.errors import ConfigError
