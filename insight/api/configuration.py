@@ -27,7 +27,7 @@ import insight.models
 import insight.training  # noqa: F401
 from insight.api.config_files import DEFAULT_CLASSES, given_config, yaml_text
 from insight.api.early_checks import COMMAND_OPTIONS, early_mistakes, given_values
-from insight.api.parsing import instantiate, named_value, parse, raise_all, without
+from insight.api.parsing import Parser, instantiate, named_value, parse, raise_all, without
 from insight.api.placement import Placement, accelerator_of, device_number, placement_of
 from insight.api.run_config import RunConfig
 from insight.callbacks import EndOfTraining, GracefulInterrupt, TimeBudget
@@ -101,6 +101,10 @@ def _reason(hardware: Hardware) -> str:
     return f"since bfloat16 matmuls run at {half / single:.1f} times the rate of float32 ones"
 
 
+class _Parser(Parser, LightningArgumentParser):
+    """Lightning's parser, which knows the defaults of a class after its first use."""
+
+
 class InsightCLI(LightningCLI):
     """Parses a configuration, makes the choices for the machine, and builds the data module and the module.
 
@@ -121,6 +125,7 @@ class InsightCLI(LightningCLI):
         self._arguments = arguments
         super().__init__(
             save_config_callback=None,
+            parser_class=_Parser,
             parser_kwargs={"prog": f"insight {command}", "exit_on_error": False, "allow_abbrev": False},
             args=[],  # parse_arguments has its own arguments
             run=False,

@@ -217,12 +217,10 @@ def _preset(name: str) -> NetworkChoice:
 
 
 def _network_alone(content: dict[str, Any]) -> NetworkConfig:
-    import jsonargparse
-
-    from insight.api.parsing import instantiate, parse, raise_all
+    from insight.api.parsing import Parser, instantiate, parse, raise_all
     from insight.models import DecoderConfig, EncoderDecoderConfig
 
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     kind = str(content["class_path"]).rpartition(".")[2]
     described = EncoderDecoderConfig if kind == "EncoderDecoderConfig" else DecoderConfig

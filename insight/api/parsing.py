@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import operator
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +85,24 @@ def _open_expressible_path(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 _Path.__init__ = _open_expressible_path
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Works the defaults of a class out once, and not at each of the places that ask for them.
+
+    A class whose options are classes asks each of them, and each of these asks its own, several times on
+    every level: without this, the network of an encoder-decoder alone takes seconds.
+    """
+
+    _known: tuple[list[Any], Namespace] | None = None
+
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """The defaults of all options, as a copy that the caller may change."""
+        given = [action.default for action in self._actions]
+        known = self._known
+        if known is None or len(known[0]) != len(given) or any(map(operator.is_not, known[0], given)):
+            known = self._known = (given, super().get_defaults(*args, **kwargs))
+        return known[1].clone()
 
 
 def parse(
