@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from insight.reporting.run_files import read_run_record
 from insight.reporting.sections import SECTIONS, SectionBuilder
-from insight.reporting.sections.section import FILTERS
+from insight.reporting.sections.section import FILTERS, AnyChart
 from insight.runtime.files import atomic_write_text
 from insight.runtime.formats import safe_text
 from insight.runtime.run_folder import RunFolder
@@ -51,7 +52,7 @@ def write_report(
     """
     record = read_run_record(run)
     built = [section for section in (build(record) for build in sections) if section is not None]
-    charts = [chart.to_item() for section in built for chart in section.charts]
+    charts = [_item(chart) for section in built for chart in section.charts]
     # Bokeh's core, minified, without widgets, tables and MathJax, which would triple its size.
     bokeh = Markup("\n".join(Resources(mode="inline", components=["bokeh"], minified=True).js_raw))
     scripts = [bokeh, _asset("charts.js")] if charts else []
@@ -76,6 +77,12 @@ def write_report(
     return run.report_path
 
 
+@functools.lru_cache(maxsize=64)  # the pages after training and after the test share most of their charts
+def _item(chart: AnyChart) -> dict[str, Any]:
+    return chart.to_item()
+
+
+@functools.cache  # it keeps the templates that were compiled
 def _environment(max_characters: int) -> Environment:
     """Templates that escape every value, remove its control characters and limit its length."""
 

@@ -6,11 +6,21 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import insight
-from insight.reporting import Metric, Sample, append_sample, update_run_info, update_summary, write_report
+from insight.reporting import (
+    Metric,
+    Sample,
+    append_sample,
+    report,
+    update_run_info,
+    update_summary,
+    write_report,
+)
+from insight.reporting.charts import Chart
 from insight.reporting.run_files import RunRecord, read_run_record
 from insight.reporting.sections import SECTIONS
 from insight.reporting.sections.setup import Section, build_network, build_reproduction
@@ -324,3 +334,29 @@ def test_the_command_holds_no_place_of_this_machine(
     text = visible(outline(finished_run, (build_reproduction,)))
     assert shown in text
     assert "__main__" not in text
+
+
+def test_a_chart_is_drawn_again_where_its_values_are_others(
+    finished_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, draw = [], Chart.to_item
+
+    def to_item(chart: Chart) -> dict[str, Any]:
+        drawn.append(chart.identifier)
+        return draw(chart)
+
+    def page() -> str:  # without the numbers that Bokeh gives to what it draws
+        return re.sub(r'"p\d+"', "", write_report(finished_run).read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(Chart, "to_item", to_item)
+    report._item.cache_clear()
+    first, all_charts = page(), len(drawn)
+    assert page() == first
+    assert len(drawn) == all_charts > 3
+    append_record(
+        finished_run.metrics_path, {"step": 100, "seconds": 50.0, "throughput/tokens_per_second": 5.0}
+    )
+    second = page()
+    assert drawn[all_charts:] == ["chart-throughput"]
+    report._item.cache_clear()
+    assert page() == second != first

@@ -13,6 +13,8 @@ from insight.reporting.run_files import RunRecord
 from insight.reporting.scatter import ScatterChart
 from insight.runtime.formats import format_bytes, format_difference, format_latency, safe_text
 
+AnyChart = Chart | ScatterChart | BarChart
+
 
 @dataclass(frozen=True)
 class Section:
@@ -25,7 +27,7 @@ class Section:
     title: str
     template: str
     content: dict[str, Any] = field(default_factory=dict)
-    charts: tuple[Chart | ScatterChart | BarChart, ...] = ()
+    charts: tuple[AnyChart, ...] = ()
 
 
 # Makes a section of a run, or returns None if the run has nothing to show there.
