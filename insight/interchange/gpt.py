@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, top, transposed, unpacked
+from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, packed, top, transposed, unpacked
 
 _LM_HEAD = both("head", "lm_head")
 _SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -14,11 +14,12 @@ def _block(
     up: str,
     down: str,
     rearrange: Rearrange | None = None,
+    restore: Rearrange | None = None,
 ) -> dict[str, Rows]:
     """Attention and a plain feed-forward; only the matrix of queries, keys and values is rearranged."""
     joined = (query_key_value,) if isinstance(query_key_value, str) else query_key_value
     return (
-        both("attention.query_key_value", *joined, rearrange=rearrange)
+        both("attention.query_key_value", *joined, rearrange=rearrange, restore=restore)
         | both("attention.output", output)
         | both("feed_forward.up", up)
         | both("feed_forward.down", down)
@@ -28,7 +29,7 @@ def _block(
 GPT2 = NameMap(
     top("transformer.wte", "transformer.ln_f") | both("input_position", "transformer.wpe"),
     {
-        name: Rows(*source.names, rearrange=transposed)
+        name: Rows(*source.names, rearrange=transposed, restore=transposed)
         for name, source in _block(("attn.c_attn",), "attn.c_proj", "mlp.c_fc", "mlp.c_proj").items()
     }
     | norms("ln_1", "ln_2"),
@@ -70,9 +71,11 @@ MPT = NameMap(
 
 def _packed(attention: str, num_groups: int, queries_per_group: int, head_dim: int) -> dict[str, Rows]:
     """A block whose queries, keys and values are packed by groups in the module ``attention``."""
-    by_kind = unpacked(num_groups, queries_per_group, head_dim)
-    packed, output = f"{attention}.query_key_value", f"{attention}.dense"
-    return _block((packed,), output, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", by_kind)
+    sizes = (num_groups, queries_per_group, head_dim)
+    joined, output = (f"{attention}.query_key_value",), f"{attention}.dense"
+    return _block(
+        joined, output, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", unpacked(*sizes), packed(*sizes)
+    )
 
 
 def gpt_neox_names(num_heads: int, head_dim: int) -> NameMap:
@@ -95,14 +98,18 @@ def bloom_names(num_heads: int, head_dim: int) -> NameMap:
     )
 
 
-def falcon_names(num_heads: int, num_key_value_heads: int, head_dim: int, shared_norm: bool) -> NameMap:
+def falcon_names(
+    num_heads: int, num_key_value_heads: int, head_dim: int, shared_norm: bool, parallel: bool = True
+) -> NameMap:
     """Falcon, whose queries, keys and values are packed in groups that share a key.
 
-    ``shared_norm`` says whether a block has one norm (7B) or two (40B).
+    ``shared_norm`` says whether a parallel block has one norm (7B) or two (40B); without ``parallel``, the
+    second comes after attention (RW).
     """
+    second = "ln_mlp" if parallel else "post_attention_layernorm"
     return NameMap(
         top("transformer.word_embeddings", "transformer.ln_f") | _LM_HEAD,
         _packed("self_attention", num_key_value_heads, num_heads // num_key_value_heads, head_dim)
-        | norms("input_layernorm" if shared_norm else "ln_attn", "ln_mlp"),
+        | norms("input_layernorm" if shared_norm or not parallel else "ln_attn", second),
         "transformer.h.{layer}.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, top, transposed
+from insight.interchange.name_map import Experts, NameMap, Rearrange, Rows, both, norms, top, transposed
 
 _TOP = top("model.embed_tokens", "model.norm") | both("head", "lm_head")
 _OUTPUT = both("attention.output", "self_attn.o_proj")
@@ -29,10 +29,25 @@ def _gated(ours: str, theirs: str) -> dict[str, Rows]:
     return gate_up | both(f"{ours}.down", f"{theirs}.down_proj")
 
 
-def _experts(theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
+def _experts(theirs: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj") -> dict[str, Rows]:
+    """Experts one by one, as files hold them, or joined, as transformers holds them in memory."""
+    module = theirs.removesuffix(".experts")
+    files = "block_sparse_moe" if gate == "w1" else module
+    names = [f"{files}.experts.{{expert}}.{name}.weight" for name in (gate, up, down)]
     return {
-        "feed_forward.expert_gate_up.weight": Rows(f"{theirs}.gate_up_proj", rearrange=rearrange),
-        "feed_forward.expert_down.weight": Rows(f"{theirs}.down_proj", rearrange=rearrange),
+        "feed_forward.expert_gate_up.weight": Experts(
+            *names[:2], otherwise=Rows(f"{theirs}.gate_up_proj")
+        ),
+        "feed_forward.expert_down.weight": Experts(names[2], otherwise=Rows(f"{theirs}.down_proj")),
+    }
+
+
+def _joined_experts(theirs: str) -> dict[str, Rows]:
+    return {
+        f"feed_forward.expert_{ours}.weight": Rows(
+            f"{theirs}.{name}", rearrange=transposed, restore=transposed
+        )
+        for ours, name in (("gate_up", "gate_up_proj"), ("down", "down_proj"))
     }
 
 
@@ -45,11 +60,21 @@ _PACKED_FEED_FORWARD = {
 LLAMA = NameMap(_TOP, _ATTENTION | _head_norms() | _FEED_FORWARD | _PRE_NORM)
 """Llama 1 to 3, Mistral, Qwen 2 and 3, SmolLM 2 and 3, Granite, Cohere."""
 
-MIXTRAL = NameMap(_TOP, _ATTENTION | _PRE_NORM | _ROUTER | _experts("mlp.experts"))
+MIXTRAL = NameMap(
+    _TOP,
+    _ATTENTION
+    | _PRE_NORM
+    | {
+        "feed_forward.router.projection.weight": Rows(
+            "block_sparse_moe.gate.weight", otherwise=Rows("mlp.gate.weight")
+        )
+    }
+    | _experts("mlp.experts", "w1", "w3", "w2"),
+)
 
 QWEN_MOE = NameMap(
     _TOP,
-    {**LLAMA.block, **MIXTRAL.block}
+    {**LLAMA.block, **_ROUTER, **_experts("mlp.experts")}
     | _gated("feed_forward.shared", "mlp.shared_expert")
     | both("feed_forward.shared_gate", "mlp.shared_expert_gate"),
 )
@@ -62,7 +87,7 @@ LLAMA4 = NameMap(
     | _gated("feed_forward", "feed_forward")
     | _gated("feed_forward.shared", "feed_forward.shared_expert")
     | both("feed_forward.router.projection", "feed_forward.router")
-    | _experts("feed_forward.experts", transposed),
+    | _joined_experts("feed_forward.experts"),
 )
 """The text model of Llama 4, whose experts are stored transposed."""
 
@@ -114,7 +139,12 @@ def stablelm_names(num_heads: int, num_key_value_heads: int) -> NameMap:
 
     def head_norms(ours: str, theirs: str, count: int) -> dict[str, Rows]:
         names = [f"self_attn.{theirs}.norms.{head}" for head in range(count)]
-        return both(f"attention.{ours}", *names, rearrange=lambda tensor: tensor.reshape(count, -1))
+        return both(
+            f"attention.{ours}",
+            *names,
+            rearrange=lambda tensor: tensor.reshape(count, -1),
+            restore=lambda tensor: tensor.flatten(),
+        )
 
     query_norms = head_norms("query_norm", "q_layernorm", num_heads)
     key_norms = head_norms("key_norm", "k_layernorm", num_key_value_heads)
@@ -134,6 +164,11 @@ def deepseek_v3_names(
         heads = tensor.reshape(num_heads, head_dim + value_dim, *tensor.shape[1:])
         return torch.cat([part.flatten(0, 1) for part in torch.split(heads, [head_dim, value_dim], dim=1)])
 
+    def heads_in_turn(tensor: torch.Tensor) -> torch.Tensor:
+        keys, values = torch.split(tensor, [num_heads * head_dim, num_heads * value_dim])
+        heads = [part.reshape(num_heads, -1, *tensor.shape[1:]) for part in (keys, values)]
+        return torch.cat(heads, dim=1).flatten(0, 1)
+
     return NameMap(
         _TOP,
         _PRE_NORM
@@ -144,7 +179,12 @@ def deepseek_v3_names(
         | both("attention.query", f"self_attn.{'q_b_proj' if compressed_queries else 'q_proj'}")
         | both("attention.latent", "self_attn.kv_a_proj_with_mqa")
         | both("attention.latent_norm", "self_attn.kv_a_layernorm")
-        | both("attention.key_value", "self_attn.kv_b_proj", rearrange=keys_before_values)
+        | both(
+            "attention.key_value",
+            "self_attn.kv_b_proj",
+            rearrange=keys_before_values,
+            restore=heads_in_turn,
+        )
         | _ROUTER
         | {"feed_forward.router.choice_bias": Rows("mlp.gate.e_score_correction_bias")}
         | _experts("mlp.experts")
@@ -157,6 +197,12 @@ def _gate_before_up(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor[:, 0::2], tensor[:, 1::2]], dim=1)
 
 
+def _in_turn(tensor: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`_gate_before_up`."""
+    gate, up = tensor.chunk(2, dim=1)
+    return torch.stack([gate, up], dim=2).flatten(1, 2)
+
+
 GPT_OSS = NameMap(
     _TOP,
     _ATTENTION
@@ -165,10 +211,16 @@ GPT_OSS = NameMap(
     | {
         "attention.sinks": Rows("self_attn.sinks"),
         "feed_forward.expert_gate_up.weight": Rows(
-            "mlp.experts.gate_up_proj", rearrange=lambda tensor: _gate_before_up(tensor.mT)
+            "mlp.experts.gate_up_proj",
+            rearrange=lambda tensor: _gate_before_up(tensor.mT),
+            restore=lambda tensor: _in_turn(tensor).mT,
         ),
-        "feed_forward.expert_gate_up.bias": Rows("mlp.experts.gate_up_proj_bias", rearrange=_gate_before_up),
-        "feed_forward.expert_down.weight": Rows("mlp.experts.down_proj", rearrange=transposed),
+        "feed_forward.expert_gate_up.bias": Rows(
+            "mlp.experts.gate_up_proj_bias", rearrange=_gate_before_up, restore=_in_turn
+        ),
+        "feed_forward.expert_down.weight": Rows(
+            "mlp.experts.down_proj", rearrange=transposed, restore=transposed
+        ),
         "feed_forward.expert_down.bias": Rows("mlp.experts.down_proj_bias"),
     },
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,25 +15,78 @@ Rearrange = Callable[[torch.Tensor], torch.Tensor]
 class Rows:
     """The source of one of our tensors: the other library's tensors whose rows are concatenated in it.
 
-    ``rearrange`` is applied to the result, if it is given.
+    Args:
+        names: The names of those tensors, in order.
+        rearrange: A change of the concatenated tensor; ``None`` for none.
+        restore: The inverse of ``rearrange``, for writing.
+        otherwise: Another form of the source, which is read where the names are missing.
     """
 
-    def __init__(self, *names: str, rearrange: Rearrange | None = None) -> None:
-        self.names, self.rearrange = names, rearrange
+    def __init__(
+        self,
+        *names: str,
+        rearrange: Rearrange | None = None,
+        restore: Rearrange | None = None,
+        otherwise: Rows | None = None,
+    ) -> None:
+        self.names, self.rearrange, self.restore = names, rearrange, restore
+        self.otherwise = otherwise
 
     def read(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
         """Our tensor, or ``None`` where the other library has no such tensors."""
+        joined = self._join(tensors, prefix)
+        if joined is None:
+            return None if self.otherwise is None else self.otherwise.read(tensors, prefix)
+        return joined if self.rearrange is None else self.rearrange(joined)
+
+    def write(
+        self, tensor: torch.Tensor, prefix: str, splits: Sequence[int] | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The other library's tensors by name, as views where no rearrangement needs a copy.
+
+        ``splits`` are the rows of each; without them all have equally many.
+        """
+        if self.restore is not None:
+            tensor = self.restore(tensor)
+        sizes = splits or [tensor.shape[0] // len(self.names)] * len(self.names)
+        parts = torch.split(tensor, list(sizes)) if len(self.names) > 1 else [tensor]
+        for name, part in zip(self.names, parts, strict=True):
+            yield prefix + name, part
+
+    def _join(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
         names = [prefix + name for name in self.names]
         if not all(name in tensors for name in names):
             return None
-        joined = torch.cat([tensors[name] for name in names])
-        return joined if self.rearrange is None else self.rearrange(joined)
+        # A single tensor need not be copied.
+        return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names])
 
 
-def both(ours: str, *theirs: str, rearrange: Rearrange | None = None) -> dict[str, Rows]:
+class Experts(Rows):
+    """The source of the stacked tensors of all experts, with names that hold ``{expert}`` for its number."""
+
+    def write(
+        self, tensor: torch.Tensor, prefix: str, splits: Sequence[int] | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        for expert, single in enumerate(tensor):
+            names = [name.format(expert=expert) for name in self.names]
+            yield from Rows(*names).write(single, prefix, splits)
+
+    def _join(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> torch.Tensor | None:
+        found = []
+        for expert in itertools.count():
+            names = [prefix + name.format(expert=expert) for name in self.names]
+            if not all(name in tensors for name in names):
+                break
+            found.append(torch.cat([tensors[name] for name in names]))
+        return torch.stack(found) if found else None
+
+
+def both(
+    ours: str, *theirs: str, rearrange: Rearrange | None = None, restore: Rearrange | None = None
+) -> dict[str, Rows]:
     """The entries for the weight and the bias of a module of ours; either may be missing."""
     return {
-        f"{ours}.{kind}": Rows(*(f"{name}.{kind}" for name in theirs), rearrange=rearrange)
+        f"{ours}.{kind}": Rows(*(f"{name}.{kind}" for name in theirs), rearrange=rearrange, restore=restore)
         for kind in ("weight", "bias")
     }
 
@@ -67,13 +121,18 @@ class NameMap:
 
     def convert(self, tensors: Mapping[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
         """The tensors (weights or gradients) under our names; a tied head or biases may be missing."""
-        found = {name: source.read(tensors, "") for name, source in self.top.items()}
+        found = {name: source.read(tensors, prefix) for name, source, prefix in self.sources(num_layers)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def sources(self, num_layers: int) -> Iterator[tuple[str, Rows, str]]:
+        """Our names with their sources, and what the other library puts before the names of each source."""
+        for name, source in self.top.items():
+            yield name, source, ""
         for layer in range(num_layers):
             for entries, number in ((self.block, layer), (self.shared, 0)):
                 prefix = self.layer_prefix.format(layer=number)
                 for name, source in entries.items():
-                    found[f"blocks.{layer}.{name}"] = source.read(tensors, prefix)
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+                    yield f"blocks.{layer}.{name}", source, prefix
 
 
 @dataclass(frozen=True)
@@ -117,3 +176,15 @@ def unpacked(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrang
         return torch.cat([part.flatten(0, 2) for part in parts])
 
     return rearrange
+
+
+def packed(num_groups: int, queries_per_group: int, head_dim: int) -> Rearrange:
+    """The inverse of :func:`unpacked`."""
+
+    def restore(tensor: torch.Tensor) -> torch.Tensor:
+        rows = num_groups * head_dim
+        parts = torch.split(tensor, [rows * queries_per_group, rows, rows])
+        groups = [part.reshape(num_groups, -1, head_dim, *tensor.shape[1:]) for part in parts]
+        return torch.cat(groups, dim=1).flatten(0, 2)
+
+    return restore

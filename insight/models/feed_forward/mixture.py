@@ -319,9 +319,12 @@ class MixtureOfExperts(FeedForward):
         )
 
     def build(self, hidden_size: int, layer: int = 0) -> nn.Module:
+        return MixtureModule(self, hidden_size, self.width(hidden_size))
+
+    def width(self, hidden_size: int) -> int:
+        """Width of one expert."""
         num_used = self.num_experts_per_token + self.num_shared_experts
-        default = -(-default_width(hidden_size) // (num_used * 16)) * 16
-        return MixtureModule(self, hidden_size, self.intermediate_size or default)
+        return self.intermediate_size or -(-default_width(hidden_size) // (num_used * 16)) * 16
 
 
 def _require_at_most(most: int, problem: str, advice: str = "", **option: int) -> None:
