@@ -155,23 +155,26 @@ def write_huggingface(model: OutgoingModel, expression: Expression, folder: Path
     """
     tokenizer = model.tokenizer
     end, names = tokenizer.end_of_text_id, {index: name for name, index in tokenizer.special_tokens.items()}
-    content, begins_with_end = _outgoing_tokenizer(tokenizer, names[end])
-    of_text = {"bos_token_id": end if begins_with_end else None, "eos_token_id": end}
+    content, begin = _outgoing_tokenizer(tokenizer, names[end])
+    of_text = {"bos_token_id": tokenizer.special_tokens.get(begin or ""), "eos_token_id": end}
     kind = str(model.dtype).removeprefix("torch.")
-    generation = {**of_text, **model.generation}
-    values = {**expression.values, **of_text, "dtype": kind, "torch_dtype": kind}
+    # null is said, since some families have defaults that are no ids of this vocabulary.
+    values = {**expression.values, **of_text, "pad_token_id": None, "dtype": kind, "torch_dtype": kind}
     tokens = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": names[end],
-        "bos_token": names[end] if begins_with_end else None,
+        "bos_token": begin,
         "model_max_length": model.config.max_sequence_length,
         "clean_up_tokenization_spaces": False,
     }
     if model.chat_template is not None:
         (folder / CHAT_TEMPLATE).write_text(model.chat_template, encoding="utf-8")
-    for name, written in ((CONFIG, values), (GENERATION, generation), (TOKENIZER_CONFIG, tokens)):
-        present = {key: value for key, value in written.items() if value is not None or key in values}
-        (folder / name).write_text(to_text(present, indent=2) + "\n", encoding="utf-8")
+    for name, written in (
+        (CONFIG, values),
+        (GENERATION, {**of_text, **model.generation}),
+        (TOKENIZER_CONFIG, tokens),
+    ):
+        (folder / name).write_text(to_text(written, indent=2) + "\n", encoding="utf-8")
     (folder / TOKENIZER).write_text(content, encoding="utf-8")
     with torch.device("meta"):
         network = expression.config.build(tokenizer.vocabulary_size)
@@ -312,21 +315,23 @@ def _read_tokenizer(folder: Path) -> tuple[BaseTokenizer, list[str]]:
     model = data.get("model")
     if isinstance(model, dict) and model.get("dropout"):
         notes.append(f"dropout={model['dropout']} of {TOKENIZER} is left out")
-    tokenizer = load_tokenizer(content)
-    plain = {**data, "post_processor": None}
-    end = next(name for name, i in tokenizer.special_tokens.items() if i == tokenizer.end_of_text_id)
-    if data.get("post_processor") == _start_template(end, tokenizer.end_of_text_id):
-        tokenizer = load_tokenizer(json.dumps(plain, ensure_ascii=False))  # it was ours before it left
-    return tokenizer, notes
+    return load_tokenizer(folder), notes
 
 
-def _outgoing_tokenizer(tokenizer: BaseTokenizer, end: str) -> tuple[str, bool]:
-    """The text of its file, and whether texts begin with the end-of-text token, as Insight's prompts do."""
+def _outgoing_tokenizer(tokenizer: BaseTokenizer, end: str) -> tuple[str, str | None]:
+    """The text of its file, and the token that texts begin with: that of the end, as in Insight's prompts.
+
+    A tokenizer from elsewhere keeps its own rule for the beginning.
+    """
     data = json.loads(tokenizer.to_json())
     if data.get("post_processor") is not None and parts.last_of_template(data) is None:
-        return tokenizer.to_json(), False  # it has its own rule for the beginning
+        try:
+            first = data["post_processor"]["single"][0]["SpecialToken"]["id"]
+        except (KeyError, IndexError, TypeError):
+            first = None
+        return tokenizer.to_json(), first
     data["post_processor"] = _start_template(end, tokenizer.end_of_text_id)
-    return json.dumps(data, ensure_ascii=False), True
+    return json.dumps(data, ensure_ascii=False), end
 
 
 def _start_template(name: str, index: int) -> dict[str, Any]:

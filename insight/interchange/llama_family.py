@@ -251,7 +251,7 @@ def _mixtral(f: Fields) -> DecoderConfig:
     experts = f.count("num_local_experts", 8), f.count("num_experts_per_tok", 2), f.count("intermediate_size")
     f.require("hidden_act", "silu", "silu")
     attention = heads(f, position=f.rope(1e6), window=f.count("sliding_window", None))
-    return decoder(f, attention, MixtureOfExperts(*experts, balance=None), _rms(f, 1e-5))
+    return decoder(f, attention, MixtureOfExperts(*experts), _rms(f, 1e-5))
 
 
 def _qwen_experts(f: Fields, num_shared: int = 0) -> MixtureOfExperts:
@@ -265,7 +265,6 @@ def _qwen_experts(f: Fields, num_shared: int = 0) -> MixtureOfExperts:
         num_shared,
         normalized_weights=f.flag("norm_topk_prob", False),
         shared_gate=num_shared > 0,
-        balance=None,
     )
 
 
@@ -303,7 +302,6 @@ def _gpt_oss(f: Fields) -> DecoderConfig:
         gate="clamped",
         expert_bias=True,
         router_bias=True,
-        balance=None,
     )
     return decoder(f, attention, experts, _rms(f, 1e-5))
 
@@ -374,7 +372,6 @@ def _llama4(f: Fields) -> DecoderConfig:
         score="sigmoid",
         normalized_weights=False,
         weighted_inputs=True,
-        balance=None,
     )
     return decoder(f, layers(each), experts, _rms(f, 1e-5))
 
@@ -453,7 +450,14 @@ LLAMA_FAMILIES = (
     _family("olmo2", "Olmo2", _olmo2, OLMO2, f"{_DENSE} {_ROPE} attention_bias"),
     # Without the scaling, which transformers applies to other layers than the published model does.
     _family("olmo3", "Olmo3", _olmo3, OLMO2, f"{_DENSE} rope_theta attention_bias sliding_window layer_types"),
-    _family("gemma2", "Gemma2", _gemma2, GEMMA, f"{_GEMMA_ENTRIES} rope_parameters"),
+    _family(
+        "gemma2",
+        "Gemma2",
+        _gemma2,
+        GEMMA,
+        f"{_GEMMA_ENTRIES} rope_parameters",
+        attn_implementation="eager",  # the only one of transformers' that caps scores
+    ),
     _family(
         "gemma3_text",
         "Gemma3",
