@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from insight.api.evaluate import predict as predict
     from insight.api.evaluate import test as test
     from insight.api.evaluate import validate as validate
+    from insight.api.export_model import export_model as export_model
     from insight.api.fit import fit as fit
+    from insight.api.import_model import import_model as import_model
     from insight.api.quantize import quantize as quantize
     from insight.api.redteam import redteam as redteam
     from insight.api.tokenize import encode_files as encode_files

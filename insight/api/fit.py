@@ -73,8 +73,10 @@ def fit_arguments(arguments: list[str], owns_process: bool = True) -> RunFolder:
             check_early("fit", arguments)
 
             from insight.api.configuration import InsightCLI
+            from insight.api.import_model import with_foreign_network
 
-            cli = InsightCLI("fit", arguments, owns_process)
+            with with_foreign_network(arguments) as arguments:
+                cli = InsightCLI("fit", arguments, owns_process)
             check_sweep(cli, resumed)
             launch.start_others(cli.placement.num_local, cli.placement.num_machines)
             return _train(cli, launch, resumed, plan)

@@ -31,6 +31,8 @@ from insight.checkpoints.writer import (
     name_of_kept,
     remove_remains,
 )
+from insight.interchange.formats import open_foreign, weights_of
+from insight.interchange.sources import is_foreign
 from insight.runtime.errors import ConfigError, OutputError
 from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
@@ -255,19 +257,23 @@ def _interrupted(trainer: Trainer) -> bool:
 class InitialWeights(Callback):
     """Loads the weights of a checkpoint before training; optimizer state, position and step start anew.
 
-    It is a ``.ckpt`` file, a run folder, or the name of a run in ``root``, of the same network and tokenizer.
+    It is a ``.ckpt`` file, a run folder, the name of a run in ``root``, or a model of another library
+    (``hf:FOLDER``), of the same network and tokenizer.
     """
 
     def __init__(self, checkpoint: str, root: Path | str = DEFAULT_ROOT) -> None:
         self.checkpoint, self.root = checkpoint, root
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = find_checkpoint(self.checkpoint, self.root)
-
         def load(weights: dict[str, Any]) -> None:
             named = {f"network.{name}": tensor for name, tensor in weights.items()}
             trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
 
+        if is_foreign(self.checkpoint):
+            load(weights_of(open_foreign(self.checkpoint)))
+            say(f"initial weights: {self.checkpoint}")
+            return
+        path = find_checkpoint(self.checkpoint, self.root)
         tokenizer, *of_source = tokenizers_of(datamodule_of(trainer))
         load_weights_into(cast(Any, pl_module).network, path, tokenizer, load, *of_source)
         say(f"initial weights: {path}")

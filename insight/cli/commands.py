@@ -31,6 +31,8 @@ COMMANDS = {
         Command("tokenizer", "text", "train, encode, decode, inspect, prune", "tokenizer"),
         Command("cache", "text", "list, verify, pin and clear the token stores that were kept", "cache"),
         Command("model", "network", "list published networks, show one, estimate what one takes", "model"),
+        Command("import", "network", "read a model of another library as a run", "interchange"),
+        Command("export", "network", "write a model for another library, which proves it", "interchange"),
         Command("generate", "use", "write text with a checkpoint", "generate"),
         Command("translate", "use", "translate a file or standard input, line by line", "translate"),
         Command("quantize", "compress", "make a model smaller or faster, as measured here", "quantize"),
@@ -42,8 +44,7 @@ COMMANDS = {
 OTHER_NAMES = {
     "report": "the report of a run is report.html in its folder, which `insight fit` writes",
     "compare": "did you mean 'benchmark', or `insight redteam compare` for their safety?",
-    "export": "`insight quantize` writes a model to a folder; other formats cannot be written yet",
-    "import": "weights of other libraries cannot be read yet",
+    "convert": "did you mean 'import' or 'export'?",
     "train": "did you mean 'fit'?",
     "evaluate": "did you mean 'validate'?",
     "eval": "did you mean 'validate'?",

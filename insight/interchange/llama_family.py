@@ -408,11 +408,9 @@ _GEMMA_ENTRIES = (
 _MIXTURE = f"{_SIZES} rms_norm_eps=eps head_dim num_experts_per_tok {_ROPE} sliding_window"
 
 
-def _family(
-    model_type: str, architecture: str, read: Any, names: Any, entries: str, **constants: Any
-) -> Family:
+def _family(model_type: str, architecture: str, read: Any, names: Any, entries: str) -> Family:
     make_names = (lambda config: names) if isinstance(names, NameMap) else names
-    return Family(model_type, f"{architecture}ForCausalLM", read, make_names, entries, constants)
+    return Family(model_type, f"{architecture}ForCausalLM", read, make_names, entries)
 
 
 LLAMA_FAMILIES = (
@@ -450,14 +448,7 @@ LLAMA_FAMILIES = (
     _family("olmo2", "Olmo2", _olmo2, OLMO2, f"{_DENSE} {_ROPE} attention_bias"),
     # Without the scaling, which transformers applies to other layers than the published model does.
     _family("olmo3", "Olmo3", _olmo3, OLMO2, f"{_DENSE} rope_theta attention_bias sliding_window layer_types"),
-    _family(
-        "gemma2",
-        "Gemma2",
-        _gemma2,
-        GEMMA,
-        f"{_GEMMA_ENTRIES} rope_parameters",
-        attn_implementation="eager",  # the only one of transformers' that caps scores
-    ),
+    _family("gemma2", "Gemma2", _gemma2, GEMMA, f"{_GEMMA_ENTRIES} rope_parameters"),
     _family(
         "gemma3_text",
         "Gemma3",

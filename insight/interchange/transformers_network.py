@@ -30,12 +30,21 @@ class TransformersNetwork(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        self.attention: str
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         with _silence():
             try:
+                config = AutoConfig.from_pretrained(folder, local_files_only=True)
+                # transformers' other kernels leave the cap of the scores out (Gemma 2).
+                caps = getattr(config, "attn_logit_softcapping", None) is not None
+                self.attention = "eager" if caps else "sdpa"
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                    folder,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    attn_implementation=self.attention,
                 )
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             except Exception as error:  # the library raises errors of many kinds

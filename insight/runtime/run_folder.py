@@ -51,6 +51,8 @@ class RunFolder:
     learning_rate_path = _InRun("learning_rate.json")  # the sweep over learning rates before training
     profile = _InRun("profile")  # the folder with the profile of some steps
     report_path = _InRun("report.html")  # the HTML report
+    chat_template_path = _InRun("chat_template.jinja")  # the template of a conversation, of an imported model
+    generation_path = _InRun("generation_config.json")  # the defaults of generation, of an imported model
 
     @classmethod
     def create(cls, root: Path | str, name: str) -> RunFolder:

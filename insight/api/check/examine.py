@@ -38,6 +38,8 @@ from insight.callbacks.start_and_end import AfterTraining
 from insight.checkpoints.reader import read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
 from insight.data.text_data_module import TextDataModule
+from insight.interchange.formats import check_foreign, open_foreign
+from insight.interchange.sources import is_foreign
 from insight.runtime.errors import CheckpointError
 from insight.runtime.run_folder import find_checkpoint
 from insight.training.module import TrainingModule
@@ -73,8 +75,12 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> dict[str, Any]:
             # The position is saved under the name of the data module's class.
             position = contents.get(type(cli.datamodule).__qualname__, {})
             cli.datamodule.check_position(position)
-    if cli.config.get("init_from"):
-        check_checkpoint(cli, find_checkpoint(cli.config.init_from, cli.run_config.root), "--init_from")
+    source = cli.config.get("init_from")
+    if is_foreign(source):
+        model = open_foreign(source)
+        check_foreign(model, cli.model.network_config, tokenizers_of(cli.datamodule), "--init_from", source)
+    elif source:
+        check_checkpoint(cli, find_checkpoint(source, cli.run_config.root), "--init_from")
     return position
 
 
