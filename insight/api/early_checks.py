@@ -38,8 +38,8 @@ COMMAND_OPTIONS: dict[str, dict[str, str]] = {
     "fit": {
         "resume": "a run folder (its newest checkpoint), a .ckpt file, auto for the newest run of run.name, "
         "or auto_or_new, which begins one where there is none (for job scripts)",
-        "init_from": "a run folder, a .ckpt file or hf:FOLDER (a model of Hugging Face, which then decides network "
-        "and tokenizer), whose weights a new run begins with",
+        "init_from": "a run folder or a .ckpt file whose weights a new run begins with, or hf:FOLDER, a "
+        "model of Hugging Face, which then decides network and tokenizer too",
     },
     "check": {},
     "validate": _CHECKPOINT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,9 @@ def import_model(source: str, output: str | Path, *, config: str = "quickstart")
     output = Path(output)
     require_new(output)
     if not is_foreign(source):
-        raise ConfigError("names no model of another library", f"use {READABLE}", option="SOURCE", value=source)
+        raise ConfigError(
+            "names no model of another library", f"use {READABLE}", option="SOURCE", value=source
+        )
     read_config(config_path(config))  # refuses what is no configuration
     base = yaml.safe_load(config_path(config).read_text(encoding="utf-8-sig"))
     ensure_writable(output.parent)
@@ -71,7 +74,7 @@ def import_model(source: str, output: str | Path, *, config: str = "quickstart")
             atomic_write_text(run.chat_template_path, model.chat_template)
         if model.generation:
             atomic_write_text(run.generation_path, to_text(model.generation, indent=2) + "\n")
-        described = _configuration(base, model, output.absolute() / "tokenizer.json", length)
+        described = _configuration(base, model, output.absolute(), length)
         atomic_write_text(run.config_path, described)
     return RunFolder(output)
 
@@ -119,7 +122,6 @@ def _write_checkpoint(model: ForeignModel, run: RunFolder, sequence_length: int)
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
-        "loops": {},
         "state_dict": {f"network.{name}": tensor for name, tensor in model.tensors()},
         CONTENT: content.to_dict(),
     }
@@ -136,14 +138,13 @@ def _parts_of(model: ForeignModel, tokenizer: Path) -> dict[str, Any]:
     return {"data": {"tokenizer": reader}, "model": {"network": network}}
 
 
-def _configuration(base: dict[str, Any], model: ForeignModel, tokenizer: Path, length: int) -> str:
+def _configuration(base: dict[str, Any], model: ForeignModel, folder: Path, length: int) -> str:
     """The configuration ``base`` with the network and the tokenizer of a model, and gentle training."""
-    parts = _parts_of(model, tokenizer)
-    data = {**base.get("data", {}), **parts["data"]}
+    parts = _parts_of(model, folder / "tokenizer.json")
+    data = dict(base.get("data") or {})
     inner = data.pop("init_args", None)
     data |= inner if isinstance(inner, dict) else {}
     data |= {**parts["data"], "sequence_length": length, "batch_size": 4, "validation_batch_size": 4}
-    merged = {**base, "data": data, "model": {**_TRAINING, **parts["model"]}}
+    run = {**(base.get("run") or {}), "name": re.sub(r"[^A-Za-z0-9._-]|^[._-]", "x", folder.name)}
+    merged = {**base, "run": run, "data": data, "model": {**_TRAINING, **parts["model"]}}
     return f"# The network of {model.source}; the rest is only a beginning.\n{yaml_text(merged)}"
-
-

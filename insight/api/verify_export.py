@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,9 +78,9 @@ def verify(loaded: LoadedCheckpoint, folder: Path, store: TokenStore, split: str
     other = TransformersNetwork(folder)
     ours, context = loaded.network, loaded.network_config.max_sequence_length
     length = min(loaded.metadata["sequence_length"], context)
-    other.config = loaded.network_config  # of which the measurement reads the length of the context
+    other.config = loaded.network_config  # the measurement reads the length of the context in it
     text = MeasuredText.of(store, loaded.tokenizer, length)
-    qualities = [text.measure(network, _NUM_WINDOWS, _ROWS) for network in (ours, other)]  # type: ignore[arg-type]
+    own, foreign = (text.measure(cast(Decoder, each), _NUM_WINDOWS, _ROWS) for each in (ours, other))
     prompts = _prompts(store, min(_PROMPT_TOKENS, max(1, context // 2)))
     num_new = min(_NEW_TOKENS, context - prompts.shape[1])
     written = [_continue_greedily(ours, prompts, num_new), other.continue_greedily(prompts, num_new)]
@@ -92,9 +92,9 @@ def verify(loaded: LoadedCheckpoint, folder: Path, store: TokenStore, split: str
         num_equal_texts=int(same[:, -1].sum()) if num_new else len(prompts),
         num_tokens=same.numel(),
         num_equal_tokens=int(same.sum()),
-        bits_per_byte=qualities[0].bits_per_byte,
-        other_bits_per_byte=qualities[1].bits_per_byte,
-        difference=compare_quality(*qualities),
+        bits_per_byte=own.bits_per_byte,
+        other_bits_per_byte=foreign.bits_per_byte,
+        difference=compare_quality(own, foreign),
     )
 
 

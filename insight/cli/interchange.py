@@ -23,7 +23,7 @@ def _import(parser: CommandParser, arguments: list[str]) -> int:
     silence_libraries()
     folder = import_model(**chosen(options, import_model)).path
     config = f"insight fit --config {folder}/config.yaml --init_from {folder}"
-    print(f"{folder}  (text: insight generate {folder} --prompt 'Once'; train it on: {config})")
+    print(f"{folder}  (text: insight generate --checkpoint {folder} Once; train it on: {config})")
     return 0
 
 

@@ -184,15 +184,16 @@ class Fields:
         amplitude = parameters.number("attention_factor", None)
         factor = parameters.number("factor", None)
         if kind == "longrope":
-            factors = [_numbers(parameters, f"{length}_factor") for length in ("short", "long")]
-            return LongRopeScaling(*factors, max(1.0, factor or context / original), original, amplitude)
+            short, long = (_numbers(parameters, f"{length}_factor") for length in ("short", "long"))
+            return LongRopeScaling(short, long, max(1.0, factor or context / original), original, amplitude)
         if factor is None:
             factor = context / original
         top, bottom = (parameters.number(name, None) for name in ("mscale", "mscale_all_dim"))
         if amplitude is None and top and bottom:
             amplitude = yarn_amplitude(factor, top) / yarn_amplitude(factor, bottom)
-        betas = [parameters.number(*named) or named[1] for named in (("beta_fast", 32.0), ("beta_slow", 1.0))]
-        return YarnScaling(factor, original, *betas, parameters.flag("truncate", True), amplitude)
+        fast, slow = (parameters.number(f"beta_{end}", None) for end in ("fast", "slow"))
+        truncate = parameters.flag("truncate", True)
+        return YarnScaling(factor, original, fast or 32.0, slow or 1.0, truncate, amplitude)
 
     def kinds(self, num_layers: int, default: Callable[[int], str], *known: str) -> list[str]:
         """The kind of each layer: ``layer_types``, or ``default`` of its number."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from insight.interchange.name_map import NameMap, Rearrange, Rows, both, norms, packed, top, transposed, unpacked
+from insight.interchange.name_map import (
+    NameMap,
+    Rearrange,
+    Rows,
+    both,
+    norms,
+    packed,
+    top,
+    transposed,
+    unpacked,
+)
 
 _LM_HEAD = both("head", "lm_head")
 _SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -73,9 +83,7 @@ def _packed(attention: str, num_groups: int, queries_per_group: int, head_dim: i
     """A block whose queries, keys and values are packed by groups in the module ``attention``."""
     sizes = (num_groups, queries_per_group, head_dim)
     joined, output = (f"{attention}.query_key_value",), f"{attention}.dense"
-    return _block(
-        joined, output, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", unpacked(*sizes), packed(*sizes)
-    )
+    return _block(joined, output, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", unpacked(*sizes), packed(*sizes))
 
 
 def gpt_neox_names(num_heads: int, head_dim: int) -> NameMap:

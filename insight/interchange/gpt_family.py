@@ -184,7 +184,9 @@ def _falcon_names(config: DecoderConfig) -> NameMap:
     return falcon_names(*sizes, getattr(block, "shared_norm", False), parallel)
 
 
-_GPT = "vocab_size n_embd=hidden_size n_layer=num_hidden_layers n_head=num_attention_heads tie_word_embeddings"
+_GPT = (
+    "vocab_size n_embd=hidden_size n_layer=num_hidden_layers n_head=num_attention_heads tie_word_embeddings"
+)
 _GPT_REST = (
     "n_inner=intermediate_size n_positions=max_position_embeddings activation_function=hidden_act "
     "layer_norm_epsilon=eps"

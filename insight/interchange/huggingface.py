@@ -210,7 +210,9 @@ def read_text(path: Path) -> str:
     """The text of a file, with a :class:`CheckpointError` if it is missing, too long or no text."""
     try:
         if path.stat().st_size > _LARGEST_TEXT:
-            raise CheckpointError(f"{path}: {path.stat().st_size:,} bytes are no description", "do not use it")
+            raise CheckpointError(
+                f"{path}: {path.stat().st_size:,} bytes are no description", "do not use it"
+            )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         remedy = "name the folder of a model that save_pretrained wrote"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from insight.interchange.name_map import Experts, NameMap, Rearrange, Rows, both, norms, top, transposed
+from insight.interchange.name_map import Experts, NameMap, Rows, both, norms, top, transposed
 
 _TOP = top("model.embed_tokens", "model.norm") | both("head", "lm_head")
 _OUTPUT = both("attention.output", "self_attn.o_proj")
@@ -29,15 +29,15 @@ def _gated(ours: str, theirs: str) -> dict[str, Rows]:
     return gate_up | both(f"{ours}.down", f"{theirs}.down_proj")
 
 
-def _experts(theirs: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj") -> dict[str, Rows]:
+def _experts(
+    theirs: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+) -> dict[str, Rows]:
     """Experts one by one, as files hold them, or joined, as transformers holds them in memory."""
     module = theirs.removesuffix(".experts")
     files = "block_sparse_moe" if gate == "w1" else module
     names = [f"{files}.experts.{{expert}}.{name}.weight" for name in (gate, up, down)]
     return {
-        "feed_forward.expert_gate_up.weight": Experts(
-            *names[:2], otherwise=Rows(f"{theirs}.gate_up_proj")
-        ),
+        "feed_forward.expert_gate_up.weight": Experts(*names[:2], otherwise=Rows(f"{theirs}.gate_up_proj")),
         "feed_forward.expert_down.weight": Experts(names[2], otherwise=Rows(f"{theirs}.down_proj")),
     }
 

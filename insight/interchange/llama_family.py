@@ -69,14 +69,18 @@ def decoder(
     )
 
 
-def heads(f: Fields, kind: type[GroupedQueryAttention] = GroupedQueryAttention, **more: Any) -> Any:
+def heads(f: Fields, **more: Any) -> GroupedQueryAttention:
     """Attention whose sizes have Llama's names."""
+    return GroupedQueryAttention(**_sizes_of_heads(f, **more))
+
+
+def _sizes_of_heads(f: Fields, **more: Any) -> dict[str, Any]:
     sizes: dict[str, Any] = {
         "num_heads": f.count("num_attention_heads"),
         "num_key_value_heads": f.count("num_key_value_heads", None),
         "head_dim": f.count("head_dim", None),
     }
-    return kind(**(sizes | ({} if "position" in more else {"position": f.rope()}) | more))
+    return sizes | ({} if "position" in more else {"position": f.rope()}) | more
 
 
 def _rms(f: Fields, eps: float = 1e-6) -> RMSNorm:
@@ -175,7 +179,7 @@ def _olmo3(f: Fields) -> DecoderConfig:
     """Only the global layers of the published model scale their positions; transformers scales all."""
     count, window = f.count("num_hidden_layers"), f.count("sliding_window", 4096)
     kinds = f.kinds(count, lambda layer: SLIDING if (layer + 1) % 4 else FULL, SLIDING, FULL)
-    common = {"qk_norm": FullWidthNorm(_rms(f, 1e-5)), **_biases(f)}
+    common: dict[str, Any] = {"qk_norm": FullWidthNorm(_rms(f, 1e-5)), **_biases(f)}
     local = heads(f, position=f.rope(scaled=False), window=window, **common)
     full = heads(f, **common)
     attention = layers([local if kind == SLIDING else full for kind in kinds])
@@ -243,7 +247,7 @@ def _phi3(f: Fields) -> DecoderConfig:
 
 def _diffllama(f: Fields) -> DecoderConfig:
     eps = f.number("rms_norm_eps", 1e-5)
-    attention = heads(f, DifferentialAttention, norm_eps=eps, **_biases(f))
+    attention = DifferentialAttention(**_sizes_of_heads(f, norm_eps=eps, **_biases(f)))
     return decoder(f, attention, f.gated(), RMSNorm(eps))
 
 
@@ -310,8 +314,8 @@ def _deepseek_v3(f: Fields) -> DecoderConfig:
     f.require("attention_bias", False, False)
     f.require("scoring_func", "sigmoid", "sigmoid")
     f.require("moe_layer_freq", 1, 1)
-    rotation, sizes = f.rotation(), [f.count(name) for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
-    scale = sum(sizes) ** -0.5
+    rotation, head_dim, rotary_dim = f.rotation(), f.count("qk_nope_head_dim"), f.count("qk_rope_head_dim")
+    scale = (head_dim + rotary_dim) ** -0.5
     if rotation.get("rope_type", rotation.get("type", "default")) != "default":
         all_dim, factor = rotation.number("mscale_all_dim", 0.0), rotation.number("factor", 1.0)
         scale *= yarn_amplitude(factor, all_dim) ** 2 if all_dim else 1.0
@@ -319,7 +323,8 @@ def _deepseek_v3(f: Fields) -> DecoderConfig:
         f.count("num_attention_heads"),
         f.count("kv_lora_rank"),
         f.count("q_lora_rank", None),
-        *sizes,
+        head_dim,
+        rotary_dim,
         f.count("v_head_dim"),
         f.rope(interleaved=f.flag("rope_interleave", True)),
         score_scale=scale,
@@ -399,6 +404,7 @@ _SIZES = (
 )
 _DENSE = f"{_SIZES} intermediate_size hidden_act rms_norm_eps=eps"
 _ROPE = "rope_theta rope_scaling rope_parameters partial_rotary_factor"
+_LOCAL = "rope_theta attention_bias sliding_window layer_types"
 _QWEN = f"{_DENSE} {_ROPE} sliding_window use_sliding_window max_window_layers"
 _GEMMA_ENTRIES = (
     f"{_SIZES} intermediate_size hidden_activation=hidden_act rms_norm_eps=eps head_dim attention_bias "
@@ -447,7 +453,9 @@ LLAMA_FAMILIES = (
     ),
     _family("olmo2", "Olmo2", _olmo2, OLMO2, f"{_DENSE} {_ROPE} attention_bias"),
     # Without the scaling, which transformers applies to other layers than the published model does.
-    _family("olmo3", "Olmo3", _olmo3, OLMO2, f"{_DENSE} rope_theta attention_bias sliding_window layer_types"),
+    _family(
+        "olmo3", "Olmo3", _olmo3, OLMO2, f"{_DENSE} rope_theta attention_bias sliding_window layer_types"
+    ),
     _family("gemma2", "Gemma2", _gemma2, GEMMA, f"{_GEMMA_ENTRIES} rope_parameters"),
     _family(
         "gemma3_text",
@@ -457,9 +465,7 @@ LLAMA_FAMILIES = (
         f"{_GEMMA_ENTRIES} rope_parameters=rope_parameters_by_kind rope_local_base_freq=local_rope_theta",
     ),
     _family("glm4", "Glm4", _glm4, GLM4, f"{_DENSE} {_ROPE} head_dim attention_bias"),
-    _family(
-        "phi3", "Phi3", _phi3, PHI3, f"{_DENSE} {_ROPE} sliding_window original_max_position_embeddings"
-    ),
+    _family("phi3", "Phi3", _phi3, PHI3, f"{_DENSE} {_ROPE} sliding_window original_max_position_embeddings"),
     _family("diffllama", "DiffLlama", _diffllama, DIFFLLAMA, f"{_DENSE} {_ROPE} head_dim attention_bias"),
     _family(
         "mixtral",

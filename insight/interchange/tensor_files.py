@@ -37,6 +37,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "consolidated.00.pth")
+_METADATA = "__metadata__"
 _FETCH_AGAIN = "fetch the file again"
 
 
@@ -70,7 +71,7 @@ class TensorFile:
         buffer = torch.empty(place.num_bytes, dtype=torch.uint8)
         with self.path.open("rb") as file:
             file.seek(place.start)
-            if file.readinto(buffer.numpy()) != place.num_bytes:
+            if file.readinto(_bytes_of(buffer)) != place.num_bytes:
                 raise self._wrong(f"it ends inside of {name}")
         return buffer.view(place.dtype).reshape(place.shape)
 
@@ -95,7 +96,9 @@ class TensorFile:
             raise self._wrong(f"its header is no JSON ({error})") from error
         if not isinstance(header, dict):
             raise self._wrong("its header is no JSON object")
-        places = {name: self._place(name, entry, first) for name, entry in header.items() if name != _METADATA}
+        places = {
+            name: self._place(name, entry, first) for name, entry in header.items() if name != _METADATA
+        }
         end = first
         for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].num_bytes)):
             if place.start != end:
@@ -109,7 +112,9 @@ class TensorFile:
     def _place(self, name: str, entry: Any, first: int) -> _Place:
         if not isinstance(entry, dict):
             raise self._wrong(f"{name} is described by no object")
-        dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+        dtype: Any = entry.get("dtype")
+        shape: Any = entry.get("shape")
+        offsets: Any = entry.get("data_offsets")
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             problem = f"{self.path}: {name} has the type {str(dtype)[:20]!r}"
             raise CheckpointError(problem, f"give weights in one of {', '.join(list(_DTYPES)[:4])}")
@@ -124,9 +129,6 @@ class TensorFile:
 
     def _wrong(self, reason: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: the file is damaged: {reason}", _FETCH_AGAIN)
-
-
-_METADATA = "__metadata__"
 
 
 class TensorFolder(Mapping[str, torch.Tensor]):
@@ -247,7 +249,13 @@ def write_tensors(
             if name != expected or list(tensor.shape) != shape:
                 raise ValueError(f"{name} {tuple(tensor.shape)} comes where {expected} {shape} was described")
             numbers = tensor.detach().to("cpu", dtype).contiguous()
-            file.write(numbers.flatten().view(torch.uint8).numpy())
+            file.write(_bytes_of(numbers.flatten().view(torch.uint8)))
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a flat uint8 tensor."""
+    array: Any = tensor.numpy()
+    return memoryview(array)
 
 
 def _are_sizes(value: Any) -> bool:

@@ -49,13 +49,18 @@ class TransformersNetwork(nn.Module):
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             except Exception as error:  # the library raises errors of many kinds
                 reason = " ".join(str(error).split())[:200]
-                raise CheckpointError(f"{folder}: transformers cannot load it ({reason})", "") from error
+                raise CheckpointError(
+                    f"{folder}: transformers cannot load it ({reason})", "report this"
+                ) from error
         self.network, report = loaded
-        wrong = [name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[key]]
+        wrong = [
+            name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[key]
+        ]
         if wrong:
             raise CheckpointError(f"{folder}: transformers does not know or misses {sorted(wrong)[0]}", "")
         self.embedding = self.network.get_input_embeddings()
         self.vocabulary_size = int(self.embedding.weight.shape[0])
+        self.config: Any = config
         self.eval()
 
     @property
@@ -88,14 +93,16 @@ class TransformersNetwork(nn.Module):
                 top_k=None,
                 top_p=None,
             )
-        return ids[:, input_ids.shape[1] :].detach().clone()
+        new: Tensor = ids[:, input_ids.shape[1] :].detach().clone()
+        return new
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep transformers' warnings and progress bars away from the user's terminal."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     before = logging.get_verbosity()
     had_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
