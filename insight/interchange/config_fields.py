@@ -49,7 +49,7 @@ class Fields:
     """The entries of a JSON object, each checked where it is read.
 
     Every method takes the name of an entry and its value where it is missing; without one, the entry is
-    required. ``null`` in the file is returned as ``None``.
+    required. ``null`` in the file is returned as ``None`` where the entry is not required.
 
     Raises:
         CheckpointError: An entry is missing or of another type; the message names it and its value.
@@ -61,7 +61,7 @@ class Fields:
     def get(self, key: str, default: Any = _REQUIRED) -> Any:
         """The entry, of any type."""
         value = self.values.get(key, default)
-        if value is _REQUIRED:
+        if default is _REQUIRED and (value is _REQUIRED or value is None):
             raise CheckpointError(f"{self.name}: lacks {key}", "fetch the file again")
         return value
 

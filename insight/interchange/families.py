@@ -70,7 +70,8 @@ def express(config: DecoderConfig, vocabulary_size: int) -> Expression:
         kind = type(config.attention).__name__
         problem = "no architecture of transformers that Insight writes has it"
         raise ConfigError(problem, _KEEP, option="model.network.attention", value=kind)
-    hard, nearest = min(refused, key=lambda entry: len(entry[0]))
+    # Among equally few differences, one deep inside of an option is the smaller one.
+    hard, nearest = min(refused, key=lambda entry: (len(entry[0]), -entry[0][0].option.count(".")))
     first, *others = hard
     more = f" (and {', '.join(each.option for each in others[:3])} differ)" if others else ""
     problem = f"no architecture of transformers that Insight writes can express this network{more}"

@@ -30,7 +30,6 @@ class TransformersNetwork(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.attention: str
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         with _silence():
@@ -38,13 +37,13 @@ class TransformersNetwork(nn.Module):
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)
                 # transformers' other kernels leave the cap of the scores out (Gemma 2).
                 caps = getattr(config, "attn_logit_softcapping", None) is not None
-                self.attention = "eager" if caps else "sdpa"
+                kernel = {"attn_implementation": "eager"} if caps else {}
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     folder,
                     local_files_only=True,
                     trust_remote_code=False,
                     output_loading_info=True,
-                    attn_implementation=self.attention,
+                    **kernel,
                 )
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             except Exception as error:  # the library raises errors of many kinds
