@@ -1,4 +1,4 @@
-"""The name maps between the weights of other libraries and those of Insight."""
+"""Models of other libraries: reading and writing them, and the maps between names of weights."""
 
 from insight.runtime.imports import lazy_exports
 

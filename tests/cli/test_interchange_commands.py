@@ -62,8 +62,9 @@ def imported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _text(folder: Path) -> Path:
-    """A configuration whose files are named by whole paths."""
+    """A configuration whose files are named by whole paths, with some windows of text for tests."""
     config = write_tiny(folder)
+    shutil.copy(folder / "train.txt", folder / "test.txt")
     content = config.read_text(encoding="utf-8")
     for split in ("train", "validation", "test"):
         content = content.replace(f": {split}.txt", f": {folder / split}.txt")
