@@ -37,8 +37,8 @@ class Verification:
         num_equal_texts: Prompts whose greedy continuations are equal.
         num_tokens: Tokens of all continuations.
         num_equal_tokens: Those that are equal, up to the first difference of each.
-        bits_per_byte: Of Insight on the text.
-        other_bits_per_byte: Of the other library.
+        bits_per_byte: That of Insight on the text.
+        other_bits_per_byte: That of the other library.
         difference: That of the other library minus that of Insight, with a paired 95% interval.
     """
 

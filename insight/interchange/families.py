@@ -15,7 +15,7 @@ from insight.runtime.errors import CheckpointError, ConfigError
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (*LLAMA_FAMILIES, *GPT_FAMILIES)}
 """All families by their ``model_type``, in the order of preference where several can say the same."""
-# What a network lacks and a family always has can be written as factors of one and biases of zero.
+# Parts that a network lacks and a family always has can be written as factors of one and biases of zero.
 _NEUTRAL = ("weight", "bias", "qkv_bias", "output_bias", "head_bias", "expert_bias", "router_bias")
 
 
@@ -70,7 +70,7 @@ def express(config: DecoderConfig, vocabulary_size: int) -> Expression:
         kind = type(config.attention).__name__
         problem = "no architecture of transformers that Insight writes has it"
         raise ConfigError(problem, _KEEP, option="model.network.attention", value=kind)
-    # Among equally few differences, one deep inside of an option is the smaller one.
+    # If two families differ in equally many options, the one that differs deeper inside is nearer.
     hard, nearest = min(refused, key=lambda entry: (len(entry[0]), -entry[0][0].option.count(".")))
     first, *others = hard
     more = f" (and {', '.join(each.option for each in others[:3])} differ)" if others else ""

@@ -76,7 +76,7 @@ class Family:
 
 
 def canonical(config: DecoderConfig) -> DecoderConfig:
-    """The same network with every default written out and one attention and feed-forward a layer.
+    """A network with every default written out and one attention and feed-forward a layer.
 
     What changes no result of a trained network is left at its default: dropout, first values, kernels, and
     how training spreads tokens over experts.

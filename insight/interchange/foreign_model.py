@@ -22,10 +22,10 @@ class ForeignModel:
         config: The network.
         tokenizer: Its tokenizer, with as many ids as the embedding has rows.
         tensors: Reads the tensors: pairs of our name and float32 numbers, in the order of the network.
-        source: What was read, for messages.
+        source: The path that was read, for messages.
         chat_template: The template of a conversation (Jinja), as text.
         generation: The defaults of generation under the names of transformers, such as ``temperature``.
-        notes: What the reader left out, a sentence each.
+        notes: Sentences about parts that the reader left out.
     """
 
     config: DecoderConfig

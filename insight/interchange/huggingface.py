@@ -31,7 +31,7 @@ CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokeni
 TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 _MOST_TOKENS = 1 << 24
 _LARGEST_TEXT = 1 << 28
-# What older files hold beside the weights: masks, and tables that are computed.
+# Older files hold masks and computed tables beside the weights.
 _IGNORED = re.compile(r"\.(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|\.attn\.causal_mask$")
 _VOCABULARY_ROWS = ("embedding.weight", "head.weight", "head.bias")
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "do_sample", "eos_token_id")
@@ -47,7 +47,7 @@ class ForeignNetwork:
         num_rows: Rows of its embedding.
         folder: Its tensors.
         sources: Where each of our tensors comes from, in the order of the network.
-        notes: What is left out, a sentence each.
+        notes: Sentences about parts that are left out.
     """
 
     config: DecoderConfig

@@ -231,7 +231,7 @@ def write_tensors(
     Args:
         path: The file.
         described: All names with tensors of their shapes, which may be on the ``meta`` device.
-        tensors: The same names in the same order, with their numbers.
+        tensors: Their numbers, in that order.
         dtype: A floating-point type, in which all of them are written.
     """
     name_of_type = next(name for name, known in _DTYPES.items() if known == dtype)

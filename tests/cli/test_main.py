@@ -86,7 +86,7 @@ def test_version() -> None:
         (["--hlep"], "unknown option '--hlep'"),
         (["compare", "a", "b"], "unknown command 'compare': did you mean 'benchmark'"),
         (["report", "a"], "unknown command 'report': the report of a run is report.html"),
-        (["export", "a"], "unknown command 'export': `insight quantize` writes"),
+        (["convert", "a"], "unknown command 'convert': did you mean 'import' or 'export'?"),
         (["tokenizer", "inspct"], "unknown ACTION 'inspct': did you mean 'inspect'?"),
         (["tokenizer", "inspect", "--tokeniser", "x"], "--tokenizer"),
         (["generate", "--checkpoint", "x", "--tempreature", "1"], "did you mean '--temperature'?"),
