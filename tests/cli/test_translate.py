@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -407,23 +406,13 @@ def test_mistakes_end_in_one_line(command, folder: Path) -> None:
     assert len(list(folder.iterdir())) == 5
 
 
-def test_the_commands_of_the_guide_run(
-    run_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_python_of_the_guide_runs(
+    run_folder: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of docs/translation.md that translate, with the tiny model in the place of the run."""
+    """With the tiny model for the run; tests/cli/test_documented_commands.py runs the commands."""
     text = (Path(__file__).parents[2] / "docs" / "translation.md").read_text(encoding="utf-8")
     (folder / "runs" / "translation").mkdir(parents=True)
     (folder / "runs" / "translation" / "1").symlink_to(run_folder)
-    (folder / "in.txt").rename(folder / "english.txt")
-    commands = [
-        shlex.split(found) for found in re.findall(r"insight (translate --checkpoint [^`\n$]+)[`\n]", text)
-    ]
-    assert len(commands) >= 6
-    for command in commands:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
-        outcome = run_insight(*command)
-        assert outcome.code == 0, (command, outcome.err)
-    assert (folder / "spanish.txt").is_file()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out.count("(") == 3  # hypotheses
