@@ -123,8 +123,10 @@ def write_files(folder: Path) -> None:
         lines = (json.dumps({"text": line}) + "\n" for line in parts[0].splitlines())
         (folder / name).write_text("".join(lines), encoding="utf-8")
     (folder / "configs").symlink_to(ROOT / "configs")
-    for name in ("english.txt", "my-english.txt", "mono.es", "news.en", "news.es"):
+    for name in ("english.txt", "my-english.txt", "news.en"):
         (folder / name).write_text("In the beginning\n\nAnd God said\n", encoding="utf-8")
+    for name in ("mono.es", "news.es"):
+        (folder / name).write_text("En el principio\n\nY dijo Dios\n", encoding="utf-8")
     for name in ("FILE", "C", "run.yaml"):
         (folder / name).symlink_to(ROOT / "configs/quickstart.yaml")
 
