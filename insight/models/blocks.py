@@ -90,7 +90,8 @@ class _SequentialBlock(Block):
         states = context.encoder_states
         assert self.cross_attention is not None
         assert states is not None
-        found: Tensor = self.cross_attention(hidden, CallContext(states.mask, encoder_states=states))
+        reading = CallContext(states.mask, encoder_states=states, position_ids=context.position_ids)
+        found: Tensor = self.cross_attention(hidden, reading)
         return found
 
     def _add_branch(

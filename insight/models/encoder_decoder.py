@@ -30,7 +30,10 @@ class EncoderDecoderConfig(Component):
     Args:
         encoder: Encoder of the source; it has no pooling.
         decoder: Decoder of the target.
-        cross_attention: Attention by which every block of the decoder reads the encoder; without positions.
+        cross_attention: Attention by which every block of the decoder reads the encoder. As its position,
+            ``Alibi`` with ``bidirectional`` begins at the diagonal: token i of the target looks at the
+            surroundings of token i of the source first, which brings forward the moment where a translation
+            model learns to read its source.
         share_embeddings: Whether source and target have one embedding, and so one vocabulary.
         logit_bias: Whether a learned bias is added to the score of each token (Marian).
     """

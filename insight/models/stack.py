@@ -230,6 +230,7 @@ class TokenStack(Network):
                 cache.layers[index] if cache is not None else None,
                 encoder_states[index] if encoder_states else None,
                 real_tokens,
+                position_ids,
             )
             hidden = block(hidden, context)
         normed: Tensor = self.norm(hidden)

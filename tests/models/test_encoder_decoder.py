@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from insight.models import (
     MLP,
     ActivationCheckpointing,
+    Alibi,
     BlockLayout,
     BranchNorm,
     CallContext,
@@ -88,6 +89,11 @@ VARIANTS: dict[str, EncoderDecoderConfig] = {
     ),
     "windows": config({"attention": replace(HEADS, window=4)}, {"attention": replace(HEADS, window=5)}),
     "hybrid decoder": config(decoder={"attention": LayerPattern((GatedDeltaNet(2), HEADS))}),
+    "alibi": config(
+        {"attention": replace(HEADS, position=Alibi(bidirectional=True))},
+        {"attention": replace(HEADS, position=Alibi())},
+        cross_attention=replace(CROSS, position=Alibi(bidirectional=True)),
+    ),
     "differential": config(cross_attention=DifferentialAttention(4, 2, position=NoPosition())),
     "sandwich": config(decoder={"block": SandwichNorm()}),
     "branch": config(decoder={"block": BranchNorm()}),

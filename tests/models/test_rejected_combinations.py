@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Call, str, Call]] = {
     "ALiBi across two sequences": (
         lambda: cross(GroupedQueryAttention(4, position=Alibi())),
         "position=Alibi",
-        lambda: cross(DifferentialAttention(4, position=NoPosition())),
+        lambda: cross(DifferentialAttention(4, position=Alibi(bidirectional=True))),
     ),
     "window across two sequences": (
         lambda: cross(GroupedQueryAttention(4, position=NoPosition(), window=8)),

@@ -216,6 +216,7 @@ SIDES = [
     (RelativeBias(bidirectional=True), Rope()),
     (Rope(), SinusoidalPosition()),
     (SinusoidalPosition(), Alibi()),
+    (Alibi(bidirectional=True), Rope()),
 ]
 
 

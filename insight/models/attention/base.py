@@ -34,6 +34,8 @@ class CallContext:
         encoder_states: The other sequence that cross-attention reads, or keys and values made of it.
         real_tokens: Bool ``(batch, sequence)``, False at padding; ``None`` if all tokens are real. Routers
             count real tokens only.
+        position_ids: Positions of the call's tokens, int64 ``(sequence,)`` or ``(batch, sequence)``, which
+            cross-attention with positions compares with those of the states.
     """
 
     mask: Mask
@@ -41,6 +43,7 @@ class CallContext:
     cache: LayerCache | None = None
     encoder_states: EncoderStates | CrossCache | None = None
     real_tokens: Tensor | None = None
+    position_ids: Tensor | None = None
 
 
 class AttentionModule(Recomputable):
@@ -117,9 +120,9 @@ class Attention(Component):
         )
 
     def check_cross(self, hidden_size: int) -> None:
-        """Refuse attention that reads its own sequence only, compares positions or cannot be built."""
+        """Refuse attention that reads its own sequence only or cannot be built."""
         problem = "it reads its own sequence only"
-        remedy = "use GroupedQueryAttention or DifferentialAttention with NoPosition"
+        remedy = "use GroupedQueryAttention or DifferentialAttention"
         raise ConfigError(problem, remedy, option="cross_attention", value=type(self).__name__)
 
     def build_cross(

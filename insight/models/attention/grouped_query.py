@@ -120,17 +120,17 @@ class GroupedQueryAttention(Attention):
         require(
             self.position.looks_ahead,
             "in an encoder it describes only keys before the query",
-            "use RelativeBias(bidirectional=true), Rope, or an input_position with NoPosition",
+            "use bidirectional=true with Alibi or RelativeBias, Rope, or an input_position with NoPosition",
             position=self.position,
         )
         self._check_no_chunks("an encoder")
 
     def check_cross(self, hidden_size: int) -> None:
+        encoding = self.position.build(self.head_size(hidden_size), self.num_heads)
         require(
-            isinstance(self.position, NoPosition),
-            "in cross-attention the positions of two sequences are not on one axis, so they have no "
-            "distances",
-            "use NoPosition; positions added to the input (input_position) reach it all the same",
+            isinstance(self.position, NoPosition) or (encoding.has_bias and self.position.looks_ahead),
+            "in cross-attention a position is a bias by the distance to either side",
+            "use NoPosition, or Alibi or RelativeBias with bidirectional=true",
             position=self.position,
         )
         problem = "in cross-attention another sequence has no place to slide along"
@@ -189,7 +189,7 @@ class GroupedQueryModule(CrossAttentionModule):
             nn.init.zeros_(self.sinks)
 
     def forward(self, hidden: Tensor, context: CallContext) -> Tensor:
-        mask, states = context.mask, context.encoder_states
+        mask, states, distances = context.mask, context.encoder_states, None
         if not self.reads_encoder:
             query, key, value = self.project(hidden, context.tables)
             mask = mask.within(self.window, self.chunk_size)
@@ -204,7 +204,14 @@ class GroupedQueryModule(CrossAttentionModule):
         beams = query.shape[0] // key.shape[0]
         if beams > 1:  # the beams of a sentence are queries of one row, since they share its keys
             query = query.view(-1, beams, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        mixed = self.mix(query, key, value, mask).transpose(1, 2).reshape(*hidden.shape[:2], -1)
+        if self.reads_encoder and self.position.has_bias:
+            positions = context.position_ids
+            assert positions is not None
+            if positions.ndim > 1 or beams > 1:
+                positions = positions.expand(hidden.shape[:2]).reshape(key.shape[0], -1)
+            keys = mask.key_positions(key.shape[2], key.device)
+            distances = positions.unsqueeze(-1) - keys.unsqueeze(1)
+        mixed = self.mix(query, key, value, mask, distances).transpose(1, 2).reshape(*hidden.shape[:2], -1)
         if self.gate is not None:
             mixed = mixed * torch.sigmoid(self.gate(hidden))
         output: Tensor = self.output(mixed)
@@ -238,11 +245,18 @@ class GroupedQueryModule(CrossAttentionModule):
         result: Tensor = encoded.to(heads.dtype).transpose(1, 2)
         return result
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-        """Values weighted by attention, ``(batch, heads, sequence, channels)``."""
+    def mix(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, distances: Tensor | None = None
+    ) -> Tensor:
+        """Values weighted by attention, ``(batch, heads, sequence, channels)``.
+
+        ``distances`` are those of two sequences, as in :meth:`PositionEncoding.bias`; ``None`` = of one.
+        """
         bias = None
         if self.position.has_bias:
-            bias = self.position.bias(mask.distances(query.shape[2], key.shape[2], query.device))
+            if distances is None:
+                distances = mask.distances(query.shape[2], key.shape[2], query.device)
+            bias = self.position.bias(distances)
         dropout = self.dropout if self.training else 0.0
         change = ScoreChange(bias, self.soft_cap, self.sinks, dropout)
         return self.kernel(query, key, value, mask, self.scale, change)
@@ -330,11 +344,13 @@ class DifferentialModule(GroupedQueryModule):
         for vector in (self.weight_query_1, self.weight_key_1, self.weight_query_2, self.weight_key_2):
             nn.init.normal_(vector, std=self.weight_std)
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    def mix(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, distances: Tensor | None = None
+    ) -> Tensor:
         halves = value.chunk(2, dim=1) if value.shape[1] > 1 else (value, value)
         repeats = (1, value.shape[1] // halves[0].shape[1], 1, 1)
         mix = super().mix
-        mixed = torch.cat([mix(query, key, half.repeat(repeats), mask) for half in halves], dim=-1)
+        mixed = torch.cat([mix(query, key, half.repeat(repeats), mask, distances) for half in halves], dim=-1)
         first, second = mixed.chunk(2, dim=1)
         difference = first - self.subtracted_share().to(mixed.dtype) * second
         return (1 - self.first_weight) * rms_norm(difference, None, self.norm_eps)

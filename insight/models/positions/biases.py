@@ -21,16 +21,24 @@ class Alibi(Position):
 
     Args:
         factor: Factor of all slopes (Falcon: ``head_dim ** -0.5``).
+        bidirectional: Whether the scores of later keys fall with their distance too, as encoders and
+            cross-attention need (the symmetric form that the authors propose for encoders).
     """
 
     factor: float = 1.0
-    looks_ahead = False  # the score of a later key would rise with its distance
+    bidirectional: bool = False
 
     def __post_init__(self) -> None:
+        require_flags(self)
         require_number(0, 1e6, "use 1 for the slopes of the paper", factor=self.factor)
 
     def build(self, head_dim: int, num_heads: int = 1) -> PositionEncoding:
-        return AlibiEncoding(num_heads, self.factor)
+        encoding = SymmetricAlibiEncoding if self.bidirectional else AlibiEncoding
+        return encoding(num_heads, self.factor)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self.bidirectional
 
 
 def alibi_slopes(num_heads: int) -> list[float]:
@@ -42,7 +50,7 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 
 class AlibiEncoding(PositionEncoding):
-    """The built form of :class:`Alibi`: the bias as three more channels, so that any kernel can use it.
+    """The built form of a causal :class:`Alibi`: three more channels, so that any kernel can use the bias.
 
     With k = 256a + b the bias slope · (k - q) is the product of (256 slope, slope, -slope · q) and (a, b, 1).
     Numbers up to 256 are exact in bfloat16, and the last channel is rounded equally for all keys of a query,
@@ -72,6 +80,20 @@ class AlibiEncoding(PositionEncoding):
 
     def encode_keys(self, heads: Tensor, tables: PositionTables) -> Tensor:
         return _prepend(tables[1].to(heads.dtype), heads)
+
+
+class SymmetricAlibiEncoding(PositionEncoding):
+    """The built form of a bidirectional :class:`Alibi`; no product of channels gives an absolute value."""
+
+    has_bias = True
+
+    def __init__(self, num_heads: int, factor: float = 1.0) -> None:
+        super().__init__()
+        self.slopes = [factor * slope for slope in alibi_slopes(num_heads)]
+
+    def bias(self, distances: Tensor) -> Tensor:
+        slopes = torch.tensor(self.slopes, device=distances.device)
+        return -slopes[:, None, None] * distances.abs().unsqueeze(1)
 
 
 def _prepend(channels: Tensor, heads: Tensor) -> Tensor:

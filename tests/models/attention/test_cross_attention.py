@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from insight.models import (
     NoPosition,
     ParallelResidual,
     Position,
+    QueryTemperature,
     RelativeBias,
     Retention,
     Rope,
@@ -43,6 +45,8 @@ OPTIONS: dict[str, Any] = {
     "capped": GroupedQueryAttention(4, 2, position=NoPosition(), score_soft_cap=2.0),
     "norm after": GroupedQueryAttention(4, position=NoPosition(), qk_norm=HeadNorm(after_position=True)),
     "differential": DifferentialAttention(4, 2, position=NoPosition()),
+    "alibi": GroupedQueryAttention(4, 2, position=Alibi(bidirectional=True), qk_norm="rms_weightless"),
+    "relative bias": DifferentialAttention(4, 2, position=RelativeBias(8, 20, bidirectional=True)),
 }
 
 
@@ -67,7 +71,10 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tens
 
 
 def read(module: CrossAttentionModule, hidden: torch.Tensor, memory: EncoderStates) -> torch.Tensor:
-    output: torch.Tensor = module(hidden, CallContext(memory.mask, encoder_states=memory))
+    places = torch.arange(hidden.shape[1])
+    output: torch.Tensor = module(
+        hidden, CallContext(memory.mask, encoder_states=memory, position_ids=places)
+    )
     return output
 
 
@@ -98,6 +105,27 @@ def test_reading_itself_equals_self_attention_in_both_directions() -> None:
     own.load_state_dict(weights)
     memory = EncoderStates(hidden)
     torch.testing.assert_close(read(cross, hidden, memory), own(hidden, CallContext(memory.mask)))
+
+
+def test_alibi_lowers_scores_by_the_distance_of_two_places() -> None:
+    """By the formula: softmax(q k / sqrt(d) - slope |i - j|), with the published slopes of four heads."""
+    hidden, states, tokens = inputs()
+    for position in (NoPosition(), Alibi(bidirectional=True)):
+        module: Any = build(GroupedQueryAttention(4, 2, position=position))
+        query = (hidden @ module.query.weight.T).view(2, 3, 4, 4)
+        key, value = ((states @ part.T).view(2, 7, 2, 4) for part in module.key_value.parts())
+        mixed = torch.empty(2, 3, 4, 4, dtype=torch.float64)
+        for row, head, i in itertools.product(range(2), range(4), range(3)):
+            seen = int(tokens[row].sum())
+            slope = 4.0 ** -(head + 1) if isinstance(position, Alibi) else 0.0
+            scores = torch.stack(
+                [query[row, i, head] @ key[row, j, head // 2] / 2 - slope * abs(i - j) for j in range(seen)]
+            )
+            mixed[row, i, head] = scores.softmax(0) @ value[row, :seen, head // 2]
+        expected = mixed.flatten(2) @ module.output.weight.T
+        torch.testing.assert_close(
+            read(module, hidden, EncoderStates(states, padding_mask(tokens))), expected
+        )
 
 
 @pytest.mark.slow
@@ -136,13 +164,14 @@ def test_padding_may_stand_on_either_side(attention: Attention) -> None:
     torch.testing.assert_close(read(module, hidden, EncoderStates(turned, mask)), right)
 
 
+@pytest.mark.parametrize("position", [NoPosition(), Alibi(bidirectional=True)], ids=["none", "alibi"])
 @pytest.mark.parametrize("kernel", ["auto", "sdpa", "tiled"])
-def test_kernels_agree(kernel: Any) -> None:
+def test_kernels_agree(kernel: Any, position: Position) -> None:
     hidden, states, tokens = inputs()
     memory = EncoderStates(states, padding_mask(tokens))
     results = []
     for name in ("reference", kernel):
-        module = build(GroupedQueryAttention(4, 2, position=NoPosition(), sinks=True, kernel=name))
+        module = build(GroupedQueryAttention(4, 2, position=position, sinks=True, kernel=name))
         output = read(module, hidden, memory)
         output.square().sum().backward()
         results.append([output.detach(), *(p.grad for p in module.parameters())])
@@ -171,6 +200,7 @@ def test_an_empty_source_is_finite() -> None:
         ),
         (GroupedQueryAttention(4, position=Alibi()), "position=Alibi"),
         (GroupedQueryAttention(4, position=RelativeBias()), "position=RelativeBias"),
+        (GroupedQueryAttention(4, position=QueryTemperature()), "position=QueryTemperature"),
         (DifferentialAttention(4, position=Rope()), "position=Rope"),
         (GroupedQueryAttention(4, position=NoPosition(), window=8), "window=8"),
         (GroupedQueryAttention(3, position=NoPosition()), "num_heads=3"),

@@ -20,6 +20,7 @@ from insight.models import (
     LatentAttention,
     LayerPattern,
     NoPosition,
+    Position,
     RelativeBias,
     Rope,
 )
@@ -41,11 +42,11 @@ ATTENTIONS: dict[str, Any] = {
 }
 
 
-def build(attention: Any) -> EncoderDecoder:
+def build(attention: Any, places: Position | None = None) -> EncoderDecoder:
     config = EncoderDecoderConfig(
         EncoderConfig(hidden_size=24, num_layers=1, attention=GroupedQueryAttention(2)),
         DecoderConfig(hidden_size=16, num_layers=2, attention=attention, max_sequence_length=64),
-        GroupedQueryAttention(4, 2, position=NoPosition()),
+        GroupedQueryAttention(4, 2, position=NoPosition() if places is None else places),
     )
     model: EncoderDecoder = build_shaken(config, VOCABULARY, noise=0.2).eval()
     return model
@@ -89,6 +90,24 @@ def largest_error(model: EncoderDecoder) -> float:
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_beams_equal_whole_passes(name: str) -> None:
     assert largest_error(build(ATTENTIONS[name])) < 1e-10
+
+
+@pytest.mark.parametrize("places", [Alibi(bidirectional=True), RelativeBias(8, 20, bidirectional=True)])
+def test_beams_keep_their_places_beside_the_source(places: Position) -> None:
+    assert largest_error(build(ATTENTIONS["rope, grouped"], places)) < 1e-10
+
+
+def test_a_beam_at_another_place_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = type(build(ATTENTIONS["rope, grouped"]).decoder)
+    run = stack.run
+
+    def one_further(self: Any, hidden: torch.Tensor, position_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return run(self, hidden, position_ids + (hidden.shape[1] == 1), *rest)
+
+    monkeypatch.setattr(stack, "run", one_further)
+    linear = GroupedQueryAttention(2, position=NoPosition())
+    assert largest_error(build(linear)) < 1e-10
+    assert largest_error(build(linear, Alibi(bidirectional=True))) > 1e-3
 
 
 def test_dead_tokens_are_packed_away() -> None:

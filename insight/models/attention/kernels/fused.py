@@ -37,9 +37,9 @@ class TiledKernel(SDPAKernel):
     The backward of torch's fused kernel makes many small products; large batched ones use the matrix units
     of a CPU better, in bfloat16 by far. In return the softmax weights are kept for the backward (half a
     square for each head if causal), and scores are rounded to the dtype of the queries. A causal tile meets
-    only the keys before its end, so most of the masked square is skipped. Calls whose mask does more than
-    hide keys, with a bias, or with more keys than :data:`_MOST_KEYS` that are not causal go to the fused
-    kernel.
+    only the keys before its end, so most of the masked square is skipped. Calls whose mask is learned or
+    hides keys of some queries only, or with more keys than :data:`_MOST_KEYS` that are not causal go to the
+    fused kernel.
     """
 
     name = "tiled"
@@ -47,11 +47,19 @@ class TiledKernel(SDPAKernel):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         mask, is_causal = options.get("attn_mask"), bool(options.get("is_causal"))
         hides_keys = mask is not None and mask.dtype == torch.bool and mask.shape[1] == mask.shape[2] == 1
-        fits = is_causal or ((mask is None or hides_keys) and key.shape[2] <= _MOST_KEYS)
+        is_constant = mask is not None and mask.dtype != torch.bool and not mask.requires_grad
+        fits = is_causal or ((mask is None or hides_keys or is_constant) and key.shape[2] <= _MOST_KEYS)
         if not fits or options.get("dropout_p"):
             return super().attend(query, key, value, **options)
-        tokens = None if mask is None else mask[:, 0, 0].expand(query.shape[0], -1)
-        output: Tensor = _tiled_attention(query, key, value, tokens, is_causal, options["scale"])[0]
+        added = None
+        if hides_keys:  # one row for all queries
+            row = query.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+            added = row.expand(query.shape[0], key.shape[1], -1, -1)
+        elif is_constant:
+            added = mask.expand(query.shape[0], query.shape[1], query.shape[2], -1)
+        if added is not None:
+            added = added.reshape(query.shape[0] * key.shape[1], -1, key.shape[2])
+        output: Tensor = _tiled_attention(query, key, value, added, is_causal, options["scale"])[0]
         return output
 
 
@@ -59,12 +67,12 @@ class TiledKernel(SDPAKernel):
 # slices would become copies of whole tensors.
 @torch.library.custom_op("insight::tiled_attention", mutates_args=())
 def _tiled_attention(
-    query: Tensor, key: Tensor, value: Tensor, tokens: Tensor | None, is_causal: bool, scale: float
+    query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, is_causal: bool, scale: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Return an output like ``query``, and softmax weights ``(batch * key heads, rows, keys)`` for each tile.
 
-    Heads that share keys are stacked: ``(batch * key heads, group, queries, dim)``. ``tokens`` is bool
-    ``(batch, keys)``, False at keys that nobody sees, and not with ``is_causal``.
+    Heads that share keys are stacked: ``(batch * key heads, group, queries, dim)``. ``added`` is added to the
+    scores, ``(batch * key heads, rows or 1, keys)`` in their dtype, and not with ``is_causal``.
     """
     stacks, group, length, dim = _stacked_shape(query, key)
     queries = query.reshape(stacks, group, length, dim)
@@ -73,34 +81,27 @@ def _tiled_attention(
     weights = []
     for start, stop, seen in _tiles(length, key.shape[2], is_causal):
         rows, columns = _rows(queries, start, stop), keys[:, :seen].mT
-        hidden = _hidden_scores(query, key, tokens, (start, stop) if is_causal else None)
-        if hidden is None:
+        if is_causal:
+            added = _hidden_triangle(query, key, start, stop)
+        if added is None:
             scores = query.new_empty(stacks, rows.shape[1], seen)
             scores.baddbmm_(rows, columns, beta=0, alpha=scale)  # with beta 0 the memory is not read
         else:
-            scores = torch.baddbmm(hidden, rows, columns, alpha=scale)
+            scores = torch.baddbmm(added, rows, columns, alpha=scale)
         weights.append(torch.softmax(scores, dim=-1))
         _write_rows(output, start, stop, weights[-1], values[:, :seen])
     return output.view(query.shape), weights
 
 
-def _hidden_scores(
-    query: Tensor, key: Tensor, tokens: Tensor | None, causal_rows: tuple[int, int] | None
-) -> Tensor | None:
+def _hidden_triangle(query: Tensor, key: Tensor, start: int, stop: int) -> Tensor:
     """Return -inf where a key is hidden and 0 elsewhere, to be broadcast over the scores of a tile."""
-    if causal_rows is not None:
-        start, stop = causal_rows
-        square = query.new_full((stop - start, stop), float("-inf")).triu_(start + 1)
-        return square.repeat(query.shape[1] // key.shape[1], 1)
-    if tokens is None:
-        return None
-    row = query.new_zeros(tokens.shape).masked_fill_(~tokens, float("-inf"))
-    return row.repeat_interleave(key.shape[1], dim=0).unsqueeze(1)
+    square = query.new_full((stop - start, stop), float("-inf")).triu_(start + 1)
+    return square.repeat(query.shape[1] // key.shape[1], 1)
 
 
 @_tiled_attention.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, tokens: Tensor | None, is_causal: bool, scale: float
+    query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, is_causal: bool, scale: float
 ) -> tuple[Tensor, list[Tensor]]:
     stacks, group, length, _ = _stacked_shape(query, key)
     tiles = _tiles(length, key.shape[2], is_causal)
