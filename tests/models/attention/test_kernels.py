@@ -14,7 +14,8 @@ from insight.models import (
     SDPAKernel,
     TiledKernel,
 )
-from insight.models.attention.kernels import AutoKernel, make_kernel
+from insight.models.attention.kernels import AutoKernel, ScoreChange, make_kernel
+from insight.models.attention.kernels.base import PLAIN
 from insight.models.attention.kernels.fused import _MOST_KEYS, _tiled_attention, _tiles
 from insight.models.masks import padding_mask
 
@@ -41,8 +42,10 @@ def inputs(
     ]
 
 
-def run(kernel: Kernel, tensors: list[torch.Tensor], mask: Mask = CausalMask()) -> list[torch.Tensor]:
-    output = kernel(*tensors, mask, 0.4)
+def run(
+    kernel: Kernel, tensors: list[torch.Tensor], mask: Mask = CausalMask(), change: ScoreChange = PLAIN
+) -> list[torch.Tensor]:
+    output = kernel(*tensors, mask, 0.4, change)
     weights = torch.linspace(-1, 1, 8, dtype=output.dtype)
     (output * weights).square().sum().backward()
     return [output.detach(), *(tensor.grad for tensor in tensors if tensor.grad is not None)]
@@ -80,17 +83,19 @@ def test_tiled_gradient_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda q, k, v: TiledKernel()(q, k, v, CausalMask(), 0.4), tensors)
 
 
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("hides", [True, False], ids=["padding", "no padding"])
 @pytest.mark.parametrize(("num_heads", "num_key_heads"), [(4, 4), (4, 2), (3, 1)])
 @pytest.mark.parametrize(("length", "keys"), [(7, 7), (1, 5), (140, 9), (6, 140)])
 def test_tiles_without_a_triangle_hide_padding(
-    num_heads: int, num_key_heads: int, length: int, keys: int, hides: bool
+    num_heads: int, num_key_heads: int, length: int, keys: int, hides: bool, biased: bool
 ) -> None:
     tokens = torch.ones(2, keys, dtype=torch.bool)
     tokens[0, -3:] = tokens[1, :2] = False  # on either side
     mask: Mask = padding_mask(tokens if hides else None)
+    bias = torch.randn(1, num_heads, length, keys, dtype=torch.float64) if biased else None
     ours, fused, expected = (
-        run(kernel, inputs(length, num_heads, num_key_heads, keys=keys), mask)
+        run(kernel, inputs(length, num_heads, num_key_heads, keys=keys), mask, ScoreChange(bias))
         for kernel in (TiledKernel(), SDPAKernel(), ReferenceKernel())
     )
     for result, other, reference in zip(ours, fused, expected, strict=True):
@@ -105,14 +110,17 @@ def test_tiles_compute_what_hides_keys_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         SDPAKernel, "attend", lambda self, query, key, value, **options: fused.append("") or query
     )
-    for mask, keys, is_fused in (
-        (BidirectionalMask(), 9, False),
-        (padding_mask(torch.arange(9).expand(2, 9) < 7), 9, False),
-        (BidirectionalMask(), _MOST_KEYS + 1, True),  # whole squares of weights would be kept
-        (BidirectionalMask(window=1), 9, True),
+    bias = torch.randn(1, 4, 9, 9)
+    for mask, keys, change, is_fused in (
+        (BidirectionalMask(), 9, PLAIN, False),
+        (padding_mask(torch.arange(9).expand(2, 9) < 7), 9, PLAIN, False),
+        (BidirectionalMask(), _MOST_KEYS + 1, PLAIN, True),  # whole squares of weights would be kept
+        (BidirectionalMask(window=1), 9, PLAIN, True),
+        (BidirectionalMask(), 9, ScoreChange(bias), False),
+        (BidirectionalMask(), 9, ScoreChange(bias.clone().requires_grad_()), True),  # its gradient is needed
     ):
         fused.clear()
-        TiledKernel()(*inputs(9, 4, 2, keys=keys), mask, 0.4)
+        TiledKernel()(*inputs(9, 4, 2, keys=keys), mask, 0.4, change)
         assert bool(fused) == is_fused
 
 
@@ -129,7 +137,9 @@ def test_tiled_operator_keeps_the_rules_of_torch() -> None:
         query, key, value = inputs(length, 4, 2, torch.float32)
         torch.library.opcheck(_tiled_attention, (query, key, value, None, True, 0.4))
     query, key, value = inputs(6, 4, 2, torch.float32, keys=9)
-    torch.library.opcheck(_tiled_attention, (query, key, value, torch.arange(18).view(2, 9) < 16, False, 0.4))
+    for rows in (1, 12):  # two heads to a key head
+        added = torch.randn(4, rows, 9)
+        torch.library.opcheck(_tiled_attention, (query, key, value, added, False, 0.4))
 
 
 def test_reference_weights_are_a_causal_distribution() -> None:
