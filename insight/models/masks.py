@@ -71,7 +71,7 @@ class Mask(ABC):
         queries = torch.arange(num_keys - num_queries, num_keys, device=device).unsqueeze(1)
         return (queries - torch.arange(num_keys, device=device)).unsqueeze(0)
 
-    def key_positions(self, num_keys: int, device: torch.device) -> Tensor:
+    def key_places(self, num_keys: int, device: torch.device) -> Tensor:
         """Position of each key in its own sequence, int64 ``(batch or 1, num_keys)``."""
         return torch.arange(num_keys, device=device).unsqueeze(0)
 
@@ -248,7 +248,7 @@ class PaddingMask(Mask):
     def allowed(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         return self.tokens[:, None, None]
 
-    def key_positions(self, num_keys: int, device: torch.device) -> Tensor:
+    def key_places(self, num_keys: int, device: torch.device) -> Tensor:
         return (self.tokens.cumsum(dim=1) - 1).clamp_min(0)
 
 

@@ -209,7 +209,7 @@ class GroupedQueryModule(CrossAttentionModule):
             assert positions is not None
             if positions.ndim > 1 or beams > 1:
                 positions = positions.expand(hidden.shape[:2]).reshape(key.shape[0], -1)
-            keys = mask.key_positions(key.shape[2], key.device)
+            keys = mask.key_places(key.shape[2], key.device)
             distances = positions.unsqueeze(-1) - keys.unsqueeze(1)
         mixed = self.mix(query, key, value, mask, distances).transpose(1, 2).reshape(*hidden.shape[:2], -1)
         if self.gate is not None:

@@ -45,18 +45,18 @@ class TiledKernel(SDPAKernel):
     name = "tiled"
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        mask, is_causal = options.get("attn_mask"), bool(options.get("is_causal"))
-        hides_keys = mask is not None and mask.dtype == torch.bool and mask.shape[1] == mask.shape[2] == 1
-        is_constant = mask is not None and mask.dtype != torch.bool and not mask.requires_grad
-        fits = is_causal or ((mask is None or hides_keys or is_constant) and key.shape[2] <= _MOST_KEYS)
+        mask: Tensor | None = options.get("attn_mask")
+        is_causal = bool(options.get("is_causal"))
+        added, fits = None, is_causal or key.shape[2] <= _MOST_KEYS
+        if mask is not None and mask.dtype != torch.bool:
+            fits = fits and not mask.requires_grad
+            added = mask.expand(query.shape[0], query.shape[1], query.shape[2], -1)
+        elif mask is not None:
+            fits = fits and mask.shape[1] == mask.shape[2] == 1
+            row = query.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+            added = row.expand(query.shape[0], key.shape[1], -1, -1)  # one row for all queries
         if not fits or options.get("dropout_p"):
             return super().attend(query, key, value, **options)
-        added = None
-        if hides_keys:  # one row for all queries
-            row = query.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-            added = row.expand(query.shape[0], key.shape[1], -1, -1)
-        elif is_constant:
-            added = mask.expand(query.shape[0], query.shape[1], query.shape[2], -1)
         if added is not None:
             added = added.reshape(query.shape[0] * key.shape[1], -1, key.shape[2])
         output: Tensor = _tiled_attention(query, key, value, added, is_causal, options["scale"])[0]
