@@ -122,7 +122,7 @@ def _verify(
     from insight.interchange.transformers_network import has_transformers
 
     if not has_transformers():
-        return None, "transformers is not installed"
+        return None, "transformers is not installed (pip install transformers)"
     if config is None and (run is None or not run.config_path.is_file()):
         return None, "the checkpoint lies in no run folder with a text; give --config FILE"
 

@@ -49,7 +49,7 @@ class Fields:
     """The entries of a JSON object, each checked where it is read.
 
     Every method takes the name of an entry and its value where it is missing; without one, the entry is
-    required. ``null`` in the file is returned as ``None`` where the entry is not required.
+    required. ``null`` in the file means that value too, except for :meth:`window`.
 
     Raises:
         CheckpointError: An entry is missing or of another type; the message names it and its value.
@@ -60,10 +60,10 @@ class Fields:
 
     def get(self, key: str, default: Any = _REQUIRED) -> Any:
         """The entry, of any type."""
-        value = self.values.get(key, default)
-        if default is _REQUIRED and (value is _REQUIRED or value is None):
+        value = self.values.get(key)
+        if value is None and default is _REQUIRED:
             raise CheckpointError(f"{self.name}: lacks {key}", "fetch the file again")
-        return value
+        return default if value is None else value
 
     def count(self, key: str, default: Any = _REQUIRED) -> Any:
         """A whole number from 0 on."""
@@ -79,10 +79,23 @@ class Fields:
             raise self.refuse(key, "is no number")
         return value if value is None else float(value)
 
-    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
-        """True or false; ``null`` is false."""
+    def window(self, default: int | None) -> Any:
+        """Keys that a layer with a window sees; ``null`` is no window, whatever the default."""
+        if "sliding_window" in self.values and self.values["sliding_window"] is None:
+            return None
+        return self.count("sliding_window", default)
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        """A text."""
         value = self.get(key, default)
-        if value not in (True, False, None):
+        if not isinstance(value, str):
+            raise self.refuse(key, "is no text")
+        return value
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
+        """True or false."""
+        value = self.get(key, default)
+        if value not in (True, False):
             raise self.refuse(key, "is neither true nor false")
         return bool(value)
 
@@ -107,14 +120,14 @@ class Fields:
 
     def gated(self, key: str = "hidden_act", default: str = "silu", bias: bool = False) -> FeedForward:
         """The gated feed-forward whose activation is the entry ``key``."""
-        name = self.get(key, default) or default
+        name = self.text(key, default)
         if name not in _GATES:
             raise self.refuse(key, f"is unknown for a gated layer (known: {', '.join(_GATES)})")
         return _GATES[name](self.count("intermediate_size"), bias)
 
     def activation(self, key: str, default: str) -> Any:
         """The name in Insight of the activation of a plain feed-forward."""
-        name = self.get(key, default)
+        name = self.text(key, default)
         if name not in PLAIN_ACTIVATIONS:
             raise self.refuse(key, f"is unknown (known: {', '.join(PLAIN_ACTIVATIONS)})")
         return PLAIN_ACTIVATIONS[name]
@@ -151,7 +164,10 @@ class Fields:
         """
         parameters = self.rotation()
         if kind in parameters.values:
-            parameters = Fields(parameters.get(kind) or {}, f"{parameters.name}: {kind}")
+            of_kind = parameters.get(kind)
+            if not isinstance(of_kind, Mapping):
+                raise parameters.refuse(kind, "is no object")
+            parameters = Fields(of_kind, f"{parameters.name}: {kind}")
         # A value of the object itself wins over the older entry beside it.
         chosen = parameters.number("rope_theta", None)
         base = chosen if chosen is not None else self.number(base_key, base)
@@ -191,9 +207,8 @@ class Fields:
         top, bottom = (parameters.number(name, None) for name in ("mscale", "mscale_all_dim"))
         if amplitude is None and top and bottom:
             amplitude = yarn_amplitude(factor, top) / yarn_amplitude(factor, bottom)
-        fast, slow = (parameters.number(f"beta_{end}", None) for end in ("fast", "slow"))
-        truncate = parameters.flag("truncate", True)
-        return YarnScaling(factor, original, fast or 32.0, slow or 1.0, truncate, amplitude)
+        fast, slow = parameters.number("beta_fast", 32.0), parameters.number("beta_slow", 1.0)
+        return YarnScaling(factor, original, fast, slow, parameters.flag("truncate", True), amplitude)
 
     def kinds(self, num_layers: int, default: Callable[[int], str], *known: str) -> list[str]:
         """The kind of each layer: ``layer_types``, or ``default`` of its number."""

@@ -95,7 +95,7 @@ def _phi(f: Fields) -> DecoderConfig:
 
 def _starcoder2(f: Fields) -> DecoderConfig:
     bias = f.flag("use_bias", True)
-    window = f.count("sliding_window", None)
+    window = f.window(None)
     attention = heads(f, window=window, qkv_bias=bias, output_bias=bias)
     norm = LayerNorm(f.number("norm_epsilon", 1e-5))
     return decoder(f, attention, _mlp(f, "hidden_act", "gelu_pytorch_tanh", bias), norm, tied=True)

@@ -24,6 +24,7 @@ from insight.interchange.foreign_model import ForeignModel, NamedTensors, Outgoi
 from insight.interchange.name_map import NameMap, Rows
 from insight.interchange.tensor_files import WEIGHTS, TensorFolder, write_tensors
 from insight.models import Decoder, DecoderConfig
+from insight.models.checks import LARGEST_COUNT
 from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError, did_you_mean
 from insight.runtime.json_files import to_text
 
@@ -35,6 +36,7 @@ _LARGEST_TEXT = 1 << 28
 _IGNORED = re.compile(r"\.(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|\.attn\.causal_mask$")
 _VOCABULARY_ROWS = ("embedding.weight", "head.weight", "head.bias")
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "do_sample", "eos_token_id")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _IMAGES = ("vision_config", "audio_config", "text_config")
 
 
@@ -84,19 +86,8 @@ def read_network(folder: Path) -> ForeignNetwork:
         problem = f"{folder}: is no folder"
         raise CheckpointError(problem, "name the folder of a model that save_pretrained wrote")
     fields = Fields(read_json(folder / CONFIG), str(folder / CONFIG))
-    family = _family_of(fields)
-    try:
-        config = family.read(fields)
-        num_rows = fields.count("vocab_size")
-        if not 0 < num_rows <= _MOST_TOKENS:
-            raise fields.refuse("vocab_size", f"is not between 1 and {_MOST_TOKENS:,}")
-        tensors = TensorFolder(folder)
-        with torch.device("meta"):
-            network = config.build(num_rows)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error.problem}", error.remedy) from error
-    except ZeroDivisionError as error:
-        raise CheckpointError(f"{folder / CONFIG}: a size is 0", "fetch the file again") from error
+    family, config, network = described_network(fields)
+    num_rows, tensors = network.vocabulary_size, TensorFolder(folder)
     names = family.names(canonical(config))
     _complete_names(tensors, names)
     sources = _sources(names, config, network)
@@ -115,6 +106,30 @@ def read_network(folder: Path) -> ForeignNetwork:
         problem = f"{folder}: holds {unread[0]}{more}, which {family.architecture} does not have"
         raise CheckpointError(problem, f"is {CONFIG} the one of these weights?")
     return ForeignNetwork(config, num_rows, tensors, sources, tuple(notes))
+
+
+def described_network(fields: Fields) -> tuple[Family, DecoderConfig, Decoder]:
+    """The network that a ``config.json`` describes, and its form on the ``meta`` device, without numbers.
+
+    Raises:
+        CheckpointError: The architecture is unknown, or an entry cannot be used.
+    """
+    family = _family_of(fields)
+    for key in _LAYERS:  # before anything is listed layer by layer
+        if fields.values.get(key) is not None and not 0 < fields.count(key) <= LARGEST_COUNT:
+            raise fields.refuse(key, f"is not between 1 and {LARGEST_COUNT:,}")
+    try:
+        config, num_rows = family.read(fields), fields.count("vocab_size")
+        if not 0 < num_rows <= _MOST_TOKENS:
+            raise fields.refuse("vocab_size", f"is not between 1 and {_MOST_TOKENS:,}")
+        with torch.device("meta"):
+            return family, config, config.build(num_rows)
+    except ConfigError as error:
+        raise CheckpointError(f"{fields.name}: {error.problem}", error.remedy) from error
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        # Two entries that are right alone may contradict one another in ways that no check foresees.
+        problem = f"{fields.name}: describes no network ({' '.join(str(error).split())[:120]})"
+        raise CheckpointError(problem, "fetch the file again") from error
 
 
 def read_huggingface(folder: Path) -> ForeignModel:

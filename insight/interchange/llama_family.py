@@ -94,7 +94,7 @@ def _biases(f: Fields, default: bool = False) -> dict[str, bool]:
 def _windowed(f: Fields, num_full: int | None = None, **more: Any) -> Attention:
     """Layers with a window from ``max_window_layers`` on, if ``use_sliding_window`` is set."""
     count = f.count("num_hidden_layers")
-    window = f.count("sliding_window", 4096) if f.flag("use_sliding_window", False) else None
+    window = f.window(4096) if f.flag("use_sliding_window", False) else None
     if num_full is None:
         num_full = f.count("max_window_layers", 28)
     kinds = f.kinds(count, lambda layer: SLIDING if window and layer >= num_full else FULL, SLIDING, FULL)
@@ -106,7 +106,7 @@ def _llama(f: Fields) -> DecoderConfig:
 
 
 def _mistral(f: Fields) -> DecoderConfig:
-    return decoder(f, heads(f, window=f.count("sliding_window", 4096)), f.gated(), _rms(f))
+    return decoder(f, heads(f, window=f.window(4096)), f.gated(), _rms(f))
 
 
 def _qwen2(f: Fields) -> DecoderConfig:
@@ -177,7 +177,7 @@ def _olmo2(f: Fields) -> DecoderConfig:
 
 def _olmo3(f: Fields) -> DecoderConfig:
     """Only the global layers of the published model scale their positions; transformers scales all."""
-    count, window = f.count("num_hidden_layers"), f.count("sliding_window", 4096)
+    count, window = f.count("num_hidden_layers"), f.window(4096)
     kinds = f.kinds(count, lambda layer: SLIDING if (layer + 1) % 4 else FULL, SLIDING, FULL)
     common: dict[str, Any] = {"qk_norm": FullWidthNorm(_rms(f, 1e-5)), **_biases(f)}
     local = heads(f, position=f.rope(scaled=False), window=window, **common)
@@ -211,14 +211,14 @@ def _gemma_heads(f: Fields) -> dict[str, Any]:
 
 def _gemma2(f: Fields) -> DecoderConfig:
     f = Fields({"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0} | dict(f.values), f.name)
-    count, window = f.count("num_hidden_layers"), f.count("sliding_window", 4096)
+    count, window = f.count("num_hidden_layers"), f.window(4096)
     kinds = f.kinds(count, lambda layer: FULL if layer % 2 else SLIDING, SLIDING, FULL)
     windows = [window if kind == SLIDING else None for kind in kinds]
     return _gemma(f, layers([heads(f, window=one, **_gemma_heads(f)) for one in windows]))
 
 
 def _gemma3(f: Fields) -> DecoderConfig:
-    count, window = f.count("num_hidden_layers"), f.count("sliding_window", 4096)
+    count, window = f.count("num_hidden_layers"), f.window(4096)
     every = f.count("sliding_window_pattern", 6) or 6
     kinds = f.kinds(count, lambda layer: SLIDING if (layer + 1) % every else FULL, SLIDING, FULL)
     common = _gemma_heads(f) | {"qk_norm": HeadNorm(OffsetRMSNorm(f.number("rms_norm_eps", 1e-6)))}
@@ -241,7 +241,7 @@ def _glm4(f: Fields) -> DecoderConfig:
 
 
 def _phi3(f: Fields) -> DecoderConfig:
-    attention = heads(f, window=f.count("sliding_window", None))
+    attention = heads(f, window=f.window(None))
     return decoder(f, attention, f.gated(), _rms(f, 1e-5))
 
 
@@ -254,7 +254,7 @@ def _diffllama(f: Fields) -> DecoderConfig:
 def _mixtral(f: Fields) -> DecoderConfig:
     experts = f.count("num_local_experts", 8), f.count("num_experts_per_tok", 2), f.count("intermediate_size")
     f.require("hidden_act", "silu", "silu")
-    attention = heads(f, position=f.rope(1e6), window=f.count("sliding_window", None))
+    attention = heads(f, position=f.rope(1e6), window=f.window(None))
     return decoder(f, attention, MixtureOfExperts(*experts), _rms(f, 1e-5))
 
 
@@ -283,7 +283,7 @@ def _qwen2_moe(f: Fields) -> DecoderConfig:
 
 def _qwen3_moe(f: Fields) -> DecoderConfig:
     head_dim = f.count("head_dim", None)
-    window = f.count("sliding_window", 4096) if f.flag("use_sliding_window", False) else None
+    window = f.window(4096) if f.flag("use_sliding_window", False) else None
     norm = HeadNorm(_rms(f))
     attention = heads(f, head_dim=head_dim, qk_norm=norm, window=window, **_biases(f))
     return decoder(f, attention, _qwen_experts(f), _rms(f))
@@ -292,7 +292,7 @@ def _qwen3_moe(f: Fields) -> DecoderConfig:
 def _gpt_oss(f: Fields) -> DecoderConfig:
     yarn = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
     scaled = f if f.rotation().values else Fields({**f.values, "rope_parameters": yarn}, f.name)
-    count, window = f.count("num_hidden_layers"), f.count("sliding_window", 128)
+    count, window = f.count("num_hidden_layers"), f.window(128)
     kinds = f.kinds(count, lambda layer: FULL if layer % 2 else SLIDING, SLIDING, FULL)
     more = {"position": scaled.rope(150000.0), "head_dim": f.count("head_dim", 64), "sinks": True}
     both = dict.fromkeys(("qkv_bias", "output_bias"), True)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from command_line import run_insight, write_tiny
 
-from insight.api.export_model import ExportResult
 from insight.checkpoints import load_checkpoint
 from insight.data.tokenizers import ByteTokenizer
 from insight.runtime.run_folder import find_checkpoint
@@ -216,6 +215,12 @@ def test_wrong_words(imported: Path, tmp_path: Path) -> None:
     assert not Path(out).exists()
 
 
-def test_a_result_says_why_it_was_not_verified() -> None:
-    record = ExportResult(Path("out"), "LlamaForCausalLM", None, "transformers is not installed").to_record()
-    assert (record["verification"], record["reason"]) == (None, "transformers is not installed")
+def test_without_transformers_a_line_says_so(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insight.interchange.transformers_network.has_transformers", lambda: False)
+    done = run_insight("export", str(imported), "--output", str(tmp_path / "out"), "--dtype", "bfloat16")
+    assert done.code == 0, done.err
+    assert "not verified: transformers is not installed" in done.out
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert theirs.dtype == torch.bfloat16

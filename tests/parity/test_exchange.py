@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, CONTEXT, VOCABULARY, Architecture
+from test_published_configurations import PUBLISHED, theirs
 
 from insight.data.tokenizers import WordTokenizer, WordTokenizerConfig
+from insight.interchange.config_fields import Fields
 from insight.interchange.families import FAMILIES, express
 from insight.interchange.family import canonical
 from insight.interchange.foreign_model import OutgoingModel
-from insight.interchange.huggingface import read_network, write_huggingface
+from insight.interchange.huggingface import described_network, read_network, write_huggingface
 from insight.interchange.llama import LLAMA
 from insight.interchange.name_map import NameMap, Rows
 from insight.interchange.transformers_network import TransformersNetwork
 from insight.models import (
     MLP,
+    PRESETS,
     Decoder,
     DecoderConfig,
     GatedDeltaNet,
@@ -107,6 +111,16 @@ def test_transformers_reads_what_is_written(
     assert torch.equal(theirs.continue_greedily(ids(2, 9), 12), torch.cat(texts, dim=1))
     back = dict(read_network(folder).tensors())
     assert all(torch.equal(back[key], tensor) for key, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configurations_are_read(name: str) -> None:
+    published = json.loads(theirs(name).to_json_string())
+    found = FAMILIES[published["model_type"]].read(Fields(published))
+    expected = PRESETS[name].config
+    assert isinstance(expected, DecoderConfig)
+    for key, value in canonical(expected).to_dict()["init_args"].items():
+        assert canonical(found).to_dict()["init_args"][key] == value, key
 
 
 def llama(num_heads: int, num_keys: int, tied: bool) -> tuple[DecoderConfig, Decoder]:
@@ -244,6 +258,33 @@ def test_bad_configurations_are_refused(
     assert len(str(raised.value).splitlines()) == 1
 
 
+HOSTILE_VALUES = (None, -1, 0, 10**30, 1e999, 0.5, True, "x", [1, "x"], {"x": 1}, {"full_attention": 3})
+# Another family says the same of the small network of these.
+STAND_INS = {"phi3": "llama2", "olmo3": "olmo2"}
+
+
+@pytest.mark.slow
+def test_no_value_of_an_entry_ends_in_a_traceback() -> None:
+    configs = {}
+    for name, make in ARCHITECTURES.items():
+        config = make().config()
+        if name not in NOT_WRITTEN:
+            configs[express(config, VOCABULARY).family.model_type] = config
+    configs |= {model_type: ARCHITECTURES[name]().config() for model_type, name in STAND_INS.items()}
+    assert configs.keys() == FAMILIES.keys()
+    values = itertools.cycle(HOSTILE_VALUES)  # each entry meets one of them in some family
+    num_refused = 0
+    for model_type, family in FAMILIES.items():
+        good = family.write(canonical(configs[model_type]), VOCABULARY)
+        described_network(Fields(good))
+        for key in good:
+            try:
+                described_network(Fields(good | {key: next(values)}))
+            except CheckpointError:
+                num_refused += 1
+    assert num_refused > 100
+
+
 def test_older_words_for_positions(folder: Path, tmp_path: Path) -> None:
     values = json.loads((folder / "config.json").read_text())
     del values["rope_parameters"]
@@ -257,3 +298,20 @@ def test_older_words_for_positions(folder: Path, tmp_path: Path) -> None:
     assert (
         (position.base, position.scaling.factor) == (reference["rope_theta"], reference["factor"]) == (5e5, 2)
     )
+
+
+def test_files_without_the_name_of_the_part(tmp_path: Path) -> None:
+    # GPT-2 was published so, with its masks beside the weights.
+    from safetensors.torch import load_file, save_file
+
+    theirs, ours = ARCHITECTURES["gpt2"]().build()
+    theirs.save_pretrained(tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in found.items()}
+    bare |= {"h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(bare, tmp_path / "model.safetensors")
+    read = dict(read_network(tmp_path).tensors())
+    assert all(torch.equal(read[name], tensor) for name, tensor in ours.state_dict().items())
+    save_file(bare | {"h.0.attn.extra": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds transformer\.h\.0\.attn\.extra"):
+        read_network(tmp_path)
