@@ -9,6 +9,8 @@ from torch import Tensor
 
 _BLOCK = 64
 """Tokens of a block. Only the blocks with the largest maxima are sorted, which reads the scores once."""
+_FEW_SCORES = 2**15
+"""Scores that are sorted as a whole in less time than their maxima take to find."""
 _NEVER = float("-inf")
 
 
@@ -57,7 +59,7 @@ def best_extensions(scores: Tensor, totals: Tensor, count: int) -> list[Extensio
 def _candidates(scores: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return sums, places, and for which sentences ties or impossible extensions need a closer look."""
     num_sentences, num_beams, size = scores.shape
-    num_blocks = size // _BLOCK
+    num_blocks = size // _BLOCK if scores.numel() > _FEW_SCORES else 0
     blocked = num_blocks * _BLOCK
     # The tokens behind the last whole block are candidates anyway.
     tokens = torch.arange(blocked, size, device=scores.device)

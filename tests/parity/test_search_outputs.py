@@ -128,6 +128,7 @@ def test_packed_weights_find_the_same(networks: Networks) -> None:
     plain = ours_found(networks, SearchSettings(4, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("insight.generation.packing._SMALLEST", 1)
+        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 0)
         weights = PackedWeights(networks[1])
         with weights.used():
             packed = ours_found(networks, SearchSettings(4, 4))
@@ -143,6 +144,7 @@ def test_packed_weights_follow_a_change() -> None:
     weight = torch.nn.Parameter(torch.randn(6, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("insight.generation.packing._SMALLEST", 1)
+        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 0)
         product = PackedWeights(torch.nn.Linear(1, 1)).product(weight, None)
         assert product is not None
         rows = torch.randn(3, 4)

@@ -35,22 +35,25 @@ class BeamTree:
         """The slots of the newest tokens; all before ``stop`` are used."""
         self._positions = torch.zeros(1, 0, dtype=torch.int64, device=device)
         self._visible: Tensor | None = None  # every beam sees every slot
+        self._own: Tensor | None = None  # the newest slot of each beam is its own
         self._steps = 0
 
     def grow(self, num_tokens: int) -> None:
         """Give each beam slots for its next tokens: for one, or for any number before there are beams."""
         num_new = num_tokens * self.num_beams
         self.start, self.stop = self.stop, self.stop + num_new
-        device = self._positions.device
-        positions = torch.arange(self.num_tokens, self.num_tokens + num_tokens, device=device)
-        rows = self._positions.shape[0]
-        new = positions.repeat_interleave(self.num_beams).expand(rows, -1)
+        device, rows = self._positions.device, self._positions.shape[0]
+        if num_tokens == 1:
+            new = self._positions.new_full((rows, num_new), self.num_tokens)
+        else:
+            positions = torch.arange(self.num_tokens, self.num_tokens + num_tokens, device=device)
+            new = positions.repeat_interleave(self.num_beams).expand(rows, -1)
         self._positions = torch.cat([self._positions, new], dim=1)
         self.num_tokens += num_tokens
         if self._visible is not None:
-            own = torch.eye(self.num_beams, dtype=torch.bool, device=device).expand(
-                self.num_sentences, -1, -1
-            )
+            if self._own is None or self._own.shape[1] != self.num_beams:
+                self._own = torch.eye(self.num_beams, dtype=torch.bool, device=device).unsqueeze(0)
+            own = self._own.expand(self.num_sentences, -1, -1)
             self._visible = torch.cat([self._visible, own], dim=2)
 
     def choose(self, beams: Tensor, sentences: Tensor | None) -> Tensor | None:
@@ -77,7 +80,7 @@ class BeamTree:
         """Return the mask over the slots, ``mask`` itself while each sentence has had one beam only."""
         if self._visible is None:
             return mask
-        return BeamMask(self._visible, self.num_tokens - 1 - self._positions)
+        return BeamMask(self._visible, self._positions, self.num_tokens - 1)
 
     def _pack(self) -> Tensor | None:
         if self._visible is None:
@@ -99,11 +102,13 @@ class BeamMask(Mask):
 
     Args:
         tokens: bool ``(sentences, beams, slots)``.
-        behind: How far each slot's token lies behind the queries, int64 ``(sentences or 1, slots)``.
+        positions: Position of each slot's token, int64 ``(sentences or 1, slots)``.
+        newest: Position of the queries.
     """
 
     tokens: Tensor
-    behind: Tensor
+    positions: Tensor
+    newest: int
 
     def visible(self, row: Tensor, query: Tensor, key: Tensor, offset: int) -> Tensor:
         return self.tokens[row, query, key]
@@ -116,4 +121,4 @@ class BeamMask(Mask):
         return self.tokens.unsqueeze(1)
 
     def distances(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-        return self.behind.unsqueeze(1)
+        return (self.newest - self.positions).unsqueeze(1)
