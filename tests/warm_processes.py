@@ -9,7 +9,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _CONTEXT: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-_CONTEXT.set_forkserver_preload(["insight.callbacks.checkpointing", "insight.data.preparation"])
+_CONTEXT.set_forkserver_preload(
+    ["insight.api.configuration", "insight.data.preparation", "insight.reporting.report"]
+)
 
 
 def start_warm(target: Callable[..., object], *arguments: Any) -> BaseProcess:

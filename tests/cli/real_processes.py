@@ -1,4 +1,9 @@
-"""Real commands in processes of their own, with a deadline, and nothing left behind."""
+"""Real commands in processes of their own, with a deadline, and nothing left behind.
+
+Each takes seconds to import torch and lightning. Where a test is about what several processes do, and not
+about how they begin, ``WARM_INSIGHT`` stands for ``python -m insight`` in a process forked after the imports.
+What libraries read in the environment at their import, such as torch its level of logging, stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from command_line import Outcome
+from warm_processes import start_warm
 
+from insight.cli.main import run
 from insight.reporting import read_metrics
 
 SECONDS = 150
 PYTHON_INSIGHT = (sys.executable, "-m", "insight")
+WARM_INSIGHT = ("insight after its imports",)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Of a launcher above the tests, or left from others.
 _VARIABLES = (
@@ -32,6 +41,41 @@ _VARIABLES = (
 )
 
 
+class Forked:
+    """A command that begins with everything imported, with the methods of a ``Popen`` that are used here."""
+
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    ) -> None:
+        self._process = start_warm(_run_forked, list(arguments), folder, dict(environment), log)
+        assert self._process.pid
+        self.pid = self._process.pid
+
+    def wait(self, seconds: float) -> int:
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(WARM_INSIGHT, seconds)
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def _run_forked(arguments: list[str], folder: Path, environment: dict[str, str], log: Path) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ |= environment
+    os.chdir(folder)
+    for stream, path in ((sys.stdout, log.with_suffix(".out")), (sys.stderr, log)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, stream.fileno())
+    sys.argv = ["insight", *arguments]
+    run()
+
+
 @dataclass
 class Started:
     """A running command.
@@ -41,7 +85,7 @@ class Started:
         log: Where its standard error goes.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
 
     def wait(self, seconds: float = SECONDS) -> Outcome:
@@ -63,15 +107,14 @@ def started(
     """Run a command in a folder while the block lasts."""
     log = folder / f"{name}.err"
     inherited = {key: value for key, value in os.environ.items() if key not in _VARIABLES}
-    with log.open("wb") as err, log.with_suffix(".out").open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**inherited, **(environment or {})},
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
+    variables = {**inherited, **(environment or {})}
+    if command[0] in WARM_INSIGHT:
+        process: Any = Forked(command[1:], folder, variables, log)
+    else:
+        with log.open("wb") as err, log.with_suffix(".out").open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=folder, env=variables, stdout=out, stderr=err, start_new_session=True
+            )
     running = Started(process, log)
     try:
         yield running

@@ -16,6 +16,7 @@ from command_line import Outcome, run_insight, write_tiny
 from real_processes import (
     PYTHON_INSIGHT,
     TORCHRUN,
+    WARM_INSIGHT,
     free_port,
     losses,
     ranks,
@@ -156,7 +157,7 @@ def test_the_variables_of_slurm(workplace: Path, one_process: Path) -> None:
         "MASTER_PORT": str(free_port()),
     }
     tasks = [{**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
-    outcomes = run_together([[*PYTHON_INSIGHT, *FIT, *HALF]] * 2, workplace, tasks)
+    outcomes = run_together([[*WARM_INSIGHT, *FIT, *HALF]] * 2, workplace, tasks)
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     both = Outcome(0, outcomes[0].out + outcomes[1].out, outcomes[0].err + outcomes[1].err)
     check_one_voice(both, workplace)
@@ -185,7 +186,7 @@ def test_a_killed_process_ends_the_run(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_with_different_configurations(workplace: Path) -> None:
-    commands = [[*PYTHON_INSIGHT, *FIT, *HALF], [*PYTHON_INSIGHT, *FIT, "--data.batch_size", "3"]]
+    commands = [[*WARM_INSIGHT, *FIT, *HALF], [*WARM_INSIGHT, *FIT, "--data.batch_size", "3"]]
     first, second = run_together(commands, workplace, ranks(2))
     assert (first.code, second.code) == (2, 2), first.err + second.err
     assert "error" not in first.err
@@ -203,7 +204,8 @@ def test_processes_with_different_code(workplace: Path) -> None:
     changed.write_text(changed.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     environments = ranks(2)
     environments[1]["PYTHONPATH"] = str(other)
-    first, second = run_together([[*PYTHON_INSIGHT, *FIT, *HALF]] * 2, workplace, environments)
+    commands = [[*program, *FIT, *HALF] for program in (WARM_INSIGHT, PYTHON_INSIGHT)]
+    first, second = run_together(commands, workplace, environments)
     assert (first.code, second.code) == (2, 2), first.err + second.err
     assert "error" not in first.err
     assert "rank 1: other code than rank 0" in second.error_line
@@ -212,7 +214,7 @@ def test_processes_with_different_code(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_mistake_is_said_once(workplace: Path) -> None:
-    command = [*PYTHON_INSIGHT, *FIT, "--data.train_files", "missing.txt"]
+    command = [*WARM_INSIGHT, *FIT, "--data.train_files", "missing.txt"]
     first, second = run_together([command] * 2, workplace, ranks(2))
     assert (first.code, second.code) == (2, 2), first.err + second.err
     assert "missing.txt" in first.error_line

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Outcome
-from real_processes import PYTHON_INSIGHT, ranks, started, wait_until_there
+from real_processes import PYTHON_INSIGHT, WARM_INSIGHT, ranks, started, wait_until_there
 
 from insight.runtime.launching import meeting
 from insight.runtime.launching.meeting import Meeting
@@ -57,7 +57,7 @@ def test_slow_work_is_not_taken_for_a_hung_process(workplace: Path) -> None:
     """Neither a tokenizer that each process trains for itself, nor what the first does at the end."""
     (workplace / "slow_parts.py").write_text(SLOW_PARTS, encoding="utf-8")
     command = [
-        *(*PYTHON_INSIGHT, *FIT, "--trainer.callbacks+", "slow_parts.LongFarewell"),
+        *(*WARM_INSIGHT, *FIT, "--trainer.callbacks+", "slow_parts.LongFarewell"),
         *("--data.tokenizer", "slow_parts.SlowTokenizer"),
         *("--run.hang_timeout", str(SECONDS), "--run.rendezvous_timeout", str(SECONDS)),
     ]
