@@ -121,6 +121,12 @@ def test_published_configurations_are_read(name: str) -> None:
     assert isinstance(expected, DecoderConfig)
     for key, value in canonical(expected).to_dict()["init_args"].items():
         assert canonical(found).to_dict()["init_args"][key] == value, key
+    if name == "olmo-3-7b":
+        with pytest.raises(ConfigError, match="scaling"):
+            express(expected, PRESETS[name].vocabulary_size)
+    else:
+        again = express(expected, PRESETS[name].vocabulary_size)
+        assert (again.family.model_type == published["model_type"]) or name == "phi-3-mini"  # a Mistral too
 
 
 def llama(num_heads: int, num_keys: int, tied: bool) -> tuple[DecoderConfig, Decoder]:
