@@ -207,6 +207,7 @@ def _default_callbacks(cli: InsightCLI) -> Sequence[Callback]:
 
 
 def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) -> None:
+    from insight.api.import_model import carry_over
     from insight.checkpoints.reader import tokenizers_of
     from insight.reporting import update_run_info
 
@@ -225,6 +226,8 @@ def _write_start(cli: InsightCLI, folder: RunFolder, resumed: Resumed | None) ->
     for other in of_source:
         if other is not tokenizer:
             other.save(folder.path / "source_tokenizer.json")
+    if cli.config.init_from:
+        carry_over(cli.config.init_from, cli.run_config.root, folder)
     update_run_info(folder.info_path, notes=cli.choices.notes)
 
 

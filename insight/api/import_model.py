@@ -18,7 +18,7 @@ from insight.runtime.files import atomic_write_text, ensure_writable, new_folder
 from insight.runtime.json_files import to_text
 from insight.runtime.messages import say
 from insight.runtime.processes import one_command
-from insight.runtime.run_folder import RunFolder
+from insight.runtime.run_folder import RunFolder, find_checkpoint, run_of_checkpoint
 
 if TYPE_CHECKING:
     from insight.interchange.foreign_model import ForeignModel
@@ -70,10 +70,7 @@ def import_model(source: str, output: str | Path, *, config: str = "quickstart")
         run = RunFolder(folder)
         _write_checkpoint(model, run, length)
         model.tokenizer.save(folder)
-        if model.chat_template is not None:
-            atomic_write_text(run.chat_template_path, model.chat_template)
-        if model.generation:
-            atomic_write_text(run.generation_path, to_text(model.generation, indent=2) + "\n")
+        _write_beside(model, run)
         described = _configuration(base, model, output.absolute(), length)
         atomic_write_text(run.config_path, described)
     return RunFolder(output)
@@ -102,6 +99,31 @@ def with_foreign_network(arguments: list[str]) -> Iterator[list[str]]:
         places = [index for index, word in enumerate(arguments) if word.partition("=")[0] in CONFIG_OPTIONS]
         last = places[-1] + (1 if "=" in arguments[places[-1]] else 2) if places else 0
         yield [*arguments[:last], "--config", str(file), *arguments[last:]]
+
+
+def carry_over(source: str, root: Path | str, run: RunFolder) -> None:
+    """Give a run the chat template and the generation defaults of the model that it begins with.
+
+    ``source`` is the value of ``--init_from``, ``root`` the folder of all runs.
+    """
+    if is_foreign(source):
+        from insight.interchange.formats import open_foreign
+
+        _write_beside(open_foreign(source), run)
+        return
+    before = run_of_checkpoint(find_checkpoint(source, root))
+    if before is None:
+        return
+    for path in (before.chat_template_path, before.generation_path):
+        if path.is_file():
+            atomic_write_text(run.path / path.name, path.read_text(encoding="utf-8"))
+
+
+def _write_beside(model: ForeignModel, run: RunFolder) -> None:
+    if model.chat_template is not None:
+        atomic_write_text(run.chat_template_path, model.chat_template)
+    if model.generation:
+        atomic_write_text(run.generation_path, to_text(model.generation, indent=2) + "\n")
 
 
 def _write_checkpoint(model: ForeignModel, run: RunFolder, sequence_length: int) -> None:

@@ -133,6 +133,7 @@ def test_training_goes_on_from_it(published: Path, tmp_path: Path, monkeypatch: 
     assert f"initial weights: hf:{published}" in done.err
     ours = load_checkpoint(find_checkpoint("runs/tiny/1"))
     assert (ours.network_config.hidden_size, ours.network_config.max_sequence_length) == (36, 64)
+    assert Path("runs/tiny/1/chat_template.jinja").read_text(encoding="utf-8") == TEMPLATE
     # A single option still overrides what the model decides, and then does not fit.
     refused = run_insight(
         "fit", "--config", config, "--init_from", f"hf:{published}", "--model.network.num_layers", "2"
