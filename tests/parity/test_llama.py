@@ -124,9 +124,9 @@ def test_decoding_with_a_cache_token_by_token(pair: tuple[Any, Decoder]) -> None
 
 
 @pytest.mark.parametrize(
-    ("early_stopping", "stop"), [(True, EnoughFinished()), ("never", LongestLengthBound())]
+    ("early_stopping", "stop", "no_repeat"),
+    [(True, EnoughFinished(), 0), ("never", LongestLengthBound(), 2)],
 )
-@pytest.mark.parametrize("no_repeat", [0, 2])
 def test_beam_search(pair: tuple[Any, Decoder], early_stopping: Any, stop: StopRule, no_repeat: int) -> None:
     """Texts and scores of ``generate``; the prompt's tokens count where sequences may not occur twice."""
     theirs, ours = pair
