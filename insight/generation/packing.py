@@ -14,9 +14,9 @@ from insight.models import Decoder, EncoderDecoder
 
 # Measured on AVX-512, in microseconds plain and packed, from 192 channels: 5 rows to 192 channels 9 and 13,
 # to 576 24 and 17; 32 rows 25 and 21, 74 and 41; 160 rows 112 and 56, 327 and 209; 32 rows to 4,000 519 and
-# 227. One row reads the weights once either way.
+# 227. One row to 4,000 gains nothing, from 256 to 8,000 115 and 95, from 512 to 32,000 4,090 and 1,440.
 _SMALLEST = 2**15
-_FEWEST_ROWS = 2
+_LARGE = 2**20
 _FEWEST_PRODUCTS = 400_000
 # Functions of torch that its documentation does not name; without them nothing is packed.
 _PACK: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
@@ -75,7 +75,8 @@ class PackedWeights:
         if not is_plain or weight.numel() < _SMALLEST:
             return None
 
-        fewest = max(_FEWEST_ROWS, -(-_FEWEST_PRODUCTS // weight.numel()))
+        size = weight.numel()
+        fewest = max(1 if size >= _LARGE else 2, -(-_FEWEST_PRODUCTS // size))
 
         def multiply(rows: Tensor) -> Tensor:
             if rows.dtype != torch.float32 or rows.numel() < fewest * weight.shape[1]:

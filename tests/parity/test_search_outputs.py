@@ -128,7 +128,8 @@ def test_packed_weights_find_the_same(networks: Networks) -> None:
     plain = ours_found(networks, SearchSettings(4, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("insight.generation.packing._SMALLEST", 1)
-        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 0)
+        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 1)
+        patch.setattr("insight.generation.packing._LARGE", 1)
         weights = PackedWeights(networks[1])
         with weights.used():
             packed = ours_found(networks, SearchSettings(4, 4))
@@ -144,11 +145,13 @@ def test_packed_weights_follow_a_change() -> None:
     weight = torch.nn.Parameter(torch.randn(6, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("insight.generation.packing._SMALLEST", 1)
-        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 0)
+        patch.setattr("insight.generation.packing._FEWEST_PRODUCTS", 1)
+        patch.setattr("insight.generation.packing._LARGE", 1)
         product = PackedWeights(torch.nn.Linear(1, 1)).product(weight, None)
         assert product is not None
         rows = torch.randn(3, 4)
         for _ in range(2):
             with torch.no_grad():
-                torch.testing.assert_close(product(rows), rows @ weight.T)
+                for some in (rows, rows[:1]):
+                    torch.testing.assert_close(product(some), some @ weight.T)
                 weight.add_(1.0)
