@@ -18,7 +18,6 @@ from insight.api.early_checks import check_early
 from insight.runtime.errors import InsightError, SeveralMistakesError
 
 NUM_MUTATIONS = 500
-NUM_QUICK = 40
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, -3, 10**9, 2**63, 1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf, "",
     " ", "no", "007", "1e-4", "12:00:00", "\u2603 \U0001f600", "\u202e\x07", "a" * 5000, "../..",
@@ -102,12 +101,6 @@ def check(seeds: range, tmp_path: Path) -> list[str]:
             raise AssertionError(f"seed {seed}: {path.read_text(encoding='utf-8')}") from error
         assert time.monotonic() - begun < 60, f"seed {seed} takes too long"
     return ends
-
-
-@pytest.mark.slow
-def test_a_slice_of_the_mutations(tmp_path: Path) -> None:
-    ends = check(range(NUM_QUICK), tmp_path)
-    assert any(end != "plan" for end in ends)
 
 
 @pytest.mark.slow

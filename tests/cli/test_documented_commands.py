@@ -74,9 +74,6 @@ SHORTER = {
 AT_BOTH_PRECISIONS = ("check", "generate", "quantize", "test")
 PRECISIONS = ("chosen", "other")
 TWO_TEST_SENTENCES = ['--data.test_files={"source": "english.txt", "target": "my-english.txt"}']
-# The work after training reads the checkpoint, whose weights are float32: once is enough if a configuration
-# is added to the quickstart. The quickstart and several processes do it at both precisions.
-AFTER_TRAINING_ONCE = ["--run.test", "false", '--trainer.callbacks=[{"class_path": "SampleText"}]']
 
 
 def precision_options(precision: str) -> list[str]:
@@ -100,9 +97,6 @@ def short_arguments(command: Command, precision: str) -> list[str]:
         short = [] if "RUN" in words else ["--config", str(short_config(command))]
         if "translation" in command.configs:
             short += TWO_TEST_SENTENCES
-        is_added = len(command.configs) > 1 and "fsdp2" not in command.configs
-        if precision == "other" and is_added and short_config(command).stem == "short_quickstart":
-            short += AFTER_TRAINING_ONCE
         return [*words, *short, "--trainer.accelerator", "cpu", *precision_options(precision)]
     of_action = SHORTER.get(" ".join(words[:2]), [])
     return [*words, *of_action, *SHORTER.get(words[0], [])]
