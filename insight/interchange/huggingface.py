@@ -348,7 +348,7 @@ def _outgoing_tokenizer(tokenizer: BaseTokenizer, end: str) -> tuple[str, str | 
             first = None
         return tokenizer.to_json(), first
     data["post_processor"] = _start_template(end, tokenizer.end_of_text_id)
-    return json.dumps(data, ensure_ascii=False), end
+    return json.dumps(data, ensure_ascii=False, allow_nan=False), end
 
 
 def _start_template(name: str, index: int) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def write_tensors(
     header: dict[str, Any] = {_METADATA: {"format": "pt"}}
     for (name, shape), size, end in zip(shapes.items(), sizes, ends, strict=True):
         header[name] = {"dtype": name_of_type, "shape": shape, "data_offsets": [end - size, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 8)  # the numbers then begin at a multiple of 8
     with path.open("wb") as file:
         file.write(_LENGTH.pack(len(text)) + text)

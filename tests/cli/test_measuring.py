@@ -63,7 +63,7 @@ def test_json_is_a_flag(arguments: list[str], rest: list[str], is_on: bool) -> N
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("report", "report.html"), ("compare", "benchmark"), ("export", "quantize"), ("train", "fit")],
+    [("report", "report.html"), ("compare", "benchmark"), ("train", "fit")],
 )
 def test_names_that_are_no_commands(insight: Insight, name: str, said: str) -> None:
     assert said in insight(name).error_line
