@@ -358,7 +358,6 @@ def test_commands_for_other_models_refuse_in_one_line(
     for arguments, words in (
         (("quantize", "--checkpoint", run, "--output", "small"), "holds a translation model"),
         (("benchmark", run, "--output", "compared"), "holds a translation model"),
-        (("redteam", "run", "--checkpoint", run), "holds a translation model"),
         ((*prune, "--tokenizer", f"{run}/tokenizer.json", "--checkpoint", run), "is a translation model"),
         (("translate", "--checkpoint", str(finished_run), "in.txt"), "continues text and does not translate"),
     ):
@@ -387,7 +386,7 @@ def test_mistakes_end_in_one_line(command, folder: Path) -> None:
         (("latin.txt",), "line 2, byte 6 (0xf1) is not UTF-8: convert it first"),
         (("utf16.txt",), "UTF-16"),
         (("noline.txt",), "line 1 is longer than 1 MiB"),
-        (("in.txt", "--n_best", "9", "--json"), "n_best=9: exceeds num_beams=5: use --num_beams 9"),
+        (("in.txt", "--n_best", "9", "--json"), "n_best=9: exceeds num_beams=5: use num_beams=9"),
         (("in.txt", "--num_beams", "0"), "num_beams=0: must be"),
         (("in.txt", "--num_beam", "2"), "did you mean '--num_beams'?"),
         (("in.txt", "--must_contain", ""), "must_contain"),
