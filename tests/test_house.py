@@ -97,7 +97,7 @@ def test_tests_mirror_the_package() -> None:
 RIDDLES = re.compile(
     r"^(Of (the|a|an|this|that|those|these|it|which|what|how|all|each)\b|"
     r"As (there|here|above|given|before)\b|"
-    r"What |The same[ ,.;:]|Also |Whose |Among |None\.|It\.|Not |There\b.{0,12}$)"
+    r"What |The same[ ,.;:]|Also |Whose |Among |That of |Those |None\.|It\.|Not |There\b.{0,12}$)"
 )
 
 

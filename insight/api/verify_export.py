@@ -36,10 +36,10 @@ class Verification:
         num_prompts: Number of prompts.
         num_equal_texts: Prompts whose greedy continuations are equal.
         num_tokens: Tokens of all continuations.
-        num_equal_tokens: Those that are equal, up to the first difference of each.
-        bits_per_byte: That of Insight on the text.
-        other_bits_per_byte: That of the other library.
-        difference: That of the other library minus that of Insight, with a paired 95% interval.
+        num_equal_tokens: Tokens before the first difference of each pair of continuations.
+        bits_per_byte: Bits per byte of Insight on the text.
+        other_bits_per_byte: Bits per byte of the other library on the text.
+        difference: Their difference, the other library minus Insight, with a paired 95% interval.
     """
 
     runtime: str

@@ -31,7 +31,6 @@ from insight.checkpoints.writer import (
     name_of_kept,
     remove_remains,
 )
-from insight.interchange.formats import open_foreign, weights_of
 from insight.interchange.sources import is_foreign
 from insight.runtime.errors import ConfigError, OutputError
 from insight.runtime.messages import say
@@ -270,6 +269,8 @@ class InitialWeights(Callback):
             trainer.strategy.load_model_state_dict({"state_dict": named}, strict=True)
 
         if is_foreign(self.checkpoint):
+            from insight.interchange.formats import open_foreign, weights_of
+
             load(weights_of(open_foreign(self.checkpoint)))
             say(f"initial weights: {self.checkpoint}")
             return

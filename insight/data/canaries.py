@@ -31,7 +31,7 @@ class Canary:
 
     Attributes:
         prompt: The sentence up to the secret, without trailing white space.
-        continuation: That white space and the placeholder ``{secret}``.
+        continuation: The white space before the secret and the placeholder ``{secret}``.
         secret: The digits of the secret.
         ending: The rest of the sentence. It is equal for every secret and therefore not scored, so that
             thousands of candidate secrets share the computation of all tokens but their last.

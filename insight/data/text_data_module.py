@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from insight.data.loaders import SampleCursor
 from insight.data.tokenizers import BaseTokenizer
 
 
-class TextDataModule(pl.LightningDataModule):
+class TextDataModule(pl.LightningDataModule, ABC):
     """A data module whose text the commands can describe, try in small, and find their position in.
 
     Attributes:
@@ -39,9 +40,9 @@ class TextDataModule(pl.LightningDataModule):
         self._cursor = SampleCursor()
 
     @property
+    @abstractmethod
     def tokenizer(self) -> BaseTokenizer:
         """The tokenizer of the text that the network writes."""
-        raise NotImplementedError
 
     @property
     def tokenizers(self) -> tuple[BaseTokenizer, ...]:
@@ -49,36 +50,37 @@ class TextDataModule(pl.LightningDataModule):
         return (self.tokenizer,)
 
     @property
+    @abstractmethod
     def batch_shape(self) -> tuple[int, int]:
         """Rows of a training batch on one rank and tokens of a row, where rows are as long as can be."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_training_rows(self) -> int:
         """Rows as long as can be that the text of one epoch fills, about."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def tokens_per_batch(self) -> int:
         """Tokens of a training batch on one rank."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size_of(self, num_rows: int) -> int:
         """The value of ``size_option`` for batches of so many rows that are as long as can be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def use_batch_size(self, size: int) -> None:
         """Train on batches of this size instead of ``auto``; ``size_option`` says in which unit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_position(self, state_dict: dict[str, Any]) -> None:
         """Refuse the saved position of other data or another order, before training processes start.
 
         Raises:
             CheckpointError: The position is another; the message names the differences.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check_processes(self, state_dict: dict[str, Any], num_readers: int, accumulation: int) -> None:
         """Refuse processes that cannot share the steps of a saved position.
 
@@ -90,13 +92,12 @@ class TextDataModule(pl.LightningDataModule):
         Raises:
             CheckpointError: The remedy names numbers that work.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def in_text_order(self, split: str, batches: Sequence[torch.Tensor]) -> torch.Tensor:
         """Values of the target tokens of a split in the order of its text ``(tokens,)``.
 
         Args:
             split: The split.
-            batches: Those values as the batches of its loader have them, ``(rows, targets)`` each.
+            batches: The values of each batch of its loader, ``(rows, targets)``.
         """
-        raise NotImplementedError

@@ -192,7 +192,7 @@ def forbid(
 
     Args:
         scores: Log-probabilities ``(sentences, beams, vocabulary_size)``.
-        constraints: Those of each sentence.
+        constraints: The constraints of each sentence.
         histories: The running hypotheses of each sentence.
     """
     banned: list[tuple[int, int, int]] = []

@@ -97,7 +97,7 @@ class TextConstraints:
             prefix: Text that every hypothesis begins with.
             must_contain: Texts that every hypothesis contains; see :class:`RequiredText`.
             before: Text that stands before every hypothesis.
-            context: Its tokens.
+            context: The tokens of that text.
             seed: Seed of samples.
 
         Raises:

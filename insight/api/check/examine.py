@@ -38,7 +38,6 @@ from insight.callbacks.start_and_end import AfterTraining
 from insight.checkpoints.reader import read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
 from insight.data.text_data_module import TextDataModule
-from insight.interchange.formats import check_foreign, open_foreign
 from insight.interchange.sources import is_foreign
 from insight.runtime.errors import CheckpointError
 from insight.runtime.run_folder import find_checkpoint
@@ -77,6 +76,8 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> dict[str, Any]:
             cli.datamodule.check_position(position)
     source = cli.config.get("init_from")
     if is_foreign(source):
+        from insight.interchange.formats import check_foreign, open_foreign
+
         model = open_foreign(source)
         check_foreign(model, cli.model.network_config, tokenizers_of(cli.datamodule), "--init_from", source)
     elif source:

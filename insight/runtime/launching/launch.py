@@ -176,7 +176,7 @@ class Launch:
         with contextlib.suppress(RuntimeError, OSError):  # the first process is gone
             meeting.reach(Point.LEFT)
             for rank, child in meeting.children.items():
-                # Those that are still importing have nothing to lose and would delay the message.
+                # Processes that are still importing have nothing to lose and would delay the message.
                 if not in_order and meeting.state(rank).point < Point.ARRIVED:
                     child.kill()
             # A launcher ends the others as soon as one has ended, but the first still has a report to write.
@@ -195,7 +195,7 @@ class Launch:
         """Whether the first process has left; in the first, whether no other one needs the store."""
         ended = {rank for rank, child in meeting.children.items() if child.poll() is not None}
         others = set(range(1, self.place.num_processes)) - ended if self.is_first else {0}
-        # Those that never arrived do not need it.
+        # Processes that never arrived do not need it.
         return all(meeting.state(rank).point in (Point.NONE, Point.LEFT) for rank in others)
 
 
