@@ -61,7 +61,7 @@ _NOISY_LOGGERS = (
     # Lightning logs through one of these two, depending on which was imported last.
     *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"),
     "lightning.fabric.utilities.distributed",  # prints a line of its own for each process that joins
-    *("torchao", "torch.utils._pytree"),
+    *("torchao", "torch.utils._pytree", "torch.utils.cpp_extension"),
 )
 
 _NOISY_INFORMATION = re.compile(
@@ -87,6 +87,8 @@ _NOISY_INFORMATION = re.compile(
             r"^Failed to load .*_C\S*\.so",
             # This message between torchao and torch does not concern users.
             r"is an Enum subclass and is now natively supported",
+            # A toolkit without a device is no fault; the line about the machine says what computes.
+            r"^No CUDA runtime is found, using CUDA_HOME",
         )
     )
 )

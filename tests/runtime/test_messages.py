@@ -68,6 +68,24 @@ def test_lightning_would_not_be_silent_by_itself(outputs: dict[str, str]) -> Non
     assert "`Trainer.fit` stopped" in outputs["loud"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_toolkit_without_a_device_is_not_worth_a_line(is_silent: bool, tmp_path: Path) -> None:
+    silence = "from insight.runtime.messages import silence_libraries; silence_libraries(); " * is_silent
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{silence}from torch.utils.cpp_extension import _find_cuda_home as find; find()",
+        ],
+        env={**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("No CUDA runtime is found" in done.stderr) != is_silent
+
+
 def test_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("precision bf16-mixed, measured")
     captured = capsys.readouterr()
