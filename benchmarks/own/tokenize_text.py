@@ -67,7 +67,11 @@ def _write_text(folder: Path, name: str, documents: Iterator[str], num_bytes: in
 
 def _prose() -> Iterator[str]:
     paragraphs = [
-        paragraph for name in list_corpora() for paragraph in read_corpus(name).split("\n\n") if paragraph
+        paragraph
+        for name in list_corpora()
+        if name.startswith("austen-")
+        for paragraph in read_corpus(name).split("\n\n")
+        if paragraph
     ]
     source = random.Random(0)
     while True:
