@@ -6,6 +6,7 @@ from insight.runtime.imports import lazy_exports
 from insight.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from insight.api.average import average_weights as average_weights
     from insight.api.benchmark import benchmark as benchmark
     from insight.api.check import check as check
     from insight.api.clean import clean_pairs as clean_pairs

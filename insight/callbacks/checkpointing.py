@@ -29,6 +29,7 @@ from insight.checkpoints.writer import (
     CheckpointWriter,
     name_of_best,
     name_of_kept,
+    name_of_last,
     remove_remains,
 )
 from insight.interchange.sources import is_foreign
@@ -60,6 +61,8 @@ class RunCheckpoint(Checkpoint):
         folder: The folder to write to; ``checkpoints`` in the run folder if not given.
         keep_best: How many of the best checkpoints to keep; with 2 or more they are called
             ``best-STEP.ckpt``, and ``best.ckpt`` is the best of them.
+        keep_last: How many of the last checkpoints to keep; with 2 or more they are called
+            ``last-STEP.ckpt``, and ``last.ckpt`` is the newest of them.
         keep_every_n_steps: Write ``step-STEP.ckpt`` every this many optimizer steps, and never remove it.
         asynchronous: Copy the state to the host's memory and write it while training continues. This takes
             memory for a second copy of weights and optimizer; a failure ends the run at the next save.
@@ -76,6 +79,7 @@ class RunCheckpoint(Checkpoint):
         at_validation: bool = True,
         folder: str | None = None,
         keep_best: int = 1,
+        keep_last: int = 1,
         keep_every_n_steps: int | None = None,
         asynchronous: bool = False,
         upload_to: str | None = None,
@@ -84,12 +88,13 @@ class RunCheckpoint(Checkpoint):
             raise ConfigError("is neither min nor max", "use min or max", option="mode", value=mode)
         for name, steps in (("every_n_steps", every_n_steps), ("keep_every_n_steps", keep_every_n_steps)):
             require_number(name, steps, "100, or null for none", whole=True, at_least=1, optional=True)
-        require_number("keep_best", keep_best, 1, whole=True, at_least=1)
+        for name, number in (("keep_best", keep_best), ("keep_last", keep_last)):
+            require_number(name, number, 1, whole=True, at_least=1)
         if upload_to is not None:
             check_upload_url(upload_to)
         self.monitor, self.mode = monitor, mode
         self.every_n_steps, self.keep_every_n_steps = every_n_steps, keep_every_n_steps
-        self.at_validation, self.keep_best = at_validation, keep_best
+        self.at_validation, self.keep_best, self.keep_last = at_validation, keep_best, keep_last
         self.folder = Path(folder) if folder else None
         self.asynchronous, self.upload_to = asynchronous, upload_to
         self.best_model_path = self.last_model_path = ""  # Lightning's names; "" before the files exist
@@ -217,7 +222,8 @@ class RunCheckpoint(Checkpoint):
                 # An interrupted run has little time left, and its exit code asks for a restart, so a full
                 # disk must be noticed before it ends.
                 now = _interrupted(trainer)
-                self._writer.write(checkpoint, self._names(trainer.global_step, is_best), best_steps, now)
+                names = self._names(trainer.global_step, is_best)
+                self._writer.write(checkpoint, names, best_steps, now, self.keep_last)
         except Exception as caught:
             error = caught
         _fail_together(trainer, error)
@@ -231,6 +237,8 @@ class RunCheckpoint(Checkpoint):
             names.append(name_of_kept(step))
         if self.keep_best > 1 and step in self._scores.steps:
             names.append(name_of_best(step))
+        if self.keep_last > 1:
+            names.append(name_of_last(step))
         # best.ckpt comes first: after a crash in between, last.ckpt does not name a best that does not exist.
         return [*names, BEST, LAST] if is_best else [*names, LAST]
 

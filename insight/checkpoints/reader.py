@@ -208,6 +208,11 @@ def require_version(path: Path, saved: Mapping[str, Any], version: int) -> None:
         raise CheckpointError(problem, "use the version of insight that wrote it")
 
 
+def is_resumable(contents: Mapping[str, Any]) -> bool:
+    """Whether a read checkpoint is a state of training, and not only the weights of a model."""
+    return "optimizer_states" in contents
+
+
 def network_weights(contents: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's weights in a read checkpoint, by their names in the network."""
     return {

@@ -31,12 +31,12 @@ from insight.runtime.files import FREED, atomic_file, flush, freed_beside, outpu
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 _NEW = ".new.ckpt"
-# The names that name_of_best returns. A user's own copy with another name is never removed.
-_BEST_OF_STEP = re.compile(r"best-\d{8,}\.ckpt")
+# The names that name_of_best and name_of_last return. A user's own copy with another name is never removed.
+_OF_STEP = re.compile(r"(?P<kind>best|last)-(?P<step>\d{8,})\.ckpt")
 # The files that a process leaves if it is killed during a save, in the order of _NEW, atomic_file,
 # publish_copy and freed_beside.
 _REMAINS = re.compile(
-    rf"\{_NEW}|\.\{_NEW}\.[0-9a-f]{{16}}\.tmp|(best|last|(best|step)-\d{{8,}})\.ckpt\.tmp|\..+\.[0-9a-f]{{16}}\{FREED}"
+    rf"\{_NEW}|\.\{_NEW}\.[0-9a-f]{{16}}\.tmp|((best|last|step)-\d{{8,}}|best|last)\.ckpt\.tmp|\..+\.[0-9a-f]{{16}}\{FREED}"
 )
 _LEAST_PRIORITY = 19
 
@@ -44,6 +44,11 @@ _LEAST_PRIORITY = 19
 def name_of_best(step: int) -> str:
     """The name of one of the best checkpoints, which is removed when better ones come."""
     return f"best-{step:08d}.ckpt"
+
+
+def name_of_last(step: int) -> str:
+    """The name of one of the last checkpoints, which is removed when later ones come."""
+    return f"last-{step:08d}.ckpt"
 
 
 def name_of_kept(step: int) -> str:
@@ -74,6 +79,7 @@ class CheckpointWriter:
         names: Iterable[str],
         best_steps: Iterable[int] | None,
         now: bool = False,
+        num_last: int = 1,
     ) -> None:
         """Write a checkpoint, which may change as soon as this returns; see :func:`write_checkpoint`.
 
@@ -88,7 +94,7 @@ class CheckpointWriter:
         names = list(names)
 
         def write() -> None:
-            changed = write_checkpoint(state, self.folder, names, best_steps)
+            changed = write_checkpoint(state, self.folder, names, best_steps, num_last)
             if self._upload is not None:
                 self._upload.submit(changed)
 
@@ -115,9 +121,13 @@ class CheckpointWriter:
 
 
 def write_checkpoint(
-    checkpoint: dict[str, Any], folder: Path, names: Iterable[str], best_steps: Iterable[int] | None
+    checkpoint: dict[str, Any],
+    folder: Path,
+    names: Iterable[str],
+    best_steps: Iterable[int] | None,
+    num_last: int = 1,
 ) -> list[str]:
-    """Write a checkpoint under several names, and remove those that are no longer among the best.
+    """Write a checkpoint under several names, and remove those that are no longer among the best or the last.
 
     The file is written once, and every name becomes a hard link to it. A name always refers to a whole file.
 
@@ -126,7 +136,9 @@ def write_checkpoint(
         folder: The folder to write to.
         names: The names in the order in which they change; after a crash in between, the later ones still
             refer to the older file. If the folder is read-only or full, all of them do.
-        best_steps: The steps whose :func:`name_of_best` is kept; ``None`` to remove no file.
+        best_steps: The steps whose :func:`name_of_best` is kept; ``None`` to remove no such file.
+        num_last: How many files of :func:`name_of_last` are kept, counted back from the step of this
+            checkpoint, since later ones belong to a training that was given up; 1 to remove no such file.
 
     Returns:
         The names that were written or removed.
@@ -138,14 +150,30 @@ def write_checkpoint(
         publish_copy(new, folder / name)
     with writing_to(folder):
         new.unlink()
-        if best_steps is not None:
-            staying = {name_of_best(step) for step in best_steps}
-            for path in folder.iterdir():
-                if _BEST_OF_STEP.fullmatch(path.name) and path.name not in staying:
-                    with freed_beside(path):
-                        path.unlink()
-                    changed.append(path.name)
+        for path in _outdated(folder, checkpoint, best_steps, num_last):
+            with freed_beside(path):
+                path.unlink()
+            changed.append(path.name)
     return changed
+
+
+def _outdated(
+    folder: Path, checkpoint: dict[str, Any], best_steps: Iterable[int] | None, num_last: int
+) -> list[Path]:
+    """The files that are no longer among the best, or the last, beside a new checkpoint."""
+    of_kind: dict[str, dict[int, Path]] = {"best": {}, "last": {}}
+    for path in folder.iterdir():
+        if match := _OF_STEP.fullmatch(path.name):
+            of_kind[match["kind"]][int(match["step"])] = path
+    outdated: list[Path] = []
+    if best_steps is not None:
+        best = of_kind["best"]
+        outdated += [best[step] for step in best.keys() - set(best_steps)]
+    if num_last > 1:
+        last = of_kind["last"]
+        earlier = sorted(step for step in last if step <= checkpoint["global_step"])
+        outdated += [last[step] for step in last.keys() - set(earlier[-num_last:])]
+    return outdated
 
 
 def write_file(checkpoint: dict[str, Any], path: Path) -> None:

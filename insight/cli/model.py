@@ -1,10 +1,11 @@
-"""``insight model``: the known published networks, their configurations, and the cost of a network."""
+"""``insight model``: published networks, their configurations, what a network costs, means of checkpoints."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from insight.api.average import average_weights
 from insight.api.estimate import choose_network, estimate, list_networks
 from insight.cli.arguments import CommandParser, add_action, add_parameters, chosen
 from insight.cli.commands import COMMANDS
@@ -29,6 +30,10 @@ def _parser() -> CommandParser:
     add_parameters(show, estimate, ("name", "config"), positional=("name",))
     summary = "parameters, memory and operations of a network, without building it"
     add_parameters(add_action(actions, "estimate", summary, _estimate), estimate, positional=("name",))
+    mean = add_action(
+        actions, "average", "one model out of the last checkpoints of a run, their mean", _average
+    )
+    add_parameters(mean, average_weights, positional=("checkpoints",))
     return parser
 
 
@@ -72,6 +77,14 @@ def _short_names(described: Any) -> Any:
 def _estimate(options: argparse.Namespace) -> None:
     network, numbers = estimate(**chosen(options, estimate))
     print(to_text(numbers) if options.json else f"{network.title}\n{_text(numbers)}")
+
+
+def _average(options: argparse.Namespace) -> None:
+    result = average_weights(**chosen(options, average_weights))
+    if options.json:
+        print_json(result.to_record())
+        return
+    print(f"{result.path}  (the mean of steps {', '.join(f'{step:,}' for step in result.steps)})")
 
 
 def _text(estimate: dict[str, Any]) -> str:

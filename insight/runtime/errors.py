@@ -37,6 +37,10 @@ class InsightError(Exception):
         option = f"{path}.{self.option}"
         return type(self)(self._bare_problem, self.remedy, option=option, value=self.value)
 
+    def otherwise(self, remedy: str) -> InsightError:
+        """This error with another remedy."""
+        return type(self)(self._bare_problem, remedy, option=self.option, value=self.value)
+
 
 class UserError(InsightError):
     """The input is wrong; nothing has been written."""

@@ -16,6 +16,8 @@ from insight.runtime.messages import say
 DEFAULT_ROOT = Path("runs")
 ARTIFACT_DESCRIPTION = "quantization.json"
 """The file that marks a folder as a quantized model."""
+AVERAGE = "average.ckpt"
+"""The usual name of a checkpoint that ``insight model average`` wrote, which no run is resumed from."""
 SEARCH_REPORT = "report.json"
 """The report of a search for a quantized model; the only file of a search that left the model unchanged."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -87,7 +89,8 @@ class RunFolder:
 
     def find_newest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, or ``None``; a message names newer ones that are incomplete."""
-        paths = [path for path in self.checkpoints.glob("*.ckpt") if not path.name.startswith(".")]
+        paths = self.checkpoints.glob("*.ckpt")
+        paths = (path for path in paths if not path.name.startswith(".") and path.name != AVERAGE)
         # last.ckpt is the newest by definition, the others are ordered by the time of writing.
         by_age = sorted(paths, key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime_ns))
         for path in reversed(by_age):

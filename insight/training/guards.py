@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from insight.checkpoints.format import use_training_weights
+from insight.checkpoints.reader import is_resumable
 from insight.data.pairs import TranslationBatch
 from insight.data.sampling import IGNORED_TARGET
 from insight.runtime.component import Component
@@ -350,6 +351,6 @@ def _search(trainer: Any) -> tuple[str | None, str]:
         except Exception as error:  # any kind, since the other processes have to be told
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             return None, f"{path} cannot be read ({reason})"
-        if not num_in_a_row and step <= trainer.global_step:
+        if is_resumable(checkpoint) and not num_in_a_row and step <= trainer.global_step:
             found.append((step, str(path)))
     return (max(found)[1] if found else None), ""

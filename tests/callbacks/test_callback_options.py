@@ -29,6 +29,7 @@ COUNTS: list[tuple[Any, str]] = [
     (RunCheckpoint, "every_n_steps"),
     (RunCheckpoint, "keep_best"),
     (RunCheckpoint, "keep_every_n_steps"),
+    (RunCheckpoint, "keep_last"),
     (SafetyEvaluation, "every_n_validations"),
     (SampleText, "every_n_validations"),
     (StepProfiler, "num_operations"),

@@ -349,6 +349,31 @@ def test_kept_steps_are_never_removed(tmp_path: Path) -> None:
     assert steps.items() <= contents(tmp_path).items()
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_the_last_are_kept_also_over_a_resume(tmp_path: Path, asynchronous: bool) -> None:
+    def kept(max_steps: int, start: str | None = None) -> set[int]:
+        checkpoint = None if start is None else tmp_path / "checkpoints" / start
+        saving = RunCheckpoint(every_n_steps=7, keep_last=3, asynchronous=asynchronous)
+        tiny_fit(tmp_path, [saving], checkpoint=checkpoint, max_steps=max_steps)
+        found = contents(tmp_path)
+        steps = {step for name, step in found.items() if name.startswith("last-")}
+        assert {name for name in found if name.startswith("last-")} == {f"last-{n:08d}.ckpt" for n in steps}
+        assert found["last.ckpt"] == max(steps)
+        names = ("last.ckpt", f"last-{max(steps):08d}.ckpt")
+        assert len({(tmp_path / "checkpoints" / name).stat().st_ino for name in names}) == 1
+        return steps
+
+    assert kept(30) == {21, 28, 30}
+    assert kept(50, "last.ckpt") == {42, 49, 50}
+    # Files of later steps than those of a training that begins again belong to the one that was given up.
+    assert kept(48, "last-00000042.ckpt") == {42, 48}
+    # A run that keeps one removes none of them, nor of the user's own.
+    (tmp_path / "checkpoints/last-paper.ckpt").hardlink_to(tmp_path / "checkpoints/last.ckpt")
+    tiny_fit(tmp_path, [RunCheckpoint()], checkpoint=tmp_path / "checkpoints/last.ckpt", max_steps=60)
+    there = {"last-00000042.ckpt", "last-00000048.ckpt", "last-paper.ckpt"}
+    assert there <= contents(tmp_path).keys()
+
+
 def test_files_of_the_users_own_are_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, 3.0, 2.0, 1.0, 0.5)
     tiny_fit(tmp_path, [RunCheckpoint("validation/scripted", keep_best=2)], max_steps=20)

@@ -170,13 +170,17 @@ def test_a_full_disk(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_checkpoints_that_are_kept(workplace: Path) -> None:
-    """Three of the best, one at each of four steps, the last, and the one that is being written."""
-    writer = ("--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.keep_best=3")
+    """Three of the best, one at each of four steps, the last two, and the one that is being written."""
+    writer = (
+        "--trainer.callbacks+=RunCheckpoint",
+        "--trainer.callbacks.keep_best=3",
+        "--trainer.callbacks.keep_last=2",
+    )
     usual = found()["disk"]
     assert usual["num_checkpoints"] == 3
     disk = found(*writer, "--trainer.callbacks.keep_every_n_steps=1")["disk"]
-    assert disk["num_checkpoints"] == 9
-    assert disk["needed_bytes"] == 9 * usual["checkpoint_bytes"]
+    assert disk["num_checkpoints"] == 10
+    assert disk["needed_bytes"] == 10 * usual["checkpoint_bytes"]
     beside = found(*writer, "--trainer.callbacks.asynchronous=true")["memory"]
     assert beside["copy_bytes"] == beside["weight_bytes"] + beside["optimizer_bytes"]
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import Outcome, run_insight
 from documented_commands import ROOT, Command, commands_of, documented_commands, pages
 from real_processes import PYTHON_INSIGHT, started
@@ -71,7 +72,7 @@ SHORTER = {
     "redteam run": ["--suite", "watch"],
 }
 # What these do depends on the precision of the training; the others read weights in float32.
-AT_BOTH_PRECISIONS = ("check", "generate", "quantize", "test")
+AT_BOTH_PRECISIONS = ("check", "generate", "model", "quantize", "test")
 PRECISIONS = ("chosen", "other")
 TWO_TEST_SENTENCES = ['--data.test_files={"source": "english.txt", "target": "my-english.txt"}']
 
@@ -162,6 +163,8 @@ def workplace_of(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -
             quantize = ["quantize", "--checkpoint", str(run), "--output", "smaller", *SHORTER["quantize"]]
             check_success("insight quantize", run_insight(*quantize))
         shutil.copytree(run, folder / "RUN")
+        earlier = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+        torch.save(earlier | {"global_step": 1}, folder / "RUN/checkpoints/last-00000001.ckpt")
         (folder / "runs/other").mkdir()
         for name, model in (("A", run), ("B", folder / "smaller"), ("runs/other/3", run)):
             (folder / name).symlink_to(model)

@@ -42,8 +42,8 @@ trainer: {max_steps: STEPS, precision: 32-true, enable_progress_bar: false}
 """
 
 
-def train_numbers(folder: Path, steps: int = 150, directions: str = "forward") -> Path:
-    """Train the model in ``folder``; returns its run."""
+def train_numbers(folder: Path, steps: int = 150, directions: str = "forward", *options: str) -> Path:
+    """Train the model in ``folder``, with more options of ``insight fit``; returns its run."""
     chosen = [words for length in (1, 2, 3) for words in itertools.product(WORDS, repeat=length)]
     rows = [f"{' '.join(words)}\t{' '.join(WORDS[word] for word in words)}" for words in chosen]
     (folder / "pairs.tsv").write_text("en\tes\n" + "".join(f"{row}\n" for row in rows), encoding="utf-8")
@@ -53,7 +53,7 @@ def train_numbers(folder: Path, steps: int = 150, directions: str = "forward") -
     before = Path.cwd()
     os.chdir(folder)
     try:
-        outcome = run_insight("fit", "--config", "numbers.yaml")
+        outcome = run_insight("fit", "--config", "numbers.yaml", *options)
     finally:
         os.chdir(before)
     assert outcome.code == 0, outcome.err

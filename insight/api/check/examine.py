@@ -35,7 +35,7 @@ from insight.api.check.trial import (
 )
 from insight.callbacks import RunCheckpoint
 from insight.callbacks.start_and_end import AfterTraining
-from insight.checkpoints.reader import read_checkpoint, tokenizers_of
+from insight.checkpoints.reader import is_resumable, read_checkpoint, tokenizers_of
 from insight.checkpoints.resume import check_fits
 from insight.data.text_data_module import TextDataModule
 from insight.interchange.sources import is_foreign
@@ -70,6 +70,9 @@ def _check_checkpoints(cli: InsightCLI, resumed: Path | None) -> dict[str, Any]:
     position: dict[str, Any] = {}
     if resumed is not None:
         contents = check_checkpoint(cli, resumed, "--resume")
+        if not is_resumable(contents):
+            problem, remedy = "holds the weights of a model alone", "begin a new run with --init_from"
+            raise CheckpointError(problem, remedy, option="--resume", value=resumed)
         if isinstance(cli.datamodule, TextDataModule):
             # The position is saved under the name of the data module's class.
             position = contents.get(type(cli.datamodule).__qualname__, {})

@@ -158,9 +158,9 @@ def disk_of(
         averages = memory["average_bytes"] // 2
         checkpoint = memory["weight_bytes"] + memory["optimizer_bytes"] + averages + tokenizer
     num_checkpoints = 0
-    for writer in writers:  # each keeps the best ones, last.ckpt, and for a moment the new one
+    for writer in writers:  # each keeps the best ones, the last ones, and for a moment the new one
         kept = num_steps // writer.keep_every_n_steps if writer.keep_every_n_steps and num_steps else 0
-        num_checkpoints += writer.keep_best + kept + 2
+        num_checkpoints += writer.keep_best + writer.keep_last + kept + 1
     root = Path(cli.run_config.root).absolute()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     return {
