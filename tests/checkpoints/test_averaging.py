@@ -135,6 +135,7 @@ def test_files_are_averaged_in_the_order_of_their_steps(tmp_path: Path) -> None:
 def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None:
     run = tmp_path / "run"
     one, two = (checkpoint(run / f"checkpoints/step-{step:08d}.ckpt", step) for step in (1, 2))
+    (run / "checkpoints/last.ckpt").hardlink_to(two)
     wider = DecoderConfig(**{**vars(CONFIG), "hidden_size": 32})
     other = checkpoint(tmp_path / "wider.ckpt", 3, config=wider)
     words = BPETokenizerConfig(257).build(["some words and more words"] * 9)
@@ -155,9 +156,9 @@ def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None
             [one, other],
             {},
             CheckpointError,
-            [str(one), "another network", "hidden_size", "wider.ckpt is the newest"],
+            ["CHECKPOINTS=", "another network", "hidden_size", "wider.ckpt is the newest"],
         ),
-        ([foreign, two], {}, CheckpointError, ["another network", "words.ckpt"]),
+        ([foreign, two], {}, CheckpointError, ["another tokenizer", "words.ckpt"]),
         ([one, torn], {}, CheckpointError, ["truncated"]),
         ([tmp_path / "none.ckpt", one], {}, CheckpointError, ["none.ckpt", "does not exist"]),
         ([one, two], {"output": one}, OutputError, ["exists already"]),
