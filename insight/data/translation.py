@@ -59,7 +59,8 @@ class TranslationDataModule(TextDataModule):
         validation_fraction: Fraction of the training pairs to set aside if there are no ``validation_files``,
             at most 500 pairs; 0 for none.
         batch_tokens: Most padded tokens of a training batch, source and target together, on each rank;
-            ``auto`` for as many as fit into memory.
+            ``auto`` for as many as fit into memory. Ranks share the sum of theirs by whole pairs, so one may
+            have less than a pair more than its part.
         validation_batch_tokens: Most padded tokens of a batch when measuring; ``batch_tokens`` if not given.
         pool_size: Pairs that are sorted by length together; a larger pool means less padding.
         seed: Chooses the order of the training pairs, and the pairs that are set aside.

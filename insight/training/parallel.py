@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -176,6 +176,20 @@ def _gathered(network: nn.Module) -> Iterator[None]:
         for part in parts:
             part.set_reshard_after_forward(part is not network, recurse=False)
             part.reshard()
+        _forget_forward_passes(network)
+
+
+def _forget_forward_passes(network: nn.Module) -> None:
+    """Let the next backward pass gather weights in the order of its own forward pass.
+
+    torch notes every forward pass, also without gradients, and gathers weights ahead in the backward pass by
+    these notes. Processes that have translated unlike numbers of sentences would gather in unlike orders, and
+    wait for one another forever.
+    """
+    noted: list[Any] = cast(Any, network)._get_fsdp_state()._comm_ctx.post_forward_order
+    for group in noted:
+        group._post_forward_indices.clear()
+    noted.clear()
 
 
 @torch.no_grad()

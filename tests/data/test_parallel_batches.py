@@ -99,14 +99,23 @@ def numbers(batch: TranslationBatch) -> list[int]:
     return found
 
 
-def check_ranks(batches_of: Callable[[int], Iterable[TranslationBatch]], world_size: int) -> None:
-    """Every rank has as many batches of the same global sizes, and all together each pair once."""
+def check_ranks(
+    batches_of: Callable[[int], Iterable[TranslationBatch]], world_size: int, budget: int
+) -> None:
+    """Every rank has as many batches of the same global sizes, and all together each pair once.
+
+    The budgets of all ranks together hold the batch, so a rank may have a part of one row more than its own.
+    """
     ranks = [list(batches_of(rank)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
     for of_ranks in zip(*ranks, strict=True):
         sizes = [len(numbers(batch)) for batch in of_ranks]
         assert {batch.num_samples_global for batch in of_ranks} == {sum(sizes)}
         assert max(sizes) - min(sizes) <= 1
+        for batch in of_ranks:
+            of_row = batch.source_ids.shape[1] + batch.targets.shape[1]
+            assert of_row * len(batch.targets) < budget + of_row
+            assert of_row <= budget
     seen = [number for batches in ranks for batch in batches for number in numbers(batch)]
     assert sorted(seen) == list(range(NUM_PAIRS))
 
@@ -119,7 +128,7 @@ def test_ranks_share_every_epoch_without_loss(
     order = TokenBudgetOrder(stores.lengths, budget * world_size, 1, pool)
     first = sum(len(order.epoch(number)) for number in range(epoch))
     indices = range(first, first + len(order.epoch(epoch)))
-    check_ranks(lambda rank: map(BudgetBatches(stores, order, rank, world_size), indices), world_size)
+    check_ranks(lambda rank: map(BudgetBatches(stores, order, rank, world_size), indices), world_size, budget)
     # The rows of all ranks keep to the budget of all ranks.
     for index in indices:
         rows = stores.lengths[order.batch(index)]
@@ -130,7 +139,7 @@ def test_ranks_share_every_epoch_without_loss(
 @given(st.integers(1, 4), st.integers(2 * MOST_TOKENS, 500))
 def test_ranks_share_the_pairs_to_measure_on(stores: PairStores, world_size: int, budget: int) -> None:
     loaders = [EvaluationPairs(stores, budget, rank, world_size) for rank in range(world_size)]
-    check_ranks(lambda rank: map(loaders[rank], range(loaders[rank].num_batches)), world_size)
+    check_ranks(lambda rank: map(loaders[rank], range(loaders[rank].num_batches)), world_size, budget)
     for loader in loaders:
         for index in range(loader.num_batches):
             assert numbers(loader(index)) == loader.pairs(index).tolist()
@@ -144,7 +153,16 @@ def test_planted_fault_ranks_that_drop_the_rest_are_noticed(stores: PairStores) 
             yield stores.batch(batch[: len(batch) // 3 * 3] if len(batch) > 3 else batch, rank, 3)
 
     with pytest.raises(AssertionError):
-        check_ranks(dropped, 3)
+        check_ranks(dropped, 3, 300)
+
+
+def test_planted_fault_batches_beyond_the_budget_are_noticed(stores: PairStores) -> None:
+    """Of every rank, as if each had the budget of all."""
+    order = TokenBudgetOrder(stores.lengths, 3 * 900, 1)
+    loaders = [BudgetBatches(stores, order, rank, 3) for rank in range(3)]
+    with pytest.raises(AssertionError):
+        check_ranks(lambda rank: map(loaders[rank], range(loaders[rank].num_batches)), 3, 300)
+    check_ranks(lambda rank: map(loaders[rank], range(loaders[rank].num_batches)), 3, 900)
 
 
 def test_a_rank_without_a_pair_takes_part_without_a_target(stores: PairStores) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,6 +28,7 @@ from insight.callbacks import AveragedWeights
 from insight.data import ByteTokenizerConfig, LanguageModelingDataModule, Packing, Windows
 from insight.data.corpora import read_corpus
 from insight.data.sampling import EvaluationWindows
+from insight.generation.translator import Translation
 from insight.models import (
     MLP,
     ActivationCheckpointing,
@@ -44,18 +46,27 @@ from insight.models import (
 )
 from insight.runtime.seeding import seed_everything
 from insight.runtime.sharded_tensors import local, part_like, whole
-from insight.training import AdamW, LanguageModelingModule, MuonAdamW, OptimizerConfig, WarmupStableDecay
+from insight.training import (
+    AdamW,
+    LanguageModelingModule,
+    MuonAdamW,
+    OptimizerConfig,
+    TranslationModule,
+    WarmupStableDecay,
+)
 from insight.training.parallel import FSDP2Strategy
 from insight.training.step import AccumulationWindow
 from insight.training.translation_metrics import TranslationScore, score_translations
 
 _INITIALIZE = AccumulationWindow.__init__
+_TRANSLATED = TranslationModule._translated
 GLOBAL_BATCH_SIZE = 8
 NUM_BYTES = 3_000
 # Epochs end on the way, also in the shorter trainings, which validate twice after what they save.
 NUM_STEPS = 30
 FEWER_STEPS = 15
 SAVED_STEP = 6
+HANGING = ("not gathered", "remembered passes")
 OPTIMIZERS: dict[str, OptimizerConfig] = {
     "adamw": AdamW(learning_rate=3e-3),
     "muon": MuonAdamW(precision="float32", weight_decay=0.01),  # bfloat16 blows last bits up
@@ -82,6 +93,7 @@ class Scenario:
         saves: Whether it saves after ``SAVED_STEP`` steps, inside a window where there are some.
         resume: Checkpoint that it goes on from.
         translates: Whether it is one of a translation model, which has a ``network`` of its own.
+        num_translated: Sentences that its validations translate, fewer than processes too; ``None`` for all.
         fault: What is done wrongly; see :func:`planted`.
     """
 
@@ -99,6 +111,7 @@ class Scenario:
     saves: bool = False
     resume: str | None = None
     translates: bool = False
+    num_translated: int | None = None
     fault: str | None = None
 
 
@@ -144,6 +157,8 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
     num_sharing = 1
     if strategy == "tensor":
         strategy, num_sharing = FSDP2Strategy(tensor_parallel_size=2), 2
+    elif scenario.fault in HANGING:
+        strategy = FSDP2Strategy(timeout=timedelta(seconds=5))
     trainer = make_trainer(
         folder,
         scenario.num_steps,
@@ -182,7 +197,9 @@ def train(folder: Path, scenario: Scenario, num_processes: int = 1) -> dict[str,
 
 def pair_parts(folder: Path, scenario: Scenario, num_readers: int) -> tuple[Any, Any]:
     """Module and data of a translation training."""
-    module = make_translation_module(optimizer=OPTIMIZERS[scenario.optimizer])
+    module = make_translation_module(
+        optimizer=OPTIMIZERS[scenario.optimizer], translate_in_validation=scenario.num_translated
+    )
     return module, make_pairs(folder, batch_tokens=256 // num_readers)
 
 
@@ -257,7 +274,10 @@ def planted(fault: str | None) -> Iterator[None]:
             many processes had saved it; ``rows as they lie``: fused matrices are cut as if they were one;
             ``no values``: what the first process drew does not reach the others; ``own divisor``: each
             process scales its loss by its own targets; ``mean of scores``: each scores its own translations,
-            and the scores are averaged.
+            and the scores are averaged; ``equal shares``: the sentence that not all processes have is left
+            out; ``one share after the other``: shares are put together in the order of the processes; ``not
+            gathered``: processes that hold parts of a network translate with them; ``remembered passes``:
+            translating leaves notes about its passes behind.
     """
     if fault is None:
         yield
@@ -289,6 +309,14 @@ def planted(fault: str | None) -> Iterator[None]:
             "score_translations",
             _mean_of_scores,
         ),
+        "equal shares": (sys.modules["insight.training.translation"], "score_translations", _equal_shares),
+        "one share after the other": (TranslationModule, "_translated", _shares_in_turn),
+        "not gathered": (sys.modules["insight.training.parallel"], "_gathered", contextlib.nullcontext),
+        "remembered passes": (
+            sys.modules["insight.training.parallel"],
+            "_forget_forward_passes",
+            lambda network: None,
+        ),
         "no values": (sys.modules["insight.training.parallel"], "part_like", _nothing_sent),
     }
     owner, name, wrong = places[fault]
@@ -310,6 +338,16 @@ def _mean_of_scores(texts: list[str], references: list[str], **options: Any) -> 
         name: dataclasses.replace(score, value=(score.value + halves[1][name].value) / 2)
         for name, score in halves[0].items()
     }
+
+
+def _equal_shares(texts: list[str], references: list[str], **options: Any) -> dict[str, TranslationScore]:
+    shared = len(texts) // 2 * 2
+    return score_translations(texts[:shared], references[:shared], **options)
+
+
+def _shares_in_turn(self: TranslationModule, sources: list[str]) -> list[Translation]:
+    found = _TRANSLATED(self, sources)
+    return [found[number] for rank in (0, 1) for number in range(rank, len(found), 2)]
 
 
 def _local_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:

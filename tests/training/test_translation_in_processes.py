@@ -2,61 +2,99 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed_trainings import Scenario, launch, train
+from distributed_trainings import HANGING, Scenario, launch, train
+from tiny_translation_training import NUM_VALIDATION_PAIRS
 
 pytestmark = pytest.mark.slow
 
 STEPS = 6
+SCORES = ("validation/bleu", "validation/chrf", "validation/ter")
 WHOLE = Scenario("pairs", translates=True, num_steps=STEPS)
 WINDOWS = Scenario("windows", translates=True, num_steps=STEPS, accumulate=2)
+ONE = Scenario("one sentence", translates=True, num_steps=3, num_translated=1)
 SCENARIOS = [
     Scenario("ddp", "ddp", translates=True, num_steps=STEPS),
     Scenario("ddp-windows", "ddp", translates=True, num_steps=STEPS, accumulate=2),
     Scenario("fsdp2", "fsdp2", translates=True, num_steps=STEPS),
-    Scenario("own divisor", "ddp", translates=True, num_steps=STEPS, fault="own divisor"),
-    Scenario("mean of scores", "ddp", translates=True, num_steps=STEPS, fault="mean of scores"),
+    Scenario("ddp-one", "ddp", translates=True, num_steps=3, num_translated=1),
+    Scenario("fsdp2-one", "fsdp2", translates=True, num_steps=3, num_translated=1),
+    *(
+        Scenario(fault, "ddp", translates=True, num_steps=STEPS, fault=fault)
+        for fault in ("own divisor", "mean of scores", "equal shares", "one share after the other")
+    ),
 ]
 
 
+Results = dict[str, list[dict[str, Any]]]
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("processes")
-    single = {scenario.name: [train(folder, scenario)] for scenario in (WHOLE, WINDOWS)}
+    single = {scenario.name: [train(folder, scenario)] for scenario in (WHOLE, WINDOWS, ONE)}
     return single | launch(folder, 2, SCENARIOS)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2", "ddp-windows"])
-def test_losses_and_scores_are_those_of_one_process(
-    results: dict[str, list[dict[str, Any]]], name: str
-) -> None:
-    expected = results["windows" if name == "ddp-windows" else "pairs"][0]
+def scores_of(found: dict[str, Any]) -> dict[str, list[float]]:
+    """The scores of every validation, by its step."""
+    return {step: [metrics[name] for name in SCORES] for step, metrics in found["validated"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "of_one"),
+    [
+        ("ddp", "pairs"),
+        ("fsdp2", "pairs"),
+        ("ddp-windows", "windows"),
+        ("ddp-one", "one sentence"),
+        ("fsdp2-one", "one sentence"),
+    ],
+)
+def test_losses_and_scores_are_those_of_one_process(results: Results, name: str, of_one: str) -> None:
+    """With one sentence, the second process has none to translate."""
+    expected = results[of_one][0]
     for found in results[name]:
         assert list(found["losses"].values()) == pytest.approx(list(expected["losses"].values()), rel=2e-4)
         assert list(found["norms"].values()) == pytest.approx(list(expected["norms"].values()), rel=2e-3)
         assert found["translations"] == expected["translations"]
-        assert found["validated"].keys() == expected["validated"].keys()
+        assert scores_of(found) == scores_of(expected)
         for step, metrics in expected["validated"].items():
             assert found["validated"][step] == pytest.approx(metrics, rel=1e-3)
         assert found["consumed"] == expected["consumed"]
         assert found["weight"] == pytest.approx(expected["weight"], rel=1e-4)
     assert any(expected["translations"])
+    assert len(expected["translations"]) == (1 if of_one == "one sentence" else NUM_VALIDATION_PAIRS)
 
 
-def test_sharded_weights_are_parts_after_translating(results: dict[str, list[dict[str, Any]]]) -> None:
+def test_the_sentences_cannot_be_shared_evenly() -> None:
+    assert NUM_VALIDATION_PAIRS % 2 == 1
+
+
+def test_sharded_weights_are_parts_after_translating(results: Results) -> None:
     held = [found["numbers_held"] for found in results["fsdp2"]]
     assert sum(held) == results["pairs"][0]["numbers_held"]
     assert max(held) < sum(held)
 
 
-def test_a_scale_of_each_process_is_noticed(results: dict[str, list[dict[str, Any]]]) -> None:
+def test_a_scale_of_each_process_is_noticed(results: Results) -> None:
     expected = list(results["pairs"][0]["losses"].values())
     assert list(results["own divisor"][0]["losses"].values()) != pytest.approx(expected, rel=2e-4)
 
 
-def test_a_mean_of_scores_is_noticed(results: dict[str, list[dict[str, Any]]]) -> None:
-    found, expected = (results[name][0]["validated"][str(STEPS)] for name in ("mean of scores", "pairs"))
-    assert found["validation/loss"] == pytest.approx(expected["validation/loss"], rel=1e-3)
-    assert found["validation/chrf"] != pytest.approx(expected["validation/chrf"], rel=1e-3)
+@pytest.mark.parametrize("fault", HANGING)
+def test_processes_that_miss_one_another_are_noticed(fault: str, tmp_path: Path) -> None:
+    """One of them has no sentence, and must neither take part in the other's nor fall behind afterwards."""
+    waiting = Scenario(fault, "fsdp2", translates=True, num_steps=3, num_translated=1, fault=fault)
+    with pytest.raises(AssertionError, match=r"(?i)timed out|collective mismatch"):
+        launch(tmp_path, 2, [waiting])
+
+
+@pytest.mark.parametrize("fault", ["mean of scores", "equal shares", "one share after the other"])
+def test_scores_that_are_not_of_all_sentences_are_noticed(results: Results, fault: str) -> None:
+    found, expected = results[fault][0], results["pairs"][0]
+    assert list(found["losses"].values()) == pytest.approx(list(expected["losses"].values()), rel=2e-4)
+    assert scores_of(found)[str(STEPS)] != scores_of(expected)[str(STEPS)]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_resume import SaveAt
 from tiny_training import LossRecorder, make_trainer, same_weights
-from tiny_translation_training import WORDS, make_data, make_module, make_network
+from tiny_translation_training import NUM_VALIDATION_PAIRS, WORDS, make_data, make_module, make_network
 from torch.utils.data import DataLoader
 
 from insight.callbacks import AveragedWeights, EarlyStopping, RunCheckpoint
@@ -122,7 +122,7 @@ def test_scores_are_those_of_sacrebleus_command_line(whole: Whole, tmp_path: Pat
     _, module, _ = whole
     references = module.data.preparation.sentences("validation")[1]
     translations = module.translations["validation"]
-    assert len(translations) == len(references) == 18
+    assert len(translations) == len(references) == NUM_VALIDATION_PAIRS
     assert len(set(translations)) > 1
     for name, lines in (("reference", references), ("translation", translations)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -158,7 +158,7 @@ def test_suspects_of_a_guard_are_pairs(tmp_path: Path) -> None:
         assert target.split() == [WORDS[word] for word in source.split()][: len(target.split())]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(5, 5), (0, None), (None, 18)])
+@pytest.mark.parametrize(("number", "expected"), [(5, 5), (0, None), (None, NUM_VALIDATION_PAIRS)])
 def test_number_of_sentences_translated_in_validation(
     tmp_path: Path, number: int | None, expected: int | None
 ) -> None:
