@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warm_processes import start_warm
 
 from insight.api.cache import pin_stores
-from insight.data import BPETokenizerConfig, ByteTokenizer, ByteTokenizerConfig, TranslationDataModule
+from insight.data import (
+    BPETokenizerConfig,
+    ByteTokenizer,
+    ByteTokenizerConfig,
+    TranslationDataModule,
+    pair_preparation,
+)
 from insight.data.cleaning import PairFilters
-from insight.data.pair_preparation import MOST_SET_ASIDE
+from insight.data.pair_preparation import MOST_SET_ASIDE, PairPreparation
 from insight.data.sources.parallel import Pair
 from insight.data.store import TokenStore
+from insight.data.store import cache as store_cache
 from insight.runtime.errors import ConfigError, DataError
 
 WORDS = ("one two three four five six seven eight", "uno dos tres cuatro cinco seis siete ocho")
@@ -319,6 +329,104 @@ def test_a_file_that_changes_while_it_is_read(module: Module, monkeypatch: pytes
     with pytest.raises(DataError) as error:
         data.setup("fit")
     assert "changed while it was read" in str(error.value)
+
+
+# ---------------------------------------------------------------------- the same bytes
+
+
+def prepare(folder: Path, cache: Path, kind: str = "", number: int = 0) -> None:
+    """Encode the pairs in ``folder``; the process ends at once at this chunk or store that it publishes."""
+    encode, publish = PairPreparation._encoded, store_cache.publish_folder
+    left = {kind: number}
+
+    def count(what: str) -> None:
+        if what in left:
+            left[what] -= 1
+            if not left[what]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def encode_and_count(*arguments: Any) -> Any:
+        count("chunks")
+        return encode(*arguments)
+
+    def publish_and_count(*arguments: Any) -> Any:
+        done = publish(*arguments)
+        count("stores")
+        return done
+
+    data = TranslationDataModule(
+        str(folder / "train.jsonl"),
+        str(folder / "train.jsonl"),
+        tokenizer=BPETokenizerConfig(300),
+        source_field="en",
+        target_field="es",
+        directions="both",
+        cache_dir=str(cache),
+    )
+    with (
+        patch.object(PairPreparation, "_encoded", encode_and_count),
+        patch.object(store_cache, "publish_folder", publish_and_count),
+    ):
+        data.setup("fit")
+
+
+def stores_in(cache: Path) -> dict[str, bytes]:
+    """Every file of every store, and what a killed process has left."""
+    there = [path for path in (cache / "stores").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(cache)): path.read_bytes() for path in there}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder / "train.jsonl", sentences(60))
+    prepare(folder, folder / "cache")
+    return folder, stores_in(folder / "cache")
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 7, 59, 60])
+def test_chunks_do_not_change_the_stores(
+    undisturbed: tuple[Path, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs_at_once: int,
+) -> None:
+    folder, expected = undisturbed
+    monkeypatch.setattr(pair_preparation, "_PAIRS_AT_ONCE", pairs_at_once)
+    prepare(folder, tmp_path)
+    assert len(expected) > 10
+    assert stores_in(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "number", "fault"),
+    [
+        ("chunks", 1, False),
+        ("chunks", 2, False),
+        ("stores", 1, False),  # between the two sides of the training pairs
+        ("stores", 4, False),
+        ("stores", 1, True),
+    ],
+)
+def test_a_killed_preparation_is_made_again_with_the_same_bytes(
+    undisturbed: tuple[Path, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    number: int,
+    fault: bool,
+) -> None:
+    """With the planted fault, what a killed process leaves behind stays."""
+    folder, expected = undisturbed
+    process = start_warm(prepare, folder, tmp_path, kind, number)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert stores_in(tmp_path).keys() != expected.keys()
+    if fault:
+        monkeypatch.setattr("insight.data.store.cache.shutil.rmtree", lambda *_, **__: None)
+    prepare(folder, tmp_path)
+    assert (stores_in(tmp_path) == expected) is not fault
 
 
 # ---------------------------------------------------------------------- set aside
