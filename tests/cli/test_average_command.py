@@ -44,13 +44,13 @@ def check_mean(path: Path, run: Path, steps: list[int]) -> None:
 
 
 def test_the_mean_of_a_translation_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = train_numbers(tmp_path, 70, "forward", *KEEPING)
+    run = train_numbers(tmp_path, 6, "forward", *KEEPING)
     monkeypatch.chdir(tmp_path)
     outcome = run_insight("model", "average", str(run), "--last", "2")
     assert outcome.code == 0, outcome.err
     path = run / "checkpoints/average.ckpt"
-    assert outcome.out == f"{path}  (the mean of steps 69, 70)\n"
-    check_mean(path, run, [69, 70])
+    assert outcome.out == f"{path}  (the mean of steps 5, 6)\n"
+    check_mean(path, run, [5, 6])
     weights = torch.load(path, weights_only=True)["state_dict"]
     shared = [weights[f"network.{side}.embedding.weight"].data_ptr() for side in ("encoder", "decoder")]
     assert shared[0] == shared[1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed_trainings import HANGING, Scenario, launch, train
+from distributed_trainings import HANGING, SAVED_STEP, Scenario, launch, train
 from tiny_translation_training import NUM_VALIDATION_PAIRS
 
 pytestmark = pytest.mark.slow
@@ -16,6 +17,7 @@ SCORES = ("validation/bleu", "validation/chrf", "validation/ter")
 WHOLE = Scenario("pairs", translates=True, num_steps=STEPS)
 WINDOWS = Scenario("windows", translates=True, num_steps=STEPS, accumulate=2)
 ONE = Scenario("one sentence", translates=True, num_steps=3, num_translated=1)
+SAVING = Scenario("saving", translates=True, num_steps=2 * SAVED_STEP, saves=True)
 SCENARIOS = [
     Scenario("ddp", "ddp", translates=True, num_steps=STEPS),
     Scenario("ddp-windows", "ddp", translates=True, num_steps=STEPS, accumulate=2),
@@ -35,8 +37,13 @@ Results = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("processes")
-    single = {scenario.name: [train(folder, scenario)] for scenario in (WHOLE, WINDOWS, ONE)}
-    return single | launch(folder, 2, SCENARIOS)
+    single = {scenario.name: [train(folder, scenario)] for scenario in (WHOLE, WINDOWS, ONE, SAVING)}
+    saved = str(folder / "saving.ckpt")
+    resumed = [
+        dataclasses.replace(SAVING, name=f"resumed {strategy}", strategy=strategy, saves=False, resume=saved)
+        for strategy in ("ddp", "fsdp2")
+    ]
+    return single | launch(folder, 2, [*SCENARIOS, *resumed])
 
 
 def scores_of(found: dict[str, Any]) -> dict[str, list[float]]:
@@ -68,6 +75,19 @@ def test_losses_and_scores_are_those_of_one_process(results: Results, name: str,
         assert found["weight"] == pytest.approx(expected["weight"], rel=1e-4)
     assert any(expected["translations"])
     assert len(expected["translations"]) == (1 if of_one == "one sentence" else NUM_VALIDATION_PAIRS)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_go_on_with_the_run_of_one(results: Results, strategy: str) -> None:
+    """In the middle of an epoch, with the same batches; those of its beginning would give other losses."""
+    whole = results["saving"][0]
+    expected = [whole["losses"][str(step)] for step in range(SAVED_STEP + 1, 2 * SAVED_STEP + 1)]
+    for found in results[f"resumed {strategy}"]:
+        losses = list(found["losses"].values())
+        assert losses == pytest.approx(expected, rel=1e-3)
+        assert losses != pytest.approx(list(whole["losses"].values())[:SAVED_STEP], rel=1e-3)
+        assert found["consumed"] == whole["consumed"]
+        assert found["translations"] == whole["translations"]
 
 
 def test_the_sentences_cannot_be_shared_evenly() -> None:
