@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+JOEYNMT := .venv-joeynmt
 PIP := -m pip install --quiet --disable-pip-version-check
 RUN := $(BIN)/python -m
 
@@ -44,11 +45,11 @@ PYTEST_ARGUMENTS ?=
 install: $(VENV)/.installed  ## make .venv with what the product needs
 
 .PHONY: bench-env
-bench-env: $(BENCH)/.installed  ## make .venv-bench with the peers that benchmarks/ compares with
+bench-env: $(BENCH)/.installed $(JOEYNMT)/.installed  ## make .venv-bench and .venv-joeynmt with the peers of benchmarks/
 
 .PHONY: clean
-clean:  ## remove both environments and the caches of the tools
-	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+clean:  ## remove the environments and the caches of the tools
+	rm -rf $(VENV) $(BENCH) $(JOEYNMT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
 
 CHECK_PYTHON = @$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); \
 	ok or print("make: Insight needs Python 3.11 or newer, and %s is %s: say `make PYTHON=python3.11 ...`" \
@@ -72,4 +73,11 @@ $(BENCH)/.installed: benchmarks/requirements-peers.txt
 	$(BENCH)/bin/python $(PIP) -r benchmarks/requirements-peers.txt
 	# litdata asks for it, no text needs it, and its build for CUDA breaks every import beside a torch for CPUs.
 	$(BENCH)/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
+$(JOEYNMT)/.installed: benchmarks/requirements-joeynmt.txt
+	$(CHECK_PYTHON)
+	@echo "make: installing into $(JOEYNMT); the first time takes some minutes"
+	$(PYTHON) -m venv $(JOEYNMT)
+	$(JOEYNMT)/bin/python $(PIP) -r benchmarks/requirements-joeynmt.txt
 	@touch $@

@@ -1,10 +1,11 @@
-"""BLEU and chrF++ on the held-out gospel after seconds of training: Insight, and MarianMT under the Trainer.
+"""BLEU and chrF++ on the held-out gospel after seconds of training: Insight, JoeyNMT, and MarianMT.
 
 Insight runs ``insight fit --config configs/translation.yaml``; imports, tokenizer, encoding and validations
-count, and it trains for a half and a third of the budget as well, with its decay planned for that. The peer
-gets Insight's tokenizer and ids for free, the same sizes of network, batches of as many tokens, label
-smoothing, and AdamW at the best of the learning rates on a cosine that ends with the budget. Its translations
-at the same shares of the budget are not counted. All translate greedily, and all are scored alike.
+count, and it trains for a half and a third of the budget as well, with its decay planned for that. The peers
+(JoeyNMT's own loop, MarianMT of transformers under its Trainer) get Insight's tokenizer and ids for free, the
+same sizes of network, batches of as many tokens, label smoothing, and AdamW at the best of the learning rates
+on a cosine that ends with the budget. Their translations at the same shares of the budget are not counted.
+All translate greedily, and all are scored alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from insight.reporting import read_metrics
 
 CONFIG = ROOT / "configs" / "translation.yaml"
 OUTPUT = ROOT / "benchmarks" / "output" / "translation"
-INSIGHT, MARIAN = "insight", "marian"
+INSIGHT = "insight"
+PEERS = {"marian": "benchmarks.peers.marian_translation", "joeynmt": "benchmarks.peers.joeynmt_translation"}
 SHARES = (1 / 3, 1 / 2, 1.0)
 _KEY = ("contender", "setting", "budget")
 
@@ -38,7 +40,7 @@ def main() -> None:
     print(machine_line(machine), flush=True)
     require_same_machine(output, machine_identity(machine), arguments.fresh)
     records = Records(output / "records.jsonl", _KEY)
-    contenders = arguments.only or [INSIGHT, MARIAN]
+    contenders = arguments.only or [INSIGHT, *PEERS]
     for contender in contenders if arguments.fresh else ():
         records.forget(contender=contender)
     deadline = Deadline(arguments.deadline)
@@ -46,11 +48,19 @@ def main() -> None:
         key = {"contender": INSIGHT, "setting": "fit", "budget": round(share * arguments.budget)}
         if not records.has(key) and not deadline.is_over():
             records.add({**key, **_run_insight(key["budget"], output)})
-    if MARIAN in contenders:
-        pairs = BenchmarkPairs(CONFIG, output / "caches" / "peers")
-        pairs.write(output / "pairs.npz")
-        for rate in arguments.learning_rates:
-            for record in _run_marian(rate, pairs, arguments, machine["num_threads"], records, deadline):
+    pairs: BenchmarkPairs | None = None
+    for rate in arguments.learning_rates:
+        for peer in (name for name in contenders if name != INSIGHT):
+            keys = [
+                {"contender": peer, "setting": f"AdamW {rate:g}", "budget": round(share * arguments.budget)}
+                for share in SHARES
+            ]
+            if all(records.has(key) for key in keys) or deadline.is_over():
+                continue
+            if pairs is None:
+                pairs = BenchmarkPairs(CONFIG, output / "caches" / "peers")
+                pairs.write(output / "pairs.npz")
+            for record in _run_peer(keys, rate, pairs, arguments, output, machine["num_threads"]):
                 records.add(record)
     body = _report(records)
     print(f"\n{body}")
@@ -86,37 +96,34 @@ def _run_insight(budget: int, output: Path) -> Record:
     return {**found, "num_steps": test["step"], "peak_bytes": outcome.peak_bytes, "commit": commit()}
 
 
-def _run_marian(
+def _run_peer(
+    keys: list[Record],
     rate: float,
     pairs: BenchmarkPairs,
     arguments: argparse.Namespace,
+    output: Path,
     num_threads: int,
-    records: Records,
-    deadline: Deadline,
 ) -> list[Record]:
     """Train once; the records are those of the shares of the budget."""
-    setting = f"AdamW {rate:g}"
-    keys = [{"contender": MARIAN, "setting": setting, "budget": round(s * arguments.budget)} for s in SHARES]
-    if all(records.has(key) for key in keys) or deadline.is_over():
-        return []
-    output = OUTPUT if arguments.budget >= 60 else OUTPUT / "quick"
+    peer, setting = keys[0]["contender"], keys[0]["setting"]
+    python = arguments.joeynmt_python if peer == "joeynmt" else arguments.peers_python
     command = module_command(
-        find_python(arguments.peers_python),
-        "benchmarks.peers.marian_translation",
+        find_python(python),
+        PEERS[peer],
         *("--pairs", str(output / "pairs.npz"), "--network", json.dumps(pairs.sizes())),
         *("--batch-tokens", str(pairs.data.batch_tokens), "--budget", str(arguments.budget)),
         *("--points", *(str(share) for share in SHARES[:-1]), "--learning-rate", str(rate)),
         *("--precision", arguments.precision),
     )
-    log = output / "logs" / f"marian-{rate:g}.log"
+    log = output / "logs" / f"{peer}-{rate:g}.log"
     outcome = run_process(command, log, 3 * arguments.budget + 900, {"OMP_NUM_THREADS": str(num_threads)})
     if outcome.result is None:
-        print(f"marian, {setting}: {outcome.problem()}", flush=True)
+        print(f"{peer}, {setting}: {outcome.problem()}", flush=True)
         return []
     made = []
     for key, point in zip(keys, outcome.result["curve"], strict=True):
         scores = pairs.score(point["translations"])
-        print(f"marian, {setting}, {point['seconds']:.0f} s: {scores}", flush=True)
+        print(f"{peer}, {setting}, {point['seconds']:.0f} s: {scores}", flush=True)
         peak = outcome.result["peak_bytes"]
         made.append({**key, **scores, "num_steps": point["step"], "peak_bytes": peak, "commit": commit()})
     return made
@@ -144,11 +151,12 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-bench/bin/python"))
+    parser.add_argument("--joeynmt-python", type=Path, default=Path(".venv-joeynmt/bin/python"))
     parser.add_argument("--budget", type=float, default=390.0, help="seconds of wall time for each")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[5e-4, 1e-3, 2e-3])
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the peer")
-    parser.add_argument("--only", nargs="+", choices=(INSIGHT, MARIAN), help="measure these alone")
-    parser.add_argument("--deadline", type=float, default=90.0, help="minutes; nothing is begun after them")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the peers")
+    parser.add_argument("--only", nargs="+", choices=(INSIGHT, *PEERS), help="measure these alone")
+    parser.add_argument("--deadline", type=float, default=120.0, help="minutes; nothing is begun after them")
     parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
     parser.add_argument("--write-results", action="store_true", help="put the table into RESULTS.md")
     return parser.parse_args()

@@ -239,8 +239,9 @@ def test_the_other_commands_of_a_page(
             arguments = short_arguments(command, precision)
             is_at_both = command.words[1] in AT_BOTH_PRECISIONS and "translation" not in command.text
             if precision == "chosen" or is_at_both:
-                if "--output" in arguments:  # two commands of a page may write one file
-                    Path(arguments[arguments.index("--output") + 1]).unlink(missing_ok=True)
+                if "--output" in arguments:  # two commands, also of two pages, may write one file or folder
+                    output = Path(arguments[arguments.index("--output") + 1])
+                    shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
                 monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"In the beginning\n")))
                 if "KEY" in arguments:
                     stores = json.loads(run_insight("cache", "list", "--json").out)["stores"]
