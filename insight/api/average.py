@@ -9,6 +9,7 @@ from typing import Any
 
 from insight.runtime.errors import CheckpointError, ConfigError
 from insight.runtime.files import ensure_writable, require_new
+from insight.runtime.messages import say
 from insight.runtime.numbers import require_number
 from insight.runtime.processes import one_command
 from insight.runtime.run_folder import AVERAGE, find_checkpoint, run_of_checkpoint
@@ -63,7 +64,7 @@ def average_weights(
     if output is not None:
         require_new(Path(output))
     found = [_file(name) for name in named]
-    chosen = _of_run(named[0], found[0], last) if len(named) == 1 else _of_files(found)
+    chosen = _of_run(named[0], found[0], last) if len(named) == 1 else _of_files(named[0], found)
     steps, files = zip(*chosen, strict=True)
     path = Path(output) if output is not None else files[-1].parent / AVERAGE
     require_new(path)
@@ -90,8 +91,7 @@ def _of_run(name: str, found: Path, last: int | None) -> list[tuple[int, Path]]:
 
     run = run_of_checkpoint(found)
     if run is None or Path(name).is_file():
-        remedy = "name its run folder, or several files"
-        raise CheckpointError("is one file, and a mean takes two", remedy, option=_OPTION, value=name)
+        raise _alone(name)
     kept = checkpoints_of(run)
     if len(kept) < (last or 2):
         steps = f" (of step {', '.join(map(str, kept))})" if kept else ""
@@ -104,12 +104,22 @@ def _of_run(name: str, found: Path, last: int | None) -> list[tuple[int, Path]]:
     return list(kept.items())[-(last or 0) :]
 
 
-def _of_files(paths: Sequence[Path]) -> list[tuple[int, Path]]:
+def _of_files(name: str, paths: Sequence[Path]) -> list[tuple[int, Path]]:
     """Step and file of each checkpoint, the newest last."""
-    from insight.checkpoints.averaging import step_of
+    from insight.checkpoints.averaging import by_step
 
-    for number, path in enumerate(paths):
-        if any(path.samefile(earlier) for earlier in paths[:number]):
-            problem, remedy = "is a checkpoint that is named already", "name each once"
-            raise CheckpointError(problem, remedy, option=_OPTION, value=path)
-    return sorted(((step_of(path), path) for path in paths), key=lambda chosen: chosen[0])
+    different: list[Path] = []
+    for path in paths:  # last.ckpt is a link to the file of its step
+        same = next((earlier for earlier in different if path.samefile(earlier)), None)
+        if same is None:
+            different.append(path)
+        else:
+            say(f"{path} is the same file as {same}; used once")
+    if len(different) == 1:
+        raise _alone(name)
+    return by_step(different)
+
+
+def _alone(name: str) -> CheckpointError:
+    remedy = "name its run folder, or several files"
+    return CheckpointError("is one file, and a mean takes two", remedy, option=_OPTION, value=name)

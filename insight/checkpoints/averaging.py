@@ -26,22 +26,28 @@ def checkpoints_of(run: RunFolder) -> dict[int, Path]:
         CheckpointError: A file cannot be read.
     """
     paths = [path for path in run.checkpoints.glob("*.ckpt") if not path.name.startswith(".")]
-    by_step = {}
+    kept = {}
     # Names of one step are links to one file, unless a training was repeated from an earlier step.
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         contents = read_checkpoint(path)
         if is_resumable(contents):  # else it is an average itself
-            by_step[_step(contents)] = path
-    return dict(sorted(by_step.items()))
+            kept[_step(contents)] = path
+    return dict(sorted(kept.items()))
 
 
-def step_of(path: Path) -> int:
-    """The optimizer step of a checkpoint.
+def by_step(paths: Sequence[Path]) -> list[tuple[int, Path]]:
+    """Optimizer step and path of each of the files, the newest last.
 
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: One cannot be read, or holds only weights, as an average does, while others
+            are states of a training.
     """
-    return _step(read_checkpoint(path))
+    files = [(read_checkpoint(path), path) for path in paths]
+    weights_alone = [path for contents, path in files if not is_resumable(contents)]
+    if 0 < len(weights_alone) < len(files):
+        problem = "holds only weights, as an average does, beside checkpoints of training"
+        raise CheckpointError(problem, "leave it out", option=_OPTION, value=weights_alone[0])
+    return sorted(((_step(contents), path) for contents, path in files), key=lambda each: each[0])
 
 
 def _step(contents: dict[str, Any]) -> int:

@@ -132,6 +132,18 @@ def test_files_are_averaged_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert torch.load(result.path, weights_only=True)["global_step"] == 9
 
 
+def test_a_file_with_several_names_is_used_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell finds them with ``checkpoints/*.ckpt``."""
+    first, last = (checkpoint(tmp_path / f"last-{step:08d}.ckpt", step) for step in (1, 2))
+    (tmp_path / "last.ckpt").hardlink_to(last)
+    result = insight.average_weights(
+        [str(path) for path in sorted(tmp_path.iterdir())], tmp_path / "mean.ckpt"
+    )
+    assert (result.steps, result.checkpoints) == ((1, 2), (first, last))
+    assert is_mean(weights_of(result.path), [first, last])
+    assert "last.ckpt is the same file as" in capsys.readouterr().err
+
+
 def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None:
     run = tmp_path / "run"
     one, two = (checkpoint(run / f"checkpoints/step-{step:08d}.ckpt", step) for step in (1, 2))
@@ -143,6 +155,7 @@ def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes(one.read_bytes()[:-500])
     single = checkpoint(tmp_path / "single/checkpoints/last.ckpt", 1).parents[1]
+    alone = insight.average_weights([str(one), str(two)], tmp_path / "alone.ckpt").path
     there = sorted(tmp_path.rglob("*"))
     cases: list[tuple[list[Path], dict[str, Any], type[Exception], list[str]]] = [
         ([one], {}, CheckpointError, ["is one file", "name its run folder"]),
@@ -151,7 +164,7 @@ def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None
         ([run], {"last": 1}, ConfigError, ["last=1", "at least 2"]),
         ([run], {"last": 2.5}, ConfigError, ["last=2.5", "whole number"]),
         ([one, two], {"last": 2}, ConfigError, ["last=2", "one run"]),
-        ([one, one], {}, CheckpointError, ["named already"]),
+        ([one, one], {}, CheckpointError, ["is one file"]),
         (
             [one, other],
             {},
@@ -160,6 +173,7 @@ def test_what_has_no_mean_is_refused_and_nothing_written(tmp_path: Path) -> None
         ),
         ([foreign, two], {}, CheckpointError, ["another tokenizer", "words.ckpt"]),
         ([one, torn], {}, CheckpointError, ["truncated"]),
+        ([one, two, alone], {}, CheckpointError, ["holds only weights, as an average does"]),
         ([tmp_path / "none.ckpt", one], {}, CheckpointError, ["none.ckpt", "does not exist"]),
         ([one, two], {"output": one}, OutputError, ["exists already"]),
     ]
