@@ -7,10 +7,7 @@ the tokenizer of the others; model, batches of tokens, loop, clipping and search
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,60 +18,42 @@ from joeynmt.datasets import BaseDataset
 from joeynmt.prediction import predict, prepare
 from joeynmt.training import TrainManager
 
-from benchmarks.peers.measured import peak_resident_bytes
-from benchmarks.peers.protocol import print_result, started_at
+from benchmarks.peers.translation_run import Curve, parse_arguments
 
 
-class Clock:
-    """In the place of the schedule: learning rate by the clock, translations, and the end of the budget.
+class ClockSchedule:
+    """In the place of the loop's schedule: the rate follows the clock, and the clock ends the training."""
 
-    Translating is not counted, and the rate's decay ends exactly with the budget.
-    """
+    def __init__(self, curve: Curve, manager: TrainManager) -> None:
+        self.curve, self.manager = curve, manager
+        self._set_rate()
 
-    def __init__(self, arguments: argparse.Namespace, manager: TrainManager, test: BaseDataset) -> None:
-        self.arguments, self.manager, self.test = arguments, manager, test
-        self.points = [share * arguments.budget for share in arguments.points]
-        self.curve: list[dict[str, Any]] = []
-        self._not_counted = 0.0
-        self._set_rate(0)
-
-    def step(self, step: int) -> None:
+    def step(self, _: int) -> None:
         """Called by the loop after every update."""
-        seconds = self._seconds()
-        done = seconds >= self.arguments.budget
-        if done or (self.points and seconds >= self.points[0]):
-            self.points = [point for point in self.points if point > seconds]
-            begin = time.time()
-            self.curve.append({"seconds": seconds, "step": step + 1, "translations": self._translate()})
-            self._not_counted += time.time() - begin
-        self.manager.stats.is_max_update = done
-        self._set_rate(step + 1)
+        self.manager.stats.is_max_update = self.curve.step()
+        self._set_rate()
 
     def state_dict(self) -> dict[str, Any]:
         """The loop saves it with the last weights."""
         return {}
 
-    def _seconds(self) -> float:
-        return time.time() - started_at() - self._not_counted
-
-    def _set_rate(self, step: int) -> None:
-        warm = min(1.0, (step + 1) / self.arguments.warmup_steps)
-        decay = 0.5 * (1 + math.cos(math.pi * min(1.0, self._seconds() / self.arguments.budget)))
+    def _set_rate(self) -> None:
         for group in self.manager.optimizer.param_groups:
-            group["lr"] = self.arguments.learning_rate * warm * decay
+            group["lr"] = self.curve.arguments.learning_rate * self.curve.multiplier()
 
-    def _translate(self) -> list[list[int]]:
-        manager = self.manager
-        raw = predict(
-            model=manager.model,
-            data=self.test,
-            device=manager.device,
-            n_gpu=0,
-            args=manager.dev_cfg,
-            autocast=manager.autocast,
-        )[3]
-        manager.model.train()
-        return [[int(word[1:]) for word in words if word[0] == "t"] for words in raw]
+
+def translate(manager: TrainManager, test: BaseDataset) -> list[list[int]]:
+    """The test sources by JoeyNMT's own search."""
+    words_of_all = predict(
+        model=manager.model,
+        data=test,
+        device=manager.device,
+        n_gpu=0,
+        args=manager.dev_cfg,
+        autocast=manager.autocast,
+    )[3]
+    manager.model.train()
+    return [[int(word[1:]) for word in words if word[0] == "t"] for words in words_of_all]
 
 
 def write_words(file: Path, folder: Path) -> None:
@@ -157,7 +136,7 @@ def configuration(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 def main() -> None:
     """Train, translate at the points, and print the curve."""
-    arguments = _arguments()
+    arguments = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_words(arguments.pairs, folder)
@@ -177,35 +156,10 @@ def main() -> None:
             train_args=settings.train,
             dev_args=settings.test,
         )
-        clock = Clock(arguments, manager, test)
-        manager.scheduler, manager.scheduler_step_at = clock, "step"
+        curve = Curve(arguments, lambda: translate(manager, test))
+        manager.scheduler, manager.scheduler_step_at = ClockSchedule(curve, manager), "step"
         manager.train_and_validate(train, test)
-    print_result(
-        {
-            "curve": clock.curve,
-            "num_steps": manager.stats.steps,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "peak_bytes": peak_resident_bytes(),
-        }
-    )
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, required=True, help="ids written by numpy.savez")
-    parser.add_argument("--network", type=json.loads, required=True, help="sizes as JSON")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="source and target together")
-    parser.add_argument("--budget", type=float, required=True, help="seconds since the process was launched")
-    parser.add_argument("--points", type=float, nargs="*", default=[], help="shares of it to translate after")
-    parser.add_argument("--learning-rate", type=float, required=True)
-    parser.add_argument("--warmup-steps", type=int, default=50)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--beam", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    vars(arguments).update(arguments.network)
-    return arguments
+    curve.print(sum(parameter.numel() for parameter in model.parameters()))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import numpy as np
 import torch
 from transformers import MarianConfig, MarianMTModel, Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.peers.measured import adamw, autocast, peak_resident_bytes
-from benchmarks.peers.protocol import print_result, started_at
+from benchmarks.peers.measured import adamw, autocast
+from benchmarks.peers.translation_run import Curve, parse_arguments
 
 _IGNORED = -100
 _TRANSLATED_TOGETHER = 64
@@ -40,58 +37,37 @@ class Pairs(torch.utils.data.Dataset[dict[str, list[int]]]):
         return {"input_ids": self.sides[0][index], "labels": self.sides[1][index]}
 
 
-class Run(TrainerCallback):
-    """The clock, the schedule and the translations of a run; translating is not counted.
+class ClockCallback(TrainerCallback):
+    """The clock ends the training."""
 
-    The learning rate follows the clock, so its decay ends exactly with the budget.
-    """
-
-    def __init__(self, arguments: argparse.Namespace, model: MarianMTModel, sources: list[list[int]]) -> None:
-        self.arguments, self.model, self.sources = arguments, model, sources
-        self.points = [share * arguments.budget for share in arguments.points]
-        self.curve: list[dict[str, Any]] = []
-        self.num_steps, self._not_counted = 0, 0.0
-
-    def seconds(self) -> float:
-        """Wall time since the process was launched, without the translations."""
-        return time.time() - started_at() - self._not_counted
-
-    def multiplier(self, _: int = 0) -> float:
-        """Share of the peak learning rate: linear warm-up in steps, then half a cosine over the budget."""
-        warm = min(1.0, (self.num_steps + 1) / self.arguments.warmup_steps)
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.seconds() / self.arguments.budget)))
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.num_steps += 1
-        seconds = self.seconds()
-        done = seconds >= self.arguments.budget
-        if done or (self.points and seconds >= self.points[0]):
-            self.points = [point for point in self.points if point > seconds]
-            begin = time.time()
-            translations = self._translate()
-            self.curve.append({"seconds": seconds, "step": self.num_steps, "translations": translations})
-            self._not_counted += time.time() - begin
-        control.should_training_stop = done
+        control.should_training_stop = self.curve.step()
 
-    @torch.no_grad()
-    def _translate(self) -> list[list[int]]:
-        """The test sources in batches of like length, by transformers' own ``generate``."""
-        self.model.eval()
-        order = sorted(range(len(self.sources)), key=lambda index: len(self.sources[index]))
-        found: list[list[int]] = [[] for _ in order]
-        with autocast(self.arguments.precision):
-            for first in range(0, len(order), _TRANSLATED_TOGETHER):
-                chosen = order[first : first + _TRANSLATED_TOGETHER]
-                batch = pad([{"input_ids": self.sources[index]} for index in chosen], self.model.config)
-                longest = 2 * batch["input_ids"].shape[1] + 20
-                output = self.model.generate(
-                    **batch, num_beams=self.arguments.beam, max_new_tokens=min(longest, 250), do_sample=False
-                )
-                for index, ids in zip(chosen, output[:, 1:].tolist(), strict=True):
-                    end = self.model.config.eos_token_id
-                    found[index] = ids[: ids.index(end)] if end in ids else ids
-        self.model.train()
-        return found
+
+@torch.no_grad()
+def translate(
+    model: MarianMTModel, sources: list[list[int]], arguments: argparse.Namespace
+) -> list[list[int]]:
+    """The sources in batches of like length, by transformers' own ``generate``."""
+    model.eval()
+    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    found: list[list[int]] = [[] for _ in order]
+    with autocast(arguments.precision):
+        for first in range(0, len(order), _TRANSLATED_TOGETHER):
+            chosen = order[first : first + _TRANSLATED_TOGETHER]
+            batch = pad([{"input_ids": sources[index]} for index in chosen], model.config)
+            longest = 2 * batch["input_ids"].shape[1] + 20
+            output = model.generate(
+                **batch, num_beams=arguments.beam, max_new_tokens=min(longest, 250), do_sample=False
+            )
+            for index, ids in zip(chosen, output[:, 1:].tolist(), strict=True):
+                end = model.config.eos_token_id
+                found[index] = ids[: ids.index(end)] if end in ids else ids
+    model.train()
+    return found
 
 
 def pad(rows: list[dict[str, list[int]]], config: MarianConfig) -> dict[str, torch.Tensor]:
@@ -135,11 +111,12 @@ def build(arguments: argparse.Namespace) -> MarianMTModel:
 
 def main() -> None:
     """Train, translate at the points, and print the curve."""
-    arguments = _arguments()
+    arguments = parse_arguments(__doc__)
     torch.manual_seed(arguments.seed)
     pairs, model = Pairs(arguments.pairs), build(arguments)
-    run = Run(arguments, model, pairs.test_sources)
+    curve = Curve(arguments, lambda: translate(model, pairs.test_sources, arguments))
     optimizer = adamw(model, arguments.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: curve.multiplier())
 
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         batch = pad(rows, model.config)
@@ -169,36 +146,11 @@ def main() -> None:
             ),
             train_dataset=pairs,
             data_collator=collate,
-            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, run.multiplier)),
-            callbacks=[run],
+            optimizers=(optimizer, schedule),
+            callbacks=[ClockCallback(curve)],
         )
         trainer.train()
-    print_result(
-        {
-            "curve": run.curve,
-            "num_steps": run.num_steps,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "peak_bytes": peak_resident_bytes(),
-        }
-    )
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, required=True, help="ids written by numpy.savez")
-    parser.add_argument("--network", type=json.loads, required=True, help="sizes as JSON")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="source and target together")
-    parser.add_argument("--budget", type=float, required=True, help="seconds since the process was launched")
-    parser.add_argument("--points", type=float, nargs="*", default=[], help="shares of it to translate after")
-    parser.add_argument("--learning-rate", type=float, required=True)
-    parser.add_argument("--warmup-steps", type=int, default=50)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--beam", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    vars(arguments).update(arguments.network)
-    return arguments
+    curve.print(sum(parameter.numel() for parameter in model.parameters()))
 
 
 if __name__ == "__main__":
