@@ -190,7 +190,7 @@ class NarrowingStop(StopRule):
 
 
 @dataclass(frozen=True)
-class CTranslate2Stop(StopRule):
+class CTranslate2Stop(EnoughFinished):
     """Stops when ``round(beam_size * patience)`` hypotheses have finished, as in CTranslate2.
 
     Without length normalisation it stops instead when the best extension has been an end and as many
@@ -200,11 +200,6 @@ class CTranslate2Stop(StopRule):
         patience: Factor of the beam's width.
     """
 
-    patience: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_number("patience", self.patience, 1, above=0, at_most=1e6)
-
     @property
     def name(self) -> str:
         return f"ctranslate2:{self.patience:g}x"
@@ -212,7 +207,7 @@ class CTranslate2Stop(StopRule):
     def is_done(self, progress: Progress) -> bool:
         if not progress.length_rule.normalises:
             return progress.best_has_ended and progress.num_finished >= progress.num_best
-        return progress.num_finished >= max(1, round(progress.beam_size * self.patience))
+        return super().is_done(progress)
 
 
 def _beats(progress: Progress, shortest: int, longest: int) -> bool:
