@@ -29,7 +29,7 @@ from insight.runtime.errors import CheckpointError, ConfigError, TokenizerError
 from insight.runtime.files import new_folder
 from insight.runtime.hardware import compiler_path
 from insight.runtime.json_files import to_text
-from insight.runtime.run_folder import ARTIFACT_DESCRIPTION
+from insight.runtime.run_folder import ARTIFACT_DESCRIPTION, find_checkpoint
 from insight.runtime.version import __version__
 
 FORMAT_VERSION = 1
@@ -44,15 +44,16 @@ def load_model(
     """The model at ``path``, ready to run as it was measured.
 
     Args:
-        path: A ``.ckpt`` file, or a folder that ``insight quantize`` wrote.
+        path: A ``.ckpt`` file, a run folder, or a folder that ``insight quantize`` wrote.
         device: The device of the weights.
         allowed_packages: Packages that class paths in the file may point into.
 
     Raises:
         CheckpointError: The model is missing, damaged, unsafe, of another version, or cannot run here.
     """
-    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_any_checkpoint
-    return load(path, device, allowed_packages)
+    found = find_checkpoint(str(path), option="path")
+    load = load_artifact if found.is_dir() else load_any_checkpoint
+    return load(found, device, allowed_packages)
 
 
 def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> LoadedCheckpoint:

@@ -365,8 +365,8 @@ def test_commands_for_other_models_refuse_in_one_line(
         assert outcome.code == 2, (arguments, outcome.err)
         assert words in outcome.error_line, arguments
     assert sorted(path.name for path in folder.iterdir()) == ["in.txt", "words.txt"]
-    assert isinstance(insight.load_model(insight.find_checkpoint(str(finished_run))), LoadedCheckpoint)
-    assert isinstance(insight.load_model(insight.find_checkpoint(run)), LoadedTranslationModel)
+    assert isinstance(insight.load_model(finished_run), LoadedCheckpoint)
+    assert isinstance(insight.load_model(run), LoadedTranslationModel)
 
 
 # ------------------------------------------------------------ what a tired person types
