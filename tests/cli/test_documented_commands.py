@@ -216,7 +216,7 @@ def test_a_training(
     for name in command.configs[-1:]:  # what its own file chooses, under full names in the one that was saved
         config = ROOT / "configs" / f"{name}.yaml"
         chosen = config.read_text(encoding="utf-8") if config.is_file() else ""
-        named = re.findall(r"class_path: (\w+)", re.sub(r"(?m)^#.*", "", chosen))
+        named = re.findall(r"class_path: (\w+)", re.sub(r"(?m)^ *#.*", "", chosen))
         assert all(re.search(rf"\b{kind}\b", saved) for kind in named), named
 
 
