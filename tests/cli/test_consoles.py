@@ -55,6 +55,7 @@ def test_text_of_ours(tmp_path: Path, variables: dict[str, str], command: list[s
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", [ASCII, LATIN, POSIX])
 def test_a_file_and_an_error_with_other_letters(workplace: Path, variables: dict[str, str]) -> None:
     name = "caf\u00e9 \u2603.yaml"

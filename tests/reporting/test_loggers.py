@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.summary.writer import event_file_writer
 
 from insight.reporting import MetricsFile, RunTensorBoard, Sample, read_metrics
 from insight.reporting import loggers as metrics_file_module
@@ -134,7 +135,9 @@ def test_scalars_lie_in_the_run_folder(tmp_path: Path) -> None:
     assert "epoch" not in read_back(folder).Tags()["scalars"]
 
 
-def test_resumed_run_forgets_the_lost_steps(tmp_path: Path) -> None:
+def test_resumed_run_forgets_the_lost_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Files of one second are read in the order of a number in their names, where 10 comes before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     first = RunTensorBoard(tmp_path)
     for step in range(10):
         first.log_metrics({"train/loss": 1.0}, step)
