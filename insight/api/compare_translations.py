@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class TestedTranslations:
             if isinstance(one, str) and isinstance(reference, str)
         ]
         if not texts:
-            remedy = f"test it first: insight test --checkpoint {name}"
+            remedy = f"test it first: insight test --checkpoint {shlex.quote(str(name))}"
             raise CheckpointError("holds no translations of a test", remedy, option=option, value=str(name))
         return cls(str(name), option, [one for one, _ in texts], [reference for _, reference in texts])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -162,7 +163,7 @@ def _fit(cli: InsightCLI, trainer: Trainer, folder: RunFolder, resumed: Resumed 
         if interruption.after_training:
             say(f"{interruption}; the trained model is in {folder.path}")
         elif folder.last_checkpoint:
-            say(f"{interruption}; go on with: insight fit --resume {folder.path}")
+            say(f"{interruption}; go on with: insight fit --resume {shlex.quote(str(folder.path))}")
         else:
             say(f"{interruption}; there was no checkpoint yet, so nothing to go on from")
         raise

@@ -58,8 +58,9 @@ def load_model(
 
 def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> LoadedCheckpoint:
     """:func:`load_model` for work that continues a text; a model that translates is refused."""
-    load = load_artifact if (Path(path) / DESCRIPTION).is_file() else load_checkpoint
-    return load(path, device)
+    found = find_checkpoint(str(path), option="path")
+    load = load_artifact if found.is_dir() else load_checkpoint
+    return load(found, device)
 
 
 def write_artifact(

@@ -24,7 +24,7 @@ def run(name: str, arguments: list[str]) -> int:
         return 0
     if name == "demo":
         config = shipped_configs()["quickstart"]
-        say(f"this is: insight fit --config {config}")
+        say("this is: insight fit --config quickstart")
         arguments = ["--config", str(config), *arguments]
     from insight.api.fit import fit_arguments
     from insight.runtime.launching.launch import preemptible

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from insight.api.export_model import ExportResult, export_model
 from insight.api.import_model import import_model
 from insight.cli.arguments import CommandParser, add_parameters, chosen
@@ -22,8 +24,9 @@ def _import(parser: CommandParser, arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     silence_libraries()
     folder = import_model(**chosen(options, import_model)).path
-    config = f"insight fit --config {folder}/config.yaml --init_from {folder}"
-    print(f"{folder}  (text: insight generate --checkpoint {folder} Once; train it on: {config})")
+    name = shlex.quote(str(folder))
+    config = f"insight fit --config {name}/config.yaml --init_from {name}"
+    print(f"{folder}  (text: insight generate --checkpoint {name} Once; train it on: {config})")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from insight.api.quantize import quantize
@@ -30,7 +31,7 @@ def run(name: str, arguments: list[str]) -> int:
         return 0
     print(table(result))
     print(f"\n{result.reason}")
-    more = f"more: insight benchmark {options.checkpoint} {options.output}"
+    more = f"more: {shlex.join(['insight', 'benchmark', options.checkpoint, options.output])}"
     none = "the measurements; there is no other model"
     print(f"{options.output}  ({none if result.optimized is None else more})")
     return 0

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         print(_table(results))
         if options.output:
-            other = f"compare: insight redteam compare {options.output} OTHER"
+            other = f"compare: insight redteam compare {shlex.quote(options.output)} OTHER"
             print(f"\n{options.output}/report.html  ({other})")
     if not results.num_measured:
         raise InsightError("nothing was measured", "look at the reasons above; no answer could be judged")

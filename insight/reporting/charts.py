@@ -57,7 +57,6 @@ class Chart:
         title: Heading of the chart.
         unit: Unit of the vertical axis.
         lines: The lines.
-        tick_format: Numeral format of the vertical axis (https://numeraljs.com).
         from_zero: Whether the vertical axis begins at 0.
         logarithmic: Whether the vertical axis is logarithmic.
         top: End of the vertical axis; by default the largest value.
@@ -69,7 +68,6 @@ class Chart:
     title: str
     unit: str
     lines: tuple[Line, ...]
-    tick_format: str = "0.[00]"
     from_zero: bool = False
     logarithmic: bool = False
     top: float | None = None
@@ -107,8 +105,6 @@ class Chart:
         plot.toolbar.logo = None
         plot.toolbar.autohide = True
         plot.xgrid.visible = False
-        plot.xaxis.formatter = NumeralTickFormatter(format=self._x_format)
-        plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
         plot.x_range = DataRange1d(range_padding=0.02)
         if not self.x_logarithmic:
             plot.x_range.start = 0  # aligns charts that are side by side
@@ -129,14 +125,10 @@ class Chart:
                 points = plot.scatter("step", "value", source=source, size=6, line_alpha=0)
                 points.glyph.tags = [line.color]
             if not line.faint:
-                plot.add_tools(_hover(line, drawn, (self.x_name, self._x_format), is_main=line is main))
+                plot.add_tools(_hover(line, drawn, self.x_name, is_main=line is main))
         plot.add_tools(BoxZoomTool(dimensions="width"), ResetTool())
         plot.toolbar.active_drag = None  # a finger that scrolls the page must not zoom a chart
         return dict(json_item(plot, ID(self.identifier)))
-
-    @property
-    def _x_format(self) -> str:
-        return "0,0.[000]" if self.x_logarithmic else "0,0"
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,7 @@ class Bar:
 class BarChart:
     """Bars in groups: one group per label, one bar per series, at most four.
 
-    Bars that are not finite are left out and counted; ``unit`` and ``tick_format`` are those of the lengths.
+    Bars that are not finite are left out and counted; ``unit`` is that of the lengths.
     """
 
     identifier: str
@@ -160,7 +152,6 @@ class BarChart:
     unit: str
     series: tuple[str, ...]
     bars: tuple[Bar, ...]
-    tick_format: str = "0.[00]"
     has_more_above: ClassVar[bool] = False
 
     @property
@@ -193,7 +184,6 @@ class BarChart:
         # The first label is at the top.
         plot.yaxis.ticker = [height - index for index in range(len(labels))]
         plot.yaxis.major_label_overrides = {height - index: label for index, label in enumerate(labels)}
-        plot.xaxis.formatter = NumeralTickFormatter(format=self.tick_format)
         longest = max((bar.value for bar in self._drawn), default=0.0)
         plot.x_range = Range1d(start=0, end=1.05 * longest if longest > 0 else 1.0)
         plot.y_range = Range1d(start=0.5, end=height + 0.5)
@@ -215,7 +205,10 @@ class BarChart:
 
 
 def empty_plot(height: int, toolbar_location: Any = None, **options: Any) -> Any:
-    """A figure without what the page's style does not colour: backgrounds, outlines and minor ticks."""
+    """A figure without what the page's style does not colour: backgrounds, outlines and minor ticks.
+
+    Ticks have round numbers, so each is written with the digits that it has, however close they are.
+    """
     plot = figure(
         height=height,
         sizing_mode="stretch_width",
@@ -232,6 +225,7 @@ def empty_plot(height: int, toolbar_location: Any = None, **options: Any) -> Any
     plot.axis.major_tick_line_alpha = 0
     plot.yaxis.axis_line_alpha = 0
     plot.axis.major_label_text_font_size = "12px"
+    plot.axis.formatter = NumeralTickFormatter(format="0,0.[000000]")
     return plot
 
 
@@ -244,12 +238,9 @@ def tooltip(rows: Iterable[tuple[str, str]]) -> str:
     return f'<div style="{grid}">{cells}</div>'
 
 
-def _hover(line: Line, drawn: GlyphRenderer[Any], x: tuple[str, str], is_main: bool) -> HoverTool:
-    """A tooltip that follows the pointer along the main line, and appears at the points of other lines.
-
-    ``x`` is the name of the horizontal axis and its number format.
-    """
-    shown = {escape(line.label): "@value{%0.4g}", x[0]: f"@step{{{x[1]}}}"}
+def _hover(line: Line, drawn: GlyphRenderer[Any], x_name: str, is_main: bool) -> HoverTool:
+    """A tooltip that follows the pointer along the main line, and appears at the points of other lines."""
+    shown = {escape(line.label): "@value{%0.4g}", x_name: "@step{0,0.[000]}"}
     if any(map(math.isfinite, line.curve.seconds)):
         shown["time"] = "@time"
     return HoverTool(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from bokeh.core.types import ID
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
 
 from insight.reporting.charts import Line, empty_plot, tooltip
 
@@ -159,7 +159,6 @@ class ScatterChart:
     x_label: str
     points: tuple[Point, ...]
     more_is_better: bool = False
-    tick_format: str = "0.000[00]"
     lines: ClassVar[tuple[Line, ...]] = ()  # no legend: the names are beside the points
     has_more_above: ClassVar[bool] = False
 
@@ -180,8 +179,6 @@ class ScatterChart:
         plot.xaxis.axis_label = self.x_label
         plot.xaxis.axis_label_text_font_size = "12px"
         plot.xaxis.axis_label_text_font_style = "normal"
-        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
-        plot.yaxis.formatter = NumeralTickFormatter(format=self.tick_format)
         frame, best = _frame(self._drawn), front(self._drawn, self.more_is_better)
         plot.x_range = Range1d(start=0, end=frame.right)
         plot.y_range = Range1d(start=frame.bottom, end=frame.top)

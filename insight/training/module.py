@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -187,7 +188,7 @@ class TrainingModule(pl.LightningModule):
 
     def use_of(self, folder: Path, prompt: str) -> str:
         """The command that lets the trained model of a run write more."""
-        return f'insight generate --checkpoint {folder} "{prompt}"'
+        return shlex.join(["insight", "generate", "--checkpoint", str(folder), prompt])
 
     def joined(self, prompt: str, text: str) -> str:
         """A prompt and the text that the network wrote for it, for people to read."""

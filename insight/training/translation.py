@@ -143,7 +143,7 @@ class TranslationModule(TrainingModule):
 
     def use_of(self, folder: Path, prompt: str) -> str:
         """The command that translates with the trained model of a run."""
-        return f"echo {shlex.quote(prompt)} | insight translate --checkpoint {folder} -"
+        return f"echo {shlex.quote(prompt)} | insight translate --checkpoint {shlex.quote(str(folder))} -"
 
     def joined(self, prompt: str, text: str) -> str:
         """A sentence and, below, its translation."""

@@ -68,7 +68,7 @@ def test_the_last_line_says_where_the_report_is_and_how_to_go_on(insight: Insigh
     outcome = insight(*FIT)
     last = outcome.out.splitlines()[-1]
     assert Path(last.split()[0]).is_file()
-    assert 'insight generate --checkpoint runs/tiny/1 "It is"' in last
+    assert "insight generate --checkpoint runs/tiny/1 'It is'" in last
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from insight.reporting.sections.tokenizer import (
     build_tokenizer_quality,
     build_tokenizer_tokens,
 )
+from insight.reporting.sections.training import build_curves
+from insight.runtime.json_files import to_line
 from insight.runtime.run_folder import RunFolder
 
 pytestmark = NEEDS_BROWSER
@@ -27,6 +29,10 @@ LONG = "/srv/experiments/2026/november/second attempt with a larger vocabulary/r
 OVERFLOWING = (
     "[...document.querySelectorAll('.scroll, pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
 )
+TICKS = """Bokeh.documents.flatMap(d => d.roots()).flatMap(p => [...p.left, ...p.below]).map(axis => {
+  const view = Bokeh.index.find_one(axis);
+  return axis.formatter.doFormat(view.tick_coords.major[view.dimension], {loc: 0});
+})"""
 
 
 def tokenizer(name: str) -> dict[str, Any]:
@@ -121,3 +127,16 @@ def test_a_page_that_scrolls_is_noticed(browser: Page, tmp_path: Path) -> None:
     page = tmp_path / "wide.html"
     page.write_text("<div style='width: 1700px'>wide</div>", encoding="utf-8")
     assert len(scrolls(browser, page)) == 6
+
+
+@pytest.mark.parametrize("values", [(1.7414, 1.7236), (0.00031, 0.00029), (5.0, 71_000.0)])
+def test_no_two_ticks_of_an_axis_have_one_label(
+    browser: Page, tmp_path: Path, values: tuple[float, float]
+) -> None:
+    """Values and steps that are close together need more digits than others."""
+    rows = [{"step": step, "validation/bits_per_byte": value} for step, value in enumerate(values, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(map(to_line, rows)), encoding="utf-8")
+    browser.open(write_report(RunFolder(tmp_path), (build_curves,)), 1200)
+    axes = browser.evaluate(TICKS)
+    assert len(axes) == 2
+    assert all(len(labels) == len(set(labels)) >= 2 for labels in axes), axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,9 @@ def test_compiled_training_follows_eager_training(tmp_path: Path) -> None:
     eager, _, _ = train(tmp_path, 6, compile="off")
     compiled, _, _ = train(tmp_path, 6, compile="on")
     assert compiled.losses == pytest.approx(eager.losses, abs=2e-3)
+
+
+def test_the_command_that_is_shown_works_with_any_folder_and_prompt() -> None:
+    folder, prompt = Path("my runs/it's here/1"), 'She said "$5"'
+    shown = make_module().use_of(folder, prompt)
+    assert shlex.split(shown) == ["insight", "generate", "--checkpoint", str(folder), prompt]

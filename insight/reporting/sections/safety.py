@@ -208,5 +208,5 @@ def _charts(run: RunRecord, measures: list[Mapping[str, Any]]) -> tuple[Chart, .
         )
         title = readable(f"{name_of(measure, 'measure')}: {name_of(headline)}")
         unit = name_of(headline, "unit")
-        charts.append(Chart(f"chart-safety-{index}", title, unit, lines, tick_format="0.[000]"))
+        charts.append(Chart(f"chart-safety-{index}", title, unit, lines))
     return tuple(charts[:_MAX_CHARTS])

@@ -37,9 +37,9 @@ def build_curves(run: RunRecord) -> Section | None:
     charts = (
         Chart("chart-loss", "Loss", "nats per token", losses, top=_top_after_start(loss)),
         Chart("chart-bits", "Bits per byte", "of the validation text", bits),
-        Chart("chart-rate", "Learning rate", matrices, rates, tick_format="0.[000000]", from_zero=True),
-        Chart("chart-gradient", "Gradient norm", "before clipping", norms, "0.[0000]", logarithmic=is_wide),
-        Chart("chart-throughput", "Throughput", "tokens per second", speeds, "0,0", from_zero=True),
+        Chart("chart-rate", "Learning rate", matrices, rates, from_zero=True),
+        Chart("chart-gradient", "Gradient norm", "before clipping", norms, logarithmic=is_wide),
+        Chart("chart-throughput", "Throughput", "tokens per second", speeds, from_zero=True),
         Chart("chart-memory", "Memory", "GB", memory, from_zero=True),
     )
     drawn = tuple(chart for chart in charts if chart.lines)
@@ -179,7 +179,6 @@ def _stopping_chart(
         f"{name_of(answer, 'criterion')} {stops}",
         name_of(record, "monitor"),
         tuple(lines),
-        tick_format="0.[0000]",
         top=top,
     )
 
