@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -375,7 +376,8 @@ def launch(folder: Path, num_processes: int, scenarios: list[Scenario]) -> dict[
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    assert process.returncode == 0, err[-3000:]
+    errors = [path.read_text() for path in sorted(folder.glob("error-*.txt"))]
+    assert process.returncode == 0, "\n".join([err[-3000:], *errors])
     by_rank = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(num_processes)]
     return {scenario.name: [results[scenario.name] for results in by_rank] for scenario in scenarios}
 
@@ -388,7 +390,16 @@ def train_all(rank: int, folder: Path, num_processes: int, port: int, scenarios:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    done = {scenario.name: train(folder, scenario, num_processes) for scenario in scenarios}
+    try:
+        done = {scenario.name: train(folder, scenario, num_processes) for scenario in scenarios}
+    except Exception as error:
+        # The first to end has the others ended, and one of them may know why: the other of two that waited
+        # for one another only sees its connection closed.
+        (folder / f"error-{rank}.txt").write_text(str(error))
+        end = time.monotonic() + 10
+        while len(list(folder.glob("error-*.txt"))) < num_processes and time.monotonic() < end:
+            time.sleep(0.05)
+        raise
     (folder / f"results-{rank}.json").write_text(json.dumps(done))
 
 
